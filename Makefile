@@ -1,0 +1,82 @@
+# make test     checks and tests everything; make example runs the example. Both set up what they need in .venv.
+#
+# PYTHON=...    the interpreter that .venv is made from (default: the first on PATH that is recent enough)
+# NO_VENV=1     use the environment of PYTHON as it is: no .venv, nothing installed (conda: see environment.yml)
+# ARGS=...      passed on to pytest, run.py and the like: make unit ARGS="-k graph -x"
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+# Two pips must not write to one environment.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+RECENT := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	if "$$p" -c '$(RECENT)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
+PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input
+
+ifdef NO_VENV
+RUN := "$(or $(PYTHON),python3)"
+DEV :=
+EXAMPLES :=
+else
+# The scripts of the environment (taskvine-node and Parsl's own) are found by PATH in what we start.
+RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" python
+DEV := .venv/.installed-dev
+# What the examples need is part of the development environment: do not install it again beside that.
+EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
+endif
+
+.PHONY: help venv test lint typecheck unit coverage example bench parsl-suite clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo "targets: venv test lint typecheck unit coverage example bench parsl-suite clean"
+
+venv: $(DEV)
+
+test: lint typecheck unit
+
+lint: $(DEV)
+	$(RUN) -m ruff check .
+
+typecheck: $(DEV)
+	$(RUN) -m mypy
+
+unit: $(DEV)
+	$(RUN) -m pytest $(ARGS)
+
+coverage: $(DEV)
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest $(ARGS)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+
+example: $(EXAMPLES)
+	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
+
+bench: $(EXAMPLES)
+	$(RUN) benchmarks/first_look.py $(ARGS)
+
+parsl-suite: $(DEV)
+	$(RUN) tests/parsl_suite/run.py $(ARGS)
+
+.venv/.created:
+	@"$(PYTHON)" -c '$(RECENT)' >/dev/null 2>&1 || { \
+		echo 'make: "$(or $(PYTHON),python3)" is not Python 3.10 or newer with the venv and ensurepip modules;' >&2; \
+		echo 'make: name one that is: make PYTHON=/path/to/python3.12 ...' >&2; \
+		exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	@touch $@
+
+.venv/.installed-dev: .venv/.created setup.cfg pyproject.toml
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/.installed-examples: .venv/.created setup.cfg pyproject.toml
+	$(PIP_INSTALL) --editable '.[examples]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.* runinfo
+	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

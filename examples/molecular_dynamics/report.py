@@ -1,0 +1,284 @@
+"""Tables and figures of the example. Nothing here knows of Parsl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+# Before pyplot is imported: the figures are files, and there may be no display.
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from ase import units
+from matplotlib.axes import Axes
+from physics import BULK_DENSITY, RDF_EDGES, Analysis, FloatArray
+from rich.table import Table
+
+LINDEMANN_THRESHOLD = 0.1
+"""Index above which a cluster is usually called molten; see reference 3 of :mod:`physics`."""
+
+# Distinguishable for every kind of colour vision: M. Okabe, K. Ito, Color Universal Design (2008).
+COLOURS = {"L1": "#D55E00", "L2": "#0072B2"}
+MODE_NAMES = {"L1": "L1 (fresh process)", "L2": "L2 (warm library)"}
+
+
+@dataclass(frozen=True)
+class TaskTimes:
+    """When one task passed its stations (s, on the clock of ``time.time``).
+
+    Attributes
+    ----------
+    submitted : float
+        Handed to the executor.
+    dispatched : float
+        Its node began to launch it.
+    started : float
+        The user's function was entered.
+    finished : float
+        The user's function had returned.
+    node : str
+        Name of the node.
+    """
+
+    submitted: float
+    dispatched: float
+    started: float
+    finished: float
+    node: str
+
+    @property
+    def overhead(self) -> float:
+        """Start-up overhead (s): from launch to the entry of the user's function."""
+        return self.started - self.dispatched
+
+    @property
+    def duration(self) -> float:
+        """Time the task kept its function slot (s), the start-up overhead included."""
+        return self.finished - self.dispatched
+
+
+@dataclass(frozen=True)
+class ModeRun:
+    """One run of the workflow in one mode.
+
+    Attributes
+    ----------
+    mode : str
+        "L1" or "L2".
+    wall_time : float
+        From the first submission to the last result (s).
+    times : tuple of TaskTimes
+        One entry per task.
+    bytes_between_nodes : int
+        Bytes of files copied from one node to another.
+    analyses : tuple of Analysis
+        One entry per replica.
+    """
+
+    mode: str
+    wall_time: float
+    times: tuple[TaskTimes, ...]
+    bytes_between_nodes: int
+    analyses: tuple[Analysis, ...]
+
+
+def disagreements(one: ModeRun, other: ModeRun) -> list[int]:
+    """Replicas whose numbers differ between two runs, be it in the last bit."""
+    pairs = zip(one.analyses, other.analyses, strict=True)
+    return [replica for replica, (left, right) in enumerate(pairs) if not left.identical(right)]
+
+
+def standard_error(segment_means: FloatArray) -> float:
+    """Estimate the error of a mean from the scatter of its segments' means; 0 where there is only one segment."""
+    if len(segment_means) < 2:
+        return 0.0
+    return float(np.std(segment_means, ddof=1) / np.sqrt(len(segment_means)))
+
+
+def modes_table(runs: Sequence[ModeRun]) -> Table:
+    """Table of how each mode performed."""
+    table = Table(title="Modes: L1 is a fresh process per task, L2 a warm library")
+    table.add_column("mode")
+    for heading in (
+        "tasks",
+        "wall time\n(s)",
+        "tasks/s",
+        "start-up, median\n(ms)",
+        "start-up, p95\n(ms)",
+        "between nodes\n(MB)",
+    ):
+        table.add_column(heading, justify="right")
+    for run in runs:
+        median, high = np.percentile([1e3 * t.overhead for t in run.times], [50, 95])
+        table.add_row(
+            run.mode,
+            f"{len(run.times)}",
+            f"{run.wall_time:.1f}",
+            f"{len(run.times) / run.wall_time:.2f}",
+            f"{median:.2f}",
+            f"{high:.2f}",
+            f"{run.bytes_between_nodes / 1e6:.2f}",
+        )
+    return table
+
+
+def physics_table(analyses: Sequence[Analysis]) -> Table:
+    """Table of what was learned about the nanoparticle."""
+    table = Table(title="Gold nanoparticle")
+    for heading in (
+        "T, thermostat\n(K)",
+        "T, measured\n(K)",
+        "potential energy\n(eV/atom)",
+        "heat capacity\n(k_B/atom)",
+        "Lindemann\nindex",
+    ):
+        table.add_column(heading, justify="right")
+    for replica in analyses:
+        error = standard_error(replica.segment_potential)
+        table.add_row(
+            f"{replica.temperature:.0f}",
+            f"{replica.measured_temperature:.0f}",
+            f"{np.mean(replica.segment_potential):.4f} ± {error:.4f}",
+            f"{replica.heat_capacity:.2f}",
+            f"{replica.lindemann:.3f}",
+        )
+    return table
+
+
+def physics_figure(analyses: Sequence[Analysis], path: Path) -> None:
+    """Draw caloric curve, heat capacity, Lindemann index and g(r).
+
+    Parameters
+    ----------
+    analyses : sequence of Analysis
+        One entry per replica, in order of temperature.
+    path : Path
+        PNG file to write.
+    """
+    temperatures = np.array([a.temperature for a in analyses])
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    _draw_caloric_curve(axes[0, 0], temperatures, analyses)
+
+    heat = axes[0, 1]
+    heat.plot(temperatures, [a.heat_capacity for a in analyses], "o-", color="#009E73")
+    heat.axhline(3, color="grey", linestyle="--", label="harmonic solid (Dulong-Petit)")
+    heat.set_ylim(bottom=0)
+    heat.set(xlabel="temperature (K)", ylabel="heat capacity per atom ($k_\\mathrm{B}$)")
+    heat.set_title("Heat capacity, from energy fluctuations")
+    heat.legend(loc="lower right")
+
+    lindemann = axes[1, 0]
+    lindemann.plot(temperatures, [a.lindemann for a in analyses], "o-", color="#CC79A7")
+    lindemann.axhline(LINDEMANN_THRESHOLD, color="grey", linestyle="--", label="usual threshold of melting")
+    lindemann.set_ylim(bottom=0)
+    lindemann.set(xlabel="temperature (K)", ylabel="Lindemann index $\\delta$")
+    lindemann.set_title("Bond-length fluctuation over all pairs")
+    lindemann.legend(loc="upper left")
+
+    _draw_rdf(axes[1, 1], temperatures, analyses)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_caloric_curve(axes: Axes, temperatures: FloatArray, analyses: Sequence[Analysis]) -> None:
+    """Draw potential and total energy against temperature, with the slope of a harmonic solid for comparison."""
+    for name, colour, means in (
+        ("total", "#000000", [a.segment_total for a in analyses]),
+        ("potential", "#E69F00", [a.segment_potential for a in analyses]),
+    ):
+        axes.errorbar(
+            temperatures,
+            [np.mean(m) for m in means],
+            yerr=[standard_error(m) for m in means],
+            fmt="o-",
+            capsize=3,
+            color=colour,
+            label=name,
+        )
+    start = np.mean(analyses[0].segment_potential)
+    axes.plot(
+        temperatures,
+        start + 1.5 * units.kB * (temperatures - temperatures[0]),
+        "--",
+        color="grey",
+        label="potential of a harmonic solid",
+    )
+    axes.set(xlabel="temperature (K)", ylabel="energy per atom above bulk fcc (eV)")
+    axes.set_title("Caloric curve")
+    axes.legend(loc="upper left")
+
+
+def _draw_rdf(axes: Axes, temperatures: FloatArray, analyses: Sequence[Analysis]) -> None:
+    """Draw one g(r) per replica, coloured by temperature."""
+    centres = (RDF_EDGES[1:] + RDF_EDGES[:-1]) / 2
+    norm = matplotlib.colors.Normalize(temperatures.min() - 1, temperatures.max() + 1)
+    # The far end of inferno is too pale on white.
+    inferno = matplotlib.colormaps["inferno"](np.linspace(0, 0.85, 64))
+    colours = matplotlib.colors.LinearSegmentedColormap.from_list("temperature", inferno)
+    for replica in analyses:
+        axes.plot(centres, replica.rdf, color=colours(norm(replica.temperature)), linewidth=1.1)
+    axes.figure.colorbar(matplotlib.cm.ScalarMappable(norm, colours), ax=axes, label="temperature (K)")
+    axes.set_xlim(2, 13)
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="distance $r$ (Å)", ylabel=f"$g(r)$, relative to {BULK_DENSITY:.4f} atoms/Å³")
+    axes.set_title("Radial distribution function")
+
+
+def modes_figure(runs: Sequence[ModeRun], path: Path) -> None:
+    """Draw how the modes compare: task times, start-up overhead, running tasks over time.
+
+    Parameters
+    ----------
+    runs : sequence of ModeRun
+        One or two runs.
+    path : Path
+        PNG file to write.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    longest = max(t.duration for run in runs for t in run.times)
+    bins = np.linspace(0, 1.02 * longest, 41)
+    for run in runs:
+        style = {"color": COLOURS[run.mode], "label": MODE_NAMES[run.mode]}
+        durations = [t.duration for t in run.times]
+        axes[0].hist(durations, bins=bins, histtype="stepfilled", alpha=0.35, color=style["color"])
+        axes[0].hist(durations, bins=bins, histtype="step", linewidth=1.5, **style)
+        # A clock that stands still between two readings gives 0, which a logarithmic axis cannot show.
+        overheads = np.sort([max(1e3 * t.overhead, 1e-2) for t in run.times])
+        axes[1].step(overheads, np.arange(1, len(overheads) + 1) / len(overheads), where="post", linewidth=1.8, **style)
+        moments, running = running_tasks(run.times)
+        axes[2].step(moments, running, where="post", linewidth=1.5, **style)
+    axes[0].set(xlabel="time of a task, start-up included (s)", ylabel="tasks", title="Task times")
+    axes[1].set(xlabel="start-up overhead of a task (ms)", ylabel="fraction of tasks below", title="Start-up overhead")
+    axes[1].set_xscale("log")
+    axes[1].set_ylim(0, 1.02)
+    axes[2].set(xlabel="time since the first submission (s)", ylabel="running tasks", title="Running tasks")
+    axes[2].set_ylim(bottom=0)
+    axes[2].yaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def running_tasks(times: Sequence[TaskTimes]) -> tuple[FloatArray, FloatArray]:
+    """Count the tasks that run at a time.
+
+    Parameters
+    ----------
+    times : sequence of TaskTimes
+        At least one task.
+
+    Returns
+    -------
+    moments : ndarray
+        When the count changes (s since the first submission), rising from 0.
+    running : ndarray
+        The count from that moment on.
+    """
+    origin = min(t.submitted for t in times)
+    changes = sorted([(t.dispatched - origin, 1) for t in times] + [(t.finished - origin, -1) for t in times])
+    moments = np.array([0.0] + [moment for moment, _ in changes])
+    return moments, np.cumsum([0] + [change for _, change in changes]).astype(np.float64)

@@ -1,0 +1,48 @@
+"""The processes of an executor, started by command: ``python .../taskvine_manager ROLE ...``.
+
+Nothing here needs an activated environment or an installed package: the file is run by its path with the interpreter
+of the user's process, and puts its own source root on ``sys.path``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main(arguments: list[str]) -> None:
+    """Become the manager, a node, a library or a one-shot task, as the first argument says."""
+    role, *rest = arguments
+    if role == "library":
+        from taskvine_manager.runtime.library import main as library
+
+        library(int(rest[0]), int(rest[1]))
+    elif role == "task":
+        from taskvine_manager.runtime.oneshot import main as task
+
+        task(rest[0], int(rest[1]))
+    elif role == "node":
+        node(rest)
+    elif role == "manager":
+        from taskvine_manager.process import main as manager
+
+        manager(rest[0], int(rest[1]), int(rest[2]))
+    else:
+        sys.exit(f"unknown role {role!r}: one of manager, node, library, task")
+
+
+def node(arguments: list[str] | None = None) -> None:
+    """Start a node by hand: ``taskvine-node --connect DIRECTORY`` (see ``taskvine-node --help``)."""
+    from taskvine_manager.embedded.node import main as node_main
+
+    node_main(sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    # Run by path, the package's own folder stands first on sys.path, where its modules' names could shadow others'.
+    _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    _here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _here]
+    if _root not in sys.path:
+        sys.path.append(_root)
+    main(sys.argv[1:])

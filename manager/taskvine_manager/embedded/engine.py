@@ -1,0 +1,330 @@
+"""The one-machine engine: the shell around the scheduling core.
+
+It accepts nodes on a unix socket that only the user can open, turns what they say into events, and the core's
+instructions into messages. It knows when a node is gone by the end of its connection, and cleans up after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from taskvine_manager import messages, sweep
+from taskvine_manager.embedded import core, staging
+from taskvine_manager.embedded.factory import NodeFactory
+from taskvine_manager.engine import Outlet, Watch
+from taskvine_manager.messages import Completion, Invocation, NodeInfo, Profile
+from taskvine_manager.runtime.payload import Payload
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedConfig:
+    """What the engine is told at its start.
+
+    Parameters
+    ----------
+    max_retries : int or None
+        Tries after the first for an invocation whose node went; None for ever.
+    uniform : bool
+        Whether all nodes are alike.
+    wait_for_nodes : int
+        Nodes that must have joined before anything runs.
+    tune : dict of str to float
+        TaskVine tuning parameters.
+    factory_command : tuple of str
+        Starts a node, if the engine itself is to; else empty.
+    min_nodes, max_nodes : int
+        Bounds for the factory.
+    """
+
+    max_retries: int | None = 1
+    uniform: bool = True
+    wait_for_nodes: int = 0
+    tune: dict[str, float]
+    factory_command: tuple[str, ...] = ()
+    min_nodes: int = 1
+    max_nodes: int = 1
+
+
+class NodeLink:
+    """The connection to one node."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.decoder = messages.Decoder()
+        self.info: NodeInfo | None = None
+        self.functions: set[str] = set()
+        self.profiles: set[int] = set()
+        self._outgoing = bytearray()
+
+    def send(self, *message: Any) -> None:
+        """Send a message, as far as the socket takes it; :meth:`push` sends the rest."""
+        self._outgoing += messages.encode(*message)
+        self.push()
+
+    def push(self) -> bool:
+        """Send what is left; say whether something is."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while self._outgoing:
+                sent = self.channel.send(self._outgoing)
+                del self._outgoing[:sent]
+        return bool(self._outgoing)
+
+
+class EmbeddedEngine:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory.
+    listener : socket.socket
+        Bound and listening: nodes may have connected before this process was up.
+    config : EmbeddedConfig
+        See there.
+    outlet : Outlet
+        Is told what happens.
+    watch, unwatch : callable
+        Register and unregister a file descriptor with the manager's loop.
+    """
+
+    def __init__(
+        self, base: str, listener: socket.socket, config: EmbeddedConfig, outlet: Outlet, watch: Watch, unwatch: Any
+    ) -> None:
+        self._base = base
+        self._listener = listener
+        self._outlet = outlet
+        self._watch = watch
+        self._unwatch = unwatch
+        self._core = core.Scheduler(
+            max_retries=config.max_retries, uniform=config.uniform, wait_for_nodes=config.wait_for_nodes
+        )
+        self._links: dict[int, NodeLink] = {}
+        self._by_name: dict[str, NodeLink] = {}
+        self._functions: dict[str, Payload] = {}
+        self._profiles: dict[int, Profile] = {}
+        self._blocked: set[NodeLink] = set()
+        self._cleaners: list[threading.Thread] = []
+        self._draining: set[str] = set()
+        self._stopping = False
+        self._factory: NodeFactory | None = None
+        if config.factory_command:
+            self._factory = NodeFactory(config.factory_command, config.min_nodes, config.max_nodes)
+        listener.setblocking(False)
+        watch(listener.fileno(), self._accept)
+        self.tune(config.tune)
+
+    # --- what the manager asks ---
+
+    def submit(
+        self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
+    ) -> None:
+        self._functions.update(functions)
+        for profile in profiles:
+            self._profiles[profile.number] = profile
+        self._handle(core.Submitted(tuple(profiles), invocations))
+
+    def cancel(self, numbers: tuple[int, ...]) -> None:
+        self._handle(core.Cancelled(numbers))
+
+    def forget(self, files: tuple[str, ...]) -> None:
+        self._handle(core.Forgotten(files))
+
+    def drain(self, block: str) -> None:
+        self._draining.add(block)
+        for link in [link for link in self._by_name.values() if link.info and link.info.block == block]:
+            assert link.info is not None
+            link.send("drain")
+            self._handle(core.NodeDraining(link.info.name))
+        self._report_drained()
+
+    def locate(self, file: str) -> str | None:
+        node = self._core.where(file)
+        return None if node is None else self._path(node, file)
+
+    def tune(self, parameters: dict[str, float]) -> None:
+        if parameters:
+            self._handle(core.Tuned(parameters))
+
+    def stats(self) -> dict[str, Any]:
+        return self._core.stats()
+
+    @property
+    def waiting(self) -> int:
+        return self._core.waiting
+
+    def tick(self) -> float | None:
+        self._cleaners = [cleaner for cleaner in self._cleaners if cleaner.is_alive()]
+        for link in list(self._blocked):
+            if not link.push():
+                self._blocked.discard(link)
+        if self._factory is not None and not self._stopping:
+            self._adjust(self._factory)
+            return 0.5
+        return 0.005 if self._blocked else None
+
+    def _adjust(self, factory: NodeFactory) -> None:
+        nodes = self._core.nodes.values()
+        per_node = max((node.info.slots or node.info.cores for node in nodes), default=1.0)
+        demand = self._core.ready + sum(len(node.assigned) for node in nodes)
+        was = factory.given_up
+        factory.adjust({node.info.pid for node in nodes}, demand, per_node)
+        if factory.given_up and not was:
+            raise RuntimeError("nodes end before they join; see their output in the executor's log directory")
+
+    def stop(self) -> None:
+        self._stopping = True
+        for link in self._links.values():
+            link.send("exit")
+
+    @property
+    def stopped(self) -> bool:
+        return not self._links
+
+    def kill(self) -> None:
+        for link in list(self._links.values()):
+            if link.info is not None:
+                sweep.kill_strays(self._base, link.info.name)
+        if self._factory is not None:
+            self._factory.kill()
+        for cleaner in self._cleaners:
+            cleaner.join(5.0)
+
+    # --- nodes ---
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            channel, _ = self._listener.accept()
+            channel.setblocking(False)
+            link = NodeLink(channel)
+            self._links[channel.fileno()] = link
+            self._watch(channel.fileno(), lambda: self._node_speaks(link))
+            if self._stopping:
+                link.send("exit")
+
+    def _node_speaks(self, link: NodeLink) -> None:
+        try:
+            data = link.channel.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._node_gone(link, "its connection ended")
+            return
+        try:
+            for message in link.decoder.feed(data):
+                self._on_message(link, *message)
+        except ValueError as error:
+            logger.error("node %s speaks no sense and is dropped: %s", link.info, error)
+            self._node_gone(link, str(error))
+
+    def _on_message(self, link: NodeLink, kind: str, *rest: Any) -> None:
+        if kind == "hello":
+            self._joined(link, NodeInfo(*rest[0]))
+            return
+        if link.info is None:
+            raise ValueError(f"{kind} before hello")
+        name = link.info.name
+        if kind == "done":
+            self._handle(core.Completed(name, [Completion(*item) for item in rest[0]]))
+        elif kind == "returned":
+            self._handle(core.Returned(name, rest[0]))
+        elif kind == "cached":
+            self._handle(core.FileCached(name, *rest))
+        elif kind == "radio":
+            self._outlet.radio(list(rest[0]))
+        else:
+            raise ValueError(f"unknown message {kind!r}")
+
+    def _joined(self, link: NodeLink, info: NodeInfo) -> None:
+        logger.info("node joined: %s", info)
+        link.info = info
+        self._by_name[info.name] = link
+        self._handle(core.NodeJoined(info))
+        self._say_nodes()
+        if info.block in self._draining:
+            self.drain(info.block)
+
+    def _node_gone(self, link: NodeLink, reason: str) -> None:
+        self._unwatch(link.channel.fileno())
+        del self._links[link.channel.fileno()]
+        link.channel.close()
+        self._blocked.discard(link)
+        info = link.info
+        if info is None:
+            return
+        logger.info("node %s left: %s", info.name, reason)
+        del self._by_name[info.name]
+        # It may have been killed: what it ran and kept must not outlive it.
+        cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
+        cleaner.start()
+        self._cleaners.append(cleaner)
+        self._handle(core.NodeLeft(info.name, reason))
+        self._say_nodes()
+        self._report_drained()
+
+    def _clean_after(self, info: NodeInfo) -> None:
+        if os.path.isdir(info.directory):
+            sweep.kill_strays(self._base, info.name)
+            staging.remove(info.directory)
+
+    def _say_nodes(self) -> None:
+        infos = [link.info for link in self._by_name.values() if link.info is not None]
+        self._outlet.nodes([info._asdict() for info in infos])
+
+    def _report_drained(self) -> None:
+        left = {link.info.block for link in self._by_name.values() if link.info is not None}
+        for block in self._draining - left:
+            self._outlet.drained(block)
+        self._draining &= left
+
+    # --- instructions ---
+
+    def _handle(self, event: core.Event) -> None:
+        for instruction in self._core.handle(event):
+            self._carry_out(instruction)
+
+    def _carry_out(self, instruction: core.Instruction) -> None:
+        if isinstance(instruction, core.Finish):
+            self._outlet.done(instruction.completions)
+            return
+        link = self._by_name.get(instruction.node)
+        if link is None:
+            return  # it has just gone, and the core will hear of it
+        if isinstance(instruction, core.Run):
+            self._run(link, instruction)
+        elif isinstance(instruction, core.Fetch):
+            link.send("fetch", instruction.file, self._path(instruction.source, instruction.file))
+        elif isinstance(instruction, core.Drop):
+            link.send("drop", instruction.files)
+        elif isinstance(instruction, core.Kill):
+            link.send("cancel", instruction.numbers)
+        else:
+            link.send("exit")
+        if link.push():
+            self._blocked.add(link)
+
+    def _run(self, link: NodeLink, run: core.Run) -> None:
+        profiles = {task.profile.number: task.profile for task in run.tasks if task.profile.number not in link.profiles}
+        keys = {profile.function for profile in profiles.values()} - link.functions
+        link.profiles.update(profiles)
+        link.functions.update(keys)
+        link.send(
+            "run",
+            [(key, self._functions[key]) for key in keys],
+            list(profiles.values()),
+            [task.invocation for task in run.tasks],
+            {file: self._path(source, file) for file, source in run.sources.items()},
+        )
+
+    def _path(self, node: str, file: str) -> str:
+        return os.path.join(self._core.nodes[node].info.directory, "cache", quote(file, safe="@"))

@@ -1,0 +1,72 @@
+"""The contract that every engine keeps with the manager's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from taskvine_manager.messages import Completion, Invocation, Profile
+from taskvine_manager.runtime.payload import Payload
+
+Watch = Callable[[int, Callable[[], None]], None]
+"""Register a file descriptor with the loop: the callback runs when it is readable."""
+
+
+class Outlet(Protocol):
+    """Where an engine says what happened; the loop brings it to the user's process."""
+
+    def done(self, completions: list[Completion]) -> None:
+        """Invocations ended."""
+
+    def radio(self, said: list[bytes]) -> None:
+        """Monitoring messages came from nodes."""
+
+    def nodes(self, nodes: list[dict[str, Any]]) -> None:
+        """A node joined or left; these are there now."""
+
+    def drained(self, block: str) -> None:
+        """The nodes of a block have been let go."""
+
+
+class Engine(Protocol):
+    """Runs invocations on nodes. Every method returns at once; what comes of it goes to the :class:`Outlet`."""
+
+    def submit(
+        self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
+    ) -> None:
+        """Take invocations, and the functions and profiles that are new with them."""
+
+    def cancel(self, numbers: tuple[int, ...]) -> None:
+        """Drop or kill invocations; nothing more is said of them."""
+
+    def forget(self, files: tuple[str, ...]) -> None:
+        """Remove temp files everywhere."""
+
+    def drain(self, block: str) -> None:
+        """Let the nodes of a block finish, save what only they have, and let them go."""
+
+    def locate(self, file: str) -> str | None:
+        """A path at which a temp file can be read, if there is a replica."""
+
+    def tune(self, parameters: dict[str, float]) -> None:
+        """Set tuning parameters by their TaskVine names."""
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the start."""
+
+    @property
+    def waiting(self) -> int:
+        """Invocations that wait for files of others."""
+
+    def tick(self) -> float | None:
+        """Do what is due by time; return the seconds until something is due again, or None."""
+
+    def stop(self) -> None:
+        """Tell every node to go."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all nodes are gone."""
+
+    def kill(self) -> None:
+        """End what did not go when told."""

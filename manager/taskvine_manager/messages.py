@@ -1,0 +1,172 @@
+"""What travels between the user's process, the manager and the nodes.
+
+Records that exist once per invocation are NamedTuples: msgpack writes them as arrays, and making one costs a third of
+a frozen dataclass. Everything said less often is a tuple that begins with its tag; the tags and what follows them are
+listed in the tables below, and :func:`encode` and :class:`Decoder` are the only way in and out.
+
+User's process to manager (one ZeroMQ message each):
+
+================================================ =====================================================
+``("submit", functions, profiles, invocations)`` new functions ``(key, payload)``, profiles, invocations
+``("cancel", ids)``                              their futures are settled: drop or kill them
+``("forget", files)``                            temp files that nobody will ask for again
+``("drain", block)``                             finish what runs on a block's nodes, then let them go
+``("locate", request, file)``                    where is a temp file?
+``("stats", request)``
+``("tune", parameters)``
+``("stop",)``
+================================================ =====================================================
+
+Manager to user's process:
+
+================================================ =====================================================
+``("done", completions, waiting)``               ``waiting``: invocations that wait for others' files
+``("radio", messages)``                          pickled monitoring messages
+``("drained", block)``
+``("located", request, path or None)``
+``("stats", request, dict)``
+``("nodes", list of dict)``                      sent whenever a node joins or leaves
+``("broken", text)``                             the manager cannot go on
+================================================ =====================================================
+
+Manager to node: ``("run", functions, profiles, invocations, sources)``, ``("fetch", file, source path)``,
+``("drop", files)``, ``("cancel", ids)``, ``("drain",)``, ``("exit",)``.
+
+Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
+problem or None)``, ``("radio", messages)``, ``("drained",)``, ``("failed", reason)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgpack
+
+from taskvine_manager.runtime.payload import Payload
+
+L1, L2 = "L1", "L2"
+"""A task in a fresh process; a function call in a warm library."""
+
+
+class Profile(NamedTuple):
+    """What many invocations share, sent once.
+
+    Memory and disk are in MB, ``None`` where the user asked for nothing.
+    """
+
+    number: int
+    function: str
+    name: str
+    mode: str
+    cores: float | None
+    memory: float | None
+    disk: float | None
+    gpus: int | None
+    priority: float
+    category: str
+
+
+class FileUse(NamedTuple):
+    """A file that an invocation reads or makes.
+
+    ``kind`` is ``"local"`` (``source`` is an absolute path on the user's side) or ``"temp"`` (``source`` is the id of
+    a temp file); ``name`` is the file's relative path in the sandbox.
+    """
+
+    kind: str
+    name: str
+    source: str
+
+
+class Invocation(NamedTuple):
+    """One call of a function."""
+
+    number: int
+    profile: int
+    arguments: Payload
+    inputs: tuple[FileUse, ...] = ()
+    outputs: tuple[FileUse, ...] = ()
+
+
+class Completion(NamedTuple):
+    """How an invocation ended: ``outcome`` and ``body`` as in :mod:`taskvine_manager.runtime.failure`.
+
+    Times are in seconds since the epoch. ``made`` lists temp files as ``(id, bytes)``.
+    """
+
+    number: int
+    outcome: int
+    body: Payload
+    node: str
+    dispatched: float
+    started: float
+    seconds: float
+    made: tuple[tuple[str, int], ...] = ()
+
+
+class NodeInfo(NamedTuple):
+    """What a node has: cores (may be fractional), memory and disk in MB, count of gpus; and where it is."""
+
+    name: str
+    cores: float
+    memory: float
+    disk: float
+    gpus: int
+    slots: int | None
+    block: str
+    pid: int
+    directory: str
+
+
+def encode(*message: Any) -> bytes:
+    """Encode one tagged message."""
+    encoded: bytes = msgpack.packb(message)
+    return encoded
+
+
+def decode(data: bytes) -> tuple[Any, ...]:
+    """Decode one message that came whole.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    message = msgpack.unpackb(data, use_list=False)
+    if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
+        raise ValueError(f"not a tagged message: {message!r:.80}")
+    return message
+
+
+class Decoder:
+    """Messages out of a stream of bytes that may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
+
+    def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
+        """Take bytes and yield the messages that are whole.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are no messages.
+        """
+        self._unpacker.feed(data)
+        for message in self._unpacker:
+            if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
+                raise ValueError(f"not a tagged message: {message!r:.80}")
+            yield message
+
+
+def invocations(items: tuple[tuple[Any, ...], ...]) -> list[Invocation]:
+    """Invocations as they come out of a decoded message."""
+    return [
+        Invocation(*item)
+        if not item[3] and not item[4]
+        else Invocation(
+            item[0], item[1], item[2], tuple(FileUse(*use) for use in item[3]), tuple(FileUse(*use) for use in item[4])
+        )
+        for item in items
+    ]

@@ -1,0 +1,215 @@
+"""The manager process: one loop between the user's process and an engine.
+
+It is started by command, watches the process that started it, and ends with it::
+
+    user's process --(ZeroMQ, ipc)--> loop --> engine --> nodes
+                   <-----------------      <--        <--
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from taskvine_manager import messages, sweep
+from taskvine_manager.engine import Engine
+from taskvine_manager.messages import Completion, Profile
+from taskvine_manager.runtime.payload import Payload
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 3.0
+"""How long nodes have to go once they are told, before they are killed."""
+
+
+def main(base: str, listener: int, parent: int) -> None:
+    """Run the manager of the executor whose private directory is ``base``, for as long as ``parent`` lives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with open(os.path.join(base, "manager.config"), "rb") as file:
+        config: dict[str, Any] = pickle.load(file)
+    logging.basicConfig(
+        filename=os.path.join(config["log"], "manager.log"),
+        format="%(asctime)s %(name)s %(levelname)s %(message)s",
+        level=logging.INFO,
+    )
+    Manager(base, config, socket.socket(fileno=listener), parent).run()
+
+
+class Manager:
+    """The loop, and what is waiting to be said to the user's process.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory.
+    config : dict
+        ``engine`` (an engine's configuration) and ``log`` (a directory).
+    listener : socket.socket
+        For nodes.
+    parent : int
+        Process to end with.
+    """
+
+    def __init__(self, base: str, config: dict[str, Any], listener: socket.socket, parent: int) -> None:
+        self._base = base
+        self._poller = zmq.Poller()
+        self._callbacks: dict[Any, Callable[[], None]] = {}
+        self._context = zmq.Context()
+        self._link = self._context.socket(zmq.PAIR)
+        self._link.set_hwm(0)
+        self._link.linger = 1000
+        self._link.connect(f"ipc://{base}/link.sock")
+        self._poller.register(self._link, zmq.POLLIN)
+        self._callbacks[self._link] = self._user_speaks
+        self._finished: list[Completion] = []
+        self._stopping = False
+        self._orphaned = False
+        self._watch_parent(parent)
+        self._engine = self._make_engine(config["engine"], listener)
+
+    def _make_engine(self, config: Any, listener: socket.socket) -> Engine:
+        from taskvine_manager.embedded.engine import EmbeddedEngine
+
+        return EmbeddedEngine(self._base, listener, config, self, self._watch, self._unwatch)
+
+    def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._poller.register(descriptor, zmq.POLLIN)
+        self._callbacks[descriptor] = callback
+
+    def _unwatch(self, descriptor: int) -> None:
+        self._poller.unregister(descriptor)
+        del self._callbacks[descriptor]
+
+    def _watch_parent(self, parent: int) -> None:
+        self._parent = parent
+        self._parent_polled = True
+        if hasattr(os, "pidfd_open"):
+            try:
+                self._watch(os.pidfd_open(parent), self._parent_gone)
+                self._parent_polled = False
+            except ProcessLookupError:
+                self._parent_gone()
+            except OSError:  # a kernel before 5.3, or a sandbox that forbids it
+                pass
+
+    def _parent_gone(self) -> None:
+        self._orphaned = self._stopping = True
+
+    # --- the loop ---
+
+    def run(self) -> None:
+        """Serve until told to stop, or until the user's process is gone."""
+        try:
+            while not self._stopping:
+                self._step(self._engine.tick())
+            self._stop()
+        except Exception:
+            logger.exception("the manager cannot go on")
+            self._say("broken", traceback.format_exc(limit=-3))
+            self._engine.stop()
+            self._engine.kill()
+        finally:
+            self._link.close()
+            self._context.term()
+            if self._orphaned:
+                self._clean_up()
+
+    def _step(self, seconds: float | None) -> None:
+        if self._parent_polled:
+            seconds = min(1.0, seconds if seconds is not None else 1.0)
+            if os.getppid() != self._parent:
+                self._parent_gone()
+        for source, _ in self._poller.poll(None if seconds is None else int(seconds * 1000) + 1):
+            # An earlier callback of this round may have unregistered it.
+            if callback := self._callbacks.get(source):
+                callback()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._finished:
+            finished, self._finished = self._finished, []
+            self._say("done", finished, self._engine.waiting)
+
+    def _stop(self) -> None:
+        self._engine.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        while not self._engine.stopped and (left := deadline - time.monotonic()) > 0:
+            for source, _ in self._poller.poll(int(left * 1000) + 1):
+                if source is not self._link and (callback := self._callbacks.get(source)):
+                    callback()
+        self._engine.kill()
+
+    def _clean_up(self) -> None:
+        # Nobody else is left to do it.
+        from taskvine_manager.embedded.staging import remove
+
+        sweep.kill_strays(self._base)
+        remove(self._base)
+        sys.exit(1)
+
+    # --- the user's process ---
+
+    def _user_speaks(self) -> None:
+        while True:
+            try:
+                kind, *rest = messages.decode(self._link.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            getattr(self, f"_on_{kind}")(*rest)
+
+    def _say(self, *message: Any) -> None:
+        self._link.send(messages.encode(*message))
+
+    def _on_submit(
+        self,
+        functions: tuple[tuple[str, Payload], ...],
+        profiles: tuple[tuple[Any, ...], ...],
+        invocations: tuple[tuple[Any, ...], ...],
+    ) -> None:
+        self._engine.submit(list(functions), [Profile(*item) for item in profiles], messages.invocations(invocations))
+
+    def _on_cancel(self, numbers: tuple[int, ...]) -> None:
+        self._engine.cancel(numbers)
+
+    def _on_forget(self, files: tuple[str, ...]) -> None:
+        self._engine.forget(files)
+
+    def _on_drain(self, block: str) -> None:
+        self._engine.drain(block)
+
+    def _on_locate(self, request: int, file: str) -> None:
+        self._say("located", request, self._engine.locate(file))
+
+    def _on_stats(self, request: int) -> None:
+        self._say("stats", request, self._engine.stats())
+
+    def _on_tune(self, parameters: dict[str, float]) -> None:
+        self._engine.tune(parameters)
+
+    def _on_stop(self) -> None:
+        self._stopping = True
+
+    # --- what the engine says ---
+
+    def done(self, completions: list[Completion]) -> None:
+        self._finished.extend(completions)
+
+    def radio(self, said: list[bytes]) -> None:
+        self._flush()  # it was said after what has finished so far
+        self._say("radio", said)
+
+    def nodes(self, nodes: list[dict[str, Any]]) -> None:
+        self._say("nodes", nodes)
+
+    def drained(self, block: str) -> None:
+        self._say("drained", block)

@@ -1,0 +1,45 @@
+"""What a library's setup function made, for the functions that run in its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_variables: dict[str, Any] = {}
+
+
+def load_variable_from_library(name: str) -> Any:
+    """Return a variable that the library's context made.
+
+    Named after, and used as, ``ndcctools.taskvine.utils.load_variable_from_library``: the context's setup function
+    returns a dict, and functions of the library read its entries by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of the dict that the setup function returned.
+
+    Raises
+    ------
+    KeyError
+        If the library has no context, or its context no such variable.
+    """
+    try:
+        return _variables[name]
+    except KeyError:
+        known = ", ".join(sorted(_variables)) or "none: this library has no context"
+        raise KeyError(f"no variable {name!r} in the library's context (there are: {known})") from None
+
+
+def build(setup: Callable[..., Mapping[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run a context's setup function and keep what it returns.
+
+    Raises
+    ------
+    TypeError
+        If it returns anything but a mapping.
+    """
+    made = setup(*args, **kwargs)
+    if not isinstance(made, Mapping):
+        raise TypeError(f"a context's setup function returns a dict of variables, not {type(made).__name__}")
+    _variables.update(made)

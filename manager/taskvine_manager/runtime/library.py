@@ -1,0 +1,228 @@
+"""The library: a warm parent process that forks function slots from itself.
+
+The library imports what its functions need and builds their context once; every slot starts with both, in
+milliseconds. It runs no invocation itself. The node speaks to it over a ``SOCK_SEQPACKET`` socket in pickled tuples:
+
+====================================== ==============================================================
+from the node                          meaning
+====================================== ==============================================================
+``("fork", slot, environment)`` + fd   fork a slot that serves the socket behind the descriptor
+``("import", function, modules)``      import modules that a slot needed, so that later slots have them
+====================================== ==============================================================
+
+====================================== ==============================================================
+to the node                            meaning
+====================================== ==============================================================
+``("ready", pid)``                     said before anything but the standard library is imported
+``("warm",)``                          the context is built; forks follow
+``("forked", slot, pid)``
+``("exited", slot, status)``           ``status`` as of :func:`os.waitpid`
+``("imported", function, count)``      count of modules that were new to the library
+``("failed", kind, record)``           the context cannot be built; the library ends
+====================================== ==============================================================
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from taskvine_manager.runtime import context, failure, payload, slot
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve the node behind an inherited socket until it closes; ``parent`` is the process to die with."""
+    die_with_parent(parent)
+    channel = socket.socket(fileno=descriptor)
+    Library(channel).run()
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux; elsewhere, sockets that close say so)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Library:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    channel : socket.socket
+        Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
+        ``spool`` (directory of large results), ``scratch`` (directory of the slots' working directories), ``sys_path``
+        (list of str, appended), ``context`` (path or bytes of the encoded ``(setup, args, kwargs)``, or None) and
+        ``context_scope`` (``"library"`` or ``"slot"``).
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._slots: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Serve until the node goes."""
+        self._say("ready", os.getpid())
+        self._config: dict[str, Any] = pickle.loads(self._channel.recv(slot.PACKET_LIMIT))
+        sys.path.extend(entry for entry in self._config["sys_path"] if entry not in sys.path)
+        if not self._prepare():
+            return
+        self._say("warm")
+        wake, wake_writer = os.pipe()
+        for end in (wake, wake_writer):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._wakeup = (wake, wake_writer)
+        sources: list[socket.socket | int] = [self._channel, wake]
+        while True:
+            readable, _, _ = select.select(sources, [], [])
+            if wake in readable:
+                os.read(wake, 4096)
+                self._reap()
+            if self._channel in readable and not self._receive():
+                return
+
+    def _prepare(self) -> bool:
+        import cloudpickle  # noqa: F401  (slots are forked with it)
+        import tblib  # noqa: F401
+
+        encoded = self._config["context"]
+        if encoded is not None and self._config["context_scope"] == "library":
+            try:
+                context.build(*payload.decode(encoded))
+            except BaseException as error:
+                self._say("failed", "context", context_failure(error))
+                return False
+        gc.collect()
+        gc.freeze()
+        return True
+
+    def _receive(self) -> bool:
+        packet, descriptors, _, _ = socket.recv_fds(self._channel, slot.PACKET_LIMIT, 1)
+        if not packet:
+            return False
+        message = pickle.loads(packet)
+        if message[0] == "fork":
+            self._fork(message[1], message[2], descriptors[0])
+        else:
+            self._import(message[1], message[2])
+        return True
+
+    def _import(self, function: str, modules: list[str]) -> None:
+        before = len(sys.modules)
+        for name in modules:
+            try:
+                importlib.import_module(name)
+            except BaseException:  # a module that only the slot can import is left to the slots
+                continue
+        gc.freeze()
+        self._say("imported", function, len(sys.modules) - before)
+
+    def _fork(self, number: int, environment: dict[str, str], descriptor: int) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        library = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._be_slot(number, environment, descriptor, library)
+        os.close(descriptor)
+        self._slots[pid] = number
+        self._say("forked", number, pid)
+
+    def _be_slot(self, number: int, environment: dict[str, str], descriptor: int, library: int) -> NoReturn:
+        status = 1
+        try:
+            os.setpgid(0, 0)  # a task's own children end with its slot
+            die_with_parent(library)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._channel.close()
+            for end in self._wakeup:
+                os.close(end)
+            os.environ.update(environment)
+            _limit_threads(environment)
+            _own_output(os.path.join(self._config["log"], f"slot-{number}.log"))
+            _reseed()
+            self._slot_context()
+            channel = socket.socket(fileno=descriptor)
+            slot.serve(channel, os.path.join(self._config["scratch"], f"slot-{number}"), self._config["spool"])
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+
+    def _slot_context(self) -> None:
+        encoded = self._config["context"]
+        if encoded is not None and self._config["context_scope"] == "slot":
+            try:
+                context.build(*payload.decode(encoded))
+            except BaseException as error:
+                # The node reads the record when it learns that the slot is gone.
+                with open(os.path.join(self._config["scratch"], "context-failed"), "wb") as file:
+                    file.write(context_failure(error))
+                os._exit(1)
+
+    def _reap(self) -> None:
+        while self._slots:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._slots.pop(pid, None)
+            if number is not None:
+                self._say("exited", number, status)
+
+    def _say(self, *message: Any) -> None:
+        self._channel.send(pickle.dumps(message))
+
+
+def context_failure(error: BaseException) -> bytes:
+    """Record of a context whose setup function raised."""
+    reason = f"the context cannot be built: {type(error).__name__}: {error}"
+    return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__, context.__file__)))
+
+
+def _own_output(path: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+
+
+def _limit_threads(environment: dict[str, str]) -> None:
+    # A BLAS that the library has loaded has read its environment; threadpoolctl, where there is one, can still tell it.
+    if "OMP_NUM_THREADS" in environment and "numpy" in sys.modules:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return
+        threadpoolctl.threadpool_limits(int(environment["OMP_NUM_THREADS"]))
+
+
+def _reseed() -> None:
+    # The standard library's random module reseeds itself after a fork; numpy's global generator does not, and slots
+    # that all draw the same numbers would spoil every Monte Carlo run.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()

@@ -1,0 +1,148 @@
+"""How values travel: one pickle, inline when small, a mappable file when large.
+
+A small value is the pickle itself. A large one is a file that its reader maps copy-on-write, with large buffers
+(numpy arrays, arrow buffers: anything that offers `pickle protocol 5 out-of-band data
+<https://peps.python.org/pep-0574/>`_) laid out behind the pickle, each aligned to 64 bytes::
+
+    magic (8) | count of buffers n (8) | length of pickle (8) | n x (offset (8), length (8)) | pickle | buffers
+
+Integers are little-endian and unsigned. A reader gets writable objects whose bytes are never copied on load, and
+nobody else's bytes change when it writes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MAGIC = b"TVXPAY01"
+INLINE_LIMIT = 32 * 1024
+"""Largest encoded value, in bytes, that rides inside messages."""
+_BAND_LIMIT = 16 * 1024
+_ALIGN = 64
+_HEAD = struct.Struct("<8sQQ")
+_ENTRY = struct.Struct("<QQ")
+
+Payload = bytes | str
+"""An encoded value: the bytes themselves, or the path of the file that holds them."""
+
+Dumps = Callable[..., bytes]
+
+
+def encode(value: Any, directory: str, dumps: Dumps) -> Payload:
+    """Encode a value, into a file under ``directory`` if it is large.
+
+    Parameters
+    ----------
+    value
+        Any object that ``dumps`` can pickle.
+    directory : str
+        Where the file of a large value is made; it must be on a file system that the reader sees.
+    dumps : callable
+        ``pickle.dumps`` or ``cloudpickle.dumps``: called with ``protocol`` and ``buffer_callback``.
+
+    Returns
+    -------
+    bytes or str
+        The pickle, or the path of the file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written (a full disk, for one); no partial file is left.
+    Exception
+        Whatever ``dumps`` raises for a value that cannot be pickled.
+    """
+    buffers: list[memoryview] = []
+
+    def out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < _BAND_LIMIT:
+            return True
+        buffers.append(raw)
+        return False
+
+    body = dumps(value, protocol=5, buffer_callback=out_of_band)
+    if not buffers and len(body) <= INLINE_LIMIT:
+        return body
+    return write_file(body, buffers, directory)
+
+
+def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> str:
+    """Write a pickle and its buffers to a new file in ``directory`` and return the file's path."""
+    offset = _HEAD.size + _ENTRY.size * len(buffers) + len(body)
+    table = []
+    for buffer in buffers:
+        offset = -(-offset // _ALIGN) * _ALIGN
+        table.append((offset, buffer.nbytes))
+        offset += buffer.nbytes
+    descriptor, path = tempfile.mkstemp(prefix="value-", dir=directory)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            head = _HEAD.pack(MAGIC, len(buffers), len(body)) + b"".join(_ENTRY.pack(*entry) for entry in table)
+            _write_all(file.fileno(), head)
+            _write_all(file.fileno(), body)
+            for (start, _), buffer in zip(table, buffers, strict=True):
+                file.seek(start)
+                _write_all(file.fileno(), buffer)
+    except BaseException:
+        os.unlink(path)
+        raise
+    return path
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def decode(payload: Payload) -> Any:
+    """Load what :func:`encode` made.
+
+    The objects of a large value stay backed by a private mapping of its file, which may be unlinked meanwhile.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of ours, or is cut short.
+    OSError
+        If the file cannot be opened.
+    """
+    if not isinstance(payload, str):
+        return pickle.loads(payload)
+    with open(payload, "rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    view = memoryview(mapping)
+    if len(view) < _HEAD.size:
+        raise ValueError(f"{payload}: too short for a value")
+    magic, count, length = _HEAD.unpack_from(view)
+    start = _HEAD.size + _ENTRY.size * count
+    if magic != MAGIC or start + length > len(view):
+        raise ValueError(f"{payload}: not a value, or cut short")
+    buffers = []
+    for index in range(count):
+        offset, size = _ENTRY.unpack_from(view, _HEAD.size + _ENTRY.size * index)
+        if offset + size > len(view):
+            raise ValueError(f"{payload}: cut short in buffer {index}")
+        buffers.append(view[offset : offset + size])
+    return pickle.loads(view[start : start + length], buffers=buffers)
+
+
+def size(payload: Payload) -> int:
+    """Bytes that a payload holds, wherever they are."""
+    return os.path.getsize(payload) if isinstance(payload, str) else len(payload)
+
+
+def discard(payload: Payload) -> None:
+    """Remove the file behind a payload, if there is one and it is still there."""
+    if isinstance(payload, str):
+        try:
+            os.unlink(payload)
+        except FileNotFoundError:
+            pass

@@ -1,0 +1,44 @@
+"""A data-aware executor for Parsl, in TaskVine's terms.
+
+Names are imported when they are first used: a function that runs on a node and imports one of them does not pay for
+the executor, nor for parsl.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
+    from taskvine_exec.executor import TaskVineExecutor
+    from taskvine_exec.radio import TaskVineRadio
+    from taskvine_exec.staging import TaskVineTempStaging
+    from taskvine_manager.runtime.context import load_variable_from_library
+
+_HOME = {
+    "TaskVineExecutor": "taskvine_exec.executor",
+    "TaskVineFactoryConfig": "taskvine_exec.config",
+    "TaskVineManagerConfig": "taskvine_exec.config",
+    "TaskVineRadio": "taskvine_exec.radio",
+    "TaskVineTempStaging": "taskvine_exec.staging",
+    "load_variable_from_library": "taskvine_manager.runtime.context",
+}
+
+__all__ = [
+    "TaskVineExecutor",
+    "TaskVineFactoryConfig",
+    "TaskVineManagerConfig",
+    "TaskVineRadio",
+    "TaskVineTempStaging",
+    "load_variable_from_library",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = importlib.import_module(_HOME[name])
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(module, name)

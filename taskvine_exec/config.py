@@ -1,0 +1,898 @@
+"""What users configure, and what the embedded engine takes of it.
+
+:class:`TaskVineManagerConfig` and :class:`TaskVineFactoryConfig` have the fields of Parsl's classes of the same names,
+in the same order, so that a configuration written for Parsl's own TaskVineExecutor can be used as it is. They are
+mutable because those are; the executor works on copies, and :func:`embedded_settings` derives from them a frozen
+object that nothing changes afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+import numbers
+import operator
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, TypeVar
+
+from parsl.errors import ConfigurationError
+
+from taskvine_exec.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
+
+__all__ = [
+    "AUTOLABEL_ALGORITHMS",
+    "BATCH_TYPES",
+    "LIBRARY_KEYS",
+    "EmbeddedSettings",
+    "TaskVineFactoryConfig",
+    "TaskVineManagerConfig",
+    "embedded_settings",
+    "own_factory_config",
+    "own_manager_config",
+    "validate",
+    "with_overrides",
+]
+
+logger = logging.getLogger(__name__)
+
+AUTOLABEL_ALGORITHMS = ("max-xput", "bucketing", "max")
+
+#: The batch systems that vine_factory knows, in any of its releases.
+BATCH_TYPES = (
+    "local",
+    "condor",
+    "sge",
+    "uge",
+    "slurm",
+    "pbs",
+    "torque",
+    "moab",
+    "lsf",
+    "flux",
+    "k8s",
+    "amazon",
+    "vine",
+    "wq",
+    "cluster",
+    "dryrun",
+)
+
+#: The keys of TaskVineManagerConfig.library_config.
+LIBRARY_KEYS = (
+    "num_slots",
+    "cores",
+    "memory",
+    "disk",
+    "gpus",
+    "context",
+    "context_args",
+    "context_kwargs",
+    "context_scope",
+)
+
+#: What the keys of library_config are called elsewhere.
+_FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
+    "function_slots": "num_slots",
+    "memory (mbs)": "memory",
+    "disk (mbs)": "disk",
+    "cpus": "cores",
+    "setup": "context",
+    "library_context_info": "context",
+}
+
+_LAUNCH_METHODS = ("provider", "factory", "manual")
+
+
+@dataclass(repr=False)
+class TaskVineManagerConfig:
+    """Configuration of the manager.
+
+    Parameters
+    ----------
+    port
+        Network port at which the manager listens for workers; 0 takes any free one.
+    address
+        Address at which workers find the manager. If None, it is found out.
+    project_name
+        Name under which the manager reports itself to TaskVine's public catalog server. If None, it does not.
+    project_password_file
+        File with the password that manager and workers show each other. If None, one is made up for each run.
+    env_vars
+        Environment variables to set for tasks.
+    init_command
+        Shell command to run before the Python of a task or library starts.
+    env_pack
+        Python environment to run tasks in: a tarball (conda-pack, venv-pack or poncho), the path of an environment,
+        or, with the TaskVine engine, the name of a conda environment.
+    app_pack
+        Whether to find out and pack the dependencies of each app.
+    extra_pkgs
+        Packages to add to those of ``app_pack``.
+    max_retries
+        How often a task that infrastructure lost is tried again; None for without end. Parsl's own retries of apps
+        come on top.
+    library_config
+        The library that runs function calls. ``num_slots`` calls run at a time, within ``cores``, ``memory`` (MB),
+        ``disk`` (MB) and ``gpus``. ``context`` is a function that is called with ``context_args`` and
+        ``context_kwargs`` before any other and whose products the others read; ``context_scope`` says whether once
+        per 'library', the default, or once per 'slot'.
+    shared_fs
+        Whether workers see the same file system, so that files need not be sent.
+    autolabel
+        Whether to measure tasks and derive from that what they are taken to need.
+    autolabel_algorithm
+        How: 'max-xput', 'bucketing' or 'max'.
+    autolabel_window
+        How many tasks are measured before a decision.
+    autocategory
+        Whether each app is a category of its own, unless its resource specification says otherwise.
+    enable_peer_transfers
+        Whether nodes send files to each other.
+    wait_for_workers
+        How many workers must have come before the first task is sent.
+    tune_parameters
+        TaskVine's tuning parameters by name.
+    vine_log_dir
+        Where the manager's logs go. If None, next to Parsl's.
+    """
+
+    port: int = 0
+    address: str | None = None
+    project_name: str | None = None
+    project_password_file: str | None = None
+
+    env_vars: dict[str, Any] | None = None
+    init_command: str = ""
+    env_pack: str | None = None
+    app_pack: bool = False
+    extra_pkgs: list[str] | None = None
+    max_retries: int | None = 1
+    library_config: dict[str, Any] | None = None
+
+    shared_fs: bool = False
+    autolabel: bool = False
+    autolabel_algorithm: str = "max-xput"
+    autolabel_window: int | None = None
+    autocategory: bool = True
+    enable_peer_transfers: bool = True
+    wait_for_workers: int | None = None
+    tune_parameters: dict[str, Any] | None = None
+
+    vine_log_dir: str | None = None
+
+    def __repr__(self) -> str:
+        return _guarded_repr(self)
+
+
+@dataclass(repr=False)
+class TaskVineFactoryConfig:
+    """Configuration of the factory, which keeps workers running; one on this machine if nothing is said.
+
+    Parameters
+    ----------
+    factory_timeout
+        Seconds after which the factory ends itself if it sees no manager.
+    scratch_dir
+        Directory the factory works in. If None, next to the manager's logs.
+    min_workers
+        Number of workers to keep at all times.
+    max_workers
+        Number of workers never to exceed.
+    workers_per_cycle
+        Number of workers to start at most in 30 seconds; 0 for no such limit.
+    worker_options
+        Further options of ``vine_worker``, as on its command line.
+    worker_executable
+        The program that is a worker.
+    worker_timeout
+        Seconds after which a worker that gets no work ends itself.
+    cores
+        Cores of a worker. If None or 0, all of the machine's.
+    gpus
+        GPUs of a worker. If None, all of the machine's.
+    memory
+        Memory of a worker in MB. If None or 0, all of the machine's.
+    disk
+        Storage of a worker in MB. If None or 0, what the machine has.
+    python_env
+        Tarball of a Python environment to run workers in.
+    batch_type
+        Batch system that runs the workers; 'local' for this machine.
+    condor_requirements
+        What HTCondor shall require of a machine.
+    batch_options
+        Further options of the batch system, in its own words.
+    """
+
+    factory_timeout: int = 300
+    scratch_dir: str | None = None
+
+    min_workers: int = 1
+    max_workers: int = 1
+    workers_per_cycle: int = 1
+
+    worker_options: str | None = None
+    worker_executable: str = "vine_worker"
+    worker_timeout: int = 300
+    cores: int | None = None
+    gpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    python_env: str | None = None
+
+    batch_type: str = "local"
+    condor_requirements: str | None = None
+    batch_options: str | None = None
+
+    # Set from the manager's configuration; not for users.
+    _project_port: int = 0
+    _project_address: str | None = None
+    _project_name: str | None = None
+    _project_password_file: str | None = None
+
+    def __repr__(self) -> str:
+        return _guarded_repr(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EmbeddedSettings:
+    """What the embedded engine takes of a configuration, checked and resolved.
+
+    Fields that have the name of a field of the two configuration classes mean the same. Those below are derived.
+
+    Parameters
+    ----------
+    function_exec_mode
+        'L1' or 'L2'.
+    env_pack
+        Absolute path of a tarball or of the directory of an environment.
+    slots
+        Function slots of the library; None leaves the number to the engine.
+    library_cores, library_memory, library_disk, library_gpus
+        What the library may use of its node, memory and disk in MB; None for all.
+    context, context_args, context_kwargs, context_scope
+        The library's setup function, its arguments, and how often it runs.
+    tune_parameters
+        Tuning parameters under their names with dashes.
+    node_cores, node_memory, node_disk, node_gpus
+        What a node has, memory and disk in MB; None for what the machine has.
+    vine_log_dir, scratch_dir
+        Absolute paths.
+    """
+
+    function_exec_mode: Mode
+    worker_launch_method: str
+
+    env_vars: dict[str, str] = field(default_factory=dict)
+    init_command: str = ""
+    env_pack: str | None = None
+    max_retries: int | None = 1
+
+    slots: int | None = None
+    library_cores: float | None = None
+    library_memory: float | None = None
+    library_disk: float | None = None
+    library_gpus: int | None = None
+    context: Callable[..., Any] | None = None
+    context_args: tuple[Any, ...] = ()
+    context_kwargs: dict[str, Any] = field(default_factory=dict)
+    context_scope: Literal["library", "slot"] = "library"
+
+    shared_fs: bool = False
+    autocategory: bool = True
+    enable_peer_transfers: bool = True
+    wait_for_workers: int | None = None
+    tune_parameters: dict[str, float] = field(default_factory=dict)
+
+    min_workers: int = 1
+    max_workers: int = 1
+    workers_per_cycle: int = 1
+    worker_timeout: int = 300
+    factory_timeout: int = 300
+
+    node_cores: int | None = None
+    node_memory: float | None = None
+    node_disk: float | None = None
+    node_gpus: int | None = None
+
+    vine_log_dir: str | None = None
+    scratch_dir: str | None = None
+
+    def __repr__(self) -> str:
+        return _guarded_repr(self)
+
+
+# ---- Showing values without what they may hide
+
+
+_SECRET_NAME = r"[\w.-]*(?:pass|secret|token|credential|api[_-]?key|access[_-]?key)[\w.-]*"
+_SECRET = re.compile(rf"""({_SECRET_NAME}(?:\s*[=:]\s*|\s+))("[^"]*"|'[^']*'|\S+)""", re.IGNORECASE)
+_URL_SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_HIDING = ("env_vars", "context_args", "context_kwargs")
+_HIDDEN = "***"
+
+
+def _guarded(name: str, value: object) -> object:
+    """Hide in a field's value what may be a password: Parsl logs the repr of every configuration."""
+    if name in _HIDING and value:
+        return dict.fromkeys(value, _HIDDEN) if isinstance(value, Mapping) else _HIDDEN
+    if name == "library_config" and isinstance(value, Mapping):
+        return {key: _guarded(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        return _URL_SECRET.sub(_HIDDEN, _SECRET.sub(rf"\g<1>{_HIDDEN}", value))
+    return value
+
+
+def _guarded_repr(config: Any) -> str:
+    names = [each.name for each in dataclasses.fields(config) if not each.name.startswith("_")]
+    shown = ", ".join(f"{name}={_guarded(name, getattr(config, name))!r}" for name in names)
+    return f"{type(config).__name__}({shown})"
+
+
+def _refuse(name: str, value: object, allowed: str) -> NoReturn:
+    shown = brief(_guarded(name.rsplit(".", 1)[-1], value))
+    raise ConfigurationError(f"{name}={shown} is not valid: must be {allowed}")
+
+
+# ---- Copies
+
+
+_Config = TypeVar("_Config", TaskVineManagerConfig, TaskVineFactoryConfig)
+
+
+def own_manager_config(obj: object) -> TaskVineManagerConfig:
+    """Copy a manager's configuration into this package's class.
+
+    Parameters
+    ----------
+    obj
+        None for the defaults, a :class:`TaskVineManagerConfig`, or Parsl's class of that name. It is not changed.
+
+    Returns
+    -------
+    TaskVineManagerConfig
+        A copy whose dicts and lists are copies too; what they hold is not copied.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is something else, or sets a field that is not known here.
+    """
+    return _own(obj, TaskVineManagerConfig, "manager_config")
+
+
+def own_factory_config(obj: object) -> TaskVineFactoryConfig:
+    """Copy a factory's configuration into this package's class.
+
+    Parameters
+    ----------
+    obj
+        None for the defaults, a :class:`TaskVineFactoryConfig`, or Parsl's class of that name. It is not changed.
+
+    Returns
+    -------
+    TaskVineFactoryConfig
+        The copy.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is something else, or sets a field that is not known here.
+    """
+    return _own(obj, TaskVineFactoryConfig, "factory_config")
+
+
+def _own(obj: object, cls: type[_Config], argument: str) -> _Config:
+    names = [each.name for each in dataclasses.fields(cls)]
+    if obj is None:
+        return cls()
+    if isinstance(obj, cls):
+        own = copy.copy(obj)  # keeps a subclass what it is
+    elif dataclasses.is_dataclass(obj) and not isinstance(obj, type) and _resembles(obj, cls, names):
+        own = cls()
+    else:
+        what = f"the class {obj.__name__}" if isinstance(obj, type) else brief(obj)
+        raise ConfigurationError(f"{argument} is {what}: must be None or an instance of {cls.__name__}")
+    for name in names:
+        setattr(own, name, _copied(getattr(obj, name, getattr(own, name))))
+    return own
+
+
+def _resembles(obj: Any, cls: type[Any], names: Iterable[str]) -> bool:
+    """Tell whether this is Parsl's dataclass of the same name, in any release, without importing it."""
+    theirs = {each.name: each for each in dataclasses.fields(obj)}
+    if not theirs.keys() >= set(names) and cls.__name__ not in {base.__name__ for base in type(obj).__mro__}:
+        return False
+    for name in theirs.keys() - set(names):
+        # A later release of Parsl may know more; what was set there must not vanish in silence.
+        if getattr(obj, name) != _default(theirs[name]):
+            raise ConfigurationError(f"{type(obj).__name__}.{name} is set, but this executor does not know that field")
+    return True
+
+
+def _default(theirs: dataclasses.Field[Any]) -> object:
+    return theirs.default if theirs.default_factory is dataclasses.MISSING else theirs.default_factory()
+
+
+def _copied(value: object) -> object:
+    """Copy the containers that a configuration is made of, but not what users put into them."""
+    if isinstance(value, Mapping):
+        return {key: _container(inner) for key, inner in value.items()}
+    return _container(value)
+
+
+def _container(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if _is_whole(value):
+        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers become Python's
+    return list(value) if isinstance(value, list) else value
+
+
+def with_overrides(
+    manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig, settings: Mapping[str, Any]
+) -> tuple[TaskVineManagerConfig, TaskVineFactoryConfig]:
+    """Apply settings given by the name of a field, whichever of the two classes has it.
+
+    Parameters
+    ----------
+    manager, factory
+        The configurations to start from. They are not changed.
+    settings
+        Values by field name.
+
+    Returns
+    -------
+    tuple
+        Copies of both, with the settings applied.
+
+    Raises
+    ------
+    TypeError
+        If no such field exists, as for any unknown keyword argument.
+    """
+    manager, factory = own_manager_config(manager), own_factory_config(factory)
+    owners: dict[str, object] = {
+        each.name: config
+        for config in (manager, factory)
+        for each in dataclasses.fields(config)
+        if not each.name.startswith("_")
+    }
+    for name, value in settings.items():
+        if name in owners:
+            setattr(owners[name], name, _copied(value))
+        elif name in LIBRARY_KEYS:
+            raise TypeError(f"unknown setting {name!r}: it is a key of library_config")
+        else:
+            raise TypeError(f"unknown setting {name!r}: {did_you_mean(name, owners)}")
+    return manager, factory
+
+
+# ---- Validation
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a field may be: in words, and as a test."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_amount(value: object) -> bool:
+    return _is_number(value) and not isinstance(value, bool) and float(value) >= 0  # type: ignore[arg-type]
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # an int too large for a float
+        return False
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) and os.fspath(value) != ""
+
+
+def _whole(low: int, high: int | None = None) -> _Rule:
+    span = f"of at least {low}" if high is None else f"from {low} to {high}"
+    most = math.inf if high is None else high
+    return _Rule(f"a whole number {span}", lambda value: _is_whole(value) and low <= value <= most)
+
+
+def _one_of(*values: str) -> _Rule:
+    return _Rule("one of " + ", ".join(map(repr, values)), lambda value: isinstance(value, str) and value in values)
+
+
+def _or_none(rule: _Rule) -> _Rule:
+    return _Rule(f"{rule.allowed}, or None", lambda value: value is None or rule.accepts(value))
+
+
+_AMOUNT = _Rule("a number of at least 0", _is_amount)
+_POSITIVE = _Rule("a number above 0", lambda value: _is_amount(value) and value > 0)
+_FLAG = _Rule("True or False", lambda value: isinstance(value, bool))
+_PATH = _Rule("a path", _is_path)
+_TEXT = _Rule("a string", lambda value: isinstance(value, str))
+_NAME = _Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
+_DICT = _Rule("a dict", lambda value: isinstance(value, Mapping))
+_NAMES = _Rule(
+    "a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and all(map(_NAME.accepts, value))
+)
+_VARIABLE_NAME = _Rule(
+    "the name of an environment variable: a non-empty string without '=' and NUL",
+    lambda value: isinstance(value, str) and value != "" and not set(value) & {"=", "\0"},
+)
+_VARIABLE = _Rule(
+    "a string without NUL, a number or a path",
+    lambda value: isinstance(value, (str, numbers.Real, os.PathLike)) and "\0" not in str(value),
+)
+# Switches among the tuning parameters are naturally written True and False; TaskVine takes them as 1 and 0.
+_TUNED = _Rule("a finite number", _is_number)
+
+_MANAGER_RULES: Mapping[str, _Rule] = {
+    "port": _whole(0, 65535),
+    "address": _or_none(_NAME),
+    "project_name": _or_none(_TEXT),
+    "project_password_file": _or_none(_PATH),
+    "env_vars": _or_none(_DICT),
+    "init_command": _TEXT,
+    "env_pack": _or_none(_PATH),
+    "app_pack": _FLAG,
+    "extra_pkgs": _or_none(_NAMES),
+    "max_retries": _or_none(_whole(0)),
+    "library_config": _or_none(_DICT),
+    "shared_fs": _FLAG,
+    "autolabel": _FLAG,
+    "autolabel_algorithm": _one_of(*AUTOLABEL_ALGORITHMS),
+    "autolabel_window": _or_none(_whole(1)),
+    "autocategory": _FLAG,
+    "enable_peer_transfers": _FLAG,
+    "wait_for_workers": _or_none(_whole(0)),
+    "tune_parameters": _or_none(_DICT),
+    "vine_log_dir": _or_none(_PATH),
+}
+
+_FACTORY_RULES: Mapping[str, _Rule] = {
+    "factory_timeout": _whole(0),
+    "scratch_dir": _or_none(_PATH),
+    "min_workers": _whole(0),
+    "max_workers": _whole(0),
+    "workers_per_cycle": _whole(0),
+    "worker_options": _or_none(_TEXT),
+    "worker_executable": _PATH,
+    "worker_timeout": _whole(0),
+    "cores": _or_none(_whole(0)),
+    "gpus": _or_none(_whole(0)),
+    "memory": _or_none(_whole(0)),
+    "disk": _or_none(_whole(0)),
+    "python_env": _or_none(_PATH),
+    "batch_type": _one_of(*BATCH_TYPES),
+    "condor_requirements": _or_none(_TEXT),
+    "batch_options": _or_none(_TEXT),
+}
+
+_LIBRARY_RULES: Mapping[str, _Rule] = {
+    "num_slots": _or_none(_whole(0)),
+    "cores": _or_none(_AMOUNT),
+    "memory": _or_none(_AMOUNT),
+    "disk": _or_none(_AMOUNT),
+    "gpus": _or_none(_whole(0)),
+    "context": _or_none(_Rule("callable", callable)),
+    "context_args": _or_none(_Rule("a tuple or a list", lambda value: isinstance(value, (tuple, list)))),
+    "context_kwargs": _or_none(
+        _Rule(
+            "a dict with string keys",
+            lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+        )
+    ),
+    "context_scope": _or_none(_one_of("library", "slot")),
+}
+
+
+def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
+    """Check the types and ranges of every field.
+
+    Parameters
+    ----------
+    manager, factory
+        The configurations to check. They are not changed.
+
+    Raises
+    ------
+    ConfigurationError
+        At the first field that is not valid. It names the field, its value, and what is allowed.
+    """
+    for config, rules in ((manager, _MANAGER_RULES), (factory, _FACTORY_RULES)):
+        for name, rule in rules.items():
+            _check(rule, f"{type(config).__name__}.{name}", getattr(config, name))
+    _check_env_vars(manager.env_vars or {})
+    _check_library(manager.library_config or {})
+    _tuned(manager.tune_parameters or {})
+    if factory.min_workers > factory.max_workers:
+        allowed = f"at most max_workers, which is {factory.max_workers}"
+        _refuse(f"{type(factory).__name__}.min_workers", factory.min_workers, allowed)
+
+
+def _check(rule: _Rule, name: str, value: object) -> None:
+    if not rule.accepts(value):
+        _refuse(name, value, rule.allowed)
+
+
+def _check_env_vars(env_vars: Mapping[Any, object]) -> None:
+    for name, value in env_vars.items():
+        _check(_VARIABLE_NAME, "a name in env_vars", name)
+        if not _VARIABLE.accepts(value):  # without showing the value: it may be a secret
+            kind = type(value).__name__
+            raise ConfigurationError(f"env_vars[{name!r}] of type {kind} is not valid: must be {_VARIABLE.allowed}")
+
+
+def _check_library(library: Mapping[Any, Any]) -> None:
+    for key, value in library.items():
+        if key not in _LIBRARY_RULES:
+            hint = did_you_mean(str(key), _LIBRARY_RULES, _FOREIGN_LIBRARY_KEYS)
+            raise ConfigurationError(f"library_config has the unknown key {key!r}: {hint}")
+        rule = _LIBRARY_RULES[key]
+        if not rule.accepts(value):
+            _refuse(f"library_config[{key!r}]", _guarded(key, value), rule.allowed)
+    if library.get("context") is None:
+        idle = [key for key in ("context_args", "context_kwargs", "context_scope") if library.get(key)]
+        if idle:
+            raise ConfigurationError(f"library_config has {' and '.join(idle)}, but no context to use it for")
+
+
+def _tuned(parameters: Mapping[Any, Any]) -> dict[str, float]:
+    """Check the tuning parameters, and give each the one spelling that TaskVine has for it."""
+    tuned: dict[str, float] = {}
+    for name, value in parameters.items():
+        _check(_NAME, "a name in tune_parameters", name)
+        _check(_TUNED, f"tune_parameters[{name!r}]", value)
+        dashed = name.replace("_", "-")
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+        if tuned.setdefault(dashed, number) != number:
+            raise ConfigurationError(f"tune_parameters gives {dashed!r} twice, with dashes and with underscores")
+    return tuned
+
+
+# ---- The embedded engine
+
+
+def embedded_settings(
+    manager: TaskVineManagerConfig,
+    factory: TaskVineFactoryConfig,
+    *,
+    function_exec_mode: str,
+    worker_launch_method: str,
+    provider: Any | None = None,
+) -> EmbeddedSettings:
+    """Derive what the embedded engine takes of a configuration.
+
+    Parameters
+    ----------
+    manager, factory
+        The configurations. They are not changed.
+    function_exec_mode
+        'regular' or 'L1', 'serverless' or 'L2'.
+    worker_launch_method
+        'provider', 'factory' or 'manual'.
+    provider
+        The Parsl provider that starts nodes, if one does. It is not changed.
+
+    Returns
+    -------
+    EmbeddedSettings
+        The settings, with defaults filled in and paths made absolute.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value is not valid, or asks for what this engine cannot do.
+    """
+    manager, factory = own_manager_config(manager), own_factory_config(factory)
+    validate(manager, factory)
+    try:
+        mode = normalise_mode(function_exec_mode)
+    except ValueError:
+        _refuse("function_exec_mode", function_exec_mode, MODES_ALLOWED)
+    _check(_one_of(*_LAUNCH_METHODS), "worker_launch_method", worker_launch_method)
+    _refuse_unsupported(manager, factory)
+    _refuse_remote(provider)
+
+    library = manager.library_config or {}
+    options = _worker_options(factory.worker_options)
+    node = _node_size(factory, options, provider)
+    _refuse_larger_than_node(library, node)
+    if worker_launch_method == "factory" and (manager.wait_for_workers or 0) > factory.max_workers:
+        # Nothing else brings workers to this engine, so the first task would wait without end.
+        allowed = f"at most max_workers, which is {factory.max_workers}"
+        _refuse(f"{type(manager).__name__}.wait_for_workers", manager.wait_for_workers, allowed)
+
+    return EmbeddedSettings(
+        function_exec_mode=mode,
+        worker_launch_method=worker_launch_method,
+        env_vars={name: str(value) for name, value in (manager.env_vars or {}).items()},
+        init_command=manager.init_command,
+        env_pack=_environment(manager.env_pack),
+        max_retries=manager.max_retries,
+        slots=library.get("num_slots") or None,  # 0 is "not said", as in TaskVine
+        library_cores=_number_or_none(library.get("cores")),
+        library_memory=_number_or_none(library.get("memory")),
+        library_disk=_number_or_none(library.get("disk")),
+        library_gpus=library.get("gpus"),
+        context=library.get("context"),
+        context_args=tuple(library.get("context_args") or ()),
+        context_kwargs=dict(library.get("context_kwargs") or {}),
+        context_scope=library.get("context_scope") or "library",
+        shared_fs=manager.shared_fs,
+        autocategory=manager.autocategory,
+        enable_peer_transfers=manager.enable_peer_transfers,
+        wait_for_workers=manager.wait_for_workers,
+        tune_parameters=_tuned(manager.tune_parameters or {}),
+        min_workers=factory.min_workers,
+        max_workers=factory.max_workers,
+        workers_per_cycle=factory.workers_per_cycle,
+        worker_timeout=options.get("timeout", factory.worker_timeout),
+        factory_timeout=factory.factory_timeout,
+        node_cores=node["cores"],
+        node_memory=node["memory"],
+        node_disk=node["disk"],
+        node_gpus=node["gpus"],
+        vine_log_dir=_absolute(manager.vine_log_dir),
+        scratch_dir=_absolute(factory.scratch_dir),
+    )
+
+
+def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
+    """Raise if anything is set that needs TaskVine itself, naming all of it."""
+    asked = {
+        name: getattr(config, name)
+        for config, names in (
+            (manager, ("app_pack", "autolabel", "project_name", "project_password_file")),
+            (factory, ("condor_requirements", "batch_options", "python_env")),
+        )
+        for name in names
+        if getattr(config, name)
+    }
+    if factory.batch_type != "local":
+        asked["batch_type"] = factory.batch_type
+    if factory.worker_executable != TaskVineFactoryConfig.worker_executable:
+        asked["worker_executable"] = factory.worker_executable
+    if asked:
+        listing = ", ".join(f"{name}={brief(_guarded(name, value))}" for name, value in asked.items())
+        raise ConfigurationError(f"the embedded engine cannot do {listing}: engine='taskvine' does")
+    for name in ("port", "address"):
+        if getattr(manager, name):
+            value = getattr(manager, name)
+            logger.warning("%s=%r has no effect: the embedded engine listens on no network", name, value)
+
+
+#: Providers that start blocks on other machines. Told by name, for some of their modules are optional.
+_REMOTE_PROVIDERS = frozenset(
+    {"ClusterProvider", "KubernetesProvider", "AWSProvider", "GoogleCloudProvider", "AzureProvider"}
+)
+
+
+def _refuse_remote(provider: Any | None) -> None:
+    if provider is None:
+        return
+    remote = _REMOTE_PROVIDERS & {base.__name__ for base in type(provider).__mro__}
+    # LocalProvider with a launcher such as srun reaches the other nodes of the allocation it runs in.
+    nodes = getattr(provider, "nodes_per_block", 1)
+    if remote or (_is_whole(nodes) and nodes > 1):
+        what = type(provider).__name__ + ("" if remote else f" with nodes_per_block={nodes}")
+        raise ConfigurationError(
+            f"provider={what} starts workers on other machines, but the embedded engine runs on this one alone: "
+            "engine='taskvine' does both"
+        )
+
+
+_SIZES = ("cores", "memory", "disk", "gpus")
+
+_LONG_OPTIONS = (*_SIZES, "timeout")
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _worker_options(text: str | None) -> dict[str, int]:
+    """Read those options of ``vine_worker`` that mean something without it."""
+    try:
+        words = iter(shlex.split(text or ""))
+    except ValueError as error:
+        raise ConfigurationError(f"TaskVineFactoryConfig.worker_options cannot be read: {error}") from None
+    options: dict[str, int] = {}
+    for word in words:
+        name, value = _option(word)
+        if name is None:
+            raise ConfigurationError(
+                f"TaskVineFactoryConfig.worker_options: the embedded engine does not know {word.split('=')[0]!r}, only "
+                f"-t and {', '.join(f'--{known}' for known in _LONG_OPTIONS)}: engine='taskvine' knows the others"
+            )
+        if value is None:
+            value = next(words, "")
+        number = _seconds(value) if name == "timeout" else _size(name, value)
+        options.pop(name, None)  # the last one counts, also where it takes a size back
+        if number is not None:
+            options[name] = number
+    return options
+
+
+def _option(word: str) -> tuple[str | None, str | None]:
+    """Split a word of the command line into an option's name and, if it is in the same word, its value."""
+    if word.startswith("-t"):
+        return "timeout", word[2:] or None
+    name, equals, value = word.removeprefix("--").partition("=")
+    known = word.startswith("--") and name in _LONG_OPTIONS
+    return (name if known else None), (value if equals else None)
+
+
+def _size(name: str, value: str) -> int | None:
+    """Read a size as ``vine_worker`` does: less than 1, or for GPUs less than 0, is whatever the machine has."""
+    if value == "all":
+        return None
+    try:
+        number = int(value)
+    except ValueError:
+        _refuse(f"TaskVineFactoryConfig.worker_options: --{name}", value, "a whole number or 'all'")
+    return number if number >= (0 if name == "gpus" else 1) else None
+
+
+def _seconds(value: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([smhd]?)", value.strip().lower())
+    if match is None:
+        allowed = "a whole number of seconds, or one with the unit s, m, h or d"
+        _refuse("TaskVineFactoryConfig.worker_options: --timeout", value, allowed)
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _node_size(factory: TaskVineFactoryConfig, options: Mapping[str, int], provider: Any | None) -> dict[str, Any]:
+    """Find out how large a node is: the factory's fields first, then the worker's options, then the provider."""
+    size: dict[str, Any] = dict.fromkeys(_SIZES)
+    cores, memory_gb = (getattr(provider, name, None) for name in ("cores_per_node", "mem_per_node"))
+    if cores is not None:
+        _check(_whole(1), "provider.cores_per_node", cores)
+        size["cores"] = int(cores)
+    if memory_gb is not None:
+        _check(_POSITIVE, "provider.mem_per_node", memory_gb)
+        size["memory"] = float(memory_gb) * 1024  # Parsl counts GB here, TaskVine MB
+    size |= options
+    for name in _SIZES:
+        value = getattr(factory, name)
+        if value or (name == "gpus" and value is not None):  # no GPUs is a size; no cores is "not said"
+            size[name] = value
+    return size
+
+
+def _refuse_larger_than_node(library: Mapping[str, Any], node: Mapping[str, float | None]) -> None:
+    for name in _SIZES:
+        wanted, there = library.get(name), node[name]
+        if wanted is not None and there is not None and wanted > there:
+            _refuse(f"library_config[{name!r}]", wanted, f"at most the {there:.10g} that a node has")
+
+
+def _environment(env_pack: str | None) -> str | None:
+    path = _absolute(env_pack)
+    if path is not None and not os.path.exists(path):
+        _refuse(
+            "TaskVineManagerConfig.env_pack",
+            env_pack,
+            "the path of a tarball or of an environment's directory that exists "
+            "(only engine='taskvine' looks up conda environments by name)",
+        )
+    return path
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
+
+
+def _number_or_none(value: Any | None) -> float | None:
+    return float(value) if value else None  # 0 is "not said", as in TaskVine

@@ -1,0 +1,246 @@
+"""What a task asks for: Parsl's ``parsl_resource_specification``, read and checked.
+
+Unknown keys and impossible values raise; nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from parsl.executors.errors import InvalidResourceSpecification
+
+__all__ = [
+    "MODES_ALLOWED",
+    "UNSPECIFIED",
+    "Mode",
+    "ResourceSpecification",
+    "brief",
+    "did_you_mean",
+    "normalise_mode",
+    "parse",
+]
+
+#: L1 is a task in a fresh Python process, L2 a function call in a warm library.
+Mode = Literal["L1", "L2"]
+
+_MODES: Mapping[str, Mode] = {"regular": "L1", "L1": "L1", "serverless": "L2", "L2": "L2"}
+
+#: What an execution mode may be, in words.
+MODES_ALLOWED = "one of " + ", ".join(map(repr, _MODES))
+
+#: What other executors and batch systems call the same things, where the letters are too far apart to guess.
+_FOREIGN_NAMES: Mapping[str, str] = {
+    "cpu": "cores",
+    "cpus": "cores",
+    "ncpus": "cores",
+    "num_cpus": "cores",
+    "mem": "memory",
+    "ram": "memory",
+    "gpu": "gpus",
+    "num_gpus": "gpus",
+    "walltime": "running_time_min",
+    "runtime": "running_time_min",
+    "mode": "function_exec_mode",
+}
+
+_MPI_NAMES = frozenset({"num_nodes", "num_ranks", "ranks_per_node", "launcher_options"})
+
+
+class ResourceSpecification(NamedTuple):
+    """What one task asks for. None means: not said.
+
+    Parameters
+    ----------
+    cores
+        Number of cores, maybe a fraction.
+    memory
+        Memory in MB.
+    disk
+        Storage in MB.
+    gpus
+        Number of GPUs.
+    priority
+        Tasks with a larger number go first; any finite number, 0 if not said.
+    category
+        The category whose statistics the task shares.
+    running_time_min
+        The least time the task will run, in seconds: it is not sent to a node that ends sooner.
+    mode
+        How the function is executed; if not said, as the executor is configured.
+    """
+
+    cores: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+    gpus: int | None = None
+    priority: float = 0.0
+    category: str | None = None
+    running_time_min: float | None = None
+    mode: Mode | None = None
+
+
+#: The specification of a task that asks for nothing, shared by all of them.
+UNSPECIFIED = ResourceSpecification()
+
+
+def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
+    """Read a resource specification as users write it.
+
+    Parameters
+    ----------
+    spec
+        Keys are those of :class:`ResourceSpecification`, except that the mode is called ``function_exec_mode`` or
+        ``exec_mode``. A value of None is as good as no value.
+
+    Returns
+    -------
+    ResourceSpecification
+        What is asked for; :data:`UNSPECIFIED` itself if that is nothing.
+
+    Raises
+    ------
+    InvalidResourceSpecification
+        If a key is unknown, a value is impossible, or the two names of the mode disagree. All that is wrong is said
+        at once.
+    """
+    if not spec:  # nearly every task: this costs the thread that launches them next to nothing
+        return UNSPECIFIED
+    if not isinstance(spec, Mapping):
+        raise InvalidResourceSpecification(set(), f"It must be a dict, not {type(spec).__name__}.")
+    values: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for key, value in spec.items():
+        if key not in _READERS:
+            problems[str(key)] = _unknown(key)
+        elif value is not None:
+            name, read = _READERS[key]
+            try:
+                result = read(value)
+            except ValueError as error:
+                problems[key] = f"{key}={brief(value)}: must be {error}."
+                continue
+            if values.setdefault(name, result) != result:  # only the mode has two names
+                problems[key] = "exec_mode and function_exec_mode disagree: they are two names of one thing."
+    if problems:
+        raise InvalidResourceSpecification(set(problems), " ".join(problems.values()))
+    return ResourceSpecification(**values) if values else UNSPECIFIED
+
+
+def normalise_mode(value: object) -> Mode:
+    """Give an execution mode its short name.
+
+    Parameters
+    ----------
+    value
+        'regular' or 'L1', 'serverless' or 'L2'.
+
+    Returns
+    -------
+    Mode
+        'L1' or 'L2'.
+
+    Raises
+    ------
+    ValueError
+        If the value is none of these.
+    """
+    if isinstance(value, str) and value in _MODES:
+        return _MODES[value]
+    raise ValueError(f"execution mode {brief(value)} is not {MODES_ALLOWED}")
+
+
+def did_you_mean(name: str, valid: Iterable[str], foreign: Mapping[str, str] | None = None) -> str:
+    """Say what a mistyped name may have meant.
+
+    Parameters
+    ----------
+    name
+        What was given.
+    valid
+        The names that exist.
+    foreign
+        Names from elsewhere, with what they are called here.
+
+    Returns
+    -------
+    str
+        A question that names the nearest names, or else a list of all of them.
+    """
+    valid = sorted(valid)
+    meant = (foreign or {}).get(name.lower())
+    near = [meant] if meant else difflib.get_close_matches(name.lower(), valid, n=3)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"known are {', '.join(valid)}."
+
+
+def brief(value: object) -> str:
+    """Show a value in a message, shortened."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to print integers of more than a few thousand digits
+        return f"<{type(value).__name__}>"
+
+
+def _unknown(key: object) -> str:
+    if key in _MPI_NAMES:
+        return f"{key!r} is for MPI tasks, and TaskVineExecutor has no MPI: each task runs on one node."
+    return f"Unknown key {key!r}: {did_you_mean(str(key), _READERS, _FOREIGN_NAMES)}"
+
+
+def _number(value: object) -> float:
+    # bool is an int to Python, but True cores is a mistake, not one core.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError("a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("a finite number")
+    return number
+
+
+def _amount(value: object) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("a number of at least 0")
+    return number
+
+
+def _count(value: object) -> int:
+    number = _amount(value)
+    if not number.is_integer():
+        raise ValueError("a whole number of at least 0")
+    return int(number)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a non-empty string")
+    return value
+
+
+def _mode(value: object) -> Mode:
+    try:
+        return normalise_mode(value)
+    except ValueError:
+        raise ValueError(MODES_ALLOWED) from None
+
+
+_READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
+    "cores": ("cores", _amount),
+    "memory": ("memory", _amount),
+    "disk": ("disk", _amount),
+    "gpus": ("gpus", _count),
+    "priority": ("priority", _number),
+    "category": ("category", _name),
+    "running_time_min": ("running_time_min", _amount),
+    "function_exec_mode": ("mode", _mode),
+    "exec_mode": ("mode", _mode),
+}

@@ -1,0 +1,152 @@
+"""``taskvinetemp`` files: made on nodes, kept on nodes, known by name.
+
+``File("taskvinetemp:///name")`` in an app's ``outputs`` names a file that never comes home unless asked for. Every
+task that writes the name makes a new version; a retry of the same task makes the same version. A task that takes the
+DataFuture of such a file does not wait in the DFK: it is sent to the manager at once, with an edge to the task that
+makes the file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from parsl.app.futures import DataFuture
+from parsl.data_provider.files import File
+from parsl.data_provider.staging import Staging
+from parsl.utils import RepresentationMixin
+
+SCHEME = "taskvinetemp"
+_VERSION = "taskvine_version"
+
+
+def temp_name(file: File) -> str:
+    """Name of a ``taskvinetemp`` file: what stands behind the scheme, without outer slashes.
+
+    Raises
+    ------
+    ValueError
+        If nothing stands there.
+    """
+    name = f"{file.netloc}{file.path}".strip("/")
+    if not name or ".." in name.split("/"):
+        raise ValueError(f"{file.url}: a {SCHEME} file needs a name, as in {SCHEME}:///name")
+    return name
+
+
+class TempFiles:
+    """Versions of ``taskvinetemp`` files, and which future stands for the task that makes each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latest: dict[str, str] = {}
+        self._producers: dict[str, Future[Any]] = {}
+        self.made: set[str] = set()
+        """Ids of versions that have been made."""
+
+    def produce(self, file: File, task: object, producer: Future[Any]) -> str:
+        """Register the version of a file that a task will make; sets the file's place in the task's sandbox.
+
+        Parameters
+        ----------
+        file : File
+            As it goes to the task; it is changed.
+        task : object
+            Tells tasks apart: the same task makes the same version however often it is tried.
+        producer : Future
+            Done when the task is over for good.
+        """
+        name = temp_name(file)
+        version = f"{name}@{task}"
+        with self._lock:
+            self._latest[name] = version
+            self._producers[version] = producer
+        self._mark(file, name, version)
+        return version
+
+    def consume(self, file: File, task: object = None) -> str:
+        """Find the version of a file that a task will read, the latest unless its maker is named.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no task has been asked to make it.
+        """
+        name = temp_name(file)
+        version = self._latest.get(name) if task is None else f"{name}@{task}"
+        if version is None or version not in self._producers:
+            raise FileNotFoundError(f"{file.url}: no task of this executor has been asked to make it")
+        self._mark(file, name, version)
+        return version
+
+    def _mark(self, file: File, name: str, version: str) -> None:
+        file.local_path = name
+        setattr(file, _VERSION, version)  # it goes with the file object, through the DFK and back to submit
+
+    def producer(self, version: str) -> Future[Any]:
+        """The future of the task that makes a version."""
+        return self._producers[version]
+
+    def forget(self, version: str) -> None:
+        """Drop a version."""
+        with self._lock:
+            self._producers.pop(version, None)
+            self.made.discard(version)
+            name = version.rpartition("@")[0]
+            if self._latest.get(name) == version:
+                del self._latest[name]
+
+
+def version_of(file: File) -> str | None:
+    """The version that a file of a task was bound to, if it was."""
+    version: str | None = getattr(file, _VERSION, None)
+    return version
+
+
+class TaskVineTempStaging(Staging, RepresentationMixin):
+    """Parsl's view of ``taskvinetemp`` files: nothing is moved, and nothing waited for.
+
+    Every TaskVineExecutor puts one in front of its ``storage_access`` by itself.
+    """
+
+    def __init__(self) -> None:
+        self._files: TempFiles | None = None
+
+    def bind(self, files: TempFiles) -> None:
+        """Serve an executor's files."""
+        self._files = files
+
+    def can_stage_in(self, file: File) -> bool:
+        return bool(file.scheme == SCHEME)
+
+    def can_stage_out(self, file: File) -> bool:
+        return bool(file.scheme == SCHEME)
+
+    def stage_in(self, dm: Any, executor: str, file: File, parent_fut: Future[Any] | None) -> DataFuture | None:
+        """Bind the file to a version; the DataFuture returned is done, so that the DFK does not wait for it."""
+        assert self._files is not None
+        if not isinstance(parent_fut, DataFuture):
+            self._files.consume(file)
+            return None
+        self._files.consume(file, parent_fut.tid)
+        return DataFuture(_done(), file, tid=parent_fut.tid)
+
+    def stage_out(self, dm: Any, executor: str, file: File, app_fu: Future[Any]) -> Future[Any] | None:
+        """Register the version that the task will make."""
+        assert self._files is not None
+        self._files.produce(file, app_fu.tid, app_fu)  # type: ignore[attr-defined]
+        return None
+
+    def replace_task(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
+        return None
+
+    def replace_task_stage_out(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
+        return None
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

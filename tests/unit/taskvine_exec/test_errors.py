@@ -1,0 +1,230 @@
+"""Every exception says what happened and survives the way between processes."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+from parsl.errors import ParslError
+
+from taskvine_exec import errors
+from taskvine_exec.errors import (
+    LOST_KINDS,
+    RECORD_KINDS,
+    FileLost,
+    MemoryExceeded,
+    ResourcesUnsatisfiable,
+    SlotDied,
+    TaskCancelled,
+    TaskExited,
+    TaskLost,
+    TaskVineExecutorError,
+    from_record,
+)
+
+#: A telling value for every field that any of the exceptions has.
+EXAMPLES: dict[str, Any] = {
+    "task_id": 7,
+    "reason": "so it was",
+    "node": "node-1",
+    "stderr": "last words\n",
+    "exit_code": 3,
+    "signal": 9,
+    "limit_mb": 500.0,
+    "used_mb": 812.5,
+    "path": "/data/in put",
+    "name": "temp-abc",
+    "requested": {"cores": 64},
+    "largest": {"cores": 2},
+    "remote_traceback": "Traceback: far away",
+    "subject": "argument 2",
+    "exc_type": "SystemExit",
+    "code": "4",
+    "label": "vine",
+    "command": "taskvine-node",
+}
+
+CLASSES: list[type[Any]] = [
+    value
+    for _, value in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(value, TaskVineExecutorError) and value is not TaskVineExecutorError
+]
+
+#: What is raised in the user's process, and so never travels as a record.
+LOCAL = {
+    "FunctionNotSerializable",
+    "ArgumentNotSerializable",
+    "ExecutorNotStarted",
+    "ExecutorShutDown",
+    "RunDirNotWritable",
+    "WorkerLaunchFailed",
+}
+
+
+def names(cls: type[Any]) -> list[str]:
+    return [each.name for each in dataclasses.fields(cls)]
+
+
+def full(cls: type[Any]) -> Any:
+    return cls(**{name: EXAMPLES[name] for name in names(cls)})
+
+
+def bare(cls: type[Any]) -> Any:
+    required = [each.name for each in dataclasses.fields(cls) if each.name in ("label",) or not _optional(each)]
+    return cls(**{name: EXAMPLES[name] for name in required})
+
+
+def _optional(each: dataclasses.Field[Any]) -> bool:
+    return each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
+
+
+def test_there_are_classes_to_test() -> None:
+    assert {cls.__name__ for cls in CLASSES} | {"TaskVineExecutorError"} == {
+        name for name in errors.__all__ if name[0].isupper() and not name.isupper()
+    }
+
+
+@pytest.mark.parametrize("make", [full, bare])
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_survives_pickle(cls: type[Any], make: Any, travel: Any) -> None:
+    error = make(cls)
+    arrived = travel(error)
+    assert type(arrived) is cls
+    assert {name: getattr(arrived, name) for name in names(cls)} == {name: getattr(error, name) for name in names(cls)}
+    assert str(arrived) == str(error)
+    assert arrived.args == error.args
+    assert repr(arrived) == repr(error)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_survives_every_pickle_protocol(protocol: int) -> None:
+    assert pickle.loads(pickle.dumps(full(SlotDied), protocol)).signal == 9
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_positional_construction_survives_pickle(cls: type[Any]) -> None:
+    error = cls(*(EXAMPLES[name] for name in names(cls)))
+    assert str(pickle.loads(pickle.dumps(error))) == str(full(cls))
+
+
+def test_what_was_added_to_an_exception_survives_pickle() -> None:
+    error = SlotDied(1)
+    error.extra = "noted later"  # type: ignore[attr-defined]
+    assert pickle.loads(pickle.dumps(error)).extra == "noted later"
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_can_be_raised_and_is_a_parsl_error(cls: type[Any]) -> None:
+    error = full(cls)
+    with pytest.raises(ParslError) as caught:
+        raise error
+    assert caught.value is error
+    assert hash(error) != hash(full(cls)) or error != full(cls)  # exceptions compare by identity
+
+
+@pytest.mark.parametrize("make", [full, bare])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_message_is_clear(cls: type[Any], make: Any) -> None:
+    message = str(make(cls))
+    assert message
+    assert ": :" not in message
+    assert "None" not in message
+    assert not message.endswith(": ")
+    assert message in repr(make(cls)) or "\n" in message or "'" in message
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_message_tells_every_field(cls: type[Any]) -> None:
+    message = str(full(cls))
+    for name in names(cls):
+        # A signal says more than the exit code that comes with it.
+        expected = {"signal": "SIGKILL", "exit_code": "SIGKILL" if cls is SlotDied else "3"}
+        expected |= {"requested": "cores=64", "largest": "cores=2", "limit_mb": "500 MB"}
+        assert expected.get(name, str(EXAMPLES[name]).strip()) in message, name
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SlotDied(7, "no more", "n1", signal=9), "task 7 lost on node n1: its process was killed by SIGKILL: no more"),
+        (SlotDied(7, signal=11), "task 7 lost: its process was killed by SIGSEGV"),
+        (SlotDied(7, signal=60), "task 7 lost: its process was killed by signal 60"),
+        (SlotDied(7, exit_code=0), "task 7 lost: its process exited with code 0"),
+        (SlotDied(7, stderr="oh\n"), "task 7 lost: its process died\n--- stderr ---\noh"),
+        (
+            MemoryExceeded(7, limit_mb=500, used_mb=812.5),
+            "task 7 lost: it used more memory than it may (812.5 MB used, 500 MB allowed)",
+        ),
+        (MemoryExceeded(7, limit_mb=500), "task 7 lost: it used more memory than it may (500 MB allowed)"),
+        (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
+        (
+            ResourcesUnsatisfiable(7, requested={"cores": 64, "gpus": 1}, largest={"cores": 2}),
+            "task 7 lost: no node can ever hold it (it asks for cores=64, gpus=1; the largest node has cores=2)",
+        ),
+        (TaskCancelled(None, "shutdown"), "task was cancelled: shutdown"),
+        (TaskExited(7, code="3"), "task 7 did not return but raised SystemExit with code 3"),
+        (TaskExited(7, exc_type="KeyboardInterrupt"), "task 7 did not return but raised KeyboardInterrupt"),
+    ],
+)
+def test_messages(error: TaskVineExecutorError, expected: str) -> None:
+    assert str(error) == expected
+
+
+def test_every_class_travels_or_is_raised_where_it_fails() -> None:
+    concrete = {cls.__name__ for cls in CLASSES} - {"TaskLost", "SerializationFailed"}
+    assert {cls.__name__ for cls in RECORD_KINDS.values()} | LOCAL == concrete
+    assert {cls.__name__ for cls in RECORD_KINDS.values()} & LOCAL == set()
+    assert set(LOST_KINDS.values()) == {cls for cls in CLASSES if issubclass(cls, TaskLost) and cls is not TaskLost}
+
+
+def test_tags() -> None:
+    assert set(LOST_KINDS) == {
+        "slot-died",
+        "memory",
+        "node-lost",
+        "manager-lost",
+        "library",
+        "context",
+        "environment",
+        "file-missing",
+        "file-lost",
+        "output-missing",
+        "disk-full",
+        "unsatisfiable",
+    }
+    assert set(RECORD_KINDS) - set(LOST_KINDS) == {
+        "cancelled",
+        "exit",
+        "function-load",
+        "argument-load",
+        "result-dump",
+        "exception-dump",
+    }
+
+
+@pytest.mark.parametrize("kind", RECORD_KINDS)
+def test_a_record_becomes_its_exception(kind: str) -> None:
+    cls = RECORD_KINDS[kind]
+    fields = {name: EXAMPLES[name] for name in names(cls) if name != "task_id"}
+    assert str(from_record(kind, 7, fields)) == str(full(cls))
+
+
+@pytest.mark.parametrize("kind", RECORD_KINDS)
+def test_a_record_may_be_sparse_or_know_more(kind: str) -> None:
+    cls = RECORD_KINDS[kind]
+    for fields in ({}, dict.fromkeys(names(cls)), {"from_the_future": 1}):
+        error: Any = from_record(kind, 8, fields)
+        assert type(error) is cls
+        assert error.task_id == 8
+        assert str(error) == str(cls(task_id=8))
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="'gremlins'"):
+        from_record("gremlins", 1, {})
