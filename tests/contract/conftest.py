@@ -1,0 +1,44 @@
+"""The engines that the contract is tested over, and executors on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from taskvine_exec import TaskVineExecutor
+
+
+@pytest.fixture(autouse=True)
+def _clean(nothing_left: str) -> None:
+    """Every contract test is held to it."""
+
+
+@pytest.fixture(params=["embedded"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name of an engine."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["L1", "L2"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """An execution mode."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make_executor(engine: str, run_dir: str) -> Iterator[Callable[..., TaskVineExecutor]]:
+    """Start executors; they are shut down after the test."""
+    made: list[TaskVineExecutor] = []
+
+    def make(**settings: Any) -> TaskVineExecutor:
+        executor = TaskVineExecutor(engine=engine, **{"label": f"ex{len(made)}", "cores": 2, **settings})
+        executor.run_dir = run_dir
+        made.append(executor)
+        executor.start()
+        return executor
+
+    yield make
+    for executor in made:
+        executor.shutdown()

@@ -1,0 +1,58 @@
+"""Calls that go well, in both modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from taskvine_exec import TaskVineExecutor
+
+Make = Callable[..., TaskVineExecutor]
+
+
+def test_returns(make_executor: Make, mode: str) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    assert executor.submit(lambda x, y=0: x + y, {}, 2, y=3).result(30) == 5
+
+
+def test_raises_with_remote_traceback(make_executor: Make, mode: str) -> None:
+    def inner() -> None:
+        raise KeyError("missing")
+
+    def outer() -> None:
+        try:
+            inner()
+        except KeyError as error:
+            raise ValueError("no") from error
+
+    error = make_executor(function_exec_mode=mode).submit(outer, {}).exception(30)
+    assert isinstance(error, ValueError)
+    assert isinstance(error.__cause__, KeyError)
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    assert frames == ["outer"]
+
+
+@pytest.mark.parametrize("megabytes", [0.001, 1, 16])
+def test_arrays_there_and_back_are_writable_and_private(make_executor: Make, mode: str, megabytes: float) -> None:
+    def double(array: np.ndarray) -> np.ndarray:
+        array *= 2
+        return array
+
+    given = np.arange(int(megabytes * 2**17), dtype=np.float64)
+    future = make_executor(function_exec_mode=mode).submit(double, {}, given)
+    result = future.result(30)
+    assert np.array_equal(result, np.arange(given.size) * 2.0)
+    assert np.array_equal(given, np.arange(given.size))
+    result[0] = -1.0
+
+
+def test_many_short_calls_come_back_in_their_own_futures(make_executor: Make) -> None:
+    executor = make_executor()
+    futures = [executor.submit(lambda x: x * x, {}, number) for number in range(2000)]
+    assert [future.result(60) for future in futures] == [number * number for number in range(2000)]
