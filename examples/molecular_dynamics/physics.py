@@ -19,9 +19,9 @@ References
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from os import PathLike
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +135,7 @@ class Analysis:
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
 
-def read_structure(path: str | PathLike[str]) -> State:
+def read_structure(path: str | os.PathLike[str]) -> State:
     """Read a cluster from an xyz file.
 
     Parameters
@@ -149,19 +149,19 @@ def read_structure(path: str | PathLike[str]) -> State:
         The atoms without momenta.
     """
     # The format is named because the file may have lost its suffix on the way to a node.
-    atoms = read(path, format="xyz")
+    atoms = read(os.fspath(path), format="xyz")
     assert isinstance(atoms, Atoms)
     return State(np.asarray(atoms.numbers, dtype=np.int64), atoms.get_positions())
 
 
-def save_trajectory(path: str | PathLike[str], trajectory: Trajectory) -> None:
+def save_trajectory(path: str | os.PathLike[str], trajectory: Trajectory) -> None:
     """Write a trajectory in numpy's npz format under exactly the given name."""
     # Through an open file: given a name, numpy.savez would append ".npz" wherever it is missing.
     with open(path, "wb") as stream:
         np.savez(stream, **{f.name: getattr(trajectory, f.name) for f in fields(trajectory)})
 
 
-def load_trajectory(path: str | PathLike[str]) -> Trajectory:
+def load_trajectory(path: str | os.PathLike[str]) -> Trajectory:
     """Read what :func:`save_trajectory` wrote."""
     with np.load(path) as stored:
         return Trajectory(**{f.name: stored[f.name] for f in fields(Trajectory)})

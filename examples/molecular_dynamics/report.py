@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 
@@ -15,15 +16,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ase import units
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from physics import BULK_DENSITY, RDF_EDGES, Analysis, FloatArray
 from rich.table import Table
+
+Mode = Literal["L1", "L2"]
 
 LINDEMANN_THRESHOLD = 0.1
 """Index above which a cluster is usually called molten; see reference 3 of :mod:`physics`."""
 
 # Distinguishable for every kind of colour vision: M. Okabe, K. Ito, Color Universal Design (2008).
-COLOURS = {"L1": "#D55E00", "L2": "#0072B2"}
-MODE_NAMES = {"L1": "L1 (fresh process)", "L2": "L2 (warm library)"}
+COLOURS: dict[Mode, str] = {"L1": "#D55E00", "L2": "#0072B2"}
+MODE_NAMES: dict[Mode, str] = {"L1": "L1 (fresh process)", "L2": "L2 (warm library)"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class ModeRun:
 
     Attributes
     ----------
-    mode : str
-        "L1" or "L2".
+    mode : {"L1", "L2"}
+        How the tasks were run.
     wall_time : float
         From the first submission to the last result (s).
     times : tuple of TaskTimes
@@ -79,7 +83,7 @@ class ModeRun:
         One entry per replica.
     """
 
-    mode: str
+    mode: Mode
     wall_time: float
     times: tuple[TaskTimes, ...]
     bytes_between_nodes: int
@@ -138,11 +142,13 @@ def physics_table(analyses: Sequence[Analysis]) -> Table:
     ):
         table.add_column(heading, justify="right")
     for replica in analyses:
-        error = standard_error(replica.segment_potential)
+        energy = f"{np.mean(replica.segment_potential):.4f}"
+        if len(replica.segment_potential) > 1:
+            energy += f" ± {standard_error(replica.segment_potential):.4f}"
         table.add_row(
             f"{replica.temperature:.0f}",
             f"{replica.measured_temperature:.0f}",
-            f"{np.mean(replica.segment_potential):.4f} ± {error:.4f}",
+            energy,
             f"{replica.heat_capacity:.2f}",
             f"{replica.lindemann:.3f}",
         )
@@ -166,7 +172,7 @@ def physics_figure(analyses: Sequence[Analysis], path: Path) -> None:
     heat = axes[0, 1]
     heat.plot(temperatures, [a.heat_capacity for a in analyses], "o-", color="#009E73")
     heat.axhline(3, color="grey", linestyle="--", label="harmonic solid (Dulong-Petit)")
-    heat.set_ylim(bottom=0)
+    heat.set_ylim(0, 1.15 * max(3.0, *(float(a.heat_capacity) for a in analyses)))
     heat.set(xlabel="temperature (K)", ylabel="heat capacity per atom ($k_\\mathrm{B}$)")
     heat.set_title("Heat capacity, from energy fluctuations")
     heat.legend(loc="lower right")
@@ -221,7 +227,10 @@ def _draw_rdf(axes: Axes, temperatures: FloatArray, analyses: Sequence[Analysis]
     colours = matplotlib.colors.LinearSegmentedColormap.from_list("temperature", inferno)
     for replica in analyses:
         axes.plot(centres, replica.rdf, color=colours(norm(replica.temperature)), linewidth=1.1)
-    axes.figure.colorbar(matplotlib.cm.ScalarMappable(norm, colours), ax=axes, label="temperature (K)")
+    # Inside the panel, where g(r) is low: beside it, the colour bar would take the width of the panel.
+    bar = axes.inset_axes((0.45, 0.86, 0.5, 0.05))
+    mappable = matplotlib.cm.ScalarMappable(norm, colours)
+    axes.figure.colorbar(mappable, cax=bar, orientation="horizontal", label="temperature (K)")
     axes.set_xlim(2, 13)
     axes.set_ylim(bottom=0)
     axes.set(xlabel="distance $r$ (Å)", ylabel=f"$g(r)$, relative to {BULK_DENSITY:.4f} atoms/Å³")
@@ -238,27 +247,42 @@ def modes_figure(runs: Sequence[ModeRun], path: Path) -> None:
     path : Path
         PNG file to write.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    longest = max(t.duration for run in runs for t in run.times)
-    bins = np.linspace(0, 1.02 * longest, 41)
-    for run in runs:
-        style = {"color": COLOURS[run.mode], "label": MODE_NAMES[run.mode]}
-        durations = [t.duration for t in run.times]
-        axes[0].hist(durations, bins=bins, histtype="stepfilled", alpha=0.35, color=style["color"])
-        axes[0].hist(durations, bins=bins, histtype="step", linewidth=1.5, **style)
+    figure = plt.figure(figsize=(14, 4.6), layout="constrained")
+    grid = figure.add_gridspec(len(runs), 3)
+    durations = figure.add_subplot(grid[:, 0])
+    overheads = figure.add_subplot(grid[:, 1])
+    # One above the other: laid over each other, two lines that jump with every task cannot be told apart.
+    activity = [figure.add_subplot(grid[row, 2]) for row in range(len(runs))]
+
+    bins = np.linspace(0, 1.02 * max(t.duration for run in runs for t in run.times), 41).tolist()
+    for run, active in zip(runs, activity, strict=True):
+        colour = COLOURS[run.mode]
+        seconds = [t.duration for t in run.times]
+        durations.hist(seconds, bins=bins, histtype="stepfilled", alpha=0.35, color=colour)
+        durations.hist(seconds, bins=bins, histtype="step", linewidth=1.5, color=colour, label=MODE_NAMES[run.mode])
         # A clock that stands still between two readings gives 0, which a logarithmic axis cannot show.
-        overheads = np.sort([max(1e3 * t.overhead, 1e-2) for t in run.times])
-        axes[1].step(overheads, np.arange(1, len(overheads) + 1) / len(overheads), where="post", linewidth=1.8, **style)
+        milliseconds = np.sort([max(1e3 * t.overhead, 1e-2) for t in run.times])
+        fraction = np.arange(1, len(milliseconds) + 1) / len(milliseconds)
+        overheads.step(milliseconds, fraction, where="post", linewidth=1.8, color=colour)
         moments, running = running_tasks(run.times)
-        axes[2].step(moments, running, where="post", linewidth=1.5, **style)
-    axes[0].set(xlabel="time of a task, start-up included (s)", ylabel="tasks", title="Task times")
-    axes[1].set(xlabel="start-up overhead of a task (ms)", ylabel="fraction of tasks below", title="Start-up overhead")
-    axes[1].set_xscale("log")
-    axes[1].set_ylim(0, 1.02)
-    axes[2].set(xlabel="time since the first submission (s)", ylabel="running tasks", title="Running tasks")
-    axes[2].set_ylim(bottom=0)
-    axes[2].yaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+        active.fill_between(moments, running, step="post", alpha=0.35, color=colour, linewidth=0)
+        active.step(moments, running, where="post", linewidth=0.8, color=colour)
+
+    durations.set(xlabel="time of a task, start-up included (s)", ylabel="tasks", title="Task times")
+    overheads.set(xlabel="start-up overhead of a task (ms)", ylabel="fraction of tasks", title="Start-up overhead")
+    overheads.set_xscale("log")
+    overheads.set_ylim(0, 1.02)
+    overheads.grid(which="major", alpha=0.3)
+    activity[0].set_title("Running tasks over time")
+    activity[-1].set_xlabel("time since the first submission (s)")
+    end = max(t.finished - run.times[0].submitted for run in runs for t in run.times)
+    most = max(running_tasks(run.times)[1].max() for run in runs)
+    for run, active in zip(runs, activity, strict=True):
+        active.set_ylabel(f"tasks, {run.mode}")
+        active.set_xlim(0, 1.02 * end)
+        active.set_ylim(0, 1.15 * most)
+        active.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    figure.legend(*durations.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -42,7 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--replicas", type=at_least(1), default=8, help="replicas, from 300 K to 1200 K (default: %(default)s)")
     # One segment equilibrates; without a second there is nothing to average over.
     add("--segments", type=at_least(2), default=5, help="segments per replica, 1 to equilibrate (default: %(default)s)")
-    add("--steps", type=at_least(10), default=400, help="time steps of 8 fs per segment (default: %(default)s)")
+    add("--steps", type=at_least(10), default=300, help="time steps of 8 fs per segment (default: %(default)s)")
     add("--nodes", type=at_least(1), default=2, help="nodes sharing this machine's cores (default: %(default)s)")
     add("--replication", type=at_least(1), default=1, help="nodes that keep each trajectory (default: %(default)s)")
     add("--output", type=Path, default=HERE / "output", help="directory for the figures (default: %(default)s)")
@@ -55,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 @contextmanager
-def progress(console: Console, mode: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(console: Console, mode: report.Mode, total: int) -> Iterator[Callable[[], None]]:
     """Show how many tasks are done; yields the function to call once per task.
 
     On a terminal this is a live bar, elsewhere (a log file, a CI job) a line per quarter of the tasks.
@@ -78,7 +78,7 @@ def progress(console: Console, mode: str, total: int) -> Iterator[Callable[[], N
     yield line
 
 
-def run(arguments: argparse.Namespace, mode: str, console: Console) -> report.ModeRun:
+def run(arguments: argparse.Namespace, mode: report.Mode, console: Console) -> report.ModeRun:
     """Run the workflow in one mode."""
     plan = workflow.Plan(
         structure=HERE / "gold_nanoparticle.xyz",
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(arguments)
     parsed.output.mkdir(parents=True, exist_ok=True)
     console = Console()
-    modes = ["L1", "L2"] if parsed.mode == "both" else [parsed.mode]
+    modes: list[report.Mode] = ["L1", "L2"] if parsed.mode == "both" else [parsed.mode]
     runs = [run(parsed, mode, console) for mode in modes]
 
     console.print(report.physics_table(runs[0].analyses))

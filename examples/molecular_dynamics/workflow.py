@@ -19,7 +19,7 @@ from parsl.config import Config
 from parsl.dataflow.futures import AppFuture
 from parsl.executors import ThreadPoolExecutor
 from physics import Analysis
-from report import ModeRun, TaskTimes
+from report import Mode, ModeRun, TaskTimes
 
 run_segment = python_app(apps.segment)
 run_analysis = python_app(apps.analysis)
@@ -104,7 +104,7 @@ def submit(plan: Plan, file_of: Callable[[str], File]) -> tuple[list[AppFuture],
 
 
 def run_mode(
-    plan: Plan, mode: str, *, nodes: int, replication: int, output: Path, on_done: Callable[[], None]
+    plan: Plan, mode: Mode, *, nodes: int, replication: int, output: Path, on_done: Callable[[], None]
 ) -> ModeRun:
     """Run the workflow with the TaskVineExecutor.
 
@@ -112,7 +112,7 @@ def run_mode(
     ----------
     plan : Plan
         What to compute.
-    mode : str
+    mode : {"L1", "L2"}
         "L1" runs each task in a fresh process, "L2" as a function call in a warm library.
     nodes : int
         Number of nodes that share the cores of this machine.
@@ -145,7 +145,7 @@ def run_mode(
 
 
 def run_in_threads(
-    plan: Plan, mode: str, *, threads: int, output: Path, scratch: Path, on_done: Callable[[], None]
+    plan: Plan, mode: Mode, *, threads: int, output: Path, scratch: Path, on_done: Callable[[], None]
 ) -> ModeRun:
     """Run the workflow in threads of this process, with ordinary files in ``scratch``: to check the physics alone."""
     executor = TimedThreads(label="md", max_threads=threads)
@@ -154,7 +154,7 @@ def run_in_threads(
 
 def _run(
     plan: Plan,
-    mode: str,
+    mode: Mode,
     executor: Any,
     file_of: Callable[[str], File],
     output: Path,
@@ -194,7 +194,9 @@ def available_cores() -> int:
 class TimedThreads(ThreadPoolExecutor):
     """Parsl's thread executor, with the timings the report asks for."""
 
-    def submit(self, func: Callable[..., Any], resources: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Submit a function and note when it runs."""
         noted = SimpleNamespace(submitted=time.time(), node="threads")
 
@@ -205,7 +207,7 @@ class TimedThreads(ThreadPoolExecutor):
             finally:
                 noted.finished = time.time()
 
-        future = super().submit(timed, resources, *args, **kwargs)
+        future = super().submit(timed, resource_specification, *args, **kwargs)
         future.taskvine_times = noted
         return future
 
