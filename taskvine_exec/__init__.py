@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
     from taskvine_exec.executor import TaskVineExecutor
     from taskvine_exec.radio import TaskVineRadio
+    from taskvine_exec.resolver import DAG_RESOLVER
     from taskvine_exec.staging import TaskVineTempStaging
     from taskvine_manager.runtime.context import load_variable_from_library
 
 _HOME = {
+    "DAG_RESOLVER": "taskvine_exec.resolver",
     "TaskVineExecutor": "taskvine_exec.executor",
     "TaskVineFactoryConfig": "taskvine_exec.config",
     "TaskVineManagerConfig": "taskvine_exec.config",
@@ -26,6 +28,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DAG_RESOLVER",
     "TaskVineExecutor",
     "TaskVineFactoryConfig",
     "TaskVineManagerConfig",

@@ -123,7 +123,7 @@ class TaskLost(TaskVineExecutorError):
     Parameters
     ----------
     task_id
-        The executor's number of the task.
+        The executor's number of the task; None where no single one is meant.
     reason
         What is known beyond the class of the error.
     node
@@ -132,14 +132,14 @@ class TaskLost(TaskVineExecutorError):
         The tail of what was written to standard error there, maybe empty.
     """
 
-    task_id: int
+    task_id: int | None
     reason: str = ""
     node: str | None = None
     stderr: str = ""
 
     def __str__(self) -> str:
         where = f" on node {self.node}" if self.node else ""
-        return _sentence(f"task {self.task_id} lost{where}", self._what(), self.reason) + self._details()
+        return _sentence(f"{_task(self.task_id)} lost{where}", self._what(), self.reason) + self._details()
 
     def _what(self) -> str:
         """Say what happened, in words that fit this class."""

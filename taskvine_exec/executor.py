@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import logging
 import os
 import pickle
 import shlex
 import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -31,15 +30,13 @@ from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
 from parsl.dataflow.errors import DependencyError
 from parsl.executors.errors import BadStateException
-from parsl.executors.status_handling import BlockProviderExecutor
-from parsl.jobs.states import TERMINAL_STATES
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
-import taskvine_manager
-from taskvine_exec import config, resources
+from taskvine_exec import config, dfk, resources, startup
+from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import (
     ArgumentNotSerializable,
@@ -47,31 +44,30 @@ from taskvine_exec.errors import (
     ExecutorShutDown,
     FileLost,
     ManagerLost,
-    RunDirNotWritable,
     TaskCancelled,
+    WorkerLaunchFailed,
 )
 from taskvine_exec.files import FilePlan, has_files
 from taskvine_exec.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.radio import TaskVineRadio
+from taskvine_exec.resolver import DAG_RESOLVER
 from taskvine_exec.resources import ResourceSpecification
 from taskvine_exec.results import TaskFuture, settle
-from taskvine_exec.staging import TaskVineTempStaging, TempFiles, version_of
+from taskvine_exec.staging import Over, TaskVineTempStaging, TempFiles, version_of
+from taskvine_exec.values import Place, Value, collect
 from taskvine_manager import sweep
-from taskvine_manager.embedded import hardware, staging
-from taskvine_manager.embedded.engine import EmbeddedConfig
-from taskvine_manager.messages import L1, L2, Completion, Invocation, Profile
-from taskvine_manager.runtime import payload
+from taskvine_manager.embedded import staging
+from taskvine_manager.embedded.cache import copy as copy_file
+from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
+from taskvine_manager.runtime import failure, payload
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
 _STOP_SECONDS = 5.0
-_SOCKET_PATH_LIMIT = 60
-"""Longest directory, in characters, in which the sockets' paths stay within the 104 to 108 bytes that systems allow."""
 
 
-class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
+class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     """Runs Parsl apps as TaskVine tasks and function calls, on one machine with the embedded engine.
 
     Every field of :class:`TaskVineManagerConfig` and :class:`TaskVineFactoryConfig` may also be given to the executor
@@ -152,7 +148,7 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
             worker_launch_method=worker_launch_method,
             provider=provider,
         )
-        super().__init__(provider=provider, block_error_handler=True)
+        super().__init__(provider=provider)
         self._temp_files = TempFiles()
         self.storage_access = _storage(storage_access, self._temp_files)
         self.remote_monitoring_radio = remote_monitoring_radio or TaskVineRadio()
@@ -160,21 +156,15 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
         self._default_run_dir = self.run_dir
         self._mode = resources.normalise_mode(function_exec_mode)
         self._state_lock = threading.Lock()
-        self._started = False
         self._over = False
         self._link: ManagerLink | None = None
         self._manager: subprocess.Popen[bytes] | None = None
-        self._base = ""
-        self._log = ""
         self._numbers = itertools.count()
         self._profiles: dict[tuple[str, ResourceSpecification, str], int] = {}
         self._sent_functions: set[str] = set()
         self._profile_lock = threading.Lock()
         self._waiting = 0
-        self._nodes: list[dict[str, Any]] = []
-        self._nodes_changed = threading.Condition()
-        self._unaccounted_blocks = 0
-        self._helpers: list[threading.Thread] = []
+        self._sweeper: threading.Thread | None = None
 
     # --- beginning ---
 
@@ -185,120 +175,64 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
         ------
         RunDirNotWritable
             If no logs can be written under ``run_dir``.
+        ExecutorShutDown
+            If it has been shut down: an executor is started once.
         """
-        super().start()
+        if self._over:
+            raise ExecutorShutDown(label=self.label)
+        if self._link is not None:
+            return
+        super().start()  # type: ignore[no-untyped-call]
         logger.info("executor %s: the embedded engine runs it (engine=%r)", self.label, self.engine)
-        self._make_directories()
-        self._functions = FunctionCache(self._spool)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.bind(os.path.join(self._base, "manager.sock"))
-            listener.listen(128)
-            self._write_configs()
-            with open(os.path.join(self._log, "manager.out"), "ab") as output:
-                self._manager = subprocess.Popen(
-                    [sys.executable, _PROGRAM, "manager", self._base, str(listener.fileno()), str(os.getpid())],
-                    pass_fds=(listener.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={**os.environ, sweep.TOKEN: self._base},
-                    start_new_session=True,  # Ctrl-C in the user's terminal is the user's program's to handle
-                )
-        except BaseException:
-            shutil.rmtree(self._base, ignore_errors=True)
-            raise
-        finally:
-            listener.close()
-        address = f"ipc://{self._base}/link.sock"
-        self._link = ManagerLink(address, self._manager, self._on_message, self._on_manager_death)
-        self._link.start()
-        self._started = True
-        if self.provider is not None:
-            self._unaccounted_blocks = self.provider.init_blocks
-            if self.provider.init_blocks:
-                super().scale_out_facade(self.provider.init_blocks)
-
-    def _make_directories(self) -> None:
-        root = tempfile.gettempdir()
-        if len(root) > _SOCKET_PATH_LIMIT or shlex.quote(root) != root:
-            root = "/tmp"
-        self._base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
-        self._spool = os.path.join(self._base, "spool")
-        for name in ("spool", "nodes", "scripts", "log"):
-            os.mkdir(os.path.join(self._base, name), 0o700)
         # Without a DFK nobody has chosen a run directory: logs are then kept as long as the executor.
         chosen = self.run_id is not None or self.run_dir != self._default_run_dir
-        self._log = os.path.join(self.run_dir, self.label) if chosen else os.path.join(self._base, "log")
+        log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
+        self._places = places = startup.make_places(log)
         try:
-            os.makedirs(self._log, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._log):
-                pass
-        except OSError as error:
-            shutil.rmtree(self._base, ignore_errors=True)
-            raise RunDirNotWritable(path=self._log, reason=str(error)) from error
+            self._functions = FunctionCache(places.spool)
+            startup.write_configs(places, self._settings)
+            self._manager = startup.start_manager(places)
+            address = f"ipc://{places.base}/link.sock"
+            self._link = ManagerLink(address, self._manager, self._on_message, self._on_manager_death)
+        except BaseException:
+            if self._manager is not None:
+                self._manager.kill()
+                self._manager.wait()
+            shutil.rmtree(places.base, ignore_errors=True)
+            raise
+        self._link.start()
         provider = self.provider
         if provider is not None and hasattr(provider, "script_dir"):
             script_dir = provider.script_dir
-            # LocalProvider's shell lines do not survive a path with spaces.
-            if script_dir is None or shlex.quote(str(script_dir)) != str(script_dir):
-                provider.script_dir = os.path.join(self._base, "scripts")
-
-    def _write_configs(self) -> None:
-        settings = self._settings
-        context = None
-        if settings.context is not None:
-            import cloudpickle
-
-            made = (settings.context, settings.context_args, settings.context_kwargs)
-            context = payload.encode(made, self._spool, cloudpickle.dumps)
-        nodes = {
-            "log": self._log,
-            "program": _PROGRAM,
-            "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
-            "sys_path": [os.path.abspath(entry) for entry in sys.path],
-            "env_vars": settings.env_vars,
-            "env_pack": settings.env_pack,
-            "init_command": settings.init_command,
-            "slots": settings.slots,
-            "context": context,
-            "context_scope": settings.context_scope,
-            "serverless": self._mode == L2,
-        }
-        _write(os.path.join(self._base, "node.config"), nodes)
-        by_factory = self.worker_launch_method == "factory"
-        engine = EmbeddedConfig(
-            max_retries=settings.max_retries,
-            uniform=self.worker_launch_method != "manual",
-            wait_for_nodes=settings.wait_for_workers or 0,
-            tune=settings.tune_parameters,
-            factory_command=tuple(self._node_command(timeout=True)) if by_factory else (),
-            min_nodes=settings.min_workers,
-            max_nodes=settings.max_workers,
-        )
-        _write(os.path.join(self._base, "manager.config"), {"engine": engine, "log": self._log})
-
-    def _node_command(self, *, timeout: bool = False) -> list[str]:
-        settings = self._settings
-        command = [sys.executable, _PROGRAM, "node", "--connect", self._base]
-        sizes = {
-            "--cores": settings.node_cores,
-            "--memory": settings.node_memory,
-            "--disk": settings.node_disk,
-            "--gpus": settings.node_gpus,
-            "--timeout": settings.worker_timeout if timeout else None,
-        }
-        for option, value in sizes.items():
-            if value is not None:
-                command += [option, str(value)]
-        return command
+            if script_dir is None or not startup.survives_shell(str(script_dir)):
+                provider.script_dir = places.scripts
+        self._start_blocks()
 
     @property
     def launch_cmd(self) -> str:
         """The command that starts a node of this executor by hand; to be had once the executor is started."""
-        if not self._started:
+        if self._link is None:
             raise ExecutorNotStarted(label=self.label)
-        return shlex.join(self._node_command())
+        return shlex.join(startup.node_command(self._places.base, self._settings))
+
+    def _get_launch_command(self, block_id: str) -> str:
+        return shlex.join([*startup.node_command(self._places.base, self._settings), "--block", block_id])
+
+    @property
+    def workers_per_node(self) -> int | float:
+        """Calls that a node runs at once."""
+        nodes = self._nodes
+        return startup.slots_of(self._settings, nodes[0]["cores"] if nodes else None)
+
+    def _running_link(self) -> ManagerLink:
+        """The link, if tasks can be taken."""
+        if self._over:
+            raise ExecutorShutDown(label=self.label)
+        if self._link is None:
+            raise ExecutorNotStarted(label=self.label)
+        if self._executor_bad_state.is_set():
+            raise BadStateException(self, self._executor_exception)
+        return self._link
 
     # --- tasks ---
 
@@ -329,12 +263,10 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
             If the call cannot be pickled.
         ExecutorNotStarted, ExecutorShutDown
             If the executor is not running.
+        BadStateException
+            If it cannot go on.
         """
-        if self._executor_bad_state.is_set():
-            raise BadStateException(self, self._executor_exception)
-        link = self._link
-        if link is None or self._over:
-            raise ExecutorShutDown(label=self.label) if self._over else ExecutorNotStarted(label=self.label)
+        link = self._running_link()
         specification = resources.parse(resource_specification)
         function = self._functions.reference(func)
         name = getattr(func, "__name__", function.name)
@@ -343,26 +275,52 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
             profile = self._new_profile(function, specification, name, link)
         number = next(self._numbers)
         future = TaskFuture(number, time.time())
-        plan = None
-        if has_files(args, kwargs):
-            shared = self._settings.shared_fs
-            plan = FilePlan(args, kwargs, files=self._temp_files, task=f"t{number}", producer=future, shared_fs=shared)
+        plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
+        if plan is not None:
             args, kwargs = plan.args, plan.kwargs
         try:
-            arguments = encode_arguments(args, kwargs, self._spool)
+            arguments, values = collect(encode_arguments, args, kwargs, self._places.spool)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ArgumentNotSerializable(task_id=number, reason=reason, subject=name) from error
+            refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
+            future.set_exception(refusal)  # for those who wait for its outputs
+            raise refusal from error
         future.arguments = arguments
         self._tasks[number] = future
-        if plan is None:
+        record = dfk.launched() if self.run_id is not None else None
+        keeps = record is not None and _sends_edges(record)
+        if plan is None and not values and not keeps:
             link.submit(Invocation(number, profile, arguments))
         else:
-            link.submit(Invocation(number, profile, arguments, tuple(plan.inputs), tuple(plan.outputs)))
-            self._follow_producers(number, plan)
-        if self._over or self._executor_bad_state.is_set():  # it ended meanwhile, and may have missed this one
-            self._fail_all(TaskCancelled(reason="the executor ended as it was submitted"))
+            inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
+            outputs = [*(plan.outputs if plan else ())]
+            if record is not None and keeps:
+                future.value = value = Value.of(record["app_fu"])
+                outputs.append(FileUse("value", "", value.number))
+            link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)))
+            consumer = number if record is None else record["id"]
+            if plan is not None:
+                self._follow_producers(number, consumer, plan)
+            for value in values:
+                value.when_settled(partial(self._value_settled, number, consumer))
+        if self._blockless:
+            self._attention.set()
+        if self._over:  # it ended meanwhile, and may have missed this one
+            self._fail_all(self._shutdown_error)
+        elif self._executor_bad_state.is_set():
+            self._fail_all(self._bad_state_error)
         return future
+
+    def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
+        task = f"t{future.parsl_executor_task_id}"
+        shared, storage = self._settings.shared_fs, self.storage_access
+        try:
+            return FilePlan(
+                args, kwargs, files=self._temp_files, task=task, producer=future, shared_fs=shared, storage=storage
+            )
+        except Exception as error:
+            future.set_exception(error)  # for those who wait for its outputs
+            raise
 
     def _new_profile(
         self, function: FunctionReference, specification: ResourceSpecification, name: str, link: ManagerLink
@@ -401,21 +359,24 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
             return asked
         return library / (self._settings.slots or 1)
 
-    def _follow_producers(self, number: int, plan: FilePlan) -> None:
+    def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
         """Fail a task with the task that was to make its input: an edge names its future, not one try of it."""
         for use in plan.inputs:
             if use.kind == "temp" and use.source not in self._temp_files.made:
                 producer = self._temp_files.producer(use.source)
-                producer.add_done_callback(partial(self._producer_done, use.source, number))
+                producer.add_done_callback(partial(self._producer_done, use.source, number, consumer))
 
-    def _producer_done(self, version: str, consumer: int, producer: Future[Any]) -> None:
-        error = producer.exception()
-        if error is not None:
-            tid = getattr(producer, "tid", getattr(producer, "parsl_executor_task_id", None))
-            self._fail(consumer, DependencyError([(error, f"task {tid}")], consumer))
+    def _value_settled(self, number: int, consumer: int, value: Value) -> None:
+        if value.error is not None:
+            self._fail(number, DependencyError([(value.error, f"task {value.producer}")], consumer))
+
+    def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
+        over = Over(producer)
+        if (error := over.exception()) is not None:
+            self._fail(number, DependencyError([(error, f"task {over.tid}")], consumer))
         elif version not in self._temp_files.made:
             reason = f"the task that was to make {version} is over (memoized, perhaps) and did not make it"
-            self._fail(consumer, FileLost(task_id=consumer, reason=reason, name=version))
+            self._fail(number, FileLost(task_id=number, reason=reason, name=version))
 
     def _fail(self, number: int, error: Exception) -> None:
         future = self._tasks.pop(number, None)
@@ -433,19 +394,22 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
             if self.monitoring_messages is not None:
                 for said in rest[0]:
                     self.monitoring_messages.put(pickle.loads(said))
+        elif kind == "waiting":
+            self._waiting = rest[0]
         elif kind == "nodes":
-            with self._nodes_changed:
-                self._nodes = list(rest[0])
-                self._nodes_changed.notify_all()
+            self._nodes_are(list(rest[0]))
         elif kind == "drained":
-            self._help(self._cancel_block, rest[0])
+            self._block_drained(rest[0])
         elif kind == "broken":
-            self.set_bad_state_and_fail_all(ManagerLost(task_id=-1, reason=rest[0]))
+            self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=rest[0]))
+        elif kind == "nodes-fail":
+            self.set_bad_state_and_fail_all(WorkerLaunchFailed(reason=rest[0], stderr=rest[1]))
         else:
             logger.error("the manager said %r, which nobody knows", kind)
         return None
 
     def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
+        unread: list[str] = []
         for item in completions:
             completion = Completion(*item)
             for version, _ in completion.made:
@@ -453,41 +417,79 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
                 payload.discard(future.arguments)
-                settle(future, completion)
+                try:
+                    settle(future, completion, self._load)
+                except BaseException:  # concurrent.futures stops only Exceptions of callbacks
+                    logger.exception("a callback of task %d's future", completion.number)
+                if future.value is not None and completion.outcome == failure.RETURNED:
+                    self._release(future.value, unread)
             yield
+        if unread and self._link is not None:
+            self._link.say("forget", unread)
+
+    def _release(self, value: Value, unread: list[str]) -> None:
+        """See to it that the manager need not keep a result for longer than anybody may read it there."""
+        if value.place is Place.HOME and not value.has_edges:
+            unread.append(value.number)  # whoever reads it from now on gets it from here
+        else:
+            value.when_gone(partial(_forget_value, weakref.ref(self)))
+
+    def _load(self, path: str, value: Value) -> Any:
+        """Get a result that is on nodes, by its first path or wherever it is now."""
+        try:
+            return payload.decode(path)
+        except FileNotFoundError:
+            pass
+        link = self._running_link()
+        source = link.ask("locate", value.number).result()
+        try:
+            if source is not None:
+                return payload.decode(source)
+        except FileNotFoundError:
+            pass
+        reason = f"the result of task {value.producer} is on no node any more"
+        raise FileLost(task_id=value.producer, reason=reason, name=value.number)
+
+    takes_edges = True
+    """DAG_RESOLVER may leave edges in the arguments of this executor's tasks."""
 
     def _on_manager_death(self, status: int) -> None:
-        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-        log = os.path.join(self._log, "manager.out")
-        reason = f"the manager process {how}; {_tail(log) or f'see {self._log}'}"
-        self.set_bad_state_and_fail_all(ManagerLost(task_id=-1, reason=reason))
-        self._help(self._sweep)
+        how = f"it was killed by signal {-status}" if status < 0 else f"it exited with status {status}"
+        said = _tail(self._places.manager_output) or f"see {self._places.log}"
+        self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=f"{how}; {said}"))
+        # Away from the thread that completes futures, for it takes time.
+        self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=True)
+        self._sweeper.start()
 
     def _sweep(self) -> None:
-        sweep.kill_strays(self._base)
-        staging.remove(self._base)
-
-    def _help(self, action: Callable[..., Any], *args: Any) -> None:
-        """Do something that takes time, away from the thread that completes futures."""
-        helper = threading.Thread(target=action, args=args, name="TaskVine-Helper", daemon=True)
-        self._helpers.append(helper)
-        helper.start()
+        sweep.kill_strays(self._places.base, grace=1.0)
+        staging.remove(self._places.base)
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
-        """Fail what is running and what comes later, at once."""
-        logger.error("executor %s cannot go on: %s", self.label, exception)
-        self._executor_exception = exception
-        self._executor_bad_state.set()
-        self._fail_all(exception if isinstance(exception, ManagerLost) else BadStateException(self, exception))
+        """Fail what is running and what comes later, at once. The first reason is the one that is kept."""
+        if not self._executor_bad_state.is_set():
+            logger.error("executor %s cannot go on: %s", self.label, exception)
+            self._executor_exception = exception
+            self._executor_bad_state.set()
+        self._fail_all(self._bad_state_error)
 
-    def _fail_all(self, error: Exception) -> None:
+    def _bad_state_error(self, number: int) -> Exception:
+        error = self._executor_exception
+        if isinstance(error, ManagerLost):
+            return dataclasses.replace(error, task_id=number)
+        return BadStateException(self, error)
+
+    def _shutdown_error(self, number: int) -> Exception:
+        return TaskCancelled(task_id=number, reason="the executor shut down")
+
+    def _fail_all(self, error: Callable[[int], Exception]) -> None:
         numbers: list[Any] = list(self._tasks)
         futures = [(number, self._tasks.pop(number, None)) for number in numbers]
-        if self._link is not None:
+        if self._link is not None and numbers and not self._over:
             self._link.say("cancel", numbers)
-        for _, future in futures:
+        for number, future in futures:
             if future is not None:
-                _set_exception(future, error)
+                _set_exception(future, error(number))
 
     # --- files and facts ---
 
@@ -510,6 +512,8 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
 
         Raises
         ------
+        FileNotFoundError
+            If no task was asked to make it, or it has been forgotten.
         FileLost
             If no replica is left.
         Exception
@@ -517,27 +521,31 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
         """
         version = self._version(file)
         self._temp_files.producer(version).result(timeout)
-        if self._link is None or self._over:
-            raise ExecutorShutDown(label=self.label)
-        source = self._link.ask("locate", version).result(timeout)
         target = os.path.abspath(path)
-        try:
-            if source is None:
-                raise FileNotFoundError(version)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            partial_path = f"{target}.{os.getpid()}.partial"
-            shutil.copyfile(source, partial_path)
-            os.replace(partial_path, target)
-        except FileNotFoundError as error:
-            raise FileLost(task_id=-1, reason="no replica is left", name=version) from error
-        return target
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        tried = set()
+        while (source := self._ask("locate", version, timeout=timeout)) is not None and source not in tried:
+            tried.add(source)
+            try:
+                copy_file(source, target)
+            except FileNotFoundError:
+                continue  # its node has just gone: another may have it
+            return target
+        raise FileLost(task_id=None, reason="no replica is left", name=version)
 
     def forget(self, file: File | DataFuture) -> None:
-        """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again."""
-        version = self._version(file)
-        self._temp_files.forget(version)
+        """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again.
+
+        A DataFuture stands for the version its task makes, a File for all versions of its name.
+        """
+        if isinstance(file, DataFuture) or version_of(file) is not None:
+            versions = [self._version(file)]
+        else:
+            versions = self._temp_files.versions(file)
+        for version in versions:
+            self._temp_files.forget(version)
         if self._link is not None:
-            self._link.say("forget", [version])
+            self._link.say("forget", versions)
 
     def _version(self, file: File | DataFuture) -> str:
         if isinstance(file, DataFuture):
@@ -549,82 +557,28 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
         """Counts since the start: ``tasks_done``, ``tasks_pending``, ``tasks_waiting``, ``nodes``,
         ``bytes_between_nodes``, and ``replicas`` (nodes by temp file)."""
-        if self._link is None:
-            raise ExecutorNotStarted(label=self.label)
-        answer: dict[str, Any] = self._link.ask("stats").result(timeout)
+        answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return answer
+
+    def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
+        try:
+            return self._running_link().ask(kind, *rest).result(timeout)
+        except ConnectionError:
+            self._running_link()  # knows better what happened
+            raise
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Set TaskVine tuning parameters of the running executor, by their names."""
-        if self._link is None:
-            raise ExecutorNotStarted(label=self.label)
-        self._link.say("tune", {name.replace("_", "-"): value for name, value in parameters.items()})
-
-    @property
-    def nodes(self) -> list[dict[str, Any]]:
-        """The nodes there are: name, cores, memory (MB), disk (MB), gpus, block, pid, directory."""
-        return list(self._nodes)
-
-    def wait_for_nodes(self, count: int, timeout: float | None = None) -> bool:
-        """Wait until at least ``count`` nodes have joined; say whether they have."""
-        with self._nodes_changed:
-            return self._nodes_changed.wait_for(lambda: len(self._nodes) >= count, timeout)
-
-    # --- blocks ---
-
-    def _get_launch_command(self, block_id: str) -> str:
-        return shlex.join([*self._node_command(), "--block", block_id])
-
-    def scale_out_facade(self, n: int) -> list[str]:
-        """Launch blocks. Those that ``start`` launched stand for the first that Parsl's strategy asks for."""
-        if self._unaccounted_blocks and threading.current_thread().name.startswith("JobStatusPoller"):
-            launched, self._unaccounted_blocks = self._unaccounted_blocks, 0
-            n -= launched
-            if n <= 0:
-                return []
-        blocks: list[str] = super().scale_out_facade(n)
-        return blocks
-
-    def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
-        """Let blocks go, the youngest first: at once for the caller; behind that, what they run finishes, what only
-        they hold is copied, and then they are cancelled."""
-        if self._link is None:
-            return []
-        active = [block for block, status in self._status.items() if status.state not in TERMINAL_STATES]
-        chosen = active[len(active) - min(blocks, len(active)) :]
-        for block in chosen:
-            self._link.say("drain", block)
-        return chosen
-
-    def _cancel_block(self, block: str) -> None:
-        job = self.blocks_to_job_id.get(block)
-        if job is not None and not self._over:
-            self._cancel_jobs([job])
-
-    def _cancel_jobs(self, jobs: list[str]) -> None:
-        assert self.provider is not None
-        try:
-            states = self.provider.status(jobs)
-            running = [job for job, status in zip(jobs, states, strict=True) if status.state not in TERMINAL_STATES]
-            if running:
-                self.provider.cancel(running)
-        except Exception:
-            logger.exception("blocks of executor %s could not be cancelled", self.label)
+        self._running_link().say("tune", {name.replace("_", "-"): value for name, value in parameters.items()})
 
     def outstanding(self) -> int:
         """Tasks that run or could run; at least 1 while any waits, so that a long chain asks for one block."""
         total = len(self._tasks)
         return max(total - self._waiting, 1) if total else 0
 
-    @property
-    def workers_per_node(self) -> int | float:
-        """Function slots of a node."""
-        settings = self._settings
-        if settings.slots:
-            return settings.slots
-        nodes = self._nodes
-        cores = nodes[0]["cores"] if nodes else settings.node_cores or hardware.cores()
-        return max(1, int(cores))
+    def _drain_block(self, block: str) -> None:
+        if self._link is not None:
+            self._link.say("drain", block)
 
     # --- end ---
 
@@ -635,20 +589,19 @@ class TaskVineExecutor(BlockProviderExecutor, RepresentationMixin):
                 return
             self._over = True
         link, manager = self._link, self._manager
-        if link is None or manager is None:
-            super().shutdown()
-            return
-        ended = link.stop(_STOP_SECONDS)
-        if not ended:
-            logger.error("executor %s: its manager did not stop in time and is killed", self.label)
-            manager.kill()
-            manager.wait()
-        self._fail_all(TaskCancelled(reason="the executor shut down"))
-        if self.provider is not None and self.blocks_to_job_id:
-            self._cancel_jobs(list(self.blocks_to_job_id.values()))
-        for helper in self._helpers:
-            helper.join(_STOP_SECONDS)
-        self._sweep()
+        if link is not None and manager is not None:
+            self._stop_watching()
+            # Before the link's thread has to act: a callback there may be waiting for one of these.
+            self._fail_all(self._shutdown_error)
+            if not link.stop(_STOP_SECONDS):
+                logger.error("executor %s: its manager did not stop in time and is killed", self.label)
+                manager.kill()
+                manager.wait()
+            link.close()
+            self._cancel_blocks(list(self.blocks_to_job_id))
+            if self._sweeper is not None:
+                self._sweeper.join(_STOP_SECONDS)
+            self._sweep()
         super().shutdown()
 
 
@@ -674,14 +627,20 @@ def _set_exception(future: Future[Any], error: Exception) -> None:
         future.set_exception(error)
 
 
-def _write(path: str, value: object) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        pickle.dump(value, file)
-
-
 def _tail(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()[-2000:]
     except OSError:
         return ""
+
+
+def _sends_edges(record: dict[str, Any]) -> bool:
+    """Whether the result of a task may be read by other tasks where it is."""
+    return record["dfk"].dependency_resolver is DAG_RESOLVER and not record["memoize"] and not record["join"]
+
+
+def _forget_value(executor: weakref.ref[TaskVineExecutor], number: str) -> None:
+    link = getattr(executor(), "_link", None)
+    if link is not None:
+        link.say("forget", [number])

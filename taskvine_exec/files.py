@@ -10,18 +10,23 @@ absolute                           on a file system that nodes share with the us
 ================================= ===================================================================
 
 With ``shared_fs``, and for paths that lead out of the sandbox (``../``), relative paths are made absolute instead.
+What a staging provider of Parsl's moves inside the task (http and ftp by default) is left to it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from parsl.data_provider.files import File
+from parsl.data_provider.staging import Staging
 from parsl.utils import get_std_fname_mode
 
 from taskvine_exec.staging import SCHEME, TempFiles, version_of
 from taskvine_manager.messages import FileUse
+
+_WRITTEN = ("outputs", "stdout", "stderr")
 
 
 class FilePlan:
@@ -39,6 +44,8 @@ class FilePlan:
         Of that task.
     shared_fs : bool
         Whether relative paths are on a shared file system.
+    storage : sequence of Staging
+        The executor's staging providers.
 
     Attributes
     ----------
@@ -46,6 +53,13 @@ class FilePlan:
         For the task.
     inputs, outputs : list of FileUse
         For the node.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a ``taskvinetemp`` input that no task has been asked to make.
+    ValueError
+        If two inputs, or two outputs, would be the same file of the sandbox.
     """
 
     def __init__(
@@ -57,24 +71,33 @@ class FilePlan:
         task: object,
         producer: Any,
         shared_fs: bool,
+        storage: Sequence[Staging] = (),
     ) -> None:
         self._files = files
         self._task = task
         self._producer = producer
         self._shared = shared_fs
+        self._storage = storage
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
         self.args = tuple(self._input(value) for value in args)
-        self.kwargs = {key: self._keyword(key, value) for key, value in kwargs.items()}
+        self.kwargs = dict(kwargs)
+        # Inputs first: a task that reads and writes one name reads the version before its own.
+        for key, value in kwargs.items():
+            if key not in _WRITTEN:
+                self.kwargs[key] = self._read(key, value)
+        for key in kwargs.keys() & set(_WRITTEN):
+            self.kwargs[key] = self._written(key, kwargs[key])
 
-    def _keyword(self, key: str, value: Any) -> Any:
+    def _read(self, key: str, value: Any) -> Any:
         if key == "inputs" and isinstance(value, (list, tuple)):
             return [self._input(item) for item in value]
-        if key == "outputs" and isinstance(value, (list, tuple)):
-            return [self._output(item) for item in value]
-        if key in ("stdout", "stderr"):
-            return self._output(value) if isinstance(value, File) else absolute_stream(key, value)
         return self._input(value)
+
+    def _written(self, key: str, value: Any) -> Any:
+        if key == "outputs":
+            return [self._output(item) for item in value] if isinstance(value, (list, tuple)) else self._output(value)
+        return self._output(value) if isinstance(value, File) else absolute_stream(key, value)
 
     def _input(self, value: Any) -> Any:
         if not isinstance(value, File):
@@ -83,19 +106,13 @@ class FilePlan:
             if version_of(value) is None:
                 value = value.cleancopy()
                 self._files.consume(value)
-            use = FileUse("temp", str(value.local_path), str(version_of(value)))
-        else:
-            path = _local_path(value)
-            if path is None or os.path.isabs(path):
-                return value
-            if self._shared or _leads_out(path):
-                return _at(value, os.path.abspath(path))
-            if value.scheme != "file" and not os.path.exists(path):
-                return value  # Parsl's in-task staging will put it there
-            use = FileUse("local", os.path.normpath(path), os.path.abspath(path))
-        if use not in self.inputs:
-            self.inputs.append(use)
-        return value
+            return _use(value, self.inputs)
+        path = _local_path(value)
+        if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "in"):
+            return value
+        if value.scheme != "file" and not os.path.exists(path):
+            return value  # nobody has put it here, as a staging task of Parsl's would have
+        return self._local(value, path, self.inputs)
 
     def _output(self, value: Any) -> Any:
         if not isinstance(value, File):
@@ -104,17 +121,46 @@ class FilePlan:
             if version_of(value) is None:
                 value = value.cleancopy()
                 self._files.produce(value, self._task, self._producer)
-            use = FileUse("temp", str(value.local_path), str(version_of(value)))
-        else:
-            path = _local_path(value)
-            if path is None or os.path.isabs(path):
-                return value
-            if self._shared or _leads_out(path):
-                return _at(value, os.path.abspath(path))
-            use = FileUse("local", os.path.normpath(path), os.path.abspath(path))
-        if use not in self.outputs:
-            self.outputs.append(use)
-        return value
+            return _use(value, self.outputs)
+        path = _local_path(value)
+        if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "out"):
+            return value
+        return self._local(value, path, self.outputs)
+
+    def _local(self, file: File, path: str, uses: list[FileUse]) -> File:
+        if self._shared or _leads_out(path):
+            return _at(file, os.path.abspath(path))
+        inside = os.path.normpath(path)
+        _add(uses, FileUse("local", inside, os.path.abspath(path)))
+        # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
+        return _at(file, inside) if ".." in path.split(os.sep) else file
+
+
+def _use(file: File, uses: list[FileUse]) -> File:
+    _add(uses, FileUse("temp", str(file.local_path), str(version_of(file))))
+    return file
+
+
+def _add(uses: list[FileUse], use: FileUse) -> None:
+    for other in uses:
+        if other == use:
+            return
+        if other.name == use.name:
+            raise ValueError(
+                f"two different files of the task would be called {use.name!r} in its sandbox: "
+                f"{other.source} and {use.source}"
+            )
+    uses.append(use)
+
+
+def _moved_in_task(file: File, storage: Sequence[Staging], way: str) -> bool:
+    """Whether a staging provider moves a file in a wrapper around the task's function."""
+    for provider in storage:
+        if way == "in" and provider.can_stage_in(file):
+            return type(provider).replace_task is not Staging.replace_task
+        if way == "out" and provider.can_stage_out(file):
+            return type(provider).replace_task_stage_out is not Staging.replace_task_stage_out
+    return False
 
 
 def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

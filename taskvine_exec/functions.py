@@ -31,25 +31,23 @@ from taskvine_manager.runtime import payload
 _BUILT_IN = (concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer)
 
 
-def _inner_code(wrapper: Callable[..., Any]) -> CodeType:
-    """Code object of the function that a wrapper-making function returns."""
-    made = [const for const in _undecorated(wrapper).__code__.co_consts if isinstance(const, CodeType)]
-    (code,) = [code for code in made if code.co_name in ("wrapper", "wrapped")]
-    return code
+def _wrappers(maker: Any, variable: str) -> dict[CodeType, str]:
+    """Code of the wrapper that a function makes, with its variable that holds what it wraps.
+
+    A parsl that makes it otherwise gives none: its wrapper is then serialized like any other function.
+    """
+    code = getattr(maker, "__wrapped__", maker).__code__
+    made = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return {each: variable for each in made if each.co_name in ("wrapper", "wrapped") and variable in each.co_freevars}
 
 
-def _undecorated(function: Any) -> Any:
-    return getattr(function, "__wrapped__", function)
-
-
-_WRAP_ERROR = _inner_code(wrap_error)
+_WRAP_ERROR = _wrappers(wrap_error, "func")
 _KNOWN: dict[CodeType, str] = {
-    # code of the wrapper: its variable that holds what it wraps
-    _WRAP_ERROR: "func",
-    _inner_code(timeout): "f",
-    _inner_code(monitor_wrapper): "f",
-    _inner_code(http_wrapper): "func",
-    _inner_code(ftp_wrapper): "func",
+    **_WRAP_ERROR,
+    **_wrappers(timeout, "f"),
+    **_wrappers(monitor_wrapper, "f"),
+    **_wrappers(http_wrapper, "func"),
+    **_wrappers(ftp_wrapper, "func"),
 }
 
 
@@ -120,8 +118,8 @@ class FunctionCache:
 
 def without_wrap_error(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function without Parsl's outermost ``wrap_error``: a slot reports exceptions itself, traceback and all."""
-    while isinstance(function, FunctionType) and function.__code__ is _WRAP_ERROR:
-        function = _variables(function)["func"]
+    while isinstance(function, FunctionType) and function.__code__ in _WRAP_ERROR:
+        function = _variables(function)[_WRAP_ERROR[function.__code__]]
     return function
 
 

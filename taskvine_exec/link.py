@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -64,15 +65,19 @@ class ManagerLink:
         self._profiles: deque[Profile] = deque()
         self._invocations: deque[Invocation] = deque()
         self._words: deque[tuple[Any, ...]] = deque()
+        self._outgoing: deque[bytes] = deque()
+        self._kept: deque[tuple[Any, ...]] = deque()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._awake = False
-        self._pipe_lock = threading.Lock()
+        # Reentrant: a value may be collected, and its end announced, at any allocation under it.
+        self._pipe_lock = threading.RLock()
         self._pipe_closed = False
         self._closing = False
         self._requests: dict[int, Future[Any]] = {}
         self._numbers = itertools.count()
         self._stopping = False
+        self._dead = False
         self._thread = threading.Thread(target=self._run, name="TaskVine-Link", daemon=True)
 
     def start(self) -> None:
@@ -98,12 +103,28 @@ class ManagerLink:
         self._nudge()
 
     def ask(self, kind: str, *rest: Any) -> Future[Any]:
-        """Send a request; the future gets its answer."""
+        """Send a request; the future gets its answer, or ConnectionError if the manager goes before."""
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._requests[number] = future
         self.say(kind, number, *rest)
+        if self._dead:
+            self._fail_requests()
+        elif self._thread is threading.current_thread():
+            self._await(future)
         return future
+
+    def _gone(self, status: int) -> None:
+        self._dead = True
+        if not self._stopping:
+            self._on_death(status)
+        self._fail_requests()
+
+    def _fail_requests(self) -> None:
+        for number in list(self._requests):
+            future = self._requests.pop(number, None)
+            if future is not None:
+                future.set_exception(ConnectionError("the manager is gone"))
 
     def _nudge(self) -> None:
         with self._pipe_lock:
@@ -113,16 +134,16 @@ class ManagerLink:
                     os.write(self._waker, b"w")
 
     def stop(self, seconds: float) -> bool:
-        """Tell the manager to stop and wait for its end; say whether it came in time. Closes the link."""
+        """Tell the manager to stop and wait for its end; say whether it came in time."""
         self._stopping = True
         self.say("stop")
+        if self._thread is threading.current_thread() and not self._dead:
+            self._flush()  # a future's callback ends the executor
         try:
             self._process.wait(seconds)
-            ended = True
         except subprocess.TimeoutExpired:
-            ended = False
-        self.close()
-        return ended
+            return False
+        return True
 
     def close(self) -> None:
         """End the thread; requests that are open get an error."""
@@ -131,39 +152,37 @@ class ManagerLink:
         self._nudge()
         if self._thread is not threading.current_thread():
             self._thread.join()
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(ConnectionError("the manager is gone"))
+        self._dead = True
+        self._fail_requests()
 
     # --- the link's thread ---
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)
         death = self._death_descriptor()
         if death is not None:
             poller.register(death, zmq.POLLIN)
-        told = False
         try:
             while not self._closing:
+                poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._outgoing else zmq.POLLIN)
                 events = dict(poller.poll(None if death is not None else 500))
                 if self._wake in events:
                     os.read(self._wake, 4096)
                     self._flush()
-                if self._socket in events:
+                if events.get(self._socket, 0) & zmq.POLLOUT:
+                    self._push()
+                if events.get(self._socket, 0) & zmq.POLLIN:
                     self._receive()
-                if not told and self._process.poll() is not None:
-                    told = True
+                if (death is None or death in events) and not self._dead and self._process.poll() is not None:
                     if death is not None:
                         poller.unregister(death)
                     self._receive()  # its last words
-                    if not self._stopping:
-                        self._on_death(self._process.returncode)
+                    self._gone(self._process.returncode)
         except Exception:
             logger.exception("the link to the manager broke")
-            if not self._stopping:
-                self._on_death(-1)
+            self._process.kill()
+            self._gone(-signal.SIGKILL)
         finally:
             if death is not None:
                 os.close(death)
@@ -190,20 +209,46 @@ class ManagerLink:
             batch = [self._invocations.popleft() for _ in range(min(count, 4096))]
             functions = [self._functions.popleft() for _ in range(len(self._functions))]
             profiles = [self._profiles.popleft() for _ in range(len(self._profiles))]
-            self._socket.send(messages.encode("submit", functions, profiles, batch))
+            self._outgoing.append(messages.encode("submit", functions, profiles, batch))
         while self._words:
-            self._socket.send(messages.encode(*self._words.popleft()))
+            self._outgoing.append(messages.encode(*self._words.popleft()))
+        self._push()
+
+    def _push(self) -> None:
+        """Send what there is to send; it waits while the manager is not there yet, and is dropped after its end."""
+        if self._dead:
+            self._outgoing.clear()
+        with contextlib.suppress(zmq.Again):
+            while self._outgoing:
+                self._socket.send(self._outgoing[0], zmq.NOBLOCK)
+                self._outgoing.popleft()
+
+    def _await(self, answer: Future[Any]) -> None:
+        """A future's callback asks: get the answer here and now, and keep for later what else comes meanwhile."""
+        self._flush()
+        while not answer.done():
+            if self._socket.poll(100):
+                message = messages.decode(self._socket.recv())
+                if not self._is_answer(message):
+                    self._kept.append(message)
+            elif self._process.poll() is not None:
+                self._fail_requests()
+
+    def _is_answer(self, message: tuple[Any, ...]) -> bool:
+        if message[0] not in ("located", "stats"):
+            return False
+        future = self._requests.pop(message[1], None)
+        if future is not None:
+            future.set_result(message[2])
+        return True
 
     def _receive(self) -> None:
         while True:
             try:
-                message = messages.decode(self._socket.recv(zmq.NOBLOCK))
+                message = self._kept.popleft() if self._kept else messages.decode(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            if message[0] in ("located", "stats"):
-                future = self._requests.pop(message[1], None)
-                if future is not None:
-                    future.set_result(message[2])
+            if self._is_answer(message):
                 continue
             steps = self._on_message(*message)
             if steps is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any, NamedTuple
 
-from taskvine_exec.errors import ResultNotSerializable, from_record
+from taskvine_exec.errors import ExceptionNotSerializable, ResultNotSerializable, from_record
+from taskvine_exec.values import Value
 from taskvine_manager.messages import Completion
 from taskvine_manager.runtime import failure, payload
 
@@ -41,22 +44,32 @@ class TaskFuture(Future[Any]):
         self.submitted = submitted
         self.arguments: payload.Payload = b""
         self.taskvine_times: TaskTimes | None = None
+        self.value: Value | None = None
 
 
-def settle(future: TaskFuture, completion: Completion) -> None:
-    """Complete a future; one that is done already (cancelled, say) stays as it is."""
+def settle(future: TaskFuture, completion: Completion, load: Callable[[str, Value], Any]) -> None:
+    """Complete a future; one that is done already (cancelled, say) stays as it is.
+
+    A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
+    :class:`~taskvine_exec.values.Value`, and ``load(path, value)`` gets it when somebody asks.
+    """
     number, outcome, body, node, dispatched, started, seconds, _ = completion
     if started:
         future.taskvine_times = TaskTimes(future.submitted, dispatched, started, started + seconds, node)
     try:
-        if outcome == failure.RETURNED:
+        if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
+            future.value.stays(partial(load, body))
+            future.set_result(future.value)
+        elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)
-            except Exception as error:
+            except BaseException as error:  # unpickling runs the result's own methods, which may do anything
                 future.set_exception(_unreadable(number, error))
                 return
             finally:
                 payload.discard(body)
+            if future.value is not None:
+                future.value.comes_home(value)
             future.set_result(value)
         else:
             future.set_exception(_failure(number, body, node))
@@ -64,10 +77,9 @@ def settle(future: TaskFuture, completion: Completion) -> None:
         pass
 
 
-def _unreadable(number: int, error: Exception) -> BaseException:
-    what = ResultNotSerializable(
-        task_id=number, reason=f"it cannot be loaded here: {type(error).__name__}: {error}", subject="the result"
-    )
+def _unreadable(number: int, error: BaseException) -> BaseException:
+    reason = f"it cannot be loaded here: {failure.describe(error)}"
+    what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")
     what.__cause__ = error
     return what
 
@@ -76,10 +88,22 @@ def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
     try:
         record: dict[str, Any] = payload.decode(body)
         if "exception" in record:
-            return failure.rebuild(record)
+            return _raised(number, record)
         fields = {"node": node or None, **{key: value for key, value in record.items() if value is not None}}
         return from_record(fields.pop("kind"), number, fields)
     except Exception as error:
         return _unreadable(number, error)
     finally:
         payload.discard(body)
+
+
+def _raised(number: int, record: dict[str, Any]) -> BaseException:
+    try:
+        return failure.rebuild(record)
+    except BaseException as error:
+        reason = f"it cannot be loaded here: {failure.describe(error)}"
+        what = ExceptionNotSerializable(
+            task_id=number, reason=reason, subject=record["type"], remote_traceback=record["text"]
+        )
+        what.__cause__ = error
+        return what

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 from parsl.app.futures import DataFuture
@@ -30,8 +31,9 @@ def temp_name(file: File) -> str:
     ValueError
         If nothing stands there.
     """
-    name = f"{file.netloc}{file.path}".strip("/")
-    if not name or ".." in name.split("/"):
+    # Not from its parts: what stands behind ? or # is part of a name, as it is of a path.
+    name = str(file.url).partition(":")[2].strip("/")
+    if not name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise ValueError(f"{file.url}: a {SCHEME} file needs a name, as in {SCHEME}:///name")
     return name
 
@@ -64,7 +66,14 @@ class TempFiles:
             self._latest[name] = version
             self._producers[version] = producer
         self._mark(file, name, version)
+        producer.add_done_callback(partial(self._over, version))
         return version
+
+    def _over(self, version: str, producer: Future[Any]) -> None:
+        """Let go of a producer, and with it of its result, which may be large: how it ended is all that counts."""
+        with self._lock:
+            if self._producers.get(version) is producer:
+                self._producers[version] = Over(producer)
 
     def consume(self, file: File, task: object = None) -> str:
         """Find the version of a file that a task will read, the latest unless its maker is named.
@@ -86,8 +95,32 @@ class TempFiles:
         setattr(file, _VERSION, version)  # it goes with the file object, through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
-        """The future of the task that makes a version."""
-        return self._producers[version]
+        """The future of the task that makes a version, or what is left of it when it is done.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the version has been forgotten.
+        """
+        try:
+            return self._producers[version]
+        except KeyError:
+            raise FileNotFoundError(f"temp file {version} has been forgotten") from None
+
+    def versions(self, file: File) -> list[str]:
+        """All versions of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there are none.
+        """
+        name = temp_name(file)
+        with self._lock:
+            found = [version for version in self._producers if version.rpartition("@")[0] == name]
+        if not found:
+            raise FileNotFoundError(f"{file.url}: no task of this executor has been asked to make it")
+        return found
 
     def forget(self, version: str) -> None:
         """Drop a version."""
@@ -97,6 +130,20 @@ class TempFiles:
             name = version.rpartition("@")[0]
             if self._latest.get(name) == version:
                 del self._latest[name]
+
+
+class Over(Future[Any]):
+    """How a task ended, without what it returned."""
+
+    def __init__(self, task: Future[Any]) -> None:
+        super().__init__()
+        self.tid = getattr(task, "tid", getattr(task, "parsl_executor_task_id", None))
+        if task.cancelled():
+            self.set_exception(CancelledError())
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(None)
 
 
 def version_of(file: File) -> str | None:

@@ -17,14 +17,13 @@ from taskvine_manager import sweep
 
 
 def our_processes(directory: str) -> list[psutil.Process]:
-    """Processes that carry the token of a run under a directory, dead ones apart."""
+    """Processes of runs under a directory, dead ones apart: they carry a run's token, or their command names it."""
     found = []
     for process in psutil.process_iter():
         try:
-            if (
-                process.environ().get(sweep.TOKEN, "").startswith(directory)
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
+            token = process.environ().get(sweep.TOKEN, "")
+            ours = token.startswith(directory) or any(directory in word for word in process.cmdline())
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
@@ -32,7 +31,7 @@ def our_processes(directory: str) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:  # pytest makes its own first
     """Give the test a private directory for temporary files; fail it if a process, socket or file of ours remains."""
     directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")
     monkeypatch.setenv("TMPDIR", directory)
@@ -59,6 +58,58 @@ def settle(look: Callable[[], Any], seconds: float = 5.0) -> Any:
     while (seen := look()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return seen
+
+
+def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Look until there is something to see, and return it; fail after some time."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.01)
+    return seen
+
+
+class Gate:
+    """Tasks that say that they have begun, and end when they are let."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+
+    @property
+    def task(self) -> Callable[..., Any]:
+        """Function of one such task: it takes a name, and returns it with the block that it ran in."""
+        directory = str(self.directory)
+
+        def hold(name: object = "task") -> tuple[object, str | None]:
+            import os
+            import time
+
+            open(os.path.join(directory, f"{name}.{os.getpid()}"), "w").close()
+            while not os.path.exists(os.path.join(directory, "open")):
+                time.sleep(0.01)
+            return name, os.environ.get("PARSL_WORKER_BLOCK_ID")
+
+        return hold
+
+    def begun(self) -> list[str]:
+        """Names of the tasks that have begun, as often as they have."""
+        return sorted(path.name.rpartition(".")[0] for path in self.directory.iterdir() if path.name != "open")
+
+    def wait(self, count: int) -> list[str]:
+        """Wait until tasks have begun ``count`` times."""
+        eventually(lambda: len(self.begun()) >= count)
+        return self.begun()
+
+    def open(self) -> None:
+        """Let the tasks end."""
+        (self.directory / "open").touch()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """Tasks to be held."""
+    return Gate(tmp_path / "gate")
 
 
 @pytest.fixture

@@ -12,6 +12,15 @@ Watch = Callable[[int, Callable[[], None]], None]
 """Register a file descriptor with the loop: the callback runs when it is readable."""
 
 
+class NodesFail(Exception):
+    """No node can be had; ``stderr`` is the end of what the last one said."""
+
+    def __init__(self, reason: str, stderr: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.stderr = stderr
+
+
 class Outlet(Protocol):
     """Where an engine says what happened; the loop brings it to the user's process."""
 

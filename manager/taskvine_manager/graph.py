@@ -60,7 +60,7 @@ class DependencyGraph:
                     raise ValueError(f"these files would wait for each other: {story}")
 
     def made(self, files: Iterable[str]) -> list[int]:
-        """Say that files are there now; return the invocations that are ready by that, in the order they were added."""
+        """Say that files are there now; return the invocations that are ready by that, ordered by number."""
         ready = []
         for name in files:
             if name in self._there:
@@ -74,10 +74,10 @@ class DependencyGraph:
                     if not self._missing[follower]:
                         del self._missing[follower]
                         ready.append(follower)
-        return ready
+        return sorted(ready)
 
     def lost(self, name: str) -> None:
-        """Say that a file is nowhere any more; those that are ready already are not called back."""
+        """Say that a file is not there any more; those that are ready already are not called back."""
         if name in self._there:
             self._there.discard(name)
             if self._graph is not None and name in self._graph:
@@ -85,9 +85,9 @@ class DependencyGraph:
                     if follower in self._missing:
                         self._missing[follower] += 1
 
-    def waits(self, invocation: int) -> bool:
-        """Whether an invocation still waits for a file."""
-        return invocation in self._missing
+    def has_maker(self, name: str) -> bool:
+        """Whether an invocation that is not over makes a file."""
+        return self._graph is not None and name in self._graph and self._graph.in_degree(name) > 0
 
     def waiting(self) -> list[int]:
         """The invocations that wait."""
@@ -101,7 +101,3 @@ class DependencyGraph:
         files = [*self._graph.predecessors(invocation), *self._graph.successors(invocation)]
         self._graph.remove_node(invocation)
         self._graph.remove_nodes_from([name for name in files if not self._graph.degree(name)])
-
-    def forget(self, name: str) -> None:
-        """Forget that a file was ever there."""
-        self._there.discard(name)

@@ -26,24 +26,30 @@ Manager to user's process:
 ``("located", request, path or None)``
 ``("stats", request, dict)``
 ``("nodes", list of dict)``                      sent whenever a node joins or leaves
+``("waiting", count)``                           as in ``"done"``, where nothing is done
 ``("broken", text)``                             the manager cannot go on
+``("nodes-fail", reason, stderr)``               the same, because its nodes end before they join
 ================================================ =====================================================
 
 Manager to node: ``("run", functions, profiles, invocations, sources)``, ``("fetch", file, source path)``,
 ``("drop", files)``, ``("cancel", ids)``, ``("drain",)``, ``("exit",)``.
 
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
-problem or None)``, ``("radio", messages)``, ``("drained",)``, ``("failed", reason)``.
+problem or None)``, ``("radio", messages)``, ``("idle",)`` (for as long as its ``--timeout``), ``("leaving",)`` (it was
+told to, and ends).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import msgpack
 
 from taskvine_manager.runtime.payload import Payload
+
+_ITEMS = 1 << 24
+"""Most items of one list or dict in a stream: msgpack believes what it is told and makes room for as many at once."""
 
 L1, L2 = "L1", "L2"
 """A task in a fresh process; a function call in a warm library."""
@@ -70,8 +76,9 @@ class Profile(NamedTuple):
 class FileUse(NamedTuple):
     """A file that an invocation reads or makes.
 
-    ``kind`` is ``"local"`` (``source`` is an absolute path on the user's side) or ``"temp"`` (``source`` is the id of
-    a temp file); ``name`` is the file's relative path in the sandbox.
+    ``kind`` is ``"local"`` (``source`` is an absolute path on the user's side), ``"temp"`` (``source`` is the id of a
+    temp file) or ``"value"`` (``source`` is the id of an invocation's result); ``name`` is the file's relative path in
+    the sandbox, and empty for a value, which is decoded with the arguments.
     """
 
     kind: str
@@ -121,7 +128,7 @@ class NodeInfo(NamedTuple):
 
 def encode(*message: Any) -> bytes:
     """Encode one tagged message."""
-    encoded: bytes = msgpack.packb(message)
+    encoded: bytes = msgpack.packb(message, unicode_errors="surrogateescape")
     return encoded
 
 
@@ -133,17 +140,29 @@ def decode(data: bytes) -> tuple[Any, ...]:
     ValueError
         If it is not one.
     """
-    message = msgpack.unpackb(data, use_list=False)
-    if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
+    message = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape")
+    if not _is_tagged(message):
         raise ValueError(f"not a tagged message: {message!r:.80}")
     return message
+
+
+def _is_tagged(message: object) -> TypeGuard[tuple[Any, ...]]:
+    if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in message[0])  # paths need not be text, but tags are
 
 
 class Decoder:
     """Messages out of a stream of bytes that may be cut anywhere."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
+        self._unpacker = msgpack.Unpacker(
+            use_list=False,
+            unicode_errors="surrogateescape",
+            max_buffer_size=0,
+            max_array_len=_ITEMS,
+            max_map_len=_ITEMS,
+        )
 
     def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
         """Take bytes and yield the messages that are whole.
@@ -155,7 +174,7 @@ class Decoder:
         """
         self._unpacker.feed(data)
         for message in self._unpacker:
-            if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
+            if not _is_tagged(message):
                 raise ValueError(f"not a tagged message: {message!r:.80}")
             yield message
 

@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from taskvine_manager import messages, sweep
-from taskvine_manager.engine import Engine
+from taskvine_manager.engine import Engine, NodesFail
 from taskvine_manager.messages import Completion, Profile
 from taskvine_manager.runtime.payload import Payload
 
@@ -72,6 +72,7 @@ class Manager:
         self._poller.register(self._link, zmq.POLLIN)
         self._callbacks[self._link] = self._user_speaks
         self._finished: list[Completion] = []
+        self._waiting_said = 0
         self._stopping = False
         self._orphaned = False
         self._watch_parent(parent)
@@ -113,12 +114,18 @@ class Manager:
             while not self._stopping:
                 self._step(self._engine.tick())
             self._stop()
+        except NodesFail as error:
+            logger.error("the manager gives up: %s", error)
+            self._say("nodes-fail", error.reason, error.stderr)
+            self._stop()
         except Exception:
             logger.exception("the manager cannot go on")
             self._say("broken", traceback.format_exc(limit=-3))
             self._engine.stop()
             self._engine.kill()
         finally:
+            if self._orphaned:
+                self._link.linger = 0
             self._link.close()
             self._context.term()
             if self._orphaned:
@@ -136,9 +143,13 @@ class Manager:
         self._flush()
 
     def _flush(self) -> None:
+        waiting = self._engine.waiting
         if self._finished:
             finished, self._finished = self._finished, []
-            self._say("done", finished, self._engine.waiting)
+            self._say("done", finished, waiting)
+        elif waiting != self._waiting_said:
+            self._say("waiting", waiting)
+        self._waiting_said = waiting
 
     def _stop(self) -> None:
         self._engine.stop()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 TOKEN = "TASKVINE_EXEC_RUN"
-"""Environment variable that every process of a run inherits; its value is the run's private directory."""
+"""Environment variable that the processes of a run inherit; its value is the run's private directory."""
+CONNECT = "--connect"
+"""Option of a node that names the same directory: one started by a provider, or by hand, inherits no token."""
+
+_ROUNDS = 20
 
 
 def kill_group(group: int) -> None:
@@ -18,14 +23,14 @@ def kill_group(group: int) -> None:
 
 
 def strays(directory: str, node: str | None = None) -> list[int]:
-    """Process ids that carry a run's token, whoever their parent has become.
+    """Process ids of a run, whoever their parent has become.
 
     Parameters
     ----------
     directory : str
         The run's private directory.
     node : str, optional
-        Only those of one node.
+        Only what one node has started.
     """
     import psutil
 
@@ -35,19 +40,48 @@ def strays(directory: str, node: str | None = None) -> list[int]:
             continue
         try:
             environment = process.environ()
+            if environment.get(TOKEN) == directory:
+                ours = node is None or environment.get(TOKEN + "_NODE") == node
+            else:
+                ours = node is None and _connects(process.cmdline(), directory)
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
         except (psutil.Error, OSError):
             continue  # not ours to read, hence not ours
-        if environment.get(TOKEN) == directory and (node is None or environment.get(TOKEN + "_NODE") == node):
-            found.append(process.pid)
     return found
 
 
-def kill_strays(directory: str, node: str | None = None) -> list[int]:
-    """Kill what :func:`strays` finds; return the process ids."""
-    found = strays(directory, node)
-    for pid in found:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
-    return found
+def _connects(command: list[str], directory: str) -> bool:
+    return CONNECT in command and directory in command[command.index(CONNECT) + 1 :][:1]
+
+
+def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> list[int]:
+    """Kill what :func:`strays` finds until there is no more, for it may have had children meanwhile.
+
+    Parameters
+    ----------
+    directory, node : str
+        As for :func:`strays`.
+    grace : float
+        Seconds to wait for it to end by itself.
+
+    Returns
+    -------
+    list of int
+        What was killed.
+    """
+    killed: list[int] = []
+    patience = time.monotonic() + grace
+    for _ in range(_ROUNDS):
+        while (found := strays(directory, node)) and time.monotonic() < patience:
+            time.sleep(0.01)
+        if not found:
+            break
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+        killed.extend(pid for pid in found if pid not in killed)
+        time.sleep(0.01)
+    return killed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,3 +44,18 @@ def make_executor(engine: str, run_dir: str) -> Iterator[Callable[..., TaskVineE
     yield make
     for executor in made:
         executor.shutdown()
+
+
+@pytest.fixture
+def start_node() -> Iterator[Callable[[TaskVineExecutor], subprocess.Popen[bytes]]]:
+    """Start nodes by hand; they end with their executor, which a test has shut down by then or does afterwards."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(executor: TaskVineExecutor) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(shlex.split(executor.launch_cmd), stdin=subprocess.DEVNULL))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(30)

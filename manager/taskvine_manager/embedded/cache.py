@@ -2,25 +2,47 @@
 
 The index here decides; bytes are moved by the functions below it. A file is published by renaming it to its cache
 name, so that a name that is there is whole. User inputs are cached under the hash of their content; temp files under
-their id. Only inputs that nothing running or pending uses are ever evicted, least recently used first: a temp file
-may be the only copy there is.
+their id. Only inputs that nobody is copying are ever evicted, least recently used first: a temp file may be the only
+copy there is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
+import stat
 import sys
 import threading
+import time
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from urllib.parse import quote
 
 _FICLONE = 0x40049409
 """Linux's ioctl to share a file's extents with a copy (linux/fs.h)."""
 _CHUNK = 1 << 20
+_NAME_LIMIT = 200
+"""Longest file name in bytes that is used as it is; file systems allow 255."""
+_SETTLED_NS = 50_000_000
+"""A file that changed so shortly before it is looked at may change again under the same time stamp: kernels take theirs
+from a clock that ticks every 1 to 10 ms."""
+
+
+class QuotaExceeded(OSError):
+    """The quota, not the disk, has no room: ``errno`` is ``ENOSPC``."""
+
+
+def file_name(name: str) -> str:
+    """What the file of a cached name is called on disk."""
+    quoted = quote(name, safe="@", errors="surrogateescape")
+    if len(quoted) <= _NAME_LIMIT:
+        return quoted
+    return hashlib.blake2b(quoted.encode(), digest_size=32).hexdigest()
 
 
 class Cache:
@@ -38,21 +60,23 @@ class Cache:
         self._directory = directory
         self._quota = quota
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._temp: set[str] = set()
         self._pins: Counter[str] = Counter()
-        self._used = 0
-        self._known: dict[tuple[str, int, int, int], str] = {}
-        self._copying: dict[str, threading.Lock] = {}
+        self._held = 0
+        self._reserved = 0
+        self._known: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._busy: dict[str, _Lock] = {}
 
     @property
     def used(self) -> int:
-        """Bytes that the files hold."""
-        return self._used
+        """Bytes that the files hold, those on their way in included."""
+        return self._held + self._reserved
 
     def path(self, name: str) -> str:
         """Where a cached file is."""
-        return os.path.join(self._directory, quote(name, safe="@"))
+        return os.path.join(self._directory, file_name(name))
 
     def __contains__(self, name: str) -> bool:
         return name in self._sizes
@@ -68,6 +92,7 @@ class Cache:
             self._pins[name] -= 1
             if self._pins[name] <= 0:
                 del self._pins[name]
+            self._changed.notify_all()
 
     def adopt(self, name: str, made: str) -> int:
         """Move a file that a task made into the cache under a temp file's name.
@@ -80,22 +105,20 @@ class Cache:
         Raises
         ------
         OSError
-            ``ENOSPC`` if the quota cannot hold it.
+            If it is no regular file; ``ENOSPC`` if the quota or disk cannot hold it.
         """
-        size = os.path.getsize(made)
-        self._reserve(size, name)
-        try:
+        status = _regular(made)
+        partial = _partial(self.path(name))
+        with self._alone(name), self._room(name, status.st_size) as room:
             try:
-                os.rename(made, self.path(name))
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                copy(made, self.path(name))
-        except BaseException:
-            self._release(size)
-            raise
-        self._publish(name, size, temp=True)
-        return size
+                if os.path.islink(made) or status.st_nlink > 1:  # its bytes are, or may be written to, elsewhere
+                    _fill(made, partial)
+                else:
+                    _move(made, partial)
+                self._publish(name, partial, room, temp=True)
+            finally:
+                _unlink(partial)
+        return room.size
 
     def fetch(self, name: str, source: str) -> int:
         """Copy a temp file from another node's cache; a no-op if it is there. Returns its size in bytes.
@@ -105,55 +128,41 @@ class Cache:
         OSError
             If the source is gone, or the quota or disk cannot hold it.
         """
-        with self._copy_lock(name):
-            if name in self._sizes:
-                return self._sizes[name]
-            size = os.path.getsize(source)
-            self._reserve(size, name)
-            try:
-                copy(source, self.path(name))
-            except BaseException:
-                self._release(size)
-                raise
-            self._publish(name, size, temp=True)
-            return size
+        partial = _partial(self.path(name))
+        with self._alone(name):
+            with self._lock:
+                if name in self._sizes:
+                    return self._sizes[name]
+            with self._room(name, _regular(source).st_size) as room:
+                try:
+                    _fill(source, partial)
+                    self._publish(name, partial, room, temp=True)
+                finally:
+                    _unlink(partial)
+        return room.size
 
     def obtain(self, source: str) -> str:
         """Have a user's input file cached by content, pin it, and return its cache name.
 
-        A file whose path, size, inode and modification time are known is not read again.
+        A file that has not changed since it was cached is not read again.
 
         Raises
         ------
         OSError
             If it cannot be read (``ENOENT`` for a missing file), or the quota or disk cannot hold it.
         """
-        status = os.stat(source)
-        key = (source, status.st_size, status.st_mtime_ns, status.st_ino)
-        with self._copy_lock(source):
-            name = self._known.get(key)
-            with self._lock:
-                if name is not None and name in self._sizes:
-                    self._pins[name] += 1
-                    self._sizes.move_to_end(name)
-                    return name
-            name = _digest(source)
-            with self._lock:
-                self._pins[name] += 1
-            try:
-                with self._copy_lock(name):
-                    if name not in self._sizes:
-                        self._reserve(status.st_size, name)
-                        try:
-                            copy(source, self.path(name))
-                        except BaseException:
-                            self._release(status.st_size)
-                            raise
-                        self._publish(name, status.st_size, temp=False)
-            except BaseException:
-                self.unpin(name)
-                raise
-            self._known[key] = name
+        with self._alone(source):
+            now = time.time_ns()
+            status = _regular(source)
+            known = self._known.get(source)
+            if known is not None and known[0] == _stamp(status) and self._take(known[1]):
+                return known[1]
+            name = _content_name(source)
+            with self._alone(name):
+                if not self._take(name):
+                    name = self._bring(source, status, name)
+            if now - status.st_ctime_ns > _SETTLED_NS and _stamp(os.stat(source)) == _stamp(status):
+                self._known[source] = (_stamp(status), name)
             return name
 
     def drop(self, name: str) -> None:
@@ -161,70 +170,228 @@ class Cache:
         with self._lock:
             self._remove(name)
 
-    def _copy_lock(self, name: str) -> threading.Lock:
+    def make_room(self) -> int:
+        """Evict all that may be, as the disk can be full before the quota is. Returns how many bytes went."""
         with self._lock:
-            return self._copying.setdefault(name, threading.Lock())
+            return sum(self._remove(name) for name in self._evictable())
 
-    def _publish(self, name: str, size: int, *, temp: bool) -> None:
+    def _take(self, name: str) -> bool:
+        """Pin an input if it is there."""
         with self._lock:
-            self._used -= self._sizes.pop(name, 0)  # a newer version of the same name replaces its bytes
+            if name not in self._sizes:
+                return False
+            self._pins[name] += 1
+            self._sizes.move_to_end(name)
+            return True
+
+    def _bring(self, source: str, status: os.stat_result, name: str) -> str:
+        partial = _partial(self.path(name))
+        with self._room(name, status.st_size) as room:
+            try:
+                _fill(source, partial)
+                if _stamp(os.stat(source)) != _stamp(status):  # it has changed meanwhile: what was copied counts
+                    name = _content_name(partial)
+                self._publish(name, partial, room, temp=False)
+            finally:
+                _unlink(partial)
+        return name
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Let one thread at a time do something about a name."""
+        with self._lock:
+            lock = self._busy.setdefault(name, _Lock())
+            lock.users += 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock.users -= 1
+                if not lock.users:
+                    del self._busy[name]
+
+    @contextlib.contextmanager
+    def _room(self, name: str, size: int) -> Iterator[_Room]:
+        """Hold room for a file until it is published, or has failed to be."""
+        room = _Room(self, name)
+        room.grow(size)
+        try:
+            yield room
+        finally:
+            with self._lock:
+                self._give_back(room)
+
+    def _publish(self, name: str, partial: str, room: _Room, *, temp: bool) -> None:
+        size = os.path.getsize(partial)
+        room.grow(size)
+        with self._lock:
+            os.replace(partial, self.path(name))
+            self._give_back(room)
+            self._held += size - self._sizes.pop(name, 0)  # it may replace bytes of the same name
             self._sizes[name] = size
             if temp:
                 self._temp.add(name)
+            else:
+                self._pins[name] += 1
 
-    def _reserve(self, size: int, name: str) -> None:
+    def _reserve(self, size: int, path: str, *, patient: bool) -> None:
+        """Set bytes aside, evicting what may be if that is enough; who is patient waits for others' copies to end."""
         with self._lock:
-            evictable = [old for old in self._sizes if old not in self._temp and not self._pins.get(old)]
-            while self._used + size > self._quota and evictable:
-                self._remove(evictable.pop(0))
-            if self._used + size > self._quota:
-                room = self._quota - self._used
-                raise OSError(errno.ENOSPC, f"cache quota: {size} bytes asked for, {room:.0f} free", self.path(name))
-            self._used += size
+            while (excess := self.used + size - self._quota) > 0:
+                evictable = self._evictable()
+                idle = sum(self._sizes[name] for name in evictable)
+                if idle >= excess:
+                    while excess > 0:
+                        excess -= self._remove(evictable.pop(0))
+                    break
+                copied = sum(self._sizes.get(name, 0) for name in self._pins if name not in self._temp)
+                if not patient or idle + copied + self._reserved < excess:
+                    free = max(0.0, size - excess + idle)
+                    reason = f"the node's cache has room for {free:.0f} bytes, and {size} are asked for"
+                    raise QuotaExceeded(errno.ENOSPC, reason, path)
+                self._changed.wait()
+            self._reserved += size
 
-    def _release(self, size: int) -> None:
-        with self._lock:
-            self._used -= size
+    def _give_back(self, room: _Room) -> None:
+        self._reserved -= room.reserved
+        room.reserved = 0
+        self._changed.notify_all()
 
-    def _remove(self, name: str) -> None:
-        if name in self._sizes:
-            self._used -= self._sizes.pop(name)
-            self._temp.discard(name)
-            try:
-                os.unlink(self.path(name))
-            except FileNotFoundError:
-                pass
+    def _evictable(self) -> list[str]:
+        return [name for name in self._sizes if name not in self._temp and name not in self._pins]
+
+    def _remove(self, name: str) -> int:
+        size = self._sizes.pop(name, None)
+        if size is None:
+            return 0
+        self._held -= size
+        self._temp.discard(name)
+        _unlink(self.path(name))
+        self._changed.notify_all()
+        return size
 
 
-def copy(source: str, target: str) -> None:
-    """Copy a file so that ``target`` appears whole or not at all, sharing extents where the file system can."""
-    partial = f"{target}.{threading.get_ident()}.partial"
+class _Lock:
+    """A lock, and how many threads hold it or wait for it."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _Room:
+    """Bytes that are set aside for a file on its way into a cache; a file that it replaces counts as some of them."""
+
+    def __init__(self, cache: Cache, name: str) -> None:
+        self._cache = cache
+        self._path = cache.path(name)
+        self._replaced = cache._sizes.get(name, 0)
+        self.size = 0
+        self.reserved = 0
+
+    def grow(self, size: int) -> None:
+        """Have room for a file of so many bytes."""
+        wanted = max(0, size - self._replaced)
+        if wanted > self.reserved:
+            # Two that hold some and wait for more could wait for each other.
+            self._cache._reserve(wanted - self.reserved, self._path, patient=not self.reserved)
+            self.reserved = wanted
+        self.size = size
+
+
+def copy(source: str, target: str) -> int:
+    """Copy a file so that ``target`` appears whole or not at all; return its size in bytes.
+
+    It shares extents where the file system can. Permissions go with it, except that its owner may always write to it.
+    """
+    partial = _partial(target)
     try:
-        with open(source, "rb") as reader, open(partial, "wb") as writer:
-            if not _clone(reader.fileno(), writer.fileno()):
-                shutil.copyfileobj(reader, writer, _CHUNK)
-        os.rename(partial, target)
-    except BaseException:
-        try:
-            os.unlink(partial)
-        except FileNotFoundError:
-            pass
-        raise
+        _fill(source, partial)
+        size = os.path.getsize(partial)
+        os.replace(partial, target)
+        return size
+    finally:
+        _unlink(partial)
 
 
-def _clone(reader: int, writer: int) -> bool:
+def _fill(source: str, target: str) -> None:
+    status = _regular(source)
+    if not _clone(source, target):
+        shutil.copyfile(source, target)
+    os.chmod(target, _mode(status))
+
+
+def _move(source: str, target: str) -> None:
+    os.chmod(source, _mode(os.stat(source)))
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _fill(source, target)
+
+
+def _clone(source: str, target: str) -> bool:
     if sys.platform != "linux":
         return False
-    try:
-        fcntl.ioctl(writer, _FICLONE, reader)
-    except OSError:  # ext4, tmpfs and most others cannot
-        return False
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:  # ext4, tmpfs and most others cannot
+            return False
     return True
 
 
-def _digest(path: str) -> str:
+def _mode(status: os.stat_result) -> int:
+    return stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR
+
+
+def _regular(path: str) -> os.stat_result:
+    """Status of a regular file.
+
+    Raises
+    ------
+    OSError
+        If it is anything else: opening a pipe, for one, could take for ever.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory, and only files can be staged", path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return status
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does: its change time does even where its modification time is set back."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _content_name(path: str) -> str:
+    """Cache name of a user's file: a program and a file with the same bytes that is none are told apart."""
     digest = hashlib.blake2b(digest_size=20)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+        program = os.fstat(file.fileno()).st_mode & stat.S_IXUSR
+    return digest.hexdigest() + ("-x" if program else "")
+
+
+_partials = itertools.count()
+
+
+def _partial(target: str) -> str:
+    # Short, since the name of the file itself may be as long as names can be.
+    return os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_partials)}.partial")
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

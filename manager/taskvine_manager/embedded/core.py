@@ -1,10 +1,14 @@
 """The scheduler of the embedded engine: events in, instructions out; no sockets, threads or clocks.
 
-:meth:`Scheduler.handle` is the one method that changes anything. A :class:`Task` lives through these states, and the
-table below is all there is to it::
+:meth:`Scheduler.handle` is the one method that changes anything. A :class:`Task` lives through these states (what
+follows is what :func:`diagram` makes of the table below)::
 
-    WAITING -> READY -> ASSIGNED -> DONE
-                 ^---------'          (its node went, and it may be tried again)
+    WAITING  -> READY     the files that it needs are there
+    WAITING  -> DONE      cancelled, or a file that it needs is lost
+    READY    -> ASSIGNED  a node has room for it
+    READY    -> DONE      cancelled, a file that it needs is lost, or no node can ever hold it
+    ASSIGNED -> READY     its node went, gave it back, or could not read a file that others have
+    ASSIGNED -> DONE      it ended, was cancelled, or lost its node once too often
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskvine_manager.graph import DependencyGraph
-from taskvine_manager.messages import L2, Completion, Invocation, NodeInfo, Profile
+from taskvine_manager.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
 from taskvine_manager.runtime import failure
 
 SHORT = 0.020
@@ -36,12 +40,31 @@ class State(enum.Enum):
     DONE = "done"
 
 
-_TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.READY, State.DONE}),
-    State.READY: frozenset({State.ASSIGNED, State.DONE}),
-    State.ASSIGNED: frozenset({State.READY, State.DONE}),
-    State.DONE: frozenset(),
+_TRANSITIONS: dict[State, dict[State, str]] = {
+    State.WAITING: {
+        State.READY: "the files that it needs are there",
+        State.DONE: "cancelled, or a file that it needs is lost",
+    },
+    State.READY: {
+        State.ASSIGNED: "a node has room for it",
+        State.DONE: "cancelled, a file that it needs is lost, or no node can ever hold it",
+    },
+    State.ASSIGNED: {
+        State.READY: "its node went, gave it back, or could not read a file that others have",
+        State.DONE: "it ended, was cancelled, or lost its node once too often",
+    },
+    State.DONE: {},
 }
+
+
+def diagram() -> str:
+    """The table of transitions, as the module's docstring shows it."""
+    width = max(len(state.name) for state in State)
+    return "\n".join(
+        f"{state.name:{width}} -> {following.name:{width}}  {why}"
+        for state, reachable in _TRANSITIONS.items()
+        for following, why in reachable.items()
+    )
 
 
 class IllegalTransition(Exception):
@@ -56,12 +79,14 @@ class Shape(NamedTuple):
     memory: float | None
     disk: float | None
     gpus: int | None
+    suspect: bool = False
+    """Its node may have died of it: there is one such at a time on a node, so that it can take no other with it."""
 
 
 class Task:
     """An invocation in the scheduler's hands."""
 
-    __slots__ = ("attempts", "invocation", "node", "profile", "sequence", "state")
+    __slots__ = ("attempts", "invocation", "node", "profile", "sequence", "state", "suspect")
 
     def __init__(self, invocation: Invocation, profile: Profile, sequence: int) -> None:
         self.invocation = invocation
@@ -70,6 +95,7 @@ class Task:
         self.state = State.WAITING
         self.node: str | None = None
         self.attempts = 0
+        self.suspect = False
 
     def move(self, state: State) -> None:
         """Go to another state, if the table allows it."""
@@ -106,10 +132,11 @@ class NodeJoined:
 
 @dataclass(frozen=True)
 class NodeLeft:
-    """A node is gone; ``reason`` says how that was seen."""
+    """A node is gone; ``reason`` says how that was seen, ``told`` whether somebody had told it to go."""
 
     node: str
     reason: str
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,11 +198,16 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Run:
-    """Send invocations to a node. ``sources`` maps temp inputs that are not there to a node that has them."""
+    """Send invocations to a node.
+
+    ``sources`` maps input files that are not there to a node that has them; ``values`` holds small results that are
+    inputs, encoded.
+    """
 
     node: str
     tasks: list[Task]
     sources: dict[str, str]
+    values: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -228,7 +260,11 @@ Instruction = Run | Finish | Fetch | Drop | Kill | Release
 
 @dataclass
 class Node:
-    """A node, as the scheduler sees it."""
+    """A node, as the scheduler sees it.
+
+    ``fetching`` maps files that are under way to it, for a task or as replicas, to the node that they come from;
+    ``refused`` holds files that it could not take.
+    """
 
     info: NodeInfo
     draining: bool = False
@@ -236,16 +272,18 @@ class Node:
     assigned: dict[int, Task] = field(default_factory=dict)
     shapes: Counter[Shape] = field(default_factory=Counter)
     files: set[str] = field(default_factory=set)
-    fetching: set[str] = field(default_factory=set)
-    needs: dict[Shape, tuple[float, float, float, float, float]] = field(default_factory=dict)
+    fetching: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
 
     @property
-    def total(self) -> tuple[float, float, float, float, float]:
-        """Cores, memory, disk, gpus, and configured function slots (infinite where not configured)."""
+    def total(self) -> tuple[float, ...]:
+        """Cores, memory, disk, gpus, configured function slots (infinite where not configured), suspects."""
         info = self.info
-        return (info.cores, info.memory, info.disk, float(info.gpus), math.inf if info.slots is None else info.slots)
+        slots = math.inf if info.slots is None else info.slots
+        return (info.cores, info.memory, info.disk, float(info.gpus), slots, 1.0)
 
-    def need(self, shape: Shape) -> tuple[float, float, float, float, float]:
+    def need(self, shape: Shape) -> tuple[float, ...]:
         """What one invocation of a shape takes here, in the order of :attr:`total`."""
         found = self.needs.get(shape)
         if found is None:
@@ -254,8 +292,8 @@ class Node:
             cores = shape.cores
             if cores is None:
                 cores = info.cores / slots if slots else min(1.0, info.cores)
-            memory = shape.memory or 0.0
-            found = (cores, memory, shape.disk or 0.0, float(shape.gpus or 0), 1.0 if called and info.slots else 0.0)
+            slot = 1.0 if called and info.slots else 0.0
+            found = (cores, shape.memory or 0.0, shape.disk or 0.0, float(shape.gpus or 0), slot, float(shape.suspect))
             self.needs[shape] = found
         return found
 
@@ -288,7 +326,7 @@ class _Queue:
     def pop(self) -> Task:
         return heapq.heappop(self._heap)[1]
 
-    def __len__(self) -> int:
+    def __len__(self) -> int:  # cancelled ones that have not come to the head included
         return len(self._heap)
 
 
@@ -318,8 +356,13 @@ class Scheduler:
         self._nodes: dict[str, Node] = {}
         self._graph = DependencyGraph()
         self._sizes: dict[str, int] = {}
+        self._values: dict[str, bytes] = {}  # small results that others may read
         self._replicas: dict[str, set[str]] = {}
-        self._last_node: dict[str, str] = {}
+        self._lost: dict[str, str] = {}  # files without a replica, by the node that had the last
+        self._unwanted: set[str] = set()  # files that were forgotten before they were made
+        self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
+        self._interrupted: set[str] = set()  # files whose way to a node ended with the task that they were for
+        self._count: Counter[State] = Counter()
         self._estimates: dict[str, float] = {}
         self._sequence = 0
         self._replica_count = 1
@@ -341,7 +384,14 @@ class Scheduler:
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event; return what is to be done about it, in order."""
         instructions = list(self._handlers[type(event)](event))
+        if self._unjudged:
+            instructions.extend(self._refuse_hopeless())
         instructions.extend(self._schedule())
+        if self._interrupted:
+            interrupted, self._interrupted = self._interrupted, set()
+            instructions.extend(self._replicate(interrupted))
+        for node in [node for node in self._nodes.values() if node.draining]:
+            instructions.extend(self._rescue(node))
         return instructions
 
     # --- what the shell may ask ---
@@ -354,7 +404,7 @@ class Scheduler:
     @property
     def ready(self) -> int:
         """Invocations that could run now if there were room."""
-        return sum(len(queue) for queue in self._queues.values())
+        return self._count[State.READY]
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -362,8 +412,11 @@ class Scheduler:
         return self._nodes
 
     def where(self, file: str) -> str | None:
-        """A node that has a temp file."""
-        return min(self._replicas.get(file, ()), default=None)
+        """A node that has a temp file: one that stays, if there is one."""
+        holders = self._replicas.get(file)
+        if not holders:
+            return None
+        return min(holders, key=lambda name: (self._nodes[name].released, self._nodes[name].draining, name))
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start, and the state of things now."""
@@ -387,9 +440,14 @@ class Scheduler:
             task = Task(invocation, self._profiles[invocation.profile], self._sequence)
             self._sequence += 1
             self._tasks[invocation.number] = task
-            needs = [use.source for use in invocation.inputs if use.kind == "temp"] if invocation.inputs else []
-            makes = [use.source for use in invocation.outputs if use.kind == "temp"] if invocation.outputs else []
+            self._count[State.WAITING] += 1
+            needs = _files(invocation.inputs)
+            makes = _files(invocation.outputs)
             if needs or makes:
+                gone = [file for file in needs if self._is_gone(file)]
+                if gone:
+                    refused.append(self._end_lost(task, gone[0]))
+                    continue
                 try:
                     ready = self._graph.add(invocation.number, needs, makes)
                 except ValueError as error:
@@ -400,105 +458,120 @@ class Scheduler:
             self._make_ready(task)
         if refused:
             yield Finish(refused)
-        yield from self._refuse_hopeless({self._shapes[item.profile] for item in event.invocations})
 
     def _node_joined(self, event: NodeJoined) -> Iterator[Instruction]:
         self._nodes[event.info.name] = Node(event.info)
         self._joined += 1
-        yield from self._refuse_hopeless(set(self._queues))
+        self._unjudged.update(self._queues)
         yield from self._replicate(list(self._replicas))
 
     def _node_left(self, event: NodeLeft) -> Iterator[Instruction]:
         node = self._nodes.pop(event.node, None)
         if node is None:
             return
+        self._unjudged.update(self._queues)
         over = []
         # A node starts what it gets in order, so only the oldest can have been running: they alone are charged a try.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
         for position, task in enumerate(list(node.assigned.values())):
-            task.attempts += position < running
+            if position < running:
+                task.attempts += 1
+                task.suspect = task.suspect or not event.told
             task.node = None
             if self._max_retries is not None and task.attempts > self._max_retries:
                 reason = f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"
                 over.append(self._end(task, "node-lost", reason, node=event.node))
             else:
                 self._make_ready(task)
-        gone = []
-        for file in node.files:
-            self._last_node[file] = event.node
-            replicas = self._replicas[file]
-            replicas.discard(event.node)
-            if not replicas:
-                gone.append(file)
-        for file in gone:
-            del self._replicas[file]
-            self._graph.lost(file)
         if over:
             yield Finish(over)
-        yield from self._replicate([file for file in node.files if file in self._replicas])
-        for file in gone:
-            yield from self._fail_consumers(file)
+        for other in self._nodes.values():
+            other.refused -= node.files  # it may have been the source that would not give them
+        for file in sorted(node.files):
+            yield from self._remove_replica(event.node, file)
+        yield from self._replicate([*node.files, *node.fetching])
 
     def _node_draining(self, event: NodeDraining) -> Iterator[Instruction]:
         node = self._nodes.get(event.node)
         if node is not None:
             node.draining = True
-            yield from self._rescue(node)
+            yield from self._replicate([*node.files, *node.fetching])
 
     def _completed(self, event: Completed) -> Iterator[Instruction]:
         node = self._nodes.get(event.node)
+        if node is None:
+            return  # what it ran is being tried again
         finished = []
         made: list[str] = []
+        unwanted: list[str] = []
+        unread: list[tuple[str, str]] = []
         for completion in event.completions:
-            task = self._tasks.get(completion.number)
-            if node is not None:
-                self._unassign(node, completion.number)
             for file, size in completion.made:
-                self._add_replica(node, file, size)
-                made.append(file)
-            if task is None or task.state is not State.ASSIGNED:
+                if file in self._unwanted:
+                    unwanted.append(file)
+                else:
+                    self._add_replica(node, file, size)
+                    made.append(file)
+            task = node.assigned.get(completion.number)
+            if task is None:
                 continue  # cancelled meanwhile
+            if completion.outcome == failure.LOST and task.invocation.inputs:
+                lost = failure.lost_file(completion.body)
+                if lost is not None:
+                    source = node.fetching.get(lost, event.node)
+                    unread.append((source, lost))
+                    if self._replicas.get(lost, set()) - {source}:
+                        self._unassign(node, task)
+                        self._make_ready(task)
+                        continue
             if completion.outcome == failure.RETURNED:
                 known = self._estimates.get(task.profile.category, completion.seconds)
                 # Quick to believe that calls have become long, slow to believe that they have become short.
                 weight = 0.5 if completion.seconds > known else 0.1
                 self._estimates[task.profile.category] = known + weight * (completion.seconds - known)
+                if task.invocation.outputs and isinstance(completion.body, bytes):
+                    for use in task.invocation.outputs:
+                        if use.kind == "value" and use.source not in self._unwanted:
+                            self._values[use.source] = completion.body
+                            made.append(use.source)
+            self._unassign(node, task)
             self._leave(task)
             finished.append(completion)
         if finished:
             yield Finish(finished)
-        for number in self._graph.made(made) if made else ():
-            if (task := self._tasks.get(number)) is not None:
-                self._make_ready(task)
-        yield from self._replicate(made)
-        if node is not None and node.draining:
-            yield from self._rescue(node)
+        if unwanted:
+            yield Drop(event.node, unwanted)
+            self._unwanted.difference_update(file for file in unwanted if not self._graph.has_maker(file))
+        self._release_waiting(made)
+        for source, file in unread:
+            yield from self._remove_replica(source, file)
+        yield from self._replicate([*made, *(file for _, file in unread)])
 
-    def _returned(self, event: Returned) -> Iterator[Instruction]:
+    def _returned(self, event: Returned) -> tuple[Instruction, ...]:
         node = self._nodes.get(event.node)
+        if node is None:
+            return ()
         for number in event.numbers:
-            task = self._tasks.get(number)
-            if task is not None and task.state is State.ASSIGNED and task.node == event.node:
-                if node is not None:
-                    self._unassign(node, number)
-                task.node = None
+            if task := node.assigned.get(number):
+                self._unassign(node, task)
                 self._make_ready(task)
-        if node is not None and node.draining:
-            yield from self._rescue(node)
+        return ()
 
     def _file_cached(self, event: FileCached) -> Iterator[Instruction]:
         node = self._nodes.get(event.node)
         if node is None:
             return
-        node.fetching.discard(event.file)
-        if event.problem is None:
+        source = node.fetching.pop(event.file, None)
+        if event.problem is not None:
+            if source in self._replicas.get(event.file, ()):  # else its source went, and another may do
+                node.refused.add(event.file)
+            yield from self._replicate([event.file])
+        elif event.file not in self._sizes:
+            yield Drop(event.node, [event.file])  # forgotten while it was under way
+        elif event.file not in node.files:
             self._moved += event.size
-            if event.file in self._replicas:
-                self._add_replica(node, event.file, event.size)
-            else:
-                yield Drop(event.node, [event.file])  # forgotten while it was under way
-        for draining in [item for item in self._nodes.values() if item.draining and event.file in item.files]:
-            yield from self._rescue(draining)
+            self._add_replica(node, event.file, event.size)
+            self._release_waiting([event.file])  # the node that it came from may have gone meanwhile
 
     def _cancelled(self, event: Cancelled) -> Iterator[Instruction]:
         running: dict[str, list[int]] = {}
@@ -508,41 +581,71 @@ class Scheduler:
                 continue
             if task.node is not None:
                 running.setdefault(task.node, []).append(number)
-            self._leave(task)
-        for node, numbers in running.items():
-            yield Kill(node, numbers)
+                # Its share of the node is free: nothing more may be heard of what had not begun.
+                self._unassign(self._nodes[task.node], task)
+                self._leave(task, heard=False)
+            else:
+                self._leave(task)
+        for name, numbers in running.items():
+            yield Kill(name, numbers)
 
     def _forgotten(self, event: Forgotten) -> Iterator[Instruction]:
         where: dict[str, list[str]] = {}
         for file in event.files:
+            if self._values.pop(file, None) is None and file not in self._sizes:
+                self._unwanted.add(file)
             for name in self._replicas.pop(file, ()):
                 self._nodes[name].files.discard(file)
                 where.setdefault(name, []).append(file)
-            self._graph.forget(file)
+            self._graph.lost(file)
             self._sizes.pop(file, None)
+            self._lost.pop(file, None)
+            for node in self._nodes.values():
+                node.refused.discard(file)
         for name, files in where.items():
             yield Drop(name, files)
+        for file in event.files:
+            yield from self._fail_consumers(file)
 
     def _tuned(self, event: Tuned) -> Iterator[Instruction]:
         if "temp-replica-count" in event.parameters:
             self._replica_count = max(1, int(event.parameters["temp-replica-count"]))
+            for node in self._nodes.values():
+                node.refused.clear()
             yield from self._replicate(list(self._replicas))
 
     # --- tasks ---
 
-    def _make_ready(self, task: Task) -> None:
-        task.move(State.READY)
+    def _move(self, task: Task, state: State) -> None:
+        self._count[task.state] -= 1
+        task.move(state)
+        self._count[state] += 1
+
+    def _shape(self, task: Task) -> Shape:
         shape = self._shapes[task.profile.number]
+        return shape._replace(suspect=True) if task.suspect else shape
+
+    def _make_ready(self, task: Task) -> None:
+        self._move(task, State.READY)
+        shape = self._shape(task)
+        self._unjudged.add(shape)
         queue = self._queues.get(shape)
         if queue is None:
             queue = self._queues[shape] = _Queue()
         queue.push(task)
 
-    def _leave(self, task: Task) -> None:
-        task.move(State.DONE)
+    def _release_waiting(self, files: list[str]) -> None:
+        for number in self._graph.made(files):
+            self._make_ready(self._tasks[number])
+
+    def _leave(self, task: Task, *, heard: bool = True) -> None:
+        self._move(task, State.DONE)
         del self._tasks[task.invocation.number]
         if task.invocation.inputs or task.invocation.outputs:
             self._graph.prune(task.invocation.number)
+        if heard and self._unwanted:  # else it may have been made already, and the node is about to say so
+            makes = _files(task.invocation.outputs)
+            self._unwanted.difference_update(file for file in makes if not self._graph.has_maker(file))
         self._done += 1
 
     def _end(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> Completion:
@@ -550,30 +653,38 @@ class Scheduler:
         record = failure.lost(kind, reason, node=node or None, **fields)
         return Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0)
 
-    def _unassign(self, node: Node, number: int) -> None:
-        task = node.assigned.pop(number, None)
-        if task is not None:
-            node.shapes[self._shapes[task.profile.number]] -= 1
+    def _unassign(self, node: Node, task: Task) -> None:
+        del node.assigned[task.invocation.number]
+        task.node = None
+        shape = self._shape(task)
+        node.shapes[shape] -= 1
+        if not node.shapes[shape]:
+            del node.shapes[shape]
+        for use in task.invocation.inputs:
+            if node.fetching.pop(use.source, None) is not None:
+                self._interrupted.add(use.source)
 
-    def _refuse_hopeless(self, shapes: set[Shape]) -> Iterator[Instruction]:
+    def _refuse_hopeless(self) -> Iterator[Instruction]:
         """End the ready tasks that no node can ever hold, once there is a node to judge by."""
-        if not self._uniform or not self._nodes:
+        if not self._nodes:
             return
-        for shape in shapes:
+        unjudged, self._unjudged = self._unjudged, set()
+        if not self._uniform:
+            return
+        largest = max(self._nodes.values(), key=lambda node: node.total)
+        has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
+        over = []
+        for shape in unjudged:
             if any(node.capacity(shape, others=False) for node in self._nodes.values()):
                 continue
-            largest = max(self._nodes.values(), key=lambda node: node.total)
-            queue = self._queues.get(shape, _Queue())
-            over = []
+            asked = zip(Shape._fields[1:5], shape[1:5], strict=True)
+            requested = {key: value for key, value in asked if value is not None}
+            reason = f"it asks for {_amounts(requested)}, and the largest node has {_amounts(has)}"
+            queue = self._queues[shape]
             while queue.head() is not None:
-                requested = {
-                    key: value for key, value in zip(Shape._fields[1:], shape[1:], strict=True) if value is not None
-                }
-                has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
-                reason = f"it asks for {_amounts(requested)}, and the largest node has {_amounts(has)}"
                 over.append(self._end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has))
-            if over:
-                yield Finish(over)
+        if over:
+            yield Finish(over)
 
     # --- placement ---
 
@@ -586,18 +697,25 @@ class Scheduler:
         finished: list[Completion] = []
         while open_nodes:
             heads = [(queue.head(), shape) for shape, queue in self._queues.items() if shape not in blocked]
-            waiting = [(task.order, task, shape) for task, shape in heads if task is not None]
+            waiting = sorted((task.order, task, shape) for task, shape in heads if task is not None)
             if not waiting:
                 break
-            _, task, shape = min(waiting, key=lambda item: item[0])
+            _, task, shape = waiting[0]
             if task.invocation.inputs:
                 placed = self._place_by_data(task, shape, open_nodes, runs, finished)
             else:
-                placed = self._place_many(task, shape, open_nodes, runs)
+                turn = waiting[1][0] if len(waiting) > 1 else None
+                placed = self._place_many(task, shape, open_nodes, runs, turn)
             if not placed:
                 blocked.add(shape)
-                # The oldest that does not fit keeps the largest node for itself, lest younger ones starve it.
-                if holders := [name for name, node in open_nodes.items() if node.capacity(shape, others=False)]:
+                # The oldest that does not fit keeps the largest node for itself, lest younger ones starve it; but a
+                # suspect waits beside others for the one before it.
+                if holders := [
+                    name
+                    for name, node in open_nodes.items()
+                    if node.capacity(shape, others=False)
+                    and not (shape.suspect and any(other.suspect for other in node.shapes))
+                ]:
                     del open_nodes[max(holders, key=lambda name: (open_nodes[name].total, name))]
         if finished:
             yield Finish(finished)
@@ -605,15 +723,22 @@ class Scheduler:
 
     def _depth(self, task: Task) -> int:
         estimate = self._estimates.get(task.profile.category)
-        if estimate is None or estimate >= SHORT:
+        if estimate is None or estimate >= SHORT or task.suspect:
             return 1
         return min(AHEAD, math.ceil(SHORT / max(estimate, 1e-6)))
 
     def _room(self, node: Node, shape: Shape, depth: int) -> int:
         return node.capacity(shape, others=True) * depth - node.shapes[shape]
 
-    def _place_many(self, first: Task, shape: Shape, nodes: dict[str, Node], runs: dict[str, Run]) -> bool:
-        """Hand tasks that are tied to no data to the nodes, evenly."""
+    def _place_many(
+        self,
+        first: Task,
+        shape: Shape,
+        nodes: dict[str, Node],
+        runs: dict[str, Run],
+        turn: tuple[float, int] | None,
+    ) -> bool:
+        """Hand tasks that are tied to no data to the nodes, evenly, until it is the turn of another shape's."""
         queue = self._queues[shape]
         depth = self._depth(first)
         rooms = {name: room for name, node in nodes.items() if (room := self._room(node, shape, depth)) > 0}
@@ -626,23 +751,27 @@ class Scheduler:
                 task = queue.head()
                 if task is None or task.invocation.inputs or task.profile.category != first.profile.category:
                     return True
+                if turn is not None and task.order > turn:
+                    return True
                 self._assign(queue.pop(), shape, node, runs)
         return True
 
     def _place_by_data(
         self, task: Task, shape: Shape, nodes: dict[str, Node], runs: dict[str, Run], finished: list[Completion]
     ) -> bool:
-        """Place a task where most bytes of its temp inputs are, then where most room is."""
-        inputs = [use.source for use in task.invocation.inputs if use.kind == "temp"]
+        """Place a task where most bytes of its inputs are, then where most room is."""
+        needs = _files(task.invocation.inputs)
+        inputs = [file for file in needs if file not in self._values]
         missing = [file for file in inputs if not self._replicas.get(file)]
         queue = self._queues[shape]
         if missing:
             queue.pop()
             finished.append(self._end_lost(task, missing[0]))
             return True
+        depth = 1 if inputs else self._depth(task)  # small values go anywhere, and ahead
         best: tuple[float, int, str] | None = None
         for name, node in nodes.items():
-            room = self._room(node, shape, 1)
+            room = self._room(node, shape, depth)
             if room > 0:
                 local = sum(self._sizes[file] for file in inputs if file in node.files)
                 best = max(best, (local, room, name)) if best is not None else (local, room, name)
@@ -651,82 +780,110 @@ class Scheduler:
         node = nodes[best[2]]
         queue.pop()
         run = self._assign(task, shape, node, runs)
+        run.values.update((file, self._values[file]) for file in needs if file in self._values)
         for file in inputs:
-            if file not in node.files:
-                run.sources[file] = min(self._replicas[file])
+            if file not in node.files and (source := self.where(file)) is not None:
+                run.sources[file] = source
+                node.fetching.setdefault(file, source)
         return True
 
     def _assign(self, task: Task, shape: Shape, node: Node, runs: dict[str, Run]) -> Run:
-        task.move(State.ASSIGNED)
+        self._move(task, State.ASSIGNED)
         name = node.info.name
         task.node = name
         node.assigned[task.invocation.number] = task
         node.shapes[shape] += 1
         run = runs.get(name)
         if run is None:
-            run = runs[name] = Run(name, [], {})
+            run = runs[name] = Run(name, [], {}, {})
         run.tasks.append(task)
         return run
 
     # --- temp files ---
 
-    def _add_replica(self, node: Node | None, file: str, size: int) -> None:
-        if node is not None:
-            self._sizes[file] = size
-            self._replicas.setdefault(file, set()).add(node.info.name)
-            node.files.add(file)
+    def _add_replica(self, node: Node, file: str, size: int) -> None:
+        self._sizes[file] = size
+        self._replicas.setdefault(file, set()).add(node.info.name)
+        self._lost.pop(file, None)
+        node.files.add(file)
+
+    def _remove_replica(self, name: str, file: str) -> Iterator[Instruction]:
+        """A node's replica is gone, or cannot be read, whether or not the node is still there."""
+        holders = self._replicas.get(file, set())
+        if name not in holders:
+            return
+        holders.discard(name)
+        if name in self._nodes:
+            self._nodes[name].files.discard(file)
+            yield Drop(name, [file])
+        if not holders:
+            del self._replicas[file]
+            self._lost[file] = name
+            self._graph.lost(file)
+            if self._is_gone(file):
+                yield from self._fail_consumers(file)
+
+    def _is_gone(self, file: str) -> bool:
+        """Whether a file will not be there again, as far as is known."""
+        return file in self._unwanted or (file in self._lost and not self._graph.has_maker(file))
 
     def _replicate(self, files: Iterable[str]) -> Iterator[Instruction]:
         """Bring files to the count of replicas that is asked for, scarcest first."""
         if self._replica_count < 2:
             return
-        for file in sorted(files, key=lambda name: len(self._replicas.get(name, ()))):
+        for file in sorted(set(files), key=lambda name: (len(self._replicas.get(name, ())), name)):
             yield from self._copy(file, self._replica_count)
 
-    def _copy(self, file: str, count: int, leaving: str | None = None) -> Iterator[Instruction]:
-        holders = self._replicas.get(file, set())
-        kept = holders - {leaving} if leaving else holders
-        under_way = [node for node in self._nodes.values() if file in node.fetching]
+    def _copy(self, file: str, count: int) -> Iterator[Instruction]:
+        """Have copies made until as many nodes that stay hold a file, or will, as far as nodes can be found."""
+        staying = [node for node in self._nodes.values() if not node.draining]
+        count -= sum(file in node.files or file in node.fetching for node in staying)
+        source = self.where(file)
+        if count <= 0 or source is None:
+            return
         targets = [
             node
-            for name, node in self._nodes.items()
-            if name not in holders and not node.draining and file not in node.fetching
+            for node in staying
+            if file not in node.files and file not in node.fetching and file not in node.refused
         ]
         targets.sort(key=lambda node: (len(node.files) + len(node.fetching), node.info.name))
-        for node in targets[: max(0, count - len(kept) - len(under_way))]:
-            if holders:
-                node.fetching.add(file)
-                yield Fetch(node.info.name, file, min(holders))
+        for node in targets[:count]:
+            node.fetching[file] = source
+            yield Fetch(node.info.name, file, source)
 
     def _rescue(self, node: Node) -> Iterator[Instruction]:
         """Copy what only a draining node has; let it go when nothing is left on it that anybody needs."""
         if node.released:
             return
         name = node.info.name
-        only_here = [file for file in node.files if not self._elsewhere(file, name)]
-        for file in only_here:
-            yield from self._copy(file, 1, leaving=name)
-        nowhere_to_go = not any(not other.draining for other in self._nodes.values())
-        if not node.assigned and (not only_here or nowhere_to_go):
+        staying = [other for other in self._nodes.values() if not other.draining]
+        for file in sorted(node.files):
+            if not any(file in other.files for other in staying):
+                yield from self._copy(file, 1)
+        # What is on its way from here is waited for. What has nowhere to go is given up.
+        copied = any(source == name for other in self._nodes.values() for source in other.fetching.values())
+        if not node.assigned and not copied:
             node.released = True
             yield Release(name)
 
-    def _elsewhere(self, file: str, name: str) -> bool:
-        return any(other != name and not self._nodes[other].draining for other in self._replicas.get(file, ()))
-
     def _end_lost(self, task: Task, file: str) -> Completion:
-        node = self._last_node.get(file, "")
-        reason = f"the last replica of {file} was lost with node {node or 'that had it'}"
+        node = self._lost.get(file, "")
+        reason = f"the last replica of {file} was lost with node {node}" if node else f"{file} was forgotten"
         return self._end(task, "file-lost", reason, node=node, name=file)
 
     def _fail_consumers(self, file: str) -> Iterator[Instruction]:
         over = []
         for number in self._graph.waiting():
             task = self._tasks[number]
-            if any(use.source == file for use in task.invocation.inputs):
+            if file in _files(task.invocation.inputs):
                 over.append(self._end_lost(task, file))
         if over:
             yield Finish(over)
+
+
+def _files(uses: tuple[FileUse, ...]) -> list[str]:
+    """Ids of the files among these that the manager knows: all but the user's own."""
+    return [use.source for use in uses if use.kind != "local"] if uses else []
 
 
 def _amounts(resources: Mapping[str, float | None]) -> str:

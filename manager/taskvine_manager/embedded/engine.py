@@ -13,10 +13,10 @@ import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from taskvine_manager import messages, sweep
 from taskvine_manager.embedded import core, staging
+from taskvine_manager.embedded.cache import file_name
 from taskvine_manager.embedded.factory import NodeFactory
 from taskvine_manager.engine import Outlet, Watch
 from taskvine_manager.messages import Completion, Invocation, NodeInfo, Profile
@@ -41,8 +41,12 @@ class EmbeddedConfig:
         TaskVine tuning parameters.
     factory_command : tuple of str
         Starts a node, if the engine itself is to; else empty.
+    factory_log : str
+        File for what the nodes that the factory starts say.
     min_nodes, max_nodes : int
         Bounds for the factory.
+    per_node : int
+        Invocations that a node is expected to run at once, before any has joined.
     """
 
     max_retries: int | None = 1
@@ -50,8 +54,10 @@ class EmbeddedConfig:
     wait_for_nodes: int = 0
     tune: dict[str, float]
     factory_command: tuple[str, ...] = ()
-    min_nodes: int = 1
-    max_nodes: int = 1
+    factory_log: str = os.devnull
+    min_nodes: int = 0
+    max_nodes: int = 0
+    per_node: int = 1
 
 
 class NodeLink:
@@ -63,6 +69,8 @@ class NodeLink:
         self.info: NodeInfo | None = None
         self.functions: set[str] = set()
         self.profiles: set[int] = set()
+        self.told = False
+        """Whether it said that it goes because somebody has told it to."""
         self._outgoing = bytearray()
 
     def send(self, *message: Any) -> None:
@@ -114,10 +122,13 @@ class EmbeddedEngine:
         self._blocked: set[NodeLink] = set()
         self._cleaners: list[threading.Thread] = []
         self._draining: set[str] = set()
+        self._drained: set[str] = set()
         self._stopping = False
         self._factory: NodeFactory | None = None
+        self._fewest = config.min_nodes
+        self._per_node = float(config.per_node)
         if config.factory_command:
-            self._factory = NodeFactory(config.factory_command, config.min_nodes, config.max_nodes)
+            self._factory = NodeFactory(config.factory_command, config.min_nodes, config.max_nodes, config.factory_log)
         listener.setblocking(False)
         watch(listener.fileno(), self._accept)
         self.tune(config.tune)
@@ -140,11 +151,26 @@ class EmbeddedEngine:
 
     def drain(self, block: str) -> None:
         self._draining.add(block)
-        for link in [link for link in self._by_name.values() if link.info and link.info.block == block]:
-            assert link.info is not None
-            link.send("drain")
-            self._handle(core.NodeDraining(link.info.name))
+        self._drain()
+
+    def _drain(self) -> None:
+        """Let the nodes of draining blocks go, but not the last of all with data: it works on until another joins."""
+        for name, link in list(self._by_name.items()):
+            drains = link.info is not None and link.info.block in self._draining
+            if drains and not self._core.nodes[name].draining and not self._is_last_with_data(name):
+                self._let_go(link)
         self._report_drained()
+
+    def _is_last_with_data(self, name: str) -> bool:
+        nodes = self._core.nodes
+        others = any(not node.draining for other, node in nodes.items() if other != name)
+        return not others and bool(nodes[name].files or nodes[name].fetching)
+
+    def _let_go(self, link: NodeLink) -> None:
+        """Have a node finish what it runs; the core says when it may go."""
+        assert link.info is not None
+        link.send("drain")
+        self._handle(core.NodeDraining(link.info.name))
 
     def locate(self, file: str) -> str | None:
         node = self._core.where(file)
@@ -166,6 +192,8 @@ class EmbeddedEngine:
         for link in list(self._blocked):
             if not link.push():
                 self._blocked.discard(link)
+        if self._draining:
+            self._drain()
         if self._factory is not None and not self._stopping:
             self._adjust(self._factory)
             return 0.5
@@ -173,12 +201,9 @@ class EmbeddedEngine:
 
     def _adjust(self, factory: NodeFactory) -> None:
         nodes = self._core.nodes.values()
-        per_node = max((node.info.slots or node.info.cores for node in nodes), default=1.0)
+        per_node = max((node.info.slots or node.info.cores for node in nodes), default=self._per_node)
         demand = self._core.ready + sum(len(node.assigned) for node in nodes)
-        was = factory.given_up
         factory.adjust({node.info.pid for node in nodes}, demand, per_node)
-        if factory.given_up and not was:
-            raise RuntimeError("nodes end before they join; see their output in the executor's log directory")
 
     def stop(self) -> None:
         self._stopping = True
@@ -242,17 +267,30 @@ class EmbeddedEngine:
             self._handle(core.FileCached(name, *rest))
         elif kind == "radio":
             self._outlet.radio(list(rest[0]))
+        elif kind == "idle":
+            self._idle(link, name)
+        elif kind == "leaving":
+            link.told = True
         else:
             raise ValueError(f"unknown message {kind!r}")
+
+    def _idle(self, link: NodeLink, name: str) -> None:
+        """Let a node go that has been idle for its timeout, unless it is one of the fewest, or the last with data."""
+        node = self._core.nodes[name]
+        staying = sum(not other.draining for other in self._core.nodes.values())
+        if node.draining or node.assigned or staying <= self._fewest or self._is_last_with_data(name):
+            return
+        self._let_go(link)
 
     def _joined(self, link: NodeLink, info: NodeInfo) -> None:
         logger.info("node joined: %s", info)
         link.info = info
+        if info.block in self._drained:  # it came too late: its block has been given up
+            link.send("exit")
+            return
         self._by_name[info.name] = link
         self._handle(core.NodeJoined(info))
         self._say_nodes()
-        if info.block in self._draining:
-            self.drain(info.block)
 
     def _node_gone(self, link: NodeLink, reason: str) -> None:
         self._unwatch(link.channel.fileno())
@@ -263,12 +301,12 @@ class EmbeddedEngine:
         if info is None:
             return
         logger.info("node %s left: %s", info.name, reason)
-        del self._by_name[info.name]
+        self._by_name.pop(info.name, None)
         # It may have been killed: what it ran and kept must not outlive it.
         cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
         cleaner.start()
         self._cleaners.append(cleaner)
-        self._handle(core.NodeLeft(info.name, reason))
+        self._handle(core.NodeLeft(info.name, reason, link.told))
         self._say_nodes()
         self._report_drained()
 
@@ -285,6 +323,7 @@ class EmbeddedEngine:
         left = {link.info.block for link in self._by_name.values() if link.info is not None}
         for block in self._draining - left:
             self._outlet.drained(block)
+            self._drained.add(block)
         self._draining &= left
 
     # --- instructions ---
@@ -324,7 +363,8 @@ class EmbeddedEngine:
             list(profiles.values()),
             [task.invocation for task in run.tasks],
             {file: self._path(source, file) for file, source in run.sources.items()},
+            run.values,
         )
 
     def _path(self, node: str, file: str) -> str:
-        return os.path.join(self._core.nodes[node].info.directory, "cache", quote(file, safe="@"))
+        return os.path.join(self._core.nodes[node].info.directory, "cache", file_name(file))

@@ -27,17 +27,29 @@ def interpreter(pack: str | None, directory: str) -> str:
     Raises
     ------
     EnvironmentBroken
-        If the tarball cannot be unpacked, or has no ``bin/python``.
+        If the tarball cannot be unpacked, or has no ``bin/python`` that runs here.
     """
     if pack is None:
         return sys.executable
-    root = pack if os.path.isdir(pack) else _unpack(pack, directory)
-    for candidate in (root, *(entry.path for entry in os.scandir(root) if entry.is_dir())):
-        python = os.path.join(candidate, "bin", "python")
+    if os.path.isdir(pack):  # the user's own, to be used as it is
+        python = _find(pack, pack)
+    else:
+        python = _find(pack, _unpack(pack, directory))
+        _relocate(os.path.dirname(os.path.dirname(python)), python)
+    _run([python, "-ISc", "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or later is needed')"])
+    return python
+
+
+def _find(pack: str, root: str) -> str:
+    try:
+        folders = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    except OSError as error:
+        raise EnvironmentBroken(f"env_pack {pack} cannot be read: {error}") from error
+    for folder in (root, *folders):
+        python = os.path.join(folder, "bin", "python")
         if os.access(python, os.X_OK):
-            _relocate(candidate, python)
             return python
-    raise EnvironmentBroken(f"env_pack {pack} has no bin/python")
+    raise EnvironmentBroken(f"env_pack {pack} has no bin/python that may be executed")
 
 
 def _unpack(pack: str, directory: str) -> str:
@@ -50,12 +62,13 @@ def _unpack(pack: str, directory: str) -> str:
         if not os.path.isdir(root):
             partial = f"{root}.partial"
             with tarfile.open(pack) as archive:
-                archive.extractall(partial, filter="tar") if hasattr(tarfile, "tar_filter") else archive.extractall(
-                    partial
-                )
+                if hasattr(tarfile, "tar_filter"):
+                    archive.extractall(partial, filter="tar")
+                else:
+                    archive.extractall(partial)
             os.rename(partial, root)
-    except (OSError, tarfile.TarError) as error:
-        raise EnvironmentBroken(f"env_pack {pack} cannot be unpacked: {error}") from error
+    except Exception as error:  # each compression has errors of its own
+        raise EnvironmentBroken(f"env_pack {pack} cannot be unpacked: {type(error).__name__}: {error}") from error
     return root
 
 
@@ -63,12 +76,23 @@ def _relocate(root: str, python: str) -> None:
     # conda-pack writes this script to mend the prefixes that an environment's files carry.
     unpack = os.path.join(root, "bin", "conda-unpack")
     done = os.path.join(root, ".unpacked")
-    if os.path.exists(unpack) and not os.path.exists(done):
-        finished = subprocess.run([python, unpack], capture_output=True, text=True, check=False)
-        if finished.returncode:
-            raise EnvironmentBroken(f"conda-unpack failed in {root}: {finished.stderr[-500:]}")
-        with open(done, "w", encoding="utf-8"):
-            pass
+    if not os.path.exists(unpack) or os.path.exists(done):
+        return
+    _run([python, unpack])
+    with open(done, "w", encoding="utf-8"):
+        pass
+
+
+def _run(command: list[str]) -> None:
+    try:
+        finished = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise EnvironmentBroken(f"{command[0]} cannot be run: {error}") from error
+    if finished.returncode:
+        said = finished.stderr.strip()[-500:]
+        raise EnvironmentBroken(f"{' '.join(command[:2])} failed with status {finished.returncode}: {said}")
 
 
 def activated(pack: str | None, python: str, environment: dict[str, str]) -> dict[str, str]:
@@ -76,8 +100,9 @@ def activated(pack: str | None, python: str, environment: dict[str, str]) -> dic
     if pack is None:
         return environment
     binaries = os.path.dirname(python)
+    kept = {name: value for name, value in environment.items() if name != "PYTHONHOME"}
     return {
-        **environment,
+        **kept,
         "PATH": binaries + os.pathsep + environment.get("PATH", os.defpath),
         "VIRTUAL_ENV": os.path.dirname(binaries),
         "CONDA_PREFIX": os.path.dirname(binaries),

@@ -7,8 +7,12 @@ processes and reaps them.
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 from collections.abc import Sequence
+
+from taskvine_manager.embedded.slots import tail
+from taskvine_manager.engine import NodesFail
 
 
 def wanted(*, running: int, demand: float, per_node: float, minimum: int, maximum: int) -> int:
@@ -43,33 +47,40 @@ class NodeFactory:
         Starts one node.
     minimum, maximum : int
         Bounds of their count.
+    log : str
+        File that their standard streams are appended to.
     """
 
     FAILURES = 5
     """Nodes that may end in a row before having joined, before the factory gives up."""
 
-    def __init__(self, command: Sequence[str], minimum: int, maximum: int) -> None:
+    def __init__(self, command: Sequence[str], minimum: int, maximum: int, log: str = os.devnull) -> None:
         self._command = list(command)
         self._minimum = minimum
         self._maximum = maximum
+        self._log = log
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._joined: set[int] = set()
         self._failures = 0
 
-    @property
-    def given_up(self) -> bool:
-        """Whether nodes end before they join, time and again."""
-        return self._failures >= self.FAILURES
-
     def adjust(self, joined: set[int], demand: float, per_node: float) -> None:
-        """Reap what ended and start what is wanted; ``joined`` holds the process ids of nodes that have joined."""
-        if joined:
+        """Reap what ended and start what is wanted; ``joined`` holds the process ids of nodes that are there.
+
+        Raises
+        ------
+        NodesFail
+            If nodes end before they join, time and again.
+        """
+        if joined - self._joined:
             self._failures = 0
+        self._joined |= joined
         for pid, process in list(self._processes.items()):
             if process.poll() is not None:
                 del self._processes[pid]
-                self._failures += process.returncode != 0 and pid not in joined
-        if self.given_up:
-            return
+                self._failures += pid not in self._joined
+                self._joined.discard(pid)
+        if self._failures >= self.FAILURES:
+            raise NodesFail(f"{self._failures} nodes in a row ended before they joined", tail(self._log))
         count = wanted(
             running=len(self._processes),
             demand=demand,
@@ -78,7 +89,10 @@ class NodeFactory:
             maximum=self._maximum,
         )
         for _ in range(count - len(self._processes)):
-            process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+            with open(self._log, "ab") as output:
+                process = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                )
             self._processes[process.pid] = process
 
     def kill(self) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import shutil
+from collections.abc import Container
+
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+"""An index or a UUID, as CUDA takes them."""
 
 
 def cores() -> int:
@@ -29,7 +34,8 @@ def gpus() -> list[str]:
     """Ids of the gpus that this process may use: those that CUDA_VISIBLE_DEVICES names, else NVIDIA's devices."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+        # To CUDA, what comes after a name that is none is not there. Slurm says NoDevFiles where it gives no gpu.
+        return list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in visible.split(","))))
     found = (re.fullmatch(r"/dev/nvidia(\d+)", path) for path in glob.glob("/dev/nvidia*"))
     return sorted((match.group(1) for match in found if match), key=int)
 
@@ -44,7 +50,7 @@ THREAD_VARIABLES = (
 )
 
 
-def thread_limits(count: float) -> dict[str, str]:
-    """Environment that holds OpenMP and the usual BLAS libraries to a number of cores."""
+def thread_limits(count: float, chosen: Container[str] = ()) -> dict[str, str]:
+    """Environment that holds OpenMP and the usual BLAS libraries to a number of cores; not what the user has chosen."""
     threads = str(max(1, int(count)))
-    return dict.fromkeys(THREAD_VARIABLES, threads)
+    return {name: threads for name in THREAD_VARIABLES if name not in chosen}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from taskvine_manager import sweep
 from taskvine_manager.embedded.slots import Call
 from taskvine_manager.runtime import failure
 
+if TYPE_CHECKING:
+    import psutil
+
 INTERVAL = 0.1
 """Seconds between looks at the tasks that have a limit."""
 
 
-def enforce(running: Iterable[tuple[int, Call]]) -> bool:
+def enforce(running: Iterable[tuple[int, Call]]) -> None:
     """Kill the tasks whose processes hold more memory than they asked for.
 
     What a task holds is the memory that is its own (unique set size): the pages that a slot shares with its library
@@ -24,51 +29,40 @@ def enforce(running: Iterable[tuple[int, Call]]) -> bool:
     ----------
     running : iterable of (int, Call)
         Process groups and the task that each runs.
-
-    Returns
-    -------
-    bool
-        Whether any of them has a limit.
     """
-    limited = False
-    for group, call in running:
-        limit = call.profile.memory
-        if limit is None or call.kill_record is not None:
-            continue
-        limited = True
-        used = _group_memory(group, limit)
+    limited = [(group, call) for group, call in running if call.profile.memory is not None and call.kill_record is None]
+    members = _members({group for group, _ in limited}) if limited else {}
+    for group, call in limited:
+        limit = call.profile.memory or 0.0
+        used = _held(members[group], limit)
         if used > limit:
-            reason = f"{call.profile.name}: it held {used:.0f} MB of memory, and had asked for {limit:.0f}"
+            reason = f"while it ran {call.profile.name}"
             call.kill_record = failure.lost("memory", reason, limit_mb=float(limit), used_mb=used)
             sweep.kill_group(group)
-    return limited
 
 
-def _group_memory(group: int, limit: float) -> float:
+def _members(groups: set[int]) -> dict[int, list[psutil.Process]]:
+    """Processes by group, whoever their parents are; a task's child in a session of its own is none of them."""
     import psutil
 
-    try:
-        leader = psutil.Process(group)
-        members = [leader, *(child for child in leader.children(recursive=True) if _in_group(child.pid, group))]
-    except psutil.Error:
-        return 0.0
-    resident = sum(_read(member, unique=False) for member in members)
+    members: dict[int, list[psutil.Process]] = {group: [] for group in groups}
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):
+            if (group := os.getpgid(pid)) in members:
+                members[group].append(psutil.Process(pid))
+    return members
+
+
+def _held(processes: list[psutil.Process], limit: float) -> float:
+    resident = sum(_read(process, unique=False) for process in processes)
     if resident <= limit:
         return resident
-    return sum(_read(member, unique=True) for member in members)
+    return sum(_read(process, unique=True) for process in processes)
 
 
-def _in_group(pid: int, group: int) -> bool:
-    try:
-        return os.getpgid(pid) == group
-    except ProcessLookupError:
-        return False
-
-
-def _read(process: object, *, unique: bool) -> float:
+def _read(process: psutil.Process, *, unique: bool) -> float:
     import psutil
 
-    assert isinstance(process, psutil.Process)
     try:
         held = process.memory_full_info().uss if unique else process.memory_info().rss
     except psutil.Error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import pickle
 import selectors
@@ -26,9 +27,9 @@ from taskvine_manager.embedded import environment, hardware, memory, staging
 from taskvine_manager.embedded.cache import Cache
 from taskvine_manager.embedded.oneshots import OneShots
 from taskvine_manager.embedded.slots import Call, Resources, SlotPool, with_init
-from taskvine_manager.messages import L1, Completion, NodeInfo, Profile
+from taskvine_manager.messages import L1, Completion, Invocation, NodeInfo, Profile
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.runtime.payload import Payload, discard
 
 HOLD_SECONDS = 0.001
 """Results of short calls wait this long for others, if more are under way, so that they travel together."""
@@ -39,13 +40,13 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="taskvine-node", description="A node of a TaskVineExecutor's embedded engine."
     )
-    parser.add_argument("--connect", required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)")
+    parser.add_argument(sweep.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)")
     parser.add_argument("--block", default="", help="block that the node belongs to")
     parser.add_argument("--cores", type=float, help="cores to offer (default: what this process may use)")
     parser.add_argument("--memory", type=float, metavar="MB", help="memory to offer (default: the machine's)")
     parser.add_argument("--disk", type=float, metavar="MB", help="space for its cache (default: what is free)")
     parser.add_argument("--gpus", type=int, help="gpus to offer (default: those that it may use)")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="leave after so long without work")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="ask to leave after so long without work")
     options = parser.parse_args(arguments)
     try:
         with open(os.path.join(options.connect, "node.config"), "rb") as file:
@@ -63,8 +64,7 @@ class Node:
     options : argparse.Namespace
         What the command line says of the node itself.
     config : dict
-        What the executor says to all its nodes: see ``EngineConfig.for_nodes`` in
-        :mod:`taskvine_manager.embedded.engine`.
+        What the executor says to all its nodes: see :func:`taskvine_exec.startup.write_configs`.
     """
 
     def __init__(self, options: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -83,7 +83,9 @@ class Node:
         self._stager = ThreadPoolExecutor(2, thread_name_prefix="staging")
         self._staged: deque[Callable[[], None]] = deque()
         self._calls: dict[int, Call] = {}
+        self._limited: set[int] = set()
         self._staging: set[int] = set()
+        self._sandboxes = itertools.count()
         self._leaving = False
         self._draining = False
         self._idle_since = time.monotonic()
@@ -95,10 +97,12 @@ class Node:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.environ[sweep.TOKEN] = self._base
         os.environ[sweep.TOKEN + "_NODE"] = self.name
-        os.environ["PARSL_WORKER_BLOCK_ID"] = self._options.block
+        if self._options.block:
+            os.environ["PARSL_WORKER_BLOCK_ID"] = self._options.block
         try:
             self._set_up()
             self._loop()
+            self._take_leave()
         finally:
             self._tear_down()
 
@@ -128,11 +132,9 @@ class Node:
     def _start_runtime(self, log: str, has_gpus: bool) -> None:
         config, info = self._config, self._info
         slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
-        base = {
-            **os.environ,
-            "TASKVINE_EXEC_RADIO": self._radio_path,
-            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), config["source_root"]])),
-        }
+        base = {**os.environ, "TASKVINE_EXEC_RADIO": self._radio_path}
+        if config["env_pack"] is None:  # an installed source root is a site-packages, and would go before a pack's own
+            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), config["source_root"]]))
         self._broken: bytes | None = None
         python = sys.executable
         try:
@@ -150,6 +152,7 @@ class Node:
             "context_scope": config["context_scope"],
             "has_gpus": has_gpus,
             "slot_cores": slot_cores,
+            "env_vars": config["env_vars"],
         }
         slots_environment = {**base, **hardware.thread_limits(slot_cores), **config["env_vars"]}
         self._slots = SlotPool(
@@ -195,6 +198,11 @@ class Node:
         self._watch(self._manager, self._manager_speaks)
         self._send("hello", self._info)
 
+    def _take_leave(self) -> None:
+        if self._completions:
+            self._send("done", self._completions)
+        self._send("leaving")
+
     def _tear_down(self) -> None:
         for part in ("_slots", "_oneshots"):
             if hasattr(self, part):
@@ -219,24 +227,25 @@ class Node:
             waits.append(max(0.0, HOLD_SECONDS - (time.monotonic() - self._held_since)))
         if self._watch_slots:
             waits.append(0.010)
-        if self._watch_memory:
+        if self._limited:
             waits.append(memory.INTERVAL)
         if self._options.timeout:
             waits.append(1.0)
         return min(waits, default=None)
 
     _watch_slots = False
-    _watch_memory = False
     _memory_looked = 0.0
 
     def _tick(self) -> None:
         self._watch_slots = self._slots.rebalance()
+        self._oneshots.pump()  # slots may have given back what it waits for
         now = time.monotonic()
-        if now - self._memory_looked >= memory.INTERVAL:
+        if self._limited and now - self._memory_looked >= memory.INTERVAL:
             self._memory_looked = now
-            self._watch_memory = memory.enforce([*self._slots.running(), *self._oneshots.running()])
+            memory.enforce([*self._slots.running(), *self._oneshots.running()])
         if self._options.timeout and not self._calls and now - self._idle_since > self._options.timeout:
-            self._leaving = True
+            self._idle_since = now
+            self._send("idle")
 
     def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
         self._selector.register(channel, selectors.EVENT_READ, callback)
@@ -303,6 +312,7 @@ class Node:
         profiles: tuple[tuple[Any, ...], ...],
         invocations: tuple[tuple[Any, ...], ...],
         sources: dict[str, str],
+        values: dict[str, bytes],
     ) -> None:
         for key, encoded in functions:
             self._slots.add_function(key, encoded)
@@ -314,10 +324,12 @@ class Node:
             profile = self._profiles[invocation.profile]
             call = Call(invocation, profile, self._need(profile))
             self._calls[invocation.number] = call
+            if profile.memory is not None:
+                self._limited.add(invocation.number)
             if self._broken is not None:
                 self._report(call, failure.LOST, self._broken, 0.0, 0.0)
-            elif profile.mode == L1 or invocation.inputs or invocation.outputs:
-                self._stage(call, sources)
+            elif profile.mode == L1 or not self._has_values(call, values):
+                self._stage(call, sources, values)
             else:
                 self._slots.add(call)
         self._slots.pump()
@@ -363,10 +375,29 @@ class Node:
 
     # --- files ---
 
-    def _stage(self, call: Call, sources: dict[str, str]) -> None:
+    def _has_values(self, call: Call, values: dict[str, bytes]) -> bool:
+        """Whether a call needs no staging: it has to do with results only, and those that it reads are here."""
+        invocation = call.invocation
+        if not invocation.inputs:
+            return all(use.kind == "value" for use in invocation.outputs)
+        if any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs)):
+            return False
+        if any(use.source not in values and use.source not in self._cache for use in invocation.inputs):
+            return False
+        self._give_values(call, values)
+        return True
+
+    def _give_values(self, call: Call, values: dict[str, bytes]) -> None:
+        for use in call.invocation.inputs:
+            if use.kind == "value":
+                inline = values.get(use.source)
+                call.values[use.source] = self._cache.path(use.source) if inline is None else inline
+
+    def _stage(self, call: Call, sources: dict[str, str], values: dict[str, bytes]) -> None:
         number = call.invocation.number
         self._staging.add(number)
-        call.directory = os.path.join(self._directory, "sandboxes", f"t{number}")
+        # Of its own each time: one that was given back may return while what it left is still being removed.
+        call.directory = os.path.join(self._directory, "sandboxes", f"t{number}-{next(self._sandboxes)}")
         if not call.invocation.inputs and not call.invocation.outputs:
             self._make_sandbox(call)  # cheap enough to do here
             self._staged_in(call, None)
@@ -378,7 +409,12 @@ class Node:
                 self._make_sandbox(call)
                 sandbox = os.path.join(str(call.directory), "sandbox")
                 invocation = call.invocation
-                call.pinned = staging.bring_in(invocation.inputs, invocation.outputs, sandbox, self._cache, sources)
+                files = [use for use in invocation.inputs if use.source not in values]
+                try:
+                    staging.bring_in(files, invocation.outputs, sandbox, self._cache, sources)
+                finally:  # some may have come when another could not be had
+                    self._later(lambda: self._say_fetched(invocation, sources))
+                self._give_values(call, values)
             except staging.StagingFailed as error:
                 record = error.record
             except OSError as error:
@@ -386,6 +422,12 @@ class Node:
             self._later(lambda: self._staged_in(call, record))
 
         self._stager.submit(stage)
+
+    def _say_fetched(self, invocation: Invocation, sources: dict[str, str]) -> None:
+        """What was fetched for a task is a replica like any other."""
+        for use in invocation.inputs:
+            if use.kind != "local" and use.source in sources and use.source in self._cache:
+                self._send("cached", use.source, os.path.getsize(self._cache.path(use.source)), None)
 
     def _make_sandbox(self, call: Call) -> None:
         os.makedirs(os.path.join(str(call.directory), "sandbox"), mode=0o700)
@@ -408,18 +450,48 @@ class Node:
     # --- results ---
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
-        if call.directory is not None and call.invocation.outputs:
-            self._stager.submit(self._bring_out, call, outcome, body, started, seconds)
+        if self._leaving and outcome == failure.LOST:
+            return  # told to go by a signal, and so were the processes of its group: another node may try these
+        made: tuple[tuple[str, int], ...] = ()
+        if outcome == failure.RETURNED and isinstance(body, str) and call.invocation.outputs:
+            outcome, body, made = self._keep(call, body)
+        if call.directory is not None and any(use.kind != "value" for use in call.invocation.outputs):
+            self._stager.submit(self._bring_out, call, outcome, body, started, seconds, made)
         else:
-            self._complete(call, outcome, body, started, seconds, ())
+            self._complete(call, outcome, body, started, seconds, made)
 
-    def _bring_out(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
+    def _keep(self, call: Call, path: str) -> tuple[int, Payload, tuple[tuple[str, int], ...]]:
+        """Keep a large result that others may read in the cache."""
+        kept = path
+        made = []
+        for use in call.invocation.outputs:
+            if use.kind == "value":
+                try:
+                    made.append((use.source, self._cache.adopt(use.source, path)))
+                except OSError as error:
+                    discard(path)
+                    reason = f"no room for the result: {error.strerror or error}"
+                    return failure.LOST, failure.lost("disk-full", reason, path=error.filename or path), ()
+                kept = self._cache.path(use.source)
+        return failure.RETURNED, kept, tuple(made)
+
+    def _bring_out(
+        self,
+        call: Call,
+        outcome: int,
+        body: Payload,
+        started: float,
+        seconds: float,
+        kept: tuple[tuple[str, int], ...],
+    ) -> None:
         sandbox = os.path.join(str(call.directory), "sandbox")
         required = outcome == failure.RETURNED
         made, record = staging.bring_out(call.invocation.outputs, sandbox, self._cache, required=required)
         if record is not None and required:
-            outcome, body = failure.LOST, record
-        self._later(lambda: self._complete(call, outcome, body, started, seconds, tuple(made)))
+            for file, _ in kept:  # nor may anybody read its result
+                self._cache.drop(file)
+            outcome, body, kept = failure.LOST, record, ()
+        self._later(lambda: self._complete(call, outcome, body, started, seconds, (*kept, *made)))
 
     def _complete(
         self,
@@ -439,8 +511,7 @@ class Node:
 
     def _clear(self, call: Call) -> None:
         self._calls.pop(call.invocation.number, None)
-        for name in call.pinned:
-            self._cache.unpin(name)
+        self._limited.discard(call.invocation.number)
         if call.directory is not None:
             self._stager.submit(staging.remove, call.directory)
         if not self._calls:

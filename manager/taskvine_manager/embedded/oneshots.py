@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pickle
+import shutil
 import subprocess
 import time
 from collections import deque
@@ -12,7 +15,7 @@ from typing import Any
 
 from taskvine_manager import sweep
 from taskvine_manager.embedded.hardware import thread_limits
-from taskvine_manager.embedded.slots import INIT_FAILED, Call, Report, Resources, _death, tail, with_init
+from taskvine_manager.embedded.slots import INIT_FAILED, Call, Report, Resources, died, open_log, tail, with_init
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
 
@@ -29,7 +32,7 @@ class OneShots:
     environment : dict of str to str
         Of every task, before what its own resources add.
     config : dict
-        ``sys_path``, ``spool``, ``context``, ``log`` and ``has_gpus``, as for the library.
+        ``sys_path``, ``spool``, ``context``, ``log``, ``env_vars`` and ``has_gpus``, as for the library.
     resources : Resources
         Of the node, shared with its slots.
     report : callable
@@ -68,7 +71,7 @@ class OneShots:
         assert call.directory is not None
         cores, memory, count = call.need
         gpus = tuple(self._resources.gpus[:count])
-        environment = {**self._environment, **thread_limits(cores)}
+        environment = {**self._environment, **thread_limits(cores, self._config["env_vars"])}
         if self._config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         call.dispatched = time.time()
@@ -86,7 +89,9 @@ class OneShots:
                     start_new_session=True,
                 )
         except OSError as error:
-            self._report(call, failure.LOST, failure.lost("disk-full", str(error), path=call.directory), 0.0, 0.0)
+            kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
+            record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=call.directory)
+            self._report(call, failure.LOST, record, 0.0, 0.0)
             return
         self._resources.take(cores, memory, gpus)
         self._running[process] = (call, gpus)
@@ -95,6 +100,7 @@ class OneShots:
         return {
             "function": self._functions[call.profile.function],
             "arguments": call.invocation.arguments,
+            "values": call.values,
             **{key: self._config[key] for key in ("sys_path", "spool", "context")},
         }
 
@@ -110,6 +116,7 @@ class OneShots:
     def _finish(self, call: Call, status: int) -> None:
         assert call.directory is not None
         output = os.path.join(call.directory, "output")
+        self._keep_output(call, output)
         if call.kill_record is not None:
             self._report(call, failure.LOST, call.kill_record, 0.0, 0.0)
             return
@@ -117,25 +124,19 @@ class OneShots:
             with open(os.path.join(call.directory, "outcome"), "rb") as file:
                 outcome, body, started, seconds = pickle.load(file)
         except (OSError, EOFError, pickle.UnpicklingError):
-            kind = "environment" if status == INIT_FAILED else "slot-died"
-            what = "init_command failed" if status == INIT_FAILED else f"its process {_death(status)}"
-            record = failure.lost(
-                kind,
-                f"{call.profile.name}: {what}",
-                exit_code=status if status >= 0 else None,
-                signal=-status if status < 0 else None,
-                stderr=tail(output),
-            )
+            record = died(call, status, output)
+            if status == INIT_FAILED:
+                record = failure.lost("environment", "init_command failed", stderr=tail(output))
             self._report(call, failure.LOST, record, 0.0, 0.0)
             return
-        self._keep_output(call, output)
         self._report(call, outcome, body, started, seconds)
 
     def _keep_output(self, call: Call, output: str) -> None:
-        if os.path.getsize(output):
-            with open(output, "rb") as source, open(os.path.join(self._config["log"], "tasks.log"), "ab") as log:
-                log.write(f"--- task {call.invocation.number} ({call.profile.name})\n".encode())
-                log.write(source.read())
+        with contextlib.suppress(OSError):  # no room for logs, say, which is no reason to stop
+            if os.path.getsize(output):
+                with open(output, "rb") as source, open_log(os.path.join(self._config["log"], "tasks.log")) as log:
+                    log.write(f"--- task {call.invocation.number} ({call.profile.name})\n".encode())
+                    shutil.copyfileobj(source, log)
 
     def running(self) -> Iterable[tuple[int, Call]]:
         """Process groups and the task that each runs."""

@@ -7,22 +7,24 @@ not begun can be taken back at any moment (see :mod:`taskvine_manager.runtime.sl
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
 import socket
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 from taskvine_manager import sweep
 from taskvine_manager.embedded.hardware import thread_limits
 from taskvine_manager.messages import Invocation, Profile
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.runtime.slot import PACKET_LIMIT
+from taskvine_manager.runtime.payload import Payload, decode, discard, encode
+from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
 
 CHUNK_SECONDS = 0.002
 """Work that is handed to a slot at once, if its calls are short."""
@@ -31,8 +33,8 @@ STUCK_SECONDS = 0.010
 """A slot that has been silent for longer with calls before it gets them taken back."""
 PIONEERS = 2
 """Slots that may load a function side by side before the library has imported what it needs."""
-
-
+TRIES = 3
+"""Slots that may die in a row with a call before them that none has begun, and libraries killed before their first."""
 IDLE_SLOTS = 64
 """Idle slots that are kept for calls like those they were made for."""
 
@@ -65,7 +67,7 @@ class Resources:
 class Call:
     """An invocation on the node: what it needs, and where it stands."""
 
-    __slots__ = ("directory", "dispatched", "invocation", "kill_record", "need", "pinned", "profile", "tries")
+    __slots__ = ("directory", "dispatched", "given", "invocation", "kill_record", "need", "profile", "tries", "values")
 
     def __init__(self, invocation: Invocation, profile: Profile, need: tuple[float, float, int]) -> None:
         self.invocation = invocation
@@ -73,7 +75,8 @@ class Call:
         self.need = need
         self.dispatched = 0.0
         self.directory: str | None = None
-        self.pinned: list[str] = []
+        self.values: dict[str, Payload] = {}
+        self.given: Payload | None = None
         self.kill_record: bytes | None = None
         self.tries = 0
 
@@ -81,11 +84,11 @@ class Call:
 class Slot:
     """One slot, from the node's side."""
 
-    def __init__(self, number: int, cores: float, gpus: tuple[str, ...]) -> None:
+    def __init__(self, number: int, made_for: tuple[float, float, int], gpus: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self.number = number
-        self.cores = cores
+        self.made_for = made_for
         self.gpus = gpus
         self.socket = ours
         # Kept so that packets which the slot has not read can be read back; the library has a copy of its own.
@@ -95,10 +98,11 @@ class Slot:
         self.calls: deque[Call] = deque()
         self.need: tuple[float, float, int] | None = None
         self.heard = 0.0
+        self.killed_late = False
 
     def suits(self, call: Call) -> bool:
-        """Whether the slot was made for calls that need as much."""
-        return self.cores == call.need[0] and len(self.gpus) == call.need[2]
+        """Whether the slot was made for calls that need as much; what it keeps in memory is within their limit then."""
+        return self.made_for == call.need
 
     def close(self) -> None:
         """Close both ends; an idle slot ends by that."""
@@ -147,7 +151,9 @@ class SlotPool:
         self._unwatch = unwatch
         self._functions: dict[str, Payload] = {}
         self._loading: dict[str, set[int]] = {}
+        self._held: dict[str, deque[Call]] = {}
         self._warm: set[str] = set()
+        self._imports: set[str] = set()
         self._estimates: dict[str, float] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: list[Slot] = []
@@ -156,6 +162,7 @@ class SlotPool:
         self._library: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._is_warm = False
+        self._cold_deaths = 0
         self._broken: bytes | None = None
 
     # --- the library ---
@@ -163,8 +170,8 @@ class SlotPool:
     def start(self) -> None:
         """Start the library; it is not waited for."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = os.path.join(self._config["log"], "library.log")
-        with open(log, "ab") as output, theirs:
+        ours.send(pickle.dumps(self._config))  # before there is a process that could end without reading it
+        with open_log(os.path.join(self._config["log"], "library.log")) as output, theirs:
             self._library = subprocess.Popen(
                 [*self._command, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
@@ -176,14 +183,15 @@ class SlotPool:
             )
         self._is_warm = False
         self._channel = ours
-        ours.send(pickle.dumps(self._config))
         self._watch(ours, self._library_speaks)
 
     def _library_speaks(self) -> None:
         assert self._channel is not None
         try:
             packet = self._channel.recv(PACKET_LIMIT)
-        except (BlockingIOError, ConnectionResetError):
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
             packet = b""
         if not packet:
             self._library_gone()
@@ -191,11 +199,14 @@ class SlotPool:
         kind, *rest = pickle.loads(packet)
         if kind == "warm":
             self._is_warm = True
+            self._cold_deaths = 0
             self._broken = None
             self.pump()
         elif kind == "forked":
-            if rest[0] in self._slots:
-                self._slots[rest[0]].pid = rest[1]
+            if slot := self._slots.get(rest[0]):
+                slot.pid = rest[1]
+                if slot.calls and slot.calls[0].kill_record is not None:
+                    sweep.kill_group(slot.pid)  # cancelled meanwhile
         elif kind == "exited":
             self._slot_gone(*rest)
         elif kind == "imported":
@@ -205,6 +216,7 @@ class SlotPool:
 
     def _imported(self, function: str, count: int) -> None:
         self._warm.add(function)
+        self._release(function)
         if count:
             for slot in [slot for slot in self._idle if function not in slot.functions]:
                 self._retire(slot)  # a fresh fork has the modules already
@@ -232,6 +244,7 @@ class SlotPool:
             self._drain(slot)
             calls = list(slot.calls)
             self._forget(slot)
+            self._clear_scratch(slot)
             for call in calls[:1]:
                 call.tries += 1
             for call in reversed(calls):
@@ -240,7 +253,11 @@ class SlotPool:
                 else:
                     self.pending.appendleft(call)
         self._loading.clear()
-        if not was_warm:
+        self._imports.clear()
+        self._release_all()
+        if not was_warm and status < 0 and self._cold_deaths < TRIES:
+            self._cold_deaths += 1
+        elif not was_warm:
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
         else:
@@ -269,9 +286,25 @@ class SlotPool:
         while self.pending:
             call = self.pending[0]
             slot = self._find(call)
-            if slot is None:
+            if slot is not None:
+                self._hand(slot, call)
+            elif self._is_loading(call.profile.function) and self._resources.fits(*call.need):
+                # Others need not wait until its function is loaded.
+                self._held.setdefault(call.profile.function, deque()).append(self.pending.popleft())
+            else:
                 return
-            self._hand(slot, call)
+
+    def _is_loading(self, key: str) -> bool:
+        return key not in self._warm and len(self._loading.get(key, ())) >= PIONEERS
+
+    def _release(self, key: str) -> None:
+        """Put the calls that waited for a function back to the front of the queue."""
+        if self._held:
+            self.pending.extendleft(reversed(self._held.pop(key, ())))
+
+    def _release_all(self) -> None:
+        for key in list(self._held):
+            self._release(key)
 
     def _chunk(self, call: Call) -> int:
         estimate = self._estimates.get(call.profile.category)
@@ -281,26 +314,31 @@ class SlotPool:
 
     def _find(self, call: Call) -> Slot | None:
         key = call.profile.function
-        loaders = self._loading.get(key)
         if self._resources.fits(*call.need):
-            for slot in self._idle:
-                if slot.suits(call) and key in slot.functions:
+            suitable = [slot for slot in self._idle if slot.suits(call) and self._has_free_gpus(slot)]
+            for slot in suitable:
+                if key in slot.functions:
                     return slot
-            if key in self._warm or loaders is None or len(loaders) < PIONEERS:
-                for slot in self._idle:
-                    if slot.suits(call):
-                        return slot
-                return self._fork(call)
+            if not self._is_loading(key):
+                return suitable[0] if suitable else self._fork(call)
         chunk = self._chunk(call)
         if chunk > 1:
+            lively = time.monotonic() - STUCK_SECONDS
             busy = [
                 slot
                 for slot in self._slots.values()
-                if slot.need == call.need and key in slot.functions and 0 < len(slot.calls) < chunk
+                if slot.need == call.need
+                and key in slot.functions
+                and 0 < len(slot.calls) < chunk
+                and slot.heard > lively
             ]
             if busy:
                 return min(busy, key=lambda slot: len(slot.calls))
         return None
+
+    def _has_free_gpus(self, slot: Slot) -> bool:
+        # An idle slot's gpus are given back, and an L1 task may have taken them.
+        return not slot.gpus or set(slot.gpus) <= set(self._resources.gpus)
 
     def _fork(self, call: Call) -> Slot | None:
         if self._channel is None:
@@ -309,13 +347,17 @@ class SlotPool:
         chosen = tuple(self._resources.gpus[:gpus])
         for idle in [idle for idle in self._idle if set(idle.gpus) & set(chosen) or len(self._idle) >= IDLE_SLOTS]:
             self._retire(idle)
-        environment = thread_limits(cores) if cores != self._config["slot_cores"] else {}
+        environment = thread_limits(cores, self._config["env_vars"]) if cores != self._config["slot_cores"] else {}
         if self._config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
-        slot = Slot(self._numbers, cores, chosen)
+        slot = Slot(self._numbers, call.need, chosen)
         self._numbers += 1
         message = pickle.dumps(("fork", slot.number, environment))
-        socket.send_fds(self._channel, [message], [slot.other_end.fileno()])
+        try:
+            socket.send_fds(self._channel, [message], [slot.other_end.fileno()])
+        except (BrokenPipeError, ConnectionResetError):  # the library died, and is about to be missed
+            slot.close()
+            return None
         self._slots[slot.number] = slot
         self._idle.append(slot)
         self._watch(slot.socket, lambda: self._slot_speaks(slot))
@@ -342,7 +384,8 @@ class SlotPool:
                 call = self.pending[0]
                 invocation = call.invocation
                 sandbox = os.path.join(call.directory, "sandbox") if call.directory is not None else None
-                slot.socket.send(pickle.dumps(("c", invocation.number, key, invocation.arguments, sandbox)))
+                packet = ("c", invocation.number, key, invocation.arguments, sandbox, self._given(call))
+                slot.socket.send(pickle.dumps(packet))
                 self.pending.popleft()
                 call.dispatched = now
                 slot.calls.append(call)
@@ -355,6 +398,14 @@ class SlotPool:
         finally:
             if not slot.calls:
                 self._settle(slot)
+
+    def _given(self, call: Call) -> Payload | None:
+        """The results that are arguments of a call, as one payload: there may be thousands of them."""
+        if not call.values:
+            return None
+        if call.given is None or (isinstance(call.given, str) and not os.path.exists(call.given)):  # a slot read it
+            call.given = encode(call.values, self._config["spool"], pickle.dumps)
+        return call.given
 
     def _slot_speaks(self, slot: Slot) -> None:
         for _ in range(CHUNK_CALLS):
@@ -375,11 +426,18 @@ class SlotPool:
         message = pickle.loads(packet)
         slot.heard = time.monotonic()
         if message[0] == "m":
-            self._loaded(slot, message[1], message[2])
+            self._loaded(message[1], message[2])
             return True
-        _, number, outcome, body, started, seconds = message
+        number = message[1]
         call = slot.calls.popleft()
         assert call.invocation.number == number, (call.invocation.number, number)
+        if message[0] == "u":  # its function was taken back from before it
+            slot.functions.discard(call.profile.function)
+            self.pending.appendleft(call)
+            return True
+        if call.kill_record is not None:
+            slot.killed_late = True
+        outcome, body, started, seconds = message[2:]
         if outcome == failure.RETURNED:
             category = call.profile.category
             known = self._estimates.get(category, seconds)
@@ -387,11 +445,20 @@ class SlotPool:
         self._report(call, outcome, body, started, seconds)
         return True
 
-    def _loaded(self, slot: Slot, key: str, modules: list[str]) -> None:
-        if not modules:
+    def _loaded(self, key: str, encoded: Payload) -> None:
+        """A slot has loaded a function: the library is to import what that took, unless it has been told already."""
+        if not encoded:
             self._warm.add(key)
-        elif self._channel is not None:
-            self._channel.send(pickle.dumps(("import", key, modules)))
+            self._release(key)
+            return
+        modules: list[str] = decode(encoded)
+        discard(encoded)
+        new = [name for name in modules if name not in self._imports]
+        self._imports.update(new)
+        if self._channel is not None:
+            message = ("import", key, encode(new, self._config["spool"], pickle.dumps))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._channel.send(pickle.dumps(message))
 
     def _settle(self, slot: Slot) -> None:
         """A slot with nothing left to do gives its share of the node back."""
@@ -399,6 +466,8 @@ class SlotPool:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
             slot.need = None
             self._idle.append(slot)
+            for key in slot.functions & self._held.keys():
+                self._release(key)
 
     # --- taking back, and ends ---
 
@@ -416,8 +485,7 @@ class SlotPool:
             message = pickle.loads(packet)
             if message[0] == "f":
                 slot.functions.discard(message[1])
-                if message[1] in self._loading:
-                    self._loading[message[1]].discard(slot.number)
+                self._stop_loading(slot, [message[1]])
             else:
                 numbers.add(message[1])
         if numbers:
@@ -425,9 +493,17 @@ class SlotPool:
             slot.calls = deque(call for call in slot.calls if call.invocation.number not in numbers)
         return stolen
 
-    def _take_back(self, slot: Slot) -> None:
-        for call in reversed(self._steal(slot)):
-            self.pending.appendleft(call)
+    def _stop_loading(self, slot: Slot, keys: Iterable[str]) -> None:
+        for key in keys:
+            if slot.number in self._loading.get(key, ()):
+                self._loading[key].discard(slot.number)
+                self._release(key)
+
+    def _take_back(self, slot: Slot) -> list[Call]:
+        """Queue the calls again that a slot has not begun; return them."""
+        stolen = self._steal(slot)
+        self.pending.extendleft(reversed(stolen))
+        return stolen
 
     def rebalance(self) -> bool:
         """Take calls back from slots that are stuck in a long one; say whether any slot has more than one."""
@@ -443,51 +519,67 @@ class SlotPool:
         self.pump()
         return loaded
 
-    def _drain(self, slot: Slot) -> None:
+    def _drain(self, slot: Slot) -> list[Call]:
         """Read what a dead slot had still sent, and take back what it had not read."""
         while self._read(slot):
             pass
-        self._take_back(slot)
+        return self._take_back(slot)
 
     def _slot_gone(self, number: int, status: int) -> None:
         slot = self._slots.get(number)
         if slot is None:
-            return
-        if slot.pid is not None:
-            sweep.kill_group(slot.pid)
-        self._drain(slot)
+            return  # retired
+        untouched = self._drain(slot)
         call = slot.calls[0] if slot.calls else None
         self._forget(slot)
+        self._clear_scratch(slot)
         if call is not None:
-            self._report(call, failure.LOST, self._explain(call, slot, status), 0.0, 0.0)
-        elif os.path.exists(marker := os.path.join(self._config["scratch"], "context-failed")):
-            with open(marker, "rb") as file:
-                record = file.read()
+            if slot.killed_late and call.kill_record is None and not call.tries:
+                call.tries += 1  # the call before it was to be killed, and ended just in time
+                self.pending.appendleft(call)
+            else:
+                self._report(call, failure.LOST, self._explain(call, slot, status), 0.0, 0.0)
+        elif record := self._context_failure(slot):
+            self._release_all()
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
-            os.unlink(marker)
+        elif untouched:
+            untouched[0].tries += 1
+            if untouched[0].tries > TRIES:
+                self.pending.remove(untouched[0])
+                self._report(untouched[0], failure.LOST, self._explain(untouched[0], slot, status), 0.0, 0.0)
         self.pump()
+
+    def _context_failure(self, slot: Slot) -> bytes | None:
+        """What a slot has left behind that could not build its context."""
+        marker = os.path.join(self._config["scratch"], f"context-failed-{slot.number}")
+        try:
+            with open(marker, "rb") as file:
+                record = file.read()
+            os.unlink(marker)
+        except FileNotFoundError:
+            return None
+        return record
+
+    def _clear_scratch(self, slot: Slot) -> None:
+        # Seldom is anything in it; if there is, removing it may take its time.
+        directory = os.path.join(self._config["scratch"], f"slot-{slot.number}")
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            threading.Thread(target=remove, args=(directory,), daemon=True).start()
 
     def _explain(self, call: Call, slot: Slot, status: int) -> bytes:
         if call.kill_record is not None:
             return call.kill_record
-        marker = os.path.join(self._config["scratch"], "context-failed")
-        if os.path.exists(marker):
-            with open(marker, "rb") as file:
-                return file.read()
         exit_code = os.waitstatus_to_exitcode(status)
-        return failure.lost(
-            "slot-died",
-            f"{call.profile.name}: its process {_death(exit_code)}",
-            exit_code=exit_code if exit_code >= 0 else None,
-            signal=-exit_code if exit_code < 0 else None,
-            stderr=tail(os.path.join(self._config["log"], f"slot-{slot.number}.log")),
-        )
+        return died(call, exit_code, os.path.join(self._config["log"], f"slot-{slot.number}.log"))
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.number]
-        for loaders in self._loading.values():
-            loaders.discard(slot.number)
+        self._stop_loading(slot, slot.functions)
         if slot.need is not None:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
         elif slot in self._idle:
@@ -506,17 +598,22 @@ class SlotPool:
         """Give up every call that has not begun."""
         for slot in self._slots.values():
             self._take_back(slot)
+        self._release_all()
         given, self.pending = list(self.pending), deque()
         return given
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """End calls: those not begun are returned, those that run have their slot killed and are reported."""
+        self._release_all()
         gone = [call for call in self.pending if call.invocation.number in numbers]
         self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         for slot in list(self._slots.values()):
             if not any(call.invocation.number in numbers for call in slot.calls):
                 continue
-            for call in reversed(self._steal(slot)):
+            stolen = self._steal(slot)
+            while len(slot.calls) > 1 and self._read(slot):
+                pass  # what ended before the call that it is in
+            for call in reversed(stolen):
                 if call.invocation.number in numbers:
                     gone.append(call)
                 else:
@@ -547,12 +644,34 @@ INIT_FAILED = 97
 """Exit status of the shell that runs ``init_command`` when that fails."""
 
 
+# The command may end the shell (exit), be no shell at all, or look at the script's arguments (source activate).
+_INIT_SCRIPT = f"""
+trap 'exit {INIT_FAILED}' EXIT
+_taskvine_init=$1
+_taskvine_command=("${{@:2}}")
+set --
+eval "$_taskvine_init" || exit
+trap - EXIT
+exec "${{_taskvine_command[@]}}"
+"""
+
+
 def with_init(init_command: str, command: list[str]) -> list[str]:
     """A command that is run after the user's ``init_command``, in one shell."""
     if not init_command:
         return command
-    script = f'{{ {init_command}\n}} || exit {INIT_FAILED}\nexec "$@"'
-    return ["/bin/bash", "-c", script, "bash", *command]
+    return ["/bin/bash", "-c", _INIT_SCRIPT, "bash", init_command, *command]
+
+
+def died(call: Call, exit_code: int, log: str) -> bytes:
+    """Record of a call whose process died."""
+    return failure.lost(
+        "slot-died",
+        f"while it ran {call.profile.name}",
+        exit_code=exit_code if exit_code >= 0 else None,
+        signal=-exit_code if exit_code < 0 else None,
+        stderr=tail(log),
+    )
 
 
 def _death(code: int) -> str:
@@ -564,6 +683,14 @@ def _death(code: int) -> str:
         except ValueError:
             return f"was killed by signal {-code}"
     return f"exited with status {code}"
+
+
+def open_log(path: str) -> BinaryIO:
+    """A log to append to, or nowhere if it cannot be opened: no reason not to work."""
+    try:
+        return open(path, "ab")
+    except OSError:
+        return open(os.devnull, "ab")
 
 
 def tail(path: str, size: int = 2000) -> str:

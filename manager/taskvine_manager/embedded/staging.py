@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
-from taskvine_manager.embedded.cache import Cache, copy
+from taskvine_manager.embedded.cache import Cache, QuotaExceeded, copy
 from taskvine_manager.messages import FileUse
 from taskvine_manager.runtime import failure
+
+_T = TypeVar("_T")
 
 
 class StagingFailed(Exception):
@@ -25,78 +29,95 @@ class StagingFailed(Exception):
 
 
 def bring_in(
-    inputs: Iterable[FileUse], outputs: Iterable[FileUse], sandbox: str, cache: Cache, sources: Mapping[str, str]
-) -> list[str]:
+    inputs: Iterable[FileUse],
+    outputs: Iterable[FileUse],
+    sandbox: str,
+    cache: Cache,
+    sources: Mapping[str, str],
+) -> None:
     """Fill a sandbox.
 
     Parameters
     ----------
     inputs, outputs : iterable of FileUse
-        Inputs are copied in; for outputs, their directories are made.
+        Inputs are copied in, but for results of other calls, which are read from the cache; for outputs, their
+        directories are made.
     sandbox : str
         An existing, empty directory.
     cache : Cache
         The node's.
     sources : mapping of str to str
-        Where temp files that are not in the cache can be copied from.
-
-    Returns
-    -------
-    list of str
-        Cache names that were pinned for the invocation.
+        Where temp files that are not in the cache can be copied from, by id. They stay in the cache.
 
     Raises
     ------
     StagingFailed
-        With what could not be had, and why; nothing stays pinned.
+        With what could not be had, and why.
     """
-    pinned: list[str] = []
-    try:
-        for use in inputs:
-            try:
-                name = _cached(use, cache, sources)
-                pinned.append(name)
-                copy(cache.path(name), _inside(sandbox, use.name))
-            except OSError as error:
-                raise StagingFailed(_explain(use, error)) from error
-        for use in outputs:
-            _inside(sandbox, use.name)
-    except BaseException:
-        for name in pinned:
-            cache.unpin(name)
-        raise
-    return pinned
+    for use in inputs:
+        try:
+            if use.kind == "value":
+                _fetch(use.source, cache, sources.get(use.source))
+                continue
+            target = _inside(sandbox, use.name)
+            if use.kind == "temp":
+                _fetch(use.source, cache, sources.get(use.source))
+                _with_room(cache, partial(copy, cache.path(use.source), target))
+            else:
+                _with_room(cache, partial(_copy_local, use.source, cache, target))
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise StagingFailed(_explain_input(use, error)) from error
+    for use in outputs:
+        try:
+            if use.kind != "value":
+                _inside(sandbox, use.name)
+        except (OSError, ValueError) as error:
+            raise StagingFailed(_explain_output(use, error)) from error
 
 
-def _cached(use: FileUse, cache: Cache, sources: Mapping[str, str]) -> str:
-    if use.kind == "local":
-        return cache.obtain(use.source)
-    cache.pin(use.source)
+def _copy_local(source: str, cache: Cache, target: str) -> None:
+    name = cache.obtain(source)
     try:
-        if use.source not in cache:
-            source = sources.get(use.source)
-            if source is None:
-                raise FileNotFoundError(errno.ENOENT, "no replica", use.source)
-            cache.fetch(use.source, source)
-    except BaseException:
-        cache.unpin(use.source)
+        copy(cache.path(name), target)
+    finally:
+        cache.unpin(name)
+
+
+def _fetch(file: str, cache: Cache, source: str | None) -> None:
+    if file in cache:
+        return
+    if source is None:
+        raise FileNotFoundError(errno.ENOENT, "it is not on this node, nor known to be on any other", file)
+    _with_room(cache, partial(cache.fetch, file, source))
+
+
+def _with_room(cache: Cache, action: Callable[[], _T]) -> _T:
+    """Do something that writes; on a full disk, evict what the cache can spare and do it once more."""
+    try:
+        return action()
+    except QuotaExceeded:
         raise
-    return use.source
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not cache.make_room():
+            raise
+    return action()
 
 
 def _inside(sandbox: str, name: str) -> str:
     path = os.path.normpath(os.path.join(sandbox, name))
     if not path.startswith(sandbox + os.sep):
-        reason = f"{name} points out of the task's sandbox"
-        raise StagingFailed(failure.lost("file-missing", reason, path=name))
+        raise ValueError(f"{name} points out of the task's sandbox")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return path
 
 
 def bring_out(
-    outputs: Iterable[FileUse], sandbox: str, cache: Cache, *, required: bool
+    outputs: Sequence[FileUse], sandbox: str, cache: Cache, *, required: bool
 ) -> tuple[list[tuple[str, int]], bytes | None]:
     """Empty a sandbox: temp files into the cache, others to the user's paths.
+
+    Of a task that failed, if only for want of one of its outputs, the temp files go nowhere: nobody may take half a
+    file for a whole one. What it wrote to the user's files may say why it failed, and is brought home.
 
     Parameters
     ----------
@@ -110,34 +131,56 @@ def bring_out(
     record : bytes or None
         Failure record of the first output that could not be brought out.
     """
-    made: list[tuple[str, int]] = []
     record = None
     for use in outputs:
-        path = os.path.join(sandbox, use.name)
-        if not os.path.exists(path):
-            if required and record is None:
-                reason = f"the task ended without writing its output {use.name}"
-                record = failure.lost("output-missing", reason, path=use.name)
+        if use.kind == "value":
             continue
+        path = os.path.join(sandbox, use.name)
         try:
-            if use.kind == "temp":
-                made.append((use.source, cache.adopt(use.source, path)))
-            else:
+            if not os.path.exists(path):
+                if required:
+                    raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
+            elif use.kind != "temp":
                 os.makedirs(os.path.dirname(use.source), exist_ok=True)
                 copy(path, use.source)
-        except OSError as error:
-            record = record or _explain(use, error)
-    return made, record
+        except (OSError, ValueError) as error:
+            record = record or _explain_output(use, error)
+    if record is not None or not required:
+        return [], record
+    made: list[tuple[str, int]] = []
+    for use in outputs:
+        if use.kind == "temp":
+            try:
+                size = _with_room(cache, partial(cache.adopt, use.source, os.path.join(sandbox, use.name)))
+                made.append((use.source, size))
+            except OSError as error:
+                for name, _ in made:
+                    cache.drop(name)
+                return [], _explain_output(use, error)
+    return made, None
 
 
-def _explain(use: FileUse, error: OSError) -> bytes:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = f"no room for {use.name}: {error.strerror or error}"
-        return failure.lost("disk-full", reason, path=error.filename or use.name)
-    if error.errno == errno.ENOENT and use.kind == "temp":
-        return failure.lost("file-lost", f"no replica of {use.source} could be read", name=use.source)
-    reason = f"{use.source}: {error.strerror or error}"
-    return failure.lost("file-missing", reason, path=use.source)
+def _explain_input(use: FileUse, error: OSError | ValueError) -> bytes:
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _full(use, error)
+        if error.errno == errno.ENOENT and use.kind != "local":
+            return failure.lost("file-lost", f"{_words(error)}: {error.filename}", name=use.source)
+    return failure.lost("file-missing", _words(error), path=use.source)
+
+
+def _explain_output(use: FileUse, error: OSError | ValueError) -> bytes:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(use, error)
+    return failure.lost("output-missing", _words(error), path=use.name)
+
+
+def _full(use: FileUse, error: OSError) -> bytes:
+    return failure.lost("disk-full", f"no room for {use.name}: {_words(error)}", path=error.filename or use.name)
+
+
+def _words(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def remove(directory: str) -> None:
@@ -146,5 +189,10 @@ def remove(directory: str) -> None:
     if os.path.isdir(directory):
         for root, folders, _ in os.walk(directory):
             for folder in folders:
-                os.chmod(os.path.join(root, folder), 0o700)
+                path = os.path.join(root, folder)
+                if not os.path.islink(path):  # a link may lead to what is the user's
+                    try:
+                        os.chmod(path, 0o700)
+                    except OSError:
+                        continue
         shutil.rmtree(directory, ignore_errors=True)

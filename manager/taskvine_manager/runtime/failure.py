@@ -15,11 +15,22 @@ from typing import Any
 RETURNED, RAISED, LOST = 0, 1, 2
 """The three outcomes of an invocation."""
 _TEXT_LIMIT = 20_000
+_REASON_LIMIT = 2_000
+_FIRST_FRAMES, _LAST_FRAMES = 32, 64
+"""What is kept of a deep traceback: its plain data is nested, and pickle does not go down a thousand levels."""
 
 
 def lost(kind: str, reason: str, **fields: Any) -> bytes:
     """Record of an invocation that ended without its function's word: ``kind`` names the error class."""
     return pickle.dumps({"kind": kind, "reason": reason, **fields})
+
+
+def lost_file(record: object) -> str | None:
+    """The temp file that a record says could not be found, if that is what it says."""
+    if not isinstance(record, bytes):
+        return None
+    said = pickle.loads(record)
+    return said["name"] if said.get("kind") == "file-lost" else None
 
 
 def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
@@ -42,36 +53,81 @@ def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
     words = text(error, own_files)
     try:
         return pickle.dumps(_record(error, own_files, words, depth=8))
-    except Exception as problem:
+    except BaseException as problem:  # the exception's own methods run here, and may do anything
         return lost(
             "exception-dump",
-            f"{type(error).__name__} cannot be pickled ({type(problem).__name__}: {problem})",
+            f"{type(error).__name__} cannot be pickled ({describe(problem)})",
             subject=type(error).__name__,
             remote_traceback=words,
         )
 
 
+def describe(error: BaseException) -> str:
+    """Class and message of an exception in short, even if it cannot say its message."""
+    try:
+        message = str(error)
+    except Exception as problem:
+        message = f"<its __str__ raised {type(problem).__name__}>"
+    return f"{type(error).__name__}: {message}"[:_REASON_LIMIT]
+
+
 def text(error: BaseException, own_files: tuple[str, ...]) -> str:
     """The traceback of an exception as text, from the user's first frame on."""
-    words = "".join(traceback.format_exception(type(error), error, _users(error.__traceback__, own_files)))
-    return words[-_TEXT_LIMIT:]
+    try:
+        words = "".join(traceback.format_exception(type(error), error, _users(error.__traceback__, own_files)))
+    except Exception:
+        words = describe(error)
+    if len(words) > _TEXT_LIMIT:
+        words = f"{words[: _TEXT_LIMIT // 2]}\n...\n{words[-_TEXT_LIMIT // 2 :]}"
+    return words
 
 
 def _record(error: BaseException, own_files: tuple[str, ...], words: str, depth: int) -> dict[str, Any]:
-    import cloudpickle
-    import tblib
-
-    body = cloudpickle.dumps(error)
-    pickle.loads(body)  # what cannot be read back here will not be read back anywhere
+    body = _dump_bare(error)
+    if not isinstance(pickle.loads(body), BaseException):  # what cannot be read back here will not be anywhere
+        raise TypeError("its pickle holds something else")
     frames = _users(error.__traceback__, own_files)
     cause = error.__cause__
     return {
         "type": type(error).__qualname__,
         "exception": body,
-        "traceback": tblib.Traceback(frames).to_dict() if frames is not None else None,
+        "traceback": _plain(frames) if frames is not None else None,
         "text": words,
-        "cause": _record(cause, own_files, "", depth - 1) if cause is not None and depth else None,
+        "cause": _cause_record(cause, own_files, depth - 1) if cause is not None and depth else None,
     }
+
+
+def _dump_bare(error: BaseException) -> bytes:
+    """Pickle an exception without what hangs on it, which a process that has imported parsl would pickle with it."""
+    import cloudpickle
+
+    hung = error.__traceback__, error.__cause__, error.__context__, error.__suppress_context__
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    try:
+        return cloudpickle.dumps(error)  # type: ignore[no-any-return]
+    finally:
+        error.__traceback__, error.__cause__, error.__context__, error.__suppress_context__ = hung
+
+
+def _cause_record(cause: BaseException, own_files: tuple[str, ...], depth: int) -> dict[str, Any] | None:
+    try:
+        return _record(cause, own_files, "", depth)
+    except Exception:  # the text has it, and the exception itself is not to be lost with it
+        return None
+
+
+def _plain(frames: TracebackType) -> dict[str, Any]:
+    import tblib
+
+    first = link = tblib.Traceback(frames)
+    chain = []
+    while link is not None:
+        chain.append(link)
+        link = link.tb_next
+    if len(chain) > _FIRST_FRAMES + _LAST_FRAMES:
+        chain[_FIRST_FRAMES - 1].tb_next = chain[-_LAST_FRAMES]
+    plain: dict[str, Any] = first.to_dict()
+    return plain
 
 
 def _users(frames: TracebackType | None, own_files: tuple[str, ...]) -> TracebackType | None:

@@ -7,7 +7,8 @@ milliseconds. It runs no invocation itself. The node speaks to it over a ``SOCK_
 from the node                          meaning
 ====================================== ==============================================================
 ``("fork", slot, environment)`` + fd   fork a slot that serves the socket behind the descriptor
-``("import", function, modules)``      import modules that a slot needed, so that later slots have them
+``("import", function, modules)``      import modules that a slot needed (an encoded list), so that later slots
+                                       have them
 ====================================== ==============================================================
 
 ====================================== ==============================================================
@@ -24,7 +25,9 @@ to the node                            meaning
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import os
@@ -44,7 +47,14 @@ def main(descriptor: int, parent: int) -> None:
     """Serve the node behind an inherited socket until it closes; ``parent`` is the process to die with."""
     die_with_parent(parent)
     channel = socket.socket(fileno=descriptor)
-    Library(channel).run()
+    status = 1
+    try:
+        Library(channel).run()
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)  # threads of a context must not keep it: the node waits for its end
 
 
 def die_with_parent(parent: int) -> None:
@@ -120,9 +130,11 @@ class Library:
             self._import(message[1], message[2])
         return True
 
-    def _import(self, function: str, modules: list[str]) -> None:
+    def _import(self, function: str, modules: payload.Payload) -> None:
         before = len(sys.modules)
-        for name in modules:
+        names: list[str] = payload.decode(modules)
+        payload.discard(modules)
+        for name in names:
             try:
                 importlib.import_module(name)
             except BaseException:  # a module that only the slot can import is left to the slots
@@ -154,8 +166,9 @@ class Library:
             os.environ.update(environment)
             _limit_threads(environment)
             _own_output(os.path.join(self._config["log"], f"slot-{number}.log"))
+            faulthandler.enable()
             _reseed()
-            self._slot_context()
+            self._slot_context(number)
             channel = socket.socket(fileno=descriptor)
             slot.serve(channel, os.path.join(self._config["scratch"], f"slot-{number}"), self._config["spool"])
             status = 0
@@ -168,28 +181,25 @@ class Library:
             finally:
                 os._exit(status)
 
-    def _slot_context(self) -> None:
+    def _slot_context(self, number: int) -> None:
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "slot":
             try:
                 context.build(*payload.decode(encoded))
             except BaseException as error:
                 # The node reads the record when it learns that the slot is gone.
-                with open(os.path.join(self._config["scratch"], "context-failed"), "wb") as file:
+                with open(os.path.join(self._config["scratch"], f"context-failed-{number}"), "wb") as file:
                     file.write(context_failure(error))
                 os._exit(1)
 
     def _reap(self) -> None:
-        while self._slots:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            number = self._slots.pop(pid, None)
-            if number is not None:
-                self._say("exited", number, status)
+        # Slot by slot: other children are the context's, which waits for them itself.
+        for pid in list(self._slots):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)  # what its tasks left behind
+                self._say("exited", self._slots.pop(pid), status)
 
     def _say(self, *message: Any) -> None:
         self._channel.send(pickle.dumps(message))
@@ -202,7 +212,10 @@ def context_failure(error: BaseException) -> bytes:
 
 
 def _own_output(path: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:  # the directory of logs is gone, or full: no reason not to work
+        descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

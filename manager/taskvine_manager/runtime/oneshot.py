@@ -1,31 +1,35 @@
 """An L1 task: one invocation in a fresh Python process and a sandbox of its own.
 
 Run as ``python -m taskvine_manager task DIRECTORY``, where the directory holds ``task`` (a pickled dict: ``function``
-and ``arguments``, encoded; ``sys_path``; ``spool``; ``context``) and ``sandbox``, the task's working directory. The
-process writes ``outcome`` beside them: the pickled tuple ``(outcome, body, started, seconds)``. A process that ends
-without writing it has died.
+and ``arguments``, encoded; ``values``, results that the arguments refer to; ``sys_path``; ``spool``; ``context``) and
+``sandbox``, the task's working directory. The process writes ``outcome`` beside them: the pickled tuple ``(outcome,
+body, started, seconds)``. A process that ends without writing it has died.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import pickle
 import sys
 import time
 
-from taskvine_manager.runtime import context, failure, library, payload, slot
+from taskvine_manager.runtime import context, failure, library, payload, slot, values
 
 
 def main(directory: str, parent: int) -> None:
     """Run the task in ``directory``; ``parent`` is the process to die with."""
     library.die_with_parent(parent)
+    faulthandler.enable()
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
     sys.path.extend(entry for entry in task["sys_path"] if entry not in sys.path)
     os.chdir(os.path.join(directory, "sandbox"))
     outcome = _run(task)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # the task may have closed it, or put anything in its place
+            stream.flush()
     partial = os.path.join(directory, "outcome.partial")
     with open(partial, "wb") as file:
         pickle.dump(outcome, file)
@@ -46,4 +50,5 @@ def _run(task: dict[str, object]) -> tuple[int, payload.Payload, float, float]:
     function = slot.load_or_explain(functions, "task")
     if isinstance(function, bytes):
         return failure.LOST, function, time.time(), 0.0
+    values.provide(task["values"])  # type: ignore[arg-type]
     return slot.call(function, task["arguments"], str(task["spool"]))  # type: ignore[arg-type]

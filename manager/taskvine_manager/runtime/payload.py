@@ -16,13 +16,20 @@ import mmap
 import os
 import pickle
 import struct
+import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
 """Largest encoded value, in bytes, that rides inside messages."""
+MAPPED_FROM = 1 << 20
+"""Files below this many bytes are read at once: that is as quick as mapping them."""
+MOST_MAPPED = 256
+"""Files mapped at a time, at most: before Python 3.13, each mapping keeps a file descriptor open."""
+_mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _BAND_LIMIT = 16 * 1024
 _ALIGN = 64
 _HEAD = struct.Struct("<8sQQ")
@@ -116,9 +123,7 @@ def decode(payload: Payload) -> Any:
     """
     if not isinstance(payload, str):
         return pickle.loads(payload)
-    with open(payload, "rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    view = memoryview(mapping)
+    view = _bytes_of(payload)
     if len(view) < _HEAD.size:
         raise ValueError(f"{payload}: too short for a value")
     magic, count, length = _HEAD.unpack_from(view)
@@ -132,6 +137,21 @@ def decode(payload: Payload) -> Any:
             raise ValueError(f"{payload}: cut short in buffer {index}")
         buffers.append(view[offset : offset + size])
     return pickle.loads(view[start : start + length], buffers=buffers)
+
+
+def _bytes_of(path: str) -> memoryview:
+    """The bytes of a file, writable and private: mapped if that is worth it, else read."""
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if sys.version_info >= (3, 13):
+            if length >= MAPPED_FROM:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY, trackfd=False))
+        elif length >= MAPPED_FROM and len(_mapped) < MOST_MAPPED:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            _mapped.add(mapping)
+            return memoryview(mapping)
+        read = memoryview(mmap.mmap(-1, length) if length >= MAPPED_FROM else bytearray(length))
+        return read[: file.readinto(read)]
 
 
 def size(payload: Payload) -> int:

@@ -7,6 +7,9 @@ no other with it. Packets are pickled tuples; see :func:`serve`.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # a hundred times faster than signal, which makes enums
+import contextlib
+import ctypes
 import os
 import pickle
 import shutil
@@ -18,94 +21,112 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_manager.runtime import failure, payload
+from taskvine_manager.runtime import failure, payload, values
 
 PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
 _OWN_FILES = (__file__, payload.__file__)
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
 class Stage:
     """Where calls run: each finds the directory, standard streams and signal handlers that the first one found."""
 
     def __init__(self, scratch: str) -> None:
-        os.makedirs(scratch, exist_ok=True)
-        self.scratch = scratch
-        self._directory = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
-        self._streams = (sys.stdin, sys.stdout, sys.stderr)
-        self._copies = {number: os.dup(number) for number in (1, 2)}
-        self._handlers = {
-            number: signal.getsignal(number)
-            for number in (
-                signal.SIGINT,
-                signal.SIGTERM,
-                signal.SIGALRM,
-                signal.SIGCHLD,
-                signal.SIGUSR1,
-                signal.SIGUSR2,
-            )
-        }
+        self.scratch = os.path.realpath(scratch)
+        self._make_directory()
+        self._streams = [sys.stdin, sys.stdout, sys.stderr]
+        self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
+        self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+        self._handlers = [_signal.getsignal(number) for number in self._signals]
+
+    def _make_directory(self) -> None:
+        os.makedirs(self.scratch, mode=0o700, exist_ok=True)
+        os.chdir(self.scratch)
 
     def enter(self, sandbox: str | None) -> None:
         """Make the working directory of the next call current."""
         if sandbox is not None:
             os.chdir(sandbox)
-        else:
-            os.fchdir(self._directory)
 
     def restore(self) -> None:
-        """Undo what a call may have done to this process."""
-        os.fchdir(self._directory)
-        try:
-            left = os.listdir(self.scratch)
-        except (
-            FileNotFoundError
-        ):  # the call removed it: an open descriptor keeps it alive but nothing can be made in it
-            os.makedirs(self.scratch)
-            os.close(self._directory)
-            self._directory = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY)
-            left = []
-        for name in left:
-            _remove(os.path.join(self.scratch, name))
-        for number, copy in self._copies.items():
-            try:
-                os.fstat(number)
-            except OSError:
-                os.dup2(copy, number)
-        if (sys.stdin, sys.stdout, sys.stderr) != self._streams or sys.stdout.closed or sys.stderr.closed:
+        """Undo what a call may have done to this process.
+
+        Raises
+        ------
+        OSError
+            If there is no undoing it: the process is of no more use.
+        """
+        self._restore_directory()
+        for number, copy in self._copies:
+            os.dup2(copy, number)
+        if [sys.stdin, sys.stdout, sys.stderr] != self._streams or any(stream.closed for stream in self._streams):
             self._reopen()
-        for handled, handler in self._handlers.items():
-            if signal.getsignal(handled) is not handler:
-                signal.signal(handled, handler)
-        if threading.active_count() > 1:
-            _join_timers()
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        if list(map(_signal.getsignal, self._signals)) != self._handlers:
+            for number, handler in zip(self._signals, self._handlers, strict=True):
+                if handler is not None and _signal.getsignal(number) is not handler:
+                    _signal.signal(number, handler)
+
+    def _restore_directory(self) -> None:
+        try:
+            if os.getcwd() != self.scratch:
+                os.chdir(self.scratch)
+                if os.getcwd() != self.scratch:
+                    raise NotADirectoryError(self.scratch)  # a link: what it points to is not ours to empty
+            left = os.listdir()
+        except OSError:
+            os.chdir("/")
+            remove(self.scratch)
+            self._make_directory()
+            return
+        for name in left:
+            remove(os.path.join(self.scratch, name))
 
     def _reopen(self) -> None:
-        stdin, stdout, stderr = self._streams
-        if stdout.closed:
-            stdout = open(1, "w", buffering=1, closefd=False)
-        if stderr.closed:
-            stderr = open(2, "w", buffering=1, closefd=False)
-        self._streams = (stdin, stdout, stderr)
+        for number, stream in enumerate(self._streams):
+            if stream.closed:
+                mode, buffering = ("w", 1) if number else ("r", -1)
+                self._streams[number] = open(number, mode, buffering=buffering, closefd=False)
         sys.stdin, sys.stdout, sys.stderr = self._streams
 
+    def leave(self) -> None:
+        """Remove the directory."""
+        os.chdir("/")
+        remove(self.scratch)
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        try:
+
+def remove(path: str) -> None:
+    """Remove a file or directory, as far as that is possible; links are not followed."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        with contextlib.suppress(OSError):
             os.unlink(path)
-        except OSError:
-            pass
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.isdir(path):  # it holds directories that their maker has closed to himself
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)
+            for parent, names, _ in os.walk(path):
+                for name in names:
+                    if not os.path.islink(folder := os.path.join(parent, name)):
+                        os.chmod(folder, 0o700)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _join_timers() -> None:
-    # Parsl's walltime is a threading.Timer that throws AppTimeout into this thread. One that fired just as its call
-    # returned must land here and not in the slot's own loop.
-    for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer) and thread.finished.is_set():
-            thread.join(1.0)
+def _end_walltimes() -> None:
+    """Stop the timers of walltimes, and let one that has just fired raise here.
+
+    Parsl's walltime is a threading.Timer that throws AppTimeout into the thread of the call. One that fires as its
+    call ends, or is left running by a call that raised, must not hit what this thread does next.
+    """
+    if threading.active_count() > 1:
+        for thread in threading.enumerate():
+            function = getattr(thread, "function", None)
+            if isinstance(thread, threading.Timer) and getattr(function, "__module__", "") == "parsl.app.python":
+                thread.cancel()
+                thread.join()
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
 
 
 class Functions:
@@ -118,6 +139,9 @@ class Functions:
     def add(self, key: str, encoded: payload.Payload) -> None:
         """Keep an encoded function; it is loaded by the first call that needs it."""
         self._encoded[key] = encoded
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._encoded
 
     def get(self, key: str) -> Callable[..., Any] | None:
         """The function if it is loaded."""
@@ -158,27 +182,59 @@ def call(
     started = time.time()
     try:
         args, kwargs = payload.decode(arguments)
-    except Exception as error:
-        return failure.LOST, _not_loadable("argument-load", function, error), started, 0.0
+    except BaseException as problem:
+        return failure.LOST, _not_loadable("argument-load", function, problem), started, 0.0
+    process = os.getpid()
     started = time.time()
     clock = time.perf_counter()
-    try:
-        result = function(*args, **kwargs)
-    except Exception as error:
-        return failure.RAISED, failure.raised(error, _OWN_FILES), started, time.perf_counter() - clock
-    except BaseException as error:
-        # SystemExit and KeyboardInterrupt end a process, and the process here is the slot's: they are reported instead.
-        code = getattr(error, "code", None)
-        record = failure.lost(
-            "exit",
-            f"{_name(function)} raised {type(error).__name__}({'' if code is None else code!r})",
-            exc_type=type(error).__name__,
-            code=str(code),
-            remote_traceback=failure.text(error, _OWN_FILES),
-        )
-        return failure.LOST, record, started, time.perf_counter() - clock
+    result, error = _run(function, args, kwargs)
     seconds = time.perf_counter() - clock
-    return (*_encode_result(result, function, spool), started, seconds)
+    if os.getpid() != process:
+        os._exit(0)  # the function forked, and here is the child: the parent answers for both
+    if error is None:
+        outcome, body = _encode_result(result, function, spool)
+    elif isinstance(error, Exception):
+        outcome, body = failure.RAISED, failure.raised(error, _OWN_FILES)
+    else:
+        outcome, body = failure.LOST, _exited(function, error)
+    if isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
+        body = _spill(body, spool)
+    return outcome, body, started, seconds
+
+
+def _run(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """Call a function; return what it returned or raised. What a late walltime throws does not get past here."""
+    ending: tuple[Any, BaseException | None] | None = None
+    while True:
+        try:
+            if ending is None:
+                try:
+                    ending = function(*args, **kwargs), None
+                except BaseException as error:
+                    ending = None, error
+            _end_walltimes()
+            return ending
+        except BaseException as late:
+            if ending is None:
+                ending = None, late
+
+
+def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
+    # SystemExit and KeyboardInterrupt end a process, and the process here is the slot's: they are reported instead.
+    code = getattr(error, "code", None)
+    try:
+        code = "" if code is None else str(code)
+    except Exception as problem:
+        code = f"<its __str__ raised {type(problem).__name__}>"
+    return failure.lost(
+        "exit",
+        f"in {_name(function)}",
+        exc_type=type(error).__name__,
+        code=code,
+        remote_traceback=failure.text(error, _OWN_FILES),
+    )
 
 
 def _encode_result(result: Any, function: Callable[..., Any], spool: str) -> tuple[int, payload.Payload]:
@@ -192,84 +248,26 @@ def _encode_result(result: Any, function: Callable[..., Any], spool: str) -> tup
         return failure.RETURNED, payload.encode(result, spool, cloudpickle.dumps)
     except OSError as error:
         return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
-    except Exception as error:
-        reason = f"the result of {_name(function)}, a {type(result).__name__}, cannot be pickled: {error}"
-        text = failure.text(error, ())
-        return failure.LOST, failure.lost("result-dump", reason, subject=_name(function), remote_traceback=text)
+    except BaseException as error:  # the result's own methods run here, and may do anything
+        return failure.LOST, failure.lost(
+            "result-dump",
+            f"a {type(result).__name__}: {failure.describe(error)}",
+            subject=_name(function),
+            remote_traceback=failure.text(error, ()),
+        )
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _not_loadable(kind: str, function: Callable[..., Any] | None, error: Exception) -> bytes:
-    subject = "the function" if kind == "function-load" else f"the arguments of {_name(function) if function else '?'}"
-    reason = f"{subject} cannot be loaded on the node: {type(error).__name__}: {error}"
-    return failure.lost(kind, reason, subject=subject, remote_traceback=failure.text(error, _OWN_FILES))
-
-
-def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | bytes:
-    """Load a function, or make the record that says why it cannot be."""
-    try:
-        return functions.load(key)
-    except Exception as error:
-        return _not_loadable("function-load", None, error)
-
-
-def serve(channel: socket.socket, scratch: str, spool: str) -> None:
-    """Read packets and answer them until the node closes the socket.
-
-    Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None)``.
-    Packets sent are ``("m", key, modules)``, the modules that a first load or call of a function imported, and
-    ``("r", id, outcome, body, started, seconds)``.
-    """
-    stage = Stage(scratch)
-    functions = Functions()
-    buffer = memoryview(bytearray(PACKET_LIMIT))
-    tried: set[str] = set()
-    while size := channel.recv_into(buffer):
-        packet = pickle.loads(buffer[:size])
-        if packet[0] == "f":
-            functions.add(packet[1], packet[2])
-            continue
-        try:
-            _answer(channel, packet, functions, tried, stage, spool)
-        except (BrokenPipeError, ConnectionResetError):
-            return
-
-
-def _answer(
-    channel: socket.socket, packet: tuple[Any, ...], functions: Functions, tried: set[str], stage: Stage, spool: str
-) -> None:
-    _, identity, key, arguments, sandbox = packet
-    function = functions.get(key)
-    if function is None:
-        before = set(sys.modules)
-        loaded = load_or_explain(functions, key)
-        channel.send(pickle.dumps(("m", key, _imported(before))))
-        if isinstance(loaded, bytes):
-            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0)))
-            return
-        function = loaded
-    before = set() if key in tried else set(sys.modules)
-    stage.enter(sandbox)
-    outcome, body, started, seconds = call(function, arguments, spool)
-    try:
-        stage.restore()
-    except Exception:
-        raise
-    except BaseException:  # a walltime that fired after its call had returned
-        stage.restore()
-    if key not in tried:
-        tried.add(key)
-        if modules := _imported(before):
-            channel.send(pickle.dumps(("m", key, modules)))
-    if len(body) > payload.INLINE_LIMIT and isinstance(body, bytes):
-        body = _spill(body, spool)
-    channel.send(pickle.dumps(("r", identity, outcome, body, started, seconds)))
+def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseException) -> bytes:
+    subject = "" if function is None else _name(function)
+    text = failure.text(error, _OWN_FILES)
+    return failure.lost(kind, failure.describe(error), subject=subject, remote_traceback=text)
 
 
 def _spill(record: bytes, spool: str) -> payload.Payload:
@@ -280,10 +278,79 @@ def _spill(record: bytes, spool: str) -> payload.Payload:
         return failure.lost("disk-full", f"the exception cannot be written: {error}", path=spool)
 
 
-def _imported(before: set[str]) -> list[str]:
+def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | bytes:
+    """Load a function, or make the record that says why it cannot be."""
+    try:
+        return functions.load(key)
+    except BaseException as error:  # a module that is run by importing it may call sys.exit
+        return _not_loadable("function-load", None, error)
+
+
+def serve(channel: socket.socket, scratch: str, spool: str) -> None:
+    """Read packets and answer them until the node closes the socket.
+
+    Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
+    or None)``, these an encoded dict of the encoded results that the arguments refer to.
+    Packets sent are ``("m", key, modules)``, the encoded list of modules that a first load or call of a function
+    imported (empty bytes for none), ``("u", id)`` for a call of a function that never came, because the node took it
+    back just before, and ``("r", id, outcome, body, started, seconds)``.
+    """
+    stage = Stage(scratch)
+    functions = Functions()
+    buffer = memoryview(bytearray(PACKET_LIMIT))
+    tried: set[str] = set()
+    try:
+        while size := channel.recv_into(buffer):
+            packet = pickle.loads(buffer[:size])
+            if packet[0] == "f":
+                functions.add(packet[1], packet[2])
+            else:
+                _answer(channel, packet, functions, tried, stage, spool)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    stage.leave()
+
+
+def _answer(
+    channel: socket.socket, packet: tuple[Any, ...], functions: Functions, tried: set[str], stage: Stage, spool: str
+) -> None:
+    _, identity, key, arguments, sandbox, given = packet
+    function = functions.get(key)
+    if function is None:
+        if key not in functions:
+            channel.send(pickle.dumps(("u", identity)))
+            return
+        before = set(sys.modules)
+        loaded = load_or_explain(functions, key)
+        channel.send(pickle.dumps(("m", key, _imported(before, spool))))
+        if isinstance(loaded, bytes):
+            stage.restore()
+            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0)))
+            return
+        function = loaded
+    before = set() if key in tried else set(sys.modules)
+    stage.enter(sandbox)
+    if given is not None:
+        values.provide(payload.decode(given))
+        payload.discard(given)
+    answer = pickle.dumps(("r", identity, *call(function, arguments, spool)))
+    try:
+        stage.restore()
+    except BaseException:
+        channel.send(answer)  # this process will end of it, and the call need not
+        raise
+    if key not in tried:
+        tried.add(key)
+        if modules := _imported(before, spool):
+            channel.send(pickle.dumps(("m", key, modules)))
+    channel.send(answer)
+
+
+def _imported(before: set[str], spool: str) -> payload.Payload:
     # Only what another process can import by name: not modules made at run time, and not __main__.
-    return [
+    names = [
         name
         for name, module in list(sys.modules.items())
         if name not in before and name != "__mp_main__" and getattr(module, "__spec__", None) is not None
     ]
+    return payload.encode(names, spool, pickle.dumps) if names else b""

@@ -1,0 +1,189 @@
+"""Results that other tasks read where they are, seen from the user's process.
+
+A :class:`Value` stands for the result of one task of the DFK, before and after it is there. The task's AppFuture refers
+to it, and so does every :class:`Edge` in the arguments of a task that consumes it; when neither is left, the manager is
+told to forget it. It refers to no future: a chain of tasks must not be kept in memory by its last one.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, cast
+
+from parsl.dataflow.futures import AppFuture
+
+_ATTRIBUTE = "_taskvine_value"
+_lock = threading.Lock()
+
+
+class Place(enum.Enum):
+    """Where the result of a task is."""
+
+    PENDING = "not there yet"
+    HOME = "in the user's process"
+    NODES = "on nodes"
+    NOWHERE = "the task failed"
+
+
+class Value:
+    """The result of one task.
+
+    Parameters
+    ----------
+    number : str
+        Its name among the files of the executor.
+    producer : int
+        The DFK's id of the task.
+    """
+
+    __slots__ = ("__weakref__", "_at_home", "_edges", "_load", "_waiting", "error", "number", "place", "producer")
+
+    def __init__(self, number: str, producer: int) -> None:
+        self.number = number
+        self.producer = producer
+        self.place = Place.PENDING
+        self.error: BaseException | None = None
+        self._at_home: Any = None
+        self._edges = 0
+        self._waiting: list[Callable[[Value], None]] | None = []
+        self._load: Callable[[Value], Any] | None = None
+
+    @classmethod
+    def of(cls, future: AppFuture) -> Value:
+        """The value of a task's AppFuture; from now on the future resolves it when somebody asks for the result."""
+        known: Value | None = future.__dict__.get(_ATTRIBUTE)
+        if known is not None:
+            return known
+        with _lock:
+            known = cast("Value | None", future.__dict__.get(_ATTRIBUTE))
+            if known is not None:
+                return known
+            tid: int = future.tid
+            value = cls(f"result-{tid}", tid)
+            future.__dict__[_ATTRIBUTE] = value
+            if type(future) is AppFuture:
+                future.__class__ = ValueFuture
+        future.add_done_callback(value._settle)
+        return value
+
+    def argument(self) -> Any:
+        """What stands for the value in a consumer's arguments: itself if it is small and has come, else an edge."""
+        with _lock:
+            if self.place is Place.HOME:
+                return self._at_home
+            self._edges += 1
+        return Edge(self)
+
+    def comes_home(self, value: Any) -> None:
+        """Say that the result is small and here: consumers get it with their arguments from now on."""
+        with _lock:
+            self.place = Place.HOME
+            self._at_home = value
+
+    def stays(self, load: Callable[[Value], Any]) -> None:
+        """Say that the result is on nodes, and how to get it."""
+        self._load = load
+        self.place = Place.NODES
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether any task has been given an edge to it."""
+        return self._edges > 0
+
+    def load(self) -> Any:
+        """Get a result that is on nodes."""
+        assert self._load is not None
+        return self._load(self)
+
+    def when_gone(self, forget: Callable[[str], None]) -> None:
+        """Have its number forgotten when nobody can ask for it any more."""
+        weakref.finalize(self, forget, self.number).atexit = False
+
+    def when_settled(self, callback: Callable[[Value], None]) -> None:
+        """Call back once the task is over for good, at once if it is."""
+        with _lock:
+            if self._waiting is not None:
+                self._waiting.append(callback)
+                return
+        callback(self)
+
+    def _settle(self, future: Future[Any]) -> None:
+        self.error = future.exception()
+        with _lock:
+            if self.error is not None:
+                self.place = Place.NOWHERE
+            waiting, self._waiting = self._waiting, None
+        for callback in waiting or ():
+            callback(self)
+
+
+class ValueFuture(AppFuture):
+    """An AppFuture whose result may be on nodes until somebody asks for it."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As of any future; a result on nodes is fetched, by mapping its file.
+
+        Raises
+        ------
+        FileLost
+            If it cannot be had any more.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            return super().result()
+        return self._resolved()
+
+    def _resolved(self) -> Any:
+        result = self._result
+        if isinstance(result, Value):
+            result = result.load()
+            self._result = result  # every later call returns the same object
+        return result
+
+    # Who asked for the result before the DFK had launched the task is in Future.result, of a future that had not this
+    # class yet. It ends there with a call of Future.__get_result, which is looked up then, and found here.
+    def _Future__get_result(self) -> Any:
+        if self._exception is not None:
+            return super()._Future__get_result()  # type: ignore[misc]
+        return self._resolved()
+
+
+class Edge:
+    """Stands in a task's arguments for a value that the task will find on its node.
+
+    It pickles as the call that looks the value up there.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from taskvine_manager.runtime import values
+
+        _seen.values.append(self.value)
+        return values.fetch, (self.value.number,)
+
+    def __repr__(self) -> str:
+        return f"<Edge to {self.value.number}, {self.value.place.value}>"
+
+
+class _Seen(threading.local):
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+
+
+_seen = _Seen()
+
+
+def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value]]:
+    """Run what pickles arguments; return what it made, and the values of the edges that it met, each once."""
+    _seen.values = []
+    made = encode(*args)
+    found, _seen.values = _seen.values, []
+    return made, list(dict.fromkeys(found))

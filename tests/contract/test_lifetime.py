@@ -1,0 +1,300 @@
+"""Executors come and go: at any time, in any order, in any process, and leave nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from parsl.data_provider.files import File
+from parsl.executors.errors import BadStateException
+
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, RunDirNotWritable, TaskCancelled
+from tests.conftest import Gate, eventually
+
+Make = Callable[..., TaskVineExecutor]
+
+
+def what_is_there() -> tuple[list[threading.Thread], list[psutil.Process], list[str]]:
+    return threading.enumerate(), psutil.Process().children(), sorted(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("method", ["provider", "factory", "manual"])
+def test_the_constructor_makes_nothing(engine: str, nothing_left: str, method: Any) -> None:
+    before = what_is_there()
+    executor = TaskVineExecutor(engine=engine, worker_launch_method=method)
+    assert what_is_there() == before
+    assert os.listdir(nothing_left) == []
+    executor.shutdown()
+
+
+def test_shutdown_without_start_and_twice(engine: str, make_executor: Make) -> None:
+    unused = TaskVineExecutor(engine=engine)
+    unused.shutdown()
+    unused.shutdown()
+    executor = make_executor()
+    assert executor.submit(int, {}).result(30) == 0
+    executor.shutdown()
+    executor.shutdown()
+
+
+def test_shutdown_straight_after_start(make_executor: Make) -> None:
+    make_executor().shutdown()
+
+
+def test_a_second_start_changes_nothing(make_executor: Make) -> None:
+    executor = make_executor()
+    before = what_is_there()[0]
+    executor.start()
+    assert what_is_there()[0] == before
+    assert executor.submit(int, {}).result(30) == 0
+
+
+def test_one_after_another_and_side_by_side(make_executor: Make) -> None:
+    for _ in range(2):
+        executor = make_executor()
+        assert executor.submit(int, {}).result(30) == 0
+        executor.shutdown()
+    both = [make_executor(), make_executor()]
+    futures = [executor.submit(os.getpid, {}) for executor in both]
+    assert len({future.result(30) for future in futures}) == 2
+
+
+def test_use_outside_of_its_life(engine: str, make_executor: Make) -> None:
+    early = TaskVineExecutor(engine=engine, label="early")
+    for use in (lambda: early.submit(int, {}), lambda: early.launch_cmd, early.stats, lambda: early.tune({})):
+        with pytest.raises(ExecutorNotStarted, match="early"):
+            use()
+    assert early.outstanding() == 0
+    assert early.nodes == []
+    late = make_executor(label="late")
+    late.shutdown()
+    for use in (lambda: late.submit(int, {}), late.stats, lambda: late.tune({}), late.start):
+        with pytest.raises(ExecutorShutDown, match="late"):
+            use()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_built_here_and_started_in_a_fork(engine: str, run_dir: str) -> None:
+    executor = TaskVineExecutor(engine=engine, cores=1)
+    executor.run_dir = run_dir
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            executor.start()
+            if executor.submit(lambda x: x + 1, {}, 41).result(60) == 42:
+                executor.shutdown()
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    executor.start()  # what the child did was the child's
+    assert executor.submit(int, {}).result(30) == 0
+    executor.shutdown()
+
+
+def test_shutdown_cancels_what_runs_and_what_waits(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    futures = [executor.submit(gate.task, {}, number) for number in range(20)]
+    gate.wait(2)
+    executor.shutdown()
+    for number, future in enumerate(futures):
+        error = future.exception(0)
+        assert isinstance(error, TaskCancelled)
+        assert error.task_id == number
+    assert executor.outstanding() == 0
+
+
+def test_shutdown_while_a_callback_waits_for_a_task(make_executor: Make, gate: Gate) -> None:
+    executor = make_executor()
+    held = executor.submit(gate.task, {})
+    gate.wait(1)
+    inside = threading.Event()
+
+    def wait_for_it(_: object) -> None:
+        inside.set()
+        held.exception()
+
+    executor.submit(int, {}).add_done_callback(wait_for_it)
+    assert inside.wait(30)
+    executor.shutdown()
+    assert isinstance(held.exception(0), TaskCancelled)
+
+
+def test_shutdown_by_a_callback(make_executor: Make, gate: Gate) -> None:
+    executor = make_executor()
+    held = executor.submit(gate.task, {})
+    gate.wait(1)
+    over = threading.Event()
+
+    def end(_: object) -> None:
+        executor.shutdown()
+        over.set()
+
+    executor.submit(int, {}).add_done_callback(end)
+    assert over.wait(30)
+    assert isinstance(held.exception(0), TaskCancelled)
+    assert executor._manager is not None
+    assert executor._manager.returncode == 0  # it went by itself
+
+
+def test_run_dir_that_cannot_be_written(engine: str, tmp_path: Path, nothing_left: str) -> None:
+    (tmp_path / "file").touch()
+    executor = TaskVineExecutor(engine=engine)
+    executor.run_dir = str(tmp_path / "file" / "runinfo")
+    before = what_is_there()
+    with pytest.raises(RunDirNotWritable, match="file/runinfo"):
+        executor.start()
+    assert what_is_there() == before
+    assert os.listdir(nothing_left) == []
+    executor.shutdown()
+
+
+def test_callbacks_submit(make_executor: Make) -> None:
+    """From the thread that completes futures, a thousand deep."""
+    executor = make_executor()
+    last: Future[int] = Future()
+
+    def next_one(future: Future[int]) -> None:
+        value = future.result()
+        if value == 1000:
+            last.set_result(value)
+        else:
+            executor.submit(lambda x: x + 1, {}, value).add_done_callback(next_one)
+
+    executor.submit(int, {}).add_done_callback(next_one)
+    assert last.result(90) == 1000
+
+
+def test_callbacks_submit_many_at_once(make_executor: Make) -> None:
+    executor = make_executor()
+    second: list[Future[int]] = []
+    first = [executor.submit(lambda x: x, {}, number) for number in range(100)]
+    for future in first:
+        future.add_done_callback(
+            lambda done: second.extend(executor.submit(lambda x: x, {}, done.result()) for _ in range(10))
+        )
+    eventually(lambda: len(second) == 1000)
+    assert sum(future.result(60) for future in second) == 10 * sum(range(100))
+
+
+def test_callbacks_ask(make_executor: Make, tmp_path: Path) -> None:
+    """From the thread that brings the answers."""
+    executor = make_executor()
+
+    def write(outputs: Any) -> None:
+        with open(outputs[0], "w") as file:
+            file.write("made")
+
+    answers: list[Any] = []
+    file = File("taskvinetemp:///made")
+    first = executor.submit(write, {}, outputs=[file])
+    others = [executor.submit(lambda x: x, {}, number) for number in range(100)]
+    first.add_done_callback(lambda _: answers.append(executor.fetch(file, tmp_path / "fetched", 30)))
+    for future in others:
+        future.add_done_callback(lambda _: answers.append(executor.stats(30)["nodes"]))
+    assert [future.result(30) for future in others] == list(range(100))
+    eventually(lambda: len(answers) == 101)
+    assert sorted(map(str, answers)) == sorted([str(tmp_path / "fetched"), *["1"] * 100])
+
+
+class Rude(BaseException):
+    pass
+
+
+def test_a_callback_that_raises_harms_nobody(make_executor: Make, caplog: pytest.LogCaptureFixture) -> None:
+    executor = make_executor()
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    futures = [executor.submit(lambda x: x, {}, number) for number in range(50)]
+    futures[3].add_done_callback(lambda _: fail(ValueError("a callback's")))
+    futures[4].add_done_callback(lambda _: fail(Rude("a callback's")))
+    assert [future.result(30) for future in futures] == list(range(50))
+    assert executor.submit(int, {}).result(30) == 0
+
+
+def test_bad_state_fails_what_runs_and_what_comes(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    futures = [executor.submit(gate.task, {}, number) for number in range(10)]
+    gate.wait(2)
+    executor.set_bad_state_and_fail_all(RuntimeError("the first reason"))
+    executor.set_bad_state_and_fail_all(RuntimeError("the second"))
+    for future in futures:
+        with pytest.raises(BadStateException, match="the first reason"):
+            future.result(0)
+    with pytest.raises(BadStateException, match="the first reason"):
+        executor.submit(int, {})
+    assert executor.bad_state_is_set
+
+
+def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode, label="headless")
+    futures = [executor.submit(gate.task, {}, number) for number in range(10)]
+    gate.wait(2)
+    nodes = [node["pid"] for node in executor.nodes]
+    assert executor._manager is not None
+    executor._manager.kill()
+    assert not wait(futures, 30).not_done
+    for number, future in enumerate(futures):
+        error = future.exception(0)
+        assert isinstance(error, ManagerLost)
+        assert error.task_id == number
+        assert "signal 9" in str(error)
+    for use in (lambda: executor.submit(int, {}), executor.stats):
+        with pytest.raises(BadStateException, match="manager process was lost"):
+            use()
+    eventually(lambda: not any(psutil.pid_exists(pid) for pid in nodes))
+
+
+def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> None:
+    executor = make_executor()
+    assert executor.submit(int, {}).result(30) == 0
+    assert executor._manager is not None
+    executor._manager.send_signal(19)  # it stops, and answers nobody
+    said: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            executor.stats(timeout=60)
+        except Exception as error:
+            said.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert executor._link is not None
+    eventually(lambda: executor._link._requests)  # type: ignore[union-attr]
+    executor._manager.kill()
+    asking.join(30)
+    assert isinstance(said[0], BadStateException)
+
+
+def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
+    logs = tmp_path / "vine-logs"
+    executor = make_executor(vine_log_dir=str(logs))
+    assert executor.submit(int, {}).result(30) == 0
+    assert (logs / "manager.log").exists()
+    assert list(logs.glob("node-*/slot-*.log"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers_per_cycle", 3),
+        ("factory_timeout", 5),
+        ("scratch_dir", "/tmp"),
+        ("enable_peer_transfers", False),
+        ("tune_parameters", {"hungry-minimum": 5}),
+    ],
+)
+def test_what_has_no_effect_is_said(name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
+    TaskVineExecutor(**{name: value})
+    assert "no effect" in caplog.text

@@ -1,0 +1,707 @@
+"""Bad input, and faults of tasks: each ends its own task with an error that says what it was, and no other."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import psutil
+import pytest
+from parsl.app.errors import AppTimeout
+from parsl.app.python import timeout
+
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec.errors import (
+    ArgumentNotLoadable,
+    ArgumentNotSerializable,
+    ExceptionNotSerializable,
+    FunctionNotLoadable,
+    FunctionNotSerializable,
+    MemoryExceeded,
+    ResultNotSerializable,
+    SlotDied,
+    TaskExited,
+)
+
+Make = Callable[..., TaskVineExecutor]
+SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def echo(value: Any = "well") -> Any:
+    return value
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def ends(pid: int) -> bool:
+    deadline = time.monotonic() + SECONDS
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not alive(pid)
+
+
+def spin(seconds: float) -> float:
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        pass
+    return seconds
+
+
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.005)
+
+
+# --- what cannot be pickled -----------------------------------------------------------------------------------------
+
+
+def test_function_that_cannot_be_pickled_is_refused_by_submit(make_executor: Make, mode: str) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    lock = threading.Lock()
+    with pytest.raises(FunctionNotSerializable, match="lock"):
+        executor.submit(lambda: lock, {})
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: (i for i in range(3))], ids=["lock", "generator"])
+def test_argument_that_cannot_be_pickled_is_refused_by_submit(
+    make_executor: Make, mode: str, make: Callable[[], Any]
+) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    with pytest.raises(ArgumentNotSerializable, match="echo"):
+        executor.submit(echo, {}, make())
+    with pytest.raises(ArgumentNotSerializable):
+        executor.submit(echo, {}, value=[{"deep": make()}])
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+    assert executor.outstanding() == 0
+
+
+class Exits:
+    """Leaves by sys.exit when it is pickled."""
+
+    def __reduce__(self) -> Any:
+        sys.exit("pickled")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [threading.Lock, lambda: (i for i in range(3)), lambda: ["x" * 2**20, threading.Lock()], Exits],
+    ids=["lock", "generator", "large", "exits"],
+)
+def test_result_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Any]) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    error = executor.submit(make, {}).exception(SECONDS)
+    assert isinstance(error, ResultNotSerializable)
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+
+
+class HoldsLock(Exception):
+    def __init__(self) -> None:
+        super().__init__("the words of it")
+        self.lock = threading.Lock()
+
+
+class NeedsTwo(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"the words of it: {first}, {second}")
+
+
+class TurnsIntoText(Exception):
+    def __reduce__(self) -> Any:
+        return str, ("the words of it",)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [HoldsLock, lambda: NeedsTwo("one", "two"), lambda: TurnsIntoText("the words of it")],
+    ids=["no dump", "no load", "no exception"],
+)
+def test_exception_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Exception]) -> None:
+    executor = make_executor(function_exec_mode=mode)
+
+    def fail() -> None:
+        raise make()
+
+    error = executor.submit(fail, {}).exception(SECONDS)
+    assert isinstance(error, ExceptionNotSerializable)
+    assert error.subject == type(make()).__name__
+    assert "the words of it" in error.remote_traceback
+    assert "in fail" in error.remote_traceback
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+
+
+def test_exception_whose_class_is_not_here(make_executor: Make, mode: str) -> None:
+    def fail() -> None:
+        made = ModuleType("only_there")
+        exec("class OnlyThere(Exception): pass", made.__dict__)
+        sys.modules["only_there"] = made
+        raise made.OnlyThere("the words of it")
+
+    error = make_executor(function_exec_mode=mode).submit(fail, {}).exception(SECONDS)
+    assert isinstance(error, ExceptionNotSerializable)
+    assert error.subject == "OnlyThere"
+    assert "the words of it" in error.remote_traceback
+
+
+class HoldsData(Exception):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+def test_large_exception(make_executor: Make, mode: str) -> None:
+    def fail_at_length() -> None:
+        raise ValueError("x" * 2**20)
+
+    def fail_with_data() -> None:
+        raise HoldsData(bytes(2**20))
+
+    executor = make_executor(function_exec_mode=mode)
+    words, data = executor.submit(fail_at_length, {}), executor.submit(fail_with_data, {})
+    assert str(words.exception(SECONDS)) == "x" * 2**20
+    error = data.exception(SECONDS)
+    assert isinstance(error, HoldsData)
+    assert error.data == bytes(2**20)
+
+
+def test_endless_recursion(make_executor: Make, mode: str) -> None:
+    def down(depth: int) -> int:
+        return down(depth + 1) + 1
+
+    error = make_executor(function_exec_mode=mode).submit(down, {}, 0).exception(SECONDS)
+    assert isinstance(error, RecursionError)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_exception_without_words(make_executor: Make, mode: str) -> None:
+    def fail() -> None:
+        raise Mute
+
+    executor = make_executor(function_exec_mode=mode)
+    assert isinstance(executor.submit(fail, {}).exception(SECONDS), Mute)
+    error = executor.submit(lambda: sys.exit(Mute()), {}).exception(SECONDS)
+    assert isinstance(error, TaskExited)
+    assert "Mute" in str(error) or "ZeroDivisionError" in str(error)
+
+
+def test_returned_exception_is_a_result(make_executor: Make, mode: str) -> None:
+    result = make_executor(function_exec_mode=mode).submit(lambda: ValueError("no failure"), {}).result(SECONDS)
+    assert isinstance(result, ValueError)
+
+
+# --- what cannot be loaded ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def only_here(tmp_path: Path) -> Iterator[ModuleType]:
+    """A module that the user's process has, and that no path leads to."""
+    source = tmp_path / "hidden" / "only_here.py"
+    source.parent.mkdir()
+    source.write_text("def function():\n    return 1\n\n\nclass Value:\n    pass\n")
+    spec = importlib.util.spec_from_file_location("only_here", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["only_here"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["only_here"]
+
+
+def test_function_of_a_module_that_is_absent_there(make_executor: Make, mode: str, only_here: ModuleType) -> None:
+    executor = make_executor(function_exec_mode=mode, cores=1)
+    pid = executor.submit(os.getpid, {}).result(SECONDS)
+    for _ in range(2):
+        error = executor.submit(only_here.function, {}).exception(SECONDS)
+        assert isinstance(error, FunctionNotLoadable)
+        assert "only_here" in error.reason
+    assert mode == "L1" or executor.submit(os.getpid, {}).result(SECONDS) == pid
+
+
+def test_argument_of_a_class_that_is_absent_there(make_executor: Make, mode: str, only_here: ModuleType) -> None:
+    executor = make_executor(function_exec_mode=mode, cores=1)
+    pid = executor.submit(os.getpid, {}).result(SECONDS)
+    error = executor.submit(echo, {}, only_here.Value()).exception(SECONDS)
+    assert isinstance(error, ArgumentNotLoadable)
+    assert "only_here" in error.reason
+    assert mode == "L1" or executor.submit(os.getpid, {}).result(SECONDS) == pid
+
+
+@pytest.fixture
+def module_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Callable[..., Any]]:
+    """Write a module, without importing it here; return its ``function``, which is pickled by reference."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(name: str, source: str) -> Callable[..., Any]:
+        (tmp_path / f"{name}.py").write_text(f"{source}\ndef function(*args): return '{name}'\n")
+        module = ModuleType(name)
+        exec("def function(*args): pass", module.__dict__)
+        monkeypatch.setitem(sys.modules, name, module)
+        function: Callable[..., Any] = module.function
+        return function
+
+    return make
+
+
+def test_module_that_exits_at_import(
+    make_executor: Make, mode: str, module_on_path: Callable[[str, str], Callable[..., Any]]
+) -> None:
+    function = module_on_path("leaves_at_import", "import sys; sys.exit('no script')")
+    executor = make_executor(function_exec_mode=mode)
+    error = executor.submit(function, {}).exception(SECONDS)
+    assert isinstance(error, FunctionNotLoadable)
+    assert "no script" in str(error)
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+
+
+def test_module_that_kills_its_process_at_import(
+    make_executor: Make, mode: str, module_on_path: Callable[[str, str], Callable[..., Any]]
+) -> None:
+    function = module_on_path("kills_at_import", "import os; os._exit(7)")
+    executor = make_executor(function_exec_mode=mode)
+    futures = [executor.submit(function if number % 4 == 0 else echo, {}, number) for number in range(16)]
+    for number, future in enumerate(futures):
+        if number % 4:
+            assert future.result(SECONDS) == number
+        else:
+            error = future.exception(SECONDS)
+            assert isinstance(error, SlotDied)
+            assert error.exit_code == 7
+
+
+def test_module_that_kills_the_library_at_import(
+    make_executor: Make, module_on_path: Callable[[str, str], Callable[..., Any]]
+) -> None:
+    # Slots are leaders of a process group, their library is none.
+    function = module_on_path("kills_library", "import os\nif os.getpgrp() != os.getpid(): os._exit(7)")
+    executor = make_executor()
+    futures = [executor.submit(function if number % 4 == 0 else echo, {}, number) for number in range(16)]
+    found = [future.result(SECONDS) for future in futures]
+    assert found == [number if number % 4 else "kills_library" for number in range(16)]
+
+
+def test_function_that_imports_a_great_many_modules(
+    make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
+) -> None:
+    names = [f"module_{number}_{'x' * 220}" for number in range(800)]  # more than a packet holds
+    for name in names:
+        (tmp_path / f"{name}.py").touch()
+    function = module_on_path("imports_many", f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
+    executor = make_executor()
+    node = executor.wait_for_nodes(1, SECONDS) and executor.nodes
+    futures = [executor.submit(function, {}) for _ in range(8)]
+    assert [future.result(SECONDS) for future in futures] == ["imports_many"] * 8
+    assert executor.nodes == node
+
+
+def test_slow_import_holds_up_no_other_function(
+    make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
+) -> None:
+    gate = tmp_path / "gate"
+    wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.005)"
+    function = module_on_path("slow_to_import", wait)
+    executor = make_executor(cores=4)
+    slow = [executor.submit(function, {}) for _ in range(3)]
+    assert [executor.submit(echo, {}, number).result(SECONDS) for number in range(8)] == list(range(8))
+    assert not any(future.done() for future in slow)
+    gate.touch()
+    assert [future.result(SECONDS) for future in slow] == ["slow_to_import"] * 3
+
+
+# --- ends of processes ----------------------------------------------------------------------------------------------
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "number"),
+    [(leave, 3, None), (crash, None, signal.SIGSEGV), (kill, None, signal.SIGKILL)],
+    ids=["exit", "segfault", "kill"],
+)
+def test_process_that_dies(
+    make_executor: Make, mode: str, end: Callable[[], None], code: int | None, number: int | None
+) -> None:
+    def die() -> None:
+        print("last words", file=sys.stderr)
+        end()
+
+    executor = make_executor(function_exec_mode=mode)
+    error = executor.submit(die, {}).exception(SECONDS)
+    assert isinstance(error, SlotDied)
+    assert (error.exit_code, error.signal) == (code, number)
+    assert "last words" in error.stderr
+    assert "last words" in str(error)
+    assert "die" in error.reason
+    if number == signal.SIGSEGV:
+        assert "in crash" in error.stderr  # where it was
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "code"),
+    [
+        (lambda: sys.exit("x"), "SystemExit", "x"),
+        (sys.exit, "SystemExit", ""),
+        (lambda: sys.exit(4), "SystemExit", "4"),
+        (interrupt, "KeyboardInterrupt", ""),
+    ],
+    ids=["words", "nothing", "number", "interrupt"],
+)
+def test_function_that_exits(make_executor: Make, mode: str, end: Callable[[], None], kind: str, code: str) -> None:
+    executor = make_executor(function_exec_mode=mode, cores=1)
+    pid = executor.submit(os.getpid, {}).result(SECONDS)
+    error = executor.submit(end, {}).exception(SECONDS)
+    assert isinstance(error, TaskExited)
+    assert (error.exc_type, error.code) == (kind, code)
+    assert kind in error.remote_traceback
+    assert mode == "L1" or executor.submit(os.getpid, {}).result(SECONDS) == pid
+
+
+def fill_memory() -> None:
+    held = []
+    for _ in range(300):  # 3 GB at most, should nobody stop it
+        held.append(bytearray(os.urandom(1)) * (10 * 2**20))
+        time.sleep(0.005)
+
+
+def fill_memory_of_a_child() -> None:
+    program = "import time\nheld = []\nfor _ in range(300):\n  held.append(b'x' * (10 * 2**20))\n  time.sleep(0.005)"
+    # Its parent ends at once: nobody but the task's own group knows it still.
+    subprocess.run(["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-c", program], check=True)
+    time.sleep(SECONDS)
+
+
+@pytest.mark.parametrize("fill", [fill_memory, fill_memory_of_a_child])
+def test_task_that_holds_more_memory_than_it_asked_for(
+    make_executor: Make, mode: str, fill: Callable[[], None]
+) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    assert executor.submit(echo, {}).result(SECONDS) == "well"
+    future = executor.submit(fill, {"memory": 200})
+    modest = executor.submit(lambda: len(bytearray(2**20)), {"memory": 200})
+    error = future.exception(SECONDS)
+    assert isinstance(error, MemoryExceeded)
+    assert error.limit_mb == 200
+    assert 200 < error.used_mb < 2500
+    assert fill.__name__ in error.reason
+    assert modest.result(SECONDS) == 2**20
+    assert executor.submit(echo, {"memory": 200}).result(SECONDS) == "well"
+
+
+def test_death_amid_short_calls_takes_none_with_it(make_executor: Make, tmp_path: Path) -> None:
+    path = str(tmp_path / "ran")
+
+    def append(number: int, *, deadly: bool = False) -> int:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(descriptor, b"%d\n" % number)
+        os.close(descriptor)
+        if deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return -number
+
+    executor = make_executor()
+    for future in [executor.submit(append, {}, 0) for _ in range(200)]:  # it becomes known how short they are
+        future.result(SECONDS)
+    os.unlink(path)
+    futures = [executor.submit(append, {}, number, deadly=number in (250, 400)) for number in range(500)]
+    for number, future in enumerate(futures):
+        if number in (250, 400):
+            assert isinstance(future.exception(SECONDS), SlotDied)
+        else:
+            assert future.result(SECONDS) == -number
+    counts = Counter(int(line) for line in Path(path).read_text().split())
+    assert counts == Counter(range(500))
+
+
+# --- what tasks do to the process they run in -----------------------------------------------------------------------
+
+
+def vanish() -> None:
+    os.makedirs("deeper")
+    os.chdir("deeper")
+    os.rmdir(os.getcwd())
+
+
+def remove_directory() -> None:
+    os.rmdir(os.getcwd())
+
+
+def remake_directory() -> None:
+    directory = os.getcwd()
+    os.rmdir(directory)
+    os.mkdir(directory)
+
+
+def close_streams() -> None:
+    sys.stdin.close()
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def close_descriptors() -> None:
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+
+
+def redirect() -> None:
+    sys.stdout = io.StringIO()
+    descriptor = os.open("elsewhere", os.O_WRONLY | os.O_CREAT)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def set_handlers() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+    signal.signal(signal.SIGHUP, lambda *_: os._exit(1))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+
+
+def litter() -> None:
+    os.makedirs("tree/branch")
+    Path("tree/branch/leaf").write_text("leaf")
+    os.symlink("/", "link")
+    os.chmod("tree/branch", 0)
+    os.chmod("tree", 0)
+
+
+def close_directory() -> None:
+    Path("file").write_text("file")
+    os.chmod(os.getcwd(), 0)
+
+
+def leave_threads() -> None:
+    for daemon in (True, False):
+        threading.Thread(target=time.sleep, args=(1000,), daemon=daemon).start()
+
+
+def leave_child() -> None:
+    subprocess.Popen(["sleep", "1000"])
+
+
+def return_twice() -> None:
+    os.fork()
+
+
+def exit_from_thread() -> None:
+    thread = threading.Thread(target=sys.exit)
+    thread.start()
+    thread.join()
+
+
+def probe() -> dict[str, Any]:
+    """What the next call finds."""
+    print("probe")
+    sys.stderr.write("probe\n")
+    spin(0.02)  # what was left to go off has time to
+    left = os.listdir()
+    Path("mine").write_text("mine")
+    handlers = {signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)}
+    return {
+        "pid": os.getpid(),
+        "left": left,
+        "stdin": sys.stdin.read(),
+        "child": subprocess.run(["echo", "child"], capture_output=True, check=True, text=True).stdout,
+        "handlers": handlers,
+    }
+
+
+MISCHIEF = [
+    vanish,
+    remove_directory,
+    remake_directory,
+    close_streams,
+    close_descriptors,
+    redirect,
+    set_handlers,
+    litter,
+    close_directory,
+    leave_threads,
+    leave_child,
+    return_twice,
+    exit_from_thread,
+]
+
+
+@pytest.mark.parametrize("mischief", MISCHIEF)
+def test_next_call_finds_things_in_order(
+    make_executor: Make, mode: str, mischief: Callable[[], None], run_dir: str
+) -> None:
+    executor = make_executor(function_exec_mode=mode, cores=1)
+    before = executor.submit(probe, {}).result(SECONDS)
+    assert executor.submit(mischief, {}).result(SECONDS) is None
+    after = executor.submit(probe, {}).result(SECONDS)
+    assert after == {**before, "pid": after["pid"]}
+    assert after["left"] == []
+    assert mode == "L1" or after["pid"] == before["pid"]
+    executor.shutdown()
+    logs = [path.read_text() for path in Path(run_dir).rglob("*.log")]
+    assert sum(log.count("probe\n") for log in logs) == 4
+
+
+def test_directory_that_is_not_ours_is_not_emptied(make_executor: Make, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data").write_text("data")
+
+    def link() -> None:
+        directory = os.getcwd()
+        os.rmdir(directory)
+        os.symlink(precious, directory)
+        os.chdir(directory)
+
+    executor = make_executor(cores=1)
+    executor.submit(link, {}).result(SECONDS)
+    assert executor.submit(os.listdir, {}).result(SECONDS) == []
+    executor.shutdown()
+    assert (precious / "data").read_text() == "data"
+
+
+def start_child() -> tuple[int, int]:
+    return subprocess.Popen(["sleep", "1000"]).pid, os.getpid()
+
+
+def test_child_of_a_task_ends_with_its_process(make_executor: Make, mode: str) -> None:
+    executor = make_executor(function_exec_mode=mode, cores=1)
+    child, pid = executor.submit(start_child, {}).result(SECONDS)
+    if mode == "L2":
+        assert alive(child)
+        assert isinstance(executor.submit(os.kill, {}, pid, signal.SIGKILL).exception(SECONDS), SlotDied)
+    assert ends(child)
+
+
+def test_child_of_a_task_ends_with_the_executor(make_executor: Make) -> None:
+    executor = make_executor()
+    child, _ = executor.submit(start_child, {}).result(SECONDS)
+    assert alive(child)
+    executor.shutdown()
+    assert ends(child)
+
+
+def test_child_of_a_task_ends_with_a_slot_that_is_let_go(make_executor: Make, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+
+    def start_child_and_wait() -> tuple[int, int]:
+        found = start_child()
+        wait_for(gate)
+        return found
+
+    def import_something() -> int:
+        import xmlrpc.server  # the library imports it too, and idle slots that have not got it are let go
+
+        assert xmlrpc.server
+        return os.getpid()
+
+    executor = make_executor()
+    futures = [executor.submit(start_child_and_wait, {}) for _ in range(2)]
+    Path(gate).touch()
+    children = {pid: child for child, pid in (future.result(SECONDS) for future in futures)}
+    kept = executor.submit(import_something, {}).result(SECONDS)
+    let_go = [pid for pid in children if pid != kept]
+    assert all(ends(pid) and ends(children[pid]) for pid in let_go)
+
+
+# --- walltime -------------------------------------------------------------------------------------------------------
+
+
+def rest(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def rest_and_fail(seconds: float) -> None:
+    time.sleep(seconds)
+    raise ValueError(seconds)
+
+
+@pytest.mark.parametrize("function", [rest, rest_and_fail])
+def test_walltime_that_ends_with_its_call(make_executor: Make, mode: str, function: Callable[[float], Any]) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    hurried = timeout(function, 0.002)
+    count = 400 if mode == "L2" else 3
+    futures = [executor.submit(hurried, {}, seconds) for seconds in (0.2, *(0.004 * i / count for i in range(count)))]
+    kinds = Counter(type(future.exception(SECONDS)) for future in futures)
+    assert set(kinds) <= {AppTimeout, ValueError if function is rest_and_fail else type(None)}
+    assert kinds[AppTimeout]
+    assert executor.submit(spin, {}, 0.01).result(SECONDS) == 0.01
+
+
+def test_walltime_of_a_call_that_raised_does_not_hit_the_next(make_executor: Make) -> None:
+    # As parsl did it until 2026.
+    def wrapped() -> None:
+        main = threading.get_ident()
+
+        def inject() -> None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_long(main), ctypes.py_object(AppTimeout))
+
+        inject.__module__ = "parsl.app.python"
+        threading.Timer(0.05, inject).start()
+        raise ValueError("early")
+
+    executor = make_executor(cores=1)
+    assert isinstance(executor.submit(wrapped, {}).exception(SECONDS), ValueError)
+    assert executor.submit(spin, {}, 0.2).result(SECONDS) == 0.2
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------
+
+
+def test_long_call_holds_up_none_of_the_short_ones_behind_it(make_executor: Make, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+
+    def maybe_wait(number: int) -> int:
+        if number == 10:
+            wait_for(gate)
+        return number
+
+    executor = make_executor()
+    for future in [executor.submit(maybe_wait, {}, 0) for _ in range(200)]:
+        future.result(SECONDS)
+    futures = [executor.submit(maybe_wait, {}, number) for number in range(200)]
+    long = futures[10]
+    done, _ = wait(set(futures) - {long}, SECONDS)
+    assert len(done) == 199
+    assert not long.done()
+    Path(gate).touch()
+    assert [future.result(SECONDS) for future in futures] == list(range(200))

@@ -1,0 +1,307 @@
+"""DAG_RESOLVER: what goes to the manager as an edge, and what gets the ordinary wait."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import parsl
+import pytest
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.dataflow.errors import DependencyError
+from parsl.executors import ThreadPoolExecutor
+
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
+from tests.conftest import settle
+
+LARGE = 100_000  # doubles: well over what rides inside messages
+Load = Callable[..., DataFlowKernel]
+
+
+@pytest.fixture
+def dag(load: Load) -> TaskVineExecutor:
+    """An executor under a DFK with the resolver."""
+    dfk = load(dependency_resolver=DAG_RESOLVER)
+    executor = dfk.executors["tv"]
+    assert isinstance(executor, TaskVineExecutor)
+    return executor
+
+
+@parsl.python_app
+def increment(x: Any) -> Any:
+    return x + 1
+
+
+@parsl.python_app
+def make(count: int, fill: float = 1.0) -> Any:
+    import numpy as np
+
+    return np.full(count, fill)
+
+
+@parsl.python_app
+def add(a: Any, b: Any) -> Any:
+    a += b  # writable, and nobody else's
+    return a
+
+
+@parsl.python_app
+def wait_for(path: str) -> int:
+    import time
+    from pathlib import Path
+
+    while not Path(path).exists():
+        time.sleep(0.005)
+    return 1
+
+
+@parsl.python_app
+def fail(reason: str) -> None:
+    raise ValueError(reason)
+
+
+@parsl.python_app
+def total(thing: Any) -> float:
+    def walk(item: Any) -> float:
+        if isinstance(item, dict):
+            return sum(walk(value) for value in item.values())
+        if isinstance(item, (list, tuple, set)):
+            return sum(walk(value) for value in item)
+        return float(np_sum(item))
+
+    from numpy import sum as np_sum
+
+    return walk(thing)
+
+
+def test_consumers_are_with_the_manager_before_producers_are_done(dag: TaskVineExecutor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    future = wait_for(str(gate))
+    for _ in range(5):
+        future = increment(future)
+    assert settle(lambda: dag.stats()["tasks_waiting"] != 5) is False
+    assert dag.outstanding() == 1
+    gate.touch()
+    assert future.result(30) == 6
+
+
+@pytest.mark.parametrize("count", [1, LARGE])
+def test_edges_in_any_depth_of_containers(dag: TaskVineExecutor, count: int) -> None:
+    parts = [make(count, float(number)) for number in range(5)]
+    nested = [parts[0], (parts[1], [parts[2]]), {"a": {"b": [parts[3]]}, "c": parts[4]}]
+    assert total(nested).result(30) == 10.0 * count
+
+
+def test_sum_tree_of_large_arrays(dag: TaskVineExecutor) -> None:
+    level = [make(LARGE, float(number)) for number in range(8)]
+    leaves = list(level)
+    while len(level) > 1:
+        level = [add(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+    assert np.array_equal(level[0].result(30), np.full(LARGE, 28.0))
+    # The sums were made in place, of private copies of their inputs.
+    assert [leaf.result(30)[0] for leaf in leaves] == [float(number) for number in range(8)]
+
+
+def test_result_asked_for_before_the_task_was_launched(dag: TaskVineExecutor) -> None:
+    for _ in range(20):
+        assert isinstance(make(LARGE).result(30), np.ndarray)
+
+
+def test_every_call_of_result_returns_the_same_object(dag: TaskVineExecutor) -> None:
+    future = make(LARGE)
+    assert future.result(30) is future.result(30)
+
+
+def test_failure_fails_the_consumers_once_each(dag: TaskVineExecutor) -> None:
+    broken = fail("on purpose")
+    plain, nested = increment(broken), total([1, {"deep": broken}])
+    grandchild = increment(plain)
+    for future, parent in ((plain, broken), (nested, broken)):
+        error = future.exception(30)
+        assert isinstance(error, DependencyError)
+        ((cause, task),) = error.dependent_exceptions_tids
+        assert isinstance(cause, ValueError)
+        assert task == f"task {parent.tid}"
+        assert error.task_id == future.tid
+    assert isinstance(grandchild.exception(30), DependencyError)
+
+
+def test_a_retry_of_the_parent_is_honoured(load: Load, tmp_path: Path) -> None:
+    load(dependency_resolver=DAG_RESOLVER, retries=2)
+
+    @parsl.python_app
+    def second_time_lucky(marker: str) -> int:
+        from pathlib import Path
+
+        if not Path(marker).exists():
+            Path(marker).touch()
+            raise RuntimeError("first time")
+        return 41
+
+    assert increment(second_time_lucky(str(tmp_path / "marker"))).result(30) == 42
+
+
+def test_consumers_on_other_executors_get_values(run_dir: str, load: Load) -> None:
+    load(
+        [
+            TaskVineExecutor(label="tv", cores=1),
+            TaskVineExecutor(label="other", cores=1),
+            ThreadPoolExecutor(label="threads", max_threads=1),
+        ],
+        dependency_resolver=DAG_RESOLVER,
+    )
+    here = {
+        label: (parsl.python_app(executors=[label])(_fill), parsl.python_app(executors=[label])(_sum))
+        for label in ("tv", "other", "threads")
+    }
+    for source, _ in here.values():
+        for _, sink in here.values():
+            made = source(LARGE)
+            assert sink([made, {"again": made}]).result(30) == 2.0 * LARGE
+            assert sink([made[0]]).result(30) == 1.0
+
+
+def _fill(count: int) -> Any:
+    import numpy as np
+
+    return np.ones(count)
+
+
+def _sum(things: list[Any]) -> float:
+    return float(sum((thing["again"] if isinstance(thing, dict) else thing).sum() for thing in things))
+
+
+def test_join_apps_and_lifted_access(dag: TaskVineExecutor) -> None:
+    @parsl.join_app
+    def double(future: Any) -> Any:
+        return add(make(LARGE), make(LARGE))
+
+    @parsl.python_app
+    def table() -> dict[str, Any]:
+        import numpy as np
+
+        return {"array": np.arange(100_000)}
+
+    assert increment(double(make(LARGE)))[3].result(30) == 3.0
+    assert table()["array"][7].result(30) == 7
+    assert make(LARGE).shape.result(30) == (LARGE,)
+
+
+def test_memoization_sees_values(dag: TaskVineExecutor) -> None:
+    text = parsl.python_app(cache=True)(_text)
+    assert text(LARGE).result(30) == "x" * LARGE
+    second = text(LARGE)
+    assert second.result(30) == "x" * LARGE
+    assert second.task_record["from_memo"]
+
+    @parsl.python_app(cache=True)
+    def size(text: str) -> int:
+        return len(text)
+
+    assert size(parsl.python_app(_text)(LARGE)).result(30) == LARGE
+    again = size(parsl.python_app(_text)(LARGE))
+    assert again.result(30) == LARGE
+    assert again.task_record["from_memo"]
+    assert size(text(LARGE)).result(30) == LARGE
+
+
+def _text(count: int) -> str:
+    return "x" * count
+
+
+def test_a_chain_keeps_neither_files_nor_task_records(dag: TaskVineExecutor) -> None:
+    class Marker(list[int]):
+        """A weakly referable argument, to see whose task record is alive."""
+
+    markers = []
+    future = make(LARGE)
+    for _ in range(50):
+        marker = Marker()
+        markers.append(weakref.ref(marker))
+        future = parsl.python_app(_add_one)(future, marker)
+        del marker
+    assert future.result(60)[0] == 51.0
+    gc.collect()
+    assert settle(lambda: len(dag.stats()["replicas"]) > 3) is False
+    assert settle(lambda: (gc.collect() and None) or sum(ref() is not None for ref in markers) > 3) is False
+
+
+def _add_one(array: Any, marker: Any) -> Any:
+    return array + 1.0
+
+
+def test_dropping_a_future_removes_its_file(dag: TaskVineExecutor) -> None:
+    future = make(LARGE)
+    future.result(30)
+    assert len(dag.stats()["replicas"]) == 1
+    del future
+    gc.collect()
+    assert settle(lambda: len(dag.stats()["replicas"])) == 0
+
+
+def test_without_edges_small_results_are_not_kept(dag: TaskVineExecutor) -> None:
+    futures = [increment(number) for number in range(200)]
+    assert [future.result(30) for future in futures] == list(range(1, 201))
+    assert dag.stats()["replicas"] == {}
+
+
+def test_values_cross_nodes(load: Load) -> None:
+    from parsl.providers import LocalProvider
+
+    provider = LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2)
+    dfk = load([TaskVineExecutor(label="tv", cores=1, provider=provider)], dependency_resolver=DAG_RESOLVER)
+    executor = dfk.executors["tv"]
+    assert executor.wait_for_nodes(2, 30)
+    parts = [make(LARGE, float(number)) for number in range(8)]
+    assert total(parts).result(30) == 28.0 * LARGE
+    assert total([total(parts), increment(parts[1])]).result(30) == 30.0 * LARGE
+
+
+def test_callbacks_may_ask_for_large_results(dag: TaskVineExecutor) -> None:
+    seen: list[float] = []
+    done = threading.Event()
+
+    def look(future: Any) -> None:
+        seen.append(future.result()[0])
+        done.set()
+
+    make(LARGE, 3.0).add_done_callback(look)
+    assert done.wait(30)
+    assert seen == [3.0]
+
+
+def test_l1_tasks_take_edges_too(dag: TaskVineExecutor) -> None:
+    @parsl.python_app
+    def in_a_fresh_process(a: Any, b: Any, parsl_resource_specification: Any = None) -> Any:
+        return a + b
+
+    fresh = {"function_exec_mode": "L1"}
+    small = in_a_fresh_process(1, 2, parsl_resource_specification=fresh)
+    large = in_a_fresh_process(make(LARGE), small, parsl_resource_specification=fresh)
+    assert increment(large).result(30)[0] == 5.0
+
+
+@pytest.mark.parametrize(("count", "size"), [(1500, 200), (10_000, 1)])
+def test_thousands_of_small_results_are_the_argument_of_one_call(
+    load: Load, tmp_path: Path, count: int, size: int
+) -> None:
+    @parsl.python_app
+    def text(length: int) -> str:
+        return "x" * length
+
+    @parsl.python_app
+    def length(texts: list[str]) -> int:
+        return sum(map(len, texts))
+
+    load([TaskVineExecutor(label="tv", cores=1)], dependency_resolver=DAG_RESOLVER)
+    gate = tmp_path / "gate"
+    first = wait_for(str(gate))  # all that follow are edges
+    future = length([text(size) for _ in range(count)])
+    gate.touch()
+    assert first.result(30) == 1
+    assert future.result(60) == count * size

@@ -1,0 +1,319 @@
+"""Files of apps: edges between them, retries, memoization, standard streams, and Parsl's own staging."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from parsl.app.app import bash_app, python_app
+from parsl.app.errors import BadStdStreamFile, BashExitFailure
+from parsl.data_provider.files import File
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.dataflow.errors import DependencyError
+from parsl.dataflow.memoization import id_for_memo
+
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
+from taskvine_exec.errors import FileLost, OutputMissing
+from tests.conftest import eventually
+
+Load = Callable[..., DataFlowKernel]
+T = "taskvinetemp:///"
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's current directory."""
+    directory = tmp_path / "home"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    return directory
+
+
+@pytest.fixture
+def latch(tmp_path: Path) -> str:
+    """A pipe that holds a task until somebody opens it for writing."""
+    path = str(tmp_path / "latch")
+    os.mkfifo(path)
+    return path
+
+
+def release(latch: str) -> None:
+    """Let the task go that waits, or that will come."""
+    open(latch, "w").close()
+
+
+# --- apps ---
+
+
+@python_app
+def write(text, outputs=(), latch=None):  # type: ignore[no-untyped-def]
+    if latch:
+        open(latch).close()
+    for file in outputs:
+        with open(file.filepath, "w") as stream:
+            stream.write(text)
+    return text
+
+
+@python_app
+def write_half(text, marker, latch, outputs=()):  # type: ignore[no-untyped-def]
+    """Fail in the middle, at the first try or, without a marker, at every one."""
+    open(latch).close()
+    whole = marker is not None and os.path.exists(marker)
+    with open(outputs[0].filepath, "w") as stream:
+        stream.write(text if whole else text[: len(text) // 2])
+    if not whole:
+        if marker:
+            open(marker, "w").close()
+        raise KeyError("half")
+
+
+@python_app
+def read(inputs=(), outputs=(), ran=None):  # type: ignore[no-untyped-def]
+    if ran:
+        open(ran, "w").close()
+    texts = []
+    for file in inputs:
+        with open(file.filepath) as stream:
+            texts.append(stream.read())
+    for file in outputs:
+        with open(file.filepath, "w") as stream:
+            stream.write("+".join(texts))
+    return "+".join(texts)
+
+
+@bash_app
+def run(command, inputs=(), outputs=(), stdout=None, stderr=None):  # type: ignore[no-untyped-def]
+    return command.format(inputs=inputs, outputs=outputs)
+
+
+# --- files that live on nodes ---
+
+
+def test_data_future_of_a_temp_file_is_an_edge_and_not_a_wait(load: Load, latch: str, home: Path) -> None:
+    executor = load().executors["tv"]
+    producer = write("made", latch=latch, outputs=[File(T + "x")])
+    consumer = read(inputs=producer.outputs, outputs=[File(T + "y")])
+    last = read(inputs=[consumer.outputs[0], producer.outputs[0]])
+    eventually(lambda: executor.stats()["tasks_waiting"] == 2)
+    assert executor.stats()["tasks_pending"] == 3
+    assert executor.outstanding() >= 1
+    assert not producer.done()
+    release(latch)
+    assert last.result(30) == "made+made"
+    assert consumer.result(30) == "made"
+    assert executor.fetch(consumer.outputs[0], "y") == str(home / "y")
+    assert (home / "y").read_text() == "made"
+    executor.forget(consumer.outputs[0])
+    with pytest.raises(FileNotFoundError):
+        executor.fetch(consumer.outputs[0], "again")
+    assert read(inputs=producer.outputs).result(30) == "made"
+    assert os.listdir(home) == ["y"]
+
+
+def test_an_edge_names_its_task_and_not_the_latest_writer(load: Load, latch: str) -> None:
+    load()
+    first = write("one", latch=latch, outputs=[File(T + "x")])
+    second = write("two", outputs=[File(T + "x")])
+    futures = [read(inputs=inputs) for inputs in (first.outputs, second.outputs, [File(T + "x")])]
+    assert [future.result(30) for future in futures[1:]] == ["two", "two"]
+    release(latch)
+    assert futures[0].result(30) == "one"
+
+
+def test_producer_that_fails_for_good_fails_its_consumers(load: Load, latch: str, home: Path, tmp_path: Path) -> None:
+    executor = load().executors["tv"]
+    ran = str(tmp_path / "ran")
+    producer = write_half("whole", None, latch, outputs=[File(T + "x")])
+    consumer = read(inputs=producer.outputs, outputs=[File(T + "y")], ran=ran)
+    last = read(inputs=consumer.outputs, ran=ran)
+    eventually(lambda: executor.stats()["tasks_waiting"] == 2)
+    release(latch)
+    for future, parent in ((consumer, producer), (last, consumer)):
+        error = future.exception(30)
+        assert isinstance(error, DependencyError)
+        assert error.task_id == future.tid
+        ((reason, name),) = error.dependent_exceptions_tids
+        assert (reason, name) == (parent.exception(), f"task {parent.tid}")
+    assert isinstance(read(inputs=producer.outputs, ran=ran).exception(30), DependencyError)
+    assert not os.path.exists(ran)
+    eventually(lambda: executor.stats()["tasks_pending"] == 0)
+    assert executor.stats()["replicas"] == {}
+
+
+def test_producer_that_is_retried_keeps_its_consumers_waiting(load: Load, latch: str, tmp_path: Path) -> None:
+    executor = load(retries=1).executors["tv"]
+    producer = write_half("whole", str(tmp_path / "marker"), latch, outputs=[File(T + "x")])
+    consumer = read(inputs=producer.outputs)
+    eventually(lambda: executor.stats()["tasks_waiting"] == 1)
+    release(latch)
+    eventually(lambda: os.path.exists(tmp_path / "marker"))
+    release(latch)
+    assert consumer.result(30) == "whole"
+    assert producer.task_record["fail_count"] == 1
+
+
+@id_for_memo.register(File)
+def _(file: File, output_ref: bool = False) -> bytes:
+    """What Parsl leaves to its users: how files are told apart by memoization."""
+    return str(file.url).encode()
+
+
+def test_producer_that_is_memoized_makes_no_file(load: Load) -> None:
+    load()
+
+    @python_app(cache=True)
+    def memoized(outputs=()):  # type: ignore[no-untyped-def]
+        open(outputs[0].filepath, "w").close()
+        return "result"
+
+    first = memoized(outputs=[File(T + "x")])
+    assert first.result(30) == "result"
+    again = memoized(outputs=[File(T + "x")])
+    error = read(inputs=again.outputs).exception(30)
+    assert isinstance(error, FileLost)
+    assert "memoized" in str(error)
+    assert again.task_record["from_memo"]
+    assert read(inputs=first.outputs).result(30) == ""
+
+
+def test_result_of_an_app_that_did_not_write_its_output_is_no_edge(load: Load, latch: str) -> None:
+    executor = load(dependency_resolver=DAG_RESOLVER).executors["tv"]
+
+    @python_app
+    def forgetful(latch, outputs=()):  # type: ignore[no-untyped-def]
+        open(latch).close()
+        return bytes(1_000_000)
+
+    @python_app
+    def size(value):  # type: ignore[no-untyped-def]
+        return len(value)
+
+    producer = forgetful(latch, outputs=[File(T + "x")])
+    consumer = size(producer)
+    eventually(lambda: executor.stats()["tasks_waiting"] == 1)
+    release(latch)
+    error = consumer.exception(30)
+    assert isinstance(error, DependencyError)
+    assert isinstance(producer.exception(30), OutputMissing)
+    assert os.listdir(os.path.join(executor.nodes[0]["directory"], "cache")) == []
+
+
+def test_file_that_no_app_makes(load: Load) -> None:
+    load()
+    with pytest.raises(FileNotFoundError, match="no task of this executor"):
+        read(inputs=[File(T + "x")])
+
+
+# --- the user's files ---
+
+
+def test_chain_of_relative_paths(load: Load, home: Path) -> None:
+    load()
+    (home / "a.txt").write_text("a")
+    first = read(inputs=[File("a.txt")], outputs=[File("out/b.txt")])
+    second = run("cat {inputs[0]} - <<< c > {outputs[0]}", inputs=first.outputs, outputs=[File("out/d.txt")])
+    third = read(inputs=[first.outputs[0], second.outputs[0]], outputs=[File(str(home / "e.txt"))])
+    assert third.outputs[0].result(30).filepath == str(home / "e.txt")
+    assert (home / "out" / "b.txt").read_text() == "a"
+    assert (home / "out" / "d.txt").read_text() == "ac\n"
+    assert (home / "e.txt").read_text() == "a+ac\n"
+    assert sorted(os.listdir(home)) == ["a.txt", "e.txt", "out"]
+
+
+def test_standard_streams(load: Load, home: Path) -> None:
+    load()
+    (home / "new").write_text("old\n")
+    for word in ("one", "two"):
+        future = run(f"echo {word}; echo err >&2", stdout="logs/out", stderr=("new", "w"))
+        assert future.result(30) == 0
+        assert (home / future.stdout).exists()
+    assert (home / "logs" / "out").read_text() == "one\ntwo\n"
+    assert (home / "new").read_text().endswith("err\n")
+    assert "old" not in (home / "new").read_text()
+
+    staged = run("echo staged", stdout=File("staged"))
+    assert read(inputs=[staged.stdout]).result(30) == "staged\n"
+    assert (home / "staged").read_text() == "staged\n"
+    failed = run("echo why; exit 3", stdout=File("failed"))
+    assert isinstance(failed.exception(30), BashExitFailure)
+    assert (home / "failed").read_text() == "why\n"
+
+
+@pytest.mark.parametrize("stdout", ["file/below", ("out", "no mode")])
+def test_bad_standard_streams(load: Load, home: Path, stdout: Any) -> None:
+    load()
+    (home / "file").write_text("")
+    assert isinstance(run("true", stdout=stdout).exception(30), BadStdStreamFile)
+
+
+# --- Parsl's staging ---
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of an HTTP server that has ``/dir/data.txt``."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/dir/data.txt"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(b"from afar" if found else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("shared_fs", [False, True])
+def test_http_files_are_fetched_in_the_task(load: Load, server: str, home: Path, shared_fs: bool) -> None:
+    load([TaskVineExecutor(label="tv", cores=2, shared_fs=shared_fs)])
+    remote = File(f"{server}/dir/data.txt")
+    assert read(inputs=[remote]).result(30) == "from afar"
+    assert os.listdir(home) == []
+    (home / "data.txt").write_text("stale")
+    future = read(inputs=[remote], outputs=[File("copy.txt")])
+    assert future.result(30) == "from afar"
+    assert future.outputs[0].result(30).filepath == "copy.txt"
+    assert (home / "copy.txt").read_text() == "from afar"
+    assert (home / "data.txt").read_text() == "stale"
+
+
+def test_files_are_put_into_zip_files(load: Load, home: Path, tmp_path: Path) -> None:
+    executor = TaskVineExecutor(label="tv", cores=2)
+    executor.working_dir = str(tmp_path / "work")
+    load([executor])
+    future = write("zipped", outputs=[File(f"zip:{home}/some.zip/inside/a.txt")])
+    future.outputs[0].result(30)
+    with zipfile.ZipFile(home / "some.zip") as archive:
+        assert archive.read("inside/a.txt") == b"zipped"
+    assert read(inputs=[File(f"zip:{home}/some.zip/inside/a.txt")]).result(30) == "zipped"
+
+
+def test_staging_providers_of_an_executor() -> None:
+    providers = TaskVineExecutor().storage_access
+    urls = ("taskvinetemp:///x", "x", "/x", "http://host/x", "https://host/x", "ftp://host/x", "zip:/a.zip/x")
+    for url in urls:
+        assert any(provider.can_stage_in(File(url)) for provider in providers), url
+    for url in ("taskvinetemp:///x", "x", "zip:/a.zip/x"):
+        assert any(provider.can_stage_out(File(url)) for provider in providers), url
+    given = [providers[1]]
+    extended = TaskVineExecutor(storage_access=given).storage_access
+    assert [type(each).__name__ for each in extended] == ["TaskVineTempStaging", "NoOpFileStaging"]
+    assert len(given) == 1

@@ -1,0 +1,79 @@
+"""What the packages offer, and what importing them costs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+import taskvine_exec
+
+PUBLIC = [
+    "DAG_RESOLVER",
+    "TaskVineExecutor",
+    "TaskVineFactoryConfig",
+    "TaskVineManagerConfig",
+    "TaskVineRadio",
+    "TaskVineTempStaging",
+    "load_variable_from_library",
+]
+
+
+def imported_by(*modules: str) -> set[str]:
+    """Top-level names of what an interpreter has imported after these modules, beyond what it starts with."""
+    code = (
+        "import json, sys\n"
+        "sys.path[:0] = json.loads(sys.argv[1])\n"
+        "before = set(sys.modules)\n"
+        "for module in sys.argv[2:]:\n"
+        "    __import__(module)\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))\n"
+    )
+    command = [sys.executable, "-c", code, json.dumps(sys.path), *modules]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return set(json.loads(told))
+
+
+def test_what_is_public_is_this() -> None:
+    assert taskvine_exec.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
+    assert inspect.getdoc(getattr(taskvine_exec, name))
+
+
+def test_public_names_are_those_that_checkers_see() -> None:
+    assert list(taskvine_exec._HOME) == PUBLIC
+    for name, home in taskvine_exec._HOME.items():
+        assert getattr(importlib.import_module(home), name) is getattr(taskvine_exec, name)
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'taskvine_exec' has no attribute 'TaskVine'"):
+        taskvine_exec.TaskVine
+
+
+def test_importing_the_plugin_alone_imports_neither_parsl_nor_zmq() -> None:
+    assert not {"parsl", "zmq", "taskvine_manager"} & imported_by("taskvine_exec")
+
+
+def test_reading_a_librarys_variables_costs_no_parsl() -> None:
+    assert not {"parsl", "zmq"} & imported_by("taskvine_exec", "taskvine_manager.runtime.context")
+
+
+@pytest.mark.parametrize(
+    "module", ["taskvine_manager.process", "taskvine_manager.embedded.node", "taskvine_manager.runtime.library"]
+)
+def test_the_processes_import_neither_parsl_nor_networkx(module: str) -> None:
+    assert not {"parsl", "networkx", "numpy"} & imported_by(module)
+
+
+def test_what_runs_on_nodes_imports_nothing_but_the_standard_library() -> None:
+    runtime = ["context", "failure", "library", "oneshot", "payload", "slot"]
+    modules = imported_by(*(f"taskvine_manager.runtime.{name}" for name in runtime))
+    assert modules - set(sys.stdlib_module_names) == {"taskvine_manager"}

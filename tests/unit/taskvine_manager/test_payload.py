@@ -1,0 +1,176 @@
+"""Values arrive as they were sent, are their reader's own, and a damaged file is told from a whole one."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import example, given
+
+from taskvine_manager.runtime import payload
+
+LARGE = payload.INLINE_LIMIT + 1
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=50)
+    | st.binary(max_size=50),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4) | st.tuples(inner, inner),
+    max_leaves=10,
+)
+#: Around what stays in the pickle, what goes out of band, and nothing at all.
+lengths = st.sampled_from([0, 1, 2047, 2048, 2049, 4095, 4096, 4097, 9000])
+types = st.sampled_from(["<f8", ">f8", "<i8", "<c16", "u1", "?", "<U3", "datetime64[s]"])
+
+
+@given(values, st.sampled_from([pickle.dumps, cloudpickle.dumps]))
+@example(b"x" * LARGE, pickle.dumps)
+@example({"key": ["x" * LARGE]}, cloudpickle.dumps)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, value: Any, dumps: payload.Dumps) -> None:
+    spool = tmp_path_factory.mktemp("spool")
+    encoded = payload.encode(value, str(spool), dumps)
+    assert payload.decode(encoded) == value
+    payload.discard(encoded)
+    assert not os.listdir(spool)
+
+
+@given(st.lists(st.tuples(lengths, types), min_size=1, max_size=4), st.booleans())
+def test_arrays_round_trip_in_and_out_of_band(
+    tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple[int, str]], fortran: bool
+) -> None:
+    given_arrays = [np.arange(2 * length).astype(kind).reshape(2, length, order="F") for length, kind in shapes]
+    if fortran:
+        given_arrays = [np.asfortranarray(array) for array in given_arrays]
+    encoded = payload.encode(given_arrays, str(tmp_path_factory.mktemp("spool")), pickle.dumps)
+    back = payload.decode(encoded)
+    for before, after in zip(given_arrays, back, strict=True):
+        assert after.dtype == before.dtype
+        assert after.tobytes() == before.tobytes()
+        assert after.flags.writeable
+        assert after.flags.f_contiguous == before.flags.f_contiguous
+
+
+def test_small_values_are_inline_and_large_ones_a_file_of_the_users_alone(tmp_path: Path) -> None:
+    assert isinstance(payload.encode("x" * 100, str(tmp_path), pickle.dumps), bytes)
+    path = payload.encode("x" * LARGE, str(tmp_path), pickle.dumps)
+    assert isinstance(path, str)
+    assert os.path.dirname(path) == str(tmp_path)
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert payload.size(path) == os.path.getsize(path)
+    assert payload.size(b"four") == 4
+
+
+def test_large_buffers_are_laid_out_for_mapping(tmp_path: Path) -> None:
+    arrays = [np.arange(5000.0), np.arange(7001, dtype="u1").repeat(3)]
+    path = payload.encode(arrays, str(tmp_path), pickle.dumps)
+    assert isinstance(path, str)
+    whole = Path(path).read_bytes()
+    magic, count, length = struct.unpack_from("<8sQQ", whole)
+    assert (magic, count) == (payload.MAGIC, 2)
+    assert length < 1000, "the arrays are in the pickle"
+    for index, array in enumerate(arrays):
+        offset, size = struct.unpack_from("<QQ", whole, 24 + 16 * index)
+        assert offset % 64 == 0
+        assert whole[offset : offset + size] == array.tobytes()
+
+
+def test_what_is_read_is_writable_and_private(tmp_path: Path) -> None:
+    path = payload.encode(np.zeros(10_000), str(tmp_path), pickle.dumps)
+    before = Path(str(path)).read_bytes()
+    first, second = payload.decode(path), payload.decode(path)
+    first += 1
+    assert not second.any()
+    assert not payload.decode(path).any()
+    assert Path(str(path)).read_bytes() == before
+
+
+def test_what_was_read_outlives_its_file(tmp_path: Path) -> None:
+    path = payload.encode(np.arange(10_000), str(tmp_path), pickle.dumps)
+    array = payload.decode(path)[5000:]
+    payload.discard(path)
+    payload.discard(path)
+    gc.collect()
+    assert array[0] == 5000
+
+
+def test_one_array_twice_stays_one(tmp_path: Path) -> None:
+    array = np.zeros(10_000)
+    first, second = payload.decode(payload.encode((array, array), str(tmp_path), pickle.dumps))
+    assert first is second
+
+
+def test_what_was_not_writable_is_not(tmp_path: Path) -> None:
+    array = np.zeros(10_000)
+    array.flags.writeable = False
+    assert not payload.decode(payload.encode(array, str(tmp_path), pickle.dumps)).flags.writeable
+
+
+@pytest.mark.parametrize(
+    "value", [["x" * LARGE], (np.arange(4096.0), np.arange(2100)), [np.zeros(20_000, "u1"), "y" * LARGE]]
+)
+def test_a_file_cut_short_anywhere_is_a_value_error(tmp_path: Path, value: Any) -> None:
+    path = Path(str(payload.encode(value, str(tmp_path), pickle.dumps)))
+    whole = path.read_bytes()
+    cuts = {*range(200), *range(0, len(whole), 499), *range(len(whole) - 100, len(whole))}
+    for cut in sorted(cuts):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError):
+            payload.decode(str(path))
+
+
+@given(st.binary(max_size=300))
+@example(b"")
+@example(payload.MAGIC + struct.pack("<QQ", 2**64 - 1, 2**64 - 1))
+@example(payload.MAGIC + struct.pack("<QQQQ", 1, 0, 2**64 - 1, 1))
+@example(payload.MAGIC + struct.pack("<QQQQ", 1, 0, 2**64 - 1, 2**64 - 1))
+@example(b"TVXPAY02" + struct.pack("<QQ", 0, 0) + b"N.")
+def test_a_file_that_is_none_of_ours_is_a_value_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("spool") / "file"
+    path.write_bytes(data)
+    with pytest.raises(ValueError):
+        payload.decode(str(path))
+
+
+def test_no_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        payload.decode(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+    write, calls = os.write, iter(range(99))
+
+    def full(descriptor: int, data: bytes) -> int:
+        if next(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        payload.encode([np.zeros(5000), np.zeros(6000)], str(tmp_path), pickle.dumps)
+    assert not os.listdir(tmp_path)
+
+
+def test_writes_may_be_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))
+    array = np.arange(5000)
+    assert np.array_equal(payload.decode(payload.encode(array, str(tmp_path), pickle.dumps)), array)
+
+
+def test_what_cannot_be_pickled_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        payload.encode([np.zeros(5000), memoryview(b"")], str(tmp_path), pickle.dumps)
+    assert not os.listdir(tmp_path)
