@@ -118,6 +118,7 @@ def test_scale_in_lets_tasks_finish(make_executor: Make, mode: str, gate: Gate, 
     assert executor.scale_in_facade(1) == ["1"]
     assert executor.status_facade["1"].state == JobState.SCALED_IN
     assert blocks_of(executor) == ["0", "1"]  # it returned at once: what runs there still does
+    executor.stats()  # answered after what was said before it: the manager knows of the scale-in
     later = Gate(tmp_path / "later")
     behind = [executor.submit(later.task, {}, number) for number in range(2)]
     gate.open()

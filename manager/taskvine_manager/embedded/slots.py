@@ -154,6 +154,8 @@ class SlotPool:
         self._held: dict[str, deque[Call]] = {}
         self._warm: set[str] = set()
         self._imports: set[str] = set()
+        self._importing: dict[str, list[str]] = {}  # what the library was asked for by function, and has not answered
+        self._distrusted: set[str] = set()
         self._estimates: dict[str, float] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: list[Slot] = []
@@ -216,6 +218,7 @@ class SlotPool:
 
     def _imported(self, function: str, count: int) -> None:
         self._warm.add(function)
+        self._importing.pop(function, None)
         self._release(function)
         if count:
             for slot in [slot for slot in self._idle if function not in slot.functions]:
@@ -254,6 +257,9 @@ class SlotPool:
                     self.pending.appendleft(call)
         self._loading.clear()
         self._imports.clear()
+        # What it was importing may be what killed it: no library is asked for that again, slots import it themselves.
+        self._distrusted.update(*self._importing.values())
+        self._importing.clear()
         self._release_all()
         if not was_warm and status < 0 and self._cold_deaths < TRIES:
             self._cold_deaths += 1
@@ -261,7 +267,6 @@ class SlotPool:
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
         else:
-            # What the dead library had imported may be what killed it: slots load those functions themselves.
             self._warm.update(self._functions)
         if self.pending:
             self.start()
@@ -453,8 +458,9 @@ class SlotPool:
             return
         modules: list[str] = decode(encoded)
         discard(encoded)
-        new = [name for name in modules if name not in self._imports]
+        new = [name for name in modules if name not in self._imports and name not in self._distrusted]
         self._imports.update(new)
+        self._importing.setdefault(key, []).extend(new)
         if self._channel is not None:
             message = ("import", key, encode(new, self._config["spool"], pickle.dumps))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
