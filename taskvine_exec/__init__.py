@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taskvine_exec.executor import TaskVineExecutor
     from taskvine_exec.radio import TaskVineRadio
     from taskvine_exec.resolver import DAG_RESOLVER
-    from taskvine_exec.staging import TaskVineTempStaging
+    from taskvine_exec.staging import TaskVineTempStaging, TempFile
     from taskvine_manager.runtime.context import load_variable_from_library
 
 _HOME = {
@@ -24,6 +24,7 @@ _HOME = {
     "TaskVineManagerConfig": "taskvine_exec.config",
     "TaskVineRadio": "taskvine_exec.radio",
     "TaskVineTempStaging": "taskvine_exec.staging",
+    "TempFile": "taskvine_exec.staging",
     "load_variable_from_library": "taskvine_manager.runtime.context",
 }
 
@@ -34,6 +35,7 @@ __all__ = [
     "TaskVineManagerConfig",
     "TaskVineRadio",
     "TaskVineTempStaging",
+    "TempFile",
     "load_variable_from_library",
 ]
 __version__ = "0.1.0"

@@ -776,17 +776,23 @@ def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactory
     for name in ("workers_per_cycle", "factory_timeout", "scratch_dir"):
         if (value := getattr(factory, name)) != getattr(TaskVineFactoryConfig, name):
             logger.warning("%s=%r has no effect: the embedded engine starts its nodes itself, at once", name, value)
-    if not manager.enable_peer_transfers:
-        logger.warning(
-            "enable_peer_transfers=False has no effect yet: the embedded engine's nodes copy from each other"
-        )
     for name in manager.tune_parameters or {}:
         if name.replace("_", "-") not in HONOURED_PARAMETERS:
             logger.warning("tuning parameter %r has no effect on the embedded engine yet", name)
 
 
 #: Tuning parameters that the embedded engine acts on.
-HONOURED_PARAMETERS = frozenset({"temp-replica-count"})
+HONOURED_PARAMETERS = frozenset(
+    {
+        "clean-redundant-replicas",
+        "file-source-max-transfers",
+        "immediate-recovery",
+        "temp-replica-count",
+        "transfer-replica-per-cycle",
+        "transfer-temps-recovery",
+        "worker-source-max-transfers",
+    }
+)
 
 #: Providers that start blocks on other machines. Told by name, for some of their modules are optional.
 _REMOTE_PROVIDERS = frozenset(

@@ -46,6 +46,7 @@ from taskvine_exec.errors import (
     ManagerLost,
     TaskCancelled,
     WorkerLaunchFailed,
+    from_record,
 )
 from taskvine_exec.files import FilePlan, has_files
 from taskvine_exec.functions import FunctionCache, FunctionReference, encode_arguments
@@ -53,11 +54,12 @@ from taskvine_exec.link import ManagerLink
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.resolver import DAG_RESOLVER
 from taskvine_exec.resources import ResourceSpecification
-from taskvine_exec.results import TaskFuture, settle
+from taskvine_exec.results import TaskFuture, Where, settle
 from taskvine_exec.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Place, Value, collect
 from taskvine_manager import sweep
 from taskvine_manager.embedded import staging
+from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.embedded.cache import copy as copy_file
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure, payload
@@ -65,6 +67,8 @@ from taskvine_manager.runtime import failure, payload
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
+_TRIES = 10
+"""Times that a file is asked for again whose replica could not be read."""
 
 
 class TaskVineExecutor(BlockExecutor, RepresentationMixin):
@@ -285,7 +289,6 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             future.set_exception(refusal)  # for those who wait for its outputs
             raise refusal from error
-        future.arguments = arguments
         self._tasks[number] = future
         record = dfk.launched() if self.run_id is not None else None
         keeps = record is not None and _sends_edges(record)
@@ -344,6 +347,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 specification.gpus,
                 specification.priority,
                 category,
+                specification.recoverable,
             )
             functions = []
             if function.key not in self._sent_functions:
@@ -388,14 +392,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _on_message(self, kind: str, *rest: Any) -> Iterator[None] | None:
         if kind == "done":
-            self._waiting = rest[1]
+            self._now_waiting(rest[1])
             return self._complete(rest[0])
         if kind == "radio":
             if self.monitoring_messages is not None:
                 for said in rest[0]:
                     self.monitoring_messages.put(pickle.loads(said))
         elif kind == "waiting":
-            self._waiting = rest[0]
+            self._now_waiting(rest[0])
         elif kind == "nodes":
             self._nodes_are(list(rest[0]))
         elif kind == "drained":
@@ -408,15 +412,19 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             logger.error("the manager said %r, which nobody knows", kind)
         return None
 
+    def _now_waiting(self, count: int) -> None:
+        self._waiting = count
+        if self._blockless and count < 0:  # what was lost is to be made again, and there is no node
+            self._attention.set()
+
     def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
         unread: list[str] = []
         for item in completions:
             completion = Completion(*item)
-            for version, _ in completion.made:
+            for version, _, _ in completion.made:
                 self._temp_files.made.add(version)
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
-                payload.discard(future.arguments)
                 try:
                     settle(future, completion, self._load)
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
@@ -434,21 +442,36 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         else:
             value.when_gone(partial(_forget_value, weakref.ref(self)))
 
-    def _load(self, path: str, value: Value) -> Any:
-        """Get a result that is on nodes, by its first path or wherever it is now."""
-        try:
-            return payload.decode(path)
-        except FileNotFoundError:
-            pass
-        link = self._running_link()
-        source = link.ask("locate", value.number).result()
-        try:
-            if source is not None:
-                return payload.decode(source)
-        except FileNotFoundError:
-            pass
-        reason = f"the result of task {value.producer} is on no node any more"
-        raise FileLost(task_id=value.producer, reason=reason, name=value.number)
+    def _load(self, where: Where, value: Value) -> Any:
+        """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
+        for _ in range(_TRIES):
+            try:
+                check(Source(*where[1:]))
+                return payload.decode(where.path)
+            except (OSError, ValueError):  # its node has gone, or somebody has written to it
+                answer = self._locate(value.number, where, None)
+            if isinstance(answer, bytes):
+                return payload.decode(answer)
+            where = answer
+        raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
+
+    def _locate(self, file: str, spoiled: Where | None, timeout: float | None) -> Where | bytes:
+        """Ask the manager where a file is, and tell it which replica could not be read.
+
+        Raises
+        ------
+        FileLost
+            If it is nowhere and cannot be made again.
+        """
+        if spoiled is not None:
+            self._running_link().say("spoiled", spoiled.node, file, spoiled.stamp)
+        answer = self._ask("locate", file, timeout=timeout)
+        if isinstance(answer, bytes):
+            return answer
+        if len(answer) == 1:
+            record = payload.decode(answer[0])
+            raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
+        return Where(*answer)
 
     takes_edges = True
     """DAG_RESOLVER may leave edges in the arguments of this executor's tasks."""
@@ -523,15 +546,18 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._temp_files.producer(version).result(timeout)
         target = os.path.abspath(path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        tried = set()
-        while (source := self._ask("locate", version, timeout=timeout)) is not None and source not in tried:
-            tried.add(source)
+        spoiled = None
+        for _ in range(_TRIES):
+            where = self._locate(version, spoiled, timeout)
+            assert isinstance(where, Where)  # only results ride inside messages
             try:
-                copy_file(source, target)
+                check(Source(*where[1:]))
+                copy_file(where.path, target)
             except FileNotFoundError:
-                continue  # its node has just gone: another may have it
+                spoiled = where  # its node has just gone, or somebody has written to it: another may have it
+                continue
             return target
-        raise FileLost(task_id=None, reason="no replica is left", name=version)
+        raise FileLost(task_id=None, reason="none of its replicas could be read", name=version)
 
     def forget(self, file: File | DataFuture) -> None:
         """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again.
@@ -572,9 +598,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._running_link().say("tune", {name.replace("_", "-"): value for name, value in parameters.items()})
 
     def outstanding(self) -> int:
-        """Tasks that run or could run; at least 1 while any waits, so that a long chain asks for one block."""
+        """Tasks that run or could run, those that make lost files again included; at least 1 while any waits, so that
+        a long chain asks for one block."""
         total = len(self._tasks)
-        return max(total - self._waiting, 1) if total else 0
+        return max(total - self._waiting, 1 if total else 0)
 
     def _drain_block(self, block: str) -> None:
         if self._link is not None:

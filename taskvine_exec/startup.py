@@ -125,6 +125,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         min_nodes=settings.min_workers if by_factory else 0,
         max_nodes=settings.max_workers if by_factory else 0,
         per_node=slots_of(settings),
+        peer_transfers=settings.enable_peer_transfers,
     )
     _write(os.path.join(places.base, "node.config"), nodes)
     _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log})

@@ -36,6 +36,9 @@ class Outlet(Protocol):
     def drained(self, block: str) -> None:
         """The nodes of a block have been let go."""
 
+    def located(self, request: int, answer: Any) -> None:
+        """Where a file is: ``(node, path, bytes, stamp)``, its encoded bytes, or ``(failure record,)``."""
+
 
 class Engine(Protocol):
     """Runs invocations on nodes. Every method returns at once; what comes of it goes to the :class:`Outlet`."""
@@ -54,8 +57,11 @@ class Engine(Protocol):
     def drain(self, block: str) -> None:
         """Let the nodes of a block finish, save what only they have, and let them go."""
 
-    def locate(self, file: str) -> str | None:
-        """A path at which a temp file can be read, if there is a replica."""
+    def locate(self, request: int, file: str) -> None:
+        """Say where a temp file or result can be read, by :meth:`Outlet.located`; what was lost is made again first."""
+
+    def spoiled(self, node: str, file: str, stamp: int) -> None:
+        """A node's replica with this stamp cannot be read, or is not what was put there."""
 
     def tune(self, parameters: dict[str, float]) -> None:
         """Set tuning parameters by their TaskVine names."""
@@ -65,7 +71,7 @@ class Engine(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Invocations that wait for files of others."""
+        """Invocations that wait for files of others, less those that run again for them: what asks for no room now."""
 
     def tick(self) -> float | None:
         """Do what is due by time; return the seconds until something is due again, or None."""

@@ -199,7 +199,10 @@ class Manager:
         self._engine.drain(block)
 
     def _on_locate(self, request: int, file: str) -> None:
-        self._say("located", request, self._engine.locate(file))
+        self._engine.locate(request, file)
+
+    def _on_spoiled(self, node: str, file: str, stamp: int) -> None:
+        self._engine.spoiled(node, file, stamp)
 
     def _on_stats(self, request: int) -> None:
         self._say("stats", request, self._engine.stats())
@@ -224,3 +227,7 @@ class Manager:
 
     def drained(self, block: str) -> None:
         self._say("drained", block)
+
+    def located(self, request: int, answer: Any) -> None:
+        self._flush()  # it may have been asked for before its task was known to be done
+        self._say("located", request, answer)

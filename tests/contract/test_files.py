@@ -327,10 +327,10 @@ def two_nodes(make_executor: Make) -> Make:
     return make
 
 
-def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch) -> None:
+def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch, **specification: Any) -> None:
     """Two tasks that meet have to run side by side, and a node of one core runs one at a time."""
     futures = [
-        executor.submit(meet_and_write, {}, latch.path, flags, text, outputs=[File(T + text)])
+        executor.submit(meet_and_write, specification, latch.path, flags, text, outputs=[File(T + text)])
         for flags, text in ((os.O_RDONLY, "a"), (os.O_WRONLY, "b"))
     ]
     for future in futures:
@@ -378,9 +378,9 @@ def test_what_was_replicated_outlives_its_node(two_nodes: Make, home: Path) -> N
     assert Path(executor.fetch(File(T + "x"), "x")).read_text() == "x"
 
 
-def test_what_was_not_is_lost_with_it(two_nodes: Make, latch: Latch, home: Path) -> None:
+def test_what_was_not_and_may_not_be_made_again_is_lost(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes(max_retries=0)
-    make_one_file_on_each_node(executor, latch)
+    make_one_file_on_each_node(executor, latch, recoverable=False)
     node = node_with(executor, "a")
     on_the_other = {"inputs": [File(T + "b")], "outputs": [File(T + "c")]}
     executor.submit(wait_and_write, {}, latch.path, "c", **on_the_other)
