@@ -280,6 +280,7 @@ def _instead(what: str) -> Standing:
 _UNLIMITED = ((-1, "no limit"),)
 _OFF = ((0, "off"),)
 _NO_NETWORK = _instead("nodes and manager share a machine, and the end of a connection is seen at once")
+_UNTIMED = _instead("transfers within a machine are not timed")
 _NO_MONITOR = _instead("memory is watched by the node itself")
 
 _DATA = (
@@ -362,7 +363,7 @@ _DATA = (
         minimum=1,
         maximum=_INT,
         unit="bytes/s",
-        embedded=_NO_NETWORK,
+        embedded=_UNTIMED,
     ),
     _whole(
         "transfer-outlier-factor",
@@ -370,7 +371,7 @@ _DATA = (
         1,
         "Number of times slower than the average that a transfer may be before it is given up.",
         "7.5.0",
-        embedded=_NO_NETWORK,
+        embedded=_UNTIMED,
     ),
     _whole(
         "min-transfer-timeout",
@@ -379,7 +380,7 @@ _DATA = (
         "Time that every transfer between manager and worker is given, however small.",
         "7.5.0",
         unit="s",
-        embedded=_NO_NETWORK,
+        embedded=_UNTIMED,
     ),
     _real(
         "transient-error-interval",
@@ -537,7 +538,6 @@ _SCHEDULING = (
         "Number of done tasks of a category after which its resources are predicted anew; holds for every manager of "
         "the process.",
         "7.5.0",
-        unit="tasks",
     ),
 )
 
@@ -548,7 +548,6 @@ _WORKERS = (
         0,
         "Number of workers that must have come before the first task is sent.",
         "7.5.0",
-        unit="workers",
         embedded=_instead("the setting wait_for_workers does it"),
     ),
     _whole(
@@ -557,7 +556,6 @@ _WORKERS = (
         -1,
         "Number of workers above which one that comes is sent away.",
         "7.15.5",
-        unit="workers",
         meanings=((-1, "no limit"), (0, "no limit")),
         embedded=_instead("the setting max_workers, or the provider's max_blocks, does it"),
     ),
@@ -567,7 +565,6 @@ _WORKERS = (
         0,
         "Number of workers that are let in in one cycle, before other things are attended to.",
         "7.7.0",
-        unit="workers",
         meanings=((0, "as 1"),),
     ),
     _real(
@@ -714,7 +711,6 @@ _EXECUTOR = (
         "Number of short calls that are handed to a slot together at most.",
         minimum=1,
         maximum=65536,
-        unit="calls",
     ),
     _own(
         "prefetch",

@@ -78,7 +78,7 @@ BAD: list[tuple[dict[Any, Any], type[TuningError], str]] = [
     ({"temp-replica-count": BIG + 1}, OutOfRange, r"at most 2147483647"),
     ({"temp-replica-count": 10**400}, OutOfRange, r"at most 2147483647"),
     ({"max-workers": -2}, OutOfRange, r"at least -1"),
-    ({"wait-for-workers": -1}, OutOfRange, r"=-1 workers is out of range: must be at least 0"),
+    ({"wait-for-workers": -1}, OutOfRange, r"wait-for-workers=-1 is out of range: must be at least 0"),
     ({"transient-error-interval": 0.5}, OutOfRange, r"=0\.5 s is out of range: must be at least 1"),
     ({"sandbox-grow-factor": 1.0}, OutOfRange, r"at least 1\.1"),
     ({"asynchrony_multiplier": 0.9}, OutOfRange, r"resource-submit-multiplier=0\.9 .*at least 1"),
