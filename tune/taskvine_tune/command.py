@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from taskvine_tune import formats
-from taskvine_tune.errors import TuningError
+from taskvine_tune.errors import LibraryMissing, TuningError
 from taskvine_tune.parameters import ENGINES, PARAMETERS, TASKVINE_VERSION, Engine, Parameter, Standing, Support, find
-from taskvine_tune.tuning import conflicts, examine
+from taskvine_tune.tuning import TuneParameters, conflicts, examine
+
+if TYPE_CHECKING:
+    from taskvine_tune.statistics import Verdict
+    from taskvine_tune.sweep import Results
 
 __all__ = ["FINE", "INVALID", "as_json", "main"]
 
@@ -28,6 +33,9 @@ _WIDE = 160
 
 #: Columns below which the effects of parameters would be squeezed to a word a line.
 _NARROW = 120
+
+#: As in taskvine_tune.sweep, which needs numpy.
+_QUANTITIES = ("wall_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions")
 
 _STYLES = {
     Support.NATIVE: "green",
@@ -90,6 +98,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--engine", choices=ENGINES, help="also say what this engine will not act on")
     command.add_argument("--nodes", type=_count, metavar="N", help="how many nodes there will be at most")
     command.add_argument("--no-peer-transfers", action="store_true", help="nodes do not send files to each other")
+
+    command = _command(commands, "sweep", "run a program with many settings, and say which is best", _sweep)
+    command.add_argument("space", metavar="SPACE", help="a file with lists of values by name, or ranges (--random)")
+    command.add_argument("program", metavar="PROGRAM", help="what to run; a .py file is run by this Python")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    command.add_argument("--random", type=_count, metavar="N", help="draw N settings, instead of trying all of them")
+    command.add_argument(
+        "--repetitions", type=_count, metavar="N", help="runs of each setting (default: as few as a verdict needs)"
+    )
+    command.add_argument(
+        "--quantity", choices=_QUANTITIES, default=_QUANTITIES[0], help="what there shall be least of (%(default)s)"
+    )
+    command.add_argument("--confidence", type=_share, default=0.95, metavar="C", help="of the verdict (%(default)s)")
+    command.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for each run")
+    command.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
+    command.add_argument("--csv", metavar="FILE", help="write every run to this file")
+    command.add_argument("--figure", metavar="FILE", help="draw every run into this file (.png, .svg, .pdf)")
     return parser
 
 
@@ -104,6 +129,27 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    number = _positive(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    return _positive(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 # ---- The commands
@@ -197,8 +243,119 @@ def _check(options: argparse.Namespace) -> int:
     for problem in problems:
         console.print(Text.assemble(("error: ", "bold red"), str(problem)), soft_wrap=True)
     if not problems:
-        console.print(Text(f"{options.file}: {len(values)} parameters, all valid", style="green"), soft_wrap=True)
+        console.print(Text(f"{options.file}: valid ({len(values)} parameters)", style="green"), soft_wrap=True)
     return INVALID if problems else FINE
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    try:
+        from taskvine_tune import statistics, sweep
+    except ModuleNotFoundError as error:
+        raise LibraryMissing("a sweep", error.name or "numpy") from None
+    if options.random is None:
+        settings = sweep.grid(options.space)
+    else:
+        settings = sweep.sample(options.space, options.random, options.seed)
+    rivals = max(1, len(settings) - 1)
+    repetitions = options.repetitions or statistics.fewest_repetitions(1 - (1 - options.confidence) / rivals)
+
+    def say(run: sweep.Run) -> None:
+        outcome = f"{run.wall_seconds:.3g} s" if not run.failed else f"failed, exit code {run.exit_code}"
+        sys.stderr.write(
+            f"round {run.round + 1}/{repetitions}, run {run.place + 1}/{len(settings)}: "
+            f"{sweep.label(run.setting, settings)}: {outcome}\n"
+        )
+
+    try:
+        results = sweep.sweep(
+            [options.program, *options.arguments],
+            settings,
+            repetitions=repetitions,
+            seed=options.seed,
+            timeout=options.timeout,
+            on_run=say,
+        )
+    except OSError as error:
+        sys.stderr.write(f"taskvine-tune: {options.program} cannot be run: {error}\n")
+        return INVALID
+    # What was measured is kept, whatever can be said about it.
+    if options.csv:
+        sweep.write_csv(results, options.csv)
+    if not options.json:
+        _show_sweep(results)
+    if results.failed:
+        sys.stderr.write(f"{len(results.failed)} runs failed; the first of them ended with:\n")
+        sys.stderr.write(f"{results.failed[0].output}\n")
+    if options.figure:
+        sweep.draw_figure(results, options.figure, options.quantity)
+    verdict = results.verdict(options.quantity, confidence=options.confidence, seed=options.seed)
+    if options.json:
+        _write_json(_sweep_as_json(results, verdict, options.quantity))
+    else:
+        console = _console()
+        for line in _verdict_in_words(results, verdict):
+            console.print(line, soft_wrap=True)
+    return INVALID if results.failed else FINE
+
+
+def _show_sweep(results: Results) -> None:
+    from taskvine_tune import sweep
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("setting")
+    for quantity in _QUANTITIES:
+        table.add_column(quantity.replace("_", " "), justify="right")
+    table.add_column("failed", justify="right")
+    for setting, middle, failed in sweep.summary(results):
+        cells = ("" if value is None else f"{value:.4g}" for value in middle.values())
+        table.add_row(sweep.label(setting, results.settings), *cells, str(failed) if failed else "")
+    _console().print(table)
+
+
+def _verdict_in_words(results: Results, verdict: Verdict[TuneParameters]) -> Iterable[Text]:
+    from taskvine_tune.sweep import label
+
+    named = verdict.renamed(lambda setting: label(setting, results.settings))
+    yield Text(str(named), style="bold green" if verdict.certain else "bold")
+    # As "0.8 (0.7 to 0.9) times" of times, which cannot be 0, and as "-20 (-30 to -10) against" of counts, which can.
+    sign, what = ("", "times") if verdict.measure == "ratio" else ("+", "against")
+    for each in named.comparisons:
+        estimate, low, high = (
+            f"{value:{sign}.4g}" for value in (each.interval.estimate, each.interval.low, each.interval.high)
+        )
+        apart = "" if each.distinct else ": cannot be told apart"
+        yield Text(f"  {estimate} ({low} to {high}) {what} {each.rival}{apart}")
+
+
+def _sweep_as_json(results: Results, verdict: Verdict[TuneParameters], quantity: str) -> dict[str, Any]:
+    from taskvine_tune import sweep
+
+    return {
+        "quantity": quantity,
+        "settings": [
+            {"parameters": setting.to_dict(), "medians": middle, "failed": failed}
+            for setting, middle, failed in sweep.summary(results)
+        ],
+        "verdict": {
+            "best": verdict.best.to_dict(),
+            "certain": verdict.certain,
+            "confidence": verdict.confidence,
+            "repetitions": verdict.repetitions,
+            "needed": verdict.needed,
+            "measure": verdict.measure,
+            "comparisons": [
+                {
+                    "rival": each.rival.to_dict(),
+                    "estimate": each.interval.estimate,
+                    "low": each.interval.low,
+                    "high": each.interval.high,
+                    "confidence": each.interval.confidence,
+                    "distinct": each.distinct,
+                }
+                for each in verdict.comparisons
+            ],
+        },
+    }
 
 
 # ---- Output

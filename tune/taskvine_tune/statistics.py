@@ -15,7 +15,7 @@ repetitions than :func:`fewest_repetitions`, the bound of the corresponding rank
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -37,6 +37,7 @@ __all__ = [
 
 Measure = Literal["ratio", "difference"]
 K = TypeVar("K", bound=Hashable)
+L = TypeVar("L", bound=Hashable)
 
 _Array = npt.NDArray[np.float64]
 
@@ -108,6 +109,8 @@ class Verdict(Generic[K]):
         The number of repetitions of the setting that has fewest.
     needed
         The number of repetitions from which on such a statement is possible.
+    measure
+        Whether medians were compared by their ratio or their difference.
     """
 
     best: K
@@ -116,6 +119,7 @@ class Verdict(Generic[K]):
     confidence: float
     repetitions: int
     needed: int
+    measure: Measure
 
     @property
     def certain(self) -> bool:
@@ -126,6 +130,18 @@ class Verdict(Generic[K]):
     def tied(self) -> tuple[K, ...]:
         """The settings that cannot be told from the best one."""
         return tuple(each.rival for each in self.comparisons if not each.distinct)
+
+    def renamed(self, name: Callable[[K], L]) -> Verdict[L]:
+        """The same with settings called something else."""
+        return Verdict(
+            name(self.best),
+            {name(key): value for key, value in self.medians.items()},
+            tuple(Comparison(name(each.rival), each.interval, each.distinct) for each in self.comparisons),
+            self.confidence,
+            self.repetitions,
+            self.needed,
+            self.measure,
+        )
 
     def __str__(self) -> str:
         if not self.comparisons:
@@ -334,7 +350,7 @@ def judge(
         enough = min(len(samples[best]), len(samples[rival])) >= needed
         comparisons.append(Comparison(rival, interval, enough and as_good not in interval))
     fewest = min(len(values) for values in samples.values())
-    return Verdict(best, middle, tuple(comparisons), confidence, fewest, needed)
+    return Verdict(best, middle, tuple(comparisons), confidence, fewest, needed, measure)
 
 
 def _array(values: Sequence[float]) -> _Array:

@@ -10,7 +10,7 @@ from taskvine_tune import formats
 from taskvine_tune.errors import Conflict, GivenTwice, NotTunableNow, TuningError, UnknownParameter
 from taskvine_tune.parameters import PARAMETERS, Engine, Parameter, Value, find
 
-__all__ = ["Source", "TuneParameters", "conflicts", "examine"]
+__all__ = ["Source", "TuneParameters", "conflicts", "examine", "flat"]
 
 #: What parameters can be given as: by name, checked already, or in a file.
 Source = Mapping[str, Any] | str | os.PathLike[str]
@@ -231,7 +231,7 @@ def examine(values: Mapping[Any, Any]) -> tuple[dict[str, Value], list[TuningErr
     checked: dict[str, Value] = {}
     spelled: dict[str, str] = {}
     problems: list[TuningError] = []
-    for name, value in _flat(values):
+    for name, value in flat(values):
         try:
             parameter = find(name)
             number = parameter.read(value)
@@ -284,8 +284,19 @@ def conflicts(
         yield Conflict(names, "there is no share that could be rounded")
 
 
-def _flat(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Take the executor's own parameters out of their table, if they stand in one."""
+def flat(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Names and values, with the executor's own parameters taken out of their table, if they stand in one.
+
+    Parameters
+    ----------
+    values
+        As for :class:`TuneParameters`; nothing is checked.
+
+    Yields
+    ------
+    tuple
+        Name and value.
+    """
     for name, value in values.items():
         if name == "executor" and isinstance(value, Mapping):
             yield from ((f"executor.{inner}" if isinstance(inner, str) else inner, its) for inner, its in value.items())
