@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "explain", "show all that is known about a parameter", _explain)
     command.add_argument("name", metavar="NAME", help="its name or an alias, with dashes or underscores")
+    command.epilog = f"The parameters: {', '.join(PARAMETERS)}."
 
     command = _command(commands, "check", "check a file of parameters", _check)
     command.add_argument("file", metavar="FILE", help=f"a file that ends with {', '.join(formats.ENDINGS)}")
