@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Literal
@@ -63,6 +63,7 @@ from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.embedded.cache import copy as copy_file
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure, payload
+from taskvine_tune.tuning import Source
 
 logger = logging.getLogger(__name__)
 
@@ -593,9 +594,21 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._running_link()  # knows better what happened
             raise
 
-    def tune(self, parameters: Mapping[str, float]) -> None:
-        """Set TaskVine tuning parameters of the running executor, by their names."""
-        self._running_link().say("tune", {name.replace("_", "-"): value for name, value in parameters.items()})
+    def tune(self, parameters: Source) -> None:
+        """Set tuning parameters of the running executor, effective at the next scheduling cycle.
+
+        Parameters
+        ----------
+        parameters : dict, TuneParameters, or path
+            As ``tune_parameters`` of :class:`TaskVineManagerConfig`. Those that are not in it stay as they are.
+
+        Raises
+        ------
+        parsl.errors.ConfigurationError
+            If they are not valid, or can be set before the start only.
+        """
+        link = self._running_link()
+        link.say("tune", config.retuned(parameters, self._settings))
 
     def outstanding(self) -> int:
         """Tasks that run or could run, those that make lost files again included; at least 1 while any waits, so that
