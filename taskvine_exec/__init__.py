@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
     from taskvine_exec.executor import TaskVineExecutor
+    from taskvine_exec.local import local_config
     from taskvine_exec.radio import TaskVineRadio
     from taskvine_exec.resolver import DAG_RESOLVER
     from taskvine_exec.staging import TaskVineTempStaging
@@ -25,6 +26,7 @@ _HOME = {
     "TaskVineRadio": "taskvine_exec.radio",
     "TaskVineTempStaging": "taskvine_exec.staging",
     "load_variable_from_library": "taskvine_manager.runtime.context",
+    "local_config": "taskvine_exec.local",
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "TaskVineRadio",
     "TaskVineTempStaging",
     "load_variable_from_library",
+    "local_config",
 ]
 __version__ = "0.1.0"
 
