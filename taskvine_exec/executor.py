@@ -96,6 +96,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         How monitoring messages travel. Default: with the results.
     engine : {'auto', 'embedded', 'taskvine'}
         ``'auto'`` takes the embedded engine for now; ``'taskvine'`` is not there yet.
+    inline_limit : int
+        Largest arguments and results, in encoded bytes, that ride inside messages; at most 65,536. Larger ones are
+        files: results of tasks that others may read stay on the node that made them.
     **settings
         Fields of the two configuration classes.
 
@@ -122,6 +125,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         remote_monitoring_radio: RadioConfig | None = None,
         *,
         engine: Literal["auto", "embedded", "taskvine"] = "auto",
+        inline_limit: int = payload.INLINE_LIMIT,
         **settings: Any,
     ) -> None:
         if engine == "taskvine":
@@ -130,6 +134,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self.worker_launch_method = worker_launch_method
         self.function_exec_mode = function_exec_mode
         self.engine = engine
+        self.inline_limit = inline_limit
         manager, factory = config.with_overrides(
             config.own_manager_config(manager_config), config.own_factory_config(factory_config), settings
         )
@@ -147,6 +152,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             function_exec_mode=function_exec_mode,
             worker_launch_method=worker_launch_method,
             provider=provider,
+            inline_limit=inline_limit,
         )
         super().__init__(provider=provider)
         self._temp_files = TempFiles()
@@ -279,7 +285,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
         try:
-            arguments, values = collect(encode_arguments, args, kwargs, self._places.spool)
+            arguments, values = collect(encode_arguments, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)

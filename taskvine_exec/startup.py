@@ -110,6 +110,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "env_pack": settings.env_pack,
         "init_command": settings.init_command,
         "slots": settings.slots,
+        "inline_limit": settings.inline_limit,
         "context": context,
         "context_scope": settings.context_scope,
         "serverless": settings.function_exec_mode == L2,
