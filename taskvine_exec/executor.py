@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import parsl.executors.taskvine as upstream
 import typeguard
@@ -36,6 +36,7 @@ from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
 from taskvine_exec import config, dfk, resources, startup
+from taskvine_exec import graph as graph_module
 from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import (
@@ -60,7 +61,11 @@ from taskvine_manager import sweep
 from taskvine_manager.embedded import staging
 from taskvine_manager.embedded.cache import copy as copy_file
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
+from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
+
+if TYPE_CHECKING:
+    import networkx
 
 logger = logging.getLogger(__name__)
 
@@ -565,6 +570,79 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         ``bytes_between_nodes``, and ``replicas`` (nodes by temp file)."""
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return answer
+
+    def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
+        """The whole run so far as a graph: invocations, the data between them, and how it went.
+
+        Invocations are nodes named by the executor's number of the task (an int, ``parsl_executor_task_id``), temp
+        files and results of tasks that others may read are nodes named by a str. Edges run from what must be there
+        first. What is not known is left out, and every attribute is a str or a number:
+
+        =================== ====================================================================================
+        of invocations
+        =================== ====================================================================================
+        ``kind``            ``"invocation"``
+        ``name``            of the function
+        ``category``        as in the resource specification
+        ``mode``            ``"L1"`` or ``"L2"``
+        ``state``           ``"waiting"``, ``"ready"``, ``"assigned"`` or ``"done"``; ``"unknown"`` if the manager
+                            was killed before it was over
+        ``outcome``         of one that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
+        ``reason``          of one that was lost: what the manager calls it, ``"node-lost"`` for one
+        ``submitted``       when the manager had it, in seconds since the epoch, as the next two
+        ``dispatched``      when its node began to launch it
+        ``started``         when its function was entered
+        ``seconds``         how long that ran
+        ``node``            where it runs or ran, empty for nowhere
+        ``attempts``        how often it was given to a node in earnest
+        ``argument_bytes``  encoded size of its arguments
+        ``result_bytes``    encoded size of its result, or of its failure
+        =================== ====================================================================================
+
+        =================== ====================================================================================
+        of files
+        =================== ====================================================================================
+        ``kind``            ``"temp file"`` or ``"result"``
+        ``name``            as the node's
+        ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (removed or lost after it had been made)
+        ``size``            in bytes
+        ``places``          names of the nodes that hold it, with commas between; ``"manager"`` for a small result
+        =================== ====================================================================================
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it too: as DOT if it ends in ``.dot`` or ``.gv``, as GraphML if in ``.graphml``.
+        timeout : float, optional
+            Seconds to wait for the manager at most.
+
+        Returns
+        -------
+        networkx.DiGraph
+            The user's own. After shutdown it is what the log directory kept.
+
+        Raises
+        ------
+        ValueError
+            If the path ends otherwise.
+        ExecutorNotStarted
+            If it never was.
+        ExecutorShutDown
+            If it is shut down and had no run directory to keep its logs in.
+        OSError
+            If the file cannot be written.
+        """
+        if path is not None:
+            graph_module.check_suffix(path)
+        live = None
+        if not self._over and not self.bad_state_is_set:
+            live = self._ask("graph", timeout=timeout)
+        elif self._link is None or not os.path.exists(self._places.record):
+            raise ExecutorShutDown(label=self.label)
+        made = graph_module.build(read_record(self._places.record), live)
+        if path is not None:
+            graph_module.write(made, path)
+        return made
 
     def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
         try:

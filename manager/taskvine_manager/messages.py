@@ -13,6 +13,7 @@ User's process to manager (one ZeroMQ message each):
 ``("drain", block)``                             finish what runs on a block's nodes, then let them go
 ``("locate", request, file)``                    where is a temp file?
 ``("stats", request)``
+``("graph", request)``                           what is live; what is over is on disk by the time of the answer
 ``("tune", parameters)``
 ``("stop",)``
 ================================================ =====================================================
@@ -25,6 +26,7 @@ Manager to user's process:
 ``("drained", block)``
 ``("located", request, path or None)``
 ``("stats", request, dict)``
+``("graph", request, dict)``                     as of :meth:`taskvine_manager.engine.Engine.snapshot`
 ``("nodes", list of dict)``                      sent whenever a node joins or leaves
 ``("waiting", count)``                           as in ``"done"``, where nothing is done
 ``("broken", text)``                             the manager cannot go on

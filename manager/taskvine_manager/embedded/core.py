@@ -429,6 +429,16 @@ class Scheduler:
             "replicas": {file: sorted(nodes) for file, nodes in self._replicas.items()},
         }
 
+    def snapshot(self) -> dict[str, Any]:
+        """What is live, as of :meth:`taskvine_manager.engine.Engine.snapshot`."""
+        kept = [(file, len(body), ["manager"]) for file, body in self._values.items()]
+        return {
+            "tasks": [
+                (number, task.state.value, task.node or "", task.attempts) for number, task in self._tasks.items()
+            ],
+            "files": kept + [(file, size, sorted(self._replicas.get(file, ()))) for file, size in self._sizes.items()],
+        }
+
     # --- events ---
 
     def _submitted(self, event: Submitted) -> Iterator[Instruction]:

@@ -183,6 +183,9 @@ class EmbeddedEngine:
     def stats(self) -> dict[str, Any]:
         return self._core.stats()
 
+    def snapshot(self) -> dict[str, Any]:
+        return self._core.snapshot()
+
     @property
     def waiting(self) -> int:
         return self._core.waiting
@@ -306,7 +309,13 @@ class EmbeddedEngine:
         cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
         cleaner.start()
         self._cleaners.append(cleaner)
+        node = self._core.nodes.get(info.name)
+        held = [(task, task.attempts) for task in node.assigned.values()] if node is not None else []
         self._handle(core.NodeLeft(info.name, reason, link.told))
+        over = core.State.DONE
+        again = [task.invocation.number for task, tries in held if task.attempts > tries and task.state is not over]
+        if again:
+            self._outlet.again(again, f"node {info.name} left: {reason}")
         self._say_nodes()
         self._report_drained()
 

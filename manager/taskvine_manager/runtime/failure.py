@@ -33,6 +33,11 @@ def lost_file(record: object) -> str | None:
     return said["name"] if said.get("kind") == "file-lost" else None
 
 
+def lost_kind(record: object) -> str:
+    """The kind that a record of :func:`lost` names; nothing if it is in a file."""
+    return str(pickle.loads(record)["kind"]) if isinstance(record, bytes) else ""
+
+
 def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
     """Record of an exception.
 

@@ -202,7 +202,8 @@ def test_import_needs_no_taskvine() -> None:
     )
     # Only this module is asked about, not all that its package offers.
     code = (
-        "import types, sys; sys.path[:] = sys.argv[2:]; p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];"
+        "import types, sys; sys.path[:] = sys.argv[2:];"
+        "p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];"
         + ("sys.modules['taskvine_exec'] = p;" + code)
     )
     package = os.path.dirname(config_module.__file__)
