@@ -29,6 +29,7 @@ from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
 from parsl.dataflow.errors import DependencyError
+from parsl.errors import OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.providers import LocalProvider
@@ -67,6 +68,8 @@ from taskvine_manager.runtime import failure, payload
 if TYPE_CHECKING:
     import networkx
 
+    from taskvine_exec.proxies import References
+
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
@@ -104,6 +107,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     inline_limit : int
         Largest arguments and results, in encoded bytes, that ride inside messages; at most 65,536. Larger ones are
         files: results of tasks that others may read stay on the node that made them.
+    results : {'value', 'reference'}
+        With ``'reference'``, the result of a future is a ``proxystore.proxy.Proxy`` where it is larger than
+        ``inline_limit``: it stays on its nodes, is fetched when it is first touched, and travels by reference into
+        other apps of this executor. Apps with ``cache=True`` return values.
     **settings
         Fields of the two configuration classes.
 
@@ -113,6 +120,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         If a value is out of bounds, or asks for what the engine cannot do.
     NotImplementedError
         For ``engine='taskvine'``.
+    parsl.errors.OptionalModuleMissing
+        For ``results='reference'`` where proxystore is not installed.
     TypeError
         For a setting that does not exist; the message names the nearest one that does.
     """
@@ -131,6 +140,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         *,
         engine: Literal["auto", "embedded", "taskvine"] = "auto",
         inline_limit: int = payload.INLINE_LIMIT,
+        results: Literal["value", "reference"] = "value",
         **settings: Any,
     ) -> None:
         if engine == "taskvine":
@@ -140,6 +150,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self.function_exec_mode = function_exec_mode
         self.engine = engine
         self.inline_limit = inline_limit
+        self.results = results
+        self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(
             config.own_manager_config(manager_config), config.own_factory_config(factory_config), settings
         )
@@ -290,23 +302,26 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
         try:
-            arguments, values = collect(encode_arguments, args, kwargs, self._places.spool, self._settings.inline_limit)
+            encode = encode_arguments if self._references is None else self._references.encode
+            arguments, values = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             future.set_exception(refusal)  # for those who wait for its outputs
             raise refusal from error
         future.arguments = arguments
+        future.needs = values
         self._tasks[number] = future
         record = dfk.launched() if self.run_id is not None else None
-        keeps = record is not None and _sends_edges(record)
+        keeps = self._keeps_result(record)
         if plan is None and not values and not keeps:
             link.submit(Invocation(number, profile, arguments))
         else:
             inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
             outputs = [*(plan.outputs if plan else ())]
-            if record is not None and keeps:
-                future.value = value = Value.of(record["app_fu"])
+            if keeps:
+                value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+                future.value = value
                 outputs.append(FileUse("value", "", value.number))
             link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)))
             consumer = number if record is None else record["id"]
@@ -321,6 +336,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         elif self._executor_bad_state.is_set():
             self._fail_all(self._bad_state_error)
         return future
+
+    def _keeps_result(self, record: dict[str, Any] | None) -> bool:
+        """Whether the result of a task, large or small, may be read by other tasks where it is."""
+        if record is None:
+            return self._references is not None
+        if record["memoize"] or record["join"]:
+            return False
+        return self._references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
 
     def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
         task = f"t{future.parsl_executor_task_id}"
@@ -421,6 +444,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
         unread: list[str] = []
+        proxy = None if self._references is None else self._references.proxy
         for item in completions:
             completion = Completion(*item)
             for version, _ in completion.made:
@@ -428,8 +452,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
                 payload.discard(future.arguments)
+                future.needs = ()
                 try:
-                    settle(future, completion, self._load)
+                    settle(future, completion, self._load, proxy)
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
                     logger.exception("a callback of task %d's future", completion.number)
                 if future.value is not None and completion.outcome == failure.RETURNED:
@@ -544,11 +569,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             return target
         raise FileLost(task_id=None, reason="no replica is left", name=version)
 
-    def forget(self, file: File | DataFuture) -> None:
+    def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again.
 
-        A DataFuture stands for the version its task makes, a File for all versions of its name.
+        A DataFuture stands for the version its task makes, a File for all versions of its name. With
+        ``results='reference'``, the proxy of a result stands for that; if it has been touched, its value stays.
         """
+        if self._references is not None and (result := self._references.forget(file)) is not None:
+            if self._link is not None:
+                self._link.say("forget", [result])
+            return
         if isinstance(file, DataFuture) or version_of(file) is not None:
             versions = [self._version(file)]
         else:
@@ -719,9 +749,13 @@ def _tail(path: str) -> str:
         return ""
 
 
-def _sends_edges(record: dict[str, Any]) -> bool:
-    """Whether the result of a task may be read by other tasks where it is."""
-    return record["dfk"].dependency_resolver is DAG_RESOLVER and not record["memoize"] and not record["join"]
+def _references() -> References:
+    try:
+        from taskvine_exec.proxies import References
+    except ImportError as error:
+        hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
+        raise OptionalModuleMissing(["proxystore"], hint) from error
+    return References()
 
 
 def _forget_value(executor: weakref.ref[TaskVineExecutor], number: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,13 +45,20 @@ class TaskFuture(Future[Any]):
         self.arguments: payload.Payload = b""
         self.taskvine_times: TaskTimes | None = None
         self.value: Value | None = None
+        self.needs: Sequence[Value] = ()  # kept for it until it is over
 
 
-def settle(future: TaskFuture, completion: Completion, load: Callable[[str, Value], Any]) -> None:
+def settle(
+    future: TaskFuture,
+    completion: Completion,
+    load: Callable[[str, Value], Any],
+    proxy: Callable[[Value], Any] | None = None,
+) -> None:
     """Complete a future; one that is done already (cancelled, say) stays as it is.
 
     A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
-    :class:`~taskvine_exec.values.Value`, and ``load(path, value)`` gets it when somebody asks.
+    :class:`~taskvine_exec.values.Value`, and ``load(path, value)`` gets it when somebody asks; or it holds what
+    ``proxy`` makes of that.
     """
     number, outcome, body, node, dispatched, started, seconds, _ = completion
     if started:
@@ -59,7 +66,7 @@ def settle(future: TaskFuture, completion: Completion, load: Callable[[str, Valu
     try:
         if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
             future.value.stays(partial(load, body))
-            future.set_result(future.value)
+            future.set_result(future.value if proxy is None else proxy(future.value))
         elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)
