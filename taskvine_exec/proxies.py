@@ -24,8 +24,8 @@ from taskvine_exec.functions import encode_arguments
 from taskvine_exec.values import Edge, Place, Value
 from taskvine_manager.runtime import payload
 
-_MACHINERY = frozenset({"parsl", "taskvine_exec", "cloudpickle", "dill"})
-"""Packages that pass values on and look only at what kind of wrapper they are in."""
+_MACHINERY = frozenset({"parsl", "taskvine_exec", "cloudpickle", "dill", "concurrent", "asyncio"})
+"""Packages that pass values on, and look only at what these are wrapped in: a Future's repr, its result's class."""
 _IN_BETWEEN = frozenset({"functools", "typing", "abc"})
 
 

@@ -104,6 +104,7 @@ class Value:
         with _lock:
             self.place = Place.HOME
             self._at_home = value
+            self.error = None
 
     def stays(self, load: Callable[[Value], Any]) -> None:
         """Say that the result is on nodes, and how to get it."""
@@ -126,11 +127,15 @@ class Value:
         self._end.atexit = False
 
     def forgotten(self) -> None:
-        """Say that nodes no longer have it, because that was asked for."""
+        """Say that nodes no longer have it, because that was asked for: who is given an edge to it fails by that."""
         self.place = Place.NOWHERE
+        self.error = self._forgotten()
         self._load = _refuse
         if self._end is not None:
             self._end.detach()
+
+    def _forgotten(self) -> FileLost:
+        return FileLost(task_id=self.producer, reason="its result has been forgotten", name=self.number)
 
     def when_settled(self, callback: Callable[[Value], None]) -> None:
         """Call back once the task is over for good, at once if it is."""
@@ -151,7 +156,7 @@ class Value:
 
 
 def _refuse(value: Value) -> Any:
-    raise FileLost(task_id=value.producer, reason="its result has been forgotten", name=value.number)
+    raise value._forgotten()
 
 
 class ValueFuture(AppFuture):

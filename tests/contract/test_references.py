@@ -92,7 +92,9 @@ def test_small_results_are_values(executor: TaskVineExecutor) -> None:
 
 
 def test_nothing_comes_home_until_it_is_touched(executor: TaskVineExecutor, decoded: list[str]) -> None:
-    first = executor.submit(make, {}, LARGE).result(30)
+    future = executor.submit(make, {}, LARGE)
+    first = future.result(30)
+    assert "returned ResultProxy" in repr(future)
     second = executor.submit(make, {}, LARGE, fill=2.0).result(30)
     assert executor.submit(total, {}, {"a": first, "b": [second, first]}).result(30) == 4.0 * LARGE
     both = executor.submit(add, {}, first, b=second).result(30)

@@ -150,6 +150,17 @@ def test_results_go_with_their_proxies(load: Load, resolver: Any) -> None:
     assert settle(lambda: (gc.collect() and None) or len(executor.stats()["replicas"]) > 2) is False
 
 
+def test_a_forgotten_result_fails_those_that_are_given_its_future(load: Load, resolver: Any) -> None:
+    executor = load([references()], dependency_resolver=resolver).executors["tv"]
+    assert isinstance(executor, TaskVineExecutor)
+    untouched, touched = make(LARGE), make(LARGE)
+    assert touched.result(30)[0] == 1.0
+    for future in (untouched, touched):
+        executor.forget(future.result(30))
+    assert "forgotten" in repr(kind(untouched).exception(30))
+    assert kind(touched).result(30) == "ndarray"
+
+
 def test_a_retry_takes_the_reference_again(load: Load, resolver: Any, tmp_path: Path) -> None:
     load([references()], dependency_resolver=resolver, retries=1)
 
