@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def test_memoized_apps_take_and_give_values(load: Load, resolver: Any) -> None:
     assert last.task_record["from_memo"]
 
 
-def test_results_go_with_their_proxies(load: Load, resolver: Any) -> None:
+def test_results_go_with_their_proxies(load: Load, resolver: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "parsl")  # pytest keeps what is logged, and Parsl logs futures for debugging
     executor = load([references()], dependency_resolver=resolver).executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     future = make(LARGE)
