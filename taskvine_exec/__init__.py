@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
     from taskvine_exec.executor import TaskVineExecutor
+    from taskvine_exec.local import local_config
     from taskvine_exec.radio import TaskVineRadio
     from taskvine_exec.resolver import DAG_RESOLVER
     from taskvine_exec.staging import TaskVineTempStaging, TempFile
@@ -26,6 +27,7 @@ _HOME = {
     "TaskVineTempStaging": "taskvine_exec.staging",
     "TempFile": "taskvine_exec.staging",
     "load_variable_from_library": "taskvine_manager.runtime.context",
+    "local_config": "taskvine_exec.local",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "TaskVineTempStaging",
     "TempFile",
     "load_variable_from_library",
+    "local_config",
 ]
 __version__ = "0.1.0"
 

@@ -24,6 +24,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 from parsl.errors import ConfigurationError
 
 from taskvine_exec.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
+from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
 from taskvine_tune.errors import TuningError
 from taskvine_tune.tuning import Source, TuneParameters
 
@@ -271,6 +272,8 @@ class EmbeddedSettings:
         What a node has, memory and disk in MB; None for what the machine has.
     vine_log_dir, scratch_dir
         Absolute paths.
+    inline_limit
+        Largest encoded argument list or result, in bytes, that rides inside messages.
     """
 
     function_exec_mode: Mode
@@ -311,6 +314,8 @@ class EmbeddedSettings:
 
     vine_log_dir: str | None = None
     scratch_dir: str | None = None
+
+    inline_limit: int = INLINE_LIMIT
 
     def __repr__(self) -> str:
         return _guarded_repr(self)
@@ -683,6 +688,7 @@ def embedded_settings(
     function_exec_mode: str,
     worker_launch_method: str,
     provider: Any | None = None,
+    inline_limit: int = INLINE_LIMIT,
 ) -> EmbeddedSettings:
     """Derive what the embedded engine takes of a configuration.
 
@@ -696,6 +702,8 @@ def embedded_settings(
         'provider', 'factory' or 'manual'.
     provider
         The Parsl provider that starts nodes, if one does. It is not changed.
+    inline_limit
+        Largest encoded argument list or result, in bytes, that rides inside messages.
 
     Returns
     -------
@@ -714,6 +722,7 @@ def embedded_settings(
     except ValueError:
         _refuse("function_exec_mode", function_exec_mode, MODES_ALLOWED)
     _check(_one_of(*_LAUNCH_METHODS), "worker_launch_method", worker_launch_method)
+    _check(_whole(0, LARGEST_INLINE_LIMIT), "inline_limit", inline_limit)
     _refuse_unsupported(manager, factory)
     _refuse_remote(provider)
 
@@ -763,6 +772,7 @@ def embedded_settings(
         node_gpus=node["gpus"],
         vine_log_dir=_absolute(manager.vine_log_dir),
         scratch_dir=_absolute(factory.scratch_dir),
+        inline_limit=operator.index(inline_limit),
     )
 
 

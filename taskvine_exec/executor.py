@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import parsl.executors.taskvine as upstream
 import typeguard
@@ -29,6 +29,7 @@ from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
 from parsl.dataflow.errors import DependencyError
+from parsl.errors import OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.providers import LocalProvider
@@ -36,6 +37,7 @@ from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
 from taskvine_exec import config, dfk, resources, startup
+from taskvine_exec import graph as graph_module
 from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import (
@@ -62,8 +64,15 @@ from taskvine_manager.embedded import staging
 from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.embedded.cache import copy as copy_file
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
+from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
-from taskvine_tune.tuning import Source
+from taskvine_tune.environment import REPORT_VARIABLE, RunReport
+from taskvine_tune.tuning import Source as Parameters
+
+if TYPE_CHECKING:
+    import networkx
+
+    from taskvine_exec.proxies import References
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +110,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         How monitoring messages travel. Default: with the results.
     engine : {'auto', 'embedded', 'taskvine'}
         ``'auto'`` takes the embedded engine for now; ``'taskvine'`` is not there yet.
+    inline_limit : int
+        Largest arguments and results, in encoded bytes, that ride inside messages; at most 65,536. Larger ones are
+        files: results of tasks that others may read stay on the node that made them.
+    results : {'value', 'reference'}
+        With ``'reference'``, the result of a future is a ``proxystore.proxy.Proxy`` where it is larger than
+        ``inline_limit``: it stays on its nodes, is fetched when it is first touched, and travels by reference into
+        other apps of this executor. Apps with ``cache=True`` return values.
     **settings
         Fields of the two configuration classes.
 
@@ -110,6 +126,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         If a value is out of bounds, or asks for what the engine cannot do.
     NotImplementedError
         For ``engine='taskvine'``.
+    parsl.errors.OptionalModuleMissing
+        For ``results='reference'`` where proxystore is not installed.
     TypeError
         For a setting that does not exist; the message names the nearest one that does.
     """
@@ -127,6 +145,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         remote_monitoring_radio: RadioConfig | None = None,
         *,
         engine: Literal["auto", "embedded", "taskvine"] = "auto",
+        inline_limit: int = payload.INLINE_LIMIT,
+        results: Literal["value", "reference"] = "value",
         **settings: Any,
     ) -> None:
         if engine == "taskvine":
@@ -135,6 +155,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self.worker_launch_method = worker_launch_method
         self.function_exec_mode = function_exec_mode
         self.engine = engine
+        self.inline_limit = inline_limit
+        self.results = results
+        self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(
             config.own_manager_config(manager_config), config.own_factory_config(factory_config), settings
         )
@@ -152,6 +175,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             function_exec_mode=function_exec_mode,
             worker_launch_method=worker_launch_method,
             provider=provider,
+            inline_limit=inline_limit,
         )
         super().__init__(provider=provider)
         self._temp_files = TempFiles()
@@ -169,6 +193,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._sent_functions: set[str] = set()
         self._profile_lock = threading.Lock()
         self._waiting = 0
+        self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
     # --- beginning ---
@@ -284,22 +309,25 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
         try:
-            arguments, values = collect(encode_arguments, args, kwargs, self._places.spool)
+            encode = encode_arguments if self._references is None else self._references.encode
+            arguments, values = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             future.set_exception(refusal)  # for those who wait for its outputs
             raise refusal from error
+        future.needs = values
         self._tasks[number] = future
         record = dfk.launched() if self.run_id is not None else None
-        keeps = record is not None and _sends_edges(record)
+        keeps = self._keeps_result(record)
         if plan is None and not values and not keeps:
             link.submit(Invocation(number, profile, arguments))
         else:
             inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
             outputs = [*(plan.outputs if plan else ())]
-            if record is not None and keeps:
-                future.value = value = Value.of(record["app_fu"])
+            if keeps:
+                value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+                future.value = value
                 outputs.append(FileUse("value", "", value.number))
             link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)))
             consumer = number if record is None else record["id"]
@@ -314,6 +342,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         elif self._executor_bad_state.is_set():
             self._fail_all(self._bad_state_error)
         return future
+
+    def _keeps_result(self, record: dict[str, Any] | None) -> bool:
+        """Whether the result of a task, large or small, may be read by other tasks where it is."""
+        if record is None:
+            return self._references is not None
+        if record["memoize"] or record["join"]:
+            return False
+        return self._references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
 
     def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
         task = f"t{future.parsl_executor_task_id}"
@@ -420,14 +456,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
         unread: list[str] = []
+        proxy = None if self._references is None else self._references.proxy
         for item in completions:
             completion = Completion(*item)
             for version, _, _ in completion.made:
                 self._temp_files.made.add(version)
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
+                future.needs = ()
                 try:
-                    settle(future, completion, self._load)
+                    settle(future, completion, self._load, proxy)
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
                     logger.exception("a callback of task %d's future", completion.number)
                 if future.value is not None and completion.outcome == failure.RETURNED:
@@ -560,11 +598,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             return target
         raise FileLost(task_id=None, reason="none of its replicas could be read", name=version)
 
-    def forget(self, file: File | DataFuture) -> None:
+    def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again.
 
-        A DataFuture stands for the version its task makes, a File for all versions of its name.
+        A DataFuture stands for the version its task makes, a File for all versions of its name. With
+        ``results='reference'``, the proxy of a result stands for that; if it has been touched, its value stays.
         """
+        if self._references is not None and (result := self._references.forget(file)) is not None:
+            if self._link is not None:
+                self._link.say("forget", [result])
+            return
         if isinstance(file, DataFuture) or version_of(file) is not None:
             versions = [self._version(file)]
         else:
@@ -582,10 +625,91 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return bound if bound is not None else self._temp_files.consume(file.cleancopy())
 
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
-        """Counts since the start: ``tasks_done``, ``tasks_pending``, ``tasks_waiting``, ``nodes``,
-        ``bytes_between_nodes``, and ``replicas`` (nodes by temp file)."""
+        """Counts since the start, and the state of things now.
+
+        Returns
+        -------
+        dict
+            ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
+            lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
+            ``inputs_read`` (bytes of the user's files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
+            nodes); ``replicas`` (nodes by temp file).
+        """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return answer
+
+    def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
+        """The whole run so far as a graph: invocations, the data between them, and how it went.
+
+        Invocations are nodes named by the executor's number of the task (an int, ``parsl_executor_task_id``), temp
+        files and results of tasks that others may read are nodes named by a str. Edges run from what must be there
+        first. What is not known is left out, and every attribute is a str or a number:
+
+        =================== ====================================================================================
+        of invocations
+        =================== ====================================================================================
+        ``kind``            ``"invocation"``
+        ``name``            of the function
+        ``category``        as in the resource specification
+        ``mode``            ``"L1"`` or ``"L2"``
+        ``state``           ``"waiting"``, ``"ready"``, ``"assigned"`` or ``"done"``; ``"unknown"`` if the manager
+                            was killed before it was over
+        ``outcome``         of one that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
+        ``reason``          of one that was lost: what the manager calls it, ``"node-lost"`` for one
+        ``submitted``       when the manager had it, in seconds since the epoch, as the next two
+        ``dispatched``      when its node began to launch it
+        ``started``         when its function was entered
+        ``seconds``         how long that ran
+        ``node``            where it runs or ran, empty for nowhere
+        ``attempts``        how often it was given to a node in earnest
+        ``argument_bytes``  encoded size of its arguments
+        ``result_bytes``    encoded size of its result, or of its failure
+        =================== ====================================================================================
+
+        =================== ====================================================================================
+        of files
+        =================== ====================================================================================
+        ``kind``            ``"temp file"`` or ``"result"``
+        ``name``            as the node's
+        ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (removed or lost after it had been made)
+        ``size``            in bytes
+        ``places``          names of the nodes that hold it, with commas between; ``"manager"`` for a small result
+        =================== ====================================================================================
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it too: as DOT if it ends in ``.dot`` or ``.gv``, as GraphML if in ``.graphml``.
+        timeout : float, optional
+            Seconds to wait for the manager at most.
+
+        Returns
+        -------
+        networkx.DiGraph
+            The user's own. After shutdown it is what the log directory kept.
+
+        Raises
+        ------
+        ValueError
+            If the path ends otherwise.
+        ExecutorNotStarted
+            If it never was.
+        ExecutorShutDown
+            If it is shut down and had no run directory to keep its logs in.
+        OSError
+            If the file cannot be written.
+        """
+        if path is not None:
+            graph_module.check_suffix(path)
+        live = None
+        if not self._over and not self.bad_state_is_set:
+            live = self._ask("graph", timeout=timeout)
+        elif self._link is None or not os.path.exists(self._places.record):
+            raise ExecutorShutDown(label=self.label)
+        made = graph_module.build(read_record(self._places.record), live)
+        if path is not None:
+            graph_module.write(made, path)
+        return made
 
     def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
         try:
@@ -594,7 +718,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._running_link()  # knows better what happened
             raise
 
-    def tune(self, parameters: Source) -> None:
+    def tune(self, parameters: Parameters) -> None:
         """Set tuning parameters of the running executor, effective at the next scheduling cycle.
 
         Parameters
@@ -631,6 +755,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         link, manager = self._link, self._manager
         if link is not None and manager is not None:
             self._stop_watching()
+            report = self._report(link) if os.environ.get(REPORT_VARIABLE) else None
             # Before the link's thread has to act: a callback there may be waiting for one of these.
             self._fail_all(self._shutdown_error)
             if not link.stop(_STOP_SECONDS):
@@ -638,11 +763,32 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 manager.kill()
                 manager.wait()
             link.close()
+            if report is not None:
+                self._write(report)
             self._cancel_blocks(list(self.blocks_to_job_id))
             if self._sweeper is not None:
                 self._sweeper.join(_STOP_SECONDS)
             self._sweep()
         super().shutdown()
+
+    def _report(self, link: ManagerLink) -> RunReport | None:
+        """What a sweep wants to know of the run."""
+        try:
+            stats = link.ask("stats").result(_STOP_SECONDS)
+        except Exception:  # the manager is gone: it will be said by others
+            return None
+        return RunReport(
+            wall_seconds=time.monotonic() - self._begun,
+            bytes_moved=stats["bytes_between_nodes"],
+            storage_peak_bytes=stats["bytes_stored_at_most"],
+            reexecutions=stats["tasks_recovered"] + stats["tasks_retried"],
+        )
+
+    def _write(self, report: RunReport) -> None:
+        try:
+            report.write()
+        except OSError as error:
+            logger.error("executor %s: no report of the run can be written: %s", self.label, error)
 
 
 def _own_copy(provider: ExecutionProvider) -> ExecutionProvider:
@@ -675,9 +821,13 @@ def _tail(path: str) -> str:
         return ""
 
 
-def _sends_edges(record: dict[str, Any]) -> bool:
-    """Whether the result of a task may be read by other tasks where it is."""
-    return record["dfk"].dependency_resolver is DAG_RESOLVER and not record["memoize"] and not record["join"]
+def _references() -> References:
+    try:
+        from taskvine_exec.proxies import References
+    except ImportError as error:
+        hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
+        raise OptionalModuleMissing(["proxystore"], hint) from error
+    return References()
 
 
 def _forget_value(executor: weakref.ref[TaskVineExecutor], number: str) -> None:

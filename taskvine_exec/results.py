@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, NamedTuple
@@ -53,13 +53,20 @@ class TaskFuture(Future[Any]):
         self.submitted = submitted
         self.taskvine_times: TaskTimes | None = None
         self.value: Value | None = None
+        self.needs: Sequence[Value] = ()  # kept for it until it is over
 
 
-def settle(future: TaskFuture, completion: Completion, load: Callable[[Where, Value], Any]) -> None:
+def settle(
+    future: TaskFuture,
+    completion: Completion,
+    load: Callable[[Where, Value], Any],
+    proxy: Callable[[Value], Any] | None = None,
+) -> None:
     """Complete a future; one that is done already (cancelled, say) stays as it is.
 
     A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
-    :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks.
+    :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks; or it holds what
+    ``proxy`` makes of that.
     """
     number, outcome, body, node, dispatched, started, seconds, made = completion
     if started:
@@ -68,7 +75,7 @@ def settle(future: TaskFuture, completion: Completion, load: Callable[[Where, Va
         if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
             size, stamp = next(((size, stamp) for file, size, stamp in made if file == future.value.number), (0, 0))
             future.value.stays(partial(load, Where(node, body, size, stamp)))
-            future.set_result(future.value)
+            future.set_result(future.value if proxy is None else proxy(future.value))
         elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pickle
 import shlex
@@ -39,10 +40,13 @@ class Places:
         Private to the run and removed at its end; holds the others unless the user has chosen where logs go.
     log : str
         What the processes say.
+    record : str
+        File with what happened, among the logs.
     """
 
     base: str
     log: str
+    record: str
 
     @property
     def spool(self) -> str:
@@ -79,15 +83,23 @@ def make_places(log: str | None) -> Places:
     base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
-    places = Places(base, os.path.abspath(log or os.path.join(base, "log")))
+    log = os.path.abspath(log or os.path.join(base, "log"))
     try:
-        os.makedirs(places.log, exist_ok=True)
-        with tempfile.TemporaryFile(dir=places.log):
-            pass
+        os.makedirs(log, exist_ok=True)
+        return Places(base, log, _new_record(log))
     except OSError as error:
         shutil.rmtree(base, ignore_errors=True)
-        raise RunDirNotWritable(path=places.log, reason=str(error)) from error
-    return places
+        raise RunDirNotWritable(path=log, reason=str(error)) from error
+
+
+def _new_record(log: str) -> str:
+    """Make an empty file of its own for the record of a run: others may have logged to the same directory."""
+    for number in itertools.count(1):
+        path = os.path.join(log, "record.msgpack" if number == 1 else f"record-{number}.msgpack")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            return path
+    raise AssertionError("unreachable")
 
 
 def survives_shell(path: str) -> bool:
@@ -110,6 +122,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "env_pack": settings.env_pack,
         "init_command": settings.init_command,
         "slots": settings.slots,
+        "inline_limit": settings.inline_limit,
         "context": context,
         "context_scope": settings.context_scope,
         "serverless": settings.function_exec_mode == L2,
@@ -128,7 +141,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         peer_transfers=settings.enable_peer_transfers,
     )
     _write(os.path.join(places.base, "node.config"), nodes)
-    _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log})
+    _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
 
 
 def _write(path: str, value: object) -> None:

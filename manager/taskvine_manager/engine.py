@@ -27,6 +27,9 @@ class Outlet(Protocol):
     def done(self, completions: list[Completion]) -> None:
         """Invocations ended."""
 
+    def again(self, numbers: list[int], reason: str) -> None:
+        """Invocations that had a node, or were over, are to be run once more."""
+
     def radio(self, said: list[bytes]) -> None:
         """Monitoring messages came from nodes."""
 
@@ -68,6 +71,18 @@ class Engine(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """What there is now.
+
+        Returns
+        -------
+        dict
+            ``tasks``: for each invocation that is not over, its number, state (``"waiting"``, ``"ready"`` or
+            ``"assigned"``), node (empty if it has none) and attempts that were charged to it. ``files``: for each temp
+            file and retained result that is there, its name, size in bytes, and the places that hold it: nodes, or
+            ``"manager"``.
+        """
 
     @property
     def waiting(self) -> int:

@@ -14,6 +14,7 @@ User's process to manager (one ZeroMQ message each):
 ``("locate", request, file)``                    where is a temp file? (it is made again if it was lost)
 ``("spoiled", node, file, stamp)``               a node's replica is not what was put there
 ``("stats", request)``
+``("graph", request)``                           what is live; what is over is on disk by the time of the answer
 ``("tune", parameters)``
 ``("stop",)``
 ================================================ =====================================================
@@ -26,6 +27,7 @@ Manager to user's process:
 ``("drained", block)``
 ``("located", request, answer)``                 ``(node, path, size, stamp)``, the encoded bytes, or ``(record,)``
 ``("stats", request, dict)``
+``("graph", request, dict)``                     as of :meth:`taskvine_manager.engine.Engine.snapshot`
 ``("nodes", list of dict)``                      sent whenever a node joins or leaves
 ``("waiting", count)``                           as in ``"done"``, where nothing is done
 ``("broken", text)``                             the manager cannot go on

@@ -18,6 +18,7 @@ from typing import Any
 
 from taskvine_manager.embedded.events import (
     RELAY,
+    Again,
     Answer,
     Asked,
     Cancelled,
@@ -102,6 +103,7 @@ class Scheduler:
         self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
         self._hopeful: dict[int, None] = {}  # waiting tasks that may follow others to their node
         self._ended: list[Completion] = []
+        self._again: list[int] = []
         self._answers: list[Answer] = []
         self._kills: dict[str, list[int]] = {}
         self._count: Counter[State] = Counter()
@@ -109,6 +111,7 @@ class Scheduler:
         self._sequence = itertools.count()
         self._recoveries = itertools.count(1)
         self._recovered = 0
+        self._retried = 0
         self._done = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._submitted,
@@ -139,6 +142,9 @@ class Scheduler:
         for name in sorted(self._draining):
             self._rescue(self._nodes[name])
         instructions: list[Instruction] = []
+        if self._again:
+            again, self._again = self._again, []
+            instructions.append(Again(again))
         if self._ended:
             ended, self._ended = self._ended, []
             instructions.append(Finish(ended))
@@ -195,11 +201,28 @@ class Scheduler:
             "tasks_pending": sum(number >= 0 for number in self._tasks),
             "tasks_waiting": self.waiting,
             "tasks_recovered": self._recovered,
+            "tasks_retried": self._retried,
             "nodes": len(self._nodes),
             "bytes_between_nodes": self._storage.moved,
             "inputs_read": self._storage.inputs_read,
-            "bytes_stored": sum(node.used for node in self._nodes.values()),
+            "bytes_stored": self._storage.stored,
+            "bytes_stored_at_most": self._storage.peak,
             "replicas": {file.name: sorted(file.holders) for file in self._files if file.holders},
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """What is live, as of :meth:`taskvine_manager.engine.Engine.snapshot`."""
+        files = [file for file in self._files if file.is_there]
+        return {
+            "tasks": [
+                (number, task.state.value, task.node or "", task.attempts) for number, task in self._tasks.items()
+            ],
+            "files": [
+                (file.name, file.size, sorted(file.holders))
+                if file.value is None
+                else (file.name, len(file.value), ["manager"])
+                for file in files
+            ],
         }
 
     # --- events: work ---
@@ -400,6 +423,7 @@ class Scheduler:
                 over.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
             else:
                 again.append(task)
+                self._retried += position < running
         lost = self._storage.leave(event.node)
         for task, reason in over:
             self._end(task, "node-lost", reason, node=event.node)
@@ -614,6 +638,7 @@ class Scheduler:
         task.origin = origin
         task.files = origin.inputs
         self._recovered += 1
+        self._again.append(origin.invocation.number)
         self._tasks[number] = task
         for name in task.files:
             self._files[name].consumers += 1
@@ -1033,6 +1058,7 @@ __all__ = [
     "AHEAD",
     "RELAY",
     "SHORT",
+    "Again",
     "Answer",
     "Asked",
     "Cancelled",

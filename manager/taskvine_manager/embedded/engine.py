@@ -200,6 +200,9 @@ class EmbeddedEngine:
     def stats(self) -> dict[str, Any]:
         return self._core.stats()
 
+    def snapshot(self) -> dict[str, Any]:
+        return self._core.snapshot()
+
     @property
     def waiting(self) -> int:
         return self._core.waiting - self._core.recovering
@@ -331,7 +334,14 @@ class EmbeddedEngine:
         cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
         cleaner.start()
         self._cleaners.append(cleaner)
+        node = self._core.nodes.get(info.name)
+        held = [(task, task.attempts) for task in node.assigned.values()] if node is not None else []
         self._handle(core.NodeLeft(info.name, reason, link.told))
+        over = core.State.DONE
+        tried = [task for task, tries in held if task.attempts > tries and task.state is not over]
+        again = [(task.origin or task).invocation.number for task in tried]
+        if again:
+            self._outlet.again(again, f"node {info.name} left: {reason}")
         self._say_nodes()
         self._report_drained()
 
@@ -360,6 +370,8 @@ class EmbeddedEngine:
     def _carry_out(self, instruction: core.Instruction) -> None:
         if isinstance(instruction, core.Finish):
             self._outlet.done(instruction.completions)
+        elif isinstance(instruction, core.Again):
+            self._outlet.again(instruction.numbers, "files that it made were lost")
         elif isinstance(instruction, core.Answer):
             self._outlet.located(instruction.request, self._answer(instruction))
         elif isinstance(instruction, core.Discard):

@@ -210,6 +210,13 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class Again:
+    """Invocations that had returned are run once more, for files of theirs that were lost."""
+
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
 class Fetch:
     """Have a node make a replica of a temp file."""
 
@@ -273,4 +280,4 @@ class Answer:
     record: bytes = b""
 
 
-Instruction = Run | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer
+Instruction = Run | Again | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer

@@ -172,6 +172,7 @@ class Node:
         runtime = {
             "log": log,
             "spool": os.path.join(self._base, "spool"),
+            "inline_limit": config["inline_limit"],
             "scratch": os.path.join(self._directory, "scratch"),
             "sys_path": config["sys_path"],
             "context": config["context"],

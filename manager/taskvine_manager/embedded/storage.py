@@ -77,6 +77,9 @@ class Storage:
         self.tuning = Tuning()
         self.orders: list[Instruction] = []
         self.moved = 0
+        self.stored = 0
+        self.peak = 0
+        """Bytes of temp files on all nodes together, now and at most."""
         self.inputs_read = 0
         self.bandwidth = 1e9
         """Bytes a second of one transfer, as they were lately."""
@@ -115,6 +118,7 @@ class Storage:
     def leave(self, name: str) -> list[File]:
         """Have a node less; return the files that were lost with it."""
         node = self.nodes.pop(name)
+        self.stored -= node.used
         self._ring.remove(name)
         for coming, transfer in list(node.fetching.items()):
             self.arrived(node, coming)
@@ -164,6 +168,8 @@ class Storage:
         if name not in node.files:
             node.files.add(name)
             node.used += size
+            self.stored += size
+            self.peak = max(self.peak, self.stored)
         file.size = size
         file.holders[node.info.name] = stamp
         file.lost_with = None
@@ -184,6 +190,7 @@ class Storage:
         if (node := self.nodes.get(name)) is not None:
             node.files.discard(file.name)
             node.used -= file.size
+            self.stored -= file.size
             self._drops.setdefault(name, []).append(file.name)
 
     def drop_unknown(self, node: str, name: str) -> None:

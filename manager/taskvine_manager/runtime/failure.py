@@ -41,6 +41,11 @@ def brief(record: object) -> str:
     return str(said.get("reason", "it ended"))
 
 
+def lost_kind(record: object) -> str:
+    """The kind that a record of :func:`lost` names; nothing if it is in a file."""
+    return str(pickle.loads(record)["kind"]) if isinstance(record, bytes) else ""
+
+
 def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
     """Record of an exception.
 

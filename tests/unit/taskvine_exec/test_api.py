@@ -20,6 +20,7 @@ PUBLIC = [
     "TaskVineRadio",
     "TaskVineTempStaging",
     "load_variable_from_library",
+    "local_config",
 ]
 
 

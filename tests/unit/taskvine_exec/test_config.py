@@ -31,6 +31,7 @@ from taskvine_exec.config import (
     validate,
     with_overrides,
 )
+from taskvine_manager.runtime import payload
 from taskvine_tune import TuneParameters
 
 PAIRS = [
@@ -44,10 +45,33 @@ def validated(**settings: Any) -> None:
 
 
 def embedded(
-    *, mode: str = "serverless", launch: str = "factory", provider: Any = None, **settings: Any
+    *,
+    mode: str = "serverless",
+    launch: str = "factory",
+    provider: Any = None,
+    limit: Any = payload.INLINE_LIMIT,
+    **settings: Any,
 ) -> EmbeddedSettings:
     manager, factory = with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), settings)
-    return embedded_settings(manager, factory, function_exec_mode=mode, worker_launch_method=launch, provider=provider)
+    return embedded_settings(
+        manager,
+        factory,
+        function_exec_mode=mode,
+        worker_launch_method=launch,
+        provider=provider,
+        inline_limit=limit,
+    )
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 65_536])
+def test_inline_limit_is_taken(limit: int) -> None:
+    assert embedded(limit=limit).inline_limit == limit
+
+
+@pytest.mark.parametrize("limit", [-1, 65_537, 1e3, True, None])
+def test_inline_limit_that_no_packet_holds_is_refused(limit: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"inline_limit=.* must be a whole number from 0 to 65536"):
+        embedded(limit=limit)
 
 
 #: Parsl does not annotate it.
@@ -179,18 +203,13 @@ def test_import_needs_no_taskvine() -> None:
         "print([m for m in sys.modules if m.startswith(('ndcctools', 'parsl.executors.taskvine'))])"
     )
     # Only this module is asked about, not all that its package offers.
-    code = "import types, sys; p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];" + (
-        "sys.modules['taskvine_exec'] = p;" + code
+    code = (
+        "import types, sys; sys.path[:] = sys.argv[2:];"
+        "p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];"
+        + ("sys.modules['taskvine_exec'] = p;" + code)
     )
     package = os.path.dirname(config_module.__file__)
-    paths = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(
-        [sys.executable, "-c", code, package],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run([sys.executable, "-c", code, package, *sys.path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
