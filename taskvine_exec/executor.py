@@ -632,7 +632,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         dict
             ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
             lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
-            ``inputs_read`` (bytes of the user's files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
+            ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
             nodes); ``replicas`` (nodes by temp file).
         """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)

@@ -88,7 +88,7 @@ class Recorder:
     def done(self, completions: Iterable[Completion]) -> None:
         """Invocations ended."""
         items = [
-            (number, outcome, node, dispatched, started, seconds, _size(body), made, _kind(outcome, body))
+            (number, outcome, node, dispatched, started, seconds, _size(body), _sized(made), _kind(outcome, body))
             for number, outcome, body, node, dispatched, started, seconds, made in completions
         ]
         self._add("done", time.time(), items)
@@ -150,6 +150,11 @@ def _size(body: payload.Payload) -> int:
         return payload.size(body)
     except OSError:  # it has just been read and removed, or its node has gone
         return 0
+
+
+def _sized(made: tuple[tuple[str, int, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Files with their sizes: their stamps mean nothing once they are gone."""
+    return tuple((file, size) for file, size, _ in made) if made else ()
 
 
 def _kind(outcome: int, body: payload.Payload) -> str:

@@ -724,7 +724,14 @@ class Scheduler:
                 self._storage.clean(name)
             self._storage.settle(*task.files, *outputs)
             for name in (*task.files, *outputs):
+                if (file := self._files.get(name)) is not None and file.asked:
+                    self._refuse_unmade(file)
                 self._storage.unmade(name)
+
+    def _refuse_unmade(self, file: File) -> None:
+        """Tell who has asked for a file that nobody makes any more."""
+        if not file.is_there and not file.was_made and not self._graph.makers(file.name):
+            self._give_up(file, f"{file.name} was not made", file)
 
     def _end(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> None:
         """End a task that has not run to its end."""
@@ -842,8 +849,9 @@ class Scheduler:
             self._open[(shape, depth)] = found
         return found
 
-    def _rooms(self, shape: Shape, depth: int) -> dict[str, int]:
-        """Some nodes that have room, and for how many."""
+    def _rooms(self, task: Task, depth: int) -> dict[str, int]:
+        """Some nodes that have room for invocations like one, and for how many."""
+        shape = task.shape
         candidates = self._candidates(shape, depth)
         rooms: dict[str, int] = {}
         full = []
@@ -851,7 +859,7 @@ class Scheduler:
             room = self._nodes[name].room_for(shape, depth)
             if room <= 0:
                 full.append(name)
-            elif self._is_free(name, shape):
+            elif self._is_free(name, task):
                 rooms[name] = room
                 if len(rooms) >= LOOKED_AT:
                     break
@@ -859,12 +867,14 @@ class Scheduler:
             del candidates[name]
         return rooms
 
-    def _is_free(self, name: str, shape: Shape) -> bool:
-        """Whether a node is not kept for another kind."""
-        return not self._reserved or all(
-            reserved != name or other == shape or other not in self._queues or self._queues[other].head() is None
-            for other, reserved in self._reserved.items()
-        )
+    def _is_free(self, name: str, task: Task) -> bool:
+        """Whether a node is not kept for one of another kind that comes before this one."""
+        for shape, reserved in self._reserved.items():
+            if reserved == name and shape != task.shape:
+                head = self._queues[shape].head()
+                if head is not None and head.order < task.order:
+                    return False
+        return True
 
     def _depth(self, task: Task) -> int:
         estimate = self._estimates.get(task.profile.category)
@@ -878,7 +888,7 @@ class Scheduler:
         shape = first.shape
         queue = self._queues[shape]
         depth = self._depth(first)
-        rooms = self._rooms(shape, depth)
+        rooms = self._rooms(first, depth)
         if not rooms:
             return False
         share = max(1, math.ceil(len(queue) / max(len(rooms), len(self._candidates(shape, depth)))))
@@ -906,7 +916,7 @@ class Scheduler:
         inputs = [file for name in task.files if (file := self._files[name]).value is None]
         paths = [use.source for use in task.invocation.inputs if use.kind == "local"]
         depth = 1 if inputs or paths else self._depth(task)  # small values go anywhere, and ahead
-        rooms = self._rooms(shape, depth)
+        rooms = self._rooms(task, depth)
         if not rooms:
             return False
         best: tuple[float, float, int, str] | None = None
@@ -915,10 +925,10 @@ class Scheduler:
             node = self._nodes[name]
             room = rooms.get(name)
             if room is None:
-                room = node.room_for(shape, depth) if self._is_free(name, shape) else 0
+                room = node.room_for(shape, depth) if self._is_free(name, task) else 0
             local = sum(file.size for file in inputs if name in file.holders or name in file.coming)
             local += sum(name in self._storage.input(path).copies for path in paths)
-            cost = max(0, total - local) / self._storage.bandwidth + (0.0 if room > 0 else self._wait(node, shape))
+            cost = max(0, total - local) / self._storage.bandwidth + (0.0 if room > 0 else self._wait(node, task))
             rank = (cost, -local, -room, name)
             best = rank if best is None else min(best, rank)
         if best is None or math.isinf(best[0]):
@@ -939,11 +949,11 @@ class Scheduler:
                     near[name] = None
         return near
 
-    def _wait(self, node: Node, shape: Shape) -> float:
+    def _wait(self, node: Node, task: Task) -> float:
         """Seconds until a busy node may have room, as far as what it runs is known."""
-        known = [self._estimates.get(task.profile.category, math.inf) for task in node.assigned.values()]
-        at_once = node.capacity(shape, others=False)
-        if not known or not at_once or not self._is_free(node.info.name, shape):
+        known = [self._estimates.get(other.profile.category, math.inf) for other in node.assigned.values()]
+        at_once = node.capacity(task.shape, others=False)
+        if not known or not at_once or not self._is_free(node.info.name, task):
             return math.inf
         return sum(known) / len(known) / 2 * max(1, len(known) - at_once + 1)
 
@@ -1009,7 +1019,7 @@ class Scheduler:
             if node is None:
                 continue
             depth = self._depth(task)
-            if depth > 1 and node.room_for(task.shape, depth) > 0 and self._is_free(node.info.name, task.shape):
+            if depth > 1 and node.room_for(task.shape, depth) > 0 and self._is_free(node.info.name, task):
                 self._assign(task, node, runs)
             elif depth > 1:
                 again[number] = None

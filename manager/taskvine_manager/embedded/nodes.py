@@ -28,7 +28,7 @@ class Transfer(NamedTuple):
 class Node:
     """A node.
 
-    ``files`` are the temp files that it holds, ``used`` their bytes, ``fetching`` what is under way to it, ``sending``
+    ``files`` are the temp files that it holds, with their bytes, ``used`` the sum of these, ``fetching`` what is under way to it, ``sending``
     how many transfers are under way from it, ``reads`` how many of its invocations read a file.
     """
 
@@ -37,7 +37,7 @@ class Node:
     released: bool = False
     assigned: dict[int, Task] = field(default_factory=dict)
     shapes: Counter[Shape] = field(default_factory=Counter)
-    files: set[str] = field(default_factory=set)
+    files: dict[str, int] = field(default_factory=dict)
     used: int = 0
     fetching: dict[str, Transfer] = field(default_factory=dict)
     sending: int = 0

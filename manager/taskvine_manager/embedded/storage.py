@@ -131,7 +131,8 @@ class Storage:
                     self.shorten(self.files[coming])
         for known in self.inputs.values():
             known.copies.pop(name, None)
-            known.coming.pop(name, None)
+            if (source := known.coming.pop(name, RELAY)) != RELAY:
+                self._count(source, -1)
         lost = []
         for held in sorted(node.files):
             file = self.files[held]
@@ -165,11 +166,11 @@ class Storage:
     def add(self, node: Node, name: str, size: int, stamp: int) -> File:
         """A node has a replica."""
         file = self.files[name]
-        if name not in node.files:
-            node.files.add(name)
-            node.used += size
-            self.stored += size
-            self.peak = max(self.peak, self.stored)
+        more = size - node.files.get(name, 0)
+        node.files[name] = size
+        node.used += more
+        self.stored += more
+        self.peak = max(self.peak, self.stored)
         file.size = size
         file.holders[node.info.name] = stamp
         file.lost_with = None
@@ -188,9 +189,9 @@ class Storage:
 
     def _drop(self, name: str, file: File) -> None:
         if (node := self.nodes.get(name)) is not None:
-            node.files.discard(file.name)
-            node.used -= file.size
-            self.stored -= file.size
+            size = node.files.pop(file.name, 0)
+            node.used -= size
+            self.stored -= size
             self._drops.setdefault(name, []).append(file.name)
 
     def drop_unknown(self, node: str, name: str) -> None:

@@ -19,6 +19,7 @@ PUBLIC = [
     "TaskVineManagerConfig",
     "TaskVineRadio",
     "TaskVineTempStaging",
+    "TempFile",
     "load_variable_from_library",
     "local_config",
 ]

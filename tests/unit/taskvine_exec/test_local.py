@@ -12,6 +12,7 @@ from parsl.executors import ThreadPoolExecutor
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TaskVineManagerConfig, local_config
 from taskvine_exec import local as local_module
+from taskvine_tune import TuneParameters
 
 
 @pytest.fixture(autouse=True)
@@ -62,17 +63,23 @@ def test_logs_go_elsewhere_if_nothing_can_be_written_here(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "given",
     [
-        {"tune_parameters": {"temp_replica_count": 1, "watch": 1}},
-        {"manager_config": TaskVineManagerConfig(tune_parameters={"temp-replica-count": 1, "watch": 1})},
+        {"tune_parameters": {"worker_source_max_transfers": 1, "immediate-recovery": 1}},
+        {"tune_parameters": TuneParameters({"worker_source_max_transfers": 1, "immediate-recovery": 1})},
+        {
+            "manager_config": TaskVineManagerConfig(
+                tune_parameters={"worker-source-max-transfers": 1, "immediate-recovery": 1}
+            )
+        },
     ],
 )
 def test_the_environment_goes_before_what_the_script_says(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
 ) -> None:
-    assert tuned(**given) == {"temp-replica-count": 1, "watch": 1}
-    monkeypatch.setenv("TASKVINE_TUNE", '{"temp-replica-count": 2, "hungry_minimum": 0.5}')
-    assert tuned(**given) == {"temp-replica-count": 2, "hungry-minimum": 0.5, "watch": 1}
-    assert tuned() == {"temp-replica-count": 2, "hungry-minimum": 0.5}
+    assert tuned(**given) == {"worker-source-max-transfers": 1, "immediate-recovery": 1}
+    monkeypatch.setenv("TASKVINE_TUNE", '{"worker-source-max-transfers": 2, "file_source_max_transfers": 5}')
+    environment = {"worker-source-max-transfers": 2, "file-source-max-transfers": 5}
+    assert tuned(**given) == {**environment, "immediate-recovery": 1}
+    assert tuned() == environment
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

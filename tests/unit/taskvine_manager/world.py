@@ -129,7 +129,11 @@ class World:
         return told
 
     def cached(self, node: str, file: str, problem: str | None = None, **fields: Any) -> Instructions:
+        fields = {"stamp": 0 if problem else 1, **fields}
         return self.handle(core.FileCached(node, file, 0 if problem else 7, problem, **fields))
+
+    def spoiled(self, node: str, file: str) -> Instructions:
+        return self.handle(core.FileSpoiled(node, file, 1))
 
     def cancel(self, *numbers: int) -> Instructions:
         return self.handle(core.Cancelled(numbers))
