@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import shlex
-import shutil
 import subprocess
 import threading
 import time
@@ -228,7 +227,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if self._manager is not None:
                 self._manager.kill()
                 self._manager.wait()
-            shutil.rmtree(places.base, ignore_errors=True)
+            staging.remove_run(places.base)
             raise
         self._link.start()
         provider = self.provider
@@ -525,7 +524,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _sweep(self) -> None:
         sweep.kill_strays(self._places.base, grace=1.0)
-        staging.remove(self._places.base)
+        staging.remove_run(self._places.base)
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
         """Fail what is running and what comes later, at once. The first reason is the one that is kept."""

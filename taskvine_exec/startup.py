@@ -7,7 +7,6 @@ import itertools
 import os
 import pickle
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,12 +19,17 @@ import taskvine_manager
 from taskvine_exec.config import EmbeddedSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import sweep
-from taskvine_manager.embedded import hardware
+from taskvine_manager.embedded import hardware, staging
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.messages import L2
 from taskvine_manager.runtime import payload
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
+MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
+"""Environment variable: a directory in memory where large results are made while it has room to spare. Nothing for none;
+Linux's ``/dev/shm`` where it is not set."""
+_LEAST_MEMORY = 1 << 30
+"""Bytes: containers often have one of 64 MB, which is not worth the trouble."""
 _SOCKET_PATH_LIMIT = 60
 """Longest directory, in characters, in which the sockets' paths stay within the 104 to 108 bytes that systems allow."""
 
@@ -83,13 +87,27 @@ def make_places(log: str | None) -> Places:
     base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
+    if (fast := _in_memory()) is not None:
+        os.symlink(fast, os.path.join(base, "spool", payload.FAST))
     log = os.path.abspath(log or os.path.join(base, "log"))
     try:
         os.makedirs(log, exist_ok=True)
         return Places(base, log, _new_record(log))
     except OSError as error:
-        shutil.rmtree(base, ignore_errors=True)
+        staging.remove_run(base)
         raise RunDirNotWritable(path=log, reason=str(error)) from error
+
+
+def _in_memory() -> str | None:
+    """A private directory on a file system in memory, where there is one of some size."""
+    directory = os.environ.get(MEMORY_VARIABLE, "/dev/shm")
+    try:
+        there = os.statvfs(directory)
+        if there.f_blocks * there.f_frsize < _LEAST_MEMORY:
+            return None
+        return tempfile.mkdtemp(prefix="taskvine-", dir=directory)
+    except OSError:
+        return None
 
 
 def _new_record(log: str) -> str:
@@ -126,6 +144,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "context": context,
         "context_scope": settings.context_scope,
         "serverless": settings.function_exec_mode == L2,
+        "user": os.getpid(),
     }
     by_factory = settings.worker_launch_method == "factory"
     engine = EmbeddedConfig(

@@ -165,10 +165,10 @@ class Manager:
 
     def _clean_up(self) -> None:
         # Nobody else is left to do it.
-        from taskvine_manager.embedded.staging import remove
+        from taskvine_manager.embedded.staging import remove_run
 
         sweep.kill_strays(self._base)
-        remove(self._base)
+        remove_run(self._base)
         sys.exit(1)
 
     # --- the user's process ---

@@ -20,12 +20,15 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
+
+from taskvine_manager.runtime.payload import FAST, roomy
 
 _FICLONE = 0x40049409
 """Linux's ioctl to share a file's extents with a copy (linux/fs.h)."""
@@ -41,7 +44,7 @@ class QuotaExceeded(OSError):
     """The quota, not the disk, has no room: ``errno`` is ``ENOSPC``."""
 
 
-class Spoiled(OSError):
+class Spoiled(FileNotFoundError):
     """A cached file is not what was published under its name: ``errno`` is ``ENOENT``."""
 
 
@@ -79,10 +82,16 @@ class Cache:
         An existing directory of the node's own.
     quota : float
         Most bytes that its files may hold together.
+    spool : str, optional
+        Directory that large results are made in. Those that are in memory there stay where they are, behind a link, and
+        copies of other nodes' temp files go there too while it has room.
     """
 
-    def __init__(self, directory: str, quota: float) -> None:
+    def __init__(self, directory: str, quota: float, spool: str | None = None) -> None:
         self._directory = directory
+        self._spool = spool
+        self._fast = os.path.realpath(os.path.join(spool, FAST)) if spool is not None else ""
+        self._targets: dict[str, str] = {}
         self._quota = quota
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -159,6 +168,8 @@ class Cache:
             try:
                 if os.path.islink(made) or status.st_nlink > 1:  # its bytes are, or may be written to, elsewhere
                     _fill(made, partial)
+                elif self._fast and os.path.realpath(os.path.dirname(made)) == self._fast:
+                    os.symlink(os.path.join(self._fast, os.path.basename(made)), partial)
                 else:
                     _move(made, partial)
                 self._publish(name, partial, room, temp=True)
@@ -183,13 +194,27 @@ class Cache:
                     return self._sizes[name]
             check(source)
             with self._room(name, source.size) as room:
+                landing = self._landing(partial, source.size)
                 try:
-                    _fill(source.path, partial)
+                    _fill(source.path, landing)
                     check(source)  # nobody wrote to it meanwhile
+                    if landing != partial:
+                        os.symlink(landing, partial)
                     self._publish(name, partial, room, temp=True)
+                except BaseException:
+                    _unlink(landing)
+                    raise
                 finally:
                     _unlink(partial)
         return room.size
+
+    def _landing(self, partial: str, size: int) -> str:
+        """Where the bytes of a copy go."""
+        if self._spool is None or roomy(self._spool, size) == self._spool:
+            return partial
+        descriptor, path = tempfile.mkstemp(prefix="copy-", dir=self._fast)
+        os.close(descriptor)
+        return path
 
     def obtain(self, source: str, peer: Peer | None = None) -> str:
         """Have a user's input file cached by content, pin it, and return its cache name.
@@ -311,7 +336,11 @@ class Cache:
         size = os.path.getsize(partial)
         room.grow(size)
         with self._lock:
+            target = os.readlink(partial) if os.path.islink(partial) else None
             os.replace(partial, self.path(name))
+            self._remove_target(name)
+            if target is not None:
+                self._targets[name] = target
             self._give_back(room)
             self._held += size - self._sizes.pop(name, 0)  # it may replace bytes of the same name
             self._sizes[name] = size
@@ -347,6 +376,10 @@ class Cache:
     def _evictable(self) -> list[str]:
         return [name for name in self._sizes if name not in self._temp and name not in self._pins]
 
+    def _remove_target(self, name: str) -> None:
+        if (target := self._targets.pop(name, None)) is not None:
+            _unlink(target)
+
     def _remove(self, name: str) -> int:
         size = self._sizes.pop(name, None)
         if size is None:
@@ -355,6 +388,7 @@ class Cache:
         self._stamps.pop(name, None)
         self._temp.discard(name)
         _unlink(self.path(name))
+        self._remove_target(name)
         self._changed.notify_all()
         return size
 
@@ -391,6 +425,14 @@ class _Room:
             self._cache._reserve(wanted - self.reserved, self._path, patient=not self.reserved)
             self.reserved = wanted
         self.size = size
+
+
+def release(directory: str) -> None:
+    """Remove what the links of a cache directory lead to, before it goes itself."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                _unlink(os.readlink(entry.path))
 
 
 def copy(source: str, target: str) -> int:

@@ -974,7 +974,7 @@ class Scheduler:
                 return False
             copies[path] = copy
         needed = sum(source.size for source in sources.values())
-        if needed > node.room:
+        if needed and needed > node.room:
             self._lost(self._storage.evict(node, needed, self._turn, keep=task.files))
         run = self._assign(task, node, runs)
         for each, source in sources.items():

@@ -18,7 +18,7 @@ from typing import Any
 
 from taskvine_manager import messages, sweep
 from taskvine_manager.embedded import core, staging
-from taskvine_manager.embedded.cache import Source, check, copy, file_name
+from taskvine_manager.embedded.cache import Source, check, copy, file_name, release
 from taskvine_manager.embedded.factory import NodeFactory
 from taskvine_manager.engine import Outlet, Watch
 from taskvine_manager.messages import Completion, Invocation, NodeInfo, Profile
@@ -348,6 +348,7 @@ class EmbeddedEngine:
     def _clean_after(self, info: NodeInfo) -> None:
         if os.path.isdir(info.directory):
             sweep.kill_strays(self._base, info.name)
+            release(os.path.join(info.directory, "cache"))
             staging.remove(info.directory)
 
     def _say_nodes(self) -> None:

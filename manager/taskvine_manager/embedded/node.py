@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from taskvine_manager import messages, sweep
 from taskvine_manager.embedded import environment, hardware, memory, staging
-from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled
+from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
 from taskvine_manager.embedded.oneshots import OneShots
 from taskvine_manager.embedded.slots import Call, Resources, SlotPool, with_init
 from taskvine_manager.messages import L1, Completion, Invocation, NodeInfo, Profile
@@ -113,6 +113,7 @@ class Node:
         self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what has no room: retry, or give up
         self._told: set[tuple[str, tuple[int, ...]]] = set()  # users' files that the manager knows are here
         self._leaving = False
+        self._abandoned = False
         self._draining = False
         self._idle_since = time.monotonic()
 
@@ -148,7 +149,8 @@ class Node:
         self._info = NodeInfo(
             self.name, cores, megabytes, disk, len(gpus), config["slots"], options.block, os.getpid(), self._directory
         )
-        self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20)
+        spool = os.path.join(self._base, "spool")
+        self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20, spool)
         self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()
         self._open_radio()
@@ -234,9 +236,12 @@ class Node:
             if hasattr(self, part):
                 getattr(self, part).stop()
         self._stager.shutdown(wait=True, cancel_futures=True)
+        release(os.path.join(self._directory, "cache"))
         staging.remove(self._directory)
         if hasattr(self, "_manager"):
             self._manager.close()
+        if self._abandoned and not _is_alive(self._config["user"]):  # nobody else is left to do it
+            staging.remove_run(self._base)
 
     # --- the loop ---
 
@@ -303,7 +308,7 @@ class Node:
         except ConnectionResetError:
             data = b""
         if not data:
-            self._leaving = True
+            self._leaving = self._abandoned = True
             return
         for message in self._decoder.feed(data):
             getattr(self, f"_on_{message[0]}")(*message[1:])
@@ -705,6 +710,16 @@ class Node:
                 said.append(self._radio.recv(1 << 20))
         if said:
             self._send("radio", said)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 __all__ = ["Node", "main"]

@@ -28,8 +28,9 @@ class Transfer(NamedTuple):
 class Node:
     """A node.
 
-    ``files`` are the temp files that it holds, with their bytes, ``used`` the sum of these, ``fetching`` what is under way to it, ``sending``
-    how many transfers are under way from it, ``reads`` how many of its invocations read a file.
+    ``files`` are the temp files that it holds, with their bytes, and ``used`` is the sum of these; ``fetching`` is what
+    is under way to it, ``sending`` how many transfers are under way from it, ``reads`` how many of its invocations read
+    a file.
     """
 
     info: NodeInfo

@@ -16,6 +16,7 @@ from typing import TypeVar
 from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, copy
 from taskvine_manager.messages import FileUse
 from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.payload import FAST
 
 _T = TypeVar("_T")
 
@@ -193,6 +194,15 @@ def _full(use: FileUse, error: OSError) -> bytes:
 
 def _words(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def remove_run(base: str) -> None:
+    """Remove a run's private directory, with what of it is in memory."""
+    link = os.path.join(base, "spool", FAST)
+    fast = os.readlink(link) if os.path.islink(link) else None
+    remove(base)
+    if fast is not None:
+        remove(fast)
 
 
 def remove(directory: str) -> None:

@@ -467,7 +467,7 @@ class Storage:
         Returns
         -------
         list of File
-            Those of which no replica is left.
+            Those of which no replica is left; who waits for them is to be told.
         """
         kept = {*keep, *node.reads}
         order: list[tuple[int, float, int, str]] = []
@@ -491,7 +491,6 @@ class Storage:
             if node.room >= size:
                 break
             if self.remove(node.info.name, self.files[name]):
-                self._graph.lost(name)
                 lost.append(self.files[name])
         return lost
 

@@ -28,6 +28,9 @@ INLINE_LIMIT = 32 * 1024
 LARGEST_INLINE_LIMIT = 64 * 1024
 """Most that may be said. A call's packet holds its arguments and up to :data:`INLINE_LIMIT` of others' results, and
 must fit into a socket's buffer (:data:`taskvine_manager.runtime.slot.PACKET_LIMIT`) beside its function's."""
+FAST = "fast"
+"""Link in a spool directory to one of a file system in memory: disks are slower than what computes, and half of such a
+file system, a quarter of the memory as it usually is, is used for what is large and short-lived."""
 MAPPED_FROM = 1 << 20
 """Files below this many bytes are read at once: that is as quick as mapping them."""
 MOST_MAPPED = 256
@@ -88,6 +91,17 @@ def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) 
     return write_file(body, buffers, directory)
 
 
+def roomy(directory: str, size: int) -> str:
+    """Where a file of so many bytes goes: into memory, if there is a link to such a place and it has room to spare."""
+    fast = os.path.join(directory, FAST)
+    try:
+        there = os.statvfs(fast)
+    except OSError:
+        return directory
+    free, total = there.f_bavail * there.f_frsize, there.f_blocks * there.f_frsize
+    return fast if free - size > total / 2 else directory
+
+
 def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> str:
     """Write a pickle and its buffers to a new file in ``directory`` and return the file's path."""
     offset = _HEAD.size + _ENTRY.size * len(buffers) + len(body)
@@ -96,7 +110,7 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> st
         offset = -(-offset // _ALIGN) * _ALIGN
         table.append((offset, buffer.nbytes))
         offset += buffer.nbytes
-    descriptor, path = tempfile.mkstemp(prefix="value-", dir=directory)
+    descriptor, path = tempfile.mkstemp(prefix="value-", dir=roomy(directory, offset))
     try:
         with open(descriptor, "wb", buffering=0) as file:
             head = _HEAD.pack(MAGIC, len(buffers), len(body)) + b"".join(_ENTRY.pack(*entry) for entry in table)
