@@ -26,7 +26,7 @@ from taskvine_manager.runtime import payload
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
 MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
-"""Environment variable: a directory in memory where large results are made while it has room to spare. Nothing for none;
+"""Environment variable: a directory in memory where large results are made while it has room to spare. Nothing: none;
 Linux's ``/dev/shm`` where it is not set."""
 _LEAST_MEMORY = 1 << 30
 """Bytes: containers often have one of 64 MB, which is not worth the trouble."""

@@ -142,12 +142,12 @@ class Scheduler:
         for name in sorted(self._draining):
             self._rescue(self._nodes[name])
         instructions: list[Instruction] = []
-        if self._again:
-            again, self._again = self._again, []
-            instructions.append(Again(again))
         if self._ended:
             ended, self._ended = self._ended, []
             instructions.append(Finish(ended))
+        if self._again:  # of what has just ended, perhaps, and was evicted at once
+            again, self._again = self._again, []
+            instructions.append(Again(again))
         if self._kills:
             kills, self._kills = self._kills, {}
             instructions += [Kill(name, numbers) for name, numbers in kills.items()]
@@ -530,7 +530,7 @@ class Scheduler:
         lost = self._storage.evict(node, float(event.size), self._turn, keep=())
         if len(node.files) == before:
             self._full.append(event.node)
-        self._lost(lost)
+        self._lost(lost, evicted=True)
 
     def _turn(self, file: File) -> Order | None:
         """The order of the first invocation that waits for a file."""
@@ -577,14 +577,14 @@ class Scheduler:
 
     # --- what was lost ---
 
-    def _lost(self, files: list[File]) -> None:
+    def _lost(self, files: list[File], *, evicted: bool = False) -> None:
         """Files have no replica any more: have those made again that somebody needs, the whole set at once."""
         for file in files:
             for number in self._graph.lost(file.name):
                 task = self._tasks[number]
                 if task.state is State.READY:
                     self._move(task, State.WAITING)
-        immediate = self._storage.tuning.immediate_recovery
+        immediate = self._storage.tuning.immediate_recovery and not evicted  # for which there was no room
         self._see_to(file for file in files if self._is_awaited_now(file) or (immediate and file.wanted))
         for file in files:
             self._storage.settle(file.name)
@@ -975,7 +975,7 @@ class Scheduler:
             copies[path] = copy
         needed = sum(source.size for source in sources.values())
         if needed and needed > node.room:
-            self._lost(self._storage.evict(node, needed, self._turn, keep=task.files))
+            self._lost(self._storage.evict(node, needed, self._turn, keep=task.files), evicted=True)
         run = self._assign(task, node, runs)
         for each, source in sources.items():
             self._storage.start(node, each, source, for_task=True)
