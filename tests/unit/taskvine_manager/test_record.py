@@ -20,7 +20,7 @@ from taskvine_manager.runtime import failure
 PROFILE = Profile(0, "key", "f", "L2", None, None, None, None, 0.0, "f")
 
 names = st.text(max_size=8) | st.just("surrogate\udc80")
-uses = st.builds(FileUse, st.sampled_from(["local", "temp", "value"]), names, names)
+uses = st.builds(FileUse, st.sampled_from(["local", "temp", "value"]), names, names, st.just(0))
 invocations = st.builds(
     Invocation,
     st.integers(0, 1 << 40),
