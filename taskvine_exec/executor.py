@@ -57,7 +57,7 @@ from taskvine_exec.resolver import DAG_RESOLVER
 from taskvine_exec.resources import ResourceSpecification
 from taskvine_exec.results import TaskFuture, Where, settle
 from taskvine_exec.staging import Over, TaskVineTempStaging, TempFiles, version_of
-from taskvine_exec.values import Place, Value, collect
+from taskvine_exec.values import Edge, Place, Value, collect
 from taskvine_manager import sweep
 from taskvine_manager.embedded import staging
 from taskvine_manager.embedded.cache import Source, check
@@ -309,7 +309,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             args, kwargs = plan.args, plan.kwargs
         try:
             encode = encode_arguments if self._references is None else self._references.encode
-            arguments, values = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
+            arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
@@ -332,6 +332,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             consumer = number if record is None else record["id"]
             if plan is not None:
                 self._follow_producers(number, consumer, plan)
+            if record is not None and edges:
+                record["app_fu"].add_done_callback(partial(_let_go, edges))
             for value in values:
                 value.when_settled(partial(self._value_settled, number, consumer))
         if self._blockless:
@@ -827,6 +829,12 @@ def _references() -> References:
         hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
         raise OptionalModuleMissing(["proxystore"], hint) from error
     return References()
+
+
+def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:
+    """Have a task that is over for good, whose record may be kept for long, keep the results no longer that it read."""
+    for edge in edges:
+        edge.let_go()
 
 
 def _forget_value(executor: weakref.ref[TaskVineExecutor], number: str) -> None:

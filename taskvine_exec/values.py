@@ -8,6 +8,7 @@ told to forget it. It refers to no future: a chain of tasks must not be kept in 
 from __future__ import annotations
 
 import enum
+import pickle
 import threading
 import weakref
 from collections.abc import Callable
@@ -196,32 +197,43 @@ class Edge:
     It pickles as the call that looks the value up there.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("_number", "_value")
 
     def __init__(self, value: Value) -> None:
-        self.value = value
+        self._number = value.number
+        self._value: Value | None = value
+
+    def let_go(self) -> None:
+        """Keep the value no longer: the task is over for good, and its record may be kept for long."""
+        self._value = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         from taskvine_manager.runtime import values
 
-        _seen.values.append(self.value)
-        return values.fetch, (self.value.number,)
+        if self._value is None:
+            raise pickle.PicklingError(f"the task that {self!r} was an argument of is over")
+        _seen.values.append(self._value)
+        _seen.edges.append(self)
+        return values.fetch, (self._number,)
 
     def __repr__(self) -> str:
-        return f"<Edge to {self.value.number}, {self.value.place.value}>"
+        place = "" if self._value is None else f", {self._value.place.value}"
+        return f"<Edge to {self._number}{place}>"
 
 
 class _Seen(threading.local):
     def __init__(self) -> None:
         self.values: list[Value] = []
+        self.edges: list[Edge] = []
 
 
 _seen = _Seen()
 
 
-def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value]]:
-    """Run what pickles arguments; return what it made, and the values of the edges that it met, each once."""
-    _seen.values = []
+def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value], list[Edge]]:
+    """Run what pickles arguments; return what it made, the values that it met, each once, and the edges to them."""
+    _seen.values, _seen.edges = [], []
     made = encode(*args)
-    found, _seen.values = _seen.values, []
-    return made, list(dict.fromkeys(found))
+    found, edges = _seen.values, _seen.edges
+    _seen.values, _seen.edges = [], []
+    return made, list(dict.fromkeys(found)), edges
