@@ -7,7 +7,9 @@ told to forget it. It refers to no future: a chain of tasks must not be kept in 
 
 from __future__ import annotations
 
+import collections
 import enum
+import gc
 import pickle
 import threading
 import weakref
@@ -158,6 +160,40 @@ class Value:
 
 def _refuse(value: Value) -> Any:
     raise value._forgotten()
+
+
+class Kept:
+    """The bytes that nodes keep because values are alive here.
+
+    Parsl's AppFutures and their task records refer to each other, so that a result which nobody holds any more goes
+    with Python's cyclic collection, and that goes by the number of objects, not by what they stand for. So it is had to
+    run when so much has come to be kept as was left after it ran last. Not from several threads.
+    """
+
+    LEAST = 64 << 20
+    """Bytes that are not worth a collection."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._gone: collections.deque[int] = collections.deque()
+        self._limit = self.LEAST
+
+    def gone(self, size: int) -> None:
+        """A value is gone; callable from anywhere, a collection included."""
+        self._gone.append(size)
+
+    def add(self, size: int) -> None:
+        """A value is kept; collect what is not held any more, if it is time for that."""
+        self.bytes += size
+        self._count()
+        if self.bytes > self._limit:
+            gc.collect()
+            self._count()
+            self._limit = max(self.LEAST, 2 * self.bytes)
+
+    def _count(self) -> None:
+        while self._gone:
+            self.bytes -= self._gone.popleft()
 
 
 class ValueFuture(AppFuture):

@@ -150,14 +150,20 @@ def test_copies_come_from_nodes_that_stay() -> None:
 def test_copies_go_to_the_emptier_node() -> None:
     world = World()
     world.join("a", cores=1)
-    world.make("old")
+    for number in range(4):
+        world.make(f"old{number}")
     world.replicate(2)
+    world.call(count=1)
     world.join("b", cores=1)
     world.arrive()
-    world.call(makes=["new"])
+    world.call(count=1)
     world.join("c", cores=1)
-    ((target, _, source),) = fetches(world.works(1))
-    assert (target, source) == ("c", world.nodes[1])
+    world.call(count=1)
+    world.works(4)  # a is free again, b and c are not
+    for number in range(3):
+        world.submit(invocation := world.invocation(makes=[f"new{number}"]))
+        assert [(node, source) for node, _, source in fetches(world.works(invocation.number))] == [("c", "a")]
+        world.arrive()
 
 
 def test_who_refused_a_copy_is_asked_again_when_its_source_has_gone() -> None:
