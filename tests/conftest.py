@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -28,6 +29,12 @@ def our_processes(directory: str) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+@pytest.fixture(autouse=True)
+def _parsl_says_little() -> None:
+    """A test that has Parsl write its log leaves it at DEBUG; then pytest keeps records, and these keep futures."""
+    logging.getLogger("parsl").setLevel(logging.INFO)
 
 
 @pytest.fixture

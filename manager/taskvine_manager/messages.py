@@ -40,8 +40,8 @@ source is ``(path, size, stamp, node)``, a copy of a user's file ``(path, name, 
 
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
 problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
-copy of a user's file), ``("crowded", size)`` (what was made has no room), ``("radio", messages)``, ``("idle",)`` (for
-as long as its ``--timeout``), ``("leaving",)`` (it was told to, and ends).
+copy of a user's file), ``("crowded", id, size)`` (what it made has no room), ``("radio", messages)``, ``("idle",)``
+(for as long as its ``--timeout``), ``("leaving",)`` (it was told to, and ends).
 """
 
 from __future__ import annotations

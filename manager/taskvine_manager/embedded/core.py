@@ -131,10 +131,16 @@ class Scheduler:
             Tuned: self._tuned,
         }
         self._full: list[str] = []
+        self._pressed: set[str] = set()  # nodes with results that they have no room for
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event; return what is to be done about it, in order."""
         self._handlers[type(event)](event)
+        for name in list(self._pressed):
+            if name in self._nodes and self._nodes[name].crowded:
+                self._make_room(self._nodes[name])
+            else:
+                self._pressed.discard(name)
         if self._unjudged:
             self._refuse_hopeless()
         runs = self._schedule()
@@ -529,12 +535,22 @@ class Scheduler:
 
     def _crowded(self, event: Crowded) -> None:
         node = self._nodes.get(event.node)
-        if node is None:
-            return
+        if node is not None and event.number in node.assigned:
+            node.crowded[event.number] = event.size
+            self._pressed.add(event.node)
+
+    def _make_room(self, node: Node) -> None:
+        """Evict something from a node that has no room; give up once nothing that it runs can change that."""
         before = len(node.files)
-        lost = self._storage.evict(node, float(event.size), self._turn, keep=())
+        size = max(*node.crowded.values(), node.room + 1)  # something has to go, whatever else takes room there
+        lost = self._storage.evict(node, size, self._turn, keep=())
         if len(node.files) == before:
-            self._full.append(event.node)
+            others = (number for number in node.assigned if number not in node.crowded)
+            if any(self._graph.is_ready(number) for number in others):
+                return  # what those read may go when they have ended
+            self._full.append(node.info.name)
+        node.crowded.clear()  # it tries all of them again, or gives all of them up
+        self._pressed.discard(node.info.name)
         self._lost(lost, evicted=True)
 
     def _turn(self, file: File) -> Order | None:
@@ -749,6 +765,7 @@ class Scheduler:
         self._ended.append(Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0))
 
     def _unassign(self, node: Node, task: Task) -> None:
+        node.crowded.pop(task.invocation.number, None)
         for name in node.give(task):
             transfer = node.fetching.get(name)
             if transfer is not None and transfer.for_task:  # its way ended with the task that it was for
@@ -1052,7 +1069,9 @@ class Scheduler:
             if name is None or name not in places:
                 return None
         node = self._nodes.get(name) if name is not None else None
-        return None if node is None or node.draining else node
+        if node is None or node.draining or node.room < node.used:
+            return None  # where there is little room, what is sent ahead would keep its inputs from being evicted
+        return node
 
 
 def _known(uses: tuple[FileUse, ...]) -> list[str]:

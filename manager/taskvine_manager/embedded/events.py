@@ -129,9 +129,10 @@ class Relayed:
 
 @dataclass(frozen=True)
 class Crowded:
-    """A node has made a file of so many bytes, and its cache has no room for it."""
+    """An invocation on a node has made files of so many bytes, and the node's cache has no room for them."""
 
     node: str
+    number: int
     size: int
 
 
@@ -243,7 +244,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Full:
-    """Nothing can be removed from a node: what has no room there is not kept."""
+    """Nothing can be removed from a node, now or later: what has no room there is not kept."""
 
     node: str
 

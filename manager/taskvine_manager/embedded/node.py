@@ -604,7 +604,7 @@ class Node:
 
         retry = partial(self._report, call, ending.outcome, body, ending.started, ending.seconds)
         self._crowded.append((retry, give_up))
-        self._send("crowded", os.path.getsize(body))
+        self._send("crowded", call.invocation.number, os.path.getsize(body))
 
     def _keep(self, call: Call, ending: Ending) -> Ending:
         """Keep a large result that others may read in the cache."""
@@ -647,7 +647,8 @@ class Node:
         self._crowded.append((retry, partial(self._brought_out, call, ending, [], record)))  # type: ignore[arg-type]
         outputs = [use for use in call.invocation.outputs if use.kind == "temp"]
         paths = [os.path.join(str(call.directory), "sandbox", use.name) for use in outputs]
-        self._send("crowded", sum(os.path.getsize(path) for path in paths if os.path.exists(path)))
+        number = call.invocation.number
+        self._send("crowded", number, sum(os.path.getsize(path) for path in paths if os.path.exists(path)))
 
     def _brought_out(self, call: Call, ending: Ending, made: list[tuple[str, int, int]], record: bytes | None) -> None:
         if record is not None:

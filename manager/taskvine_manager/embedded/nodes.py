@@ -31,6 +31,7 @@ class Node:
     ``files`` are the temp files that it holds, with their bytes, and ``used`` is the sum of these; ``fetching`` is what
     is under way to it, ``sending`` how many transfers are under way from it, ``reads`` how many of its invocations read
     a file, ``unsaved``, while it drains, what may have to be copied from it first.
+    ``crowded`` has the bytes of what its invocations have made and cannot keep yet.
     """
 
     info: NodeInfo
@@ -44,6 +45,7 @@ class Node:
     sending: int = 0
     reads: Counter[str] = field(default_factory=Counter)
     unsaved: dict[str, None] = field(default_factory=dict)
+    crowded: dict[int, int] = field(default_factory=dict)
     needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
 
     @property
