@@ -89,6 +89,10 @@ class DependencyGraph:
         """Whether an invocation that is not over makes a file."""
         return self._graph is not None and name in self._graph and self._graph.in_degree(name) > 0
 
+    def has_reader(self, name: str) -> bool:
+        """Whether an invocation that is not over reads a file."""
+        return self._graph is not None and name in self._graph and self._graph.out_degree(name) > 0
+
     def waiting(self) -> list[int]:
         """The invocations that wait."""
         return list(self._missing)

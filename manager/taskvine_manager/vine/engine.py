@@ -1,0 +1,988 @@
+"""The TaskVine engine: between the manager's loop and TaskVine.
+
+Calls that wait for files of others are held by the dependency graph, calls that could run by the backlog; a few tasks
+for each node are TaskVine's at a time. What ends is an answer of a node's supervisor, or a verdict of TaskVine's. Like
+TaskVine, this is single-threaded: every call of it is made from the manager's loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import logging
+import os
+import pickle
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskvine_manager.engine import NodesFail, Outlet, Watch
+from taskvine_manager.graph import DependencyGraph
+from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
+from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.vine import failures, parcels, port
+from taskvine_manager.vine.batching import Backlog, Estimates, Window, cost
+from taskvine_manager.vine.parcels import Answer, Body, Parcel
+from taskvine_manager.vine.worker import MARK
+
+logger = logging.getLogger(__name__)
+
+ADDRESS = "vine.address"
+"""File in the run's directory that says where the manager listens."""
+RESERVE = 4
+"""Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
+INLINE_FUNCTION = 4096
+"""Functions up to so many bytes ride in parcels; larger ones are cached files."""
+INLINE_RESULT = 32 * 1024
+"""Results up to so many bytes come home with the answer."""
+HOUSEKEEPING = 1.0
+"""Seconds between two times that TaskVine gets to look after its connections."""
+REPLICATION = 0.05
+"""The same, while temp files are new and may be waiting for replication."""
+LOOK = 0.05
+"""Seconds between two looks at the list of workers, at least."""
+MUST_TUNE = {
+    "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
+    "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
+    "attempt-schedule-depth": 1000,  # the sentinels count on it: one cycle looks at every task
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VineConfig:
+    """What the engine is told at its start.
+
+    Parameters
+    ----------
+    max_retries : int or None
+        Tries after the first for an invocation whose worker went; None for ever.
+    uniform : bool
+        Whether all nodes are alike.
+    slots : int
+        Calls that a node is expected to run at once.
+    tune : dict of str to float
+        TaskVine tuning parameters.
+    nodes : dict
+        What the supervisors are told.
+    python : str
+        Interpreter for the supervisors, where it exists; else ``python3``.
+    port, name, password_file, ssl, log
+        As of :class:`~taskvine_manager.vine.port.VinePort`.
+    local : bool
+        Whether nodes are on this machine: large values are then named by path.
+    batching : bool
+        Whether short calls travel together.
+    peer_transfers : bool
+        Whether workers send files to each other.
+    wait_for_nodes : int
+        Workers that must have joined before anything runs.
+    factory_command : tuple of str
+        Starts ``vine_factory``, but for the address; else empty.
+    """
+
+    max_retries: int | None = 1
+    uniform: bool = True
+    slots: int = 1
+    tune: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, Any]
+    python: str
+    port: int = 0
+    name: str | None = None
+    password_file: str | None = None
+    ssl: tuple[str, str] | bool = False
+    log: str
+    local: bool = True
+    batching: bool = True
+    peer_transfers: bool = True
+    wait_for_nodes: int = 0
+    factory_command: tuple[str, ...] = ()
+
+
+class Job:
+    """An invocation in the engine's hands."""
+
+    __slots__ = ("alone", "flight", "invocation", "over", "profile", "sequence", "suspect", "tries")
+
+    def __init__(self, invocation: Invocation, profile: Profile, sequence: int) -> None:
+        self.invocation = invocation
+        self.profile = profile
+        self.sequence = sequence
+        self.tries = 0
+        self.suspect = False
+        self.over = False
+        self.alone = profile.mode == L1 or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
+        self.flight: Flight | None = None
+
+    @property
+    def priority(self) -> float:
+        return self.profile.priority
+
+    @property
+    def category(self) -> str:
+        return self.profile.category
+
+    @property
+    def cores(self) -> float:
+        return 1.0 if self.profile.cores is None else self.profile.cores
+
+
+@dataclass(eq=False)
+class Flight:
+    """A TaskVine task of ours, or a row of them: collecting what a parcel left open takes another.
+
+    ``node`` is where it was last seen, by address; ``files`` are let go with it, ``kept`` with the temp files that it
+    makes: TaskVine makes those again by running the task once more.
+    """
+
+    number: int
+    jobs: dict[int, Job]
+    batch: bool = False
+    taken: float = 0.0
+    task: Any = None
+    out: Any = None
+    node: str | None = None
+    files: list[Any] = field(default_factory=list)
+    kept: bool = False
+    pinned: str | None = None
+
+
+@dataclass(eq=False)
+class TempFile:
+    """A temp file: TaskVine's, and what was needed to make it."""
+
+    file: Any
+    size: int = 0
+    node: str = ""
+    inode: tuple[int, int, int] | None = None
+    flight: Flight | None = None
+
+
+class VineNode:
+    """A worker."""
+
+    def __init__(self, address: str, said: dict[str, Any], slots: int | None) -> None:
+        arch = str(said.get("arch", ""))
+        self.address = address
+        self.ours = arch.startswith(MARK)
+        self.name = arch.removeprefix(MARK) if self.ours else address
+        block = self.name[1:].partition("-")[0] if self.ours and self.name.startswith("b") else ""
+        cores = float(said.get("cores_total") or said.get("ncpus") or 0)
+        self.info = NodeInfo(
+            self.name,
+            cores,
+            float(said.get("memory_total") or 0),
+            float(said.get("disk_total") or 0),
+            int(said.get("gpus_total") or 0),
+            slots,
+            block,
+            0,
+            "",
+        )
+        self.draining = False
+
+    @property
+    def slots(self) -> int:
+        return self.info.slots or max(1, int(self.info.cores))
+
+
+class VineEngine:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory.
+    config : VineConfig
+        See there.
+    outlet : Outlet
+        Is told what happens.
+    watch, unwatch : callable
+        Register and unregister a file descriptor with the manager's loop.
+    vine : module, optional
+        ``ndcctools.taskvine``, or what stands for it in a test.
+    """
+
+    def __init__(
+        self, base: str, config: VineConfig, outlet: Outlet, watch: Watch, unwatch: Any, vine: Any = None
+    ) -> None:
+        self._base = base
+        self._config = config
+        self._outlet = outlet
+        self._watch = watch
+        self._unwatch = unwatch
+        self._jobs: dict[int, Job] = {}
+        self._functions: dict[str, Payload] = {}
+        self._function_files: dict[str, Any] = {}
+        self._profiles: dict[int, Profile] = {}
+        self._graph = DependencyGraph()
+        self._values: dict[str, bytes] = {}
+        self._temps: dict[str, TempFile] = {}
+        self._lost: dict[str, str] = {}
+        self._unwanted: set[str] = set()
+        self._locals: dict[tuple[str, int, int], Any] = {}
+        self._estimates = Estimates()
+        self._backlog = Backlog(self._estimates, lambda job: job.over, enabled=config.batching)
+        self._suspects: list[Job] = []
+        self._flights: dict[int, Flight] = {}  # by TaskVine's task id
+        self._numbers = itertools.count(1)
+        self._sequence = 0
+        self._nodes: dict[str, VineNode] = {}
+        self._draining: set[str] = set()
+        self._drained: set[str] = set()
+        self._watched: set[int] = set()
+        self._due = True
+        self._look_due = True
+        self._looked = 0.0
+        self._housekept = 0.0
+        self._temps_new = 0.0
+        self._joined = False
+        self._done = 0
+        self._finished: list[Completion] = []
+        self._stopped = False
+        ssl = config.ssl
+        self._vine = port.VinePort(
+            vine if vine is not None else port.load(),
+            port=config.port,
+            name=config.name,
+            directory=config.log,
+            password_file=config.password_file,
+            ssl=ssl if isinstance(ssl, tuple) else (port.make_key(base) if ssl else None),
+            tune={**MUST_TUNE, **config.tune},
+        )
+        if not config.peer_transfers:
+            self._vine.manager.disable_peer_transfers()
+        self._libraries = itertools.count()
+        self._install()
+        self._rescan()
+        _publish(os.path.join(base, ADDRESS), str(self._vine.port))
+        self._factory: Any = None
+        if config.factory_command:
+            self._start_factory()
+
+    def _start_factory(self) -> None:
+        import subprocess
+
+        with open(os.path.join(self._config.log, "factory.out"), "ab") as output:
+            self._factory = subprocess.Popen(
+                [*self._config.factory_command, "localhost", str(self._vine.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _install(self) -> None:
+        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names."""
+        self._library = f"taskvine-exec-{next(self._libraries)}"
+        inputs = [
+            (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
+            (self._vine.buffer(pickle.dumps(self._config.nodes), cache=True), "config"),
+        ]
+        python = self._config.python
+        command = (
+            f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar && p='{python}' && {{ [ -x \"$p\" ] || p=python3; }}"
+            f' && exec "$p" runtime/taskvine_manager/__main__.py supervise {self._library} config'
+        )
+        self._vine.install(command, self._library, self._config.slots + RESERVE, inputs)
+
+    # --- what the manager asks ---
+
+    def submit(
+        self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
+    ) -> None:
+        self._functions.update(functions)
+        for profile in profiles:
+            self._profiles[profile.number] = profile
+        for invocation in invocations:
+            job = Job(invocation, self._profiles[invocation.profile], self._sequence)
+            self._sequence += 1
+            self._jobs[invocation.number] = job
+            self._admit(job)
+        self._due = True
+
+    def _admit(self, job: Job) -> None:
+        invocation = job.invocation
+        needs, makes = _ids(invocation.inputs), _ids(invocation.outputs)
+        if needs or makes:
+            gone = [file for file in needs if file in self._lost]
+            if gone:
+                self._end_lost(job, gone[0])
+                return
+            try:
+                ready = self._graph.add(invocation.number, needs, makes)
+            except ValueError as error:
+                self._fail(job, failure.lost("file-missing", str(error), path=needs[0]))
+                return
+            if not ready:
+                return
+        self._ready(job)
+
+    def _ready(self, job: Job) -> None:
+        for use in job.invocation.inputs:
+            if use.kind == "local" and not os.path.exists(use.source):
+                self._fail(job, failure.lost("file-missing", "No such file or directory", path=use.source))
+                return
+        if job.suspect:
+            self._suspects.append(job)
+        else:
+            self._backlog.push(job)
+        self._due = True
+
+    def cancel(self, numbers: tuple[int, ...]) -> None:
+        running: dict[str, list[int]] = {}
+        for number in numbers:
+            job = self._jobs.get(number)
+            if job is None or job.over:
+                continue
+            flight = job.flight
+            self._over(job)
+            self._abandon_outputs(job, "its task was cancelled")
+            if flight is not None:
+                self._locate_flight(flight)
+                if flight.node is None and len(flight.jobs) == 1:
+                    self._vine.manager.cancel_by_task_id(flight.task.id)
+                elif flight.node in self._nodes:
+                    running.setdefault(str(flight.node), []).append(number)
+        for address, chosen in running.items():
+            if self._nodes[address].ours:
+                self._pinned(self._nodes[address], Parcel("cancel", next(self._numbers), numbers=tuple(chosen)))
+        self._due = True
+
+    def forget(self, files: tuple[str, ...]) -> None:
+        for name in files:
+            if self._values.pop(name, None) is not None:
+                continue
+            temp = self._temps.get(name)
+            if temp is None and name not in self._lost:
+                self._unwanted.add(name)
+            elif temp is not None and not self._is_needed(name):
+                self._drop(name)
+            elif temp is not None:
+                self._unwanted.add(name)
+
+    def _is_needed(self, name: str) -> bool:
+        """Whether an invocation that is not over reads a file."""
+        return self._graph.has_reader(name)
+
+    def _drop(self, name: str) -> None:
+        temp = self._temps.pop(name)
+        self._unwanted.discard(name)
+        self._graph.lost(name)
+        self._vine.undeclare([temp.file])
+        flight = temp.flight
+        if flight is not None and not any(other.flight is flight for other in self._temps.values()):
+            self._vine.undeclare(flight.files)
+
+    def drain(self, block: str) -> None:
+        self._draining.add(block)
+        self._due = self._look_due = True
+        self._drain()
+
+    def _drain(self) -> None:
+        there = {node.info.block for node in self._nodes.values()}
+        for node in self._nodes.values():
+            if node.info.block in self._draining:
+                node.draining = True
+        for block in list(self._draining):
+            busy = any(
+                flight.node in self._nodes and self._nodes[str(flight.node)].info.block == block
+                for flight in self._flights.values()
+            )
+            if block not in there or not busy:
+                self._draining.discard(block)
+                self._drained.add(block)
+                self._outlet.drained(block)
+
+    def locate(self, file: str) -> str | None:
+        value = self._values.get(file)
+        if value is not None:
+            return self._spool(value)
+        temp = self._temps.get(file)
+        if temp is None:
+            return None
+        path = self._on_this_machine(temp)
+        if path is not None:
+            return path
+        data = self._vine.fetch(temp.file)
+        return None if data is None else self._spool(data)
+
+    def _on_this_machine(self, temp: TempFile) -> str | None:
+        """Path of a temp file in the cache of a worker on this machine: TaskVine says neither, but moved the file."""
+        node = next((node for node in self._nodes.values() if node.name == temp.node), None)
+        if temp.inode is None or node is None or not node.info.directory.startswith(self._base + os.sep):
+            return None
+        device, inode, size = temp.inode
+        cache = os.path.join(os.path.dirname(node.info.directory), "cache")
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(cache):
+                if entry.inode() == inode:
+                    status = entry.stat()
+                    if (status.st_dev, status.st_size) == (device, size):
+                        return entry.path
+        return None
+
+    def _spool(self, data: bytes) -> str:
+        descriptor, path = tempfile.mkstemp(prefix="value-", dir=os.path.join(self._base, "spool"))
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        return path
+
+    def tune(self, parameters: dict[str, float]) -> None:
+        for name, value in parameters.items():
+            self._vine.tune(name, value)
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "tasks_done": self._done,
+            "tasks_pending": len(self._jobs),
+            "tasks_waiting": self.waiting,
+            "nodes": len(self._nodes),
+            "bytes_between_nodes": 0,
+            "replicas": {name: self._vine.replicas(temp.file) for name, temp in self._temps.items()},
+        }
+
+    @property
+    def waiting(self) -> int:
+        return len(self._graph)
+
+    # --- the loop ---
+
+    def tick(self) -> float | None:
+        now = time.monotonic()
+        if self._factory is not None and self._factory.poll() is not None:
+            raise NodesFail(f"vine_factory ended with status {self._factory.returncode}", self._factory_said())
+        if self._due:
+            self._pump()
+        elif now - self._housekept >= self._housekeeping_interval(now):
+            self._housekeep()
+        if self._look_due and now - self._looked >= LOOK:
+            self._look()
+            if self._due:
+                self._pump()
+        if self._finished:
+            finished, self._finished = self._finished, []
+            self._outlet.done(finished)
+        if self._due:
+            return 0.0
+        waits = [max(0.0, self._housekept + self._housekeeping_interval(now) - now)]
+        if self._look_due:
+            waits.append(max(0.0, self._looked + LOOK - now))
+        return min(waits)
+
+    def _factory_said(self) -> str:
+        with contextlib.suppress(OSError), open(os.path.join(self._config.log, "factory.out"), "rb") as file:
+            return file.read()[-2000:].decode(errors="replace")
+        return ""
+
+    def _housekeeping_interval(self, now: float) -> float:
+        return REPLICATION if now - self._temps_new < 2.0 else HOUSEKEEPING
+
+    def _event(self) -> None:
+        self._due = True
+
+    def _pump(self) -> None:
+        self._due = False
+        self._dispatch()
+        ended = self._vine.cycle()
+        for task in ended:
+            self._ended(task)
+        if ended and (self._backlog or self._suspects):
+            self._due = True  # there is room for more
+        elif not ended:
+            self._look_due = True  # it may have been a connection that ended
+
+    def _housekeep(self) -> None:
+        self._housekept = time.monotonic()
+        for task in self._vine.housekeeping():
+            self._ended(task)
+        self._look_due = True
+
+    def _rescan(self) -> None:
+        sockets = self._vine.sockets()
+        for descriptor in self._watched - sockets:
+            self._unwatch(descriptor)
+        for descriptor in sockets - self._watched:
+            self._watch(descriptor, self._event if self._joined or self._watched else self._knock)
+        self._watched = sockets
+
+    def _knock(self) -> None:
+        """A worker wants to connect."""
+        self._housekept = 0.0
+        self._due = False
+        self._housekeep()
+        self._rescan()
+        self._due = True
+
+    # --- workers ---
+
+    def _look(self) -> None:
+        """See which workers there are."""
+        self._look_due = False
+        self._looked = time.monotonic()
+        self._rescan()
+        said = {str(worker["addrport"]): worker for worker in self._vine.workers()}
+        joined = {
+            address: worker for address, worker in said.items() if address not in self._nodes and worker.get("ncpus")
+        }
+        gone = [address for address in self._nodes if address not in said]
+        if len(said) != len(self._nodes) + len(joined) - len(gone):
+            self._look_due = True  # one has not said yet what it has
+        for address, worker in joined.items():
+            node = self._nodes[address] = VineNode(address, worker, self._config.nodes["slots"])
+            self._joined = True
+            logger.info("node joined: %s", node.info)
+            if node.info.block in self._drained:
+                node.draining = True
+            if node.ours:
+                self._pinned(node, Parcel("hello", next(self._numbers)))
+        for address in gone:
+            node = self._nodes.pop(address)
+            logger.info("node %s left", node.name)
+        if gone:
+            self._lost_nodes()
+        if joined or gone:
+            self._due = True
+            self._say_nodes()
+        if self._draining:
+            self._drain()
+
+    def _say_nodes(self) -> None:
+        self._outlet.nodes([node.info._asdict() for node in self._nodes.values()])
+
+    def _locate_flight(self, flight: Flight) -> None:
+        flight.node = flight.task.addrport or flight.node
+
+    def _lost_nodes(self) -> None:
+        """Charge the calls whose node went: TaskVine would try them again for ever, wherever they bring it down."""
+        for flight in list(self._flights.values()):
+            if flight.node is None or flight.node in self._nodes:
+                continue
+            self._vine.manager.cancel_by_task_id(flight.task.id)
+            del self._flights[flight.task.id]
+            self._land(flight)
+            for job in flight.jobs.values():
+                self._again(job, failure.lost("node-lost", "its worker was lost", node=flight.node))
+
+    def _again(self, job: Job, record: bytes) -> None:
+        """Try a call again that was lost, or give it up."""
+        job.flight = None
+        if job.over:
+            return
+        job.tries += 1
+        job.suspect = True
+        most = self._config.max_retries
+        if most is not None and job.tries > most:
+            self._fail(job, record)
+        else:
+            self._ready(job)
+
+    def _pinned(self, node: VineNode, parcel: Parcel, flight: Flight | None = None) -> None:
+        """Send something to one node."""
+        flight = flight or Flight(parcel.number, {})
+        flight.pinned = node.address
+        self._launch(flight, parcel, priority=port.FIRST / 2, feature=node.name)
+
+    # --- towards TaskVine ---
+
+    def _dispatch(self) -> None:
+        window = self._window()
+        if window is None:
+            return
+        if self._suspects and not any(job.suspect for f in self._flights.values() for job in f.jobs.values()):
+            suspects = [job for job in self._suspects if not job.over]
+            self._suspects = suspects[1:]
+            if suspects:
+                self._fly([suspects[0]], batch=False)
+        if self._backlog:
+            for jobs in self._backlog.take(window):
+                self._fly(jobs, batch=len(jobs) > 1)
+
+    def _window(self) -> Window | None:
+        nodes = [node for node in self._nodes.values() if not node.draining]
+        if len(nodes) < self._config.wait_for_nodes and not self._done:
+            return None
+        busy = sum(flight.taken for flight in self._flights.values() if not flight.batch)
+        batches = sum(flight.batch for flight in self._flights.values())
+        if not nodes:
+            slots = self._config.slots
+            return Window(1, float(slots), slots, busy, batches)
+        cores = sum(node.info.cores if node.info.slots is None else float(node.slots) for node in nodes)
+        return Window(len(nodes), cores, sum(node.slots for node in nodes), busy, batches)
+
+    def _fly(self, jobs: list[Job], *, batch: bool) -> None:
+        flight = Flight(next(self._numbers), {job.invocation.number: job for job in jobs}, batch)
+        taken = cost(jobs[0].cores, self._estimates.seconds(jobs[0].category))
+        flight.taken = 0.0 if batch else taken
+        profiles = {job.profile.number: job.profile for job in jobs}
+        inputs: list[tuple[Any, str]] = []
+        outputs: list[tuple[Any, str]] = []
+        staged: dict[str, str] = {}
+        values: dict[str, bytes] = {}
+        functions = []
+        for key in {profile.function for profile in profiles.values()}:
+            encoded = self._functions[key]
+            if isinstance(encoded, bytes) and len(encoded) > INLINE_FUNCTION:
+                encoded = self._function_file(key, encoded)
+            if isinstance(encoded, str) and not self._config.local:
+                staged[encoded] = name = f"f{len(staged)}"
+                inputs.append((self._local(encoded), name))
+            functions.append((key, encoded))
+        temps = False
+        for job in jobs:
+            temps = self._files_of(job, flight, inputs, outputs, staged, values) or temps
+        parcel = Parcel(
+            "run",
+            flight.number,
+            tuple(functions),
+            tuple(tuple(profile) for profile in profiles.values()),
+            tuple(tuple(job.invocation) for job in jobs),
+            values or None,
+            staged or None,
+        )
+        for job in jobs:
+            job.flight = flight
+        category = jobs[0].category if len(jobs) == 1 else "batches"
+        self._launch(
+            flight, parcel, inputs=inputs, outputs=outputs, priority=jobs[0].priority, category=category, near=temps
+        )
+
+    def _function_file(self, key: str, encoded: bytes) -> str:
+        path = os.path.join(self._base, "spool", f"function-{key}")
+        if not os.path.exists(path):
+            _publish(path, encoded)
+        return path
+
+    def _files_of(
+        self,
+        job: Job,
+        flight: Flight,
+        inputs: list[tuple[Any, str]],
+        outputs: list[tuple[Any, str]],
+        staged: dict[str, str],
+        values: dict[str, bytes],
+    ) -> bool:
+        """Add the files of a call to its task; say whether it reads temp files."""
+        arguments = job.invocation.arguments
+        makes = any(self._stays(job, use) for use in job.invocation.outputs)
+        if isinstance(arguments, str) and (makes or not self._config.local):
+            staged[arguments] = name = f"a{len(staged)}"
+            path = arguments
+            if makes:  # it may be needed once more after the call has ended, when the user's process has removed it
+                path = os.path.join(self._base, "spool", f"kept-{job.invocation.number}-{flight.number}")
+                with contextlib.suppress(FileNotFoundError):
+                    os.link(arguments, path)
+            file = self._vine.local(path)
+            flight.files.append(file)
+            inputs.append((file, name))
+        near = False
+        for use in job.invocation.inputs:
+            if use.source in values or use.source in staged:
+                continue
+            if use.kind == "value" and use.source in self._values:
+                values[use.source] = self._values[use.source]
+                continue
+            staged[use.source] = name = f"i{len(staged)}"
+            if use.kind == "local":
+                inputs.append((self._local(use.source), name))
+            else:
+                inputs.append((self._temps[use.source].file, name))
+                near = True
+        for use in job.invocation.outputs:
+            if not self._stays(job, use):
+                continue
+            staged[">" + use.source] = name = f"o{len(staged)}"
+            if use.kind == "local":
+                os.makedirs(os.path.dirname(use.source), exist_ok=True)
+                file = self._vine.local(use.source)
+                flight.files.append(file)
+            else:
+                file = self._vine.temp()
+                self._temps[use.source] = TempFile(file, flight=flight)
+                flight.kept = True
+            outputs.append((file, name))
+        return near
+
+    def _stays(self, job: Job, use: FileUse) -> bool:
+        """Whether an output is a file of TaskVine's: a result is one unless those of its kind are known to be small."""
+        if use.kind != "value":
+            return True
+        largest = self._estimates.largest(job.category)
+        return not self._config.batching or largest is None or largest > INLINE_RESULT
+
+    def _local(self, path: str) -> Any:
+        """A file of this machine, declared once for each of its versions."""
+        status = os.stat(path)
+        key = (path, status.st_mtime_ns, status.st_size)
+        if key not in self._locals:
+            self._locals[key] = self._vine.local(path, cache=True)
+        return self._locals[key]
+
+    def _launch(
+        self,
+        flight: Flight,
+        parcel: Parcel,
+        *,
+        inputs: Iterable[tuple[Any, str]] = (),
+        outputs: Iterable[tuple[Any, str]] = (),
+        priority: float,
+        category: str = "",
+        feature: str | None = None,
+        near: bool = False,
+    ) -> None:
+        command, data = parcels.pack(parcel)
+        task = self._vine.task(command, self._library)
+        if data is not None:
+            file = self._vine.buffer(data)
+            flight.files.append(file)
+            task.add_input(file, parcels.IN)
+        for file, name in inputs:
+            task.add_input(file, name)
+        for file, name in outputs:
+            task.add_output(file, name, success_only=True)
+        flight.out = self._vine.buffer(None)
+        flight.files.append(flight.out)
+        task.add_output(flight.out, parcels.OUT)
+        if priority:
+            task.set_priority(priority)
+        if category:
+            task.set_category(category)
+        if feature is not None:
+            task.add_feature(feature)
+        if not near:
+            self._vine.spread(task)
+        flight.task = task
+        flight.node = None
+        self._vine.manager.submit(task)
+        self._flights[task.id] = flight
+        self._due = True
+
+    # --- from TaskVine ---
+
+    def _ended(self, task: Any) -> None:
+        flight = self._flights.pop(task.id, None)
+        if flight is None:
+            return  # cancelled
+        answer = self._answer(flight, task)
+        if answer is None:
+            self._no_answer(flight, task)
+            return
+        if answer.radio:
+            self._outlet.radio(list(answer.radio))
+        if answer.info is not None:
+            self._hello(flight, answer)
+        files = answer.files or {}
+        for item in answer.done:
+            self._completed(Completion(*item), flight, files)
+        node = self._nodes.get(str(task.addrport))
+        if answer.open and flight.jobs:
+            if node is None:
+                self._rest_lost(flight)
+                return
+            self._release(flight)
+            self._pinned(node, Parcel("collect", flight.number), flight)
+            return
+        if flight.jobs:
+            self._rest_lost(flight)
+        self._land(flight)
+
+    def _rest_lost(self, flight: Flight) -> None:
+        for job in list(flight.jobs.values()):
+            self._again(job, failure.lost("node-lost", "the node knows nothing of it any more", node=flight.node))
+        flight.jobs.clear()
+        self._land(flight)
+
+    def _answer(self, flight: Flight, task: Any) -> Answer | None:
+        if task.result in ("library exit", "missing library", "forsaken", "cancelled", "input missing"):
+            return None
+        try:
+            return Answer(*pickle.loads(flight.out.contents()))
+        except Exception:
+            logger.warning("task %d brought no answer: %s, exit code %d", task.id, task.result, task.exit_code)
+            return None
+
+    def _release(self, flight: Flight) -> None:
+        """Let the files of a task go that has ended."""
+        if not flight.kept:
+            self._vine.undeclare(flight.files)
+            flight.files = []
+
+    def _land(self, flight: Flight) -> None:
+        if flight.kept and not any(temp.flight is flight for temp in self._temps.values()):
+            flight.kept = False
+        self._release(flight)
+
+    def _no_answer(self, flight: Flight, task: Any) -> None:
+        result = task.result
+        verdict = failures.verdict(result)
+        if result == "missing library":
+            logger.warning("TaskVine has given up the library %s: another takes its place", self._library)
+            self._install()
+        for job in list(flight.jobs.values()):
+            if job.over:
+                continue
+            if verdict.fault is failures.Fault.TASK:
+                self._fail(job, failures.record(result, job.tries + 1))
+            else:
+                self._again(job, failures.record(result, job.tries + 1))
+        flight.jobs.clear()
+        self._land(flight)
+
+    def _hello(self, flight: Flight, answer: Answer) -> None:
+        node = self._nodes.get(str(flight.pinned))
+        if node is not None and answer.info is not None:
+            node.info = NodeInfo(*answer.info)
+            self._say_nodes()
+
+    def _completed(self, completion: Completion, flight: Flight, files: dict[str, tuple[int, int, int]]) -> None:
+        job = flight.jobs.pop(completion.number, None)
+        body: Any = completion.body
+        if job is None or job.over:
+            if isinstance(body, str) and body:
+                with contextlib.suppress(OSError):
+                    os.unlink(body)
+            return
+        job.flight = None
+        missing = failure.lost_file(body) if completion.outcome == failure.LOST else None
+        if missing is not None:
+            self._again(job, body)
+            return
+        size = len(body.data) if isinstance(body, Body) else 0
+        if isinstance(body, str):
+            size = INLINE_RESULT + 1
+        if completion.outcome == failure.RETURNED:
+            self._estimates.learn(job.category, completion.seconds, size)
+            completion = self._keep(job, completion, files)
+        else:
+            if isinstance(body, Body):
+                completion = completion._replace(body=self._spool(body.data))
+            self._over(job)
+            self._abandon_outputs(job, "the task that was to make it failed")
+        self._done += 1
+        self._finished.append(completion)
+
+    def _keep(self, job: Job, completion: Completion, files: dict[str, tuple[int, int, int]]) -> Completion:
+        """Take over what a call has made; return its completion as the user's process is to get it."""
+        body: Any = completion.body
+        made = dict(completion.made)
+        there: list[str] = []
+        if isinstance(body, Body):
+            body = self._spool(body.data)
+        for use in job.invocation.outputs:
+            if use.kind == "local":
+                continue
+            there.append(use.source)
+            temp = self._temps.get(use.source)
+            if use.source in made:
+                assert temp is not None
+                temp.size, temp.node, temp.inode = made[use.source], completion.node, files.get(use.source)
+                self._temps_new = time.monotonic()
+                if use.kind == "value":
+                    body = self._on_this_machine(temp) or ""
+                continue
+            if temp is not None:  # a small result after all
+                del self._temps[use.source]
+                self._vine.undeclare([temp.file])
+            if isinstance(body, bytes):
+                self._values[use.source] = body
+            else:  # a large one that was expected to be small
+                kept = os.path.join(self._base, "spool", f"late-{use.source}")
+                shutil.copyfile(body, kept)
+                self._temps[use.source] = TempFile(self._vine.local(kept, cache=True))
+        ready = self._graph.made(there)
+        self._over(job)
+        for number in ready:
+            if (follower := self._jobs.get(number)) is not None:
+                self._ready(follower)
+        for name in there:
+            if name in self._unwanted and not self._is_needed(name):
+                self._unwanted.discard(name)
+                if name in self._temps:
+                    self._drop(name)
+                self._values.pop(name, None)
+        return completion._replace(body=body, made=tuple(made.items()))
+
+    # --- ends ---
+
+    def _over(self, job: Job) -> None:
+        job.over = True
+        self._jobs.pop(job.invocation.number, None)
+        self._graph.prune(job.invocation.number)
+        for use in job.invocation.inputs:
+            if use.kind != "local" and use.source in self._unwanted and not self._is_needed(use.source):
+                if use.source in self._temps:
+                    self._drop(use.source)
+                self._unwanted.discard(use.source)
+
+    def _fail(self, job: Job, record: bytes) -> None:
+        self._over(job)
+        self._done += 1
+        self._finished.append(Completion(job.invocation.number, failure.LOST, record, "", 0.0, 0.0, 0.0))
+        self._abandon_outputs(job, "the task that was to make it failed")
+
+    def _end_lost(self, job: Job, file: str) -> None:
+        self._fail(job, failure.lost("file-lost", self._lost[file], name=file))
+
+    def _abandon_outputs(self, job: Job, reason: str) -> None:
+        """What a task was to make that failed: its consumers are told by the user's process, which may try again."""
+        for use in job.invocation.outputs:
+            if use.kind != "local" and (temp := self._temps.pop(use.source, None)) is not None:
+                self._vine.undeclare([temp.file])
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        for descriptor in self._watched:
+            self._unwatch(descriptor)
+        self._watched = set()
+        if self._factory is not None:
+            self._factory.terminate()
+        with contextlib.suppress(Exception):
+            self._vine.close()
+
+    @property
+    def stopped(self) -> bool:
+        from taskvine_manager import sweep
+
+        return not sweep.strays(self._base, None) if self._stopped else False
+
+    def kill(self) -> None:
+        if self._factory is not None:
+            self._factory.kill()
+            self._factory.wait()
+
+
+def _ids(uses: tuple[FileUse, ...]) -> list[str]:
+    return [use.source for use in uses if use.kind != "local"]
+
+
+def _publish(path: str, content: str | bytes) -> None:
+    """Write a file that appears whole."""
+    data = content.encode() if isinstance(content, str) else content
+    partial = f"{path}.partial"
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    os.rename(partial, path)
+
+
+def runtime_archive() -> bytes:
+    """What a node needs of this package, as a tarball: it is run from there, by whatever Python the node has."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.add(root, "runtime/taskvine_manager", filter=_needed)
+    return made.getvalue()
+
+
+def _needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if "/tests" in member.name or member.name.endswith((".orig", ".rej")):
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member

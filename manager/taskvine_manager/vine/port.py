@@ -1,0 +1,241 @@
+"""TaskVine's manager, driven by events: the one module that imports ``ndcctools``.
+
+TaskVine's ``wait`` takes whole seconds, sleeps up to one of them inside, and neither sends nor receives anything when it
+is told not to wait. So it is called only when there is something to do, and made to return as soon as that is done, by
+sentinels: tasks for a library that does not exist, which TaskVine hands back at once. While there is nothing to do, the
+manager's loop sleeps on the descriptors of the connections that TaskVine holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+SENTINEL_LIBRARY = "taskvine-exec-sentinel"
+FIRST = 1e300
+"""Priority of what is to go before everything else."""
+HOUSEKEEPING = 0.004
+"""Seconds that TaskVine gets to accept connections, send keepalives and start replications."""
+
+
+def load() -> Any:
+    """Import ``ndcctools.taskvine``.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    # It imports dask, if that is there, for a part of it that is not used here: that takes longer than all the rest.
+    absent = "dask" not in sys.modules
+    if absent:
+        sys.modules["dask"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("ndcctools.taskvine")
+    finally:
+        if absent:
+            del sys.modules["dask"]
+
+
+class VinePort:
+    """One TaskVine manager.
+
+    Parameters
+    ----------
+    vine : module
+        ``ndcctools.taskvine``, or what stands for it in a test.
+    port : int
+        To listen at; 0 for any free one.
+    name : str or None
+        Under which it reports itself to TaskVine's catalog server; None for not at all.
+    directory : str
+        Where its logs go, in a directory of their own.
+    password_file : str or None
+        Holds what workers must know.
+    ssl : tuple of str or None
+        Paths of key and certificate.
+    tune : dict of str to float
+        Tuning parameters.
+    """
+
+    def __init__(
+        self,
+        vine: Any,
+        *,
+        port: int,
+        name: str | None,
+        directory: str,
+        password_file: str | None,
+        ssl: tuple[str, str] | None,
+        tune: dict[str, float],
+    ) -> None:
+        self._vine = vine
+        before = os.umask(0o077)  # its directories are readable by everybody otherwise
+        try:
+            self.manager = vine.Manager(
+                port=port, name=name, run_info_path=directory, run_info_template=f"vine-{os.getpid()}", ssl=ssl
+            )
+        finally:
+            os.umask(before)
+        if password_file is not None:
+            self.manager.set_password_file(password_file)
+        for parameter, value in tune.items():
+            self.tune(parameter, value)
+
+    @property
+    def port(self) -> int:
+        """Where workers are to connect to."""
+        return int(self.manager.port)
+
+    def tune(self, parameter: str, value: float) -> None:
+        """Set a tuning parameter; one that this TaskVine does not know is logged."""
+        if self.manager.tune(parameter, value) == -1:
+            logger.warning("TaskVine knows no tuning parameter %r", parameter)
+
+    # --- files and tasks ---
+
+    def buffer(self, data: bytes | None, *, cache: bool = False) -> Any:
+        """Declare a file in memory; None for one that a task will write."""
+        return self.manager.declare_buffer(data, cache=cache)
+
+    def local(self, path: str, *, cache: bool = False) -> Any:
+        """Declare a file of this machine."""
+        return self.manager.declare_file(path, cache=cache)
+
+    def temp(self) -> Any:
+        """Declare a file that stays on workers."""
+        return self.manager.declare_temp()
+
+    def task(self, command: str, library: str) -> Any:
+        """Make a function call."""
+        task = self._vine.Task(command)
+        task.set_library_required(library)
+        return task
+
+    def spread(self, task: Any) -> None:
+        """Have a task placed where most is free, rather than where its files are."""
+        cvine = self._vine.cvine  # Task.set_scheduler looks for its constants by names that they do not have
+        cvine.vine_task_set_scheduler(task._task, cvine.VINE_SCHEDULE_WORST)
+
+    def install(self, command: str, name: str, slots: int, inputs: Iterable[tuple[Any, str]]) -> None:
+        """Install a library."""
+        library = self._vine.LibraryTask(command, name)
+        library.set_function_slots(slots)
+        library.set_function_exec_mode_from_string("fork")
+        for file, path in inputs:
+            library.add_input(file, path)
+        self.manager.install_library(library)
+
+    def undeclare(self, files: Iterable[Any]) -> None:
+        """Let files go, everywhere."""
+        for file in files:
+            self.manager.undeclare_file(file)
+
+    def fetch(self, file: Any) -> bytes | None:
+        """Bytes of a temp file, from any worker that has it; None if none has."""
+        # What it returns is a C string, which ends at the first zero; what counts is whether it is one at all.
+        if self.manager.fetch_file(file) is None:
+            return None
+        data: bytes = file.contents()
+        return data
+
+    def replicas(self, file: Any) -> int:
+        """How many workers have a file."""
+        return int(self.manager.get_file_replica_count(file))
+
+    # --- cycles ---
+
+    def cycle(self) -> list[Any]:
+        """Receive what has come, send what there is to send, and return the tasks that ended, without waiting."""
+        return self._until(self._sentinel())
+
+    def housekeeping(self) -> list[Any]:
+        """Give TaskVine a few milliseconds for what it does only when there is nothing else; as :meth:`cycle`."""
+        sentinel = self._vine.Task("sentinel")
+        sentinel.add_feature(SENTINEL_LIBRARY)  # no worker has it, so it waits for its end
+        sentinel.set_priority(FIRST)
+        sentinel.set_time_end(int((time.time() + HOUSEKEEPING) * 1e6))
+        self.manager.submit(sentinel)
+        before = signal.signal(signal.SIGALRM, lambda *_: None)  # TaskVine's poll ends by it
+        signal.setitimer(signal.ITIMER_REAL, HOUSEKEEPING * 1.25, HOUSEKEEPING)
+        try:
+            return self._until(sentinel)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def _sentinel(self) -> Any:
+        sentinel = self._vine.Task("sentinel")
+        sentinel.set_library_required(SENTINEL_LIBRARY)
+        sentinel.set_priority(FIRST)
+        self.manager.submit(sentinel)
+        return sentinel
+
+    def _until(self, sentinel: Any) -> list[Any]:
+        ended: list[Any] = []
+        while True:
+            task = self.manager.wait(1)
+            if task is sentinel:
+                return ended
+            if task is not None:
+                ended.append(task)
+
+    def sockets(self) -> set[int]:
+        """Descriptors of the manager's connections, and of the socket that it listens at."""
+        found = set()
+        for entry in os.listdir("/proc/self/fd"):
+            descriptor = int(entry)
+            try:
+                if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    continue
+                copy = socket.socket(fileno=os.dup(descriptor))
+            except OSError:
+                continue
+            with copy:
+                if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == self.port:
+                    found.add(descriptor)
+        return found
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What TaskVine knows of each worker."""
+        said: list[dict[str, Any]] = self.manager.status("workers") or []
+        return said
+
+    def close(self) -> None:
+        """Let the workers go, and end."""
+        self.manager.workers_shutdown(0)
+        self.manager._free()  # its destructor, which nothing else is sure to call
+
+
+def make_key(directory: str) -> tuple[str, str]:
+    """Make a key on an elliptic curve and a certificate for it, in no time; TaskVine's own RSA key takes two seconds.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no ``openssl``, or it fails.
+    """
+    key, certificate = os.path.join(directory, "vine.key"), os.path.join(directory, "vine.cert")
+    os.close(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch"]
+    try:
+        subprocess.run(
+            [*command, "-days", "365", "-keyout", key, "-out", certificate],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(f"openssl makes no key for TLS: {getattr(error, 'stderr', None) or error!r}") from error
+    return key, certificate
