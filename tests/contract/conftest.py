@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from parsl.errors import ConfigurationError, OptionalModuleMissing
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, engines
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +18,20 @@ def _clean(nothing_left: str) -> None:
     """Every contract test is held to it."""
 
 
-@pytest.fixture(params=["embedded"])
+def _absent() -> str | None:
+    """Why the TaskVine engine cannot be tested here, if it cannot."""
+    try:
+        engines.choose("taskvine", "vine_worker")
+    except (ConfigurationError, OptionalModuleMissing) as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(params=["embedded", "taskvine"])
 def engine(request: pytest.FixtureRequest) -> str:
     """Name of an engine."""
+    if request.param == "taskvine" and (reason := _absent()) is not None:
+        pytest.skip(reason)
     return str(request.param)
 
 

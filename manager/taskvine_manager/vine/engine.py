@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskvine_manager import sweep
 from taskvine_manager.engine import NodesFail, Outlet, Watch
 from taskvine_manager.graph import DependencyGraph
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
@@ -487,8 +488,8 @@ class VineEngine:
         self._due = True
 
     def _pump(self) -> None:
-        self._due = False
         self._dispatch()
+        self._due = False
         ended = self._vine.cycle()
         for task in ended:
             self._ended(task)
@@ -948,11 +949,12 @@ class VineEngine:
 
     @property
     def stopped(self) -> bool:
-        from taskvine_manager import sweep
-
-        return not sweep.strays(self._base, None) if self._stopped else False
+        return self._stopped  # workers are told to go, and what of them is on this machine is killed below
 
     def kill(self) -> None:
+        for node in self._nodes.values():
+            if os.path.isdir(os.path.join(self._base, "nodes", node.name)):
+                sweep.kill_strays(self._base, node.name)
         if self._factory is not None:
             self._factory.kill()
             self._factory.wait()

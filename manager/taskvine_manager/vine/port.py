@@ -11,12 +11,10 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,8 +23,8 @@ logger = logging.getLogger(__name__)
 SENTINEL_LIBRARY = "taskvine-exec-sentinel"
 FIRST = 1e300
 """Priority of what is to go before everything else."""
-HOUSEKEEPING = 0.004
-"""Seconds that TaskVine gets to accept connections, send keepalives and start replications."""
+LONG = 3600
+"""Seconds that a wait may take; a sentinel ends it long before."""
 
 
 def load() -> Any:
@@ -158,22 +156,30 @@ class VinePort:
 
     def cycle(self) -> list[Any]:
         """Receive what has come, send what there is to send, and return the tasks that ended, without waiting."""
-        return self._until(self._sentinel())
+        return self._until([self._sentinel()])
 
     def housekeeping(self) -> list[Any]:
-        """Give TaskVine a few milliseconds for what it does only when there is nothing else; as :meth:`cycle`."""
-        sentinel = self._vine.Task("sentinel")
-        sentinel.add_feature(SENTINEL_LIBRARY)  # no worker has it, so it waits for its end
-        sentinel.set_priority(FIRST)
-        sentinel.set_time_end(int((time.time() + HOUSEKEEPING) * 1e6))
-        self.manager.submit(sentinel)
-        before = signal.signal(signal.SIGALRM, lambda *_: None)  # TaskVine's poll ends by it
-        signal.setitimer(signal.ITIMER_REAL, HOUSEKEEPING * 1.25, HOUSEKEEPING)
+        """Have TaskVine do what it does when there is nothing else: accept connections, replicate, send keepalives.
+
+        That comes after it has returned what it has, unless it is told to prefer dispatching, and has something to
+        dispatch. Then it goes on for one more round with a task in hand, and stops after that as long as it has another
+        one to return.
+        """
+        waiting = self._vine.Task("sentinel")
+        waiting.add_feature(SENTINEL_LIBRARY)  # no worker has it
+        waiting.set_priority(-FIRST)
+        self.manager.submit(waiting)
+        sentinels = [self._sentinel(), self._sentinel()]
+        self.tune("prefer-dispatch", 1)
         try:
-            return self._until(sentinel)
+            first = self.manager.wait(LONG)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            self.tune("prefer-dispatch", 0)
+            self.manager.cancel_by_task_id(waiting.id)
+        if first in sentinels:
+            sentinels.remove(first)
+            return self._until(sentinels)
+        return [*([] if first is None else [first]), *self._until(sentinels)]
 
     def _sentinel(self) -> Any:
         sentinel = self._vine.Task("sentinel")
@@ -182,14 +188,16 @@ class VinePort:
         self.manager.submit(sentinel)
         return sentinel
 
-    def _until(self, sentinel: Any) -> list[Any]:
+    def _until(self, sentinels: list[Any]) -> list[Any]:
         ended: list[Any] = []
-        while True:
-            task = self.manager.wait(1)
-            if task is sentinel:
-                return ended
-            if task is not None:
+        while sentinels:
+            # It must not run out of time: it would then sleep for a second at the beginning of the next.
+            task = self.manager.wait(LONG)
+            if task in sentinels:
+                sentinels.remove(task)
+            elif task is not None:
                 ended.append(task)
+        return ended
 
     def sockets(self) -> set[int]:
         """Descriptors of the manager's connections, and of the socket that it listens at."""
