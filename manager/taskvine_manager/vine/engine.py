@@ -17,6 +17,7 @@ import shutil
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,6 +162,7 @@ class TempFile:
     size: int = 0
     node: str = ""
     inode: tuple[int, int, int] | None = None
+    rescue: str = ""
     flight: Flight | None = None
 
 
@@ -386,19 +388,48 @@ class VineEngine:
         self._drain()
 
     def _drain(self) -> None:
-        there = {node.info.block for node in self._nodes.values()}
+        """Let nodes of draining blocks go once they have nothing to do, and nothing that only they have.
+
+        The last node with temp files stays until another has joined: it would take them with it.
+        """
         for node in self._nodes.values():
-            if node.info.block in self._draining:
-                node.draining = True
-        for block in list(self._draining):
-            busy = any(
-                flight.node in self._nodes and self._nodes[str(flight.node)].info.block == block
-                for flight in self._flights.values()
-            )
-            if block not in there or not busy:
-                self._draining.discard(block)
-                self._drained.add(block)
-                self._outlet.drained(block)
+            node.draining = node.draining or node.info.block in self._draining
+        others = [node for node in self._nodes.values() if not node.draining]
+        staying = set()
+        for node in self._nodes.values():
+            if not node.draining:
+                continue
+            busy = any(flight.node == node.address and flight.jobs for flight in self._flights.values())
+            precious = self._only_on(node)
+            if precious and others:
+                self._rescue(precious, others[0])
+            if busy or precious:
+                staying.add(node.info.block)
+                if not others:
+                    node.draining = busy and not precious  # it works on: nothing else is left to do so
+        for block in self._draining - staying:
+            self._draining.discard(block)
+            self._drained.add(block)
+            self._outlet.drained(block)
+        self._due = self._look_due = True
+
+    def _only_on(self, node: VineNode) -> list[TempFile]:
+        """Temp files that a node alone has, and somebody may ask for."""
+        return [
+            temp
+            for temp in self._temps.values()
+            if temp.node == node.name and temp.size and self._vine.replicas(temp.file) <= 1
+        ]
+
+    def _rescue(self, temps: list[TempFile], node: VineNode) -> None:
+        """Have a node take copies of temp files, by being sent something that reads them."""
+        wanted = [temp for temp in temps if temp.rescue != node.address]
+        for temp in wanted:
+            temp.rescue = node.address
+        if wanted:
+            inputs = [(temp.file, f"i{number}") for number, temp in enumerate(wanted)]
+            parcel = Parcel("hello", next(self._numbers))
+            self._pinned(node, parcel, inputs=inputs)
 
     def locate(self, file: str) -> str | None:
         value = self._values.get(file)
@@ -491,6 +522,9 @@ class VineEngine:
         self._dispatch()
         self._due = False
         ended = self._vine.cycle()
+        for flight in self._flights.values():
+            if flight.node is None:  # remembered, for TaskVine forgets it when the worker goes
+                self._locate_flight(flight)
         for task in ended:
             self._ended(task)
         if ended and (self._backlog or self._suspects):
@@ -562,13 +596,14 @@ class VineEngine:
     def _lost_nodes(self) -> None:
         """Charge the calls whose node went: TaskVine would try them again for ever, wherever they bring it down."""
         for flight in list(self._flights.values()):
-            if flight.node is None or flight.node in self._nodes:
+            where = flight.node or flight.pinned
+            if where is None or where in self._nodes:
                 continue
             self._vine.manager.cancel_by_task_id(flight.task.id)
             del self._flights[flight.task.id]
             self._land(flight)
             for job in flight.jobs.values():
-                self._again(job, failure.lost("node-lost", "its worker was lost", node=flight.node))
+                self._again(job, failure.lost("node-lost", "its worker was lost", node=where))
 
     def _again(self, job: Job, record: bytes) -> None:
         """Try a call again that was lost, or give it up."""
@@ -583,11 +618,17 @@ class VineEngine:
         else:
             self._ready(job)
 
-    def _pinned(self, node: VineNode, parcel: Parcel, flight: Flight | None = None) -> None:
+    def _pinned(
+        self,
+        node: VineNode,
+        parcel: Parcel,
+        flight: Flight | None = None,
+        inputs: Iterable[tuple[Any, str]] = (),
+    ) -> None:
         """Send something to one node."""
         flight = flight or Flight(parcel.number, {})
         flight.pinned = node.address
-        self._launch(flight, parcel, priority=port.FIRST / 2, feature=node.name)
+        self._launch(flight, parcel, inputs=inputs, priority=port.FIRST / 2, feature=node.name)
 
     # --- towards TaskVine ---
 
@@ -608,6 +649,8 @@ class VineEngine:
         nodes = [node for node in self._nodes.values() if not node.draining]
         if len(nodes) < self._config.wait_for_nodes and not self._done:
             return None
+        if self._nodes and not nodes:
+            return None  # those that are left are about to go: what comes is held for others
         busy = sum(flight.taken for flight in self._flights.values() if not flight.batch)
         batches = sum(flight.batch for flight in self._flights.values())
         if not nodes:
@@ -648,10 +691,28 @@ class VineEngine:
         )
         for job in jobs:
             job.flight = flight
-        category = jobs[0].category if len(jobs) == 1 else "batches"
         self._launch(
-            flight, parcel, inputs=inputs, outputs=outputs, priority=jobs[0].priority, category=category, near=temps
+            flight,
+            parcel,
+            inputs=inputs,
+            outputs=outputs,
+            priority=jobs[0].priority,
+            category=jobs[0].category if len(jobs) == 1 else "batches",
+            feature=self._away_from_draining(flight),
+            near=temps,
         )
+
+    def _away_from_draining(self, flight: Flight) -> str | None:
+        """TaskVine sends tasks to nodes that are to go: while there are such, each task is given its node."""
+        if not any(node.draining for node in self._nodes.values()):
+            return None
+        load = Counter(other.pinned or other.node for other in self._flights.values())
+        open_to_all = [node for node in self._nodes.values() if not node.draining and node.ours]
+        if not open_to_all:
+            return None
+        chosen = min(open_to_all, key=lambda node: load[node.address] / node.slots)
+        flight.pinned = chosen.address
+        return chosen.name
 
     def _function_file(self, key: str, encoded: bytes) -> str:
         path = os.path.join(self._base, "spool", f"function-{key}")

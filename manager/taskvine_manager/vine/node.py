@@ -105,8 +105,10 @@ class Node:
         megabytes = float(os.environ.get("MEMORY", 0)) or hardware.memory()
         disk = float(os.environ.get("DISK", 0)) or hardware.disk(self._directory)
         block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
+        # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.
+        pid = int(self.name.rpartition("-")[2]) if sweep.TOKEN + "_NODE" in os.environ else self._options.worker_pid
         self.info = NodeInfo(
-            self.name, cores, megabytes, disk, len(gpus), config["slots"], block, os.getpid(), self._directory
+            self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, self._directory
         )
         self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 
 from taskvine_manager import sweep
 from taskvine_manager.embedded import hardware
@@ -57,9 +59,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     }
     if options.block:
         environment["PARSL_WORKER_BLOCK_ID"] = options.block
-    wake, waker = os.pipe()
-    for end in (wake, waker):
-        os.set_blocking(end, False)
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: told.append(received))
@@ -81,12 +80,37 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         return 127
     finally:
         os.umask(before)
+    clean = partial(_clean_up, worker.pid, environment[sweep.TOKEN], name, directory)
+    _stand_by(clean)
     status = _wait(worker, told)
-    sweep.kill_group(worker.pid)
-    with contextlib.suppress(ImportError):  # psutil: without it, what has left its group is not found
-        sweep.kill_strays(options.connect or directory, name)
-    remove(directory)
+    clean()
     return status if status >= 0 else 128 - status
+
+
+def _stand_by(clean: Callable[[], None]) -> None:
+    """Leave a process that cleans up if this one is killed: it sees the end of a pipe."""
+    end, ours = os.pipe()
+    if os.fork():
+        os.close(end)
+        return
+    try:
+        os.setsid()
+        os.close(ours)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.read(end, 1)
+        clean()
+    finally:
+        os._exit(0)
+
+
+def _clean_up(worker: int, token: str, name: str, directory: str) -> None:
+    if not os.path.isdir(directory):
+        return  # it has been done, and the process id may be another's by now
+    sweep.kill_group(worker)
+    with contextlib.suppress(ImportError):  # psutil: without it, what has left its group is not found
+        sweep.kill_strays(token, name)
+    remove(directory)
 
 
 def _wait(worker: subprocess.Popen[bytes], told: list[int]) -> int:
