@@ -153,6 +153,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, object
     if isinstance(context, str):  # a node makes a file of it again
         with open(context, "rb") as file:
             nodes = {**nodes, "context": Body(file.read())}
+    by_factory = settings.worker_launch_method == "factory"
     engine = VineConfig(
         max_retries=settings.max_retries,
         uniform=settings.worker_launch_method != "manual",
@@ -169,23 +170,23 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, object
         batching=settings.batching,
         peer_transfers=settings.enable_peer_transfers,
         wait_for_nodes=settings.wait_for_workers or 0,
-        factory_command=tuple(_factory_command(places, settings)) if settings.worker_launch_method == "factory" else (),
+        factory_command=tuple(_factory_command(places, settings)) if by_factory and not settings.local else (),
+        node_command=tuple(_vine_worker(places, settings)) if by_factory and settings.local else (),
+        min_nodes=settings.min_workers,
+        max_nodes=settings.max_workers,
+        idle_timeout=settings.worker_timeout,
     )
     return {"engine": engine, "log": places.log}
 
 
 def _factory_command(places: Places, settings: VineSettings) -> list[str]:
-    """The command of ``vine_factory``; its workers are ours, by a script of the worker's name."""
-    script = os.path.join(places.base, "vine_worker")
-    own = [sys.executable, _PROGRAM, "worker", sweep.CONNECT, places.base, "--executable", worker_program(settings)]
-    with open(os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700), "w", encoding="utf-8") as file:
-        file.write(f'#!/bin/sh\nexec {shlex.join(own)} "$@"\n')
+    """The command of ``vine_factory``, but for the manager's address."""
     scratch = settings.scratch_dir or os.path.join(places.base, "factory")
     os.makedirs(scratch, exist_ok=True)
     factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
     options: dict[str, object] = {
         "--batch-type": settings.batch_type,
-        "--worker-binary": script,
+        "--worker-binary": shutil.which(os.path.expanduser(settings.worker)),
         "--scratch-dir": scratch,
         "--min-workers": settings.min_workers,
         "--max-workers": settings.max_workers,
@@ -193,7 +194,7 @@ def _factory_command(places: Places, settings: VineSettings) -> list[str]:
         "--timeout": settings.worker_timeout,
         "--factory-timeout": settings.factory_timeout,
         "--password": settings.password_file or places.password,
-        "--cores": settings.node_cores or (hardware.cores() if settings.local else None),
+        "--cores": settings.node_cores,
         "--memory": settings.node_memory and int(settings.node_memory),
         "--disk": settings.node_disk and int(settings.node_disk),
         "--gpus": settings.node_gpus,
@@ -204,9 +205,8 @@ def _factory_command(places: Places, settings: VineSettings) -> list[str]:
     command += [f"{option}={value}" for option, value in options.items() if value is not None]
     if settings.ssl:
         command.append("--ssl")
-    extra = f"{settings.worker_options} --parent-death" if settings.local else settings.worker_options
-    if extra:
-        command.append(f"--extra-options={extra}")
+    if settings.worker_options:
+        command.append(f"--extra-options={settings.worker_options}")
     return command
 
 
@@ -231,6 +231,11 @@ def vine_command(places: Places, settings: VineSettings) -> list[str]:
         from parsl.addresses import get_any_address
 
         address = get_any_address()
+    return [*_vine_worker(places, settings), address, port]
+
+
+def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
+    """The command of one worker, but for the manager's address."""
     command = [sys.executable, _PROGRAM, "worker", sweep.CONNECT, places.base]
     command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
     command += ["--password", settings.password_file or places.password]
@@ -246,7 +251,7 @@ def vine_command(places: Places, settings: VineSettings) -> list[str]:
             command += [option, str(value)]
     if settings.ssl:
         command.append("--ssl")
-    return [*command, *shlex.split(settings.worker_options), address, port]
+    return [*command, *shlex.split(settings.worker_options)]
 
 
 def _await_address(places: Places, seconds: float = 30.0) -> str:

@@ -14,6 +14,8 @@ import logging
 import os
 import pickle
 import shutil
+import signal
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskvine_manager import sweep
+from taskvine_manager.embedded.factory import NodeFactory
 from taskvine_manager.engine import NodesFail, Outlet, Watch
 from taskvine_manager.graph import DependencyGraph
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
@@ -31,12 +34,10 @@ from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import failures, parcels, port
 from taskvine_manager.vine.batching import Backlog, Estimates, Window, cost
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
-from taskvine_manager.vine.worker import MARK
+from taskvine_manager.vine.worker import ADDRESS, MARK
 
 logger = logging.getLogger(__name__)
 
-ADDRESS = "vine.address"
-"""File in the run's directory that says where the manager listens."""
 RESERVE = 4
 """Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
 INLINE_FUNCTION = 4096
@@ -86,6 +87,12 @@ class VineConfig:
         Workers that must have joined before anything runs.
     factory_command : tuple of str
         Starts ``vine_factory``, but for the address; else empty.
+    node_command : tuple of str
+        Starts a worker on this machine, but for the address, if the engine itself is to; else empty.
+    min_nodes, max_nodes : int
+        Bounds for the workers that the engine starts.
+    idle_timeout : float
+        Seconds without work after which such a worker goes.
     """
 
     max_retries: int | None = 1
@@ -104,6 +111,10 @@ class VineConfig:
     peer_transfers: bool = True
     wait_for_nodes: int = 0
     factory_command: tuple[str, ...] = ()
+    node_command: tuple[str, ...] = ()
+    min_nodes: int = 0
+    max_nodes: int = 0
+    idle_timeout: float = 0.0
 
 
 class Job:
@@ -184,10 +195,12 @@ class VineNode:
             int(said.get("gpus_total") or 0),
             slots,
             block,
-            0,
+            int(self.name.rpartition("-")[2]) if self.ours else 0,
             "",
         )
         self.draining = False
+        self.leaving = False
+        self.idle_since = time.monotonic()
 
     @property
     def slots(self) -> int:
@@ -264,16 +277,20 @@ class VineEngine:
         self._install()
         self._rescan()
         _publish(os.path.join(base, ADDRESS), str(self._vine.port))
-        self._factory: Any = None
+        address = ["localhost", str(self._vine.port)]
+        self._factory: subprocess.Popen[bytes] | None = None
+        self._own_factory: NodeFactory | None = None
         if config.factory_command:
-            self._start_factory()
+            self._start_factory([*config.factory_command, *address])
+        if config.node_command:
+            log = os.path.join(config.log, "factory.out")
+            command = [*config.node_command, *address]
+            self._own_factory = NodeFactory(command, config.min_nodes, config.max_nodes, log)
 
-    def _start_factory(self) -> None:
-        import subprocess
-
+    def _start_factory(self, command: list[str]) -> None:
         with open(os.path.join(self._config.log, "factory.out"), "ab") as output:
             self._factory = subprocess.Popen(
-                [*self._config.factory_command, "localhost", str(self._vine.port)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -502,10 +519,41 @@ class VineEngine:
             self._outlet.done(finished)
         if self._due:
             return 0.0
-        waits = [max(0.0, self._housekept + self._housekeeping_interval(now) - now)]
+        if self._own_factory is not None and not self._stopped:
+            self._adjust(self._own_factory, now)
+        waits = [0.5] if self._own_factory is not None else []
+        waits.append(max(0.0, self._housekept + self._housekeeping_interval(now) - now))
         if self._look_due:
             waits.append(max(0.0, self._looked + LOOK - now))
         return min(waits)
+
+    def _adjust(self, factory: NodeFactory, now: float) -> None:
+        """Have as many workers as the work asks for; those that had nothing to do for long go, all but the fewest."""
+        demand = len(self._backlog) + len(self._suspects) + sum(len(flight.jobs) for flight in self._flights.values())
+        slots = max((node.slots for node in self._nodes.values()), default=self._config.slots)
+        factory.adjust({node.info.pid for node in self._nodes.values()}, demand, slots)
+        busy = {flight.node for flight in self._flights.values() if flight.jobs}
+        staying = sum(not node.draining for node in self._nodes.values())
+        for node in self._nodes.values():
+            if node.address in busy:
+                node.idle_since = now
+            elif (
+                not node.draining
+                and now - node.idle_since > self._config.idle_timeout > 0
+                and staying > self._config.min_nodes
+                and not (self._only_on(node) and staying == 1)
+            ):
+                node.draining, node.leaving = True, True
+                staying -= 1
+        for node in self._nodes.values():
+            if node.leaving and node.address not in busy:
+                others = [other for other in self._nodes.values() if not other.draining]
+                precious = self._only_on(node)
+                if precious and others:
+                    self._rescue(precious, others[0])
+                elif not precious:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(node.info.pid, signal.SIGTERM)
 
     def _factory_said(self) -> str:
         with contextlib.suppress(OSError), open(os.path.join(self._config.log, "factory.out"), "rb") as file:
@@ -1000,6 +1048,8 @@ class VineEngine:
         if self._stopped:
             return
         self._stopped = True
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._base, ADDRESS))
         for descriptor in self._watched:
             self._unwatch(descriptor)
         self._watched = set()
@@ -1016,6 +1066,8 @@ class VineEngine:
         for node in self._nodes.values():
             if os.path.isdir(os.path.join(self._base, "nodes", node.name)):
                 sweep.kill_strays(self._base, node.name)
+        if self._own_factory is not None:
+            self._own_factory.kill()
         if self._factory is not None:
             self._factory.kill()
             self._factory.wait()

@@ -26,6 +26,8 @@ from taskvine_manager.embedded import hardware
 
 MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
+ADDRESS = "vine.address"
+"""File in the run's directory that says where the manager listens, for as long as it does."""
 GRACE = 3.0
 """Seconds that a worker has to leave once it is told to."""
 
@@ -39,6 +41,8 @@ def main(arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
     if "--version" in rest or "-v" in rest:  # vine_factory asks
         os.execvp(options.executable, [options.executable, "--version"])
+    if options.connect and rest[-2:-1] == ["localhost"] and not os.path.isdir(options.connect):
+        sys.exit(f"taskvine-worker: no executor at {options.connect}")
     sys.exit(run(options, rest))
 
 
@@ -83,7 +87,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     clean = partial(_clean_up, worker.pid, environment[sweep.TOKEN], name, directory)
     _stand_by(clean)
     status = _wait(worker, told)
+    over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
     clean()
+    if over:
+        return 0  # the executor has ended, and killed what was left of the worker
     return status if status >= 0 else 128 - status
 
 
