@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 TARGET = 0.040
@@ -38,10 +38,13 @@ class Batchable(Protocol):
     @property
     def category(self) -> str: ...
     @property
-    def cores(self) -> float: ...
+    def need(self) -> tuple[float, float, float]:
+        """Cores, memory (MB) and gpus."""
+        ...
+
     @property
     def alone(self) -> bool:
-        """Whether it may not travel with others: it has files, is an L1 task, or may have killed its node."""
+        """Whether it may not travel with others: it has files or resources of its own, or is an L1 task."""
         ...
 
 
@@ -71,57 +74,70 @@ class Estimates:
         return self._bytes.get(category)
 
 
-@dataclass
-class Window:
-    """Room for TaskVine tasks.
+@dataclass(eq=False)
+class Room:
+    """What a node has, and what of it is taken by the calls that it was given.
 
-    ``cores`` and ``slots`` are what all nodes have, ``busy`` the cores that calls alone in their task take, ``batches``
-    the tasks of several calls that are under way.
+    ``batches`` are the tasks of several calls among them; they share its slots, and are not counted otherwise.
     """
 
-    nodes: int
     cores: float
+    memory: float
+    gpus: int
     slots: int
-    busy: float = 0.0
+    key: str = ""
+    busy: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     batches: int = 0
 
-    @property
-    def slots_per_node(self) -> float:
-        """Calls that a node runs at once, on average."""
-        return self.slots / max(1, self.nodes)
+    def could(self, call: Batchable) -> bool:
+        """Whether a call fits an empty node of this kind."""
+        return all(need <= has + 1e-9 for need, has in zip(call.need, (self.cores, self.memory, self.gpus), strict=True))
 
-    @property
-    def room(self) -> int:
-        """Tasks of several calls that may be added."""
-        return max(0, AHEAD * self.nodes - self.batches)
+    def fits(self, need: Sequence[float]) -> bool:
+        """Whether there is room for so many cores, so much memory and so many gpus."""
+        total = (self.cores, self.memory, float(self.gpus))
+        return all(busy + take <= has + 1e-9 for busy, take, has in zip(self.busy, need, total, strict=True))
+
+    def take(self, need: Sequence[float]) -> None:
+        """Count with a call."""
+        self.busy = [busy + take for busy, take in zip(self.busy, need, strict=True)]
+
+    def give(self, need: Sequence[float]) -> None:
+        """Count with it no more."""
+        self.busy = [busy - take for busy, take in zip(self.busy, need, strict=True)]
 
 
-def cost(cores: float, seconds: float | None) -> float:
-    """Cores that a call alone in its task is counted with: less if it will be over before the next one is there."""
-    return cores if seconds is None else cores * min(1.0, max(0.25, seconds / (2 * SHORT)))
+def cost(need: tuple[float, float, float], seconds: float | None) -> tuple[float, float, float]:
+    """What a call alone in its task is counted with: fewer cores if it will be over before the next one is there."""
+    if seconds is None:
+        return need
+    return (need[0] * min(1.0, max(0.25, seconds / (2 * SHORT))), need[1], need[2])
 
 
-def size(seconds: float, waiting: int, window: Window) -> int:
+def size(seconds: float, slots: int, waiting: int, places: int) -> int:
     """How many calls of a kind to put into one task.
 
     Parameters
     ----------
     seconds : float
         Expected run time of one.
+    slots : int
+        Calls that its node runs at once.
     waiting : int
         Calls that wait, of any kind.
-    window : Window
-        The room there is.
+    places : int
+        Tasks of several calls that there is room for, this one included.
 
     Returns
     -------
     int
-        What fills every slot of a node for :data:`TARGET` seconds, but no more than an even share of what waits among
-        the tasks that there is room for.
+        What fills every slot of the node for :data:`TARGET` seconds, but no more than an even share of what waits.
     """
-    full = TARGET * window.slots_per_node / (seconds + OVERHEAD)
-    share = math.ceil(waiting / max(1, window.room))
-    return max(1, min(int(full), share, MOST))
+    full = TARGET * slots / (seconds + OVERHEAD)
+    return max(1, min(int(full), math.ceil(waiting / max(1, places)), MOST))
+
+
+Affinity = Callable[[Any, Room], float]
 
 
 class Backlog:
@@ -133,13 +149,18 @@ class Backlog:
         Of their categories.
     is_gone : callable
         Whether a call has been cancelled since it was pushed.
+    affinity : callable
+        How many bytes of a call's inputs a node has.
     enabled : bool
         Whether calls travel together at all.
     """
 
-    def __init__(self, estimates: Estimates, is_gone: Callable[[Any], bool], *, enabled: bool = True) -> None:
+    def __init__(
+        self, estimates: Estimates, is_gone: Callable[[Any], bool], affinity: Affinity, *, enabled: bool = True
+    ) -> None:
         self._estimates = estimates
         self._is_gone = is_gone
+        self._affinity = affinity
         self._enabled = enabled
         self._heap: list[tuple[float, int, Any]] = []
 
@@ -150,33 +171,60 @@ class Backlog:
         """Add a call."""
         heapq.heappush(self._heap, (-call.priority, call.sequence, call))
 
+    def remove(self, unwanted: Callable[[Any], bool]) -> list[Any]:
+        """Remove calls, and return them in order."""
+        removed = sorted(entry for entry in self._heap if unwanted(entry[2]))
+        if removed:
+            self._heap = [entry for entry in self._heap if not unwanted(entry[2])]
+            heapq.heapify(self._heap)
+        return [call for _, _, call in removed]
+
     def _head(self) -> Any | None:
         while self._heap and self._is_gone(self._heap[0][2]):
             heapq.heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
-    def take(self, window: Window) -> list[list[Any]]:
-        """Take the calls that there is room for, as the tasks that they are to make; the window is updated."""
-        tasks: list[list[Any]] = []
+    def take(self, rooms: Sequence[Room]) -> list[tuple[Room, tuple[float, ...] | None, list[Any]]]:
+        """Take the calls that there is room for, as the tasks that they are to make.
+
+        Returns
+        -------
+        list of (Room, tuple or None, list)
+            Where each task goes, what is counted there for it (None for a task of several calls), and its calls; the
+            rooms count with them already.
+        """
+        tasks: list[tuple[Room, tuple[float, ...] | None, list[Any]]] = []
+        places = sum(max(0, AHEAD - room.batches) for room in rooms)
         while (head := self._head()) is not None:
             seconds = self._estimates.seconds(head.category)
             if self._is_short(head, seconds):
-                if not window.room:
+                open_rooms = [room for room in rooms if room.batches < AHEAD]
+                if not open_rooms:
                     break
-                tasks.append(self._batch(head.priority, window))
-                window.batches += 1
+                room = min(open_rooms, key=lambda room: (room.busy[0] >= room.cores, room.batches, room.busy[0]))
+                tasks.append((room, None, self._batch(head.priority, room, places)))
+                room.batches += 1
+                places -= 1
             else:
-                taken = cost(head.cores, seconds)
-                if window.busy and window.busy + taken > window.cores + 1e-9:
+                need = cost(head.need, seconds)
+                chosen = self.place(head, need, rooms)
+                if chosen is None:
                     break
-                window.busy += taken
-                tasks.append([heapq.heappop(self._heap)[2]])
+                chosen.take(need)
+                tasks.append((chosen, need, [heapq.heappop(self._heap)[2]]))
         return tasks
+
+    def place(self, call: Batchable, need: Sequence[float], rooms: Iterable[Room]) -> Room | None:
+        """The node for a call alone: where most bytes of its inputs are, then where most cores are free."""
+        fitting = [room for room in rooms if room.fits(need)]
+        return max(
+            fitting, key=lambda room: (self._affinity(call, room), room.cores - room.busy[0], -room.batches), default=None
+        )
 
     def _is_short(self, call: Batchable, seconds: float | None) -> bool:
         return self._enabled and not call.alone and seconds is not None and seconds <= SHORT
 
-    def _batch(self, priority: float, window: Window) -> list[Any]:
+    def _batch(self, priority: float, room: Room, places: int) -> list[Any]:
         """Take short calls of one priority from the head on."""
         calls: list[Any] = []
         waiting = len(self._heap)
@@ -185,7 +233,7 @@ class Backlog:
             seconds = self._estimates.seconds(head.category)
             if seconds is None or not self._is_short(head, seconds):
                 break
-            filled += 1.0 / size(seconds, waiting, window)
+            filled += 1.0 / size(seconds, room.slots, waiting, places)
             if calls and filled > 1.0 + 1e-9:
                 break
             calls.append(heapq.heappop(self._heap)[2])

@@ -32,7 +32,7 @@ from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeI
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import failures, parcels, port
-from taskvine_manager.vine.batching import Backlog, Estimates, Window, cost
+from taskvine_manager.vine.batching import Backlog, Estimates, Room, cost
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.worker import ADDRESS, MARK
 
@@ -129,7 +129,12 @@ class Job:
         self.tries = 0
         self.suspect = False
         self.over = False
-        self.alone = profile.mode == L1 or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
+        self.alone = (
+            profile.mode == L1
+            or profile.memory is not None
+            or bool(profile.gpus)
+            or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
+        )
         self.flight: Flight | None = None
 
     @property
@@ -141,22 +146,24 @@ class Job:
         return self.profile.category
 
     @property
-    def cores(self) -> float:
-        return 1.0 if self.profile.cores is None else self.profile.cores
+    def need(self) -> tuple[float, float, float]:
+        profile = self.profile
+        return (1.0 if profile.cores is None else profile.cores, profile.memory or 0.0, float(profile.gpus or 0))
 
 
 @dataclass(eq=False)
 class Flight:
     """A TaskVine task of ours, or a row of them: collecting what a parcel left open takes another.
 
-    ``node`` is where it was last seen, by address; ``files`` are let go with it, ``kept`` with the temp files that it
+    ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``node``
+    is where it was last seen, by address; ``files`` are let go with it, ``kept`` with the temp files that it
     makes: TaskVine makes those again by running the task once more.
     """
 
     number: int
     jobs: dict[int, Job]
-    batch: bool = False
-    taken: float = 0.0
+    room: Room | None = None
+    taken: tuple[float, ...] | None = None
     task: Any = None
     out: Any = None
     node: str | None = None
@@ -198,6 +205,7 @@ class VineNode:
             int(self.name.rpartition("-")[2]) if self.ours else 0,
             "",
         )
+        self.room = Room(self.info.cores, self.info.memory, self.info.gpus, self.slots, self.name)
         self.draining = False
         self.leaving = False
         self.idle_since = time.monotonic()
@@ -243,7 +251,8 @@ class VineEngine:
         self._unwanted: set[str] = set()
         self._locals: dict[tuple[str, int, int], Any] = {}
         self._estimates = Estimates()
-        self._backlog = Backlog(self._estimates, lambda job: job.over, enabled=config.batching)
+        self._backlog = Backlog(self._estimates, lambda job: job.over, self._near, enabled=config.batching)
+        self._hopeless: list[Job] = []
         self._suspects: list[Job] = []
         self._flights: dict[int, Flight] = {}  # by TaskVine's task id
         self._numbers = itertools.count(1)
@@ -348,11 +357,37 @@ class VineEngine:
             if use.kind == "local" and not os.path.exists(use.source):
                 self._fail(job, failure.lost("file-missing", "No such file or directory", path=use.source))
                 return
+        if not self._could(job):
+            return
         if job.suspect:
             self._suspects.append(job)
         else:
             self._backlog.push(job)
         self._due = True
+
+    def _could(self, job: Job) -> bool:
+        """Whether any node can ever hold a call; where all are alike, one that none can has failed."""
+        if not self._nodes or any(node.room.could(job) for node in self._nodes.values()):
+            return True
+        if not self._config.uniform:
+            self._hopeless.append(job)  # one that can may yet join
+            return False
+        names = ("cores", "memory", "gpus")
+        asked = {name: amount for name, amount in zip(names, job.need, strict=True) if amount}
+        rooms = [node.room for node in self._nodes.values()]
+        largest = {name: max(getattr(room, name) for room in rooms) for name in asked}
+        self._fail(job, failure.lost("resources", "", requested=asked, largest=largest))
+        return False
+
+    def _judge(self) -> None:
+        """Look again at what may fit no node, now that there are others."""
+        waiting, self._hopeless = self._hopeless, []
+        for job in waiting:
+            if not job.over:
+                self._ready(job)
+        if self._config.uniform:
+            for job in self._backlog.remove(lambda job: not all(node.room.could(job) for node in self._nodes.values())):
+                self._ready(job)
 
     def cancel(self, numbers: tuple[int, ...]) -> None:
         running: dict[str, list[int]] = {}
@@ -596,11 +631,10 @@ class VineEngine:
 
     def _knock(self) -> None:
         """A worker wants to connect."""
-        self._housekept = 0.0
-        self._due = False
         self._housekeep()
         self._rescan()
-        self._due = True
+        self._looked = 0.0
+        self._due = self._look_due = True
 
     # --- workers ---
 
@@ -629,6 +663,8 @@ class VineEngine:
             logger.info("node %s left", node.name)
         if gone:
             self._lost_nodes()
+        if joined:
+            self._judge()
         if joined or gone:
             self._due = True
             self._say_nodes()
@@ -681,36 +717,33 @@ class VineEngine:
     # --- towards TaskVine ---
 
     def _dispatch(self) -> None:
-        window = self._window()
-        if window is None:
+        rooms = [node.room for node in self._nodes.values() if not node.draining]
+        if not rooms or (len(rooms) < self._config.wait_for_nodes and not self._done):
             return
         if self._suspects and not any(job.suspect for f in self._flights.values() for job in f.jobs.values()):
-            suspects = [job for job in self._suspects if not job.over]
-            self._suspects = suspects[1:]
-            if suspects:
-                self._fly([suspects[0]], batch=False)
+            self._fly_suspect(rooms)
         if self._backlog:
-            for jobs in self._backlog.take(window):
-                self._fly(jobs, batch=len(jobs) > 1)
+            for room, taken, jobs in self._backlog.take(rooms):
+                self._fly(jobs, room, taken)
 
-    def _window(self) -> Window | None:
-        nodes = [node for node in self._nodes.values() if not node.draining]
-        if len(nodes) < self._config.wait_for_nodes and not self._done:
-            return None
-        if self._nodes and not nodes:
-            return None  # those that are left are about to go: what comes is held for others
-        busy = sum(flight.taken for flight in self._flights.values() if not flight.batch)
-        batches = sum(flight.batch for flight in self._flights.values())
-        if not nodes:
-            slots = self._config.slots
-            return Window(1, float(slots), slots, busy, batches)
-        cores = sum(node.info.cores if node.info.slots is None else float(node.slots) for node in nodes)
-        return Window(len(nodes), cores, sum(node.slots for node in nodes), busy, batches)
+    def _fly_suspect(self, rooms: list[Room]) -> None:
+        """Try one call again whose node was lost; a second one would be charged if this brings the next node down."""
+        self._suspects = [job for job in self._suspects if not job.over]
+        if self._suspects:
+            job = self._suspects[0]
+            room = self._backlog.place(job, job.need, rooms)
+            if room is not None:
+                del self._suspects[0]
+                room.take(job.need)
+                self._fly([job], room, job.need)
 
-    def _fly(self, jobs: list[Job], *, batch: bool) -> None:
-        flight = Flight(next(self._numbers), {job.invocation.number: job for job in jobs}, batch)
-        taken = cost(jobs[0].cores, self._estimates.seconds(jobs[0].category))
-        flight.taken = 0.0 if batch else taken
+    def _near(self, job: Job, room: Room) -> float:
+        """Bytes of a call's inputs that a node has made."""
+        temps = (self._temps.get(use.source) for use in job.invocation.inputs)
+        return float(sum(temp.size for temp in temps if temp is not None and temp.node == room.key))
+
+    def _fly(self, jobs: list[Job], room: Room, taken: tuple[float, ...] | None) -> None:
+        flight = Flight(next(self._numbers), {job.invocation.number: job for job in jobs}, room, taken)
         profiles = {job.profile.number: job.profile for job in jobs}
         inputs: list[tuple[Any, str]] = []
         outputs: list[tuple[Any, str]] = []
@@ -746,21 +779,17 @@ class VineEngine:
             outputs=outputs,
             priority=jobs[0].priority,
             category=jobs[0].category if len(jobs) == 1 else "batches",
-            feature=self._away_from_draining(flight),
+            feature=self._feature(flight, room),
             near=temps,
         )
 
-    def _away_from_draining(self, flight: Flight) -> str | None:
-        """TaskVine sends tasks to nodes that are to go: while there are such, each task is given its node."""
-        if not any(node.draining for node in self._nodes.values()):
-            return None
-        load = Counter(other.pinned or other.node for other in self._flights.values())
-        open_to_all = [node for node in self._nodes.values() if not node.draining and node.ours]
-        if not open_to_all:
-            return None
-        chosen = min(open_to_all, key=lambda node: load[node.address] / node.slots)
-        flight.pinned = chosen.address
-        return chosen.name
+    def _feature(self, flight: Flight, room: Room) -> str | None:
+        """What ties a task to the node that it was given; one that is not ours has nothing that could."""
+        for node in self._nodes.values():
+            if node.room is room and node.ours:
+                flight.pinned = node.address
+                return node.name
+        return None
 
     def _function_file(self, key: str, encoded: bytes) -> str:
         path = os.path.join(self._base, "spool", f"function-{key}")
@@ -923,6 +952,12 @@ class VineEngine:
             flight.files = []
 
     def _land(self, flight: Flight) -> None:
+        if flight.room is not None:
+            if flight.taken is None:
+                flight.room.batches -= 1
+            else:
+                flight.room.give(flight.taken)
+            flight.room = None
         if flight.kept and not any(temp.flight is flight for temp in self._temps.values()):
             flight.kept = False
         self._release(flight)
