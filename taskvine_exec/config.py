@@ -861,9 +861,16 @@ def _is_local(provider: Any | None) -> bool:
         return False
     launchers = {base.__name__ for base in type(getattr(provider, "launcher", None)).__mro__}
     kinds = {base.__name__ for base in type(provider).__mro__}
-    elsewhere = {"SrunLauncher", "SrunMPILauncher", "AprunLauncher", "JsrunLauncher", "GnuParallelLauncher", "MpiExecLauncher", "MpiRunLauncher"}
+    elsewhere = {
+        "SrunLauncher",
+        "SrunMPILauncher",
+        "AprunLauncher",
+        "JsrunLauncher",
+        "GnuParallelLauncher",
+        "MpiExecLauncher",
+        "MpiRunLauncher",
+    }
     return "LocalProvider" in kinds and not launchers & elsewhere
-
 
 
 def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 TARGET = 0.040
 """Seconds of work, for each slot of a node, that one TaskVine task is to be worth."""
@@ -28,6 +28,15 @@ AHEAD = 2
 """TaskVine tasks of short calls that a node is given: one at work, the others on their way."""
 
 
+class Need(NamedTuple):
+    """Resources; memory and disk in MB."""
+
+    cores: float
+    memory: float = 0.0
+    disk: float = 0.0
+    gpus: float = 0.0
+
+
 class Batchable(Protocol):
     """What the backlog needs to know of a call."""
 
@@ -38,8 +47,8 @@ class Batchable(Protocol):
     @property
     def category(self) -> str: ...
     @property
-    def need(self) -> tuple[float, float, float]:
-        """Cores, memory (MB) and gpus."""
+    def need(self) -> Need:
+        """Of a node's resources."""
         ...
 
     @property
@@ -81,37 +90,32 @@ class Room:
     ``batches`` are the tasks of several calls among them; they share its slots, and are not counted otherwise.
     """
 
-    cores: float
-    memory: float
-    gpus: int
+    total: Need
     slots: int
     key: str = ""
-    busy: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    busy: Need = Need(0.0)
     batches: int = 0
 
-    def could(self, call: Batchable) -> bool:
-        """Whether a call fits an empty node of this kind."""
-        return all(need <= has + 1e-9 for need, has in zip(call.need, (self.cores, self.memory, self.gpus), strict=True))
+    def could(self, need: Need) -> bool:
+        """Whether an empty node of this kind has so much."""
+        return all(take <= has + 1e-9 for take, has in zip(need, self.total, strict=True))
 
-    def fits(self, need: Sequence[float]) -> bool:
-        """Whether there is room for so many cores, so much memory and so many gpus."""
-        total = (self.cores, self.memory, float(self.gpus))
-        return all(busy + take <= has + 1e-9 for busy, take, has in zip(self.busy, need, total, strict=True))
+    def fits(self, need: Need) -> bool:
+        """Whether so much is free."""
+        return all(busy + take <= has + 1e-9 for busy, take, has in zip(self.busy, need, self.total, strict=True))
 
-    def take(self, need: Sequence[float]) -> None:
+    def take(self, need: Need) -> None:
         """Count with a call."""
-        self.busy = [busy + take for busy, take in zip(self.busy, need, strict=True)]
+        self.busy = Need(*(busy + take for busy, take in zip(self.busy, need, strict=True)))
 
-    def give(self, need: Sequence[float]) -> None:
+    def give(self, need: Need) -> None:
         """Count with it no more."""
-        self.busy = [busy - take for busy, take in zip(self.busy, need, strict=True)]
+        self.busy = Need(*(busy - take for busy, take in zip(self.busy, need, strict=True)))
 
 
-def cost(need: tuple[float, float, float], seconds: float | None) -> tuple[float, float, float]:
+def cost(need: Need, seconds: float | None) -> Need:
     """What a call alone in its task is counted with: fewer cores if it will be over before the next one is there."""
-    if seconds is None:
-        return need
-    return (need[0] * min(1.0, max(0.25, seconds / (2 * SHORT))), need[1], need[2])
+    return need if seconds is None else need._replace(cores=need.cores * min(1.0, max(0.25, seconds / (2 * SHORT))))
 
 
 def size(seconds: float, slots: int, waiting: int, places: int) -> int:
@@ -162,79 +166,96 @@ class Backlog:
         self._is_gone = is_gone
         self._affinity = affinity
         self._enabled = enabled
-        self._heap: list[tuple[float, int, Any]] = []
+        self._heaps: dict[Need, list[tuple[float, int, Any]]] = {}
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return sum(map(len, self._heaps.values()))
 
     def push(self, call: Batchable) -> None:
         """Add a call."""
-        heapq.heappush(self._heap, (-call.priority, call.sequence, call))
+        heapq.heappush(self._heaps.setdefault(call.need, []), (-call.priority, call.sequence, call))
 
-    def remove(self, unwanted: Callable[[Any], bool]) -> list[Any]:
-        """Remove calls, and return them in order."""
-        removed = sorted(entry for entry in self._heap if unwanted(entry[2]))
-        if removed:
-            self._heap = [entry for entry in self._heap if not unwanted(entry[2])]
-            heapq.heapify(self._heap)
-        return [call for _, _, call in removed]
+    def remove(self, unwanted: Callable[[Need], bool]) -> list[Any]:
+        """Remove the calls with certain needs, and return them in order."""
+        removed = [self._heaps.pop(need) for need in list(self._heaps) if unwanted(need)]
+        return [call for heap in removed for _, _, call in sorted(heap)]
 
-    def _head(self) -> Any | None:
-        while self._heap and self._is_gone(self._heap[0][2]):
-            heapq.heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
+    def _head(self, need: Need) -> Any | None:
+        heap = self._heaps[need]
+        while heap and self._is_gone(heap[0][2]):
+            heapq.heappop(heap)
+        if not heap:
+            del self._heaps[need]
+            return None
+        return heap[0][2]
 
-    def take(self, rooms: Sequence[Room]) -> list[tuple[Room, tuple[float, ...] | None, list[Any]]]:
+    def _first(self, blocked: set[Need]) -> Any | None:
+        """The call that comes first, of those whose kind there is room for."""
+        heads = [self._head(need) for need in list(self._heaps) if need not in blocked]
+        return min(
+            (head for head in heads if head is not None), key=lambda call: (-call.priority, call.sequence), default=None
+        )
+
+    def take(self, rooms: Sequence[Room]) -> list[tuple[Room, Need | None, list[Any]]]:
         """Take the calls that there is room for, as the tasks that they are to make.
 
         Returns
         -------
-        list of (Room, tuple or None, list)
+        list of (Room, Need or None, list)
             Where each task goes, what is counted there for it (None for a task of several calls), and its calls; the
             rooms count with them already.
         """
-        tasks: list[tuple[Room, tuple[float, ...] | None, list[Any]]] = []
+        tasks: list[tuple[Room, Need | None, list[Any]]] = []
         places = sum(max(0, AHEAD - room.batches) for room in rooms)
-        while (head := self._head()) is not None:
+        blocked: set[Need] = set()
+        while (head := self._first(blocked)) is not None:
             seconds = self._estimates.seconds(head.category)
             if self._is_short(head, seconds):
                 open_rooms = [room for room in rooms if room.batches < AHEAD]
                 if not open_rooms:
-                    break
-                room = min(open_rooms, key=lambda room: (room.busy[0] >= room.cores, room.batches, room.busy[0]))
-                tasks.append((room, None, self._batch(head.priority, room, places)))
+                    blocked.add(head.need)
+                    continue
+                room = min(open_rooms, key=_emptiness)
+                tasks.append((room, None, self._batch(head, room, places)))
                 room.batches += 1
                 places -= 1
             else:
                 need = cost(head.need, seconds)
                 chosen = self.place(head, need, rooms)
                 if chosen is None:
-                    break
+                    blocked.add(head.need)
+                    continue
                 chosen.take(need)
-                tasks.append((chosen, need, [heapq.heappop(self._heap)[2]]))
+                tasks.append((chosen, need, [heapq.heappop(self._heaps[head.need])[2]]))
         return tasks
 
-    def place(self, call: Batchable, need: Sequence[float], rooms: Iterable[Room]) -> Room | None:
+    def place(self, call: Batchable, need: Need, rooms: Iterable[Room]) -> Room | None:
         """The node for a call alone: where most bytes of its inputs are, then where most cores are free."""
-        fitting = [room for room in rooms if room.fits(need)]
         return max(
-            fitting, key=lambda room: (self._affinity(call, room), room.cores - room.busy[0], -room.batches), default=None
+            (room for room in rooms if room.fits(need)),
+            key=lambda room: (self._affinity(call, room), room.total.cores - room.busy.cores, -room.batches),
+            default=None,
         )
 
     def _is_short(self, call: Batchable, seconds: float | None) -> bool:
         return self._enabled and not call.alone and seconds is not None and seconds <= SHORT
 
-    def _batch(self, priority: float, room: Room, places: int) -> list[Any]:
-        """Take short calls of one priority from the head on."""
+    def _batch(self, first: Batchable, room: Room, places: int) -> list[Any]:
+        """Take short calls of one kind and priority from the head on."""
         calls: list[Any] = []
-        waiting = len(self._heap)
+        waiting = len(self)
         filled = 0.0
-        while (head := self._head()) is not None and head.priority == priority:
+        need = first.need
+        while need in self._heaps and (head := self._head(need)) is not None and head.priority == first.priority:
             seconds = self._estimates.seconds(head.category)
             if seconds is None or not self._is_short(head, seconds):
                 break
             filled += 1.0 / size(seconds, room.slots, waiting, places)
             if calls and filled > 1.0 + 1e-9:
                 break
-            calls.append(heapq.heappop(self._heap)[2])
+            calls.append(heapq.heappop(self._heaps[need])[2])
         return calls
+
+
+def _emptiness(room: Room) -> tuple[bool, int, float]:
+    return room.busy.cores >= room.total.cores, room.batches, room.busy.cores

@@ -29,10 +29,10 @@ from taskvine_manager.embedded.factory import NodeFactory
 from taskvine_manager.engine import NodesFail, Outlet, Watch
 from taskvine_manager.graph import DependencyGraph
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import failures, parcels, port
-from taskvine_manager.vine.batching import Backlog, Estimates, Room, cost
+from taskvine_manager.vine.batching import Backlog, Estimates, Need, Room
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.worker import ADDRESS, MARK
 
@@ -131,8 +131,7 @@ class Job:
         self.over = False
         self.alone = (
             profile.mode == L1
-            or profile.memory is not None
-            or bool(profile.gpus)
+            or any((profile.memory, profile.disk, profile.gpus))
             or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
         )
         self.flight: Flight | None = None
@@ -146,9 +145,10 @@ class Job:
         return self.profile.category
 
     @property
-    def need(self) -> tuple[float, float, float]:
+    def need(self) -> Need:
         profile = self.profile
-        return (1.0 if profile.cores is None else profile.cores, profile.memory or 0.0, float(profile.gpus or 0))
+        cores = 1.0 if profile.cores is None else profile.cores
+        return Need(cores, profile.memory or 0.0, profile.disk or 0.0, float(profile.gpus or 0))
 
 
 @dataclass(eq=False)
@@ -163,13 +163,14 @@ class Flight:
     number: int
     jobs: dict[int, Job]
     room: Room | None = None
-    taken: tuple[float, ...] | None = None
+    taken: Need | None = None
     task: Any = None
     out: Any = None
     node: str | None = None
     files: list[Any] = field(default_factory=list)
     kept: bool = False
     pinned: str | None = None
+    greets: bool = False
 
 
 @dataclass(eq=False)
@@ -205,7 +206,9 @@ class VineNode:
             int(self.name.rpartition("-")[2]) if self.ours else 0,
             "",
         )
-        self.room = Room(self.info.cores, self.info.memory, self.info.gpus, self.slots, self.name)
+        total = Need(max(cores, float(self.slots)), self.info.memory, self.info.disk, float(self.info.gpus))
+        self.room = Room(total, self.slots, self.name)
+        self.greeted = not self.ours
         self.draining = False
         self.leaving = False
         self.idle_since = time.monotonic()
@@ -367,16 +370,18 @@ class VineEngine:
 
     def _could(self, job: Job) -> bool:
         """Whether any node can ever hold a call; where all are alike, one that none can has failed."""
-        if not self._nodes or any(node.room.could(job) for node in self._nodes.values()):
+        need = job.need
+        if not self._nodes or any(node.room.could(need) for node in self._nodes.values()):
             return True
         if not self._config.uniform:
             self._hopeless.append(job)  # one that can may yet join
             return False
-        names = ("cores", "memory", "gpus")
-        asked = {name: amount for name, amount in zip(names, job.need, strict=True) if amount}
-        rooms = [node.room for node in self._nodes.values()]
-        largest = {name: max(getattr(room, name) for room in rooms) for name in asked}
-        self._fail(job, failure.lost("resources", "", requested=asked, largest=largest))
+        asked = {name: getattr(job.profile, name) for name in Need._fields}
+        totals = [node.room.total for node in self._nodes.values()]
+        largest = {name: max(getattr(total, name) for total in totals) for name in Need._fields}
+        requested = {name: amount for name, amount in asked.items() if amount is not None}
+        reason = "it asks for more than the largest node has"
+        self._fail(job, failure.lost("unsatisfiable", reason, requested=requested, largest=largest))
         return False
 
     def _judge(self) -> None:
@@ -386,7 +391,8 @@ class VineEngine:
             if not job.over:
                 self._ready(job)
         if self._config.uniform:
-            for job in self._backlog.remove(lambda job: not all(node.room.could(job) for node in self._nodes.values())):
+            totals = [node.room for node in self._nodes.values()]
+            for job in self._backlog.remove(lambda need: not any(room.could(need) for room in totals)):
                 self._ready(job)
 
     def cancel(self, numbers: tuple[int, ...]) -> None:
@@ -657,7 +663,8 @@ class VineEngine:
             if node.info.block in self._drained:
                 node.draining = True
             if node.ours:
-                self._pinned(node, Parcel("hello", next(self._numbers)))
+                number = next(self._numbers)
+                self._pinned(node, Parcel("hello", number), Flight(number, {}, greets=True))
         for address in gone:
             node = self._nodes.pop(address)
             logger.info("node %s left", node.name)
@@ -672,7 +679,7 @@ class VineEngine:
             self._drain()
 
     def _say_nodes(self) -> None:
-        self._outlet.nodes([node.info._asdict() for node in self._nodes.values()])
+        self._outlet.nodes([node.info._asdict() for node in self._nodes.values() if node.greeted])
 
     def _locate_flight(self, flight: Flight) -> None:
         flight.node = flight.task.addrport or flight.node
@@ -742,7 +749,7 @@ class VineEngine:
         temps = (self._temps.get(use.source) for use in job.invocation.inputs)
         return float(sum(temp.size for temp in temps if temp is not None and temp.node == room.key))
 
-    def _fly(self, jobs: list[Job], room: Room, taken: tuple[float, ...] | None) -> None:
+    def _fly(self, jobs: list[Job], room: Room, taken: Need | None) -> None:
         flight = Flight(next(self._numbers), {job.invocation.number: job for job in jobs}, room, taken)
         profiles = {job.profile.number: job.profile for job in jobs}
         inputs: list[tuple[Any, str]] = []
@@ -753,7 +760,7 @@ class VineEngine:
         for key in {profile.function for profile in profiles.values()}:
             encoded = self._functions[key]
             if isinstance(encoded, bytes) and len(encoded) > INLINE_FUNCTION:
-                encoded = self._function_file(key, encoded)
+                encoded = self._functions[key] = payload.write_file(encoded, (), os.path.join(self._base, "spool"))
             if isinstance(encoded, str) and not self._config.local:
                 staged[encoded] = name = f"f{len(staged)}"
                 inputs.append((self._local(encoded), name))
@@ -790,12 +797,6 @@ class VineEngine:
                 flight.pinned = node.address
                 return node.name
         return None
-
-    def _function_file(self, key: str, encoded: bytes) -> str:
-        path = os.path.join(self._base, "spool", f"function-{key}")
-        if not os.path.exists(path):
-            _publish(path, encoded)
-        return path
 
     def _files_of(
         self,
@@ -913,8 +914,8 @@ class VineEngine:
             return
         if answer.radio:
             self._outlet.radio(list(answer.radio))
-        if answer.info is not None:
-            self._hello(flight, answer)
+        if flight.greets and (node := self._nodes.get(str(flight.pinned))) is not None:
+            self._hello(node, answer)
         files = answer.files or {}
         for item in answer.done:
             self._completed(Completion(*item), flight, files)
@@ -978,11 +979,13 @@ class VineEngine:
         flight.jobs.clear()
         self._land(flight)
 
-    def _hello(self, flight: Flight, answer: Answer) -> None:
-        node = self._nodes.get(str(flight.pinned))
-        if node is not None and answer.info is not None:
-            node.info = NodeInfo(*answer.info)
-            self._say_nodes()
+    def _hello(self, node: VineNode, answer: Answer) -> None:
+        """A node's supervisor is there: only then has it joined."""
+        node.greeted = True
+        if answer.info is not None:
+            said = NodeInfo(*answer.info)
+            node.info = node.info._replace(pid=said.pid, directory=said.directory)
+        self._say_nodes()
 
     def _completed(self, completion: Completion, flight: Flight, files: dict[str, tuple[int, int, int]]) -> None:
         job = flight.jobs.pop(completion.number, None)

@@ -29,6 +29,7 @@ from taskvine_manager.runtime.library import die_with_parent
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.vine import parcels, pipe
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
+from taskvine_manager.vine.worker import GPUS
 
 PATIENCE = 0.020
 """Seconds that a result waits for the others of its parcel before it travels without them."""
@@ -100,16 +101,15 @@ class Node:
             with open(kept, "wb") as file:
                 file.write(config["context"].data)
             config["context"] = kept
-        gpus = hardware.gpus() if int(os.environ.get("GPUS", "0")) else []
+        # TaskVine gives a library no gpus unless all workers have as many: they come from who started the worker.
+        gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
         cores = float(self._options.library_cores)
         megabytes = float(os.environ.get("MEMORY", 0)) or hardware.memory()
         disk = float(os.environ.get("DISK", 0)) or hardware.disk(self._directory)
         block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
         # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.
         pid = int(self.name.rpartition("-")[2]) if sweep.TOKEN + "_NODE" in os.environ else self._options.worker_pid
-        self.info = NodeInfo(
-            self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, self._directory
-        )
+        self.info = NodeInfo(self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, self._directory)
         self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()
         self._open_radio()
@@ -122,7 +122,7 @@ class Node:
         slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
         program = os.path.abspath(sys.argv[0])
         base = {**os.environ, "TASKVINE_EXEC_RADIO": self._radio_path}
-        for name in ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS"):
+        for name in ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS", GPUS):
             base.pop(name, None)  # of the library, which is the whole worker
         if config["env_pack"] is None:
             root = os.path.dirname(os.path.dirname(program))
@@ -282,9 +282,7 @@ class Node:
         assert call is not None
         self._hear()  # what a task said on the radio arrives before its result
         radio, self._said = tuple(self._said), []
-        answer = Answer(
-            self.name, tuple(load.done), bool(load.open), radio=radio, files=load.files or None
-        )
+        answer = Answer(self.name, tuple(load.done), bool(load.open), radio=radio, files=load.files or None)
         load.done = []
         load.files = {}
         if not load.open:
@@ -357,9 +355,8 @@ class Node:
         elif cores > info.cores + 1e-9 or megabytes > info.memory or gpus > info.gpus:
             asked = {"cores": cores, "memory": megabytes, "gpus": gpus}
             has = {"cores": info.cores, "memory": info.memory, "gpus": info.gpus}
-            record = failure.lost(
-                "resources", "", requested={k: v for k, v in asked.items() if v}, largest={k: has[k] for k in asked}
-            )
+            asked = {name: amount for name, amount in asked.items() if amount}
+            record = failure.lost("unsatisfiable", "its node has not so much", requested=asked, largest=has)
             self._report(call, failure.LOST, record, 0.0, 0.0)
         else:
             if call.profile.memory is not None:

@@ -236,7 +236,17 @@ def make_key(directory: str) -> tuple[str, str]:
     """
     key, certificate = os.path.join(directory, "vine.key"), os.path.join(directory, "vine.cert")
     os.close(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600))
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-batch",
+    ]
     try:
         subprocess.run(
             [*command, "-days", "365", "-keyout", key, "-out", certificate],

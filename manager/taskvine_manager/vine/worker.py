@@ -28,6 +28,8 @@ MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
 ADDRESS = "vine.address"
 """File in the run's directory that says where the manager listens, for as long as it does."""
+GPUS = "TASKVINE_EXEC_GPUS"
+"""Environment variable with the ids of the gpus of a node."""
 GRACE = 3.0
 """Seconds that a worker has to leave once it is told to."""
 
@@ -68,8 +70,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         signal.signal(number, lambda received, _: told.append(received))
     if "--cores" not in rest:  # it would offer the machine's, whatever this process may use of them
         rest = ["--cores", str(hardware.cores()), *rest]
-    if "--gpus" not in rest:
-        rest = ["--gpus", str(len(hardware.gpus())), *rest]
+    gpus = hardware.gpus()
+    if "--gpus" in rest:
+        count = int(rest[rest.index("--gpus") + 1])
+        gpus = (gpus + [str(number) for number in range(count) if str(number) not in gpus])[:count]
+    else:
+        rest = ["--gpus", str(len(gpus)), *rest]
+    environment[GPUS] = ",".join(gpus)
     before = os.umask(0o077)
     try:
         worker = subprocess.Popen(

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskvine_manager.vine.batching import AHEAD, MOST, OVERHEAD, SHORT, TARGET, Backlog, Estimates, Room, cost, size
+from taskvine_manager.vine.batching import (
+    AHEAD,
+    MOST,
+    OVERHEAD,
+    SHORT,
+    TARGET,
+    Backlog,
+    Estimates,
+    Need,
+    Room,
+    cost,
+    size,
+)
 
 _sequence = count()
 
@@ -19,7 +31,7 @@ _sequence = count()
 class Call:
     category: str = "short"
     priority: float = 0.0
-    need: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    need: Need = field(default_factory=lambda: Need(1.0))
     alone: bool = False
     over: bool = False
     near: str = "-"
@@ -37,7 +49,7 @@ def backlog(*calls: Call, enabled: bool = True) -> Backlog:
 
 
 def two_cores(nodes: int = 1) -> list[Room]:
-    return [Room(2.0, 4000.0, 0, 2, key=f"n{number}") for number in range(nodes)]
+    return [Room(Need(2.0, 4000.0, 100.0), 2, key=f"n{number}") for number in range(nodes)]
 
 
 def calls_of(tasks: list[Any]) -> list[list[Call]]:
@@ -86,8 +98,8 @@ def test_calls_go_where_their_inputs_are_for_as_long_as_there_is_room() -> None:
     assert [room.key for room, _, _ in taken] == ["n1", "n1", "n0"]
 
 
-@pytest.mark.parametrize("need", [(2.0, 0.0, 0.0), (1.0, 3000.0, 0.0)])
-def test_resources_are_counted(need: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize("need", [Need(2.0), Need(1.0, 3000.0), Need(0.5, 0.0, 60.0)])
+def test_resources_are_counted(need: Need) -> None:
     rooms = two_cores()
     made = backlog(*(Call("long", need=need) for _ in range(2)))
     ((room, taken, _),) = made.take(rooms)
@@ -98,10 +110,17 @@ def test_resources_are_counted(need: tuple[float, float, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("need", "could"), [((2.0, 4000.0, 0.0), True), ((3.0, 0.0, 0.0), False), ((1.0, 5000.0, 0.0), False), ((0.0, 0.0, 1.0), False)]
+    ("need", "could"),
+    [
+        (Need(2.0, 4000.0, 100.0), True),
+        (Need(3.0), False),
+        (Need(1.0, 5000.0), False),
+        (Need(1.0, 0.0, 101.0), False),
+        (Need(0.0, gpus=1.0), False),
+    ],
 )
-def test_what_can_never_fit(need: tuple[float, float, float], could: bool) -> None:
-    assert two_cores()[0].could(Call(need=need)) is could
+def test_what_can_never_fit(need: Need, could: bool) -> None:
+    assert two_cores()[0].could(need) is could
 
 
 def test_calls_that_must_be_alone_are_never_put_together() -> None:
@@ -116,9 +135,16 @@ def test_switched_off_every_call_travels_alone() -> None:
     assert all(len(task) == 1 for task in taken)
 
 
+def test_a_call_that_must_wait_does_not_hold_up_others() -> None:
+    wide, narrow = Call("long", need=Need(2.0)), Call("long")
+    rooms = two_cores()
+    rooms[0].take(Need(1.0))
+    assert calls_of(backlog(wide, narrow).take(rooms)) == [[narrow]]
+
+
 def test_batches_avoid_nodes_that_are_full() -> None:
     rooms = two_cores(nodes=2)
-    rooms[0].take((2.0, 0.0, 0.0))
+    rooms[0].take(Need(2.0))
     assert backlog(Call()).take(rooms)[0][0] is rooms[1]
 
 
@@ -153,7 +179,7 @@ def test_largest_result_is_remembered() -> None:
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, 4.0), (1.0, 4.0), (0.010, 2.0), (0.0, 1.0)])
 def test_short_calls_alone_count_for_less(seconds: float | None, expected: float) -> None:
-    assert cost((4.0, 100.0, 1.0), seconds) == (expected, 100.0, 1.0)
+    assert cost(Need(4.0, 100.0), seconds) == Need(expected, 100.0)
 
 
 @given(st.floats(0, SHORT), st.integers(1, 64), st.integers(1, 200_000), st.integers(0, 1000))
