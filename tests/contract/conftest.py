@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -71,3 +73,13 @@ def start_node() -> Iterator[Callable[[TaskVineExecutor], subprocess.Popen[bytes
     for process in started:
         process.terminate()
         process.wait(30)
+
+
+def cached(node: dict[str, Any]) -> list[os.DirEntry[str]]:
+    """What a node has cached for tasks: not what TaskVine's worker has there for itself."""
+    entries = os.scandir(os.path.join(node["directory"], "cache"))
+    return [entry for entry in entries if not re.match(r"buffer-|\.|.*\.meta$", entry.name)]
+
+
+embedded_only = pytest.mark.parametrize("engine", ["embedded"], indirect=True)
+"""For tests of what one engine does and TaskVine does otherwise, or says nothing of."""

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ INLINE_FUNCTION = 4096
 """Functions up to so many bytes ride in parcels; larger ones are cached files."""
 INLINE_RESULT = 32 * 1024
 """Results up to so many bytes come home with the answer."""
+_PLAIN = re.compile(r"[A-Za-z0-9_./+=,-]{1,200}")
 HOUSEKEEPING = 1.0
 """Seconds between two times that TaskVine gets to look after its connections."""
 REPLICATION = 0.05
@@ -171,6 +173,7 @@ class Flight:
     kept: bool = False
     pinned: str | None = None
     greets: bool = False
+    brought: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -261,6 +264,7 @@ class VineEngine:
         self._numbers = itertools.count(1)
         self._sequence = 0
         self._nodes: dict[str, VineNode] = {}
+        self._names: dict[str, str] = {}  # by address, of nodes that are gone too
         self._draining: set[str] = set()
         self._drained: set[str] = set()
         self._watched: set[int] = set()
@@ -274,6 +278,7 @@ class VineEngine:
         self._finished: list[Completion] = []
         self._stopped = False
         ssl = config.ssl
+        os.makedirs(os.path.join(base, "files"), mode=0o700, exist_ok=True)
         self._vine = port.VinePort(
             vine if vine is not None else port.load(),
             port=config.port,
@@ -508,7 +513,7 @@ class VineEngine:
         if temp.inode is None or node is None or not node.info.directory.startswith(self._base + os.sep):
             return None
         device, inode, size = temp.inode
-        cache = os.path.join(os.path.dirname(node.info.directory), "cache")
+        cache = os.path.join(node.info.directory, "cache")
         with contextlib.suppress(OSError):
             for entry in os.scandir(cache):
                 if entry.inode() == inode:
@@ -534,8 +539,14 @@ class VineEngine:
             "tasks_waiting": self.waiting,
             "nodes": len(self._nodes),
             "bytes_between_nodes": 0,
-            "replicas": {name: self._vine.replicas(temp.file) for name, temp in self._temps.items()},
+            "replicas": {name: self._holders(temp) for name, temp in self._temps.items() if temp.node},
         }
+
+    def _holders(self, temp: TempFile) -> list[str]:
+        """Nodes that have a temp file: TaskVine says how many there are, and that is known of one."""
+        count = self._vine.replicas(temp.file)
+        names = sorted((node.name for node in self._nodes.values()), key=lambda name: name != temp.node)
+        return names[:count]
 
     @property
     def waiting(self) -> int:
@@ -659,6 +670,7 @@ class VineEngine:
         for address, worker in joined.items():
             node = self._nodes[address] = VineNode(address, worker, self._config.nodes["slots"])
             self._joined = True
+            self._names[address] = node.name
             logger.info("node joined: %s", node.info)
             if node.info.block in self._drained:
                 node.draining = True
@@ -694,7 +706,8 @@ class VineEngine:
             del self._flights[flight.task.id]
             self._land(flight)
             for job in flight.jobs.values():
-                self._again(job, failure.lost("node-lost", "its worker was lost", node=where))
+                reason = f"its worker was lost, at attempt {job.tries + 1}"
+                self._again(job, failure.lost("node-lost", reason, node=self._names.get(where, where)))
 
     def _again(self, job: Job, record: bytes) -> None:
         """Try a call again that was lost, or give it up."""
@@ -766,8 +779,16 @@ class VineEngine:
                 inputs.append((self._local(encoded), name))
             functions.append((key, encoded))
         temps = False
-        for job in jobs:
-            temps = self._files_of(job, flight, inputs, outputs, staged, values) or temps
+        for job in list(jobs):
+            try:
+                temps = self._files_of(job, flight, inputs, outputs, staged, values) or temps
+            except OSError as error:  # an input that has just been removed, say
+                jobs.remove(job)
+                del flight.jobs[job.invocation.number]
+                self._fail(job, failure.lost("file-missing", error.strerror or str(error), path=error.filename))
+        if not jobs:
+            self._land(flight)
+            return
         parcel = Parcel(
             "run",
             flight.number,
@@ -838,8 +859,9 @@ class VineEngine:
                 continue
             staged[">" + use.source] = name = f"o{len(staged)}"
             if use.kind == "local":
-                os.makedirs(os.path.dirname(use.source), exist_ok=True)
-                file = self._vine.local(use.source)
+                path = os.path.join(self._base, "files", f"{flight.number}-{name}")
+                flight.brought[use.source] = path  # moved to its own name when it is whole
+                file = self._vine.local(path)
                 flight.files.append(file)
             else:
                 file = self._vine.temp()
@@ -860,7 +882,14 @@ class VineEngine:
         status = os.stat(path)
         key = (path, status.st_mtime_ns, status.st_size)
         if key not in self._locals:
-            self._locals[key] = self._vine.local(path, cache=True)
+            plain = path
+            if not _PLAIN.fullmatch(path):  # TaskVine's protocol does not take every name
+                plain = os.path.join(self._base, "files", f"input-{len(self._locals)}")
+                try:
+                    os.link(path, plain)
+                except OSError:
+                    shutil.copyfile(path, plain)
+            self._locals[key] = self._vine.local(plain, cache=True)
         return self._locals[key]
 
     def _launch(
@@ -917,6 +946,9 @@ class VineEngine:
         if flight.greets and (node := self._nodes.get(str(flight.pinned))) is not None:
             self._hello(node, answer)
         files = answer.files or {}
+        for path, data in (answer.left or {}).items():
+            with contextlib.suppress(OSError):
+                _write_home(path, data)
         for item in answer.done:
             self._completed(Completion(*item), flight, files)
         node = self._nodes.get(str(task.addrport))
@@ -1003,6 +1035,8 @@ class VineEngine:
         size = len(body.data) if isinstance(body, Body) else 0
         if isinstance(body, str):
             size = INLINE_RESULT + 1
+        if completion.outcome == failure.RETURNED and (record := self._bring_home(flight)) is not None:
+            completion = completion._replace(outcome=failure.LOST, body=record)
         if completion.outcome == failure.RETURNED:
             self._estimates.learn(job.category, completion.seconds, size)
             completion = self._keep(job, completion, files)
@@ -1013,6 +1047,17 @@ class VineEngine:
             self._abandon_outputs(job, "the task that was to make it failed")
         self._done += 1
         self._finished.append(completion)
+
+    def _bring_home(self, flight: Flight) -> bytes | None:
+        """Give the files that have come their names; return the failure record if one cannot have it."""
+        for target, path in flight.brought.items():
+            try:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                shutil.move(path, target)
+            except OSError as error:
+                words = error.strerror or str(error)
+                return failure.lost("output-missing", words, path=os.path.basename(target))
+        return None
 
     def _keep(self, job: Job, completion: Completion, files: dict[str, tuple[int, int, int]]) -> Completion:
         """Take over what a call has made; return its completion as the user's process is to get it."""
@@ -1113,6 +1158,12 @@ class VineEngine:
 
 def _ids(uses: tuple[FileUse, ...]) -> list[str]:
     return [use.source for use in uses if use.kind != "local"]
+
+
+def _write_home(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
 
 
 def _publish(path: str, content: str | bytes) -> None:

@@ -49,6 +49,7 @@ class Load:
         self.open: set[int] = set()
         self.done: list[Completion] = []
         self.files: dict[str, tuple[int, int, int]] = {}
+        self.left: dict[str, bytes] = {}
         self.since = 0.0
         self.status = 0
 
@@ -109,7 +110,9 @@ class Node:
         block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
         # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.
         pid = int(self.name.rpartition("-")[2]) if sweep.TOKEN + "_NODE" in os.environ else self._options.worker_pid
-        self.info = NodeInfo(self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, self._directory)
+        self.info = NodeInfo(
+            self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, os.path.dirname(self._directory)
+        )
         self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()
         self._open_radio()
@@ -282,9 +285,11 @@ class Node:
         assert call is not None
         self._hear()  # what a task said on the radio arrives before its result
         radio, self._said = tuple(self._said), []
-        answer = Answer(self.name, tuple(load.done), bool(load.open), radio=radio, files=load.files or None)
+        answer = Answer(
+            self.name, tuple(load.done), bool(load.open), radio=radio, files=load.files or None, left=load.left or None
+        )
         load.done = []
-        load.files = {}
+        load.files, load.left = {}, {}
         if not load.open:
             del self._loads[load.number]
         self._say(call, answer, load.status)
@@ -441,6 +446,11 @@ class Node:
         if outcome == failure.RETURNED:
             for path, target in made:
                 shutil.move(path, target)
+        else:
+            for use in call.invocation.outputs:
+                if use.kind == "local":
+                    with contextlib.suppress(OSError), open(os.path.join(sandbox, use.name), "rb") as file:
+                        load.left[use.source] = file.read()
         self._later(lambda: self._complete(call, outcome, body, started, seconds))
 
     def _complete(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:

@@ -51,7 +51,8 @@ class Answer(NamedTuple):
 
     ``open`` is whether invocations of the parcel still run: their results are to be collected. ``info`` is the node's
     :class:`~taskvine_manager.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer are
-    on their node: ``(device, inode, bytes)`` by id.
+    on their node: ``(device, inode, bytes)`` by id. ``left`` is what a call that failed has written of the user's
+    files: it may tell why.
     """
 
     node: str
@@ -60,6 +61,7 @@ class Answer(NamedTuple):
     info: tuple[Any, ...] | None = None
     radio: tuple[bytes, ...] = ()
     files: dict[str, tuple[int, int, int]] | None = None
+    left: dict[str, bytes] | None = None
 
 
 class Body(NamedTuple):
