@@ -172,13 +172,13 @@ def test_writing_into_an_input_changes_nobody_elses(make_executor: Make, mode: s
 def test_input_of_many_tasks_is_copied_to_a_node_once(make_executor: Make, home: Path) -> None:
     (home / "a.txt").write_text("a")
     executor = make_executor()
-    cached = None
+    known = None
     for count in (1, 20):
         futures = [executor.submit(read, {}, File("a.txt")) for _ in range(count)]
         assert [future.result(30) for future in futures] == ["a"] * count
         (entry,) = cached(executor.nodes[0])
-        assert cached in (None, (entry.name, entry.inode()))
-        cached = entry.name, entry.inode()
+        assert known in (None, (entry.name, entry.inode()))
+        known = entry.name, entry.inode()
     (home / "a.txt").write_text("b")
     assert executor.submit(read, {}, File("a.txt")).result(30) == "b"
 

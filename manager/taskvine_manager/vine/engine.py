@@ -251,7 +251,7 @@ class VineEngine:
         self._function_files: dict[str, Any] = {}
         self._profiles: dict[int, Profile] = {}
         self._graph = DependencyGraph()
-        self._values: dict[str, bytes] = {}
+        self._values: dict[str, Payload] = {}  # results that consumers get with their arguments
         self._temps: dict[str, TempFile] = {}
         self._lost: dict[str, str] = {}
         self._unwanted: set[str] = set()
@@ -367,6 +367,8 @@ class VineEngine:
                 return
         if not self._could(job):
             return
+        # What reads files of TaskVine's goes where they are, and its task must not end before it.
+        job.alone = job.alone or any(use.source in self._temps for use in job.invocation.inputs)
         if job.suspect:
             self._suspects.append(job)
         else:
@@ -422,7 +424,8 @@ class VineEngine:
 
     def forget(self, files: tuple[str, ...]) -> None:
         for name in files:
-            if self._values.pop(name, None) is not None:
+            if (value := self._values.pop(name, None)) is not None:
+                payload.discard(value)
                 continue
             temp = self._temps.get(name)
             if temp is None and name not in self._lost:
@@ -497,7 +500,7 @@ class VineEngine:
     def locate(self, file: str) -> str | None:
         value = self._values.get(file)
         if value is not None:
-            return self._spool(value)
+            return value if isinstance(value, str) else self._spool(value)
         temp = self._temps.get(file)
         if temp is None:
             return None
@@ -768,7 +771,7 @@ class VineEngine:
         inputs: list[tuple[Any, str]] = []
         outputs: list[tuple[Any, str]] = []
         staged: dict[str, str] = {}
-        values: dict[str, bytes] = {}
+        values: dict[str, Payload] = {}
         functions = []
         for key in {profile.function for profile in profiles.values()}:
             encoded = self._functions[key]
@@ -826,7 +829,7 @@ class VineEngine:
         inputs: list[tuple[Any, str]],
         outputs: list[tuple[Any, str]],
         staged: dict[str, str],
-        values: dict[str, bytes],
+        values: dict[str, Payload],
     ) -> bool:
         """Add the files of a call to its task; say whether it reads temp files."""
         arguments = job.invocation.arguments
@@ -1081,7 +1084,7 @@ class VineEngine:
             if temp is not None:  # a small result after all
                 del self._temps[use.source]
                 self._vine.undeclare([temp.file])
-            if isinstance(body, bytes):
+            if isinstance(body, bytes) or self._config.local:
                 self._values[use.source] = body
             else:  # a large one that was expected to be small
                 kept = os.path.join(self._base, "spool", f"late-{use.source}")
@@ -1097,7 +1100,7 @@ class VineEngine:
                 self._unwanted.discard(name)
                 if name in self._temps:
                     self._drop(name)
-                self._values.pop(name, None)
+                payload.discard(self._values.pop(name, b""))
         return completion._replace(body=body, made=tuple(made.items()))
 
     # --- ends ---

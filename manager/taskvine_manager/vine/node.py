@@ -202,7 +202,9 @@ class Node:
 
     def _timeout(self) -> float | None:
         waits = []
-        oldest = min((load.since for load in self._loads.values() if load.done and load.call), default=None)
+        oldest = min(
+            (load.since for load in self._loads.values() if load.done and load.call and not load.staged), default=None
+        )
         if oldest is not None:
             waits.append(max(0.0, PATIENCE - (time.monotonic() - oldest)))
         if self._watch_slots:
@@ -219,7 +221,8 @@ class Node:
             self._memory_looked = now
             memory.enforce([*self._slots.running(), *self._oneshots.running()])
         for load in [load for load in self._loads.values() if load.call is not None]:
-            if not load.open or (load.done and now - load.since >= PATIENCE):
+            # With its function call the sandbox goes, and what is staged there.
+            if not load.open or (load.done and not load.staged and now - load.since >= PATIENCE):
                 self._answer(load)
 
     def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
@@ -353,7 +356,7 @@ class Node:
             cores = self.info.cores / slots if slots else min(1.0, self.info.cores)
         return (cores, profile.memory or 0.0, profile.gpus or 0)
 
-    def _begin(self, call: Call, load: Load, values: dict[str, bytes]) -> None:
+    def _begin(self, call: Call, load: Load, values: dict[str, Payload]) -> None:
         info, (cores, megabytes, gpus) = self.info, call.need
         if self._broken is not None:
             self._report(call, failure.LOST, self._broken, 0.0, 0.0)

@@ -39,7 +39,7 @@ class Parcel(NamedTuple):
     functions: tuple[tuple[str, Payload], ...] = ()
     profiles: tuple[tuple[Any, ...], ...] = ()
     invocations: tuple[tuple[Any, ...], ...] = ()
-    values: dict[str, bytes] | None = None
+    values: dict[str, Payload] | None = None
     """Small results that the arguments refer to."""
     staged: dict[str, str] | None = None
     """Names in the sandbox of what TaskVine has brought there, by what the invocations call it."""
