@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import cloudpickle
 
@@ -108,7 +109,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
         context = payload.encode(made, places.spool, cloudpickle.dumps)
-    nodes = {
+    nodes: dict[str, Any] = {
         "log": places.log,
         "program": _PROGRAM,
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
@@ -140,7 +141,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
     _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log})
 
 
-def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, object]) -> dict[str, object]:
+def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
     # Imported with the first executor that needs it: not everybody's does.
     from taskvine_manager.vine.engine import VineConfig
     from taskvine_manager.vine.parcels import Body

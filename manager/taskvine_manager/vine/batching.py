@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 TARGET = 0.040
@@ -93,7 +93,7 @@ class Room:
     total: Need
     slots: int
     key: str = ""
-    busy: Need = Need(0.0)
+    busy: Need = field(default_factory=lambda: Need(0.0))
     batches: int = 0
 
     def could(self, need: Need) -> bool:

@@ -14,13 +14,13 @@ import logging
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -321,10 +321,10 @@ class VineEngine:
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
             (self._vine.buffer(pickle.dumps(self._config.nodes), cache=True), "config"),
         ]
-        python = self._config.python
         command = (
-            f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar && p='{python}' && {{ [ -x \"$p\" ] || p=python3; }}"
-            f' && exec "$p" runtime/taskvine_manager/__main__.py supervise {self._library} config'
+            f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(self._config.python)}; "
+            f'[ -x "$p" ] || p=python3; '
+            f'exec "$p" runtime/taskvine_manager/__main__.py supervise {self._library} config'
         )
         self._vine.install(command, self._library, self._config.slots + RESERVE, inputs)
 

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from taskvine_manager import messages, sweep
@@ -105,8 +106,8 @@ class Node:
         # TaskVine gives a library no gpus unless all workers have as many: they come from who started the worker.
         gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
         cores = float(self._options.library_cores)
-        megabytes = float(os.environ.get("MEMORY", 0)) or hardware.memory()
-        disk = float(os.environ.get("DISK", 0)) or hardware.disk(self._directory)
+        megabytes = float(os.environ.get("MEMORY", "0")) or hardware.memory()
+        disk = float(os.environ.get("DISK", "0")) or hardware.disk(self._directory)
         block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
         # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.
         pid = int(self.name.rpartition("-")[2]) if sweep.TOKEN + "_NODE" in os.environ else self._options.worker_pid
@@ -396,10 +397,10 @@ class Node:
             record = None
             for use in call.invocation.inputs:
                 if use.kind != "value":
-                    record = record or _attempt(use, lambda use=use: self._bring_in(load, use, sandbox))
+                    record = record or _attempt(use, partial(self._bring_in, load, use, sandbox))
             for use in call.invocation.outputs:
                 if use.kind != "value":
-                    record = record or _attempt(use, lambda use=use: _inside(sandbox, use.name))
+                    record = record or _attempt(use, partial(_inside, sandbox, use.name))
             self._later(lambda: self._staged_in(call, record))
 
         self._stager.submit(stage)

@@ -1,9 +1,9 @@
 """TaskVine's manager, driven by events: the one module that imports ``ndcctools``.
 
-TaskVine's ``wait`` takes whole seconds, sleeps up to one of them inside, and neither sends nor receives anything when it
-is told not to wait. So it is called only when there is something to do, and made to return as soon as that is done, by
-sentinels: tasks for a library that does not exist, which TaskVine hands back at once. While there is nothing to do, the
-manager's loop sleeps on the descriptors of the connections that TaskVine holds.
+TaskVine's ``wait`` takes whole seconds, sleeps up to one of them inside, and neither sends nor receives anything when
+it is told not to wait. So it is called only when there is something to do, and made to return as soon as that is done,
+by sentinels: tasks for a library that does not exist, which TaskVine hands back at once. While there is nothing to do,
+the manager's loop sleeps on the descriptors of the connections that TaskVine holds.
 """
 
 from __future__ import annotations
