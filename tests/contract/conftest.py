@@ -21,7 +21,6 @@ def _clean(nothing_left: str) -> None:
 
 
 def _absent() -> str | None:
-    """Why the TaskVine engine cannot be tested here, if it cannot."""
     try:
         engines.choose("taskvine", "vine_worker")
     except (ConfigurationError, OptionalModuleMissing) as error:
@@ -29,11 +28,17 @@ def _absent() -> str | None:
     return None
 
 
+@pytest.fixture(scope="session")
+def absent() -> str | None:
+    """Why the TaskVine engine cannot be tested here, if it cannot."""
+    return _absent()
+
+
 @pytest.fixture(params=["embedded", "taskvine"])
-def engine(request: pytest.FixtureRequest) -> str:
+def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
     """Name of an engine."""
-    if request.param == "taskvine" and (reason := _absent()) is not None:
-        pytest.skip(reason)
+    if request.param == "taskvine" and absent is not None:
+        pytest.skip(absent)
     return str(request.param)
 
 

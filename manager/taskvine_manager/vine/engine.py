@@ -741,7 +741,8 @@ class VineEngine:
 
     def _dispatch(self) -> None:
         rooms = [node.room for node in self._nodes.values() if not node.draining]
-        if not rooms or (len(rooms) < self._config.wait_for_nodes and not self._done):
+        joined = sum(node.greeted for node in self._nodes.values())
+        if not rooms or (joined < self._config.wait_for_nodes and not self._done):
             return
         if self._suspects and not any(job.suspect for f in self._flights.values() for job in f.jobs.values()):
             self._fly_suspect(rooms)

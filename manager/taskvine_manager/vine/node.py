@@ -91,7 +91,10 @@ class Node:
 
     def _set_up(self) -> None:
         config = self._config
-        for name in ("sandboxes", "scratch", "environments", "log", "spool", "functions"):
+        # The next supervisor of this worker, if there is one, finds these again.
+        self._environments = os.path.join(os.path.dirname(self._directory), "environments")
+        os.makedirs(self._environments, mode=0o700, exist_ok=True)
+        for name in ("sandboxes", "scratch", "log", "spool", "functions"):
             os.makedirs(os.path.join(self._directory, name), mode=0o700, exist_ok=True)
         self._spool = os.path.join(self._here, "spool") if self._here else os.path.join(self._directory, "spool")
         log = os.path.join(self._directory, "log")
@@ -134,7 +137,7 @@ class Node:
         self._broken: bytes | None = None
         python = sys.executable
         try:
-            python = environment.interpreter(config["env_pack"], os.path.join(self._directory, "environments"))
+            python = environment.interpreter(config["env_pack"], self._environments)
         except environment.EnvironmentBroken as error:
             self._broken = failure.lost("environment", str(error))
         base = environment.activated(config["env_pack"], python, base)
