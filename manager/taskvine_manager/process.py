@@ -206,7 +206,11 @@ class Manager:
         self._engine.drain(block)
 
     def _on_locate(self, request: int, file: str) -> None:
-        self._say("located", request, self._engine.locate(file))
+        later = getattr(self._engine, "locate_later", None)
+        if later is None:
+            self._say("located", request, self._engine.locate(file))
+        else:
+            later(file, lambda path: self._say("located", request, path))
 
     def _on_stats(self, request: int) -> None:
         self._say("stats", request, self._engine.stats())

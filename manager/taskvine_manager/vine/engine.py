@@ -21,8 +21,9 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from taskvine_manager import sweep
@@ -174,6 +175,7 @@ class Flight:
     pinned: str | None = None
     greets: bool = False
     brought: dict[str, str] = field(default_factory=dict)
+    arrived: Callable[[bool], None] | None = None
 
 
 @dataclass(eq=False)
@@ -480,12 +482,8 @@ class VineEngine:
         self._due = self._look_due = True
 
     def _only_on(self, node: VineNode) -> list[TempFile]:
-        """Temp files that a node alone has, and somebody may ask for."""
-        return [
-            temp
-            for temp in self._temps.values()
-            if temp.node == node.name and temp.size and self._vine.replicas(temp.file) <= 1
-        ]
+        """Temp files that are known to be on no other node; TaskVine counts replicas that are still on their way."""
+        return [temp for temp in self._temps.values() if temp.node == node.name]
 
     def _rescue(self, temps: list[TempFile], node: VineNode) -> None:
         """Have a node take copies of temp files, by being sent something that reads them."""
@@ -495,7 +493,15 @@ class VineEngine:
         if wanted:
             inputs = [(temp.file, f"i{number}") for number, temp in enumerate(wanted)]
             parcel = Parcel("hello", next(self._numbers))
-            self._pinned(node, parcel, inputs=inputs)
+            flight = Flight(parcel.number, {}, arrived=partial(self._rescued, wanted, node))
+            self._pinned(node, parcel, flight, inputs=inputs)
+
+    def _rescued(self, temps: list[TempFile], node: VineNode, arrived: bool) -> None:
+        for temp in temps:
+            temp.rescue = ""
+            if arrived:
+                temp.node, temp.inode = node.name, None
+        self._look_due = True
 
     def locate(self, file: str) -> str | None:
         value = self._values.get(file)
@@ -509,6 +515,18 @@ class VineEngine:
             return path
         data = self._vine.fetch(temp.file)
         return None if data is None else self._spool(data)
+
+    def locate_later(self, file: str, answer: Callable[[str | None], None]) -> None:
+        """As :meth:`locate`, but a file that is lost is made again first, and the answer given then."""
+        path = self.locate(file)
+        temp = self._temps.get(file)
+        if path is not None or temp is None or not temp.node:
+            answer(path)
+            return
+        # TaskVine makes a file again that a task is to read.
+        parcel = Parcel("hello", next(self._numbers))
+        flight = Flight(parcel.number, {}, arrived=lambda _: answer(self.locate(file)))
+        self._launch(flight, parcel, inputs=[(temp.file, "i0")], priority=port.FIRST / 2, near=True)
 
     def _on_this_machine(self, temp: TempFile) -> str | None:
         """Path of a temp file in the cache of a worker on this machine: TaskVine says neither, but moved the file."""
@@ -925,13 +943,15 @@ class VineEngine:
             task.set_priority(priority)
         if category:
             task.set_category(category)
-        if feature is not None:
-            task.add_feature(feature)
         if not near:
             self._vine.spread(task)
         flight.task = task
         flight.node = None
         self._vine.manager.submit(task)
+        if feature is not None:
+            # After it was submitted: the copy of it that TaskVine may run to make temp files again must not be tied to
+            # a node that is gone then.
+            task.add_feature(feature)
         self._flights[task.id] = flight
         self._due = True
 
@@ -965,7 +985,8 @@ class VineEngine:
             return
         if flight.jobs:
             self._rest_lost(flight)
-        self._land(flight)
+        else:
+            self._land(flight, well=True)
 
     def _rest_lost(self, flight: Flight) -> None:
         for job in list(flight.jobs.values()):
@@ -988,7 +1009,9 @@ class VineEngine:
             self._vine.undeclare(flight.files)
             flight.files = []
 
-    def _land(self, flight: Flight) -> None:
+    def _land(self, flight: Flight, *, well: bool = False) -> None:
+        if flight.arrived is not None:
+            flight.arrived(well)
         if flight.room is not None:
             if flight.taken is None:
                 flight.room.batches -= 1

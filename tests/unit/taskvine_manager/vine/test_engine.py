@@ -306,6 +306,58 @@ def test_draining_node_gets_nothing_new_and_is_let_go(make: Callable[..., Play])
     assert play.outlet.gone == ["0"]
 
 
+def test_what_makes_temp_files_is_tied_to_its_node_only_after_it_was_submitted(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TaskVine copies a task as it is submitted, to make its files again: the node may be gone then."""
+    copies: list[list[str]] = []
+    submit = fake.Manager.submit
+    monkeypatch.setattr(
+        fake.Manager, "submit", lambda self, task: copies.append(list(task.features)) or submit(self, task)
+    )
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    assert copies[-1] == []
+    assert play.work[0].features == ["b0-1"]
+
+
+def test_draining_node_goes_once_another_has_its_files(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join("b0-1")
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5),))),)
+    play.manager.end(play.work[0], Answer("b0-1", done))
+    play.engine._event()
+    play.engine.drain("0")
+    play.tick()
+    assert play.outlet.gone == []  # the last node with data stays
+    play.manager.join("b1-2")
+    play.tick()
+    play.greet()  # this brings the copy, too
+    play.tick()
+    assert play.outlet.gone == ["0"]
+
+
+def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5),))),)
+    play.manager.end(play.work[0], Answer("b0-1", done))
+    play.engine._event()
+    play.tick()
+    answers: list[str | None] = []
+    play.engine.locate_later("x@1", answers.append)
+    assert answers == []
+    play.tick()
+    play.manager.temps[0].content = b"again"
+    play.greet()
+    (path,) = answers
+    assert path is not None
+    assert Path(path).read_bytes() == b"again"
+
+
 def test_waits_for_workers(make: Callable[..., Play]) -> None:
     play = make(wait_for_nodes=2)
     play.join("b0-1")
