@@ -46,6 +46,8 @@ INLINE_FUNCTION = 4096
 """Functions up to so many bytes ride in parcels; larger ones are cached files."""
 INLINE_RESULT = 32 * 1024
 """Results up to so many bytes come home with the answer."""
+FETCH_TRIES, FETCH_PAUSE = 20, 0.1
+"""How often a file that is on a worker is asked for, and seconds between."""
 _PLAIN = re.compile(r"[A-Za-z0-9_./+=,-]{1,200}")
 HOUSEKEEPING = 1.0
 """Seconds between two times that TaskVine gets to look after its connections."""
@@ -261,6 +263,7 @@ class VineEngine:
         self._estimates = Estimates()
         self._backlog = Backlog(self._estimates, lambda job: job.over, self._near, enabled=config.batching)
         self._hopeless: list[Job] = []
+        self._timers: list[tuple[float, Callable[[], None]]] = []
         self._suspects: list[Job] = []
         self._flights: dict[int, Flight] = {}  # by TaskVine's task id
         self._numbers = itertools.count(1)
@@ -516,17 +519,20 @@ class VineEngine:
         data = self._vine.fetch(temp.file)
         return None if data is None else self._spool(data)
 
-    def locate_later(self, file: str, answer: Callable[[str | None], None]) -> None:
+    def locate_later(self, file: str, answer: Callable[[str | None], None], tries: int = FETCH_TRIES) -> None:
         """As :meth:`locate`, but a file that is lost is made again first, and the answer given then."""
         path = self.locate(file)
         temp = self._temps.get(file)
-        if path is not None or temp is None or not temp.node:
+        if path is not None or temp is None or not temp.node or not tries:
             answer(path)
-            return
-        # TaskVine makes a file again that a task is to read.
-        parcel = Parcel("hello", next(self._numbers))
-        flight = Flight(parcel.number, {}, arrived=lambda _: answer(self.locate(file)))
-        self._launch(flight, parcel, inputs=[(temp.file, "i0")], priority=port.FIRST / 2, near=True)
+        elif self._vine.replicas(temp.file):
+            # A worker that has just failed to send or get a file is not asked for another for a while.
+            later = partial(self.locate_later, file, answer, tries - 1)
+            self._timers.append((time.monotonic() + FETCH_PAUSE, later))
+        else:  # TaskVine makes a file again that a task is to read
+            parcel = Parcel("hello", next(self._numbers))
+            flight = Flight(parcel.number, {}, arrived=lambda _: self.locate_later(file, answer, tries - 1))
+            self._launch(flight, parcel, inputs=[(temp.file, "i0")], priority=port.FIRST / 2, near=True)
 
     def _on_this_machine(self, temp: TempFile) -> str | None:
         """Path of a temp file in the cache of a worker on this machine: TaskVine says neither, but moved the file."""
@@ -577,6 +583,9 @@ class VineEngine:
 
     def tick(self) -> float | None:
         now = time.monotonic()
+        for entry in [entry for entry in self._timers if entry[0] <= now]:
+            self._timers.remove(entry)
+            entry[1]()
         if self._factory is not None and self._factory.poll() is not None:
             raise NodesFail(f"vine_factory ended with status {self._factory.returncode}", self._factory_said())
         if self._due:
@@ -596,6 +605,7 @@ class VineEngine:
             self._adjust(self._own_factory, now)
         waits = [0.5] if self._own_factory is not None else []
         waits.append(max(0.0, self._housekept + self._housekeeping_interval(now) - now))
+        waits += [max(0.0, when - now) for when, _ in self._timers]
         if self._look_due:
             waits.append(max(0.0, self._looked + LOOK - now))
         return min(waits)

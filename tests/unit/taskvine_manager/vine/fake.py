@@ -22,6 +22,7 @@ class File:
         self.kind = kind
         self.content = content
         self.declared = True
+        self.replicas = 1
 
     def contents(self, unserializer: Any = None) -> Any:
         return self.content
@@ -146,7 +147,7 @@ class Manager:
         return file.content
 
     def get_file_replica_count(self, file: File) -> int:
-        return 1
+        return file.replicas
 
     def install_library(self, task: LibraryTask) -> None:
         self.libraries[task.name] = task

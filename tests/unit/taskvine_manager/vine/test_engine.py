@@ -347,6 +347,7 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     play.manager.end(play.work[0], Answer("b0-1", done))
     play.engine._event()
     play.tick()
+    play.manager.temps[0].replicas = 0
     answers: list[str | None] = []
     play.engine.locate_later("x@1", answers.append)
     assert answers == []
