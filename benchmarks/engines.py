@@ -67,7 +67,7 @@ def make_executor(system: str) -> Any:
             label="upstream",
             worker_launch_method="factory",
             function_exec_mode="serverless",
-            manager_config=TaskVineManagerConfig(port=0, library_config={"num_slots": CORES}),
+            manager_config=TaskVineManagerConfig(port=0, shared_fs=True, library_config={"num_slots": CORES}),
             factory_config=TaskVineFactoryConfig(min_workers=1, max_workers=1, cores=CORES, workers_per_cycle=1),
         )
     import taskvine_exec

@@ -470,7 +470,10 @@ class VineEngine:
         for node in self._nodes.values():
             if not node.draining:
                 continue
-            busy = any(flight.node == node.address and flight.jobs for flight in self._flights.values())
+            busy = any(
+                node.address in (flight.node, flight.pinned) and (flight.jobs or flight.arrived)
+                for flight in self._flights.values()
+            )
             precious = self._only_on(node)
             if precious and others:
                 self._rescue(precious, others[0])
