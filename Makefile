@@ -27,11 +27,11 @@ DEV := .venv/.installed-dev
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage example bench parsl-suite clean
+.PHONY: help venv test lint typecheck unit coverage example bench docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage example bench parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage example bench docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -57,6 +57,10 @@ example: $(EXAMPLES)
 
 bench: $(EXAMPLES)
 	$(RUN) benchmarks/first_look.py $(ARGS)
+
+# Renew the tables of parameters in the documentation.
+docs-tuning: $(DEV)
+	PYTHONPATH=tune $(RUN) -m taskvine_tune.documentation docs/tuning.md
 
 # It makes an environment of its own: Parsl's tests need an older pytest than ours.
 parsl-suite:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
     from taskvine_exec.executor import TaskVineExecutor
+    from taskvine_exec.local import local_config
     from taskvine_exec.radio import TaskVineRadio
     from taskvine_exec.resolver import DAG_RESOLVER
-    from taskvine_exec.staging import TaskVineTempStaging
+    from taskvine_exec.staging import TaskVineTempStaging, TempFile
     from taskvine_manager.runtime.context import load_variable_from_library
 
 _HOME = {
@@ -24,7 +25,9 @@ _HOME = {
     "TaskVineManagerConfig": "taskvine_exec.config",
     "TaskVineRadio": "taskvine_exec.radio",
     "TaskVineTempStaging": "taskvine_exec.staging",
+    "TempFile": "taskvine_exec.staging",
     "load_variable_from_library": "taskvine_manager.runtime.context",
+    "local_config": "taskvine_exec.local",
 }
 
 __all__ = [
@@ -34,7 +37,9 @@ __all__ = [
     "TaskVineManagerConfig",
     "TaskVineRadio",
     "TaskVineTempStaging",
+    "TempFile",
     "load_variable_from_library",
+    "local_config",
 ]
 __version__ = "0.1.0"
 

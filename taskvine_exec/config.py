@@ -19,11 +19,15 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from parsl.errors import ConfigurationError
 
 from taskvine_exec.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
+from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
+from taskvine_tune.errors import TuningError
+from taskvine_tune.parameters import PARAMETERS, Engine
+from taskvine_tune.tuning import Source, TuneParameters
 
 __all__ = [
     "AUTOLABEL_ALGORITHMS",
@@ -36,6 +40,7 @@ __all__ = [
     "embedded_settings",
     "own_factory_config",
     "own_manager_config",
+    "retuned",
     "validate",
     "vine_settings",
     "with_overrides",
@@ -139,7 +144,9 @@ class TaskVineManagerConfig:
     wait_for_workers
         How many workers must have come before the first task is sent.
     tune_parameters
-        TaskVine's tuning parameters by name.
+        TaskVine's tuning parameters, and those of the executor, by name with dashes or underscores; or a
+        :class:`~taskvine_tune.TuneParameters`; or the path of a TOML, YAML or JSON file. ``taskvine-tune list`` shows
+        them all.
     vine_log_dir
         Where the manager's logs go. If None, next to Parsl's.
     """
@@ -164,7 +171,7 @@ class TaskVineManagerConfig:
     autocategory: bool = True
     enable_peer_transfers: bool = True
     wait_for_workers: int | None = None
-    tune_parameters: dict[str, Any] | None = None
+    tune_parameters: Source | None = None
 
     vine_log_dir: str | None = None
 
@@ -262,11 +269,17 @@ class EmbeddedSettings:
         The library's setup function, its arguments, and how often it runs.
     tune_parameters
         Tuning parameters under their names with dashes.
+    most_nodes
+        The largest number of nodes that there can be; None where that is not known.
     node_cores, node_memory, node_disk, node_gpus
         What a node has, memory and disk in MB; None for what the machine has.
     vine_log_dir, scratch_dir
         Absolute paths.
+    inline_limit
+        Largest encoded argument list or result, in bytes, that rides inside messages.
     """
+
+    engine: ClassVar[Engine] = "embedded"
 
     function_exec_mode: Mode
     worker_launch_method: str
@@ -291,6 +304,7 @@ class EmbeddedSettings:
     enable_peer_transfers: bool = True
     wait_for_workers: int | None = None
     tune_parameters: dict[str, float] = field(default_factory=dict)
+    most_nodes: int | None = None
 
     min_workers: int = 1
     max_workers: int = 1
@@ -305,6 +319,8 @@ class EmbeddedSettings:
 
     vine_log_dir: str | None = None
     scratch_dir: str | None = None
+
+    inline_limit: int = INLINE_LIMIT
 
     def __repr__(self) -> str:
         return _guarded_repr(self)
@@ -330,6 +346,8 @@ class VineSettings(EmbeddedSettings):
     batching
         Whether short calls travel together.
     """
+
+    engine: ClassVar[Engine] = "taskvine"
 
     port: int = 0
     address: str | None = None
@@ -463,6 +481,8 @@ def _default(theirs: dataclasses.Field[Any]) -> object:
 
 def _copied(value: object) -> object:
     """Copy the containers that a configuration is made of, but not what users put into them."""
+    if isinstance(value, TuneParameters):  # it cannot be changed
+        return value
     if isinstance(value, Mapping):
         return {key: _container(inner) for key, inner in value.items()}
     return _container(value)
@@ -566,6 +586,10 @@ _PATH = _Rule("a path", _is_path)
 _TEXT = _Rule("a string", lambda value: isinstance(value, str))
 _NAME = _Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 _DICT = _Rule("a dict", lambda value: isinstance(value, Mapping))
+_TUNING = _Rule(
+    "a dict, a TuneParameters, or the path of a TOML, YAML or JSON file",
+    lambda value: isinstance(value, Mapping) or _is_path(value),
+)
 _NAMES = _Rule(
     "a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and all(map(_NAME.accepts, value))
 )
@@ -577,8 +601,6 @@ _VARIABLE = _Rule(
     "a string without NUL, a number or a path",
     lambda value: isinstance(value, (str, numbers.Real, os.PathLike)) and "\0" not in str(value),
 )
-# Switches among the tuning parameters are naturally written True and False; TaskVine takes them as 1 and 0.
-_TUNED = _Rule("a finite number", _is_number)
 
 _MANAGER_RULES: Mapping[str, _Rule] = {
     "port": _whole(0, 65535),
@@ -599,7 +621,7 @@ _MANAGER_RULES: Mapping[str, _Rule] = {
     "autocategory": _FLAG,
     "enable_peer_transfers": _FLAG,
     "wait_for_workers": _or_none(_whole(0)),
-    "tune_parameters": _or_none(_DICT),
+    "tune_parameters": _or_none(_TUNING),
     "vine_log_dir": _or_none(_PATH),
 }
 
@@ -658,7 +680,7 @@ def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> 
             _check(rule, f"{type(config).__name__}.{name}", getattr(config, name))
     _check_env_vars(manager.env_vars or {})
     _check_library(manager.library_config or {})
-    _tuned(manager.tune_parameters or {})
+    _tuned(manager.tune_parameters, peer_transfers=manager.enable_peer_transfers)
     if factory.min_workers > factory.max_workers:
         allowed = f"at most max_workers, which is {factory.max_workers}"
         _refuse(f"{type(factory).__name__}.min_workers", factory.min_workers, allowed)
@@ -691,17 +713,15 @@ def _check_library(library: Mapping[Any, Any]) -> None:
             raise ConfigurationError(f"library_config has {' and '.join(idle)}, but no context to use it for")
 
 
-def _tuned(parameters: Mapping[Any, Any]) -> dict[str, float]:
-    """Check the tuning parameters, and give each the one spelling that TaskVine has for it."""
-    tuned: dict[str, float] = {}
-    for name, value in parameters.items():
-        _check(_NAME, "a name in tune_parameters", name)
-        _check(_TUNED, f"tune_parameters[{name!r}]", value)
-        dashed = name.replace("_", "-")
-        number = int(value) if isinstance(value, numbers.Integral) else float(value)
-        if tuned.setdefault(dashed, number) != number:
-            raise ConfigurationError(f"tune_parameters gives {dashed!r} twice, with dashes and with underscores")
-    return tuned
+def _tuned(
+    source: Source | None, *, nodes: int | None = None, peer_transfers: bool, running: bool = False
+) -> TuneParameters:
+    """Read and check the tuning parameters."""
+    try:
+        tune = TuneParameters.load({} if source is None else source)
+        return tune.check(nodes=nodes, peer_transfers=peer_transfers, running=running)
+    except TuningError as error:
+        raise ConfigurationError(f"tune_parameters: {error}") from error
 
 
 # ---- The embedded engine
@@ -714,6 +734,7 @@ def embedded_settings(
     function_exec_mode: str,
     worker_launch_method: str,
     provider: Any | None = None,
+    inline_limit: int = INLINE_LIMIT,
 ) -> EmbeddedSettings:
     """Derive what the embedded engine takes of a configuration.
 
@@ -727,6 +748,8 @@ def embedded_settings(
         'provider', 'factory' or 'manual'.
     provider
         The Parsl provider that starts nodes, if one does. It is not changed.
+    inline_limit
+        Largest encoded argument list or result, in bytes, that rides inside messages.
 
     Returns
     -------
@@ -745,24 +768,33 @@ def embedded_settings(
     _refuse_remote(provider)
     options = _worker_options(factory.worker_options)
     return EmbeddedSettings(
-        **_common(manager, factory, options, function_exec_mode, worker_launch_method, provider),
+        **_common(
+            "embedded", manager, factory, options, function_exec_mode, worker_launch_method, provider, inline_limit
+        ),
         env_pack=_environment(manager.env_pack),
     )
 
 
 def _common(
+    engine: Engine,
     manager: TaskVineManagerConfig,
     factory: TaskVineFactoryConfig,
     options: Mapping[str, int],
     function_exec_mode: str,
     worker_launch_method: str,
     provider: Any | None,
+    inline_limit: int,
 ) -> dict[str, Any]:
     """What both engines take."""
     try:
         mode = normalise_mode(function_exec_mode)
     except ValueError:
         _refuse("function_exec_mode", function_exec_mode, MODES_ALLOWED)
+    _check(_whole(0, LARGEST_INLINE_LIMIT), "inline_limit", inline_limit)
+    most_nodes = _most_nodes(factory, worker_launch_method, provider)
+    tune = _tuned(manager.tune_parameters, nodes=most_nodes, peer_transfers=manager.enable_peer_transfers)
+    _warn_of_ignored(tune, engine)
+
     library = manager.library_config or {}
     node = _node_size(factory, options, provider)
     _refuse_larger_than_node(library, node)
@@ -777,7 +809,7 @@ def _common(
         "env_vars": {name: str(value) for name, value in (manager.env_vars or {}).items()},
         "init_command": manager.init_command,
         "max_retries": manager.max_retries,
-        "slots": library.get("num_slots") or None,  # 0 is "not said", as in TaskVine
+        "slots": _slots(library, tune),
         "library_cores": _number_or_none(library.get("cores")),
         "library_memory": _number_or_none(library.get("memory")),
         "library_disk": _number_or_none(library.get("disk")),
@@ -790,7 +822,8 @@ def _common(
         "autocategory": manager.autocategory,
         "enable_peer_transfers": manager.enable_peer_transfers,
         "wait_for_workers": manager.wait_for_workers,
-        "tune_parameters": _tuned(manager.tune_parameters or {}),
+        "tune_parameters": _given(tune, engine),
+        "most_nodes": most_nodes,
         "min_workers": factory.min_workers,
         "max_workers": factory.max_workers,
         "workers_per_cycle": factory.workers_per_cycle,
@@ -802,6 +835,7 @@ def _common(
         "node_gpus": node["gpus"],
         "vine_log_dir": _absolute(manager.vine_log_dir),
         "scratch_dir": _absolute(factory.scratch_dir),
+        "inline_limit": operator.index(inline_limit),
     }
 
 
@@ -812,6 +846,7 @@ def vine_settings(
     function_exec_mode: str,
     worker_launch_method: str,
     provider: Any | None = None,
+    inline_limit: int = INLINE_LIMIT,
     ssl: bool | tuple[str, str] = False,
     batching: bool = True,
 ) -> VineSettings:
@@ -835,7 +870,7 @@ def vine_settings(
     by_factory = worker_launch_method == "factory"
     local = factory.batch_type == "local" if by_factory else _is_local(provider)
     return VineSettings(
-        **_common(manager, factory, {}, function_exec_mode, worker_launch_method, provider),
+        **_common("taskvine", manager, factory, {}, function_exec_mode, worker_launch_method, provider, inline_limit),
         env_pack=_environment(manager.env_pack),
         port=manager.port,
         address=manager.address,
@@ -898,17 +933,64 @@ def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactory
     for name in ("workers_per_cycle", "factory_timeout", "scratch_dir"):
         if (value := getattr(factory, name)) != getattr(TaskVineFactoryConfig, name):
             logger.warning("%s=%r has no effect: the embedded engine starts its nodes itself, at once", name, value)
-    if not manager.enable_peer_transfers:
-        logger.warning(
-            "enable_peer_transfers=False has no effect yet: the embedded engine's nodes copy from each other"
-        )
-    for name in manager.tune_parameters or {}:
-        if name.replace("_", "-") not in HONOURED_PARAMETERS:
-            logger.warning("tuning parameter %r has no effect on the embedded engine yet", name)
 
 
-#: Tuning parameters that the embedded engine acts on.
-HONOURED_PARAMETERS = frozenset({"temp-replica-count"})
+def retuned(source: Source, settings: EmbeddedSettings) -> dict[str, float]:
+    """Check tuning parameters that a running executor is given.
+
+    Parameters
+    ----------
+    source
+        What ``tune_parameters`` may be.
+    settings
+        What the executor runs with.
+
+    Returns
+    -------
+    dict
+        The parameters by name with dashes.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are not valid, not possible with these settings, or can be set before the start only.
+    """
+    _check(_TUNING, "tune_parameters", source)
+    peer_transfers = settings.enable_peer_transfers
+    tune = _tuned(source, nodes=settings.most_nodes, peer_transfers=peer_transfers, running=True)
+    _warn_of_ignored(tune, settings.engine)
+    return _given(tune, settings.engine)
+
+
+def _given(tune: TuneParameters, engine: Engine) -> dict[str, float]:
+    """What an engine is told: TaskVine, nothing but what it knows and may have, as numbers."""
+    if engine == "embedded":
+        return tune.to_dict()
+    chosen = {name: PARAMETERS[name] for name in tune}
+    return {name: float(tune[name]) for name, each in chosen.items() if not each.ours and each.taskvine.support.acts}
+
+
+def _warn_of_ignored(tune: TuneParameters, engine: Engine) -> None:
+    for parameter in tune.ignored_by(engine):
+        note = parameter.on(engine).note
+        why = f": {note}" if note else ""
+        name = "TaskVine" if engine == "taskvine" else engine
+        logger.warning("tuning parameter %r has no effect on the %s engine%s", parameter.name, name, why)
+
+
+def _slots(library: Mapping[str, Any], tune: TuneParameters) -> int | None:
+    configured, tuned = int(library.get("num_slots") or 0), int(tune.effective("executor.library-slots"))
+    if configured and tuned and configured != tuned:  # 0 is "not said", as in TaskVine
+        _refuse("tune_parameters: executor.library-slots", tuned, f"the num_slots of library_config, {configured}")
+    return configured or tuned or None
+
+
+def _most_nodes(factory: TaskVineFactoryConfig, worker_launch_method: str, provider: Any | None) -> int | None:
+    if worker_launch_method == "factory":
+        return factory.max_workers
+    blocks: Any = getattr(provider, "max_blocks", None)  # each of which is one node
+    return int(blocks) if worker_launch_method == "provider" and _is_whole(blocks) else None
+
 
 #: Providers that start blocks on other machines. Told by name, for some of their modules are optional.
 _REMOTE_PROVIDERS = frozenset(

@@ -563,7 +563,7 @@ RECORD_KINDS: Mapping[str, _Recorded] = {
 }
 
 
-def from_record(kind: str, task_id: int, fields: Mapping[str, object]) -> TaskVineExecutorError:
+def from_record(kind: str, task_id: int | None, fields: Mapping[str, object]) -> TaskVineExecutorError:
     """Build the exception that a result record stands for.
 
     Parameters

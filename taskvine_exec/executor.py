@@ -10,15 +10,14 @@ import logging
 import os
 import pickle
 import shlex
-import shutil
 import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import parsl.executors.taskvine as upstream
 import typeguard
@@ -29,6 +28,7 @@ from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
 from parsl.dataflow.errors import DependencyError
+from parsl.errors import OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.providers import LocalProvider
@@ -36,6 +36,7 @@ from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
 from taskvine_exec import config, dfk, engines, resources, startup
+from taskvine_exec import graph as graph_module
 from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import (
@@ -46,6 +47,7 @@ from taskvine_exec.errors import (
     ManagerLost,
     TaskCancelled,
     WorkerLaunchFailed,
+    from_record,
 )
 from taskvine_exec.files import FilePlan, has_files
 from taskvine_exec.functions import FunctionCache, FunctionReference, encode_arguments
@@ -53,18 +55,29 @@ from taskvine_exec.link import ManagerLink
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.resolver import DAG_RESOLVER
 from taskvine_exec.resources import ResourceSpecification
-from taskvine_exec.results import TaskFuture, settle
+from taskvine_exec.results import TaskFuture, Where, settle
 from taskvine_exec.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Place, Value, collect
 from taskvine_manager import sweep
 from taskvine_manager.embedded import staging
+from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.embedded.cache import copy as copy_file
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
+from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
+from taskvine_tune.environment import REPORT_VARIABLE, RunReport
+from taskvine_tune.tuning import Source as Parameters
+
+if TYPE_CHECKING:
+    import networkx
+
+    from taskvine_exec.proxies import References
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
+_TRIES = 10
+"""Times that a file is asked for again whose replica could not be read."""
 
 
 class TaskVineExecutor(BlockExecutor, RepresentationMixin):
@@ -102,6 +115,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         its certificate.
     batching : bool
         With TaskVine: whether short calls may travel together in one of its tasks.
+    inline_limit : int
+        Largest arguments and results, in encoded bytes, that ride inside messages; at most 65,536. Larger ones are
+        files: results of tasks that others may read stay on the node that made them.
+    results : {'value', 'reference'}
+        With ``'reference'``, the result of a future is a ``proxystore.proxy.Proxy`` where it is larger than
+        ``inline_limit``: it stays on its nodes, is fetched when it is first touched, and travels by reference into
+        other apps of this executor. Apps with ``cache=True`` return values.
     **settings
         Fields of the two configuration classes.
 
@@ -111,6 +131,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         If a value is out of bounds, or asks for what the engine cannot do.
     OptionalModuleMissing
         For ``engine='taskvine'`` where ``ndcctools`` is not installed; the message says how to.
+    parsl.errors.OptionalModuleMissing
+        For ``results='reference'`` where proxystore is not installed.
     TypeError
         For a setting that does not exist; the message names the nearest one that does.
     """
@@ -130,6 +152,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         engine: Literal["auto", "embedded", "taskvine"] = "auto",
         ssl: bool | tuple[str, str] = False,
         batching: bool = True,
+        inline_limit: int = payload.INLINE_LIMIT,
+        results: Literal["value", "reference"] = "value",
         **settings: Any,
     ) -> None:
         self.label = label
@@ -138,6 +162,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self.engine = engine
         self.ssl = ssl
         self.batching = batching
+        self.inline_limit = inline_limit
+        self.results = results
+        self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(
             config.own_manager_config(manager_config), config.own_factory_config(factory_config), settings
         )
@@ -159,6 +186,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 worker_launch_method=worker_launch_method,
                 provider=provider,
                 ssl=ssl,
+                inline_limit=inline_limit,
                 batching=batching,
             )
         else:
@@ -168,6 +196,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 function_exec_mode=function_exec_mode,
                 worker_launch_method=worker_launch_method,
                 provider=provider,
+                inline_limit=inline_limit,
             )
         super().__init__(provider=provider)
         self._temp_files = TempFiles()
@@ -185,6 +214,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._sent_functions: set[str] = set()
         self._profile_lock = threading.Lock()
         self._waiting = 0
+        self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
     # --- beginning ---
@@ -214,7 +244,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         # Without a DFK nobody has chosen a run directory: logs are then kept as long as the executor.
         chosen = self.run_id is not None or self.run_dir != self._default_run_dir
         log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
-        self._places = places = startup.make_places(log)
+        # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
+        in_memory = self._engine == "embedded"
+        self._places = places = startup.make_places(log, in_memory=in_memory)
         try:
             self._functions = FunctionCache(places.spool)
             startup.write_configs(places, self._settings)
@@ -225,7 +257,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if self._manager is not None:
                 self._manager.kill()
                 self._manager.wait()
-            shutil.rmtree(places.base, ignore_errors=True)
+            staging.remove_run(places.base)
             raise
         self._link.start()
         provider = self.provider
@@ -312,23 +344,25 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
         try:
-            arguments, values = collect(encode_arguments, args, kwargs, self._places.spool)
+            encode = encode_arguments if self._references is None else self._references.encode
+            arguments, values = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             future.set_exception(refusal)  # for those who wait for its outputs
             raise refusal from error
-        future.arguments = arguments
+        future.needs = values
         self._tasks[number] = future
         record = dfk.launched() if self.run_id is not None else None
-        keeps = record is not None and _sends_edges(record)
+        keeps = self._keeps_result(record)
         if plan is None and not values and not keeps:
             link.submit(Invocation(number, profile, arguments))
         else:
             inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
             outputs = [*(plan.outputs if plan else ())]
-            if record is not None and keeps:
-                future.value = value = Value.of(record["app_fu"])
+            if keeps:
+                value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+                future.value = value
                 outputs.append(FileUse("value", "", value.number))
             link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)))
             consumer = number if record is None else record["id"]
@@ -343,6 +377,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         elif self._executor_bad_state.is_set():
             self._fail_all(self._bad_state_error)
         return future
+
+    def _keeps_result(self, record: dict[str, Any] | None) -> bool:
+        """Whether the result of a task, large or small, may be read by other tasks where it is."""
+        if record is None:
+            return self._references is not None
+        if record["memoize"] or record["join"]:
+            return False
+        return self._references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
 
     def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
         task = f"t{future.parsl_executor_task_id}"
@@ -377,6 +419,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 specification.gpus,
                 specification.priority,
                 category,
+                specification.recoverable,
             )
             functions = []
             if function.key not in self._sent_functions:
@@ -421,14 +464,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _on_message(self, kind: str, *rest: Any) -> Iterator[None] | None:
         if kind == "done":
-            self._waiting = rest[1]
+            self._now_waiting(rest[1])
             return self._complete(rest[0])
         if kind == "radio":
             if self.monitoring_messages is not None:
                 for said in rest[0]:
                     self.monitoring_messages.put(pickle.loads(said))
         elif kind == "waiting":
-            self._waiting = rest[0]
+            self._now_waiting(rest[0])
         elif kind == "nodes":
             self._nodes_are(list(rest[0]))
         elif kind == "drained":
@@ -441,17 +484,23 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             logger.error("the manager said %r, which nobody knows", kind)
         return None
 
+    def _now_waiting(self, count: int) -> None:
+        self._waiting = count
+        if self._blockless and count < 0:  # what was lost is to be made again, and there is no node
+            self._attention.set()
+
     def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
         unread: list[str] = []
+        proxy = None if self._references is None else self._references.proxy
         for item in completions:
             completion = Completion(*item)
-            for version, _ in completion.made:
+            for version, _, _ in completion.made:
                 self._temp_files.made.add(version)
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
-                payload.discard(future.arguments)
+                future.needs = ()
                 try:
-                    settle(future, completion, self._load)
+                    settle(future, completion, self._load, proxy)
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
                     logger.exception("a callback of task %d's future", completion.number)
                 if future.value is not None and completion.outcome == failure.RETURNED:
@@ -467,21 +516,36 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         else:
             value.when_gone(partial(_forget_value, weakref.ref(self)))
 
-    def _load(self, path: str, value: Value) -> Any:
-        """Get a result that is on nodes, by its first path or wherever it is now."""
-        try:
-            return payload.decode(path)
-        except FileNotFoundError:
-            pass
-        link = self._running_link()
-        source = link.ask("locate", value.number).result()
-        try:
-            if source is not None:
-                return payload.decode(source)
-        except FileNotFoundError:
-            pass
-        reason = f"the result of task {value.producer} is on no node any more"
-        raise FileLost(task_id=value.producer, reason=reason, name=value.number)
+    def _load(self, where: Where, value: Value) -> Any:
+        """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
+        for _ in range(_TRIES):
+            try:
+                check(Source(*where[1:]))
+                return payload.decode(where.path)
+            except (OSError, ValueError):  # its node has gone, or somebody has written to it
+                answer = self._locate(value.number, where, None)
+            if isinstance(answer, bytes):
+                return payload.decode(answer)
+            where = answer
+        raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
+
+    def _locate(self, file: str, spoiled: Where | None, timeout: float | None) -> Where | bytes:
+        """Ask the manager where a file is, and tell it which replica could not be read.
+
+        Raises
+        ------
+        FileLost
+            If it is nowhere and cannot be made again.
+        """
+        if spoiled is not None:
+            self._running_link().say("spoiled", spoiled.node, file, spoiled.stamp)
+        answer = self._ask("locate", file, timeout=timeout)
+        if isinstance(answer, bytes):
+            return answer
+        if len(answer) == 1:
+            record = payload.decode(answer[0])
+            raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
+        return Where(*answer)
 
     takes_edges = True
     """DAG_RESOLVER may leave edges in the arguments of this executor's tasks."""
@@ -496,7 +560,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _sweep(self) -> None:
         sweep.kill_strays(self._places.base, grace=1.0)
-        staging.remove(self._places.base)
+        staging.remove_run(self._places.base)
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
         """Fail what is running and what comes later, at once. The first reason is the one that is kept."""
@@ -556,21 +620,29 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._temp_files.producer(version).result(timeout)
         target = os.path.abspath(path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        tried = set()
-        while (source := self._ask("locate", version, timeout=timeout)) is not None and source not in tried:
-            tried.add(source)
+        spoiled = None
+        for _ in range(_TRIES):
+            where = self._locate(version, spoiled, timeout)
+            assert isinstance(where, Where)  # only results ride inside messages
             try:
-                copy_file(source, target)
+                check(Source(*where[1:]))
+                copy_file(where.path, target)
             except FileNotFoundError:
-                continue  # its node has just gone: another may have it
+                spoiled = where  # its node has just gone, or somebody has written to it: another may have it
+                continue
             return target
-        raise FileLost(task_id=None, reason="no replica is left", name=version)
+        raise FileLost(task_id=None, reason="none of its replicas could be read", name=version)
 
-    def forget(self, file: File | DataFuture) -> None:
+    def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again.
 
-        A DataFuture stands for the version its task makes, a File for all versions of its name.
+        A DataFuture stands for the version its task makes, a File for all versions of its name. With
+        ``results='reference'``, the proxy of a result stands for that; if it has been touched, its value stays.
         """
+        if self._references is not None and (result := self._references.forget(file)) is not None:
+            if self._link is not None:
+                self._link.say("forget", [result])
+            return
         if isinstance(file, DataFuture) or version_of(file) is not None:
             versions = [self._version(file)]
         else:
@@ -588,10 +660,91 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return bound if bound is not None else self._temp_files.consume(file.cleancopy())
 
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
-        """Counts since the start: ``tasks_done``, ``tasks_pending``, ``tasks_waiting``, ``nodes``,
-        ``bytes_between_nodes``, and ``replicas`` (nodes by temp file)."""
+        """Counts since the start, and the state of things now.
+
+        Returns
+        -------
+        dict
+            ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
+            lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
+            ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
+            nodes); ``replicas`` (nodes by temp file).
+        """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return answer
+
+    def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
+        """The whole run so far as a graph: invocations, the data between them, and how it went.
+
+        Invocations are nodes named by the executor's number of the task (an int, ``parsl_executor_task_id``), temp
+        files and results of tasks that others may read are nodes named by a str. Edges run from what must be there
+        first. What is not known is left out, and every attribute is a str or a number:
+
+        =================== ====================================================================================
+        of invocations
+        =================== ====================================================================================
+        ``kind``            ``"invocation"``
+        ``name``            of the function
+        ``category``        as in the resource specification
+        ``mode``            ``"L1"`` or ``"L2"``
+        ``state``           ``"waiting"``, ``"ready"``, ``"assigned"`` or ``"done"``; ``"unknown"`` if the manager
+                            was killed before it was over
+        ``outcome``         of one that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
+        ``reason``          of one that was lost: what the manager calls it, ``"node-lost"`` for one
+        ``submitted``       when the manager had it, in seconds since the epoch, as the next two
+        ``dispatched``      when its node began to launch it
+        ``started``         when its function was entered
+        ``seconds``         how long that ran
+        ``node``            where it runs or ran, empty for nowhere
+        ``attempts``        how often it was given to a node in earnest
+        ``argument_bytes``  encoded size of its arguments
+        ``result_bytes``    encoded size of its result, or of its failure
+        =================== ====================================================================================
+
+        =================== ====================================================================================
+        of files
+        =================== ====================================================================================
+        ``kind``            ``"temp file"`` or ``"result"``
+        ``name``            as the node's
+        ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (removed or lost after it had been made)
+        ``size``            in bytes
+        ``places``          names of the nodes that hold it, with commas between; ``"manager"`` for a small result
+        =================== ====================================================================================
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it too: as DOT if it ends in ``.dot`` or ``.gv``, as GraphML if in ``.graphml``.
+        timeout : float, optional
+            Seconds to wait for the manager at most.
+
+        Returns
+        -------
+        networkx.DiGraph
+            The user's own. After shutdown it is what the log directory kept.
+
+        Raises
+        ------
+        ValueError
+            If the path ends otherwise.
+        ExecutorNotStarted
+            If it never was.
+        ExecutorShutDown
+            If it is shut down and had no run directory to keep its logs in.
+        OSError
+            If the file cannot be written.
+        """
+        if path is not None:
+            graph_module.check_suffix(path)
+        live = None
+        if not self._over and not self.bad_state_is_set:
+            live = self._ask("graph", timeout=timeout)
+        elif self._link is None or not os.path.exists(self._places.record):
+            raise ExecutorShutDown(label=self.label)
+        made = graph_module.build(read_record(self._places.record), live)
+        if path is not None:
+            graph_module.write(made, path)
+        return made
 
     def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
         try:
@@ -600,14 +753,27 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._running_link()  # knows better what happened
             raise
 
-    def tune(self, parameters: Mapping[str, float]) -> None:
-        """Set TaskVine tuning parameters of the running executor, by their names."""
-        self._running_link().say("tune", {name.replace("_", "-"): value for name, value in parameters.items()})
+    def tune(self, parameters: Parameters) -> None:
+        """Set tuning parameters of the running executor, effective at the next scheduling cycle.
+
+        Parameters
+        ----------
+        parameters : dict, TuneParameters, or path
+            As ``tune_parameters`` of :class:`TaskVineManagerConfig`. Those that are not in it stay as they are.
+
+        Raises
+        ------
+        parsl.errors.ConfigurationError
+            If they are not valid, or can be set before the start only.
+        """
+        link = self._running_link()
+        link.say("tune", config.retuned(parameters, self._settings))
 
     def outstanding(self) -> int:
-        """Tasks that run or could run; at least 1 while any waits, so that a long chain asks for one block."""
+        """Tasks that run or could run, those that make lost files again included; at least 1 while any waits, so that
+        a long chain asks for one block."""
         total = len(self._tasks)
-        return max(total - self._waiting, 1) if total else 0
+        return max(total - self._waiting, 1 if total else 0)
 
     def _drain_block(self, block: str) -> None:
         if self._link is not None:
@@ -624,6 +790,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         link, manager = self._link, self._manager
         if link is not None and manager is not None:
             self._stop_watching()
+            report = self._report(link) if os.environ.get(REPORT_VARIABLE) else None
             # Before the link's thread has to act: a callback there may be waiting for one of these.
             self._fail_all(self._shutdown_error)
             if not link.stop(_STOP_SECONDS):
@@ -631,11 +798,32 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 manager.kill()
                 manager.wait()
             link.close()
+            if report is not None:
+                self._write(report)
             self._cancel_blocks(list(self.blocks_to_job_id))
             if self._sweeper is not None:
                 self._sweeper.join(_STOP_SECONDS)
             self._sweep()
         super().shutdown()
+
+    def _report(self, link: ManagerLink) -> RunReport | None:
+        """What a sweep wants to know of the run."""
+        try:
+            stats = link.ask("stats").result(_STOP_SECONDS)
+        except Exception:  # the manager is gone: it will be said by others
+            return None
+        return RunReport(
+            wall_seconds=time.monotonic() - self._begun,
+            bytes_moved=stats["bytes_between_nodes"],
+            storage_peak_bytes=stats["bytes_stored_at_most"],
+            reexecutions=stats["tasks_recovered"] + stats["tasks_retried"],
+        )
+
+    def _write(self, report: RunReport) -> None:
+        try:
+            report.write()
+        except OSError as error:
+            logger.error("executor %s: no report of the run can be written: %s", self.label, error)
 
 
 def _own_copy(provider: ExecutionProvider) -> ExecutionProvider:
@@ -668,9 +856,13 @@ def _tail(path: str) -> str:
         return ""
 
 
-def _sends_edges(record: dict[str, Any]) -> bool:
-    """Whether the result of a task may be read by other tasks where it is."""
-    return record["dfk"].dependency_resolver is DAG_RESOLVER and not record["memoize"] and not record["join"]
+def _references() -> References:
+    try:
+        from taskvine_exec.proxies import References
+    except ImportError as error:
+        hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
+        raise OptionalModuleMissing(["proxystore"], hint) from error
+    return References()
 
 
 def _forget_value(executor: weakref.ref[TaskVineExecutor], number: str) -> None:

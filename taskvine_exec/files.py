@@ -137,7 +137,7 @@ class FilePlan:
 
 
 def _use(file: File, uses: list[FileUse]) -> File:
-    _add(uses, FileUse("temp", str(file.local_path), str(version_of(file))))
+    _add(uses, FileUse("temp", str(file.local_path), str(version_of(file)), getattr(file, "replicas", 0)))
     return file
 
 

@@ -169,18 +169,20 @@ class _Deferred:
         return registries.deserialize, (self._body,)
 
 
-def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], spool: str) -> payload.Payload:
-    """Encode the arguments of one call.
+def encode_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], spool: str, limit: int = payload.INLINE_LIMIT
+) -> payload.Payload:
+    """Encode the arguments of one call, into a file under ``spool`` if they take more than ``limit`` bytes.
 
     Plain values take the standard pickler, which is several times faster than cloudpickle's; it would pickle the
     user's own functions and classes by reference, so only values that hold none may take it.
     """
     if _user_registered(registries.methods_for_data):
         deferred = (_Deferred(registries.serialize(args)), _Deferred(registries.serialize(kwargs)))
-        return payload.encode(deferred, spool, cloudpickle.dumps)
+        return payload.encode(deferred, spool, cloudpickle.dumps, limit)
     if _is_plain(args, 3) and _is_plain(kwargs, 3):
-        return payload.encode((args, kwargs), spool, pickle.dumps)
-    return payload.encode((args, kwargs), spool, cloudpickle.dumps)
+        return payload.encode((args, kwargs), spool, pickle.dumps, limit)
+    return payload.encode((args, kwargs), spool, cloudpickle.dumps, limit)
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex})

@@ -235,7 +235,7 @@ class ManagerLink:
                 self._fail_requests()
 
     def _is_answer(self, message: tuple[Any, ...]) -> bool:
-        if message[0] not in ("located", "stats"):
+        if message[0] not in ("located", "stats", "graph"):
             return False
         future = self._requests.pop(message[1], None)
         if future is not None:

@@ -72,6 +72,9 @@ class ResourceSpecification(NamedTuple):
         The least time the task will run, in seconds: it is not sent to a node that ends sooner.
     mode
         How the function is executed; if not said, as the executor is configured.
+    recoverable
+        Whether the task may be run again, after it has ended, for files or a large result of it that were lost. What
+        reads them fails otherwise.
     """
 
     cores: float | None = None
@@ -82,6 +85,7 @@ class ResourceSpecification(NamedTuple):
     category: str | None = None
     running_time_min: float | None = None
     mode: Mode | None = None
+    recoverable: bool = True
 
 
 #: The specification of a task that asks for nothing, shared by all of them.
@@ -226,6 +230,12 @@ def _name(value: object) -> str:
     return value
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
 def _mode(value: object) -> Mode:
     try:
         return normalise_mode(value)
@@ -243,4 +253,5 @@ _READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "running_time_min": ("running_time_min", _amount),
     "function_exec_mode": ("mode", _mode),
     "exec_mode": ("mode", _mode),
+    "recoverable": ("recoverable", _flag),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +27,15 @@ class TaskTimes(NamedTuple):
     node: str
 
 
+class Where(NamedTuple):
+    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
+
+    node: str
+    path: str
+    size: int
+    stamp: int
+
+
 class TaskFuture(Future[Any]):
     """What ``submit`` returns.
 
@@ -42,24 +51,31 @@ class TaskFuture(Future[Any]):
         super().__init__()
         self.parsl_executor_task_id = number
         self.submitted = submitted
-        self.arguments: payload.Payload = b""
         self.taskvine_times: TaskTimes | None = None
         self.value: Value | None = None
+        self.needs: Sequence[Value] = ()  # kept for it until it is over
 
 
-def settle(future: TaskFuture, completion: Completion, load: Callable[[str, Value], Any]) -> None:
+def settle(
+    future: TaskFuture,
+    completion: Completion,
+    load: Callable[[Where, Value], Any],
+    proxy: Callable[[Value], Any] | None = None,
+) -> None:
     """Complete a future; one that is done already (cancelled, say) stays as it is.
 
     A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
-    :class:`~taskvine_exec.values.Value`, and ``load(path, value)`` gets it when somebody asks.
+    :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks; or it holds what
+    ``proxy`` makes of that.
     """
-    number, outcome, body, node, dispatched, started, seconds, _ = completion
+    number, outcome, body, node, dispatched, started, seconds, made = completion
     if started:
         future.taskvine_times = TaskTimes(future.submitted, dispatched, started, started + seconds, node)
     try:
         if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
-            future.value.stays(partial(load, body))
-            future.set_result(future.value)
+            size, stamp = next(((size, stamp) for file, size, stamp in made if file == future.value.number), (0, 0))
+            future.value.stays(partial(load, Where(node, body, size, stamp)))
+            future.set_result(future.value if proxy is None else proxy(future.value))
         elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)

@@ -23,6 +23,38 @@ SCHEME = "taskvinetemp"
 _VERSION = "taskvine_version"
 
 
+class TempFile(File):
+    """A ``taskvinetemp`` file of which as many replicas are kept as it says.
+
+    Parameters
+    ----------
+    name : str
+        Its name, as in ``taskvinetemp:///name``.
+    replicas : int
+        How many nodes are to have it, whatever ``temp-replica-count`` says of other files.
+
+    Raises
+    ------
+    ValueError
+        If the name is none, or the count is below 1.
+    """
+
+    def __init__(self, name: str, *, replicas: int) -> None:
+        super().__init__(f"{SCHEME}:///{name.strip('/')}")
+        temp_name(self)
+        if isinstance(replicas, bool) or replicas != int(replicas) or replicas < 1:
+            raise ValueError(f"replicas={replicas!r}: must be a whole number of at least 1")
+        self.replicas = replicas
+
+    def cleancopy(self) -> TempFile:
+        """As of any File: the same, bound to no place. The DFK makes one for each task that names the file."""
+        return TempFile(temp_name(self), replicas=self.replicas)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A task gets a plain File: its node need not have this package.
+        return File, (self.url,), {name: value for name, value in self.__dict__.items() if name != "replicas"}
+
+
 def temp_name(file: File) -> str:
     """Name of a ``taskvinetemp`` file: what stands behind the scheme, without outer slashes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pickle
 import secrets
@@ -22,12 +23,17 @@ import taskvine_manager
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import sweep
-from taskvine_manager.embedded import hardware
+from taskvine_manager.embedded import hardware, staging
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.messages import L2
 from taskvine_manager.runtime import payload
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
+MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
+"""Environment variable: a directory in memory where large results are made while it has room to spare. Nothing: none;
+Linux's ``/dev/shm`` where it is not set."""
+_LEAST_MEMORY = 1 << 30
+"""Bytes: containers often have one of 64 MB, which is not worth the trouble."""
 _SOCKET_PATH_LIMIT = 60
 """Longest directory, in characters, in which the sockets' paths stay within the 104 to 108 bytes that systems allow."""
 
@@ -42,10 +48,13 @@ class Places:
         Private to the run and removed at its end; holds the others unless the user has chosen where logs go.
     log : str
         What the processes say.
+    record : str
+        File with what happened, among the logs.
     """
 
     base: str
     log: str
+    record: str
 
     @property
     def spool(self) -> str:
@@ -68,13 +77,15 @@ class Places:
         return os.path.join(self.log, "manager.out")
 
 
-def make_places(log: str | None) -> Places:
+def make_places(log: str | None, *, in_memory: bool = True) -> Places:
     """Make the directories of a run.
 
     Parameters
     ----------
     log : str or None
         Where to log; None for a directory that goes with the run.
+    in_memory : bool
+        Whether there may be one in memory, for large values.
 
     Raises
     ------
@@ -87,15 +98,37 @@ def make_places(log: str | None) -> Places:
     base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
-    places = Places(base, os.path.abspath(log or os.path.join(base, "log")))
+    if in_memory and (fast := _in_memory()) is not None:
+        os.symlink(fast, os.path.join(base, "spool", payload.FAST))
+    log = os.path.abspath(log or os.path.join(base, "log"))
     try:
-        os.makedirs(places.log, exist_ok=True)
-        with tempfile.TemporaryFile(dir=places.log):
-            pass
+        os.makedirs(log, exist_ok=True)
+        return Places(base, log, _new_record(log))
     except OSError as error:
-        shutil.rmtree(base, ignore_errors=True)
-        raise RunDirNotWritable(path=places.log, reason=str(error)) from error
-    return places
+        staging.remove_run(base)
+        raise RunDirNotWritable(path=log, reason=str(error)) from error
+
+
+def _in_memory() -> str | None:
+    """A private directory on a file system in memory, where there is one of some size."""
+    directory = os.environ.get(MEMORY_VARIABLE, "/dev/shm")
+    try:
+        there = os.statvfs(directory)
+        if there.f_blocks * there.f_frsize < _LEAST_MEMORY:
+            return None
+        return tempfile.mkdtemp(prefix="taskvine-", dir=directory)
+    except OSError:
+        return None
+
+
+def _new_record(log: str) -> str:
+    """Make an empty file of its own for the record of a run: others may have logged to the same directory."""
+    for number in itertools.count(1):
+        path = os.path.join(log, "record.msgpack" if number == 1 else f"record-{number}.msgpack")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            return path
+    raise AssertionError("unreachable")
 
 
 def survives_shell(path: str) -> bool:
@@ -118,9 +151,11 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "env_pack": settings.env_pack,
         "init_command": settings.init_command,
         "slots": settings.slots,
+        "inline_limit": settings.inline_limit,
         "context": context,
         "context_scope": settings.context_scope,
         "serverless": settings.function_exec_mode == L2,
+        "user": os.getpid(),
     }
     by_factory = settings.worker_launch_method == "factory"
     if isinstance(settings, VineSettings):
@@ -136,9 +171,10 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         min_nodes=settings.min_workers if by_factory else 0,
         max_nodes=settings.max_workers if by_factory else 0,
         per_node=slots_of(settings),
+        peer_transfers=settings.enable_peer_transfers,
     )
     _write(os.path.join(places.base, "node.config"), nodes)
-    _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log})
+    _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
 
 
 def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +213,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
         max_nodes=settings.max_workers,
         idle_timeout=settings.worker_timeout,
     )
-    return {"engine": engine, "log": places.log}
+    return {"engine": engine, "log": places.log, "record": places.record}
 
 
 def _factory_command(places: Places, settings: VineSettings) -> list[str]:

@@ -16,6 +16,8 @@ from typing import Any, cast
 
 from parsl.dataflow.futures import AppFuture
 
+from taskvine_exec.errors import FileLost
+
 _ATTRIBUTE = "_taskvine_value"
 _lock = threading.Lock()
 
@@ -26,7 +28,7 @@ class Place(enum.Enum):
     PENDING = "not there yet"
     HOME = "in the user's process"
     NODES = "on nodes"
-    NOWHERE = "the task failed"
+    NOWHERE = "nowhere: the task failed, or it has been forgotten"
 
 
 class Value:
@@ -40,7 +42,18 @@ class Value:
         The DFK's id of the task.
     """
 
-    __slots__ = ("__weakref__", "_at_home", "_edges", "_load", "_waiting", "error", "number", "place", "producer")
+    __slots__ = (
+        "__weakref__",
+        "_at_home",
+        "_edges",
+        "_end",
+        "_load",
+        "_waiting",
+        "error",
+        "number",
+        "place",
+        "producer",
+    )
 
     def __init__(self, number: str, producer: int) -> None:
         self.number = number
@@ -51,6 +64,14 @@ class Value:
         self._edges = 0
         self._waiting: list[Callable[[Value], None]] | None = []
         self._load: Callable[[Value], Any] | None = None
+        self._end: weakref.finalize[..., Value] | None = None
+
+    @classmethod
+    def unattended(cls, number: int) -> Value:
+        """The value of a call without a task of the DFK: nobody can refer to it before it is there."""
+        value = cls(f"call-{number}", number)
+        value._waiting = None
+        return value
 
     @classmethod
     def of(cls, future: AppFuture) -> Value:
@@ -83,6 +104,7 @@ class Value:
         with _lock:
             self.place = Place.HOME
             self._at_home = value
+            self.error = None
 
     def stays(self, load: Callable[[Value], Any]) -> None:
         """Say that the result is on nodes, and how to get it."""
@@ -101,7 +123,19 @@ class Value:
 
     def when_gone(self, forget: Callable[[str], None]) -> None:
         """Have its number forgotten when nobody can ask for it any more."""
-        weakref.finalize(self, forget, self.number).atexit = False
+        self._end = weakref.finalize(self, forget, self.number)
+        self._end.atexit = False
+
+    def forgotten(self) -> None:
+        """Say that nodes no longer have it, because that was asked for: who is given an edge to it fails by that."""
+        self.place = Place.NOWHERE
+        self.error = self._forgotten()
+        self._load = _refuse
+        if self._end is not None:
+            self._end.detach()
+
+    def _forgotten(self) -> FileLost:
+        return FileLost(task_id=self.producer, reason="its result has been forgotten", name=self.number)
 
     def when_settled(self, callback: Callable[[Value], None]) -> None:
         """Call back once the task is over for good, at once if it is."""
@@ -119,6 +153,10 @@ class Value:
             waiting, self._waiting = self._waiting, None
         for callback in waiting or ():
             callback(self)
+
+
+def _refuse(value: Value) -> Any:
+    raise value._forgotten()
 
 
 class ValueFuture(AppFuture):
@@ -139,7 +177,7 @@ class ValueFuture(AppFuture):
 
     def _resolved(self) -> Any:
         result = self._result
-        if isinstance(result, Value):
+        if type(result) is Value:
             result = result.load()
             self._result = result  # every later call returns the same object
         return result

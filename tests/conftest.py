@@ -36,11 +36,14 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[st
     directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")
     monkeypatch.setenv("TMPDIR", directory)
     monkeypatch.setattr(tempfile, "tempdir", directory)
+    in_memory = tempfile.mkdtemp(prefix="tv", dir="/dev/shm" if os.path.isdir("/dev/shm") else directory)
+    monkeypatch.setenv("TASKVINE_EXEC_MEMORY", in_memory)
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     try:
         yield directory
         processes = settle(lambda: our_processes(directory))
         left = settle(lambda: [entry for entry in os.listdir(directory) if entry.startswith("taskvine-")])
+        left = left or settle(lambda: os.listdir(in_memory))
         assert not processes, f"processes remain: {[(p.pid, p.cmdline()) for p in processes]}"
         assert not left, f"directories remain: {left}"
         if descriptors is not None:
@@ -50,6 +53,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[st
         for process in our_processes(directory):
             process.kill()
         shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(in_memory, ignore_errors=True)
 
 
 def settle(look: Callable[[], Any], seconds: float = 5.0) -> Any:

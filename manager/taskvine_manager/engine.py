@@ -27,6 +27,9 @@ class Outlet(Protocol):
     def done(self, completions: list[Completion]) -> None:
         """Invocations ended."""
 
+    def again(self, numbers: list[int], reason: str) -> None:
+        """Invocations that had a node, or were over, are to be run once more."""
+
     def radio(self, said: list[bytes]) -> None:
         """Monitoring messages came from nodes."""
 
@@ -35,6 +38,9 @@ class Outlet(Protocol):
 
     def drained(self, block: str) -> None:
         """The nodes of a block have been let go."""
+
+    def located(self, request: int, answer: Any) -> None:
+        """Where a file is: ``(node, path, bytes, stamp)``, its encoded bytes, or ``(failure record,)``."""
 
 
 class Engine(Protocol):
@@ -54,8 +60,11 @@ class Engine(Protocol):
     def drain(self, block: str) -> None:
         """Let the nodes of a block finish, save what only they have, and let them go."""
 
-    def locate(self, file: str) -> str | None:
-        """A path at which a temp file can be read, if there is a replica."""
+    def locate(self, request: int, file: str) -> None:
+        """Say where a temp file or result can be read, by :meth:`Outlet.located`; what was lost is made again first."""
+
+    def spoiled(self, node: str, file: str, stamp: int) -> None:
+        """A node's replica with this stamp cannot be read, or is not what was put there."""
 
     def tune(self, parameters: dict[str, float]) -> None:
         """Set tuning parameters by their TaskVine names."""
@@ -63,9 +72,21 @@ class Engine(Protocol):
     def stats(self) -> dict[str, Any]:
         """Counts since the start."""
 
+    def snapshot(self) -> dict[str, Any]:
+        """What there is now.
+
+        Returns
+        -------
+        dict
+            ``tasks``: for each invocation that is not over, its number, state (``"waiting"``, ``"ready"`` or
+            ``"assigned"``), node (empty if it has none) and attempts that were charged to it. ``files``: for each temp
+            file and retained result that is there, its name, size in bytes, and the places that hold it: nodes, or
+            ``"manager"``.
+        """
+
     @property
     def waiting(self) -> int:
-        """Invocations that wait for files of others."""
+        """Invocations that wait for files of others, less those that run again for them: what asks for no room now."""
 
     def tick(self) -> float | None:
         """Do what is due by time; return the seconds until something is due again, or None."""

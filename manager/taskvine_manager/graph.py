@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+_STEPS = 1000
+"""Steps that one batch may take to bring ranks up to date, beside a few for each of its invocations."""
+
 
 class DependencyGraph:
     """Invocations (int nodes) and temp files (str nodes); an edge runs from what must be there first.
@@ -20,10 +23,14 @@ class DependencyGraph:
         self._graph: Any = None
         self._there: set[str] = set()
         self._missing: dict[int, int] = {}
+        self._ranks: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """Invocations that wait."""
+        """Invocations for which something is missing."""
         return len(self._missing)
+
+    def __contains__(self, invocation: int) -> bool:
+        return invocation in self._ranks
 
     def add(self, invocation: int, needs: Iterable[str], makes: Iterable[str]) -> bool:
         """Add an invocation and say whether it is ready.
@@ -40,66 +47,107 @@ class DependencyGraph:
             self._graph = networkx.DiGraph()
         self._refuse_cycle(invocation, needs, makes)
         self._graph.add_node(invocation)
-        self._graph.add_edges_from((name, invocation) for name in needs)
-        self._graph.add_edges_from((invocation, name) for name in makes)
+        self._graph.add_edges_from([(name, invocation) for name in needs])
+        self._graph.add_edges_from([(invocation, name) for name in makes])
+        self._ranks[invocation] = 1
         missing = sum(name not in self._there for name in needs)
         if missing:
             self._missing[invocation] = missing
         return not missing
 
     def _refuse_cycle(self, invocation: int, needs: list[str], makes: list[str]) -> None:
+        old = [made for made in makes if made in self._graph]
+        for name in needs:
+            if name in makes:
+                raise ValueError(f"invocation {invocation} needs the file that it makes: {name}")
+            for made in old:
+                if name in self._graph:
+                    self._refuse_path(invocation, made, name)
+
+    def _refuse_path(self, invocation: int, made: str, name: str) -> None:
         import networkx
 
-        for name in needs:
-            for made in makes:
-                if name == made:
-                    raise ValueError(f"invocation {invocation} needs the file that it makes: {name}")
-                if name in self._graph and made in self._graph and networkx.has_path(self._graph, made, name):
-                    path = networkx.shortest_path(self._graph, made, name)
-                    story = " -> ".join(str(step) for step in [invocation, *path, invocation])
-                    raise ValueError(f"these files would wait for each other: {story}")
+        if networkx.has_path(self._graph, made, name):
+            path = networkx.shortest_path(self._graph, made, name)
+            story = " -> ".join(str(step) for step in [invocation, *path, invocation])
+            raise ValueError(f"these files would wait for each other: {story}")
 
     def made(self, files: Iterable[str]) -> list[int]:
-        """Say that files are there now; return the invocations that are ready by that, ordered by number."""
+        """Say that files are there now; return the invocations for which nothing is missing by that, in order."""
         ready = []
         for name in files:
             if name in self._there:
                 continue
             self._there.add(name)
-            if self._graph is None or name not in self._graph:
-                continue
-            for follower in self._graph.successors(name):
-                if follower in self._missing:
-                    self._missing[follower] -= 1
-                    if not self._missing[follower]:
-                        del self._missing[follower]
-                        ready.append(follower)
+            for follower in self.consumers(name):
+                self._missing[follower] -= 1
+                if not self._missing[follower]:
+                    del self._missing[follower]
+                    ready.append(follower)
         return sorted(ready)
 
-    def lost(self, name: str) -> None:
-        """Say that a file is not there any more; those that are ready already are not called back."""
+    def lost(self, name: str) -> list[int]:
+        """Say that a file is not there any more; return the invocations for which nothing was missing until now."""
+        bereft = []
         if name in self._there:
             self._there.discard(name)
-            if self._graph is not None and name in self._graph:
-                for follower in self._graph.successors(name):
-                    if follower in self._missing:
-                        self._missing[follower] += 1
+            for follower in self.consumers(name):
+                if follower not in self._missing:
+                    bereft.append(follower)
+                self._missing[follower] = self._missing.get(follower, 0) + 1
+        return bereft
 
-    def has_maker(self, name: str) -> bool:
-        """Whether an invocation that is not over makes a file."""
-        return self._graph is not None and name in self._graph and self._graph.in_degree(name) > 0
+    def is_ready(self, invocation: int) -> bool:
+        """Whether nothing is missing for an invocation."""
+        return invocation not in self._missing
 
-    def has_reader(self, name: str) -> bool:
-        """Whether an invocation that is not over reads a file."""
-        return self._graph is not None and name in self._graph and self._graph.out_degree(name) > 0
+    def consumers(self, name: str) -> list[int]:
+        """The invocations that need a file."""
+        return list(self._graph.successors(name)) if self._graph is not None and name in self._graph else []
 
-    def waiting(self) -> list[int]:
-        """The invocations that wait."""
-        return list(self._missing)
+    def makers(self, name: str) -> list[int]:
+        """The invocations, not over yet, that make a file."""
+        return list(self._graph.predecessors(name)) if self._graph is not None and name in self._graph else []
+
+    def followers(self, invocation: int) -> list[int]:
+        """The invocations that need what an invocation makes."""
+        if invocation not in self._ranks:
+            return []
+        return [follower for name in self._graph.successors(invocation) for follower in self._graph.successors(name)]
+
+    def missing(self, invocation: int) -> list[str]:
+        """The files that are missing for an invocation."""
+        if invocation not in self._missing:
+            return []
+        return [name for name in self._graph.predecessors(invocation) if name not in self._there]
+
+    def rank(self, invocations: list[int]) -> dict[int, int]:
+        """Bring upward ranks up to date after a batch was added; return those that are new or have changed.
+
+        The upward rank of an invocation is the count of invocations on the longest way from it to the end of the graph,
+        itself included. It guides the order of what is ready and decides nothing else: the work of one batch is
+        limited, and in a very long chain the ranks of the first lag behind.
+        """
+        changed = dict.fromkeys(invocations, 1)
+        steps = _STEPS + 8 * len(invocations)
+        work = list(invocations)
+        while work and steps > 0:
+            steps -= 1
+            invocation = work.pop()  # the last first: what comes later in a batch is further down
+            rank = self._ranks.get(invocation)
+            if rank is None:
+                continue
+            changed[invocation] = rank
+            for name in self._graph.predecessors(invocation):
+                for maker in self._graph.predecessors(name):
+                    if self._ranks[maker] <= rank:
+                        self._ranks[maker] = changed[maker] = rank + 1
+                        work.append(maker)
+        return changed
 
     def prune(self, invocation: int) -> None:
         """Forget an invocation that is over, and files that nothing more is tied to."""
-        if self._graph is None or invocation not in self._graph:
+        if self._ranks.pop(invocation, None) is None:
             return
         self._missing.pop(invocation, None)
         files = [*self._graph.predecessors(invocation), *self._graph.successors(invocation)]

@@ -11,8 +11,10 @@ User's process to manager (one ZeroMQ message each):
 ``("cancel", ids)``                              their futures are settled: drop or kill them
 ``("forget", files)``                            temp files that nobody will ask for again
 ``("drain", block)``                             finish what runs on a block's nodes, then let them go
-``("locate", request, file)``                    where is a temp file?
+``("locate", request, file)``                    where is a temp file? (it is made again if it was lost)
+``("spoiled", node, file, stamp)``               a node's replica is not what was put there
 ``("stats", request)``
+``("graph", request)``                           what is live; what is over is on disk by the time of the answer
 ``("tune", parameters)``
 ``("stop",)``
 ================================================ =====================================================
@@ -20,23 +22,26 @@ User's process to manager (one ZeroMQ message each):
 Manager to user's process:
 
 ================================================ =====================================================
-``("done", completions, waiting)``               ``waiting``: invocations that wait for others' files
+``("done", completions, waiting)``               ``waiting``: invocations that ask for no room now
 ``("radio", messages)``                          pickled monitoring messages
 ``("drained", block)``
-``("located", request, path or None)``
+``("located", request, answer)``                 ``(node, path, size, stamp)``, the encoded bytes, or ``(record,)``
 ``("stats", request, dict)``
+``("graph", request, dict)``                     as of :meth:`taskvine_manager.engine.Engine.snapshot`
 ``("nodes", list of dict)``                      sent whenever a node joins or leaves
 ``("waiting", count)``                           as in ``"done"``, where nothing is done
 ``("broken", text)``                             the manager cannot go on
 ``("nodes-fail", reason, stderr)``               the same, because its nodes end before they join
 ================================================ =====================================================
 
-Manager to node: ``("run", functions, profiles, invocations, sources)``, ``("fetch", file, source path)``,
-``("drop", files)``, ``("cancel", ids)``, ``("drain",)``, ``("exit",)``.
+Manager to node: ``("run", functions, profiles, invocations, sources, values, copies)``, ``("fetch", file, source)``,
+``("drop", files)``, ``("full",)`` (nothing can be dropped), ``("cancel", ids)``, ``("drain",)``, ``("exit",)``. A
+source is ``(path, size, stamp, node)``, a copy of a user's file ``(path, name, stamp)``.
 
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
-problem or None)``, ``("radio", messages)``, ``("idle",)`` (for as long as its ``--timeout``), ``("leaving",)`` (it was
-told to, and ends).
+problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
+copy of a user's file), ``("crowded", size)`` (what was made has no room), ``("radio", messages)``, ``("idle",)`` (for
+as long as its ``--timeout``), ``("leaving",)`` (it was told to, and ends).
 """
 
 from __future__ import annotations
@@ -61,7 +66,8 @@ L1, L2 = "L1", "L2"
 class Profile(NamedTuple):
     """What many invocations share, sent once.
 
-    Memory and disk are in MB, ``None`` where the user asked for nothing.
+    Memory and disk are in MB, ``None`` where the user asked for nothing. What is not ``recoverable`` is never run again
+    for files of it that were lost.
     """
 
     number: int
@@ -74,6 +80,7 @@ class Profile(NamedTuple):
     gpus: int | None
     priority: float
     category: str
+    recoverable: bool = True
 
 
 class FileUse(NamedTuple):
@@ -81,12 +88,14 @@ class FileUse(NamedTuple):
 
     ``kind`` is ``"local"`` (``source`` is an absolute path on the user's side), ``"temp"`` (``source`` is the id of a
     temp file) or ``"value"`` (``source`` is the id of an invocation's result); ``name`` is the file's relative path in
-    the sandbox, and empty for a value, which is decoded with the arguments.
+    the sandbox, and empty for a value, which is decoded with the arguments. ``replicas`` is how many nodes are to have
+    what is made, 0 for as many as of any temp file.
     """
 
     kind: str
     name: str
     source: str
+    replicas: int = 0
 
 
 class Invocation(NamedTuple):
@@ -102,7 +111,8 @@ class Invocation(NamedTuple):
 class Completion(NamedTuple):
     """How an invocation ended: ``outcome`` and ``body`` as in :mod:`taskvine_manager.runtime.failure`.
 
-    Times are in seconds since the epoch. ``made`` lists temp files as ``(id, bytes)``.
+    Times are in seconds since the epoch. ``made`` lists temp files as ``(id, bytes, stamp)``; the stamp changes when a
+    file is touched (it is the change time of its inode, in ns).
     """
 
     number: int
@@ -112,7 +122,7 @@ class Completion(NamedTuple):
     dispatched: float
     started: float
     seconds: float
-    made: tuple[tuple[str, int], ...] = ()
+    made: tuple[tuple[str, int, int], ...] = ()
 
 
 class NodeInfo(NamedTuple):

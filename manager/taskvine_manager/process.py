@@ -25,6 +25,7 @@ import zmq
 from taskvine_manager import messages, sweep
 from taskvine_manager.engine import Engine, NodesFail
 from taskvine_manager.messages import Completion, Profile
+from taskvine_manager.record import Recorder
 from taskvine_manager.runtime.payload import Payload
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Manager:
     base : str
         The run's private directory.
     config : dict
-        ``engine`` (an engine's configuration) and ``log`` (a directory).
+        ``engine`` (an engine's configuration), ``log`` (a directory) and ``record`` (a file, or None).
     listener : socket.socket
         For nodes.
     parent : int
@@ -77,10 +78,13 @@ class Manager:
         self._stopping = False
         self._orphaned = False
         self._watch_parent(parent)
+        self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.engine"
+        name = "taskvine" if self._is_vine else "embedded"
+        self._record = Recorder(config["record"], engine=name, tune_parameters=config["engine"].tune)
         self._engine = self._make_engine(config["engine"], listener)
 
     def _make_engine(self, config: Any, listener: socket.socket) -> Engine:
-        if type(config).__module__ == "taskvine_manager.vine.engine":
+        if self._is_vine:
             from taskvine_manager.vine.engine import VineEngine
 
             listener.close()
@@ -130,6 +134,7 @@ class Manager:
             self._engine.stop()
             self._engine.kill()
         finally:
+            self._record.close()
             if self._orphaned:
                 self._link.linger = 0
             self._link.close()
@@ -169,10 +174,10 @@ class Manager:
 
     def _clean_up(self) -> None:
         # Nobody else is left to do it.
-        from taskvine_manager.embedded.staging import remove
+        from taskvine_manager.embedded.staging import remove_run
 
         sweep.kill_strays(self._base)
-        remove(self._base)
+        remove_run(self._base)
         sys.exit(1)
 
     # --- the user's process ---
@@ -194,28 +199,37 @@ class Manager:
         profiles: tuple[tuple[Any, ...], ...],
         invocations: tuple[tuple[Any, ...], ...],
     ) -> None:
-        self._engine.submit(list(functions), [Profile(*item) for item in profiles], messages.invocations(invocations))
+        new = [Profile(*item) for item in profiles]
+        came = messages.invocations(invocations)
+        self._record.submitted(new, came)
+        self._engine.submit(list(functions), new, came)
 
     def _on_cancel(self, numbers: tuple[int, ...]) -> None:
+        self._record.cancelled(numbers)
         self._engine.cancel(numbers)
 
     def _on_forget(self, files: tuple[str, ...]) -> None:
+        self._record.forgotten(files)
         self._engine.forget(files)
 
     def _on_drain(self, block: str) -> None:
         self._engine.drain(block)
 
     def _on_locate(self, request: int, file: str) -> None:
-        later = getattr(self._engine, "locate_later", None)
-        if later is None:
-            self._say("located", request, self._engine.locate(file))
-        else:
-            later(file, lambda path: self._say("located", request, path))
+        self._engine.locate(request, file)
+
+    def _on_spoiled(self, node: str, file: str, stamp: int) -> None:
+        self._engine.spoiled(node, file, stamp)
 
     def _on_stats(self, request: int) -> None:
         self._say("stats", request, self._engine.stats())
 
+    def _on_graph(self, request: int) -> None:
+        self._record.flush()
+        self._say("graph", request, self._engine.snapshot())
+
     def _on_tune(self, parameters: dict[str, float]) -> None:
+        self._record.tuned(parameters)
         self._engine.tune(parameters)
 
     def _on_stop(self) -> None:
@@ -224,14 +238,23 @@ class Manager:
     # --- what the engine says ---
 
     def done(self, completions: list[Completion]) -> None:
+        self._record.done(completions)
         self._finished.extend(completions)
+
+    def again(self, numbers: list[int], reason: str) -> None:
+        self._record.again(numbers, reason)
 
     def radio(self, said: list[bytes]) -> None:
         self._flush()  # it was said after what has finished so far
         self._say("radio", said)
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
+        self._record.nodes(nodes)
         self._say("nodes", nodes)
 
     def drained(self, block: str) -> None:
         self._say("drained", block)
+
+    def located(self, request: int, answer: Any) -> None:
+        self._flush()  # it may have been asked for before its task was known to be done
+        self._say("located", request, answer)

@@ -18,7 +18,7 @@ from parsl.data_provider.files import File
 from parsl.dataflow.errors import DependencyError
 from parsl.providers import LocalProvider
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, startup
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, FileMissing, OutputMissing
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
@@ -328,10 +328,10 @@ def two_nodes(make_executor: Make) -> Make:
     return make
 
 
-def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch) -> None:
+def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch, **specification: Any) -> None:
     """Two tasks that meet have to run side by side, and a node of one core runs one at a time."""
     futures = [
-        executor.submit(meet_and_write, {}, latch.path, flags, text, outputs=[File(T + text)])
+        executor.submit(meet_and_write, specification, latch.path, flags, text, outputs=[File(T + text)])
         for flags, text in ((os.O_RDONLY, "a"), (os.O_WRONLY, "b"))
     ]
     for future in futures:
@@ -380,10 +380,9 @@ def test_what_was_replicated_outlives_its_node(two_nodes: Make, home: Path) -> N
     assert Path(executor.fetch(File(T + "x"), "x")).read_text() == "x"
 
 
-@embedded_only  # TaskVine makes it again
-def test_what_was_not_is_lost_with_it(two_nodes: Make, latch: Latch, home: Path) -> None:
+def test_what_was_not_and_may_not_be_made_again_is_lost(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes(max_retries=0)
-    make_one_file_on_each_node(executor, latch)
+    make_one_file_on_each_node(executor, latch, recoverable=False)
     node = node_with(executor, "a")
     on_the_other = {"inputs": [File(T + "b")], "outputs": [File(T + "c")]}
     executor.submit(wait_and_write, {}, latch.path, "c", **on_the_other)
@@ -441,6 +440,7 @@ def small_disk(nothing_left: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     try:
         monkeypatch.setenv("TMPDIR", directory)
         monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.setenv(startup.MEMORY_VARIABLE, "")
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", directory], check=True)

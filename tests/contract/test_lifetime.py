@@ -291,7 +291,6 @@ def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineEx
         ("workers_per_cycle", 3),
         ("factory_timeout", 5),
         ("scratch_dir", "/tmp"),
-        ("enable_peer_transfers", False),
         ("tune_parameters", {"hungry-minimum": 5}),
     ],
 )

@@ -16,9 +16,10 @@ import pytest
 
 import taskvine_exec
 import taskvine_manager
+import taskvine_tune
 from tests.conftest import Gate, eventually
 
-ROOTS = [str(Path(package.__file__).parent.parent) for package in (taskvine_exec, taskvine_manager)]
+ROOTS = [str(Path(package.__file__).parent.parent) for package in (taskvine_exec, taskvine_manager, taskvine_tune)]
 MARK = "TASKVINE_EXEC_TESTS_PROGRAM"
 
 LOAD = """

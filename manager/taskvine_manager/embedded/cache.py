@@ -2,8 +2,11 @@
 
 The index here decides; bytes are moved by the functions below it. A file is published by renaming it to its cache
 name, so that a name that is there is whole. User inputs are cached under the hash of their content; temp files under
-their id. Only inputs that nobody is copying are ever evicted, least recently used first: a temp file may be the only
-copy there is.
+their id. Only inputs that nobody is copying are ever evicted here, least recently used first: a temp file may be the
+only copy there is, and its fate is the scheduler's.
+
+What is published is not written to again. So a file whose length or change time is not what it was then has been
+spoiled by somebody, and counts as lost.
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from typing import NamedTuple
 from urllib.parse import quote
+
+from taskvine_manager.runtime.payload import FAST, roomy
 
 _FICLONE = 0x40049409
 """Linux's ioctl to share a file's extents with a copy (linux/fs.h)."""
@@ -35,6 +42,27 @@ from a clock that ticks every 1 to 10 ms."""
 
 class QuotaExceeded(OSError):
     """The quota, not the disk, has no room: ``errno`` is ``ENOSPC``."""
+
+
+class Spoiled(FileNotFoundError):
+    """A cached file is not what was published under its name: ``errno`` is ``ENOENT``."""
+
+
+class Source(NamedTuple):
+    """Another's replica of a file: its path, its size in bytes, its stamp when it was published, and whose it is."""
+
+    path: str
+    size: int
+    stamp: int
+    node: str = ""
+
+
+class Peer(NamedTuple):
+    """Another node's copy of a user's file: its path, its cache name, and the stamp of the user's file."""
+
+    path: str
+    name: str
+    stamp: tuple[int, ...]
 
 
 def file_name(name: str) -> str:
@@ -54,14 +82,21 @@ class Cache:
         An existing directory of the node's own.
     quota : float
         Most bytes that its files may hold together.
+    spool : str, optional
+        Directory that large results are made in. Those that are in memory there stay where they are, behind a link, and
+        copies of other nodes' temp files go there too while it has room.
     """
 
-    def __init__(self, directory: str, quota: float) -> None:
+    def __init__(self, directory: str, quota: float, spool: str | None = None) -> None:
         self._directory = directory
+        self._spool = spool
+        self._fast = os.path.realpath(os.path.join(spool, FAST)) if spool is not None else ""
+        self._targets: dict[str, str] = {}
         self._quota = quota
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._stamps: dict[str, int] = {}
         self._temp: set[str] = set()
         self._pins: Counter[str] = Counter()
         self._held = 0
@@ -80,6 +115,26 @@ class Cache:
 
     def __contains__(self, name: str) -> bool:
         return name in self._sizes
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size in bytes of a cached file, and the stamp that it had when it was published; zeros if it is not there."""
+        return self._sizes.get(name, 0), self._stamps.get(name, 0)
+
+    def checked(self, name: str) -> str:
+        """Where a cached file is, after a look at it.
+
+        Raises
+        ------
+        Spoiled
+            If it is not what was published, or not there at all; it is dropped.
+        """
+        path = self.path(name)
+        try:
+            check(Source(path, *self.stamp(name)))
+        except Spoiled:
+            self.drop(name)
+            raise
+        return path
 
     def pin(self, name: str) -> None:
         """Keep a file from eviction until it is unpinned as often."""
@@ -113,6 +168,8 @@ class Cache:
             try:
                 if os.path.islink(made) or status.st_nlink > 1:  # its bytes are, or may be written to, elsewhere
                     _fill(made, partial)
+                elif self._fast and os.path.realpath(os.path.dirname(made)) == self._fast:
+                    os.symlink(os.path.join(self._fast, os.path.basename(made)), partial)
                 else:
                     _move(made, partial)
                 self._publish(name, partial, room, temp=True)
@@ -120,31 +177,49 @@ class Cache:
                 _unlink(partial)
         return room.size
 
-    def fetch(self, name: str, source: str) -> int:
+    def fetch(self, name: str, source: Source) -> int:
         """Copy a temp file from another node's cache; a no-op if it is there. Returns its size in bytes.
 
         Raises
         ------
+        Spoiled
+            If the source is gone, or is not what it was.
         OSError
-            If the source is gone, or the quota or disk cannot hold it.
+            If the quota or disk cannot hold it.
         """
         partial = _partial(self.path(name))
         with self._alone(name):
             with self._lock:
                 if name in self._sizes:
                     return self._sizes[name]
-            with self._room(name, _regular(source).st_size) as room:
+            check(source)
+            with self._room(name, source.size) as room:
+                landing = self._landing(partial, source.size)
                 try:
-                    _fill(source, partial)
+                    _fill(source.path, landing)
+                    check(source)  # nobody wrote to it meanwhile
+                    if landing != partial:
+                        os.symlink(landing, partial)
                     self._publish(name, partial, room, temp=True)
+                except BaseException:
+                    _unlink(landing)
+                    raise
                 finally:
                     _unlink(partial)
         return room.size
 
-    def obtain(self, source: str) -> str:
+    def _landing(self, partial: str, size: int) -> str:
+        """Where the bytes of a copy go."""
+        if self._spool is None or roomy(self._spool, size) == self._spool:
+            return partial
+        descriptor, path = tempfile.mkstemp(prefix="copy-", dir=self._fast)
+        os.close(descriptor)
+        return path
+
+    def obtain(self, source: str, peer: Peer | None = None) -> str:
         """Have a user's input file cached by content, pin it, and return its cache name.
 
-        A file that has not changed since it was cached is not read again.
+        A file that has not changed since it was cached is not read again; nor is one of which a peer has a copy.
 
         Raises
         ------
@@ -157,13 +232,19 @@ class Cache:
             known = self._known.get(source)
             if known is not None and known[0] == _stamp(status) and self._take(known[1]):
                 return known[1]
-            name = _content_name(source)
-            with self._alone(name):
-                if not self._take(name):
-                    name = self._bring(source, status, name)
+            name = None
+            if peer is not None and peer.stamp == _stamp(status):
+                name = self._bring_from(peer)
+            if name is None:
+                name = self._bring(source, status)
             if now - status.st_ctime_ns > _SETTLED_NS and _stamp(os.stat(source)) == _stamp(status):
                 self._known[source] = (_stamp(status), name)
             return name
+
+    def known(self, source: str) -> tuple[int, str, tuple[int, ...]] | None:
+        """Size, cache name and the file's own stamp of a user's input file, if others may copy it from here."""
+        known = self._known.get(source)
+        return None if known is None or known[1] not in self._sizes else (self._sizes[known[1]], known[1], known[0])
 
     def drop(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -184,17 +265,46 @@ class Cache:
             self._sizes.move_to_end(name)
             return True
 
-    def _bring(self, source: str, status: os.stat_result, name: str) -> str:
-        partial = _partial(self.path(name))
-        with self._room(name, status.st_size) as room:
+    def _bring(self, source: str, status: os.stat_result) -> str:
+        """Copy a user's file, reading it once, and pin the copy."""
+        if self._has_like(status):  # it may be there: then no room is needed
+            name = _content_name(source, status)
+            if self._take(name):
+                return name
+        partial = _partial(self._directory + os.sep)
+        with self._room(partial, status.st_size) as room:
             try:
-                _fill(source, partial)
-                if _stamp(os.stat(source)) != _stamp(status):  # it has changed meanwhile: what was copied counts
-                    name = _content_name(partial)
-                self._publish(name, partial, room, temp=False)
+                if _clone(source, partial):
+                    name = _content_name(partial, status)
+                else:
+                    name = _copy_named(source, partial, status)
+                os.chmod(partial, _mode(status))
+                with self._alone(name):
+                    if not self._take(name):
+                        self._publish(name, partial, room, temp=False)
             finally:
                 _unlink(partial)
         return name
+
+    def _has_like(self, status: os.stat_result) -> bool:
+        with self._lock:
+            return any(size == status.st_size and name not in self._temp for name, size in self._sizes.items())
+
+    def _bring_from(self, peer: Peer) -> str | None:
+        """Copy another node's copy of a user's file and pin it; None if it cannot be had."""
+        with self._alone(peer.name):
+            if self._take(peer.name):
+                return peer.name
+            partial = _partial(self.path(peer.name))
+            try:
+                with self._room(peer.name, os.path.getsize(peer.path)) as room:
+                    _fill(peer.path, partial)
+                    self._publish(peer.name, partial, room, temp=False)
+            except FileNotFoundError:  # its node has evicted it, or gone
+                return None
+            finally:
+                _unlink(partial)
+        return peer.name
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -226,10 +336,15 @@ class Cache:
         size = os.path.getsize(partial)
         room.grow(size)
         with self._lock:
+            target = os.readlink(partial) if os.path.islink(partial) else None
             os.replace(partial, self.path(name))
+            self._remove_target(name)
+            if target is not None:
+                self._targets[name] = target
             self._give_back(room)
             self._held += size - self._sizes.pop(name, 0)  # it may replace bytes of the same name
             self._sizes[name] = size
+            self._stamps[name] = os.stat(self.path(name)).st_ctime_ns
             if temp:
                 self._temp.add(name)
             else:
@@ -261,13 +376,19 @@ class Cache:
     def _evictable(self) -> list[str]:
         return [name for name in self._sizes if name not in self._temp and name not in self._pins]
 
+    def _remove_target(self, name: str) -> None:
+        if (target := self._targets.pop(name, None)) is not None:
+            _unlink(target)
+
     def _remove(self, name: str) -> int:
         size = self._sizes.pop(name, None)
         if size is None:
             return 0
         self._held -= size
+        self._stamps.pop(name, None)
         self._temp.discard(name)
         _unlink(self.path(name))
+        self._remove_target(name)
         self._changed.notify_all()
         return size
 
@@ -304,6 +425,14 @@ class _Room:
             self._cache._reserve(wanted - self.reserved, self._path, patient=not self.reserved)
             self.reserved = wanted
         self.size = size
+
+
+def release(directory: str) -> None:
+    """Remove what the links of a cache directory lead to, before it goes itself."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                _unlink(os.readlink(entry.path))
 
 
 def copy(source: str, target: str) -> int:
@@ -374,14 +503,43 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _content_name(path: str) -> str:
-    """Cache name of a user's file: a program and a file with the same bytes that is none are told apart."""
+def check(source: Source) -> None:
+    """See that a cached file is what was published.
+
+    Raises
+    ------
+    Spoiled
+        If it is not, or is not there.
+    """
+    try:
+        status = os.stat(source.path)
+    except FileNotFoundError as error:
+        raise Spoiled(errno.ENOENT, "it is not there any more", source.path) from error
+    if (status.st_size, status.st_ctime_ns) != (source.size, source.stamp):
+        raise Spoiled(errno.ENOENT, "it was written to since it was made", source.path)
+
+
+def _copy_named(source: str, target: str, status: os.stat_result) -> str:
+    """Copy a user's file; return its cache name."""
+    digest = hashlib.blake2b(digest_size=20)
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        while chunk := reader.read(_CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+    return _named(digest, status)
+
+
+def _content_name(path: str, status: os.stat_result) -> str:
     digest = hashlib.blake2b(digest_size=20)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-        program = os.fstat(file.fileno()).st_mode & stat.S_IXUSR
-    return digest.hexdigest() + ("-x" if program else "")
+    return _named(digest, status)
+
+
+def _named(digest: hashlib.blake2b, status: os.stat_result) -> str:
+    """Cache name of a user's file: a program and a file with the same bytes that is none are told apart."""
+    return digest.hexdigest() + ("-x" if status.st_mode & stat.S_IXUSR else "")
 
 
 _partials = itertools.count()

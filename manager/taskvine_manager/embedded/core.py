@@ -1,337 +1,68 @@
 """The scheduler of the embedded engine: events in, instructions out; no sockets, threads or clocks.
 
-:meth:`Scheduler.handle` is the one method that changes anything. A :class:`Task` lives through these states (what
-follows is what :func:`diagram` makes of the table below)::
+:meth:`Scheduler.handle` is the one method that changes anything. It knows invocations
+(:mod:`~taskvine_manager.embedded.tasks` has their states) and decides where they run; what it knows of files is in
+:mod:`~taskvine_manager.embedded.files`, and what moves them in :mod:`~taskvine_manager.embedded.storage`.
 
-    WAITING  -> READY     the files that it needs are there
-    WAITING  -> DONE      cancelled, or a file that it needs is lost
-    READY    -> ASSIGNED  a node has room for it
-    READY    -> DONE      cancelled, a file that it needs is lost, or no node can ever hold it
-    ASSIGNED -> READY     its node went, gave it back, or could not read a file that others have
-    ASSIGNED -> DONE      it ended, was cancelled, or lost its node once too often
+The cost of one decision does not grow with the number of nodes: nodes that may have room are kept in a list for each
+kind of invocation, and of that list, and of the holders of a file, a few are looked at.
 """
 
 from __future__ import annotations
 
-import enum
-import heapq
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from taskvine_manager.embedded.events import (
+    RELAY,
+    Again,
+    Answer,
+    Asked,
+    Cancelled,
+    Completed,
+    Crowded,
+    Discard,
+    Drop,
+    Event,
+    Fetch,
+    FileCached,
+    FileSpoiled,
+    Finish,
+    Forgotten,
+    Full,
+    InputCached,
+    InputCopy,
+    Instruction,
+    Kill,
+    NodeDraining,
+    NodeJoined,
+    NodeLeft,
+    Relay,
+    Relayed,
+    Release,
+    Replica,
+    Returned,
+    Run,
+    Submitted,
+    Tuned,
+)
+from taskvine_manager.embedded.files import File, Origin
+from taskvine_manager.embedded.nodes import AHEAD, SHORT, Node
+from taskvine_manager.embedded.storage import LOOKED_AT, Storage
+from taskvine_manager.embedded.tasks import IllegalTransition, Order, Queue, Shape, State, Task, diagram
 from taskvine_manager.graph import DependencyGraph
-from taskvine_manager.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
+from taskvine_manager.messages import L2, Completion, FileUse, Profile
 from taskvine_manager.runtime import failure
 
-SHORT = 0.020
-"""Seconds: calls that are known to be shorter are handed out ahead, this much time's worth to each slot."""
-AHEAD = 256
-"""Calls a slot may have ahead of it, at most."""
-
-
-class State(enum.Enum):
-    """Where an invocation is in its life."""
-
-    WAITING = "waiting"
-    READY = "ready"
-    ASSIGNED = "assigned"
-    DONE = "done"
-
-
-_TRANSITIONS: dict[State, dict[State, str]] = {
-    State.WAITING: {
-        State.READY: "the files that it needs are there",
-        State.DONE: "cancelled, or a file that it needs is lost",
-    },
-    State.READY: {
-        State.ASSIGNED: "a node has room for it",
-        State.DONE: "cancelled, a file that it needs is lost, or no node can ever hold it",
-    },
-    State.ASSIGNED: {
-        State.READY: "its node went, gave it back, or could not read a file that others have",
-        State.DONE: "it ended, was cancelled, or lost its node once too often",
-    },
-    State.DONE: {},
-}
-
-
-def diagram() -> str:
-    """The table of transitions, as the module's docstring shows it."""
-    width = max(len(state.name) for state in State)
-    return "\n".join(
-        f"{state.name:{width}} -> {following.name:{width}}  {why}"
-        for state, reachable in _TRANSITIONS.items()
-        for following, why in reachable.items()
-    )
-
-
-class IllegalTransition(Exception):
-    """A task was sent from a state to one that it cannot reach; the message carries its story."""
-
-
-class Shape(NamedTuple):
-    """What invocations of one kind ask of a node; ``None`` where they leave it to the node."""
-
-    mode: str
-    cores: float | None
-    memory: float | None
-    disk: float | None
-    gpus: int | None
-    suspect: bool = False
-    """Its node may have died of it: there is one such at a time on a node, so that it can take no other with it."""
-
-
-class Task:
-    """An invocation in the scheduler's hands."""
-
-    __slots__ = ("attempts", "invocation", "node", "profile", "sequence", "state", "suspect")
-
-    def __init__(self, invocation: Invocation, profile: Profile, sequence: int) -> None:
-        self.invocation = invocation
-        self.profile = profile
-        self.sequence = sequence
-        self.state = State.WAITING
-        self.node: str | None = None
-        self.attempts = 0
-        self.suspect = False
-
-    def move(self, state: State) -> None:
-        """Go to another state, if the table allows it."""
-        if state not in _TRANSITIONS[self.state]:
-            raise IllegalTransition(
-                f"task {self.invocation.number} ({self.profile.name}): {self.state.name} -> {state.name}, "
-                f"node {self.node}, attempt {self.attempts}"
-            )
-        self.state = state
-
-    @property
-    def order(self) -> tuple[float, int]:
-        """Higher priority first, then first come."""
-        return (-self.profile.priority, self.sequence)
-
-
-# --- events ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """Invocations arrive, with profiles that are new."""
-
-    profiles: tuple[Profile, ...]
-    invocations: list[Invocation]
-
-
-@dataclass(frozen=True)
-class NodeJoined:
-    """A node is ready for work."""
-
-    info: NodeInfo
-
-
-@dataclass(frozen=True)
-class NodeLeft:
-    """A node is gone; ``reason`` says how that was seen, ``told`` whether somebody had told it to go."""
-
-    node: str
-    reason: str
-    told: bool = False
-
-
-@dataclass(frozen=True)
-class NodeDraining:
-    """A node is to finish what it runs and take nothing new."""
-
-    node: str
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A node reports invocations that ended."""
-
-    node: str
-    completions: list[Completion]
-
-
-@dataclass(frozen=True)
-class Returned:
-    """A node gives back invocations that it has not begun."""
-
-    node: str
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class FileCached:
-    """A node has fetched a replica, or could not (``problem``)."""
-
-    node: str
-    file: str
-    size: int
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """Invocations whose outcome nobody waits for any more."""
-
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """Temp files that nobody will ask for again."""
-
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """TaskVine tuning parameters, by their names."""
-
-    parameters: dict[str, float]
-
-
-# --- instructions ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """Send invocations to a node.
-
-    ``sources`` maps input files that are not there to a node that has them; ``values`` holds small results that are
-    inputs, encoded.
-    """
-
-    node: str
-    tasks: list[Task]
-    sources: dict[str, str]
-    values: dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Tell the user's process how invocations ended."""
-
-    completions: list[Completion]
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Have a node make a replica of a temp file from another node's."""
-
-    node: str
-    file: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Have a node remove temp files."""
-
-    node: str
-    files: list[str]
-
-
-@dataclass(frozen=True)
-class Kill:
-    """Have a node end invocations."""
-
-    node: str
-    numbers: list[int]
-
-
-@dataclass(frozen=True)
-class Release:
-    """A draining node holds nothing that anybody needs: let it go."""
-
-    node: str
-
-
-Event = (
-    Submitted | NodeJoined | NodeLeft | NodeDraining | Completed | Returned | FileCached | Cancelled | Forgotten | Tuned
-)
-Instruction = Run | Finish | Fetch | Drop | Kill | Release
-
-
-# --- state ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Node:
-    """A node, as the scheduler sees it.
-
-    ``fetching`` maps files that are under way to it, for a task or as replicas, to the node that they come from;
-    ``refused`` holds files that it could not take.
-    """
-
-    info: NodeInfo
-    draining: bool = False
-    released: bool = False
-    assigned: dict[int, Task] = field(default_factory=dict)
-    shapes: Counter[Shape] = field(default_factory=Counter)
-    files: set[str] = field(default_factory=set)
-    fetching: dict[str, str] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)
-    needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
-
-    @property
-    def total(self) -> tuple[float, ...]:
-        """Cores, memory, disk, gpus, configured function slots (infinite where not configured), suspects."""
-        info = self.info
-        slots = math.inf if info.slots is None else info.slots
-        return (info.cores, info.memory, info.disk, float(info.gpus), slots, 1.0)
-
-    def need(self, shape: Shape) -> tuple[float, ...]:
-        """What one invocation of a shape takes here, in the order of :attr:`total`."""
-        found = self.needs.get(shape)
-        if found is None:
-            info, called = self.info, shape.mode == L2
-            slots = info.slots if called else None
-            cores = shape.cores
-            if cores is None:
-                cores = info.cores / slots if slots else min(1.0, info.cores)
-            slot = 1.0 if called and info.slots else 0.0
-            found = (cores, shape.memory or 0.0, shape.disk or 0.0, float(shape.gpus or 0), slot, float(shape.suspect))
-            self.needs[shape] = found
-        return found
-
-    def capacity(self, shape: Shape, *, others: bool) -> int:
-        """How many invocations of a shape fit at once, beside the other shapes' (``others``) or alone."""
-        free = list(self.total)
-        if others:
-            for other, count in self.shapes.items():
-                if other != shape and count:
-                    running = min(count, self.capacity(other, others=False))
-                    free = [have - running * take for have, take in zip(free, self.need(other), strict=True)]
-        fits = [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
-        return max(0, min(fits, default=AHEAD))
-
-
-class _Queue:
-    """Ready tasks of one shape, in order."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[tuple[float, int], Task]] = []
-
-    def push(self, task: Task) -> None:
-        heapq.heappush(self._heap, (task.order, task))
-
-    def head(self) -> Task | None:
-        while self._heap and self._heap[0][1].state is not State.READY:  # cancelled meanwhile
-            heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
-
-    def pop(self) -> Task:
-        return heapq.heappop(self._heap)[1]
-
-    def __len__(self) -> int:  # cancelled ones that have not come to the head included
-        return len(self._heap)
+SET_ASIDE = 16
+"""Ready tasks that may wait for a transfer or a busy node while others are placed before them, at most."""
 
 
 class Scheduler:
-    """Places invocations on nodes and keeps temp files replicated.
+    """Places invocations on nodes, keeps temp files replicated, and has what was lost made again.
 
     Parameters
     ----------
@@ -342,9 +73,18 @@ class Scheduler:
         differ: there, a request that fits none of them waits.
     wait_for_nodes : int
         Count of nodes that must have joined before anything is placed.
+    peer_transfers : bool
+        Whether nodes copy files from each other; else all passes through the manager's directory.
     """
 
-    def __init__(self, *, max_retries: int | None = 1, uniform: bool = True, wait_for_nodes: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        max_retries: int | None = 1,
+        uniform: bool = True,
+        wait_for_nodes: int = 0,
+        peer_transfers: bool = True,
+    ) -> None:
         self._max_retries = max_retries
         self._uniform = uniform
         self._wait_for_nodes = wait_for_nodes
@@ -352,23 +92,28 @@ class Scheduler:
         self._profiles: dict[int, Profile] = {}
         self._shapes: dict[int, Shape] = {}
         self._tasks: dict[int, Task] = {}
-        self._queues: dict[Shape, _Queue] = {}
-        self._nodes: dict[str, Node] = {}
+        self._queues: dict[Shape, Queue] = {}
         self._graph = DependencyGraph()
-        self._sizes: dict[str, int] = {}
-        self._values: dict[str, bytes] = {}  # small results that others may read
-        self._replicas: dict[str, set[str]] = {}
-        self._lost: dict[str, str] = {}  # files without a replica, by the node that had the last
-        self._unwanted: set[str] = set()  # files that were forgotten before they were made
+        self._storage = Storage(self._graph, peer_transfers=peer_transfers)
+        self._files = self._storage.files
+        self._nodes = self._storage.nodes
+        self._draining: set[str] = set()
+        self._open: dict[tuple[Shape, int], dict[str, None]] = {}  # nodes that may have room, by shape and depth
+        self._reserved: dict[Shape, str] = {}  # nodes kept free for what has found no room
         self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
-        self._interrupted: set[str] = set()  # files whose way to a node ended with the task that they were for
+        self._hopeful: dict[int, None] = {}  # waiting tasks that may follow others to their node
+        self._ended: list[Completion] = []
+        self._again: list[int] = []
+        self._answers: list[Answer] = []
+        self._kills: dict[str, list[int]] = {}
         self._count: Counter[State] = Counter()
         self._estimates: dict[str, float] = {}
-        self._sequence = 0
-        self._replica_count = 1
-        self._moved = 0
+        self._sequence = itertools.count()
+        self._recoveries = itertools.count(1)
+        self._recovered = 0
+        self._retried = 0
         self._done = 0
-        self._handlers: dict[type, Callable[[Any], Iterable[Instruction]]] = {
+        self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._submitted,
             NodeJoined: self._node_joined,
             NodeLeft: self._node_left,
@@ -376,30 +121,58 @@ class Scheduler:
             Completed: self._completed,
             Returned: self._returned,
             FileCached: self._file_cached,
+            FileSpoiled: self._file_spoiled,
+            InputCached: self._input_cached,
+            Relayed: self._relayed,
+            Crowded: self._crowded,
             Cancelled: self._cancelled,
             Forgotten: self._forgotten,
+            Asked: self._asked,
             Tuned: self._tuned,
         }
+        self._full: list[str] = []
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event; return what is to be done about it, in order."""
-        instructions = list(self._handlers[type(event)](event))
+        self._handlers[type(event)](event)
         if self._unjudged:
-            instructions.extend(self._refuse_hopeless())
-        instructions.extend(self._schedule())
-        if self._interrupted:
-            interrupted, self._interrupted = self._interrupted, set()
-            instructions.extend(self._replicate(interrupted))
-        for node in [node for node in self._nodes.values() if node.draining]:
-            instructions.extend(self._rescue(node))
+            self._refuse_hopeless()
+        runs = self._schedule()
+        self._storage.replicate()
+        for name in sorted(self._draining):
+            self._rescue(self._nodes[name])
+        instructions: list[Instruction] = []
+        if self._ended:
+            ended, self._ended = self._ended, []
+            instructions.append(Finish(ended))
+        if self._again:  # of what has just ended, perhaps, and was evicted at once
+            again, self._again = self._again, []
+            instructions.append(Again(again))
+        if self._kills:
+            kills, self._kills = self._kills, {}
+            instructions += [Kill(name, numbers) for name, numbers in kills.items()]
+        instructions += self._storage.flush()
+        instructions += runs
+        if self._answers:
+            instructions += self._answers
+            self._answers = []
+        if self._full:
+            instructions += [Full(name) for name in self._full]
+            self._full = []
+        instructions += [Release(name) for name in sorted(self._draining) if self._may_go(self._nodes[name])]
         return instructions
 
     # --- what the shell may ask ---
 
     @property
     def waiting(self) -> int:
-        """Invocations that wait for files of others."""
-        return len(self._graph)
+        """Invocations of the user's that wait for files of others."""
+        return self._count[State.WAITING]
+
+    @property
+    def recovering(self) -> int:
+        """Invocations that make again what was lost."""
+        return sum(number < 0 for number in self._tasks) if self._recovered else 0
 
     @property
     def ready(self) -> int:
@@ -411,481 +184,925 @@ class Scheduler:
         """The nodes there are."""
         return self._nodes
 
-    def where(self, file: str) -> str | None:
-        """A node that has a temp file: one that stays, if there is one."""
-        holders = self._replicas.get(file)
-        if not holders:
-            return None
-        return min(holders, key=lambda name: (self._nodes[name].released, self._nodes[name].draining, name))
+    @property
+    def tasks(self) -> Mapping[int, Task]:
+        """The invocations that are not over, by number; below 0 those that make again what was lost."""
+        return self._tasks
+
+    @property
+    def files(self) -> Iterable[File]:
+        """The temp files and results that are known."""
+        return self._files
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start, and the state of things now."""
         return {
             "tasks_done": self._done,
-            "tasks_pending": len(self._tasks),
+            "tasks_pending": sum(number >= 0 for number in self._tasks),
             "tasks_waiting": self.waiting,
+            "tasks_recovered": self._recovered,
+            "tasks_retried": self._retried,
             "nodes": len(self._nodes),
-            "bytes_between_nodes": self._moved,
-            "replicas": {file: sorted(nodes) for file, nodes in self._replicas.items()},
+            "bytes_between_nodes": self._storage.moved,
+            "inputs_read": self._storage.inputs_read,
+            "bytes_stored": self._storage.stored,
+            "bytes_stored_at_most": self._storage.peak,
+            "replicas": {file.name: sorted(file.holders) for file in self._files if file.holders},
         }
 
-    # --- events ---
+    def snapshot(self) -> dict[str, Any]:
+        """What is live, as of :meth:`taskvine_manager.engine.Engine.snapshot`."""
+        files = [file for file in self._files if file.is_there]
+        return {
+            "tasks": [
+                (number, task.state.value, task.node or "", task.attempts) for number, task in self._tasks.items()
+            ],
+            "files": [
+                (file.name, file.size, sorted(file.holders))
+                if file.value is None
+                else (file.name, len(file.value), ["manager"])
+                for file in files
+            ],
+        }
 
-    def _submitted(self, event: Submitted) -> Iterator[Instruction]:
+    # --- events: work ---
+
+    def _submitted(self, event: Submitted) -> None:
         for profile in event.profiles:
             self._profiles[profile.number] = profile
             self._shapes[profile.number] = Shape(*profile[3:8])
-        refused = []
+        ranked = []
         for invocation in event.invocations:
-            task = Task(invocation, self._profiles[invocation.profile], self._sequence)
-            self._sequence += 1
+            profile = self._profiles[invocation.profile]
+            task = Task(invocation, profile, self._shapes[invocation.profile], next(self._sequence))
             self._tasks[invocation.number] = task
             self._count[State.WAITING] += 1
-            needs = _files(invocation.inputs)
-            makes = _files(invocation.outputs)
-            if needs or makes:
-                gone = [file for file in needs if self._is_gone(file)]
-                if gone:
-                    refused.append(self._end_lost(task, gone[0]))
-                    continue
-                try:
-                    ready = self._graph.add(invocation.number, needs, makes)
-                except ValueError as error:
-                    refused.append(self._end(task, "file-lost", str(error), name=needs[0]))
-                    continue
-                if not ready:
-                    continue
-            self._make_ready(task)
-        if refused:
-            yield Finish(refused)
-
-    def _node_joined(self, event: NodeJoined) -> Iterator[Instruction]:
-        self._nodes[event.info.name] = Node(event.info)
-        self._joined += 1
-        self._unjudged.update(self._queues)
-        yield from self._replicate(list(self._replicas))
-
-    def _node_left(self, event: NodeLeft) -> Iterator[Instruction]:
-        node = self._nodes.pop(event.node, None)
-        if node is None:
-            return
-        self._unjudged.update(self._queues)
-        over = []
-        # A node starts what it gets in order, so only the oldest can have been running: they alone are charged a try.
-        running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
-        for position, task in enumerate(list(node.assigned.values())):
-            if position < running:
-                task.attempts += 1
-                task.suspect = task.suspect or not event.told
-            task.node = None
-            if self._max_retries is not None and task.attempts > self._max_retries:
-                reason = f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"
-                over.append(self._end(task, "node-lost", reason, node=event.node))
+            if invocation.inputs or invocation.outputs:
+                if self._enter(task):
+                    ranked.append(invocation.number)
             else:
                 self._make_ready(task)
-        if over:
-            yield Finish(over)
-        for other in self._nodes.values():
-            other.refused -= node.files  # it may have been the source that would not give them
-        for file in sorted(node.files):
-            yield from self._remove_replica(event.node, file)
-        yield from self._replicate([*node.files, *node.fetching])
+        self._rank(ranked)
 
-    def _node_draining(self, event: NodeDraining) -> Iterator[Instruction]:
-        node = self._nodes.get(event.node)
-        if node is not None:
-            node.draining = True
-            yield from self._replicate([*node.files, *node.fetching])
+    def _enter(self, task: Task) -> bool:
+        """Take an invocation that has to do with files; say whether it is in the graph."""
+        invocation = task.invocation
+        task.files = tuple(dict.fromkeys(_known(invocation.inputs)))
+        makes = _known(invocation.outputs)
+        if not task.files and not makes:
+            self._make_ready(task)
+            return False
+        try:
+            ready = self._graph.add(invocation.number, task.files, makes)
+        except ValueError as error:
+            task.files = ()
+            self._end(task, "file-lost", str(error), name=next(iter(makes), ""))
+            return False
+        inputs = [self._files[name] for name in task.files]
+        for file in inputs:
+            file.consumers += 1
+        task.depth = max((file.depth for file in inputs), default=-1) + 1
+        for use in invocation.outputs:
+            if use.kind != "local":
+                file = self._files[use.source]
+                file.depth = task.depth
+                file.recoverable = task.profile.recoverable
+                file.replicas = use.replicas
+                file.named = use.kind == "temp"
+        if ready:
+            self._make_ready(task)
+        elif self._see_to(file for file in inputs if not file.is_there):
+            self._hopeful[invocation.number] = None
+        return task.state is not State.DONE
 
-    def _completed(self, event: Completed) -> Iterator[Instruction]:
+    def _rank(self, numbers: list[int]) -> None:
+        if not numbers:
+            return
+        for number, rank in self._graph.rank(numbers).items():
+            if (task := self._tasks.get(number)) is not None and task.path != task.depth + rank:
+                task.path = task.depth + rank
+                if task.state is State.READY:
+                    self._queues[task.shape].push(task)
+
+    def _completed(self, event: Completed) -> None:
         node = self._nodes.get(event.node)
         if node is None:
             return  # what it ran is being tried again
-        finished = []
         made: list[str] = []
-        unwanted: list[str] = []
-        unread: list[tuple[str, str]] = []
         for completion in event.completions:
-            for file, size in completion.made:
-                if file in self._unwanted:
-                    unwanted.append(file)
-                else:
-                    self._add_replica(node, file, size)
-                    made.append(file)
             task = node.assigned.get(completion.number)
+            for name, size, stamp in completion.made:
+                file = self._files.get(name)
+                if file is None or not (file.is_needed or task is not None):
+                    self._storage.drop_unknown(event.node, name)
+                else:
+                    self._storage.add(node, name, size, stamp)
+                    made.append(name)
             if task is None:
                 continue  # cancelled meanwhile
-            if completion.outcome == failure.LOST and task.invocation.inputs:
-                lost = failure.lost_file(completion.body)
-                if lost is not None:
-                    source = node.fetching.get(lost, event.node)
-                    unread.append((source, lost))
-                    if self._replicas.get(lost, set()) - {source}:
-                        self._unassign(node, task)
-                        self._make_ready(task)
-                        continue
+            if completion.outcome == failure.LOST and task.invocation.inputs and self._reads_again(node, completion):
+                continue
             if completion.outcome == failure.RETURNED:
-                known = self._estimates.get(task.profile.category, completion.seconds)
-                # Quick to believe that calls have become long, slow to believe that they have become short.
-                weight = 0.5 if completion.seconds > known else 0.1
-                self._estimates[task.profile.category] = known + weight * (completion.seconds - known)
-                if task.invocation.outputs and isinstance(completion.body, bytes):
-                    for use in task.invocation.outputs:
-                        if use.kind == "value" and use.source not in self._unwanted:
-                            self._values[use.source] = completion.body
-                            made.append(use.source)
+                self._estimate(task.profile.category, completion.seconds)
+                made += self._keep(task, completion)
             self._unassign(node, task)
             self._leave(task)
-            finished.append(completion)
-        if finished:
-            yield Finish(finished)
-        if unwanted:
-            yield Drop(event.node, unwanted)
-            self._unwanted.difference_update(file for file in unwanted if not self._graph.has_maker(file))
-        self._release_waiting(made)
-        for source, file in unread:
-            yield from self._remove_replica(source, file)
-        yield from self._replicate([*made, *(file for _, file in unread)])
+            if task.origin is None:
+                self._ended.append(completion)
+            elif completion.outcome != failure.RETURNED:
+                self._recovery_failed(task, failure.brief(completion.body))
+        self._made(made)
 
-    def _returned(self, event: Returned) -> tuple[Instruction, ...]:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return ()
-        for number in event.numbers:
-            if task := node.assigned.get(number):
-                self._unassign(node, task)
+    def _estimate(self, category: str, seconds: float) -> None:
+        known = self._estimates.get(category, seconds)
+        # Quick to believe that calls have become long, slow to believe that they have become short.
+        weight = 0.5 if seconds > known else 0.1
+        self._estimates[category] = known + weight * (seconds - known)
+
+    def _keep(self, task: Task, completion: Completion) -> list[str]:
+        """Note what an invocation made, and how it can be made again; return its small results."""
+        invocation = task.invocation
+        if not invocation.outputs:
+            return []
+        small = []
+        if isinstance(completion.body, bytes):
+            for use in invocation.outputs:
+                if use.kind == "value":
+                    self._files[use.source].value = completion.body
+                    small.append(use.source)
+        large = [name for name, _, _ in completion.made if name in self._files]
+        if large:
+            # A small result that came with files needs no origin: it cannot be lost.
+            origin = task.origin or Origin(invocation, task.profile, task.files, completion.seconds)
+            self._storage.remember(origin, large)
+        return small
+
+    def _reads_again(self, node: Node, completion: Completion) -> bool:
+        """Have an invocation tried again that could not read one of its files, if there is a way to have the file."""
+        name = failure.lost_file(completion.body)
+        file = self._files.get(name) if name is not None else None
+        task = node.assigned[completion.number]
+        if file is None or file.name not in task.files:
+            return False
+        transfer = node.fetching.get(file.name)
+        source = transfer.source if transfer is not None else node.info.name
+        self._unassign(node, task)
+        if source == RELAY and file.relayed is not None:
+            file.relayed = None
+        if self._storage.remove(source, file) or not file.is_there:
+            self._lost([file])
+        if task.state is not State.DONE:
+            self._requeue(task)
+        return True
+
+    def _made(self, names: list[str]) -> None:
+        """Files are there."""
+        names = [name for name in names if (file := self._files.get(name)) is not None and file.is_there]
+        for number in self._graph.made(names):
+            task = self._tasks[number]
+            if task.state is State.WAITING:
                 self._make_ready(task)
-        return ()
+        for name in names:
+            file = self._files[name]
+            self._storage.shorten(file)
+            if file.asked:
+                asked, file.asked = file.asked, []
+                for request in asked:
+                    self._answer(request, file)
+        self._storage.settle(*names)
 
-    def _file_cached(self, event: FileCached) -> Iterator[Instruction]:
+    def _returned(self, event: Returned) -> None:
         node = self._nodes.get(event.node)
         if node is None:
             return
-        source = node.fetching.pop(event.file, None)
-        if event.problem is not None:
-            if source in self._replicas.get(event.file, ()):  # else its source went, and another may do
-                node.refused.add(event.file)
-            yield from self._replicate([event.file])
-        elif event.file not in self._sizes:
-            yield Drop(event.node, [event.file])  # forgotten while it was under way
-        elif event.file not in node.files:
-            self._moved += event.size
-            self._add_replica(node, event.file, event.size)
-            self._release_waiting([event.file])  # the node that it came from may have gone meanwhile
+        for number in event.numbers:
+            if task := node.assigned.get(number):
+                self._unassign(node, task)
+                self._requeue(task)
 
-    def _cancelled(self, event: Cancelled) -> Iterator[Instruction]:
-        running: dict[str, list[int]] = {}
+    def _cancelled(self, event: Cancelled) -> None:
         for number in event.numbers:
             task = self._tasks.get(number)
-            if task is None:
-                continue
-            if task.node is not None:
-                running.setdefault(task.node, []).append(number)
-                # Its share of the node is free: nothing more may be heard of what had not begun.
-                self._unassign(self._nodes[task.node], task)
-                self._leave(task, heard=False)
+            if task is not None:
+                self._cancel(task)
+
+    def _cancel(self, task: Task) -> None:
+        if task.node is not None:
+            self._kills.setdefault(task.node, []).append(task.invocation.number)
+            # Its share of the node is free: nothing more may be heard of what had not begun.
+            self._unassign(self._nodes[task.node], task)
+        self._leave(task)
+
+    # --- events: nodes ---
+
+    def _node_joined(self, event: NodeJoined) -> None:
+        node = Node(event.info)
+        self._storage.join(node)
+        self._joined += 1
+        self._opens(node)
+        self._unjudged.update(self._queues)
+
+    def _node_left(self, event: NodeLeft) -> None:
+        node = self._nodes.get(event.node)
+        if node is None:
+            return
+        self._draining.discard(event.node)
+        self._closes(event.node)
+        self._unjudged.update(self._queues)
+        # A node starts what it gets in order, so only the oldest can have been running: they alone are charged a try.
+        running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
+        over: list[tuple[Task, str]] = []
+        again: list[Task] = []
+        for position, task in enumerate(list(node.assigned.values())):
+            node.give(task)
+            if position < running:
+                task.attempts += 1
+                if not event.told:
+                    task.suspected()
+            if self._max_retries is not None and task.attempts > self._max_retries:
+                over.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
             else:
-                self._leave(task)
-        for name, numbers in running.items():
-            yield Kill(name, numbers)
+                again.append(task)
+                self._retried += position < running
+        lost = self._storage.leave(event.node)
+        for task, reason in over:
+            self._end(task, "node-lost", reason, node=event.node)
+        for task in again:
+            self._requeue(task)
+        self._lost(lost)
 
-    def _forgotten(self, event: Forgotten) -> Iterator[Instruction]:
-        where: dict[str, list[str]] = {}
-        for file in event.files:
-            if self._values.pop(file, None) is None and file not in self._sizes:
-                self._unwanted.add(file)
-            for name in self._replicas.pop(file, ()):
-                self._nodes[name].files.discard(file)
-                where.setdefault(name, []).append(file)
-            self._graph.lost(file)
-            self._sizes.pop(file, None)
-            self._lost.pop(file, None)
-            for node in self._nodes.values():
-                node.refused.discard(file)
-        for name, files in where.items():
-            yield Drop(name, files)
-        for file in event.files:
-            yield from self._fail_consumers(file)
+    def _node_draining(self, event: NodeDraining) -> None:
+        node = self._nodes.get(event.node)
+        if node is not None:
+            self._draining.add(event.node)
+            self._closes(event.node)
+            self._storage.drain(node)
 
-    def _tuned(self, event: Tuned) -> Iterator[Instruction]:
-        if "temp-replica-count" in event.parameters:
-            self._replica_count = max(1, int(event.parameters["temp-replica-count"]))
-            for node in self._nodes.values():
-                node.refused.clear()
-            yield from self._replicate(list(self._replicas))
+    def _rescue(self, node: Node) -> None:
+        """Copy what only a draining node has."""
+        if node.released:
+            return
+        for name in sorted(node.files):
+            file = self._files[name]
+            if file.is_needed and all(self._nodes[holder].draining for holder in file.holders):
+                self._storage.copy(file, 1)
+
+    def _may_go(self, node: Node) -> bool:
+        """Let a draining node go when nothing is left on it that anybody needs, and say so once.
+
+        What is on its way from here is waited for. What has nowhere to go is given up.
+        """
+        if node.released or node.assigned or node.sending or any(self._is_awaited(node, name) for name in node.files):
+            return False
+        node.released = True
+        return True
+
+    def _is_awaited(self, node: Node, name: str) -> bool:
+        """Whether a file is to be copied from a node as soon as a transfer may begin."""
+        file = self._files[name]
+        if not file.is_needed or any(not self._nodes[holder].draining for holder in file.holders):
+            return False
+        return any(not other.draining and other.info.name not in file.refused for other in self._nodes.values())
+
+    # --- events: files ---
+
+    def _file_cached(self, event: FileCached) -> None:
+        node = self._nodes.get(event.node)
+        if node is None:
+            return
+        transfer = node.fetching.get(event.file)
+        source = event.source if event.source is not None or transfer is None else transfer.source
+        if transfer is not None and transfer.source == source:  # else it has been begun again, from elsewhere
+            self._storage.arrived(node, event.file)
+        file = self._files.get(event.file)
+        if event.problem is not None:
+            if file is not None:
+                if event.spoiled and source is not None:
+                    if self._storage.remove(source, file):
+                        self._lost([file])
+                elif source in file.holders:  # else its source went, and another may do
+                    file.refused.add(event.node)
+                self._storage.shorten(file)
+        elif file is None or not file.is_needed:
+            self._storage.drop_unknown(event.node, event.file)  # forgotten while it was under way
+        elif event.file not in node.files:
+            self._storage.moved += event.size
+            if event.seconds > 0.001:
+                bandwidth = self._storage.bandwidth
+                self._storage.bandwidth += 0.2 * (event.size / event.seconds - bandwidth)
+            self._storage.add(node, event.file, event.size, event.stamp)
+            self._made([event.file])  # the node that it came from may have gone meanwhile
+            self._spare(event.file)
+            self._storage.clean(event.file)
+
+    def _file_spoiled(self, event: FileSpoiled) -> None:
+        file = self._files.get(event.file)
+        if file is None or file.holders.get(event.node) != event.stamp:
+            return  # what was spoiled has been replaced
+        if self._storage.remove(event.node, file):
+            self._lost([file])
+        else:
+            self._storage.shorten(file)
+
+    def _input_cached(self, event: InputCached) -> None:
+        known = self._storage.input(event.path)
+        read = known.coming.get(event.node) == RELAY
+        self._storage.end_input(event.path, event.node)
+        if event.node in self._nodes and event.name:
+            known.size = event.size
+            if read:
+                self._storage.inputs_read += event.size
+            elif event.node not in known.copies:
+                self._storage.moved += event.size
+            known.copies[event.node] = (event.name, event.stamp)
+
+    def _relayed(self, event: Relayed) -> None:
+        node = self._storage.relayed(event.file, event.stamp, event.problem)
+        file = self._files.get(event.file)
+        if node is not None and file is not None and self._storage.remove(node, file):
+            self._lost([file])
+
+    def _crowded(self, event: Crowded) -> None:
+        node = self._nodes.get(event.node)
+        if node is None:
+            return
+        before = len(node.files)
+        lost = self._storage.evict(node, float(event.size), self._turn, keep=())
+        if len(node.files) == before:
+            self._full.append(event.node)
+        self._lost(lost, evicted=True)
+
+    def _turn(self, file: File) -> Order | None:
+        """The order of the first invocation that waits for a file."""
+        waiting = (self._tasks[number] for number in self._graph.consumers(file.name)) if file.consumers else ()
+        return min((task.order for task in waiting), default=None)
+
+    def _forgotten(self, event: Forgotten) -> None:
+        for name in event.files:
+            file = self._files.get(name)
+            if file is None:
+                continue
+            file.wanted = False
+            for number in self._graph.consumers(name) if file.named else ():
+                task = self._tasks[number]
+                if task.origin is None and task.state in (State.WAITING, State.READY):
+                    self._end(task, "file-lost", f"{name} was forgotten", name=name)
+            self._spare(name)
+        self._storage.settle(*event.files)
+
+    def _asked(self, event: Asked) -> None:
+        file = self._files.get(event.file)
+        if file is None or (not file.was_made and not self._graph.makers(event.file)):
+            record = failure.lost("file-lost", f"{event.file} is on no node", name=event.file)
+            self._answers.append(Answer(event.request, event.file, None, record))
+        elif file.is_there:
+            self._answer(event.request, file)
+        else:
+            file.asked.append(event.request)
+            self._see_to([file])
+
+    def _answer(self, request: int, file: File) -> None:
+        where = file.value if file.value is not None else self._storage.where(file)
+        self._answers.append(Answer(request, file.name, where))
+
+    def _tuned(self, event: Tuned) -> None:
+        self._storage.tuning = self._storage.tuning.tuned(event.parameters)
+        for file in self._files:
+            if file.holders:
+                file.refused.clear()
+                self._storage.shorten(file)
+                self._storage.clean(file.name)
+        if self._storage.tuning.immediate_recovery:
+            self._lost([file for file in self._files if file.lost_with is not None and not file.is_there])
+
+    # --- what was lost ---
+
+    def _lost(self, files: list[File], *, evicted: bool = False) -> None:
+        """Files have no replica any more: have those made again that somebody needs, the whole set at once."""
+        for file in files:
+            for number in self._graph.lost(file.name):
+                task = self._tasks[number]
+                if task.state is State.READY:
+                    self._move(task, State.WAITING)
+        immediate = self._storage.tuning.immediate_recovery and not evicted  # for which there was no room
+        self._see_to(file for file in files if self._is_awaited_now(file) or (immediate and file.wanted))
+        for file in files:
+            self._storage.settle(file.name)
+
+    def _is_awaited_now(self, file: File) -> bool:
+        if file.asked:
+            return True
+        consumers = (self._tasks[number] for number in self._graph.consumers(file.name))
+        return any(task.state is State.WAITING for task in consumers)
+
+    def _see_to(self, files: Iterable[File]) -> bool:
+        """Have files made again that are lost; end what waits for those that cannot be. Say whether all can."""
+        plan: dict[Origin, None] = {}
+        hopeless: list[tuple[File, File]] = []
+        for file in files:
+            wanted: dict[Origin, None] = {}
+            problem = self._plan(file, {**plan}, wanted)
+            if problem is not None:
+                hopeless.append((file, problem))
+            else:
+                plan.update(wanted)
+        for origin in reversed(plan):
+            self._run_again(origin)
+        for file, problem in hopeless:
+            self._give_up(file, _why_lost(problem), problem)
+        return not hopeless
+
+    def _plan(self, file: File, planned: dict[Origin, None], wanted: dict[Origin, None]) -> File | None:
+        """Collect what has to be run again for a file, consumers before producers; return a file that stops it."""
+        left = [file]
+        while left:
+            file = left.pop()
+            if file.is_there or self._graph.makers(file.name):
+                continue
+            origin = file.origin
+            if origin is None or not file.recoverable:
+                if not file.was_made and file.wanted:
+                    continue  # it is yet to be made for the first time
+                return file
+            if origin not in planned:
+                planned[origin] = wanted[origin] = None
+                left += [self._files[name] for name in origin.inputs]
+        return None
+
+    def _run_again(self, origin: Origin) -> None:
+        """Run a finished invocation again, for its files."""
+        number = -next(self._recoveries)
+        profile = origin.profile
+        invocation = origin.invocation._replace(number=number)
+        task = Task(invocation, profile, self._shapes[profile.number], next(self._sequence))
+        task.origin = origin
+        task.files = origin.inputs
+        self._recovered += 1
+        self._again.append(origin.invocation.number)
+        self._tasks[number] = task
+        for name in task.files:
+            self._files[name].consumers += 1
+        task.depth = max((self._files[name].depth for name in task.files), default=-1) + 1
+        ready = self._graph.add(number, task.files, _known(invocation.outputs))
+        self._rank([number])
+        if ready:
+            self._make_ready(task)
+
+    def _spare(self, name: str) -> None:
+        """End the making again of a file that nobody needs any more."""
+        for number in self._graph.makers(name):
+            task = self._tasks[number]
+            if task.origin is None:
+                continue
+            outputs = [self._files.get(each) for each in _known(task.invocation.outputs)]
+            if not any(file is not None and file.is_needed and not file.is_there for file in outputs):
+                self._cancel(task)
+
+    def _recovery_failed(self, task: Task, reason: str) -> None:
+        for name in _known(task.invocation.outputs):
+            file = self._files.get(name)
+            if file is not None and not file.is_there and not self._graph.makers(name):
+                self._give_up(file, f"{_why_lost(file)}, and making it again failed: {reason}", file)
+
+    def _give_up(self, file: File, reason: str, problem: File) -> None:
+        """End whatever waits for a file."""
+        node = problem.lost_with or ""
+        for number in self._graph.consumers(file.name):
+            task = self._tasks[number]
+            if task.state in (State.WAITING, State.READY):
+                self._end(task, "file-lost", reason, node=node, name=problem.name)
+        asked, file.asked = file.asked, []
+        record = failure.lost("file-lost", reason, node=node or None, name=problem.name)
+        self._answers += [Answer(request, file.name, None, record) for request in asked]
 
     # --- tasks ---
 
     def _move(self, task: Task, state: State) -> None:
-        self._count[task.state] -= 1
+        if task.origin is None:
+            self._count[task.state] -= 1
+            self._count[state] += 1
+        elif State.READY in (task.state, state):  # they ask for room like others
+            self._count[State.READY] += 1 if state is State.READY else -1
         task.move(state)
-        self._count[state] += 1
-
-    def _shape(self, task: Task) -> Shape:
-        shape = self._shapes[task.profile.number]
-        return shape._replace(suspect=True) if task.suspect else shape
 
     def _make_ready(self, task: Task) -> None:
         self._move(task, State.READY)
-        shape = self._shape(task)
+        self._hopeful.pop(task.invocation.number, None)
+        shape = task.shape
         self._unjudged.add(shape)
         queue = self._queues.get(shape)
         if queue is None:
-            queue = self._queues[shape] = _Queue()
+            queue = self._queues[shape] = Queue()
         queue.push(task)
 
-    def _release_waiting(self, files: list[str]) -> None:
-        for number in self._graph.made(files):
-            self._make_ready(self._tasks[number])
+    def _requeue(self, task: Task) -> None:
+        """Have a task that was on a node run again, when what it needs is there."""
+        if not task.files or self._graph.is_ready(task.invocation.number):
+            self._make_ready(task)
+            return
+        self._move(task, State.WAITING)
+        self._see_to(self._files[name] for name in self._graph.missing(task.invocation.number))
 
-    def _leave(self, task: Task, *, heard: bool = True) -> None:
+    def _leave(self, task: Task) -> None:
+        """A task is over."""
         self._move(task, State.DONE)
-        del self._tasks[task.invocation.number]
-        if task.invocation.inputs or task.invocation.outputs:
-            self._graph.prune(task.invocation.number)
-        if heard and self._unwanted:  # else it may have been made already, and the node is about to say so
-            makes = _files(task.invocation.outputs)
-            self._unwanted.difference_update(file for file in makes if not self._graph.has_maker(file))
-        self._done += 1
+        invocation = task.invocation
+        del self._tasks[invocation.number]
+        self._hopeful.pop(invocation.number, None)
+        outputs = _known(invocation.outputs)
+        if task.origin is None:
+            self._done += 1
+            made = [file.origin for name in outputs if (file := self._files.get(name)) is not None]
+            if not any(origin is not None and origin.invocation is invocation for origin in made):
+                self._storage.discard(invocation.arguments)
+        if task.files or outputs:
+            self._graph.prune(invocation.number)
+            for name in task.files:
+                self._files[name].consumers -= 1
+            for name in task.files:
+                self._spare(name)
+                self._storage.clean(name)
+            self._storage.settle(*task.files, *outputs)
+            for name in (*task.files, *outputs):
+                if (file := self._files.get(name)) is not None and file.asked:
+                    self._refuse_unmade(file)
+                self._storage.unmade(name)
 
-    def _end(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> Completion:
+    def _refuse_unmade(self, file: File) -> None:
+        """Tell who has asked for a file that nobody makes any more."""
+        if not file.is_there and not file.was_made and not self._graph.makers(file.name):
+            self._give_up(file, f"{file.name} was not made", file)
+
+    def _end(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> None:
+        """End a task that has not run to its end."""
         self._leave(task)
+        if task.origin is not None:
+            self._recovery_failed(task, reason)
+            return
         record = failure.lost(kind, reason, node=node or None, **fields)
-        return Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0)
+        self._ended.append(Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0))
 
     def _unassign(self, node: Node, task: Task) -> None:
-        del node.assigned[task.invocation.number]
-        task.node = None
-        shape = self._shape(task)
-        node.shapes[shape] -= 1
-        if not node.shapes[shape]:
-            del node.shapes[shape]
-        for use in task.invocation.inputs:
-            if node.fetching.pop(use.source, None) is not None:
-                self._interrupted.add(use.source)
+        for name in node.give(task):
+            transfer = node.fetching.get(name)
+            if transfer is not None and transfer.for_task:  # its way ended with the task that it was for
+                self._storage.arrived(node, name)
+                self._storage.shorten(self._files[name])
+        self._opens(node)
 
-    def _refuse_hopeless(self) -> Iterator[Instruction]:
+    def _refuse_hopeless(self) -> None:
         """End the ready tasks that no node can ever hold, once there is a node to judge by."""
         if not self._nodes:
             return
         unjudged, self._unjudged = self._unjudged, set()
         if not self._uniform:
             return
-        largest = max(self._nodes.values(), key=lambda node: node.total)
-        has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
-        over = []
         for shape in unjudged:
+            sample = itertools.islice(self._nodes.values(), LOOKED_AT)
+            if any(node.capacity(shape, others=False) for node in sample) or shape not in self._queues:
+                continue
             if any(node.capacity(shape, others=False) for node in self._nodes.values()):
                 continue
+            largest = max(self._nodes.values(), key=lambda node: node.total)
+            has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
             asked = zip(Shape._fields[1:5], shape[1:5], strict=True)
             requested = {key: value for key, value in asked if value is not None}
             reason = f"it asks for {_amounts(requested)}, and the largest node has {_amounts(has)}"
             queue = self._queues[shape]
             while queue.head() is not None:
-                over.append(self._end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has))
-        if over:
-            yield Finish(over)
+                self._end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has)
 
     # --- placement ---
 
-    def _schedule(self) -> Iterator[Instruction]:
+    def _schedule(self) -> list[Run]:
         if self._joined < self._wait_for_nodes:
-            return
-        open_nodes = {name: node for name, node in self._nodes.items() if not node.draining}
+            return []
         runs: dict[str, Run] = {}
         blocked: set[Shape] = set()
-        finished: list[Completion] = []
-        while open_nodes:
-            heads = [(queue.head(), shape) for shape, queue in self._queues.items() if shape not in blocked]
-            waiting = sorted((task.order, task, shape) for task, shape in heads if task is not None)
-            if not waiting:
+        held: list[Task] = []
+        while True:
+            heads = [
+                (head.order, head.sequence, head)
+                for shape, queue in self._queues.items()
+                if shape not in blocked and (head := queue.head()) is not None
+            ]
+            if not heads:
                 break
-            _, task, shape = waiting[0]
-            if task.invocation.inputs:
-                placed = self._place_by_data(task, shape, open_nodes, runs, finished)
+            order, _, task = min(heads)
+            shape = task.shape
+            if task.files or task.invocation.inputs:
+                placed = self._place_by_data(task, runs, held)
             else:
-                turn = waiting[1][0] if len(waiting) > 1 else None
-                placed = self._place_many(task, shape, open_nodes, runs, turn)
-            if not placed:
+                turn = min((entry[0] for entry in heads if entry[0] != order), default=None)
+                placed = self._place_many(task, runs, turn)
+            if placed:
+                self._reserved.pop(shape, None)
+            else:
                 blocked.add(shape)
-                # The oldest that does not fit keeps the largest node for itself, lest younger ones starve it; but a
-                # suspect waits beside others for the one before it.
-                if holders := [
-                    name
-                    for name, node in open_nodes.items()
-                    if node.capacity(shape, others=False)
-                    and not (shape.suspect and any(other.suspect for other in node.shapes))
-                ]:
-                    del open_nodes[max(holders, key=lambda name: (open_nodes[name].total, name))]
-        if finished:
-            yield Finish(finished)
-        yield from runs.values()
+                self._reserve(shape)
+            if len(held) >= SET_ASIDE:
+                blocked.update(task.shape for task in held)
+        for task in held:
+            self._queues[task.shape].push(task)
+        self._follow(runs)
+        return list(runs.values())
+
+    def _reserve(self, shape: Shape) -> None:
+        """Keep the largest node for the oldest that does not fit, lest younger ones of other kinds starve it.
+
+        A suspect waits beside others for the one before it.
+        """
+        if shape in self._reserved or len(self._queues) < 2:
+            return
+        holders = [
+            name
+            for name, node in self._nodes.items()
+            if not node.draining
+            and name not in self._reserved.values()
+            and node.capacity(shape, others=False)
+            and not (shape.suspect and any(other.suspect for other in node.shapes))
+        ]
+        if holders:
+            self._reserved[shape] = max(holders, key=lambda name: (self._nodes[name].total, name))
+
+    def _opens(self, node: Node) -> None:
+        """A node may have room again."""
+        if not node.draining:
+            name = node.info.name
+            for candidates in self._open.values():
+                candidates[name] = None
+
+    def _closes(self, name: str) -> None:
+        for candidates in self._open.values():
+            candidates.pop(name, None)
+        for shape, reserved in list(self._reserved.items()):
+            if reserved == name:
+                del self._reserved[shape]
+
+    def _candidates(self, shape: Shape, depth: int) -> dict[str, None]:
+        """Nodes that may have room for invocations of a shape."""
+        found = self._open.get((shape, depth))
+        if found is None:
+            if len(self._open) > 4 * LOOKED_AT:
+                self._open.clear()
+            found = {name: None for name, node in self._nodes.items() if not node.draining}
+            self._open[(shape, depth)] = found
+        return found
+
+    def _rooms(self, task: Task, depth: int) -> dict[str, int]:
+        """Some nodes that have room for invocations like one, and for how many."""
+        shape = task.shape
+        candidates = self._candidates(shape, depth)
+        rooms: dict[str, int] = {}
+        full = []
+        for name in candidates:
+            room = self._nodes[name].room_for(shape, depth)
+            if room <= 0:
+                full.append(name)
+            elif self._is_free(name, task):
+                rooms[name] = room
+                if len(rooms) >= LOOKED_AT:
+                    break
+        for name in full:
+            del candidates[name]
+        return rooms
+
+    def _is_free(self, name: str, task: Task) -> bool:
+        """Whether a node is not kept for one of another kind that comes before this one."""
+        for shape, reserved in self._reserved.items():
+            if reserved == name and shape != task.shape:
+                head = self._queues[shape].head()
+                if head is not None and head.order < task.order:
+                    return False
+        return True
 
     def _depth(self, task: Task) -> int:
         estimate = self._estimates.get(task.profile.category)
         if estimate is None or estimate >= SHORT or task.suspect:
             return 1
-        return min(AHEAD, math.ceil(SHORT / max(estimate, 1e-6)))
+        # A power of two, for nodes with room are known for each depth apart.
+        return int(min(AHEAD, 2 ** math.ceil(math.log2(SHORT / max(estimate, 1e-6)))))
 
-    def _room(self, node: Node, shape: Shape, depth: int) -> int:
-        return node.capacity(shape, others=True) * depth - node.shapes[shape]
-
-    def _place_many(
-        self,
-        first: Task,
-        shape: Shape,
-        nodes: dict[str, Node],
-        runs: dict[str, Run],
-        turn: tuple[float, int] | None,
-    ) -> bool:
+    def _place_many(self, first: Task, runs: dict[str, Run], turn: Order | None) -> bool:
         """Hand tasks that are tied to no data to the nodes, evenly, until it is the turn of another shape's."""
+        shape = first.shape
         queue = self._queues[shape]
         depth = self._depth(first)
-        rooms = {name: room for name, node in nodes.items() if (room := self._room(node, shape, depth)) > 0}
+        rooms = self._rooms(first, depth)
         if not rooms:
             return False
-        share = max(1, math.ceil(len(queue) / len(rooms)))
+        share = max(1, math.ceil(len(queue) / max(len(rooms), len(self._candidates(shape, depth)))))
         for name in sorted(rooms, key=lambda name: -rooms[name]):
-            node = nodes[name]
+            node = self._nodes[name]
+            candidates = self._candidates(shape, depth)
+            candidates[name] = candidates.pop(name, None)  # the next time, others come first
             for _ in range(min(rooms[name], share)):
                 task = queue.head()
-                if task is None or task.invocation.inputs or task.profile.category != first.profile.category:
+                if (
+                    task is None
+                    or task.files
+                    or task.invocation.inputs
+                    or task.profile.category != first.profile.category
+                ):
                     return True
                 if turn is not None and task.order > turn:
                     return True
-                self._assign(queue.pop(), shape, node, runs)
+                self._assign(queue.pop(), node, runs)
         return True
 
-    def _place_by_data(
-        self, task: Task, shape: Shape, nodes: dict[str, Node], runs: dict[str, Run], finished: list[Completion]
-    ) -> bool:
-        """Place a task where most bytes of its inputs are, then where most room is."""
-        needs = _files(task.invocation.inputs)
-        inputs = [file for file in needs if file not in self._values]
-        missing = [file for file in inputs if not self._replicas.get(file)]
-        queue = self._queues[shape]
-        if missing:
-            queue.pop()
-            finished.append(self._end_lost(task, missing[0]))
-            return True
-        depth = 1 if inputs else self._depth(task)  # small values go anywhere, and ahead
-        best: tuple[float, int, str] | None = None
-        for name, node in nodes.items():
-            room = self._room(node, shape, depth)
-            if room > 0:
-                local = sum(self._sizes[file] for file in inputs if file in node.files)
-                best = max(best, (local, room, name)) if best is not None else (local, room, name)
-        if best is None:
+    def _place_by_data(self, task: Task, runs: dict[str, Run], held: list[Task]) -> bool:
+        """Place a task where it can begin first: for data, queue and transfers. It may be better to wait (``held``)."""
+        shape, queue = task.shape, self._queues[task.shape]
+        inputs = [file for name in task.files if (file := self._files[name]).value is None]
+        paths = [use.source for use in task.invocation.inputs if use.kind == "local"]
+        depth = 1 if inputs or paths else self._depth(task)  # small values go anywhere, and ahead
+        rooms = self._rooms(task, depth)
+        if not rooms:
             return False
-        node = nodes[best[2]]
+        best: tuple[float, float, int, str] | None = None
+        total = sum(file.size for file in inputs)
+        for name in {**rooms, **self._near(inputs)}:
+            node = self._nodes[name]
+            room = rooms.get(name)
+            if room is None:
+                room = node.room_for(shape, depth) if self._is_free(name, task) else 0
+            local = sum(file.size for file in inputs if name in file.holders or name in file.coming)
+            local += sum(name in self._storage.input(path).copies for path in paths)
+            cost = max(0, total - local) / self._storage.bandwidth + (0.0 if room > 0 else self._wait(node, task))
+            rank = (cost, -local, -room, name)
+            best = rank if best is None else min(best, rank)
+        if best is None or math.isinf(best[0]):
+            return False
         queue.pop()
-        run = self._assign(task, shape, node, runs)
-        run.values.update((file, self._values[file]) for file in needs if file in self._values)
-        for file in inputs:
-            if file not in node.files and (source := self.where(file)) is not None:
-                run.sources[file] = source
-                node.fetching.setdefault(file, source)
+        node = self._nodes[best[3]]
+        if best[2] < 0 and self._bring(task, node, inputs, paths, runs):
+            return True
+        held.append(task)  # for a busy node, or for a transfer's turn
         return True
 
-    def _assign(self, task: Task, shape: Shape, node: Node, runs: dict[str, Run]) -> Run:
-        self._move(task, State.ASSIGNED)
+    def _near(self, inputs: list[File]) -> dict[str, None]:
+        """Nodes that hold, or are about to hold, what a task reads."""
+        near: dict[str, None] = {}
+        for file in inputs:
+            for name in itertools.islice(itertools.chain(file.holders, file.coming), LOOKED_AT):
+                if not self._nodes[name].draining:
+                    near[name] = None
+        return near
+
+    def _wait(self, node: Node, task: Task) -> float:
+        """Seconds until a busy node may have room, as far as what it runs is known."""
+        known = [self._estimates.get(other.profile.category, math.inf) for other in node.assigned.values()]
+        at_once = node.capacity(task.shape, others=False)
+        if not known or not at_once or not self._is_free(node.info.name, task):
+            return math.inf
+        return sum(known) / len(known) / 2 * max(1, len(known) - at_once + 1)
+
+    def _bring(self, task: Task, node: Node, inputs: list[File], paths: list[str], runs: dict[str, Run]) -> bool:
+        """Assign a task to a node with all that it lacks there, if all transfers may begin now."""
         name = node.info.name
-        task.node = name
-        node.assigned[task.invocation.number] = task
-        node.shapes[shape] += 1
+        sources: dict[str, Replica] = {}
+        for file in inputs:
+            if name not in file.holders and name not in file.coming:
+                source = self._storage.source(file)
+                if source is None:
+                    return False
+                sources[file.name] = source
+        copies: dict[str, InputCopy | bool] = {}
+        for path in paths:
+            copy = self._storage.input_source(path, node)
+            if copy is False:
+                return False
+            copies[path] = copy
+        needed = sum(source.size for source in sources.values())
+        if needed and needed > node.room:
+            self._lost(self._storage.evict(node, needed, self._turn, keep=task.files), evicted=True)
+        run = self._assign(task, node, runs)
+        for each, source in sources.items():
+            self._storage.start(node, each, source, for_task=True)
+            run.sources[each] = source
+        for path, copy in copies.items():
+            self._storage.start_input(path, node, copy)
+            if isinstance(copy, InputCopy):
+                run.copies[path] = copy
+        return True
+
+    def _assign(self, task: Task, node: Node, runs: dict[str, Run]) -> Run:
+        self._move(task, State.ASSIGNED)
+        self._hopeful.pop(task.invocation.number, None)
+        node.take(task)
+        name = node.info.name
         run = runs.get(name)
         if run is None:
-            run = runs[name] = Run(name, [], {}, {})
+            run = runs[name] = Run(name, [], {}, {}, {})
         run.tasks.append(task)
+        for each in task.files:
+            value = self._files[each].value
+            if value is not None:
+                run.values[each] = value
+        if task.invocation.outputs:
+            for number in self._graph.followers(task.invocation.number):
+                self._hopeful[number] = None
         return run
 
-    # --- temp files ---
-
-    def _add_replica(self, node: Node, file: str, size: int) -> None:
-        self._sizes[file] = size
-        self._replicas.setdefault(file, set()).add(node.info.name)
-        self._lost.pop(file, None)
-        node.files.add(file)
-
-    def _remove_replica(self, name: str, file: str) -> Iterator[Instruction]:
-        """A node's replica is gone, or cannot be read, whether or not the node is still there."""
-        holders = self._replicas.get(file, set())
-        if name not in holders:
+    def _follow(self, runs: dict[str, Run]) -> None:
+        """Send short calls after those that make their inputs, to the same node, which then need not ask for them."""
+        if not self._hopeful:
             return
-        holders.discard(name)
-        if name in self._nodes:
-            self._nodes[name].files.discard(file)
-            yield Drop(name, [file])
-        if not holders:
-            del self._replicas[file]
-            self._lost[file] = name
-            self._graph.lost(file)
-            if self._is_gone(file):
-                yield from self._fail_consumers(file)
+        again: dict[int, None] = {}
+        while self._hopeful and len(again) < SET_ASIDE:
+            number = next(iter(self._hopeful))
+            del self._hopeful[number]
+            task = self._tasks.get(number)
+            if task is None or task.state is not State.WAITING:
+                continue
+            node = self._leader(task)
+            if node is None:
+                continue
+            depth = self._depth(task)
+            if depth > 1 and node.room_for(task.shape, depth) > 0 and self._is_free(node.info.name, task):
+                self._assign(task, node, runs)
+            elif depth > 1:
+                again[number] = None
+        self._hopeful = {**again, **self._hopeful}
 
-    def _is_gone(self, file: str) -> bool:
-        """Whether a file will not be there again, as far as is known."""
-        return file in self._unwanted or (file in self._lost and not self._graph.has_maker(file))
-
-    def _replicate(self, files: Iterable[str]) -> Iterator[Instruction]:
-        """Bring files to the count of replicas that is asked for, scarcest first."""
-        if self._replica_count < 2:
-            return
-        for file in sorted(set(files), key=lambda name: (len(self._replicas.get(name, ())), name)):
-            yield from self._copy(file, self._replica_count)
-
-    def _copy(self, file: str, count: int) -> Iterator[Instruction]:
-        """Have copies made until as many nodes that stay hold a file, or will, as far as nodes can be found."""
-        staying = [node for node in self._nodes.values() if not node.draining]
-        count -= sum(file in node.files or file in node.fetching for node in staying)
-        source = self.where(file)
-        if count <= 0 or source is None:
-            return
-        targets = [
-            node
-            for node in staying
-            if file not in node.files and file not in node.fetching and file not in node.refused
-        ]
-        targets.sort(key=lambda node: (len(node.files) + len(node.fetching), node.info.name))
-        for node in targets[:count]:
-            node.fetching[file] = source
-            yield Fetch(node.info.name, file, source)
-
-    def _rescue(self, node: Node) -> Iterator[Instruction]:
-        """Copy what only a draining node has; let it go when nothing is left on it that anybody needs."""
-        if node.released:
-            return
-        name = node.info.name
-        staying = [other for other in self._nodes.values() if not other.draining]
-        for file in sorted(node.files):
-            if not any(file in other.files for other in staying):
-                yield from self._copy(file, 1)
-        # What is on its way from here is waited for. What has nowhere to go is given up.
-        copied = any(source == name for other in self._nodes.values() for source in other.fetching.values())
-        if not node.assigned and not copied:
-            node.released = True
-            yield Release(name)
-
-    def _end_lost(self, task: Task, file: str) -> Completion:
-        node = self._lost.get(file, "")
-        reason = f"the last replica of {file} was lost with node {node}" if node else f"{file} was forgotten"
-        return self._end(task, "file-lost", reason, node=node, name=file)
-
-    def _fail_consumers(self, file: str) -> Iterator[Instruction]:
-        over = []
-        for number in self._graph.waiting():
-            task = self._tasks[number]
-            if file in _files(task.invocation.inputs):
-                over.append(self._end_lost(task, file))
-        if over:
-            yield Finish(over)
+    def _leader(self, task: Task) -> Node | None:
+        """The one node where all that a task waits for is being made, and all else that it reads is."""
+        name: str | None = None
+        uses = (*task.invocation.inputs, *task.invocation.outputs)
+        if task.shape.mode != L2 or task.suspect or any(use.kind != "value" for use in uses):
+            return None
+        for each in task.files:
+            file = self._files[each]
+            if file.value is not None:
+                continue
+            if file.holders:
+                places = set(file.holders)
+            else:
+                makers = [self._tasks[number] for number in self._graph.makers(each)]
+                places = {maker.node for maker in makers if maker.node is not None} if len(makers) == 1 else set()
+            if name is None:
+                name = next(iter(places), None)
+            if name is None or name not in places:
+                return None
+        node = self._nodes.get(name) if name is not None else None
+        return None if node is None or node.draining else node
 
 
-def _files(uses: tuple[FileUse, ...]) -> list[str]:
+def _known(uses: tuple[FileUse, ...]) -> list[str]:
     """Ids of the files among these that the manager knows: all but the user's own."""
     return [use.source for use in uses if use.kind != "local"] if uses else []
+
+
+def _why_lost(file: File) -> str:
+    if file.lost_with:
+        return f"the last replica of {file.name} was lost with node {file.lost_with}"
+    return f"{file.name} was forgotten" if not file.wanted else f"{file.name} is on no node"
 
 
 def _amounts(resources: Mapping[str, float | None]) -> str:
     units = {"memory": " MB of memory", "disk": " MB of disk"}
     return ", ".join(f"{value:g}{units.get(key, ' ' + key)}" for key, value in resources.items() if value is not None)
+
+
+__all__ = [
+    "AHEAD",
+    "RELAY",
+    "SHORT",
+    "Again",
+    "Answer",
+    "Asked",
+    "Cancelled",
+    "Completed",
+    "Crowded",
+    "Discard",
+    "Drop",
+    "Event",
+    "Fetch",
+    "FileCached",
+    "FileSpoiled",
+    "Finish",
+    "Forgotten",
+    "Full",
+    "IllegalTransition",
+    "InputCached",
+    "InputCopy",
+    "Instruction",
+    "Kill",
+    "Node",
+    "NodeDraining",
+    "NodeJoined",
+    "NodeLeft",
+    "Relay",
+    "Relayed",
+    "Release",
+    "Replica",
+    "Returned",
+    "Run",
+    "Scheduler",
+    "Shape",
+    "State",
+    "Submitted",
+    "Task",
+    "Tuned",
+    "diagram",
+]

@@ -11,16 +11,18 @@ import logging
 import os
 import socket
 import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from taskvine_manager import messages, sweep
 from taskvine_manager.embedded import core, staging
-from taskvine_manager.embedded.cache import file_name
+from taskvine_manager.embedded.cache import Source, check, copy, file_name, release
 from taskvine_manager.embedded.factory import NodeFactory
 from taskvine_manager.engine import Outlet, Watch
 from taskvine_manager.messages import Completion, Invocation, NodeInfo, Profile
-from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.runtime.payload import Payload, discard
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class EmbeddedConfig:
         Bounds for the factory.
     per_node : int
         Invocations that a node is expected to run at once, before any has joined.
+    peer_transfers : bool
+        Whether nodes copy files from each other; else all passes through a directory of the manager's.
     """
 
     max_retries: int | None = 1
@@ -58,6 +62,7 @@ class EmbeddedConfig:
     min_nodes: int = 0
     max_nodes: int = 0
     per_node: int = 1
+    peer_transfers: bool = True
 
 
 class NodeLink:
@@ -113,8 +118,15 @@ class EmbeddedEngine:
         self._watch = watch
         self._unwatch = unwatch
         self._core = core.Scheduler(
-            max_retries=config.max_retries, uniform=config.uniform, wait_for_nodes=config.wait_for_nodes
+            max_retries=config.max_retries,
+            uniform=config.uniform,
+            wait_for_nodes=config.wait_for_nodes,
+            peer_transfers=config.peer_transfers,
         )
+        self._relay = os.path.join(base, "relay")
+        self._mover = ThreadPoolExecutor(2, thread_name_prefix="relay")
+        self._moved: deque[core.Relayed] = deque()
+        self._wake, self._waker = socket.socketpair()
         self._links: dict[int, NodeLink] = {}
         self._by_name: dict[str, NodeLink] = {}
         self._functions: dict[str, Payload] = {}
@@ -131,6 +143,9 @@ class EmbeddedEngine:
             self._factory = NodeFactory(config.factory_command, config.min_nodes, config.max_nodes, config.factory_log)
         listener.setblocking(False)
         watch(listener.fileno(), self._accept)
+        for end in (self._wake, self._waker):
+            end.setblocking(False)
+        watch(self._wake.fileno(), self._woken)
         self.tune(config.tune)
 
     # --- what the manager asks ---
@@ -172,9 +187,11 @@ class EmbeddedEngine:
         link.send("drain")
         self._handle(core.NodeDraining(link.info.name))
 
-    def locate(self, file: str) -> str | None:
-        node = self._core.where(file)
-        return None if node is None else self._path(node, file)
+    def locate(self, request: int, file: str) -> None:
+        self._handle(core.Asked(request, file))
+
+    def spoiled(self, node: str, file: str, stamp: int) -> None:
+        self._handle(core.FileSpoiled(node, file, stamp))
 
     def tune(self, parameters: dict[str, float]) -> None:
         if parameters:
@@ -183,9 +200,12 @@ class EmbeddedEngine:
     def stats(self) -> dict[str, Any]:
         return self._core.stats()
 
+    def snapshot(self) -> dict[str, Any]:
+        return self._core.snapshot()
+
     @property
     def waiting(self) -> int:
-        return self._core.waiting
+        return self._core.waiting - self._core.recovering
 
     def tick(self) -> float | None:
         self._cleaners = [cleaner for cleaner in self._cleaners if cleaner.is_alive()]
@@ -222,6 +242,10 @@ class EmbeddedEngine:
             self._factory.kill()
         for cleaner in self._cleaners:
             cleaner.join(5.0)
+        self._mover.shutdown(wait=True, cancel_futures=True)
+        self._unwatch(self._wake.fileno())
+        self._wake.close()
+        self._waker.close()
 
     # --- nodes ---
 
@@ -265,6 +289,10 @@ class EmbeddedEngine:
             self._handle(core.Returned(name, rest[0]))
         elif kind == "cached":
             self._handle(core.FileCached(name, *rest))
+        elif kind == "input":
+            self._handle(core.InputCached(name, *rest))
+        elif kind == "crowded":
+            self._handle(core.Crowded(name, *rest))
         elif kind == "radio":
             self._outlet.radio(list(rest[0]))
         elif kind == "idle":
@@ -306,13 +334,21 @@ class EmbeddedEngine:
         cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
         cleaner.start()
         self._cleaners.append(cleaner)
+        node = self._core.nodes.get(info.name)
+        held = [(task, task.attempts) for task in node.assigned.values()] if node is not None else []
         self._handle(core.NodeLeft(info.name, reason, link.told))
+        over = core.State.DONE
+        tried = [task for task, tries in held if task.attempts > tries and task.state is not over]
+        again = [(task.origin or task).invocation.number for task in tried]
+        if again:
+            self._outlet.again(again, f"node {info.name} left: {reason}")
         self._say_nodes()
         self._report_drained()
 
     def _clean_after(self, info: NodeInfo) -> None:
         if os.path.isdir(info.directory):
             sweep.kill_strays(self._base, info.name)
+            release(os.path.join(info.directory, "cache"))
             staging.remove(info.directory)
 
     def _say_nodes(self) -> None:
@@ -335,16 +371,30 @@ class EmbeddedEngine:
     def _carry_out(self, instruction: core.Instruction) -> None:
         if isinstance(instruction, core.Finish):
             self._outlet.done(instruction.completions)
-            return
-        link = self._by_name.get(instruction.node)
-        if link is None:
-            return  # it has just gone, and the core will hear of it
+        elif isinstance(instruction, core.Again):
+            self._outlet.again(instruction.numbers, "files that it made were lost")
+        elif isinstance(instruction, core.Answer):
+            self._outlet.located(instruction.request, self._answer(instruction))
+        elif isinstance(instruction, core.Discard):
+            for path in instruction.paths:
+                discard(path)
+        elif isinstance(instruction, core.Relay):
+            self._mover.submit(self._bring, instruction.file, self._source(instruction.source, instruction.file))
+        elif isinstance(instruction, core.Drop) and instruction.node == core.RELAY:
+            for file in instruction.files:
+                discard(self._path(core.RELAY, file))
+        elif (link := self._by_name.get(instruction.node)) is not None:  # else it has just gone
+            self._tell(link, instruction)
+
+    def _tell(self, link: NodeLink, instruction: core.Instruction) -> None:
         if isinstance(instruction, core.Run):
             self._run(link, instruction)
         elif isinstance(instruction, core.Fetch):
-            link.send("fetch", instruction.file, self._path(instruction.source, instruction.file))
+            link.send("fetch", instruction.file, self._source(instruction.source, instruction.file))
         elif isinstance(instruction, core.Drop):
             link.send("drop", instruction.files)
+        elif isinstance(instruction, core.Full):
+            link.send("full")
         elif isinstance(instruction, core.Kill):
             link.send("cancel", instruction.numbers)
         else:
@@ -362,9 +412,43 @@ class EmbeddedEngine:
             [(key, self._functions[key]) for key in keys],
             list(profiles.values()),
             [task.invocation for task in run.tasks],
-            {file: self._path(source, file) for file, source in run.sources.items()},
+            {file: self._source(source, file) for file, source in run.sources.items()},
             run.values,
+            {path: (self._path(copy.node, copy.name), copy.name, copy.stamp) for path, copy in run.copies.items()},
         )
 
+    def _source(self, replica: core.Replica, file: str) -> Source:
+        return Source(self._path(replica.node, file), replica.size, replica.stamp, replica.node)
+
+    def _answer(self, answer: core.Answer) -> Any:
+        if isinstance(answer.where, core.Replica):
+            return (answer.where.node, *self._source(answer.where, answer.file)[:3])
+        return (answer.record,) if answer.where is None else answer.where
+
+    def _bring(self, file: str, source: Source) -> None:
+        """Copy a node's replica to the manager's directory; runs in a thread."""
+        target = self._path(core.RELAY, file)
+        stamp, problem = 0, None
+        try:
+            os.makedirs(self._relay, mode=0o700, exist_ok=True)
+            check(source)
+            copy(source.path, target)
+            check(source)
+            stamp = os.stat(target).st_ctime_ns
+        except OSError as error:
+            problem = str(error)
+        self._moved.append(core.Relayed(file, stamp, problem))
+        with contextlib.suppress(OSError):  # full, and so awake already; or closed
+            self._waker.send(b"m")
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                pass
+        while self._moved:
+            self._handle(self._moved.popleft())
+
     def _path(self, node: str, file: str) -> str:
+        if node == core.RELAY:
+            return os.path.join(self._relay, file_name(file))
         return os.path.join(self._core.nodes[node].info.directory, "cache", file_name(file))

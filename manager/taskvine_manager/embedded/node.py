@@ -17,14 +17,15 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from taskvine_manager import messages, sweep
 from taskvine_manager.embedded import environment, hardware, memory, staging
-from taskvine_manager.embedded.cache import Cache
+from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
 from taskvine_manager.embedded.oneshots import OneShots
 from taskvine_manager.embedded.slots import Call, Resources, SlotPool, with_init
 from taskvine_manager.messages import L1, Completion, Invocation, NodeInfo, Profile
@@ -33,6 +34,8 @@ from taskvine_manager.runtime.payload import Payload, discard
 
 HOLD_SECONDS = 0.001
 """Results of short calls wait this long for others, if more are under way, so that they travel together."""
+RECENT = 256
+"""Small results that are kept for calls which the manager has sent after their makers, and which come too late."""
 
 
 def main(arguments: list[str]) -> None:
@@ -54,6 +57,24 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         sys.exit(f"taskvine-node: no executor at {options.connect}: {error.strerror}")
     Node(options, config).run()
+
+
+class Supply(NamedTuple):
+    """Where the inputs of calls come from: temp files, small results, and other nodes' copies of users' files."""
+
+    sources: dict[str, Source]
+    values: dict[str, bytes]
+    peers: dict[str, Peer]
+
+
+class Ending(NamedTuple):
+    """How a call ended, as in a Completion."""
+
+    outcome: int
+    body: Payload
+    started: float
+    seconds: float
+    made: list[tuple[str, int, int]]
 
 
 class Node:
@@ -86,7 +107,13 @@ class Node:
         self._limited: set[int] = set()
         self._staging: set[int] = set()
         self._sandboxes = itertools.count()
+        self._making: dict[str, int] = {}  # results that calls here are about to make
+        self._following: dict[str, list[Call]] = {}  # calls that wait for those
+        self._recent: OrderedDict[str, bytes] = OrderedDict()  # small results of late, for calls that were to wait
+        self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what has no room: retry, or give up
+        self._told: set[tuple[str, tuple[int, ...]]] = set()  # users' files that the manager knows are here
         self._leaving = False
+        self._abandoned = False
         self._draining = False
         self._idle_since = time.monotonic()
 
@@ -122,7 +149,8 @@ class Node:
         self._info = NodeInfo(
             self.name, cores, megabytes, disk, len(gpus), config["slots"], options.block, os.getpid(), self._directory
         )
-        self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20)
+        spool = os.path.join(self._base, "spool")
+        self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20, spool)
         self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()
         self._open_radio()
@@ -146,6 +174,7 @@ class Node:
         runtime = {
             "log": log,
             "spool": os.path.join(self._base, "spool"),
+            "inline_limit": config["inline_limit"],
             "scratch": os.path.join(self._directory, "scratch"),
             "sys_path": config["sys_path"],
             "context": config["context"],
@@ -199,8 +228,7 @@ class Node:
         self._send("hello", self._info)
 
     def _take_leave(self) -> None:
-        if self._completions:
-            self._send("done", self._completions)
+        self._send_done()
         self._send("leaving")
 
     def _tear_down(self) -> None:
@@ -208,9 +236,12 @@ class Node:
             if hasattr(self, part):
                 getattr(self, part).stop()
         self._stager.shutdown(wait=True, cancel_futures=True)
+        release(os.path.join(self._directory, "cache"))
         staging.remove(self._directory)
         if hasattr(self, "_manager"):
             self._manager.close()
+        if self._abandoned and not _is_alive(self._config["user"]):  # nobody else is left to do it
+            staging.remove_run(self._base)
 
     # --- the loop ---
 
@@ -277,7 +308,7 @@ class Node:
         except ConnectionResetError:
             data = b""
         if not data:
-            self._leaving = True
+            self._leaving = self._abandoned = True
             return
         for message in self._decoder.feed(data):
             getattr(self, f"_on_{message[0]}")(*message[1:])
@@ -311,8 +342,9 @@ class Node:
         functions: tuple[tuple[str, Payload], ...],
         profiles: tuple[tuple[Any, ...], ...],
         invocations: tuple[tuple[Any, ...], ...],
-        sources: dict[str, str],
+        sources: dict[str, tuple[str, int, int, str]],
         values: dict[str, bytes],
+        copies: dict[str, tuple[str, str, tuple[int, ...]]],
     ) -> None:
         for key, encoded in functions:
             self._slots.add_function(key, encoded)
@@ -320,19 +352,33 @@ class Node:
         for item in profiles:
             profile = Profile(*item)
             self._profiles[profile.number] = profile
+        supply = Supply(
+            {file: Source(*source) for file, source in sources.items()},
+            values,
+            {path: Peer(*copy) for path, copy in copies.items()},
+        )
         for invocation in messages.invocations(invocations):
-            profile = self._profiles[invocation.profile]
-            call = Call(invocation, profile, self._need(profile))
-            self._calls[invocation.number] = call
-            if profile.memory is not None:
-                self._limited.add(invocation.number)
-            if self._broken is not None:
-                self._report(call, failure.LOST, self._broken, 0.0, 0.0)
-            elif profile.mode == L1 or not self._has_values(call, values):
-                self._stage(call, sources, values)
-            else:
-                self._slots.add(call)
+            self._take(invocation, supply)
         self._slots.pump()
+
+    def _take(self, invocation: Invocation, supply: Supply) -> None:
+        number = invocation.number
+        profile = self._profiles[invocation.profile]
+        call = Call(invocation, profile, self._need(profile))
+        self._calls[number] = call
+        if profile.memory is not None:
+            self._limited.add(number)
+        for use in invocation.outputs:
+            if use.kind == "value":
+                self._making[use.source] = number
+        if self._broken is not None:
+            self._report(call, failure.LOST, self._broken, 0.0, 0.0)
+        elif self._follows(call, supply):
+            pass
+        elif profile.mode == L1 or not self._has_values(call, supply):
+            self._stage(call, supply)
+        else:
+            self._slots.add(call)
 
     def _need(self, profile: Profile) -> tuple[float, float, int]:
         cores = profile.cores
@@ -341,59 +387,129 @@ class Node:
             cores = self._info.cores / slots if slots else min(1.0, self._info.cores)
         return (cores, profile.memory or 0.0, profile.gpus or 0)
 
-    def _on_fetch(self, file: str, source: str) -> None:
+    def _on_fetch(self, file: str, source: tuple[str, int, int, str]) -> None:
         def fetch() -> None:
+            clock = time.perf_counter()
+            size, stamp, problem, spoiled = 0, 0, None, False
             try:
-                size, problem = self._cache.fetch(file, source), None
+                self._cache.fetch(file, Source(*source))
+                size, stamp = self._cache.stamp(file)
             except OSError as error:
-                size, problem = 0, str(error)
-            self._later(lambda: self._send("cached", file, size, problem))
+                problem, spoiled = str(error), isinstance(error, Spoiled)
+            seconds = time.perf_counter() - clock
+            self._later(lambda: self._send("cached", file, size, problem, stamp, seconds, spoiled, source[3]))
 
         self._stager.submit(fetch)
 
     def _on_drop(self, files: tuple[str, ...]) -> None:
         for file in files:
             self._cache.drop(file)
+        crowded, self._crowded = self._crowded, []
+        for retry, _ in crowded:
+            retry()
+
+    def _on_full(self) -> None:
+        crowded, self._crowded = self._crowded, []
+        for _, give_up in crowded:
+            give_up()
 
     def _on_cancel(self, numbers: tuple[int, ...]) -> None:
         record = failure.lost("cancelled", "cancelled while it ran")
         wanted = set(numbers)
-        for call in [*self._slots.cancel(wanted, record), *self._oneshots.cancel(wanted, record)]:
+        following = [call for calls in self._following.values() for call in calls if call.invocation.number in wanted]
+        for call in [*self._slots.cancel(wanted, record), *self._oneshots.cancel(wanted, record), *following]:
             self._clear(call)
         for number in wanted & self._staging:
             self._calls[number].kill_record = record
 
     def _on_drain(self) -> None:
         self._draining = True
-        given = [*self._slots.hand_back(), *self._oneshots.hand_back()]
-        for call in given:
-            self._clear(call)
-        self._send("returned", [call.invocation.number for call in given])
+        self._give_back([*self._slots.hand_back(), *self._oneshots.hand_back()])
+
+    def _give_back(self, calls: list[Call]) -> None:
+        """Return calls that have not begun, with those that follow them."""
+        numbers = []
+        while calls:
+            call = calls.pop()
+            if call.invocation.number in self._calls:
+                numbers.append(call.invocation.number)
+                calls += self._clear(call, give_back=False)
+        if numbers:
+            self._send_done()  # it may be what they are to follow
+            self._send("returned", sorted(numbers))
 
     def _on_exit(self) -> None:
         self._leaving = True
 
+    # --- calls that follow others ---
+
+    def _follows(self, call: Call, supply: Supply) -> bool:
+        """Whether a call waits for results that others are making here, or goes back because it cannot."""
+        behind = set()
+        for use in call.invocation.inputs:
+            name = use.source
+            if use.kind != "value" or name in supply.values or name in supply.sources or name in self._cache:
+                continue
+            if name in self._recent:
+                call.values[name] = self._recent[name]
+            elif name in self._making:
+                behind.add(name)
+            else:
+                # Its maker has just ended otherwise, or long ago: the manager knows by now, or soon.
+                self._give_back([call])
+                return True
+        if not behind:
+            return False
+        call.behind = behind
+        call.values.update((name, value) for name, value in supply.values.items() if call.reads(name))
+        for name in behind:
+            self._following.setdefault(name, []).append(call)
+        return True
+
+    def _result_made(self, name: str, body: Payload) -> None:
+        """Let the calls begin that waited for a result."""
+        if isinstance(body, bytes):
+            self._recent[name] = body
+            if len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        for call in self._following.pop(name, ()):
+            if isinstance(body, bytes):
+                call.values[name] = body
+            call.behind.discard(name)
+            if not call.behind and call.invocation.number in self._calls:
+                if self._draining:
+                    self._give_back([call])
+                elif self._has_values(call, Supply({}, {}, {})):
+                    self._slots.add(call)
+                else:
+                    self._give_back([call])
+
     # --- files ---
 
-    def _has_values(self, call: Call, values: dict[str, bytes]) -> bool:
+    def _has_values(self, call: Call, supply: Supply) -> bool:
         """Whether a call needs no staging: it has to do with results only, and those that it reads are here."""
         invocation = call.invocation
         if not invocation.inputs:
             return all(use.kind == "value" for use in invocation.outputs)
         if any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs)):
             return False
-        if any(use.source not in values and use.source not in self._cache for use in invocation.inputs):
-            return False
-        self._give_values(call, values)
+        for use in invocation.inputs:
+            name = use.source
+            if name not in call.values and name not in supply.values and name not in self._cache:
+                return False
+        try:
+            self._give_values(call, supply.values)
+        except Spoiled:
+            return False  # staging will say so
         return True
 
     def _give_values(self, call: Call, values: dict[str, bytes]) -> None:
         for use in call.invocation.inputs:
-            if use.kind == "value":
+            if use.kind == "value" and use.source not in call.values:
                 inline = values.get(use.source)
-                call.values[use.source] = self._cache.path(use.source) if inline is None else inline
+                call.values[use.source] = self._cache.checked(use.source) if inline is None else inline
 
-    def _stage(self, call: Call, sources: dict[str, str], values: dict[str, bytes]) -> None:
+    def _stage(self, call: Call, supply: Supply) -> None:
         number = call.invocation.number
         self._staging.add(number)
         # Of its own each time: one that was given back may return while what it left is still being removed.
@@ -405,29 +521,44 @@ class Node:
 
         def stage() -> None:
             record = None
+            clock = time.perf_counter()
             try:
                 self._make_sandbox(call)
                 sandbox = os.path.join(str(call.directory), "sandbox")
                 invocation = call.invocation
-                files = [use for use in invocation.inputs if use.source not in values]
+                inputs = [use for use in invocation.inputs if use.source not in {*supply.values, *call.values}]
                 try:
-                    staging.bring_in(files, invocation.outputs, sandbox, self._cache, sources)
+                    staging.bring_in(inputs, invocation.outputs, sandbox, self._cache, supply.sources, supply.peers)
                 finally:  # some may have come when another could not be had
-                    self._later(lambda: self._say_fetched(invocation, sources))
-                self._give_values(call, values)
+                    seconds = time.perf_counter() - clock
+                    self._later(lambda: self._say_fetched(invocation, supply, seconds))
+                self._give_values(call, supply.values)
             except staging.StagingFailed as error:
                 record = error.record
+            except Spoiled as error:
+                spoiled = next(use.source for use in inputs if self._cache.path(use.source) == error.filename)
+                record = failure.lost("file-lost", f"{error.strerror}: {error.filename}", name=spoiled)
             except OSError as error:
                 record = failure.lost("disk-full", f"no sandbox can be made: {error}", path=str(call.directory))
             self._later(lambda: self._staged_in(call, record))
 
         self._stager.submit(stage)
 
-    def _say_fetched(self, invocation: Invocation, sources: dict[str, str]) -> None:
+    def _say_fetched(self, invocation: Invocation, supply: Supply, seconds: float) -> None:
         """What was fetched for a task is a replica like any other."""
         for use in invocation.inputs:
-            if use.kind != "local" and use.source in sources and use.source in self._cache:
-                self._send("cached", use.source, os.path.getsize(self._cache.path(use.source)), None)
+            if use.kind == "local":
+                self._say_input(use.source)
+            elif use.source in supply.sources and use.source in self._cache:
+                size, stamp = self._cache.stamp(use.source)
+                source = supply.sources[use.source].node
+                self._send("cached", use.source, size, None, stamp, seconds, False, source)
+
+    def _say_input(self, path: str) -> None:
+        size, name, stamp = self._cache.known(path) or (0, "", ())
+        if not name or (path, stamp) not in self._told:
+            self._told.add((path, stamp))
+            self._send("input", path, size, name, stamp)
 
     def _make_sandbox(self, call: Call) -> None:
         os.makedirs(os.path.join(str(call.directory), "sandbox"), mode=0o700)
@@ -438,8 +569,7 @@ class Node:
         if record is not None:
             self._report(call, failure.LOST, record, 0.0, 0.0)
         elif self._draining:
-            self._clear(call)
-            self._send("returned", [call.invocation.number])
+            self._give_back([call])
         elif call.profile.mode == L1:
             self._oneshots.pending.append(call)
             self._oneshots.pump()
@@ -452,78 +582,126 @@ class Node:
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         if self._leaving and outcome == failure.LOST:
             return  # told to go by a signal, and so were the processes of its group: another node may try these
-        made: tuple[tuple[str, int], ...] = ()
+        made: list[tuple[str, int, int]] = []
+        ending = Ending(outcome, body, started, seconds, made)
         if outcome == failure.RETURNED and isinstance(body, str) and call.invocation.outputs:
-            outcome, body, made = self._keep(call, body)
-        if call.directory is not None and any(use.kind != "value" for use in call.invocation.outputs):
-            self._stager.submit(self._bring_out, call, outcome, body, started, seconds, made)
-        else:
-            self._complete(call, outcome, body, started, seconds, made)
+            try:
+                ending = self._keep(call, ending)
+            except QuotaExceeded as error:
+                self._wait_for_room(call, ending, error)
+                return
+        self._after_result(call, ending)
 
-    def _keep(self, call: Call, path: str) -> tuple[int, Payload, tuple[tuple[str, int], ...]]:
+    def _wait_for_room(self, call: Call, ending: Ending, error: QuotaExceeded) -> None:
+        """Have the manager make room for a result, which stays where it is meanwhile."""
+        body = str(ending.body)
+
+        def give_up() -> None:
+            discard(body)
+            reason = f"no room for the result: {error.strerror}"
+            record = failure.lost("disk-full", reason, path=error.filename or body)
+            self._after_result(call, ending._replace(outcome=failure.LOST, body=record))
+
+        retry = partial(self._report, call, ending.outcome, body, ending.started, ending.seconds)
+        self._crowded.append((retry, give_up))
+        self._send("crowded", os.path.getsize(body))
+
+    def _keep(self, call: Call, ending: Ending) -> Ending:
         """Keep a large result that others may read in the cache."""
-        kept = path
+        path = kept = str(ending.body)
         made = []
         for use in call.invocation.outputs:
             if use.kind == "value":
                 try:
-                    made.append((use.source, self._cache.adopt(use.source, path)))
+                    self._cache.adopt(use.source, path)
+                except QuotaExceeded:
+                    raise
                 except OSError as error:
                     discard(path)
                     reason = f"no room for the result: {error.strerror or error}"
-                    return failure.LOST, failure.lost("disk-full", reason, path=error.filename or path), ()
+                    record = failure.lost("disk-full", reason, path=error.filename or path)
+                    return ending._replace(outcome=failure.LOST, body=record)
+                made.append((use.source, *self._cache.stamp(use.source)))
                 kept = self._cache.path(use.source)
-        return failure.RETURNED, kept, tuple(made)
+        return ending._replace(body=kept, made=made)
 
-    def _bring_out(
-        self,
-        call: Call,
-        outcome: int,
-        body: Payload,
-        started: float,
-        seconds: float,
-        kept: tuple[tuple[str, int], ...],
-    ) -> None:
+    def _after_result(self, call: Call, ending: Ending) -> None:
+        if call.directory is not None and any(use.kind != "value" for use in call.invocation.outputs):
+            self._stager.submit(self._bring_out, call, ending)
+        else:
+            self._complete(call, ending)
+
+    def _bring_out(self, call: Call, ending: Ending) -> None:
         sandbox = os.path.join(str(call.directory), "sandbox")
-        required = outcome == failure.RETURNED
-        made, record = staging.bring_out(call.invocation.outputs, sandbox, self._cache, required=required)
-        if record is not None and required:
-            for file, _ in kept:  # nor may anybody read its result
-                self._cache.drop(file)
-            outcome, body, kept = failure.LOST, record, ()
-        self._later(lambda: self._complete(call, outcome, body, started, seconds, (*kept, *made)))
+        required = ending.outcome == failure.RETURNED
+        try:
+            made, record = staging.bring_out(call.invocation.outputs, sandbox, self._cache, required=required)
+        except QuotaExceeded as error:
+            self._later(partial(self._wait_to_bring_out, call, ending, error))
+            return
+        self._later(partial(self._brought_out, call, ending, made, record if required else None))
 
-    def _complete(
-        self,
-        call: Call,
-        outcome: int,
-        body: Payload,
-        started: float,
-        seconds: float,
-        made: tuple[tuple[str, int], ...],
-    ) -> None:
+    def _wait_to_bring_out(self, call: Call, ending: Ending, error: QuotaExceeded) -> None:
+        record = failure.lost("disk-full", f"no room for an output: {error.strerror}", path=error.filename)
+        retry = partial(self._stager.submit, self._bring_out, call, ending)
+        self._crowded.append((retry, partial(self._brought_out, call, ending, [], record)))  # type: ignore[arg-type]
+        outputs = [use for use in call.invocation.outputs if use.kind == "temp"]
+        paths = [os.path.join(str(call.directory), "sandbox", use.name) for use in outputs]
+        self._send("crowded", sum(os.path.getsize(path) for path in paths if os.path.exists(path)))
+
+    def _brought_out(self, call: Call, ending: Ending, made: list[tuple[str, int, int]], record: bytes | None) -> None:
+        if record is not None:
+            for file, _, _ in ending.made:  # nor may anybody read its result
+                self._cache.drop(file)
+            ending = ending._replace(outcome=failure.LOST, body=record, made=[])
+        self._complete(call, ending._replace(made=[*ending.made, *made]))
+
+    def _complete(self, call: Call, ending: Ending) -> None:
         self._relay()  # what a task said on the radio arrives before its result
         if not self._completions:
             self._held_since = time.monotonic()
         number = call.invocation.number
-        self._completions.append(Completion(number, outcome, body, self.name, call.dispatched, started, seconds, made))
-        self._clear(call)
+        outcome, body, started, seconds, made = ending
+        self._completions.append(
+            Completion(number, outcome, body, self.name, call.dispatched, started, seconds, tuple(made))
+        )
+        if outcome == failure.RETURNED:
+            for use in call.invocation.outputs:
+                if use.kind == "value" and self._making.pop(use.source, None) is not None:
+                    self._result_made(use.source, body)
+        self._give_back(self._clear(call, give_back=False))
 
-    def _clear(self, call: Call) -> None:
+    def _clear(self, call: Call, *, give_back: bool = True) -> list[Call]:
+        """Be done with a call; what follows it and will not get its result goes back, or is returned."""
         self._calls.pop(call.invocation.number, None)
         self._limited.discard(call.invocation.number)
+        for name in call.behind:
+            if call in self._following.get(name, ()):
+                self._following[name].remove(call)
+        followers: list[Call] = []
+        for use in call.invocation.outputs:
+            if use.kind == "value" and self._making.get(use.source) == call.invocation.number:
+                del self._making[use.source]
+                followers += self._following.pop(use.source, ())
         if call.directory is not None:
             self._stager.submit(staging.remove, call.directory)
         if not self._calls:
             self._idle_since = time.monotonic()
+        if give_back and followers:
+            self._give_back(followers)
+        return followers
 
     def _flush(self) -> None:
         if not self._completions:
             return
         if len(self._calls) > 2 and len(self._completions) < 64 and time.monotonic() - self._held_since < HOLD_SECONDS:
             return
-        completions, self._completions = self._completions, []
-        self._send("done", completions)
+        self._send_done()
+
+    def _send_done(self) -> None:
+        if self._completions:
+            completions, self._completions = self._completions, []
+            self._send("done", completions)
 
     def _relay(self) -> None:
         said = []
@@ -532,6 +710,16 @@ class Node:
                 said.append(self._radio.recv(1 << 20))
         if said:
             self._send("radio", said)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 __all__ = ["Node", "main"]

@@ -32,7 +32,8 @@ class OneShots:
     environment : dict of str to str
         Of every task, before what its own resources add.
     config : dict
-        ``sys_path``, ``spool``, ``context``, ``log``, ``env_vars`` and ``has_gpus``, as for the library.
+        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``log``, ``env_vars`` and ``has_gpus``, as for
+        the library.
     resources : Resources
         Of the node, shared with its slots.
     report : callable
@@ -101,7 +102,7 @@ class OneShots:
             "function": self._functions[call.profile.function],
             "arguments": call.invocation.arguments,
             "values": call.values,
-            **{key: self._config[key] for key in ("sys_path", "spool", "context")},
+            **{key: self._config[key] for key in ("sys_path", "spool", "inline_limit", "context")},
         }
 
     def reap(self) -> None:

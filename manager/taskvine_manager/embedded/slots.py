@@ -67,7 +67,18 @@ class Resources:
 class Call:
     """An invocation on the node: what it needs, and where it stands."""
 
-    __slots__ = ("directory", "dispatched", "given", "invocation", "kill_record", "need", "profile", "tries", "values")
+    __slots__ = (
+        "behind",
+        "directory",
+        "dispatched",
+        "given",
+        "invocation",
+        "kill_record",
+        "need",
+        "profile",
+        "tries",
+        "values",
+    )
 
     def __init__(self, invocation: Invocation, profile: Profile, need: tuple[float, float, int]) -> None:
         self.invocation = invocation
@@ -76,9 +87,15 @@ class Call:
         self.dispatched = 0.0
         self.directory: str | None = None
         self.values: dict[str, Payload] = {}
+        self.behind: set[str] = set()
+        """Results that other calls of the node are making for it."""
         self.given: Payload | None = None
         self.kill_record: bytes | None = None
         self.tries = 0
+
+    def reads(self, name: str) -> bool:
+        """Whether it has a file among its inputs."""
+        return any(use.source == name for use in self.invocation.inputs)
 
 
 class Slot:

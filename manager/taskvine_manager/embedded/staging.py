@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from taskvine_manager.embedded.cache import Cache, QuotaExceeded, copy
+from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, copy
 from taskvine_manager.messages import FileUse
 from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.payload import FAST
 
 _T = TypeVar("_T")
 
@@ -33,7 +34,8 @@ def bring_in(
     outputs: Iterable[FileUse],
     sandbox: str,
     cache: Cache,
-    sources: Mapping[str, str],
+    sources: Mapping[str, Source],
+    peers: Mapping[str, Peer],
 ) -> None:
     """Fill a sandbox.
 
@@ -46,8 +48,10 @@ def bring_in(
         An existing, empty directory.
     cache : Cache
         The node's.
-    sources : mapping of str to str
+    sources : mapping of str to Source
         Where temp files that are not in the cache can be copied from, by id. They stay in the cache.
+    peers : mapping of str to Peer
+        Other nodes' copies of users' files, by their paths.
 
     Raises
     ------
@@ -62,9 +66,9 @@ def bring_in(
             target = _inside(sandbox, use.name)
             if use.kind == "temp":
                 _fetch(use.source, cache, sources.get(use.source))
-                _with_room(cache, partial(copy, cache.path(use.source), target))
+                _with_room(cache, partial(copy, cache.checked(use.source), target))
             else:
-                _with_room(cache, partial(_copy_local, use.source, cache, target))
+                _with_room(cache, partial(_copy_local, use.source, cache, peers.get(use.source), target))
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise StagingFailed(_explain_input(use, error)) from error
     for use in outputs:
@@ -75,15 +79,15 @@ def bring_in(
             raise StagingFailed(_explain_output(use, error)) from error
 
 
-def _copy_local(source: str, cache: Cache, target: str) -> None:
-    name = cache.obtain(source)
+def _copy_local(source: str, cache: Cache, peer: Peer | None, target: str) -> None:
+    name = cache.obtain(source, peer)
     try:
         copy(cache.path(name), target)
     finally:
         cache.unpin(name)
 
 
-def _fetch(file: str, cache: Cache, source: str | None) -> None:
+def _fetch(file: str, cache: Cache, source: Source | None) -> None:
     if file in cache:
         return
     if source is None:
@@ -113,7 +117,7 @@ def _inside(sandbox: str, name: str) -> str:
 
 def bring_out(
     outputs: Sequence[FileUse], sandbox: str, cache: Cache, *, required: bool
-) -> tuple[list[tuple[str, int]], bytes | None]:
+) -> tuple[list[tuple[str, int, int]], bytes | None]:
     """Empty a sandbox: temp files into the cache, others to the user's paths.
 
     Of a task that failed, if only for want of one of its outputs, the temp files go nowhere: nobody may take half a
@@ -126,10 +130,15 @@ def bring_out(
 
     Returns
     -------
-    made : list of (str, int)
-        Temp files, with their sizes in bytes.
+    made : list of (str, int, int)
+        Temp files, with their sizes in bytes and their stamps.
     record : bytes or None
         Failure record of the first output that could not be brought out.
+
+    Raises
+    ------
+    QuotaExceeded
+        If the cache has no room for a temp file. Nothing is lost by that: it may be called again.
     """
     record = None
     for use in outputs:
@@ -138,7 +147,7 @@ def bring_out(
         path = os.path.join(sandbox, use.name)
         try:
             if not os.path.exists(path):
-                if required:
+                if required and not (use.kind == "temp" and use.source in cache):
                     raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
             elif use.kind != "temp":
                 os.makedirs(os.path.dirname(use.source), exist_ok=True)
@@ -147,16 +156,20 @@ def bring_out(
             record = record or _explain_output(use, error)
     if record is not None or not required:
         return [], record
-    made: list[tuple[str, int]] = []
+    made: list[tuple[str, int, int]] = []
     for use in outputs:
-        if use.kind == "temp":
+        path = os.path.join(sandbox, use.name)
+        if use.kind == "temp" and os.path.exists(path):  # else it is in the cache since an attempt before
             try:
-                size = _with_room(cache, partial(cache.adopt, use.source, os.path.join(sandbox, use.name)))
-                made.append((use.source, size))
+                _with_room(cache, partial(cache.adopt, use.source, path))
+            except QuotaExceeded:
+                raise
             except OSError as error:
-                for name, _ in made:
+                for name, _, _ in made:
                     cache.drop(name)
                 return [], _explain_output(use, error)
+        if use.kind == "temp":
+            made.append((use.source, *cache.stamp(use.source)))
     return made, None
 
 
@@ -181,6 +194,15 @@ def _full(use: FileUse, error: OSError) -> bytes:
 
 def _words(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def remove_run(base: str) -> None:
+    """Remove a run's private directory, with what of it is in memory."""
+    link = os.path.join(base, "spool", FAST)
+    fast = os.readlink(link) if os.path.islink(link) else None
+    remove(base)
+    if fast is not None:
+        remove(fast)
 
 
 def remove(directory: str) -> None:

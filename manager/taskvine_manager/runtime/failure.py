@@ -33,6 +33,19 @@ def lost_file(record: object) -> str | None:
     return said["name"] if said.get("kind") == "file-lost" else None
 
 
+def brief(record: object) -> str:
+    """What a record says, in a line."""
+    said = pickle.loads(record) if isinstance(record, bytes) else {}
+    if "exception" in said:
+        return str(said["text"]).strip().rpartition("\n")[2]
+    return str(said.get("reason", "it ended"))
+
+
+def lost_kind(record: object) -> str:
+    """The kind that a record of :func:`lost` names; nothing if it is in a file."""
+    return str(pickle.loads(record)["kind"]) if isinstance(record, bytes) else ""
+
+
 def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
     """Record of an exception.
 

@@ -1,9 +1,9 @@
 """An L1 task: one invocation in a fresh Python process and a sandbox of its own.
 
 Run as ``python -m taskvine_manager task DIRECTORY``, where the directory holds ``task`` (a pickled dict: ``function``
-and ``arguments``, encoded; ``values``, results that the arguments refer to; ``sys_path``; ``spool``; ``context``) and
-``sandbox``, the task's working directory. The process writes ``outcome`` beside them: the pickled tuple ``(outcome,
-body, started, seconds)``. A process that ends without writing it has died.
+and ``arguments``, encoded; ``values``, results that the arguments refer to; ``sys_path``; ``spool``; ``inline_limit``;
+``context``) and ``sandbox``, the task's working directory. The process writes ``outcome`` beside them: the pickled
+tuple ``(outcome, body, started, seconds)``. A process that ends without writing it has died.
 """
 
 from __future__ import annotations
@@ -51,4 +51,4 @@ def _run(task: dict[str, object]) -> tuple[int, payload.Payload, float, float]:
     if isinstance(function, bytes):
         return failure.LOST, function, time.time(), 0.0
     values.provide(task["values"])  # type: ignore[arg-type]
-    return slot.call(function, task["arguments"], str(task["spool"]))  # type: ignore[arg-type]
+    return slot.call(function, task["arguments"], str(task["spool"]), task["inline_limit"])  # type: ignore[arg-type]

@@ -24,7 +24,13 @@ from typing import Any
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
-"""Largest encoded value, in bytes, that rides inside messages."""
+"""Largest encoded value, in bytes, that rides inside messages where nothing else is said."""
+LARGEST_INLINE_LIMIT = 64 * 1024
+"""Most that may be said. A call's packet holds its arguments and up to :data:`INLINE_LIMIT` of others' results, and
+must fit into a socket's buffer (:data:`taskvine_manager.runtime.slot.PACKET_LIMIT`) beside its function's."""
+FAST = "fast"
+"""Link in a spool directory to one of a file system in memory: disks are slower than what computes, and half of such a
+file system, a quarter of the memory as it usually is, is used for what is large and short-lived."""
 MAPPED_FROM = 1 << 20
 """Files below this many bytes are read at once: that is as quick as mapping them."""
 MOST_MAPPED = 256
@@ -41,7 +47,7 @@ Payload = bytes | str
 Dumps = Callable[..., bytes]
 
 
-def encode(value: Any, directory: str, dumps: Dumps) -> Payload:
+def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) -> Payload:
     """Encode a value, into a file under ``directory`` if it is large.
 
     Parameters
@@ -52,6 +58,8 @@ def encode(value: Any, directory: str, dumps: Dumps) -> Payload:
         Where the file of a large value is made; it must be on a file system that the reader sees.
     dumps : callable
         ``pickle.dumps`` or ``cloudpickle.dumps``: called with ``protocol`` and ``buffer_callback``.
+    limit : int
+        Largest pickle, in bytes, that is returned rather than written.
 
     Returns
     -------
@@ -75,9 +83,23 @@ def encode(value: Any, directory: str, dumps: Dumps) -> Payload:
         return False
 
     body = dumps(value, protocol=5, buffer_callback=out_of_band)
-    if not buffers and len(body) <= INLINE_LIMIT:
-        return body
+    if len(body) + sum(buffer.nbytes for buffer in buffers) <= limit:
+        # Few buffers, and small ones: in band after all, which copies them once more.
+        whole = dumps(value, protocol=5) if buffers else body
+        if len(whole) <= limit:
+            return whole
     return write_file(body, buffers, directory)
+
+
+def roomy(directory: str, size: int) -> str:
+    """Where a file of so many bytes goes: into memory, if there is a link to such a place and it has room to spare."""
+    fast = os.path.join(directory, FAST)
+    try:
+        there = os.statvfs(fast)
+    except OSError:
+        return directory
+    free, total = there.f_bavail * there.f_frsize, there.f_blocks * there.f_frsize
+    return fast if free - size > total / 2 else directory
 
 
 def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> str:
@@ -88,7 +110,7 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> st
         offset = -(-offset // _ALIGN) * _ALIGN
         table.append((offset, buffer.nbytes))
         offset += buffer.nbytes
-    descriptor, path = tempfile.mkstemp(prefix="value-", dir=directory)
+    descriptor, path = tempfile.mkstemp(prefix="value-", dir=roomy(directory, offset))
     try:
         with open(descriptor, "wb", buffering=0) as file:
             head = _HEAD.pack(MAGIC, len(buffers), len(body)) + b"".join(_ENTRY.pack(*entry) for entry in table)

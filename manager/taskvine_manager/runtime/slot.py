@@ -155,7 +155,7 @@ class Functions:
 
 
 def call(
-    function: Callable[..., Any], arguments: payload.Payload, spool: str
+    function: Callable[..., Any], arguments: payload.Payload, spool: str, limit: int = payload.INLINE_LIMIT
 ) -> tuple[int, payload.Payload, float, float]:
     """Run one invocation.
 
@@ -167,6 +167,8 @@ def call(
         Encoded ``(args, kwargs)``.
     spool : str
         Directory for the file of a large result.
+    limit : int
+        Largest encoded result, in bytes, that is no file.
 
     Returns
     -------
@@ -192,12 +194,12 @@ def call(
     if os.getpid() != process:
         os._exit(0)  # the function forked, and here is the child: the parent answers for both
     if error is None:
-        outcome, body = _encode_result(result, function, spool)
+        outcome, body = _encode_result(result, function, spool, limit)
     elif isinstance(error, Exception):
         outcome, body = failure.RAISED, failure.raised(error, _OWN_FILES)
     else:
         outcome, body = failure.LOST, _exited(function, error)
-    if isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
+    if outcome != failure.RETURNED and isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
         body = _spill(body, spool)
     return outcome, body, started, seconds
 
@@ -237,15 +239,15 @@ def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
     )
 
 
-def _encode_result(result: Any, function: Callable[..., Any], spool: str) -> tuple[int, payload.Payload]:
+def _encode_result(result: Any, function: Callable[..., Any], spool: str, limit: int) -> tuple[int, payload.Payload]:
     if type(result) in _PLAIN:
         body = pickle.dumps(result, 5)
-        if len(body) <= payload.INLINE_LIMIT:
+        if len(body) <= limit:
             return failure.RETURNED, body
     import cloudpickle
 
     try:
-        return failure.RETURNED, payload.encode(result, spool, cloudpickle.dumps)
+        return failure.RETURNED, payload.encode(result, spool, cloudpickle.dumps, limit)
     except OSError as error:
         return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
     except BaseException as error:  # the result's own methods run here, and may do anything
@@ -286,7 +288,7 @@ def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | byte
         return _not_loadable("function-load", None, error)
 
 
-def serve(channel: socket.socket, scratch: str, spool: str) -> None:
+def serve(channel: socket.socket, scratch: str, spool: str, limit: int = payload.INLINE_LIMIT) -> None:
     """Read packets and answer them until the node closes the socket.
 
     Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
@@ -305,14 +307,20 @@ def serve(channel: socket.socket, scratch: str, spool: str) -> None:
             if packet[0] == "f":
                 functions.add(packet[1], packet[2])
             else:
-                _answer(channel, packet, functions, tried, stage, spool)
+                _answer(channel, packet, functions, tried, stage, spool, limit)
     except (BrokenPipeError, ConnectionResetError):
         pass
     stage.leave()
 
 
 def _answer(
-    channel: socket.socket, packet: tuple[Any, ...], functions: Functions, tried: set[str], stage: Stage, spool: str
+    channel: socket.socket,
+    packet: tuple[Any, ...],
+    functions: Functions,
+    tried: set[str],
+    stage: Stage,
+    spool: str,
+    limit: int,
 ) -> None:
     _, identity, key, arguments, sandbox, given = packet
     function = functions.get(key)
@@ -333,7 +341,7 @@ def _answer(
     if given is not None:
         values.provide(payload.decode(given))
         payload.discard(given)
-    answer = pickle.dumps(("r", identity, *call(function, arguments, spool)))
+    answer = pickle.dumps(("r", identity, *call(function, arguments, spool, limit)))
     try:
         stage.restore()
     except BaseException:

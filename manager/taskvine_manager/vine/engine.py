@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 from taskvine_manager import sweep
+from taskvine_manager.embedded.cache import copy
 from taskvine_manager.embedded.factory import NodeFactory
 from taskvine_manager.engine import NodesFail, Outlet, Watch
 from taskvine_manager.graph import DependencyGraph
@@ -44,13 +45,17 @@ RESERVE = 4
 """Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
 INLINE_FUNCTION = 4096
 """Functions up to so many bytes ride in parcels; larger ones are cached files."""
-INLINE_RESULT = 32 * 1024
-"""Results up to so many bytes come home with the answer."""
+HOME = "manager"
+"""What stands for a node's name where a file is beside the manager."""
+OVERUSED = 3
+"""Times that a file on this machine may be found changed by whoever wants to read it, before it gets a copy."""
 FETCH_TRIES, FETCH_PAUSE = 20, 0.1
 """How often a file that is on a worker is asked for, and seconds between."""
 _PLAIN = re.compile(r"[A-Za-z0-9_./+=,-]{1,200}")
 HOUSEKEEPING = 1.0
 """Seconds between two times that TaskVine gets to look after its connections."""
+WAIT = "wait-for-workers"
+"""The one parameter of TaskVine's that the engine acts on in its place."""
 REPLICATION = 0.05
 """The same, while temp files are new and may be waiting for replication."""
 LOOK = 0.05
@@ -75,7 +80,7 @@ class VineConfig:
     slots : int
         Calls that a node is expected to run at once.
     tune : dict of str to float
-        TaskVine tuning parameters.
+        Tuning parameters that TaskVine knows.
     nodes : dict
         What the supervisors are told.
     python : str
@@ -161,8 +166,8 @@ class Flight:
     """A TaskVine task of ours, or a row of them: collecting what a parcel left open takes another.
 
     ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``node``
-    is where it was last seen, by address; ``files`` are let go with it, ``kept`` with the temp files that it
-    makes: TaskVine makes those again by running the task once more.
+    is where it was last seen, by address; ``files``, and what is at ``paths``, are let go with it, or if it is ``kept``
+    with the temp files that it makes: TaskVine makes those again by running the task once more.
     """
 
     number: int
@@ -173,6 +178,7 @@ class Flight:
     out: Any = None
     node: str | None = None
     files: list[Any] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     kept: bool = False
     pinned: str | None = None
     greets: bool = False
@@ -182,12 +188,19 @@ class Flight:
 
 @dataclass(eq=False)
 class TempFile:
-    """A temp file: TaskVine's, and what was needed to make it."""
+    """A temp file: TaskVine's, and what was needed to make it.
+
+    ``node`` is the name of one that has it, empty until it is made; ``inode`` is where on that node, if it is on this
+    machine; ``home`` is the path of a copy beside the manager, made because somebody asked for it.
+    """
 
     file: Any
     size: int = 0
     node: str = ""
     inode: tuple[int, int, int] | None = None
+    home: str = ""
+    disturbed: int = 0
+    recoverable: bool = True
     rescue: str = ""
     flight: Flight | None = None
 
@@ -257,7 +270,6 @@ class VineEngine:
         self._graph = DependencyGraph()
         self._values: dict[str, Payload] = {}  # results that consumers get with their arguments
         self._temps: dict[str, TempFile] = {}
-        self._lost: dict[str, str] = {}
         self._unwanted: set[str] = set()
         self._locals: dict[tuple[str, int, int], Any] = {}
         self._estimates = Estimates()
@@ -280,6 +292,11 @@ class VineEngine:
         self._temps_new = 0.0
         self._joined = False
         self._done = 0
+        self._retried = 0
+        self._peak = 0
+        self._asked: dict[str, list[int]] = {}  # requests for what is yet to be made
+        self._wait_for_nodes = config.wait_for_nodes
+        self._inline_limit = int(config.nodes.get("inline_limit", payload.INLINE_LIMIT))
         self._finished: list[Completion] = []
         self._stopped = False
         ssl = config.ssl
@@ -291,8 +308,9 @@ class VineEngine:
             directory=config.log,
             password_file=config.password_file,
             ssl=ssl if isinstance(ssl, tuple) else (port.make_key(base) if ssl else None),
-            tune={**MUST_TUNE, **config.tune},
+            tune=MUST_TUNE,
         )
+        self.tune(config.tune)
         if not config.peer_transfers:
             self._vine.manager.disable_peer_transfers()
         self._libraries = itertools.count()
@@ -352,10 +370,6 @@ class VineEngine:
         invocation = job.invocation
         needs, makes = _ids(invocation.inputs), _ids(invocation.outputs)
         if needs or makes:
-            gone = [file for file in needs if file in self._lost]
-            if gone:
-                self._end_lost(job, gone[0])
-                return
             try:
                 ready = self._graph.add(invocation.number, needs, makes)
             except ValueError as error:
@@ -369,6 +383,9 @@ class VineEngine:
         for use in job.invocation.inputs:
             if use.kind == "local" and not os.path.exists(use.source):
                 self._fail(job, failure.lost("file-missing", "No such file or directory", path=use.source))
+                return
+            elif (temp := self._temps.get(use.source)) is not None and self._is_gone(temp):
+                self._end_lost(job, use.source)
                 return
         if not self._could(job):
             return
@@ -433,25 +450,29 @@ class VineEngine:
                 payload.discard(value)
                 continue
             temp = self._temps.get(name)
-            if temp is None and name not in self._lost:
+            if temp is None or self._is_needed(name):
                 self._unwanted.add(name)
-            elif temp is not None and not self._is_needed(name):
+            else:
                 self._drop(name)
-            elif temp is not None:
-                self._unwanted.add(name)
 
     def _is_needed(self, name: str) -> bool:
         """Whether an invocation that is not over reads a file."""
-        return self._graph.has_reader(name)
+        return bool(self._graph.consumers(name))
+
+    def _is_gone(self, temp: TempFile) -> bool:
+        """Whether a file was lost that TaskVine is not to make again."""
+        return bool(temp.node) and not temp.recoverable and not temp.home and not self._vine.replicas(temp.file)
 
     def _drop(self, name: str) -> None:
         temp = self._temps.pop(name)
         self._unwanted.discard(name)
         self._graph.lost(name)
         self._vine.undeclare([temp.file])
+        _remove([temp.home])
         flight = temp.flight
         if flight is not None and not any(other.flight is flight for other in self._temps.values()):
             self._vine.undeclare(flight.files)
+            _remove(flight.paths)
 
     def drain(self, block: str) -> None:
         self._draining.add(block)
@@ -509,33 +530,71 @@ class VineEngine:
                 temp.node, temp.inode = node.name, None
         self._look_due = True
 
-    def locate(self, file: str) -> str | None:
-        value = self._values.get(file)
-        if value is not None:
-            return value if isinstance(value, str) else self._spool(value)
+    def locate(self, request: int, file: str) -> None:
         temp = self._temps.get(file)
-        if temp is None:
-            return None
-        path = self._on_this_machine(temp)
-        if path is not None:
-            return path
-        data = self._vine.fetch(temp.file)
-        return None if data is None else self._spool(data)
+        if file not in self._values and (temp is None or not temp.node) and self._graph.makers(file):
+            self._asked.setdefault(file, []).append(request)
+        else:
+            self._locate(request, file, FETCH_TRIES)
 
-    def locate_later(self, file: str, answer: Callable[[str | None], None], tries: int = FETCH_TRIES) -> None:
-        """As :meth:`locate`, but a file that is lost is made again first, and the answer given then."""
-        path = self.locate(file)
+    def spoiled(self, node: str, file: str, stamp: int) -> None:
         temp = self._temps.get(file)
-        if path is not None or temp is None or not temp.node or not tries:
-            answer(path)
+        if temp is None or not stamp:
+            return
+        if node == HOME and temp.home and os.path.exists(temp.home) and os.stat(temp.home).st_ctime_ns != stamp:
+            _remove([temp.home])
+            temp.home = ""
+        # TaskVine gives tasks hard links to what is cached, which leaves the same mark as writing to it.
+        temp.disturbed += 1
+
+    def _locate(self, request: int, file: str, tries: int) -> None:
+        """Say where a file is; one that is lost is made again first."""
+        answer = self._found(file)
+        temp = self._temps.get(file)
+        if answer is not None:
+            self._outlet.located(request, answer)
+        elif temp is None or not temp.node or not tries or self._is_gone(temp):
+            self._outlet.located(request, _nowhere(file))
         elif self._vine.replicas(temp.file):
             # A worker that has just failed to send or get a file is not asked for another for a while.
-            later = partial(self.locate_later, file, answer, tries - 1)
+            later = partial(self._locate, request, file, tries - 1)
             self._timers.append((time.monotonic() + FETCH_PAUSE, later))
         else:  # TaskVine makes a file again that a task is to read
             parcel = Parcel("hello", next(self._numbers))
-            flight = Flight(parcel.number, {}, arrived=lambda _: self.locate_later(file, answer, tries - 1))
+            flight = Flight(parcel.number, {}, arrived=lambda _: self._locate(request, file, tries - 1))
             self._launch(flight, parcel, inputs=[(temp.file, "i0")], priority=port.FIRST / 2, near=True)
+
+    def _found(self, file: str) -> Any:
+        """Where a file can be read now, as of :meth:`Outlet.located`; None if it cannot."""
+        value = self._values.get(file)
+        if isinstance(value, bytes):
+            return value
+        if value is not None:
+            return _where(HOME, value)
+        temp = self._temps.get(file)
+        if temp is None:
+            return None
+        if temp.home and (where := _where(HOME, temp.home)) is not None:
+            return where
+        path = self._on_this_machine(temp)
+        if path is not None and temp.disturbed < OVERUSED:
+            return _where(temp.node, path)
+        if path is not None and (home := self._copied(path)) is not None:
+            temp.home = home
+        elif (data := self._vine.fetch(temp.file)) is not None:
+            temp.home = self._spool(data)
+        else:
+            return None
+        return _where(HOME, temp.home)
+
+    def _copied(self, path: str) -> str | None:
+        home = self._spool(b"")
+        try:
+            copy(path, home)
+        except OSError:  # its worker has just gone
+            _remove([home])
+            return None
+        return home
 
     def _on_this_machine(self, temp: TempFile) -> str | None:
         """Path of a temp file in the cache of a worker on this machine: TaskVine says neither, but moved the file."""
@@ -560,17 +619,44 @@ class VineEngine:
 
     def tune(self, parameters: dict[str, float]) -> None:
         for name, value in parameters.items():
-            self._vine.tune(name, value)
+            if name == WAIT:
+                # While TaskVine waits for workers it would hand back no sentinels.
+                self._wait_for_nodes = max(self._config.wait_for_nodes, int(value))
+            else:
+                self._vine.tune(name, float(value))
 
     def stats(self) -> dict[str, Any]:
+        replicas = {name: self._holders(temp) for name, temp in self._temps.items() if temp.node}
+        stored = sum(self._temps[name].size * len(holders) for name, holders in replicas.items())
+        self._peak = max(self._peak, stored)
         return {
             "tasks_done": self._done,
             "tasks_pending": len(self._jobs),
             "tasks_waiting": self.waiting,
+            "tasks_recovered": self._vine.recoveries,
+            "tasks_retried": self._retried,
             "nodes": len(self._nodes),
             "bytes_between_nodes": 0,
-            "replicas": {name: self._holders(temp) for name, temp in self._temps.items() if temp.node},
+            "inputs_read": self._vine.bytes_sent,
+            "bytes_stored": stored,
+            "bytes_stored_at_most": self._peak,
+            "replicas": replicas,
         }
+
+    def snapshot(self) -> dict[str, Any]:
+        files = [(name, temp.size, self._holders(temp)) for name, temp in self._temps.items() if temp.node]
+        values = [(name, payload.size(value), [HOME]) for name, value in self._values.items()]
+        return {
+            "tasks": [(number, *self._state(job), job.tries) for number, job in self._jobs.items()],
+            "files": [*files, *values],
+        }
+
+    def _state(self, job: Job) -> tuple[str, str]:
+        """The state of a call, and the name of its node."""
+        if job.flight is None:
+            return ("ready" if self._graph.is_ready(job.invocation.number) else "waiting"), ""
+        where = job.flight.node or job.flight.pinned
+        return "assigned", self._names.get(where, "") if where is not None else ""
 
     def _holders(self, temp: TempFile) -> list[str]:
         """Nodes that have a temp file: TaskVine says how many there are, and that is known of one."""
@@ -740,10 +826,10 @@ class VineEngine:
             del self._flights[flight.task.id]
             self._land(flight)
             for job in flight.jobs.values():
-                reason = f"its worker was lost, at attempt {job.tries + 1}"
-                self._again(job, failure.lost("node-lost", reason, node=self._names.get(where, where)))
+                reason, node = f"its worker was lost, at attempt {job.tries + 1}", self._names.get(where, where)
+                self._again(job, failure.lost("node-lost", reason, node=node), node)
 
-    def _again(self, job: Job, record: bytes) -> None:
+    def _again(self, job: Job, record: bytes, node: str = "") -> None:
         """Try a call again that was lost, or give it up."""
         job.flight = None
         if job.over:
@@ -752,8 +838,10 @@ class VineEngine:
         job.suspect = True
         most = self._config.max_retries
         if most is not None and job.tries > most:
-            self._fail(job, record)
+            self._fail(job, record, node)
         else:
+            self._retried += 1
+            self._outlet.again([job.invocation.number], failure.brief(record))
             self._ready(job)
 
     def _pinned(
@@ -773,7 +861,7 @@ class VineEngine:
     def _dispatch(self) -> None:
         rooms = [node.room for node in self._nodes.values() if not node.draining]
         joined = sum(node.greeted for node in self._nodes.values())
-        if not rooms or (joined < self._config.wait_for_nodes and not self._done):
+        if not rooms or (joined < self._wait_for_nodes and not self._done):
             return
         if self._suspects and not any(job.suspect for f in self._flights.values() for job in f.jobs.values()):
             self._fly_suspect(rooms)
@@ -869,10 +957,11 @@ class VineEngine:
         if isinstance(arguments, str) and (makes or not self._config.local):
             staged[arguments] = name = f"a{len(staged)}"
             path = arguments
-            if makes:  # it may be needed once more after the call has ended, when the user's process has removed it
+            if makes:  # it may be needed once more after the call has ended, and with it its own file
                 path = os.path.join(self._base, "spool", f"kept-{job.invocation.number}-{flight.number}")
                 with contextlib.suppress(FileNotFoundError):
                     os.link(arguments, path)
+                flight.paths.append(path)
             file = self._vine.local(path)
             flight.files.append(file)
             inputs.append((file, name))
@@ -900,7 +989,7 @@ class VineEngine:
                 flight.files.append(file)
             else:
                 file = self._vine.temp()
-                self._temps[use.source] = TempFile(file, flight=flight)
+                self._temps[use.source] = TempFile(file, flight=flight, recoverable=job.profile.recoverable)
                 flight.kept = True
             outputs.append((file, name))
         return near
@@ -910,7 +999,7 @@ class VineEngine:
         if use.kind != "value":
             return True
         largest = self._estimates.largest(job.category)
-        return not self._config.batching or largest is None or largest > INLINE_RESULT
+        return not self._config.batching or largest is None or largest > self._inline_limit
 
     def _local(self, path: str) -> Any:
         """A file of this machine, declared once for each of its versions."""
@@ -1020,7 +1109,8 @@ class VineEngine:
         """Let the files of a task go that has ended."""
         if not flight.kept:
             self._vine.undeclare(flight.files)
-            flight.files = []
+            _remove(flight.paths)
+            flight.files, flight.paths = [], []
 
     def _land(self, flight: Flight, *, well: bool = False) -> None:
         if flight.arrived is not None:
@@ -1074,7 +1164,7 @@ class VineEngine:
             return
         size = len(body.data) if isinstance(body, Body) else 0
         if isinstance(body, str):
-            size = INLINE_RESULT + 1
+            size = self._inline_limit + 1
         if completion.outcome == failure.RETURNED and (record := self._bring_home(flight)) is not None:
             completion = completion._replace(outcome=failure.LOST, body=record)
         if completion.outcome == failure.RETURNED:
@@ -1102,7 +1192,8 @@ class VineEngine:
     def _keep(self, job: Job, completion: Completion, files: dict[str, tuple[int, int, int]]) -> Completion:
         """Take over what a call has made; return its completion as the user's process is to get it."""
         body: Any = completion.body
-        made = dict(completion.made)
+        sizes = {name: size for name, size, _ in completion.made}
+        made: list[tuple[str, int, int]] = []
         there: list[str] = []
         if isinstance(body, Body):
             body = self._spool(body.data)
@@ -1111,22 +1202,28 @@ class VineEngine:
                 continue
             there.append(use.source)
             temp = self._temps.get(use.source)
-            if use.source in made:
+            if use.source in sizes:
                 assert temp is not None
-                temp.size, temp.node, temp.inode = made[use.source], completion.node, files.get(use.source)
+                temp.size, temp.node, temp.inode = sizes[use.source], completion.node, files.get(use.source)
                 self._temps_new = time.monotonic()
+                path = self._on_this_machine(temp) or "" if use.kind == "value" else ""
                 if use.kind == "value":
-                    body = self._on_this_machine(temp) or ""
-                continue
-            if temp is not None:  # a small result after all
-                del self._temps[use.source]
-                self._vine.undeclare([temp.file])
-            if isinstance(body, bytes) or self._config.local:
-                self._values[use.source] = body
-            else:  # a large one that was expected to be small
-                kept = os.path.join(self._base, "spool", f"late-{use.source}")
-                shutil.copyfile(body, kept)
-                self._temps[use.source] = TempFile(self._vine.local(kept, cache=True))
+                    body = path
+            else:
+                if temp is not None:  # a small result after all
+                    del self._temps[use.source]
+                    self._vine.undeclare([temp.file])
+                path = body if isinstance(body, str) else ""
+                if path and not self._config.local:  # a large one that was expected to be small
+                    self._temps[use.source] = TempFile(
+                        self._vine.local(path, cache=True), os.path.getsize(path), HOME, home=path
+                    )
+                else:
+                    self._values[use.source] = body
+            where = _where(completion.node, path) if path else None
+            if use.source in sizes or where is not None:
+                made.append((use.source, *(where[2:] if where is not None else (sizes[use.source], 0))))
+        self._peak = max(self._peak, sum(temp.size for temp in self._temps.values()) if sizes else 0)
         ready = self._graph.made(there)
         self._over(job)
         for number in ready:
@@ -1138,7 +1235,9 @@ class VineEngine:
                 if name in self._temps:
                     self._drop(name)
                 payload.discard(self._values.pop(name, b""))
-        return completion._replace(body=body, made=tuple(made.items()))
+            for request in self._asked.pop(name, ()):
+                self._locate(request, name, FETCH_TRIES)
+        return completion._replace(body=body, made=tuple(made))
 
     # --- ends ---
 
@@ -1146,26 +1245,29 @@ class VineEngine:
         job.over = True
         self._jobs.pop(job.invocation.number, None)
         self._graph.prune(job.invocation.number)
+        payload.discard(job.invocation.arguments)
         for use in job.invocation.inputs:
             if use.kind != "local" and use.source in self._unwanted and not self._is_needed(use.source):
                 if use.source in self._temps:
                     self._drop(use.source)
                 self._unwanted.discard(use.source)
 
-    def _fail(self, job: Job, record: bytes) -> None:
+    def _fail(self, job: Job, record: bytes, node: str = "") -> None:
         self._over(job)
         self._done += 1
-        self._finished.append(Completion(job.invocation.number, failure.LOST, record, "", 0.0, 0.0, 0.0))
+        self._finished.append(Completion(job.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0))
         self._abandon_outputs(job, "the task that was to make it failed")
 
     def _end_lost(self, job: Job, file: str) -> None:
-        self._fail(job, failure.lost("file-lost", self._lost[file], name=file))
+        self._fail(job, failure.lost("file-lost", f"{file} is on no node, and not to be made again", name=file))
 
     def _abandon_outputs(self, job: Job, reason: str) -> None:
         """What a task was to make that failed: its consumers are told by the user's process, which may try again."""
         for use in job.invocation.outputs:
             if use.kind != "local" and (temp := self._temps.pop(use.source, None)) is not None:
                 self._vine.undeclare([temp.file])
+            for request in self._asked.pop(use.source, ()):
+                self._outlet.located(request, _nowhere(use.source))
 
     def stop(self) -> None:
         if self._stopped:
@@ -1198,6 +1300,25 @@ class VineEngine:
 
 def _ids(uses: tuple[FileUse, ...]) -> list[str]:
     return [use.source for use in uses if use.kind != "local"]
+
+
+def _where(node: str, path: str) -> tuple[str, str, int, int] | None:
+    """A file that the user's process can read: its node, path, size and stamp; None if it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return node, path, status.st_size, status.st_ctime_ns
+
+
+def _nowhere(file: str) -> tuple[bytes]:
+    return (failure.lost("file-lost", f"{file} is on no node", name=file),)
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _write_home(path: str, data: bytes) -> None:

@@ -145,6 +145,7 @@ class Node:
         runtime = {
             "log": log,
             "spool": self._spool,
+            "inline_limit": config["inline_limit"],
             "scratch": os.path.join(self._directory, "scratch"),
             "sys_path": config["sys_path"],
             "context": config["context"],
@@ -467,7 +468,7 @@ class Node:
             return
         _, load = known
         self._limited.discard(number)
-        made: tuple[tuple[str, int], ...] = ()
+        made: tuple[tuple[str, int, int], ...] = ()
         sent: Any = body
         try:
             if outcome == failure.RETURNED:
@@ -488,8 +489,9 @@ class Node:
         if call.directory is not None:
             self._stager.submit(staging.remove, call.directory)
 
-    def _keep(self, call: Call, load: Load, body: Payload) -> tuple[Payload, tuple[tuple[str, int], ...]]:
-        """Leave temp files, and a large result that others may read, to TaskVine."""
+    def _keep(self, call: Call, load: Load, body: Payload) -> tuple[Payload, tuple[tuple[str, int, int], ...]]:
+        """Leave temp files, and a large result that others may read, to TaskVine: they have no stamp before it has
+        moved them."""
         made = []
         for use in call.invocation.outputs:
             staged = load.staged.get(">" + use.source)
@@ -505,7 +507,7 @@ class Node:
             if use.kind != "local":
                 status = os.stat(path)
                 load.files[use.source] = (status.st_dev, status.st_ino, status.st_size)
-                made.append((use.source, status.st_size))
+                made.append((use.source, status.st_size, 0))
         return body, tuple(made)
 
 

@@ -152,6 +152,16 @@ class VinePort:
         """How many workers have a file."""
         return int(self.manager.get_file_replica_count(file))
 
+    @property
+    def recoveries(self) -> int:
+        """Tasks that TaskVine has run again for temp files that were lost."""
+        return int(self.manager.stats.tasks_recovery)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the manager has sent to workers."""
+        return int(self.manager.stats.bytes_sent)
+
     # --- cycles ---
 
     def cycle(self) -> list[Any]:

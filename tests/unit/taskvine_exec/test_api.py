@@ -19,7 +19,9 @@ PUBLIC = [
     "TaskVineManagerConfig",
     "TaskVineRadio",
     "TaskVineTempStaging",
+    "TempFile",
     "load_variable_from_library",
+    "local_config",
 ]
 
 

@@ -27,9 +27,12 @@ from taskvine_exec.config import (
     embedded_settings,
     own_factory_config,
     own_manager_config,
+    retuned,
     validate,
     with_overrides,
 )
+from taskvine_manager.runtime import payload
+from taskvine_tune import TuneParameters
 
 PAIRS = [
     (TaskVineManagerConfig, ParslManagerConfig, own_manager_config),
@@ -42,10 +45,33 @@ def validated(**settings: Any) -> None:
 
 
 def embedded(
-    *, mode: str = "serverless", launch: str = "factory", provider: Any = None, **settings: Any
+    *,
+    mode: str = "serverless",
+    launch: str = "factory",
+    provider: Any = None,
+    limit: Any = payload.INLINE_LIMIT,
+    **settings: Any,
 ) -> EmbeddedSettings:
     manager, factory = with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), settings)
-    return embedded_settings(manager, factory, function_exec_mode=mode, worker_launch_method=launch, provider=provider)
+    return embedded_settings(
+        manager,
+        factory,
+        function_exec_mode=mode,
+        worker_launch_method=launch,
+        provider=provider,
+        inline_limit=limit,
+    )
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 65_536])
+def test_inline_limit_is_taken(limit: int) -> None:
+    assert embedded(limit=limit).inline_limit == limit
+
+
+@pytest.mark.parametrize("limit", [-1, 65_537, 1e3, True, None])
+def test_inline_limit_that_no_packet_holds_is_refused(limit: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"inline_limit=.* must be a whole number from 0 to 65536"):
+        embedded(limit=limit)
 
 
 #: Parsl does not annotate it.
@@ -177,11 +203,13 @@ def test_import_needs_no_taskvine() -> None:
         "print([m for m in sys.modules if m.startswith(('ndcctools.taskvine', 'parsl.executors.taskvine'))])"
     )
     # Only this module is asked about, not all that its package offers.
-    code = "import types, sys; p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];" + (
-        "sys.modules['taskvine_exec'] = p;" + code
+    code = (
+        "import types, sys; sys.path[:] = sys.argv[2:];"
+        "p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];"
+        + ("sys.modules['taskvine_exec'] = p;" + code)
     )
     package = os.path.dirname(config_module.__file__)
-    done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, package, *sys.path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -288,13 +316,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"enable_peer_transfers": "no"}, r"enable_peer_transfers"),
     ({"wait_for_workers": -2}, r"wait_for_workers=-2"),
     ({"tune_parameters": [("a", 1)]}, r"tune_parameters=\[\('a', 1\)\]"),
-    ({"tune_parameters": {"temp-replica-count": "2"}}, r"tune_parameters\['temp-replica-count'\]='2' .*finite number"),
+    ({"tune_parameters": ""}, r"tune_parameters='' .*a dict, a TuneParameters, or the path"),
+    ({"tune_parameters": "tuning.ini"}, r"tune_parameters: tuning\.ini .*must end with \.toml"),
+    ({"tune_parameters": Path("absent.toml")}, r"tune_parameters: absent\.toml cannot be read"),
+    ({"tune_parameters": {"temp-replica-count": "2"}}, r"tune_parameters: temp-replica-count='2' .*a whole number"),
     ({"tune_parameters": {"temp-replica-count": None}}, r"=None"),
     ({"tune_parameters": {"temp-replica-count": float("inf")}}, r"=inf"),
-    ({"tune_parameters": {"temp-replica-count": 10**400}}, r"finite number"),
-    ({"tune_parameters": {"": 2}}, r"a name in tune_parameters=''"),
-    ({"tune_parameters": {3: 2}}, r"a name in tune_parameters=3"),
-    ({"tune_parameters": {"a-b": 1, "a_b": 2}}, r"'a-b' twice"),
+    ({"tune_parameters": {"temp-replica-count": 0}}, r"temp-replica-count=0 is out of range: must be at least 1"),
+    ({"tune_parameters": {"": 2}}, r"unknown tuning parameter ''"),
+    ({"tune_parameters": {3: 2}}, r"unknown tuning parameter 3"),
+    ({"tune_parameters": {"temp-replica-cuont": 2}}, r"'temp-replica-cuont': did you mean 'temp-replica-count'"),
+    ({"tune_parameters": {"max-workers": 1, "max_workers": 2}}, r"max-workers is given twice"),
+    ({"tune_parameters": {"temp-replica-count": 2}, "enable_peer_transfers": False}, r"enable_peer_transfers=False"),
     ({"vine_log_dir": 3}, r"vine_log_dir=3"),
     ({"factory_timeout": -1}, r"TaskVineFactoryConfig\.factory_timeout=-1"),
     ({"scratch_dir": b""}, r"scratch_dir=b''"),
@@ -341,7 +374,8 @@ def test_bad_values(settings: dict[str, Any], says: str) -> None:
         {"library_config": {"cores": 0.5, "context": len, "context_args": ["ab"], "context_scope": "slot"}},
         {"library_config": {"context": None, "context_args": (), "context_kwargs": {}}},
         {"autolabel_algorithm": "bucketing", "autolabel_window": 5},
-        {"tune_parameters": {"a": 1, "b": 0.5, "c": True}},
+        {"tune_parameters": {"perf-log-interval": 1, "sandbox_grow_factor": 1.5, "prefer-dispatch": True}},
+        {"tune_parameters": TuneParameters({"temp-replica-count": 2})},
         {"min_workers": 0, "max_workers": 0},
         {"batch_type": "slurm", "batch_options": "--partition=debug", "python_env": "/env.tar.gz"},
         {"worker_executable": "/opt/vine_worker"},
@@ -414,7 +448,7 @@ def test_repr_shows_the_rest() -> None:
 
 
 def test_defaults_for_the_embedded_engine() -> None:
-    assert embedded() == EmbeddedSettings(function_exec_mode="L2", worker_launch_method="factory")
+    assert embedded() == EmbeddedSettings(function_exec_mode="L2", worker_launch_method="factory", most_nodes=1)
 
 
 def test_settings_are_frozen_keyword_only_and_picklable() -> None:
@@ -447,7 +481,7 @@ def test_everything_arrives(tmp_path: Path) -> None:
         autocategory=False,
         enable_peer_transfers=False,
         wait_for_workers=2,
-        tune_parameters={"temp_replica_count": 2, "immediate-recovery": True, "ramp-down_heuristic": 0.5},
+        tune_parameters={"ramp-down_heuristic": False, "immediate-recovery": 1, "file_source_max_transfers": 2},
         vine_log_dir="logs",
     )
     factory = TaskVineFactoryConfig(
@@ -484,7 +518,8 @@ def test_everything_arrives(tmp_path: Path) -> None:
         autocategory=False,
         enable_peer_transfers=False,
         wait_for_workers=2,
-        tune_parameters={"temp-replica-count": 2, "immediate-recovery": 1, "ramp-down-heuristic": 0.5},
+        tune_parameters={"immediate-recovery": True, "file-source-max-transfers": 2, "ramp-down-heuristic": False},
+        most_nodes=4,
         min_workers=2,
         max_workers=4,
         workers_per_cycle=0,
@@ -677,3 +712,74 @@ def test_remote_providers_are_refused() -> None:
 def test_a_local_provider_of_several_nodes_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="LocalProvider with nodes_per_block=2"):
         embedded(launch="provider", provider=local_provider(nodes_per_block=2))
+
+
+# ---- Tuning parameters
+
+
+@pytest.mark.parametrize("ending", ["toml", "yaml", "json"])
+def test_tune_parameters_come_from_anywhere(tmp_path: Path, ending: str) -> None:
+    given = {"worker_source_max_transfers": 3, "executor.library-slots": 2}
+    path = tmp_path / f"tuning.{ending}"
+    TuneParameters(given).dump(path)
+    expected = {"worker-source-max-transfers": 3, "executor.library-slots": 2}
+    for source in (given, TuneParameters(given), path, str(path)):
+        settings = embedded(tune_parameters=source)
+        assert settings.tune_parameters == expected
+        assert settings.slots == 2
+
+
+def test_library_slots_are_num_slots() -> None:
+    tuned = {"executor": {"library_slots": 3}}
+    assert embedded(tune_parameters=tuned, library_config={"num_slots": 3}).slots == 3
+    assert embedded(tune_parameters=tuned, library_config={"num_slots": 0}).slots == 3
+    assert embedded(tune_parameters={"executor.library-slots": 0}).slots is None
+    assert embedded(tune_parameters={"executor.library-slots": 0}, library_config={"num_slots": 2}).slots == 2
+    with pytest.raises(ConfigurationError, match=r"executor\.library-slots=3 .*num_slots of library_config, 2"):
+        embedded(tune_parameters=tuned, library_config={"num_slots": 2})
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({"launch": "factory", "max_workers": 2}, 2),
+        ({"launch": "provider", "provider": LocalProvider(max_blocks=2)}, 2),
+        ({"launch": "manual"}, None),
+    ],
+)
+def test_replicas_need_nodes(settings: dict[str, Any], most: int | None) -> None:
+    assert embedded(tune_parameters={"temp-replica-count": 2}, **settings).most_nodes == most
+    if most is None:
+        assert embedded(tune_parameters={"temp-replica-count": 99}, **settings).tune_parameters
+    else:
+        with pytest.raises(ConfigurationError, match=r"temp-replica-count=3 and 2 nodes at most are in conflict"):
+            embedded(tune_parameters={"temp-replica-count": 3}, **settings)
+
+
+def test_what_is_not_acted_on_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    embedded(tune_parameters={"hungry_minimum": 3, "immediate-recovery": 1, "executor.batch": 8})
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith("tuning parameter 'hungry-minimum' has no effect on the embedded engine")
+    assert said[1].startswith("tuning parameter 'executor.batch' has no effect on the embedded engine")
+
+
+def test_retuning_is_checked_in_the_same_way(tmp_path: Path) -> None:
+    settings = embedded(max_workers=2)
+    path = tmp_path / "tuning.toml"
+    path.write_text("temp-replica-count = 2\n")
+    assert retuned({"temp_replica_count": 2}, settings) == {"temp-replica-count": 2}
+    assert retuned(path, settings) == {"temp-replica-count": 2}
+    for source, says in (
+        ({"temp-replica-count": 3}, "2 nodes at most"),
+        ({"temp-replica": 3}, "did you mean 'temp-replica-count'"),
+        ({"executor.library-slots": 2}, "cannot be changed while the executor runs"),
+        (None, "must be a dict"),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            retuned(source, settings)  # type: ignore[arg-type]
+
+
+def test_a_tune_parameters_object_is_kept() -> None:
+    tune = TuneParameters({"immediate-recovery": True})
+    assert own_manager_config(TaskVineManagerConfig(tune_parameters=tune)).tune_parameters is tune

@@ -92,7 +92,7 @@ def test_what_is_not_valid(fields: dict[str, Any], words: str) -> None:
 
 def places(tmp_path: Path) -> startup.Places:
     (tmp_path / "vine.address").write_text("9999")
-    return startup.Places(str(tmp_path), str(tmp_path))
+    return startup.Places(str(tmp_path), str(tmp_path), str(tmp_path / "record.msgpack"))
 
 
 def test_command_of_a_worker(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskvine_manager.embedded import cache as module
-from taskvine_manager.embedded.cache import Cache, QuotaExceeded, copy, file_name
+from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, check, copy, file_name
 from tests.conftest import eventually
 
 
@@ -44,6 +45,11 @@ class Files:
 
     def adopt(self, name: str, size: int) -> None:
         self.cache.adopt(name, self.write("made", size, name[0]))
+
+    def source(self, name: str, size: int, letter: str | None = None) -> Source:
+        """What is said of another node's replica."""
+        path = self.write(name, size, letter)
+        return Source(path, size, os.stat(path).st_ctime_ns)
 
     def on_disk(self) -> dict[str, int]:
         return {entry.name: entry.stat().st_size for entry in os.scandir(self.directory)}
@@ -84,7 +90,8 @@ def test_same_content_under_two_paths_is_cached_once(files: Files) -> None:
 def test_unchanged_file_is_not_read_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     source = old(files.write("a.txt", 10))
     name = files.cache.obtain(source)
-    monkeypatch.setattr(module, "_content_name", lambda path: pytest.fail(f"{path} was read"))
+    for reader in ("_content_name", "_copy_named"):
+        monkeypatch.setattr(module, reader, lambda path, *_: pytest.fail(f"{path} was read"))
     assert files.cache.obtain(source) == name
 
 
@@ -121,14 +128,15 @@ def test_file_written_twice_within_a_tick_of_the_clock_is_read_twice(
     assert files.read(first) == "1" * 10
 
 
-def test_file_that_changes_while_it_is_copied_is_cached_as_what_was_copied(
+def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    files.obtain("other.txt", 10)  # something of its size is there, so that it is looked at before it is copied
     source = files.write("a.txt", 10)
     digest, read = module._content_name, []
 
-    def and_then_change(path: str) -> str:
-        name = digest(path)
+    def and_then_change(path: str, status: os.stat_result) -> str:
+        name = digest(path, status)
         if not read:
             files.write("a.txt", 20, "b")
         read.append(path)
@@ -136,10 +144,25 @@ def test_file_that_changes_while_it_is_copied_is_cached_as_what_was_copied(
 
     monkeypatch.setattr(module, "_content_name", and_then_change)
     name = files.cache.obtain(source)
-    assert name == digest(source)
+    assert name == digest(source, os.stat(source))
     assert files.read(name) == "b" * 20
-    assert files.cache.used == 20
-    assert files.on_disk() == {name: 20}
+    assert files.cache.used == 30
+    assert files.on_disk()[name] == 20
+
+
+def test_file_that_changes_after_it_was_copied_is_read_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = old(files.write("a.txt", 10))
+    copied, changed = module._copy_named, []
+
+    def and_then_change(path: str, target: str, status: os.stat_result) -> str:
+        name = copied(path, target, status)
+        if not changed:
+            changed.append(files.write("a.txt", 20, "b"))
+        return name
+
+    monkeypatch.setattr(module, "_copy_named", and_then_change)
+    assert files.read(files.cache.obtain(source)) == "a" * 10
+    assert files.read(files.cache.obtain(source)) == "b" * 20
 
 
 def test_program_and_file_with_the_same_bytes_are_told_apart(files: Files) -> None:
@@ -193,11 +216,123 @@ def test_temp_file_from_another_file_system(files: Files, monkeypatch: pytest.Mo
 
 
 def test_replica_is_fetched_once(files: Files) -> None:
-    source = files.write("elsewhere", 10)
+    source = files.source("elsewhere", 10)
     assert files.cache.fetch("data@t1", source) == 10
-    os.unlink(source)
+    os.unlink(source.path)
     assert files.cache.fetch("data@t1", source) == 10
     assert files.cache.used == 10
+
+
+@pytest.mark.parametrize("what", ["gone", "longer", "touched"])
+def test_replica_that_is_not_what_was_made_is_not_fetched(files: Files, what: str) -> None:
+    source = files.source("elsewhere", 10)
+    if what == "gone":
+        os.unlink(source.path)
+    elif what == "longer":
+        files.write("elsewhere", 11)
+    else:
+        eventually(lambda: os.utime(source.path, (0, 0)) or os.stat(source.path).st_ctime_ns != source.stamp)
+    with pytest.raises(Spoiled) as caught:
+        files.cache.fetch("data@t1", source)
+    assert caught.value.errno == errno.ENOENT
+    assert files.cache.used == 0
+    assert files.on_disk() == {}
+
+
+def test_replica_that_is_written_to_while_it_is_copied_is_not_kept(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = files.source("elsewhere", 10)
+    fill = module._fill
+
+    def and_then_change(path: str, target: str) -> None:
+        fill(path, target)
+        files.write("elsewhere", 12)
+
+    monkeypatch.setattr(module, "_fill", and_then_change)
+    with pytest.raises(Spoiled):
+        files.cache.fetch("data@t1", source)
+    assert files.cache.used == 0
+    assert files.on_disk() == {}
+
+
+def test_cached_file_is_checked_and_dropped_when_it_was_spoiled(files: Files) -> None:
+    files.adopt("data@t1", 10)
+    path = files.cache.checked("data@t1")
+    size, stamp = files.cache.stamp("data@t1")
+    check(Source(path, size, stamp))
+    with open(path, "a") as file:
+        file.write("more")
+    with pytest.raises(Spoiled, match="written to"):
+        files.cache.checked("data@t1")
+    assert "data@t1" not in files.cache
+    assert files.cache.stamp("data@t1") == (0, 0)
+    assert files.cache.used == 0
+    with pytest.raises(Spoiled):
+        files.cache.checked("data@t1")
+
+
+def test_the_stamp_is_that_of_the_file_that_was_published(files: Files) -> None:
+    for size in (10, 20):
+        files.adopt("data@t1", size)
+        assert files.cache.stamp("data@t1") == (size, os.stat(files.cache.path("data@t1")).st_ctime_ns)
+    files.cache.drop("data@t1")
+    assert files.cache.stamp("data@t1") == (0, 0)
+
+
+# --- copies of users' files on other nodes ---
+
+
+class Pair:
+    """Two nodes' caches, and the user's file that one of them has."""
+
+    def __init__(self, files: Files) -> None:
+        directory = files.home.parent / "second"
+        directory.mkdir()
+        self.second = Cache(str(directory), 100)
+        self.source = old(files.write("a.txt", 10))
+        name = files.cache.obtain(self.source)
+        size, known, stamp = files.cache.known(self.source) or (0, "", ())
+        assert (size, known) == (10, name)
+        self.peer = Peer(files.cache.path(name), name, stamp)
+
+
+def test_copy_of_a_peer_is_taken_and_the_file_is_not_read(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(files)
+    for reader in ("_content_name", "_copy_named"):
+        monkeypatch.setattr(module, reader, lambda path, *_: pytest.fail(f"{path} was read"))
+    name = pair.second.obtain(pair.source, pair.peer)
+    assert Path(pair.second.path(name)).read_text() == "a" * 10
+    assert pair.second.known(pair.source) == files.cache.known(pair.source)
+    assert (pair.second.used, pair.second._pins) == (10, {name: 1})
+    assert pair.second.obtain(pair.source, pair.peer) == name
+    assert pair.second._pins == {name: 2}
+
+
+@pytest.mark.parametrize("why", ["changed", "gone"])
+def test_file_is_read_where_no_peer_can_give_it(files: Files, why: str) -> None:
+    pair = Pair(files)
+    if why == "changed":
+        files.write("a.txt", 10, "b")
+    else:
+        os.unlink(pair.peer.path)
+    name = pair.second.obtain(pair.source, pair.peer)
+    assert Path(pair.second.path(name)).read_text() == ("b" if why == "changed" else "a") * 10
+    assert (pair.second.used, pair.second._pins) == (10, {name: 1})
+
+
+def test_what_may_still_change_unseen_is_offered_to_nobody(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SETTLED_NS", 10**18)
+    source = files.write("a.txt", 10)
+    name = files.cache.obtain(source)
+    assert files.cache.known(source) is None
+    monkeypatch.setattr(module, "_SETTLED_NS", -1)
+    assert files.cache.obtain(source) == name
+    assert files.cache.known(source) is not None
+    files.cache.unpin(name)
+    files.cache.unpin(name)
+    files.cache.drop(name)
+    assert files.cache.known(source) is None
 
 
 @pytest.mark.parametrize("what", ["directory", "pipe", "missing"])
@@ -315,16 +450,19 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", target)
 
     monkeypatch.setattr(module, "_fill", write_half)
+    monkeypatch.setattr(module, "_clone", lambda source, target: False)
+    monkeypatch.setattr(module, "_copy_named", lambda source, target, status: write_half(source, target))
 
 
 @pytest.mark.usefixtures("full_disk")
 def test_failed_copy_leaves_nothing_and_gives_its_room_back(files: Files, tmp_path: Path) -> None:
-    source = files.write("a", 60)
+    replica = files.source("a", 60)
+    source = replica.path
     link = str(files.home / "link")
     os.symlink(source, link)
     for put in (
         lambda: files.cache.obtain(source),
-        lambda: files.cache.fetch("t@1", source),
+        lambda: files.cache.fetch("t@1", replica),
         lambda: files.cache.adopt("t@1", link),
         lambda: copy(source, str(tmp_path / "target")),
     ):
@@ -379,14 +517,14 @@ def test_name_of_any_length_can_be_copied(tmp_path: Path) -> None:
 
 def test_file_wanted_by_many_threads_is_copied_once(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [files.write(name, 50, "x") for name in ("a", "b")]
-    fill, copied = module._fill, []
+    publish, published = module.Cache._publish, []
 
-    def slowly(source: str, target: str) -> None:
-        copied.append(source)
+    def slowly(cache: Cache, name: str, *args: Any, **kwargs: Any) -> None:
+        published.append(name)
         time.sleep(0.01)
-        fill(source, target)
+        publish(cache, name, *args, **kwargs)
 
-    monkeypatch.setattr(module, "_fill", slowly)
+    monkeypatch.setattr(module.Cache, "_publish", slowly)
     barrier = threading.Barrier(8)
 
     def obtain(number: int) -> str:
@@ -398,7 +536,7 @@ def test_file_wanted_by_many_threads_is_copied_once(files: Files, monkeypatch: p
 
     with ThreadPoolExecutor(8) as pool:
         names = set(pool.map(obtain, range(8)))
-    assert len(names) == len(copied) == 1
+    assert len(names) == len(published) == 1
     assert files.cache.used == 50
     assert files.cache._busy == {}
     assert files.cache._pins == {}
@@ -453,7 +591,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("tuv"), size=st.integers(0, 120))
     def fetch(self, name: str, size: int) -> None:
-        source = self.files.write("elsewhere", size, name)
+        source = self.files.source("elsewhere", size, name)
         try:
             fetched = self.files.cache.fetch(f"{name}@1", source)
         except QuotaExceeded:

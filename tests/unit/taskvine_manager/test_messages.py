@@ -20,16 +20,19 @@ numbers = st.integers(0, 2**63 - 1)
 amounts = st.none() | st.floats(0, allow_nan=False)
 times = st.floats(0, 1e12)
 payloads = st.binary(max_size=64) | st.text(max_size=64)
-uses = st.builds(FileUse, st.sampled_from(["local", "temp"]), st.text(max_size=9), st.text(max_size=9))
+uses = st.builds(
+    FileUse, st.sampled_from(["local", "temp", "value"]), st.text(max_size=9), st.text(max_size=9), st.integers(0, 9)
+)
 invocations = st.builds(
     Invocation, numbers, numbers, payloads, st.lists(uses, max_size=3).map(tuple), st.lists(uses, max_size=3).map(tuple)
 )
-made = st.lists(st.tuples(st.text(max_size=9), numbers), max_size=3).map(tuple)
+made = st.lists(st.tuples(st.text(max_size=9), numbers, numbers), max_size=3).map(tuple)
 completions = st.builds(Completion, numbers, st.integers(0, 2), payloads, st.text(), times, times, times, made)
 profiles = st.builds(
     Profile,
     *(numbers, st.text(), st.text(), st.sampled_from([messages.L1, messages.L2])),
     *(amounts, amounts, amounts, st.none() | st.integers(0, 64), st.floats(allow_nan=False), st.text()),
+    st.booleans(),
 )
 infos = st.builds(
     NodeInfo,

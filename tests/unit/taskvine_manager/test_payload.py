@@ -32,6 +32,7 @@ values = st.recursive(
 )
 #: Around what stays in the pickle, what goes out of band, and nothing at all.
 lengths = st.sampled_from([0, 1, 2047, 2048, 2049, 4095, 4096, 4097, 9000])
+limits = st.sampled_from([0, 1, 5, 64, 2048, 20_000, payload.INLINE_LIMIT, payload.LARGEST_INLINE_LIMIT])
 types = st.sampled_from(["<f8", ">f8", "<i8", "<c16", "u1", "?", "<U3", "datetime64[s]"])
 
 
@@ -42,6 +43,23 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, value: Any, dumps:
     spool = tmp_path_factory.mktemp("spool")
     encoded = payload.encode(value, str(spool), dumps)
     assert payload.decode(encoded) == value
+    payload.discard(encoded)
+    assert not os.listdir(spool)
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=6), limits)
+def test_the_limit_is_what_parts_messages_from_files(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int
+) -> None:
+    spool = tmp_path_factory.mktemp("spool")
+    given_arrays = [np.arange(size, dtype="u1") for size in sizes]
+    in_band = len(pickle.dumps(given_arrays, 5))
+    encoded = payload.encode(given_arrays, str(spool), pickle.dumps, limit)
+    assert isinstance(encoded, bytes) == (in_band <= limit)
+    assert isinstance(encoded, str) or len(encoded) <= limit
+    for before, after in zip(given_arrays, payload.decode(encoded), strict=True):
+        assert np.array_equal(before, after)
+        assert after.flags.writeable
     payload.discard(encoded)
     assert not os.listdir(spool)
 

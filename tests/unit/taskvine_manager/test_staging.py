@@ -13,7 +13,7 @@ import pytest
 
 from taskvine_manager.embedded import cache as cache_module
 from taskvine_manager.embedded import staging
-from taskvine_manager.embedded.cache import Cache
+from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source
 from taskvine_manager.embedded.staging import StagingFailed, bring_in, bring_out
 from taskvine_manager.messages import FileUse
 
@@ -30,22 +30,32 @@ class Place:
     def local(self, name: str, path: str | None = None) -> FileUse:
         return FileUse("local", name, str(self.user / (path or name)))
 
-    def bring_in(self, *inputs: FileUse, outputs: tuple[FileUse, ...] = (), **sources: str) -> None:
+    def bring_in(
+        self,
+        *inputs: FileUse,
+        outputs: tuple[FileUse, ...] = (),
+        peers: dict[str, Peer] | None = None,
+        **sources: Source,
+    ) -> None:
         bring_in(
             inputs,
             outputs,
             str(self.sandbox),
             self.cache,
             {f"{name}@1": source for name, source in sources.items()},
+            peers or {},
         )
 
     def bring_out(
         self, *outputs: FileUse, required: bool = True
     ) -> tuple[list[tuple[str, int]], dict[str, Any] | None]:
         made, record = bring_out(outputs, str(self.sandbox), self.cache, required=required)
-        return made, None if record is None else pickle.loads(record)
+        for name, size, stamp in made:
+            assert (size, stamp) == self.cache.stamp(name)
+            assert stamp == os.stat(self.cache.path(name)).st_ctime_ns
+        return [(name, size) for name, size, _ in made], None if record is None else pickle.loads(record)
 
-    def refusal(self, *inputs: FileUse, outputs: tuple[FileUse, ...] = (), **sources: str) -> dict[str, Any]:
+    def refusal(self, *inputs: FileUse, outputs: tuple[FileUse, ...] = (), **sources: Source) -> dict[str, Any]:
         with pytest.raises(StagingFailed) as caught:
             self.bring_in(*inputs, outputs=outputs, **sources)
         assert self.cache._pins == {}
@@ -60,6 +70,12 @@ def place(tmp_path: Path) -> Place:
 
 def temp(name: str) -> FileUse:
     return FileUse("temp", name, f"{name}@1")
+
+
+def replica(path: Path) -> Source:
+    """What is said of a file on another node, when it was made."""
+    status = path.stat()
+    return Source(str(path), status.st_size, status.st_ctime_ns)
 
 
 # --- in ---
@@ -87,15 +103,64 @@ def test_programs_can_be_run(place: Place) -> None:
 
 
 def test_temp_file_comes_from_the_cache_or_from_another_node(place: Place) -> None:
-    source = place.user / "elsewhere"
-    source.write_text("data")
-    place.bring_in(temp("t"), t=str(source))
+    elsewhere = place.user / "elsewhere"
+    elsewhere.write_text("data")
+    source = replica(elsewhere)
+    place.bring_in(temp("t"), t=source)
     assert (place.sandbox / "t").read_text() == "data"
-    source.unlink()
+    elsewhere.unlink()
     (place.sandbox / "t").unlink()
-    place.bring_in(temp("t"), t=str(source))
+    place.bring_in(temp("t"), t=source)
     assert (place.sandbox / "t").read_text() == "data"
     assert place.cache.used == 4
+
+
+def test_value_is_brought_to_the_cache_and_not_to_the_sandbox(place: Place) -> None:
+    elsewhere = place.user / "elsewhere"
+    elsewhere.write_text("data")
+    place.bring_in(FileUse("value", "", "v@1"), v=replica(elsewhere))
+    assert Path(place.cache.path("v@1")).read_text() == "data"
+    assert os.listdir(place.sandbox) == []
+
+
+def test_users_file_is_copied_from_a_peer_and_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = place.user / "a"
+    source.write_text("data")
+    other = place.user.parent / "other"
+    other.mkdir()
+    node = Cache(str(other), 100)
+    name = node.obtain(str(source))
+    peer = Peer(node.path(name), name, cache_module._stamp(source.stat()))
+    monkeypatch.setattr(cache_module, "_copy_named", lambda *_: pytest.fail("the user's file was read"))
+    place.bring_in(place.local("a"), peers={str(source): peer})
+    assert (place.sandbox / "a").read_text() == "data"
+    assert place.cache.used == 4
+    assert name in place.cache
+    assert place.cache._pins == {}
+
+
+def test_users_file_that_was_changed_since_a_peer_copied_it_is_read(place: Place) -> None:
+    source = place.user / "a"
+    source.write_text("new")
+    old = place.user / "old"
+    old.write_text("old")
+    place.bring_in(place.local("a"), peers={str(source): Peer(str(old), "name", (0,))})
+    assert (place.sandbox / "a").read_text() == "new"
+
+
+def test_temp_file_that_somebody_wrote_to_is_lost(place: Place) -> None:
+    elsewhere = place.user / "elsewhere"
+    elsewhere.write_text("data")
+    source = replica(elsewhere)
+    elsewhere.write_text("else")
+    assert place.refusal(temp("t"), t=source._replace(stamp=source.stamp - 1))["kind"] == "file-lost"
+    (place.sandbox / "u").write_text("data")
+    place.bring_out(temp("u"))
+    Path(place.cache.path("u@1")).write_text("longer data")
+    record = place.refusal(temp("u"))
+    assert (record["kind"], record["name"]) == ("file-lost", "u@1")
+    assert "written to" in record["reason"]
+    assert "u@1" not in place.cache
 
 
 def test_folders_of_outputs_are_made(place: Place) -> None:
@@ -117,13 +182,13 @@ def test_directory_as_input_says_so(place: Place) -> None:
     assert "directory" in record["reason"]
 
 
-@pytest.mark.parametrize("sources", [{}, {"t": "/nowhere/taskvine/t@1"}])
+@pytest.mark.parametrize("sources", [{}, {"t": Source("/nowhere/taskvine/t@1", 1, 1)}])
 def test_temp_file_without_replica_is_lost_and_says_where_it_was_looked_for(
-    place: Place, sources: dict[str, str]
+    place: Place, sources: dict[str, Source]
 ) -> None:
     record = place.refusal(temp("t"), **sources)
     assert (record["kind"], record["name"]) == ("file-lost", "t@1")
-    assert sources.get("t", "not on this node") in record["reason"]
+    assert (sources["t"].path if sources else "not on this node") in record["reason"]
 
 
 @pytest.mark.parametrize("name", ["..", "../a", "a/../../b", "", "/etc/passwd"])
@@ -189,9 +254,30 @@ def test_of_a_failed_task_only_the_users_files_come_home(place: Place) -> None:
     assert place.cache.used == 0
 
 
-def test_temp_file_that_does_not_fit_takes_its_siblings_back(place: Place) -> None:
+def test_temp_file_without_room_can_be_brought_out_when_there_is_some(place: Place) -> None:
+    (place.user / "big").write_text("x" * 30)
+    place.bring_in(place.local("big"))
     (place.sandbox / "t").write_text("t" * 60)
     (place.sandbox / "u").write_text("u" * 60)
+    with pytest.raises(QuotaExceeded):
+        place.bring_out(temp("t"), temp("u"))
+    assert (place.sandbox / "u").read_text() == "u" * 60
+    (place.sandbox / "u").write_text("u" * 40)
+    assert place.bring_out(temp("t"), temp("u")) == ([("t@1", 60), ("u@1", 40)], None)
+    assert place.cache.used == 100
+
+
+def test_temp_file_on_a_full_disk_takes_its_siblings_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt = place.cache.adopt
+
+    def no_space(name: str, made: str) -> int:
+        if name == "u@1":
+            raise OSError(errno.ENOSPC, "No space left on device", made)
+        return adopt(name, made)
+
+    monkeypatch.setattr(place.cache, "adopt", no_space)
+    (place.sandbox / "t").write_text("t" * 10)
+    (place.sandbox / "u").write_text("u" * 10)
     made, record = place.bring_out(temp("t"), temp("u"))
     assert made == []
     assert record is not None

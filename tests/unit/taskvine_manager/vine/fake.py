@@ -117,6 +117,7 @@ class Manager:
         self.numbers = itertools.count(1)
         self.temps: list[File] = []
         self.closed = False
+        self.stats = SimpleNamespace(tasks_recovery=0, bytes_sent=0)
 
     def set_password_file(self, file: str) -> None:
         self.password_file = file

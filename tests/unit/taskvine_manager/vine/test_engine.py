@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.messages import L2, Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine.engine import VineConfig, VineEngine
@@ -22,9 +24,17 @@ class Outlet:
         self.joined: list[dict[str, Any]] = []
         self.gone: list[str] = []
         self.said: list[bytes] = []
+        self.tried: list[int] = []
+        self.answers: dict[int, Any] = {}
 
     def done(self, completions: list[Completion]) -> None:
         self.completions.update((completion.number, completion) for completion in completions)
+
+    def again(self, numbers: list[int], reason: str) -> None:
+        self.tried += numbers
+
+    def located(self, request: int, answer: Any) -> None:
+        self.answers[request] = answer
 
     def radio(self, said: list[bytes]) -> None:
         self.said += said
@@ -71,7 +81,15 @@ class Play:
         self.tick()
 
     def submit(self, *invocations: Invocation, **profile: Any) -> None:
-        settings = {"category": "app", "cores": None, "memory": None, "gpus": None, "priority": 0.0, **profile}
+        settings = {
+            "category": "app",
+            "cores": None,
+            "memory": None,
+            "gpus": None,
+            "priority": 0.0,
+            "recoverable": True,
+        }
+        settings |= profile
         key = tuple(sorted(settings.items()))
         number = self._profiles.setdefault(key, len(self._profiles))
         made = Profile(
@@ -85,6 +103,7 @@ class Play:
             settings["gpus"],
             settings["priority"],
             settings["category"],
+            settings["recoverable"],
         )
         self.engine.submit([("f", b"function")], [made], [each._replace(profile=number) for each in invocations])
         self.tick()
@@ -249,7 +268,7 @@ def test_temp_file_is_an_edge_and_goes_with_its_last_reader(make: Callable[..., 
     (producer,) = play.work
     (temp,) = play.manager.temps
     assert temp in producer.outputs.values()
-    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5),))),)
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
     play.manager.end(producer, Answer("b0-1", done, files={"x@1": (1, 2, 5)}))
     play.engine._event()
     play.tick()
@@ -326,7 +345,7 @@ def test_draining_node_goes_once_another_has_its_files(make: Callable[..., Play]
     play = make()
     play.join("b0-1")
     play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
-    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5),))),)
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
     play.manager.end(play.work[0], Answer("b0-1", done))
     play.engine._event()
     play.engine.drain("0")
@@ -343,20 +362,94 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     play = make()
     play.join()
     play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
-    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5),))),)
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
     play.manager.end(play.work[0], Answer("b0-1", done))
     play.engine._event()
     play.tick()
     play.manager.temps[0].replicas = 0
-    answers: list[str | None] = []
-    play.engine.locate_later("x@1", answers.append)
-    assert answers == []
+    play.engine.locate(7, "x@1")
+    assert play.outlet.answers == {}
     play.tick()
     play.manager.temps[0].content = b"again"
     play.greet()
-    (path,) = answers
-    assert path is not None
-    assert Path(path).read_bytes() == b"again"
+    node, path, size, stamp = play.outlet.answers[7]
+    assert (node, Path(path).read_bytes()) == ("manager", b"again")
+    check(Source(path, size, stamp))
+    play.engine.forget(("x@1",))
+    assert not os.path.exists(path)
+
+
+def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)), recoverable=False)
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
+    play.manager.end(play.work[0], Answer("b0-1", done))
+    play.engine._event()
+    play.tick()
+    play.manager.temps[0].replicas = 0
+    play.engine.locate(7, "x@1")
+    play.submit(call(2, inputs=(FileUse("temp", "x", "x@1"),)))
+    for record in (play.outlet.answers[7][0], play.outlet.completions[2].body):
+        assert failure.lost_file(record) == "x@1"
+    assert play.manager.running == []
+
+
+def test_small_result_is_told_as_it_is_and_what_is_nowhere_is_said_to_be(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.engine.locate(1, "r1")
+    play.submit(call(1, outputs=(FileUse("value", "", "r1"),)))
+    play.engine.locate(2, "r1")
+    assert play.outlet.answers.keys() == {1}
+    play.finish(play.work[0], body=b"small")
+    assert failure.lost_file(play.outlet.answers[1][0]) == "r1"
+    assert play.outlet.answers[2] == b"small"
+
+
+def test_large_arguments_go_with_their_call_or_with_what_it_has_made(make: Callable[..., Play], tmp_path: Path) -> None:
+    play = make()
+    play.join()
+    files = [tmp_path / "spool" / f"value-{number}" for number in range(3)]
+    for file in files:
+        file.write_bytes(b"arguments")
+    plain, failing, making = (call(number)._replace(arguments=str(file)) for number, file in enumerate(files))
+    play.submit(plain)
+    play.finish(play.work[0])
+    play.submit(failing, cores=64.0)
+    play.submit(making._replace(outputs=(FileUse("temp", "x", "x@1"),)))
+    (task,) = play.work
+    done = (tuple(Completion(2, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
+    play.manager.end(task, Answer("b0-1", done))
+    play.engine._event()
+    play.tick()
+    assert not any(file.exists() for file in files)
+    (kept,) = (tmp_path / "spool").iterdir()
+    assert any(file.content == str(kept) for file in task.inputs.values())
+    play.engine.forget(("x@1",))
+    assert not kept.exists()
+
+
+def test_snapshot(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.submit(*(call(number) for number in range(3)), cores=2.0)
+    play.submit(call(3, outputs=(FileUse("temp", "x", "x@1"),)), call(4, inputs=(FileUse("temp", "x", "x@1"),)))
+    said = {number: (state, node) for number, state, node, _ in play.engine.snapshot()["tasks"]}
+    assert said[0] == ("assigned", "b0-1")
+    assert said[1] == said[2] == said[3] == ("ready", "")
+    assert said[4] == ("waiting", "")
+    assert play.engine.waiting == 1
+
+
+def test_call_that_is_tried_again_is_told(make: Callable[..., Play]) -> None:
+    play = make()
+    address = play.join()
+    play.submit(call(1))
+    play.manager.leave(address)
+    play.tick()
+    assert play.outlet.tried == [1]
+    assert play.engine.stats()["tasks_retried"] == 1
 
 
 def test_waits_for_workers(make: Callable[..., Play]) -> None:
@@ -372,6 +465,16 @@ def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[.
     play = make(tune={"temp-replica-count": 2, "transient-error-interval": 5})
     tuned = play.manager.tuned
     assert (tuned["temp-replica-count"], tuned["transient-error-interval"], tuned["perf-log-interval"]) == (2, 5, 1e6)
+
+
+def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None:
+    play = make(tune={"wait-for-workers": 2})
+    play.join("b0-1")
+    play.submit(call(1))
+    assert play.work == []
+    assert "wait-for-workers" not in play.manager.tuned
+    play.join("b1-2")
+    assert len(play.work) == 1
 
 
 def test_end(make: Callable[..., Play], tmp_path: Path) -> None:

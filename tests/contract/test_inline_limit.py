@@ -1,0 +1,91 @@
+"""inline_limit: what rides inside messages, by executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from parsl.errors import ConfigurationError
+
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec import executor as executor_module
+from taskvine_manager.runtime import payload
+
+Make = Callable[..., TaskVineExecutor]
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+@pytest.fixture
+def travelled(monkeypatch: pytest.MonkeyPatch) -> list[type]:
+    """How each result came to the user's process: bytes, or the path of a file."""
+    kinds: list[type] = []
+    settle = executor_module.settle
+
+    def spy(future: Any, completion: Any, *rest: Any) -> None:
+        kinds.append(type(completion.body))
+        settle(future, completion, *rest)
+
+    monkeypatch.setattr(executor_module, "settle", spy)
+    return kinds
+
+
+def test_two_executors_in_one_process_differ(
+    make_executor: Make, mode: str, travelled: list[type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[type] = []
+    encode = executor_module.encode_arguments
+
+    def spy(*args: Any) -> Any:
+        encoded = encode(*args)
+        sent.append(type(encoded))
+        return encoded
+
+    monkeypatch.setattr(executor_module, "encode_arguments", spy)
+    small = make_executor(inline_limit=100, function_exec_mode=mode)
+    large = make_executor(inline_limit=60_000, function_exec_mode=mode)
+    before = payload.INLINE_LIMIT
+    for executor, size, expected in (
+        (small, 50, bytes),
+        (small, 200, str),
+        (small, 50_000, str),
+        (large, 50_000, bytes),
+        (large, 70_000, str),
+    ):
+        future = executor.submit(echo, {}, "x" * size)
+        assert sent.pop() is expected
+        assert future.result(30) == "x" * size
+        assert travelled.pop() is expected
+    assert before == payload.INLINE_LIMIT
+
+
+@pytest.mark.parametrize("limit", [0, payload.LARGEST_INLINE_LIMIT])
+def test_the_bounds_work(make_executor: Make, mode: str, limit: int) -> None:
+    executor = make_executor(inline_limit=limit, function_exec_mode=mode)
+    sizes = [0, 1, limit - 100, limit + 1, 200_000] * 4
+    futures = [executor.submit(echo, {}, bytes(max(0, size))) for size in sizes]
+    assert [len(future.result(30)) for future in futures] == [max(0, size) for size in sizes]
+
+    def large_closure(value: bytes, data: bytes = bytes(30_000)) -> int:
+        return len(value) + len(data)
+
+    # The function's packet and the call's stand in one socket's buffer.
+    assert executor.submit(large_closure, {}, bytes(max(0, limit - 100))).result(30) >= 30_000
+
+
+def test_a_failure_is_told_whatever_the_limit(make_executor: Make, mode: str) -> None:
+    executor = make_executor(inline_limit=0, function_exec_mode=mode)
+
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    assert str(executor.submit(fail, {}).exception(30)) == "on purpose"
+
+
+@pytest.mark.parametrize("limit", [-1, payload.LARGEST_INLINE_LIMIT + 1])
+def test_what_no_packet_holds_is_refused_at_construction(limit: int) -> None:
+    with pytest.raises(ConfigurationError, match="inline_limit"):
+        TaskVineExecutor(inline_limit=limit)

@@ -1,0 +1,31 @@
+"""What the package offers is what it says, and costs nothing before it is used."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import pytest
+
+import taskvine_tune
+
+PUBLIC = ["PARAMETERS", "Parameter", "TuneParameters", "TuningError"]
+MODULES = sorted(each.name for each in pkgutil.iter_modules(taskvine_tune.__path__))
+
+
+def test_public_names() -> None:
+    assert taskvine_tune.__all__ == PUBLIC
+    for name in PUBLIC:
+        home = importlib.import_module(taskvine_tune._HOME[name])
+        assert getattr(taskvine_tune, name) is getattr(home, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing_such'"):
+        taskvine_tune.nothing_such
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_say_what_is_public(name: str) -> None:
+    module = importlib.import_module(f"taskvine_tune.{name}")
+    assert module.__doc__
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+    for each in module.__all__:
+        assert hasattr(module, each)

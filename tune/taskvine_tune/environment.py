@@ -1,0 +1,150 @@
+"""What a sweep and the program that it runs tell each other, through two environment variables.
+
+``TASKVINE_TUNE``
+    Tuning parameters as JSON, for the program: ``{"temp-replica-count": 2}``.
+``TASKVINE_TUNE_REPORT``
+    A file for the executors of the program to write to when they shut down, each one line of JSON. All fields may be
+    absent or null where they are not known, and others may be added::
+
+        {"version": 1, "wall_seconds": 1.5, "bytes_moved": 4096, "storage_peak_bytes": 8192, "reexecutions": 0}
+
+    ``wall_seconds`` is from the start to the shutdown of the executor, ``bytes_moved`` what nodes have sent to each
+    other, ``storage_peak_bytes`` the most that all nodes together have held at a time, ``reexecutions`` the runs of
+    tasks beyond the first of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from taskvine_tune.errors import BadFile
+from taskvine_tune.formats import parse
+from taskvine_tune.tuning import TuneParameters
+
+__all__ = ["PARAMETERS_VARIABLE", "REPORT_VARIABLE", "RunReport", "parameters_from_environment", "read_reports"]
+
+PARAMETERS_VARIABLE = "TASKVINE_TUNE"
+REPORT_VARIABLE = "TASKVINE_TUNE_REPORT"
+
+_VERSION = 1
+
+
+def parameters_from_environment(environment: Mapping[str, str] | None = None) -> TuneParameters:
+    """The tuning parameters that a sweep wants the program to use.
+
+    Parameters
+    ----------
+    environment
+        Environment variables; None for those of this process.
+
+    Returns
+    -------
+    TuneParameters
+        What ``TASKVINE_TUNE`` holds; nothing if it is not set or empty.
+
+    Raises
+    ------
+    TuningError
+        If it holds what is not valid.
+    """
+    text = (os.environ if environment is None else environment).get(PARAMETERS_VARIABLE, "")
+    return TuneParameters(parse(text, "json", PARAMETERS_VARIABLE)) if text.strip() else TuneParameters()
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What an executor has to say about a run; None where it does not know.
+
+    Parameters
+    ----------
+    wall_seconds
+        From the start to the shutdown of the executor.
+    bytes_moved
+        What nodes have sent to each other.
+    storage_peak_bytes
+        The most that all nodes together have held at a time.
+    reexecutions
+        Runs of tasks beyond the first of each.
+    """
+
+    wall_seconds: float | None = None
+    bytes_moved: float | None = None
+    storage_peak_bytes: float | None = None
+    reexecutions: float | None = None
+
+    def write(self, environment: Mapping[str, str] | None = None) -> bool:
+        """Add the report to the file that ``TASKVINE_TUNE_REPORT`` names.
+
+        Parameters
+        ----------
+        environment
+            Environment variables; None for those of this process.
+
+        Returns
+        -------
+        bool
+            Whether there is such a file.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written to.
+        """
+        path = (os.environ if environment is None else environment).get(REPORT_VARIABLE)
+        if not path:
+            return False
+        line = json.dumps({"version": _VERSION, **dataclasses.asdict(self)}) + "\n"
+        # One write in append mode: the lines of several executors, or processes, do not mix.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def read_reports(path: str) -> RunReport:
+    """What all executors of a run have reported, taken together.
+
+    Parameters
+    ----------
+    path
+        The file. If it is not there, nobody has reported anything.
+
+    Returns
+    -------
+    RunReport
+        The longest wall time, and the sums of the rest.
+
+    Raises
+    ------
+    BadFile
+        If a line of it is no report.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            reports = [parse(line, "json", path) for line in file if line.strip()]
+    except FileNotFoundError:
+        return RunReport()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(path, str(error)) from None
+    return RunReport(
+        _together(max, path, reports, "wall_seconds"),
+        _together(sum, path, reports, "bytes_moved"),
+        _together(sum, path, reports, "storage_peak_bytes"),
+        _together(sum, path, reports, "reexecutions"),
+    )
+
+
+def _together(how: Any, path: str, reports: Iterable[Mapping[str, Any]], field: str) -> float | None:
+    values = [report[field] for report in reports if report.get(field) is not None]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise BadFile(path, f"{field} is {value!r}, not a number of at least 0")
+    return how(values) if values else None

@@ -1,0 +1,242 @@
+"""Every exception this package raises, in one hierarchy.
+
+::
+
+    ValueError
+    └── TuningError
+        ├── UnknownParameter    no parameter has this name
+        ├── WrongType           the value is not of the parameter's type
+        ├── OutOfRange          the value is outside of the parameter's bounds
+        ├── GivenTwice          two spellings of one parameter with different values
+        ├── NotTunableNow       it can be set at the start only
+        ├── Conflict            values that are valid by themselves and not together
+        ├── BadFile             a file or a text cannot be read as parameters
+        ├── LibraryMissing      the library for a file's format, or for a figure, is not installed
+        └── BadSamples          measurements that nothing can be concluded from
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "BadFile",
+    "BadSamples",
+    "Conflict",
+    "GivenTwice",
+    "LibraryMissing",
+    "NotTunableNow",
+    "OutOfRange",
+    "TuningError",
+    "UnknownParameter",
+    "WrongType",
+]
+
+_SHOWN = 60
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+class TuningError(ValueError):
+    """Base of every exception of this package."""
+
+    def __post_init__(self) -> None:
+        # Dataclass constructors bypass BaseException.__init__; without this, repr() and loggers would show no message.
+        self.args = (str(self),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # BaseException would call the class with `args`, which hold the message and not the fields.
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(cls: type[TuningError], args: tuple[Any, ...]) -> TuningError:
+    error = cls.__new__(cls)
+    error.args = args
+    return error
+
+
+@dataclass(eq=False, repr=False)
+class UnknownParameter(TuningError):
+    """No parameter has this name.
+
+    Parameters
+    ----------
+    name
+        What was given.
+    nearest
+        The names that are most like it, best first; none if nothing is.
+    """
+
+    name: object
+    nearest: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.nearest:
+            hint = f"did you mean {' or '.join(map(repr, self.nearest))}?"
+        else:
+            hint = "`taskvine-tune list` shows those that exist"
+        return f"unknown tuning parameter {_brief(self.name)}: {hint}"
+
+
+@dataclass(eq=False, repr=False)
+class WrongType(TuningError):
+    """The value is not of the parameter's type.
+
+    Parameters
+    ----------
+    name
+        The parameter.
+    value
+        What was given.
+    expected
+        What it must be, in words.
+    """
+
+    name: str
+    value: object
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={_brief(self.value)} is not valid: must be {self.expected}"
+
+
+@dataclass(eq=False, repr=False)
+class OutOfRange(TuningError):
+    """The value is outside of the parameter's bounds. It is never moved inside them.
+
+    Parameters
+    ----------
+    name
+        The parameter.
+    value
+        What was given.
+    bounds
+        What is allowed, in words.
+    unit
+        The parameter's unit, if it has one.
+    """
+
+    name: str
+    value: float
+    bounds: str
+    unit: str = ""
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name}={self.value!r}{unit} is out of range: must be {self.bounds}"
+
+
+@dataclass(eq=False, repr=False)
+class GivenTwice(TuningError):
+    """Two spellings of one parameter have different values.
+
+    Parameters
+    ----------
+    name
+        The parameter.
+    spellings
+        The names it was given under.
+    """
+
+    name: str
+    spellings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        spellings = f", as {' and '.join(map(repr, self.spellings))}" if self.spellings else ""
+        return f"{self.name} is given twice with different values{spellings}"
+
+
+@dataclass(eq=False, repr=False)
+class NotTunableNow(TuningError):
+    """The parameter can be set before the start only.
+
+    Parameters
+    ----------
+    name
+        The parameter.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be changed while the executor runs: set it in tune_parameters"
+
+
+@dataclass(eq=False, repr=False)
+class Conflict(TuningError):
+    """Values that are valid by themselves contradict each other.
+
+    Parameters
+    ----------
+    names
+        What is in conflict: parameters, and other settings.
+    reason
+        Why.
+    """
+
+    names: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.names)} are in conflict: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class BadFile(TuningError):
+    """A file, or a text, cannot be read as parameters.
+
+    Parameters
+    ----------
+    path
+        The file, or what the text is.
+    reason
+        What went wrong.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read as tuning parameters: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class LibraryMissing(TuningError):
+    """A library that only some of the work needs is not installed.
+
+    Parameters
+    ----------
+    what
+        What was asked for.
+    library
+        The name of the library to install.
+    extra
+        The extra of this distribution that brings it.
+    """
+
+    what: str
+    library: str
+    extra: str = "tune"
+
+    def __str__(self) -> str:
+        return f"{self.what} needs {self.library}: pip install 'taskvine-exec[{self.extra}]'"
+
+
+@dataclass(eq=False, repr=False)
+class BadSamples(TuningError):
+    """Measurements from which nothing can be concluded.
+
+    Parameters
+    ----------
+    reason
+        What is wrong with them.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the samples cannot be compared: {self.reason}"

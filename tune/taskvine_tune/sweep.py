@@ -1,0 +1,452 @@
+"""Runs a program with many settings of tuning parameters, and says which is best.
+
+The program is any that gives an executor the parameters of the environment variable ``TASKVINE_TUNE`` (see
+:mod:`taskvine_tune.environment`). Settings are interleaved: every round runs each of them once, in an order drawn anew,
+so that what changes in the machine over time falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from taskvine_tune import formats
+from taskvine_tune.environment import PARAMETERS_VARIABLE, REPORT_VARIABLE, RunReport, read_reports
+from taskvine_tune.errors import BadFile, BadSamples, GivenTwice, LibraryMissing, WrongType
+from taskvine_tune.parameters import Kind, Parameter, Value, find
+from taskvine_tune.statistics import Verdict, judge, medians
+from taskvine_tune.tuning import Source, TuneParameters, flat
+
+__all__ = [
+    "QUANTITIES",
+    "Quantity",
+    "Results",
+    "Run",
+    "draw_figure",
+    "grid",
+    "label",
+    "sample",
+    "summary",
+    "sweep",
+    "write_csv",
+]
+
+Quantity = Literal["wall_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions"]
+
+#: What is recorded of each run.
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+
+#: Bytes of a failed run's output that are kept.
+_TAIL = 2000
+
+#: Seconds that a run has for ending itself.
+_GRACE = 5.0
+
+
+# ---- Which settings
+
+
+def grid(space: Source) -> list[TuneParameters]:
+    """Every combination of the values that a space names.
+
+    Parameters
+    ----------
+    space
+        Values by name, or the path of a file: a list of values for what is to be varied, one value for what is not.
+
+    Returns
+    -------
+    list of TuneParameters
+        The combinations, the last name varying fastest.
+
+    Raises
+    ------
+    TuningError
+        If a name or a combination is not valid.
+    """
+    choices = _choices(space)
+    for name, choice in choices.items():
+        if isinstance(choice, _Range):
+            raise WrongType(name, choice.given, "a list of values: a range is for random samples")
+    values: list[Sequence[Any]] = [choice for choice in choices.values() if not isinstance(choice, _Range)]
+    return [TuneParameters(dict(zip(choices, each, strict=True))) for each in itertools.product(*values)]
+
+
+def sample(space: Source, count: int, seed: int = 0) -> list[TuneParameters]:
+    """Settings drawn at random from a space, no two of them equal.
+
+    Parameters
+    ----------
+    space
+        As for :func:`grid`; also ranges, as ``{"min": 1, "max": 16, "log": True}``: whole numbers for parameters that
+        are, evenly distributed or, with ``log``, their logarithms.
+    count
+        How many to draw at most: there are fewer if the space does not have as many.
+    seed
+        The same space, count and seed give the same settings.
+
+    Returns
+    -------
+    list of TuneParameters
+        The settings.
+
+    Raises
+    ------
+    TuningError
+        If a name, a bound or a combination is not valid.
+    """
+    choices = _choices(space)
+    source = random.Random(seed)
+    drawn: dict[TuneParameters, None] = {}
+    for _ in range(100 * count):  # enough to find most of a small space, and an end where it is smaller than asked
+        if len(drawn) == count:
+            break
+        drawn[TuneParameters({name: _drawn(choice, source) for name, choice in choices.items()})] = None
+    return list(drawn)
+
+
+@dataclass(frozen=True)
+class _Range:
+    given: Mapping[str, Any]
+    low: Value
+    high: Value
+    whole: bool
+    log: bool
+
+    def draw(self, source: random.Random) -> Value:
+        if not self.log:
+            return source.randint(int(self.low), int(self.high)) if self.whole else source.uniform(self.low, self.high)
+        # Half a number more on both sides, so that rounding does not halve the chances of the ends.
+        margin = 0.5 if self.whole else 0.0
+        value = math.exp(source.uniform(math.log(self.low - margin), math.log(self.high + margin)))
+        value = min(max(value, self.low), self.high)
+        return round(value) if self.whole else value
+
+
+def _choices(space: Source) -> dict[str, Sequence[Any] | _Range]:
+    values = space if isinstance(space, Mapping) else formats.read(os.fspath(space))
+    choices: dict[str, Sequence[Any] | _Range] = {}
+    for name, value in flat(values):
+        parameter = find(name)
+        if parameter.name in choices:
+            raise GivenTwice(parameter.name)
+        if isinstance(value, Mapping):
+            choices[parameter.name] = _range(parameter, value)
+        elif isinstance(value, (list, tuple)):
+            if not value:
+                raise WrongType(parameter.name, value, "at least one value")
+            choices[parameter.name] = tuple(dict.fromkeys(parameter.read(each) for each in value))
+        else:
+            choices[parameter.name] = (parameter.read(value),)
+    return choices
+
+
+def _range(parameter: Parameter, given: Mapping[str, Any]) -> _Range:
+    if parameter.kind is Kind.FLAG or not {"min", "max"} <= given.keys() <= {"min", "max", "log"}:
+        expected = "a value, a list of values, or for numbers a range with min, max and perhaps log"
+        raise WrongType(parameter.name, dict(given), expected)
+    low, high = parameter.read(given["min"]), parameter.read(given["max"])
+    log = given.get("log", False)
+    if low > high or not isinstance(log, bool) or (log and low <= 0):
+        raise WrongType(parameter.name, dict(given), "a range whose min is at most its max, and above 0 for log")
+    return _Range(given, low, high, parameter.kind is Kind.WHOLE, log)
+
+
+def _drawn(choice: Sequence[Any] | _Range, source: random.Random) -> Any:
+    return choice.draw(source) if isinstance(choice, _Range) else source.choice(choice)
+
+
+def label(setting: TuneParameters, settings: Sequence[TuneParameters] = ()) -> str:
+    """What a setting is called: those of its parameters in which it differs from others, or else all of them."""
+    varied = [name for name in setting if any(other.get(name) != setting[name] for other in settings)]
+    return ", ".join(f"{name}={_shown(setting[name])}" for name in varied or setting) or "defaults"
+
+
+def _shown(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
+
+
+# ---- Running them
+
+
+_SILENT = RunReport()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the program.
+
+    Parameters
+    ----------
+    setting
+        The parameters it was given.
+    round
+        The round it belongs to, from 0.
+    place
+        Its place within the round, from 0.
+    exit_code
+        Of the program; negative for a signal, None if it took too long and was ended.
+    wall_seconds
+        From its start to its end, as the sweep has measured it.
+    report
+        What its executors have reported.
+    output
+        The end of what it printed, if it failed.
+    """
+
+    setting: TuneParameters
+    round: int
+    place: int
+    exit_code: int | None
+    wall_seconds: float
+    report: RunReport = _SILENT
+    output: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether its measurements mean nothing."""
+        return self.exit_code != 0
+
+    def value(self, quantity: Quantity) -> float | None:
+        """What was measured; None if nobody has reported it."""
+        value: float | None = self.wall_seconds if quantity == "wall_seconds" else getattr(self.report, quantity)
+        return value
+
+
+@dataclass(frozen=True)
+class Results:
+    """All runs of a sweep.
+
+    Parameters
+    ----------
+    settings
+        What was tried.
+    runs
+        The runs, in their order.
+    """
+
+    settings: tuple[TuneParameters, ...]
+    runs: tuple[Run, ...]
+
+    def samples(self, quantity: Quantity = "wall_seconds") -> dict[TuneParameters, list[float]]:
+        """Measurements by setting, those of one round at the same place.
+
+        Settings with a failed run, or one that has not reported the quantity, are left out: what they have is not a
+        fair sample.
+        """
+        by_setting: dict[TuneParameters, list[float | None]] = {setting: [] for setting in self.settings}
+        for run in sorted(self.runs, key=lambda run: run.round):
+            by_setting[run.setting].append(None if run.failed else run.value(quantity))
+        return {
+            setting: [value for value in values if value is not None]
+            for setting, values in by_setting.items()
+            if values and None not in values
+        }
+
+    @property
+    def failed(self) -> tuple[Run, ...]:
+        """The runs that failed."""
+        return tuple(run for run in self.runs if run.failed)
+
+    def verdict(
+        self, quantity: Quantity = "wall_seconds", *, confidence: float = 0.95, seed: int = 0
+    ) -> Verdict[TuneParameters]:
+        """Which setting has the least of a quantity, and how sure that is.
+
+        Raises
+        ------
+        BadSamples
+            If no setting has a measurement in every round.
+        """
+        samples = self.samples(quantity)
+        if not samples:
+            raise BadSamples(f"no setting has {quantity} in every run")
+        # Times are compared by their ratio; of the rest, none at all is a common amount.
+        measure: Literal["ratio", "difference"] = "ratio" if quantity == "wall_seconds" else "difference"
+        return judge(samples, measure=measure, confidence=confidence, seed=seed)
+
+
+def sweep(
+    command: Sequence[str],
+    settings: Sequence[TuneParameters],
+    *,
+    repetitions: int,
+    seed: int = 0,
+    timeout: float | None = None,
+    on_run: Callable[[Run], None] | None = None,
+) -> Results:
+    """Run a program with every setting, several times, interleaved.
+
+    Parameters
+    ----------
+    command
+        The program and its arguments. A first word that ends with ``.py`` is run by this Python.
+    settings
+        The settings, no two of them equal.
+    repetitions
+        The number of rounds.
+    seed
+        Of the order within the rounds.
+    timeout
+        Seconds after which a run is ended, and counts as failed.
+    on_run
+        Called with each run when it is over.
+
+    Returns
+    -------
+    Results
+        All runs, failed ones too.
+
+    Raises
+    ------
+    BadSamples
+        If there are no settings, equal ones, or no rounds.
+    OSError
+        If the program cannot be started.
+    """
+    if not settings or len(set(settings)) < len(settings) or repetitions < 1:
+        raise BadSamples("a sweep needs settings, no two of them equal, and at least one repetition")
+    words = [sys.executable, *command] if command[0].endswith(".py") else list(command)
+    source = random.Random(seed)
+    runs = []
+    for number in range(repetitions):
+        for place, setting in enumerate(source.sample(list(settings), len(settings))):
+            runs.append(_run(words, setting, number, place, timeout))
+            if on_run is not None:
+                on_run(runs[-1])
+    return Results(tuple(settings), tuple(runs))
+
+
+def _run(words: Sequence[str], setting: TuneParameters, number: int, place: int, timeout: float | None) -> Run:
+    with tempfile.TemporaryDirectory(prefix="taskvine-tune-") as directory:
+        report, output = os.path.join(directory, "report"), os.path.join(directory, "output")
+        environment = {
+            **os.environ,
+            PARAMETERS_VARIABLE: json.dumps(setting.to_dict()),
+            REPORT_VARIABLE: report,
+        }
+        with open(output, "wb") as file:
+            begin = time.perf_counter()
+            process = subprocess.Popen(
+                words,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code: int | None = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                seconds = time.perf_counter() - begin
+                _end(process)
+        try:
+            told = read_reports(report)
+        except BadFile:
+            told = _SILENT
+        return Run(setting, number, place, code, seconds, told, "" if code == 0 else _tail(output))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a run that took too long or was interrupted. Executors see their program end, and follow."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _tail(path: str) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _TAIL))
+        return file.read().decode(errors="replace").strip()
+
+
+# ---- What is kept of it
+
+
+def write_csv(results: Results, path: str | os.PathLike[str]) -> None:
+    """Write one line for each run: round, place, every parameter that was set, what was measured, and the exit code."""
+    names = list(dict.fromkeys(name for setting in results.settings for name in setting))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["round", "place", *names, *QUANTITIES, "exit_code"])
+        for run in results.runs:
+            measured = (run.value(quantity) for quantity in QUANTITIES)
+            cells = (*(run.setting.get(name) for name in names), *measured, run.exit_code)
+            lines.writerow([run.round, run.place, *("" if cell is None else cell for cell in cells)])
+
+
+def draw_figure(results: Results, path: str | os.PathLike[str], quantity: Quantity = "wall_seconds") -> None:
+    """Draw every measurement of a quantity by setting, with the medians, best first.
+
+    Parameters
+    ----------
+    results
+        The runs.
+    path
+        The file; its ending says the format.
+    quantity
+        What to draw.
+
+    Raises
+    ------
+    LibraryMissing
+        If matplotlib is not installed.
+    BadSamples
+        If no setting has the quantity in every run.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise LibraryMissing("a figure", "matplotlib") from None
+    samples = results.samples(quantity)
+    if not samples:
+        raise BadSamples(f"no setting has {quantity} in every run")
+    middle = medians(samples)
+    ranked = sorted(middle, key=lambda setting: -middle[setting])  # the best one is drawn on top
+    figure = Figure(figsize=(7, 1.2 + 0.35 * len(ranked)), layout="constrained")
+    axes = figure.subplots()
+    for row, setting in enumerate(ranked):
+        values = samples[setting]
+        axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5, markersize=5, markeredgewidth=0)
+        axes.plot(middle[setting], row, "|", color="black", markersize=14, markeredgewidth=2)
+    axes.set_yticks(range(len(ranked)), [label(setting, ranked) for setting in ranked])
+    axes.set_xlabel(_AXES[quantity])
+    axes.set_xlim(left=0)
+    axes.set_ylim(-0.5, len(ranked) - 0.5)
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path)
+
+
+_AXES: Mapping[Quantity, str] = {
+    "wall_seconds": "wall time (s)",
+    "bytes_moved": "moved between nodes (bytes)",
+    "storage_peak_bytes": "peak of storage (bytes)",
+    "reexecutions": "re-executions",
+}
+
+
+def summary(results: Results) -> Iterator[tuple[TuneParameters, dict[Quantity, float | None], int]]:
+    """Each setting, the medians of what was measured (None without a full sample), and the number of failed runs."""
+    middle = {quantity: medians(results.samples(quantity)) for quantity in QUANTITIES}
+    for setting in results.settings:
+        failed = sum(run.setting == setting for run in results.failed)
+        yield setting, {quantity: middle[quantity].get(setting) for quantity in QUANTITIES}, failed
