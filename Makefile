@@ -27,11 +27,11 @@ DEV := .venv/.installed-dev
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage example bench docs-tuning parsl-suite clean
+.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage example bench docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -52,11 +52,25 @@ coverage: $(DEV)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
+# Random DAGs while nodes are killed: make chaos ARGS="--seed 7" for one of them alone.
+chaos: $(DEV)
+	$(RUN) tests/chaos/run.py --seeds 50 $(ARGS)
+
 example: $(EXAMPLES)
 	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
 
 bench: $(EXAMPLES)
 	$(RUN) benchmarks/first_look.py $(ARGS)
+
+# Dependent apps and their data, beside other executors.
+bench-dag: $(DEV)
+	$(RUN) benchmarks/dag.py $(ARGS)
+
+bench-random-dag: $(DEV)
+	$(RUN) benchmarks/random_dag.py $(ARGS)
+
+bench-shared-input: $(DEV)
+	$(RUN) benchmarks/shared_input.py $(ARGS)
 
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)

@@ -57,7 +57,7 @@ from taskvine_exec.resolver import DAG_RESOLVER
 from taskvine_exec.resources import ResourceSpecification
 from taskvine_exec.results import TaskFuture, Where, settle
 from taskvine_exec.staging import Over, TaskVineTempStaging, TempFiles, version_of
-from taskvine_exec.values import Place, Value, collect
+from taskvine_exec.values import Edge, Kept, Place, Value, collect
 from taskvine_manager import sweep
 from taskvine_manager.embedded import staging
 from taskvine_manager.embedded.cache import Source, check
@@ -214,6 +214,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._sent_functions: set[str] = set()
         self._profile_lock = threading.Lock()
         self._waiting = 0
+        self._kept = Kept()
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -345,7 +346,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             args, kwargs = plan.args, plan.kwargs
         try:
             encode = encode_arguments if self._references is None else self._references.encode
-            arguments, values = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
+            arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
@@ -368,6 +369,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             consumer = number if record is None else record["id"]
             if plan is not None:
                 self._follow_producers(number, consumer, plan)
+            if record is not None and edges:
+                record["app_fu"].add_done_callback(partial(_let_go, edges))
             for value in values:
                 value.when_settled(partial(self._value_settled, number, consumer))
         if self._blockless:
@@ -504,17 +507,18 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
                     logger.exception("a callback of task %d's future", completion.number)
                 if future.value is not None and completion.outcome == failure.RETURNED:
-                    self._release(future.value, unread)
+                    self._release(future.value, sum(size for _, size, _ in completion.made), unread)
             yield
         if unread and self._link is not None:
             self._link.say("forget", unread)
 
-    def _release(self, value: Value, unread: list[str]) -> None:
+    def _release(self, value: Value, size: int, unread: list[str]) -> None:
         """See to it that the manager need not keep a result for longer than anybody may read it there."""
         if value.place is Place.HOME and not value.has_edges:
             unread.append(value.number)  # whoever reads it from now on gets it from here
         else:
-            value.when_gone(partial(_forget_value, weakref.ref(self)))
+            value.when_gone(partial(_forget_value, weakref.ref(self), size))
+            self._kept.add(size)
 
     def _load(self, where: Where, value: Value) -> Any:
         """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
@@ -865,7 +869,15 @@ def _references() -> References:
     return References()
 
 
-def _forget_value(executor: weakref.ref[TaskVineExecutor], number: str) -> None:
-    link = getattr(executor(), "_link", None)
-    if link is not None:
-        link.say("forget", [number])
+def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:
+    """Have a task that is over for good, whose record may be kept for long, keep the results no longer that it read."""
+    for edge in edges:
+        edge.let_go()
+
+
+def _forget_value(reference: weakref.ref[TaskVineExecutor], size: int, number: str) -> None:
+    executor = reference()
+    if executor is not None:
+        executor._kept.gone(size)
+        if executor._link is not None:
+            executor._link.say("forget", [number])

@@ -7,7 +7,10 @@ told to forget it. It refers to no future: a chain of tasks must not be kept in 
 
 from __future__ import annotations
 
+import collections
 import enum
+import gc
+import pickle
 import threading
 import weakref
 from collections.abc import Callable
@@ -159,6 +162,40 @@ def _refuse(value: Value) -> Any:
     raise value._forgotten()
 
 
+class Kept:
+    """The bytes that nodes keep because values are alive here.
+
+    Parsl's AppFutures and their task records refer to each other, so that a result which nobody holds any more goes
+    with Python's cyclic collection, and that goes by the number of objects, not by what they stand for. So it is had to
+    run when so much has come to be kept as was left after it ran last. Not from several threads.
+    """
+
+    LEAST = 64 << 20
+    """Bytes that are not worth a collection."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._gone: collections.deque[int] = collections.deque()
+        self._limit = self.LEAST
+
+    def gone(self, size: int) -> None:
+        """A value is gone; callable from anywhere, a collection included."""
+        self._gone.append(size)
+
+    def add(self, size: int) -> None:
+        """A value is kept; collect what is not held any more, if it is time for that."""
+        self.bytes += size
+        self._count()
+        if self.bytes > self._limit:
+            gc.collect()
+            self._count()
+            self._limit = max(self.LEAST, 2 * self.bytes)
+
+    def _count(self) -> None:
+        while self._gone:
+            self.bytes -= self._gone.popleft()
+
+
 class ValueFuture(AppFuture):
     """An AppFuture whose result may be on nodes until somebody asks for it."""
 
@@ -196,32 +233,43 @@ class Edge:
     It pickles as the call that looks the value up there.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("_number", "_value")
 
     def __init__(self, value: Value) -> None:
-        self.value = value
+        self._number = value.number
+        self._value: Value | None = value
+
+    def let_go(self) -> None:
+        """Keep the value no longer: the task is over for good, and its record may be kept for long."""
+        self._value = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         from taskvine_manager.runtime import values
 
-        _seen.values.append(self.value)
-        return values.fetch, (self.value.number,)
+        if self._value is None:
+            raise pickle.PicklingError(f"the task that {self!r} was an argument of is over")
+        _seen.values.append(self._value)
+        _seen.edges.append(self)
+        return values.fetch, (self._number,)
 
     def __repr__(self) -> str:
-        return f"<Edge to {self.value.number}, {self.value.place.value}>"
+        place = "" if self._value is None else f", {self._value.place.value}"
+        return f"<Edge to {self._number}{place}>"
 
 
 class _Seen(threading.local):
     def __init__(self) -> None:
         self.values: list[Value] = []
+        self.edges: list[Edge] = []
 
 
 _seen = _Seen()
 
 
-def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value]]:
-    """Run what pickles arguments; return what it made, and the values of the edges that it met, each once."""
-    _seen.values = []
+def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value], list[Edge]]:
+    """Run what pickles arguments; return what it made, the values that it met, each once, and the edges to them."""
+    _seen.values, _seen.edges = [], []
     made = encode(*args)
-    found, _seen.values = _seen.values, []
-    return made, list(dict.fromkeys(found))
+    found, edges = _seen.values, _seen.edges
+    _seen.values, _seen.edges = [], []
+    return made, list(dict.fromkeys(found)), edges

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-_STEPS = 1000
+_STEPS = 200
 """Steps that one batch may take to bring ranks up to date, beside a few for each of its invocations."""
 
 

@@ -250,6 +250,12 @@ def test_without_edges_small_results_are_not_kept(dag: TaskVineExecutor) -> None
     assert dag.stats()["replicas"] == {}
 
 
+def test_a_held_future_does_not_keep_what_it_was_made_from(dag: TaskVineExecutor) -> None:
+    last = add(make(LARGE, 1.0), make(LARGE, 2.0))
+    assert last.result(30)[0] == 3.0
+    eventually(lambda: gc.collect() >= 0 and list(dag.stats()["replicas"]) == [f"result-{last.tid}"])
+
+
 def test_values_cross_nodes(load: Load) -> None:
     from parsl.providers import LocalProvider
 

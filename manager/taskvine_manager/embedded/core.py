@@ -795,9 +795,7 @@ class Scheduler:
             else:
                 turn = min((entry[0] for entry in heads if entry[0] != order), default=None)
                 placed = self._place_many(task, runs, turn)
-            if placed:
-                self._reserved.pop(shape, None)
-            else:
+            if not placed:
                 blocked.add(shape)
                 self._reserve(shape)
             if len(held) >= SET_ASIDE:
@@ -810,8 +808,11 @@ class Scheduler:
     def _reserve(self, shape: Shape) -> None:
         """Keep the largest node for the oldest that does not fit, lest younger ones of other kinds starve it.
 
-        A suspect waits beside others for the one before it.
+        A suspect waits beside others for the one before it. A node is kept until none of a kind is left that is ready:
+        to look for one again for each of them would cost more with every node.
         """
+        for other in [other for other in self._reserved if self._queues[other].head() is None]:
+            del self._reserved[other]
         if shape in self._reserved or len(self._queues) < 2:
             return
         holders = [

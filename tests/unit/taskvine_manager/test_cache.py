@@ -133,7 +133,8 @@ def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
 ) -> None:
     files.obtain("other.txt", 10)  # something of its size is there, so that it is looked at before it is copied
     source = files.write("a.txt", 10)
-    digest, read = module._content_name, []
+    digest = module._content_name
+    read: list[str] = []
 
     def and_then_change(path: str, status: os.stat_result) -> str:
         name = digest(path, status)
@@ -152,7 +153,8 @@ def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
 
 def test_file_that_changes_after_it_was_copied_is_read_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     source = old(files.write("a.txt", 10))
-    copied, changed = module._copy_named, []
+    copied = module._copy_named
+    changed: list[str] = []
 
     def and_then_change(path: str, target: str, status: os.stat_result) -> str:
         name = copied(path, target, status)
@@ -231,7 +233,12 @@ def test_replica_that_is_not_what_was_made_is_not_fetched(files: Files, what: st
     elif what == "longer":
         files.write("elsewhere", 11)
     else:
-        eventually(lambda: os.utime(source.path, (0, 0)) or os.stat(source.path).st_ctime_ns != source.stamp)
+
+        def touched() -> bool:
+            os.utime(source.path, (0, 0))
+            return os.stat(source.path).st_ctime_ns != source.stamp
+
+        eventually(touched)
     with pytest.raises(Spoiled) as caught:
         files.cache.fetch("data@t1", source)
     assert caught.value.errno == errno.ENOENT

@@ -258,9 +258,9 @@ def test_one_more_call_in_a_long_chain_costs_no_walk_to_its_beginning(monkeypatc
     for number in range(length):
         graph.add(number, [f"f{number - 1}"] if number else [], [f"f{number}"])
         changed = graph.rank([number])
-        assert len(changed) <= 1100
+        assert len(changed) <= 300
     assert changed[length - 1] == 1
-    assert changed[length - 500] == 500
+    assert changed[length - 100] == 100
 
 
 def test_networkx_is_imported_with_the_first_edge_only() -> None:
@@ -268,8 +268,8 @@ def test_networkx_is_imported_with_the_first_edge_only() -> None:
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from taskvine_manager.graph import DependencyGraph\n"
         "graph = DependencyGraph()\n"
-        "graph.made(['a']); graph.lost('a'); graph.prune(1)\n"
-        "graph.makers('a'); graph.consumers('a'); graph.followers(1)\n"
+        "graph.made(['a']); graph.lost('a'); graph.prune(1); graph.makers('a')\n"
+        "graph.consumers('a'); graph.followers(1); graph.missing(1)\n"
         "assert 'networkx' not in sys.modules\n"
         "graph.add(1, ['a'], [])\n"
         "assert 'networkx' in sys.modules\n"

@@ -135,6 +135,10 @@ class World:
     def spoiled(self, node: str, file: str) -> Instructions:
         return self.handle(core.FileSpoiled(node, file, 1))
 
+    def brought(self, node: str, path: str, size: int = 10) -> Instructions:
+        """A node says that it has a user's file; or, of no bytes, that it has not."""
+        return self.handle(core.InputCached(node, path, size, path.strip("/") if size else "", (1,) if size else ()))
+
     def cancel(self, *numbers: int) -> Instructions:
         return self.handle(core.Cancelled(numbers))
 
@@ -200,6 +204,16 @@ def again(instructions: Instructions) -> list[tuple[FileUse, ...]]:
 def sources(instructions: Instructions) -> dict[str, str]:
     fetched = [item.sources for item in instructions if isinstance(item, core.Run)]
     return {file: replica.node for each in fetched for file, replica in each.items()}
+
+
+def copies(instructions: Instructions) -> dict[str, str | None]:
+    """Where nodes that are given work are to get users' files from: another node, or the file itself."""
+    found: dict[str, str | None] = {}
+    for run in only(core.Run, instructions):
+        paths = [use.source for task in run.tasks for use in task.invocation.inputs if use.kind == "local"]
+        for path in paths:
+            found[run.node] = run.copies[path].node if path in run.copies else None
+    return found
 
 
 def fetches(instructions: Instructions) -> list[tuple[str, str, str]]:

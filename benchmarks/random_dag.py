@@ -1,0 +1,227 @@
+"""A random layered DAG of 10,000 calls: the results of a serial run, how fast, and how much storage pruning saves.
+
+    python benchmarks/random_dag.py                    10,000 tasks, arrays of 40 KB
+    python benchmarks/random_dag.py --quick            300 tasks: whether it runs at all
+    python benchmarks/random_dag.py --json out.json
+
+It runs twice, each time in a process of its own: once the futures are let go as soon as their last consumer is
+submitted, so that results are removed from nodes when nothing can need them any more; once all are held until the end.
+What is compared with the serial run are the results that nobody consumes, and in the second case all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+CORES = 2
+REACH = 3
+"""Layers back that parents come from, at most."""
+SECONDS = 600.0
+
+
+class Node(NamedTuple):
+    """A task, and the earlier ones whose results it takes."""
+
+    number: int
+    parents: tuple[int, ...]
+
+
+def draw(tasks: int, width: int, seed: int) -> list[Node]:
+    """Draw a DAG.
+
+    Parameters
+    ----------
+    tasks : int
+        How many.
+    width : int
+        How many to a layer.
+    seed : int
+        Of the generator.
+
+    Returns
+    -------
+    list of Node
+        In an order in which they can run. Those of the first layer have no parents, the others one to three, most of
+        them in the layer before.
+    """
+    rng = random.Random(seed)
+    nodes = []
+    for number in range(tasks):
+        begin = number - number % width  # of its layer
+        parents: set[int] = set()
+        for _ in range(rng.randint(1, 3) if begin else 0):
+            back = 1 if rng.random() < 0.75 else rng.randint(1, REACH)
+            parents.add(rng.randrange(max(0, begin - back * width), begin))
+        nodes.append(Node(number, tuple(sorted(parents))))
+    return nodes
+
+
+def mix(number: int, doubles: int, *parents: Any) -> Any:
+    """What a task computes: whole numbers below a million, so that sums are exact in any order."""
+    import numpy as np
+
+    total = np.arange(doubles, dtype=float) + number
+    for parent in parents:
+        total = (3 * total + parent) % 1_000_003
+    return total
+
+
+def serially(nodes: list[Node], doubles: int) -> dict[int, int]:
+    """Digests of all results, computed here and one after the other."""
+    last = last_uses(nodes)
+    values: dict[int, Any] = {}
+    digests: dict[int, int] = {}
+    for node in nodes:
+        values[node.number] = mix(node.number, doubles, *(values[parent] for parent in node.parents))
+        digests[node.number] = digest(values[node.number])
+        for number in last.get(node.number, ()):
+            del values[number]
+    return digests
+
+
+def digest(array: Any) -> int:
+    """What is compared of a result."""
+    import zlib
+
+    return zlib.crc32(array.tobytes())
+
+
+def last_uses(nodes: list[Node]) -> dict[int, list[int]]:
+    """By task: of which others it is the last consumer."""
+    last = {parent: node.number for node in nodes for parent in node.parents}
+    found: dict[int, list[int]] = {}
+    for number, consumer in last.items():
+        found.setdefault(consumer, []).append(number)
+    return found
+
+
+def results(call: Callable[..., Any], nodes: list[Node], doubles: int, *, hold: bool) -> Iterator[tuple[int, Any]]:
+    """Submit a DAG; yield results, of all tasks or of those that nobody consumes.
+
+    Parameters
+    ----------
+    call : callable
+        Submits :func:`mix` and returns a future.
+    nodes : list of Node
+        The DAG.
+    doubles : int
+        Length of each array.
+    hold : bool
+        Whether to hold all futures until the end.
+
+    Yields
+    ------
+    number : int
+        Of a task.
+    result : numpy.ndarray
+        Its result.
+    """
+    last = last_uses(nodes)
+    futures: dict[int, Any] = {}
+    for node in nodes:
+        futures[node.number] = call(node.number, doubles, *(futures[parent] for parent in node.parents))
+        for number in () if hold else last.get(node.number, ()):
+            del futures[number]
+    for number, future in futures.items():
+        yield number, future.result(SECONDS)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Run the DAG once, and print what came of it."""
+    import parsl
+
+    from taskvine_exec import TaskVineExecutor, local_config
+
+    doubles = arguments.kilobytes * 1000 // 8
+    nodes = draw(arguments.tasks, arguments.width, arguments.seed)
+    expected = serially(nodes, doubles)
+    with tempfile.TemporaryDirectory() as directory:
+        config = local_config(cores=CORES, initialize_logging=False, run_dir=f"{directory}/runinfo")
+        executor = config.executors[0]
+        assert isinstance(executor, TaskVineExecutor)
+        parsl.load(config)
+        try:
+            app = parsl.python_app(mix)
+            for future in [app(0, doubles) for _ in range(20)]:
+                future.result()  # the slots have imported what they need
+            begin = time.perf_counter()
+            found = {
+                number: digest(result) for number, result in results(app, nodes, doubles, hold=arguments.case == "held")
+            }
+            seconds = time.perf_counter() - begin
+            stats = executor.stats()
+        finally:
+            parsl.dfk().cleanup()
+    wrong = [number for number, each in found.items() if expected[number] != each]
+    if wrong:
+        sys.exit(f"{len(wrong)} results are not those of the serial run: {wrong[:10]}")
+    again = stats["tasks_recovered"] + stats["tasks_retried"]
+    report = {"seconds": seconds, "peak": stats["bytes_stored_at_most"], "compared": len(found), "again": again}
+    print(json.dumps(report))
+
+
+def main() -> None:
+    """Run it both ways and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--width", type=int, default=100, help="tasks to a layer")
+    parser.add_argument("--kilobytes", type=int, default=40, help="of each array")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--case", choices=("pruned", "held"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        measure(arguments)
+        return
+    if arguments.quick:
+        arguments.tasks, arguments.width = 300, 20
+    reports = {case: _apart(case, arguments) for case in ("pruned", "held")}
+    _print(arguments, reports)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"arguments": vars(arguments), "reports": reports}, file, indent=2)
+
+
+def _apart(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--case", case]
+    for name in ("tasks", "width", "kilobytes", "seed"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    said = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    if said.returncode:
+        sys.exit(f"{case} failed:\n{said.stderr[-3000:]}")
+    report: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    return report
+
+
+def _print(arguments: argparse.Namespace, reports: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    edges = sum(len(node.parents) for node in draw(arguments.tasks, arguments.width, arguments.seed))
+    title = f"{arguments.tasks} tasks, {edges} edges, {arguments.kilobytes} KB each, seed {arguments.seed}"
+    table = Table(
+        "futures", "tasks/s", "seconds", "storage at most (MB)", "compared, all equal", "run again", title=title
+    )
+    for case, report in reports.items():
+        row = (f"{arguments.tasks / report['seconds']:.0f}", f"{report['seconds']:.1f}", f"{report['peak'] / 1e6:.1f}")
+        futures = {"pruned": "let go", "held": "all held"}[case]
+        table.add_row(futures, *row, str(report["compared"]), str(report["again"]))
+    Console().print(table)
+    print(f"storage with pruning / without: {reports['pruned']['peak'] / reports['held']['peak']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

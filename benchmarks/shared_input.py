@@ -1,0 +1,211 @@
+"""A large input that a call on each of some nodes reads: how often its source is read, beside HighThroughputExecutor.
+
+    python benchmarks/shared_input.py                   256 MB, 8 nodes: needs up to 4.3 GB of TMPDIR
+    python benchmarks/shared_input.py --megabytes 16    where there is less room
+
+With TaskVineExecutor the file is an input (``inputs=[File("shared.dat")]``): a first node copies it from where it is,
+the others from nodes that have it. With HighThroughputExecutor every call reads the file where it is. How often it is
+opened is the kernel's word (inotify), the rest is the executor's.
+
+On one machine, where the page cache serves every reader, to copy a file takes longer than to read it in place. What is
+to be seen is the load on the source: on a cluster that is the shared file system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SYSTEMS = ("taskvine", "htex")
+TITLES = {"taskvine": "TaskVineExecutor", "htex": "HighThroughputExecutor"}
+SECONDS = 300.0
+_IN_ACCESS, _IN_CLOSE, _IN_OPEN = 0x01, 0x10, 0x20
+
+
+class Opens:
+    """Counts how often a file is opened and read (Linux).
+
+    The kernel makes one of equal events in a row, so that reads and closes are watched too: they come between. Who open
+    it at the very same moment may yet be counted as one. Opened and closed at once is not read: whoever copies a file
+    tries first whether the file system does that by sharing extents.
+    """
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_OPEN | _IN_ACCESS | _IN_CLOSE) < 0:
+            raise OSError(ctypes.get_errno(), "inotify_add_watch")
+
+    def count(self) -> int:
+        """How often since the last time that this was asked."""
+        masks: list[int] = []
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._descriptor, 1 << 16):
+                masks += [mask for _, mask, _, _ in struct.iter_unpack("iIII", data)]
+        following = zip(masks, [*masks, 0][1:], strict=True)
+        return sum(bool(mask & _IN_OPEN) and not after & _IN_CLOSE for mask, after in following)
+
+
+def look(gate: str, number: int, count: int, path: str, inputs: Any = ()) -> tuple[int, str]:
+    """Read the file when as many calls as there are nodes have begun; so each is on a node of its own."""
+    import fcntl
+    import os
+    import time
+    import zlib
+
+    open(os.path.join(gate, str(number)), "w").close()
+    while len(os.listdir(gate)) < count:
+        time.sleep(0.002)
+    with open(f"{gate}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # open and begin to read one after the other, or they are counted as one
+        file = open(inputs[0].filepath if inputs else path, "rb", buffering=0)
+        crc = zlib.crc32(file.read(1))
+    with file:
+        while chunk := file.read(1 << 20):
+            crc = zlib.crc32(chunk, crc)
+    return crc, os.environ.get("PARSL_WORKER_BLOCK_ID", "")
+
+
+def warm(gate: str, number: int, count: int, inputs: Any = ()) -> None:
+    """Have every node import what it needs to read files."""
+    import os
+    import time
+
+    open(os.path.join(gate, str(number)), "w").close()
+    while len(os.listdir(gate)) < count:
+        time.sleep(0.002)
+
+
+def measure(system: str, nodes: int, source: Path) -> dict[str, Any]:
+    """Run it on one executor, in the source's directory."""
+    import parsl
+    from parsl.config import Config
+    from parsl.data_provider.files import File
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
+
+    provider = LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes)
+    options: dict[str, Any] = {}
+    executor: Any
+    if system == "taskvine":
+        executor = TaskVineExecutor(cores=1, provider=provider)
+        options["dependency_resolver"] = DAG_RESOLVER
+    else:
+        executor = HighThroughputExecutor(
+            encrypted=False, max_workers_per_node=1, cores_per_worker=1, provider=provider
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        gates = [os.path.join(directory, name) for name in ("first", "second")]
+        for gate in gates:
+            os.mkdir(gate)
+        Path("small.dat").write_bytes(b"small")
+        run_dir = os.path.join(directory, "runinfo")
+        parsl.load(Config([executor], strategy="none", initialize_logging=False, run_dir=run_dir, **options))
+        try:
+            before: Any = parsl.python_app(warm)
+            small, large = ([File(name)] if system == "taskvine" else [] for name in ("small.dat", source.name))
+            for future in [before(gates[0], n, nodes, inputs=small) for n in range(nodes)]:
+                future.result(SECONDS)
+            opens = Opens(source)
+            app: Any = parsl.python_app(look)
+            begin = time.perf_counter()
+            futures = [app(gates[1], n, nodes, str(source), inputs=large) for n in range(nodes)]
+            crcs, blocks = zip(*(future.result(SECONDS) for future in futures), strict=True)
+            report: dict[str, Any] = {"seconds": time.perf_counter() - begin, "opens": opens.count()}
+            assert len(set(crcs)) == 1, "what was read differs"
+            assert len(set(blocks)) == nodes, f"calls ran in blocks {sorted(blocks)} only"
+            report["crc"] = crcs[0]
+            size = source.stat().st_size
+            if system == "taskvine":
+                stats = executor.stats()
+                report["read"] = stats["inputs_read"] - len(b"small")
+                report["moved"] = stats["bytes_between_nodes"] - (nodes - 1) * len(b"small")
+            else:
+                report["read"] = nodes * size  # every call has read all of it
+                report["moved"] = 0
+        finally:
+            parsl.dfk().cleanup()
+    return report
+
+
+def main() -> None:
+    """Make the file, run both, print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=int, default=256)
+    parser.add_argument("--nodes", type=int, default=8, help="of one core each")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--source", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.system:
+        print(json.dumps(measure(arguments.system, arguments.nodes, Path(arguments.source))))
+        return
+    size = arguments.megabytes << 20
+    # The file itself, and on each node a copy in the cache and, where extents cannot be shared, one in a sandbox.
+    needed, free = size * (1 + 2 * arguments.nodes), shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed * 1.1:
+        sys.exit(f"{tempfile.gettempdir()} has {free >> 20} MB free, and up to {needed >> 20} MB are needed")
+    reports = {}
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory, "shared.dat")
+        with open(source, "wb") as file:
+            for _ in range(arguments.megabytes):
+                file.write(os.urandom(1 << 20))
+        os.utime(source, (1e9, 1e9))  # a file that has just been changed would be looked at twice
+        for system in SYSTEMS:
+            reports[system] = _apart(system, arguments.nodes, source)
+    assert len({report["crc"] for report in reports.values()}) == 1
+    _print(arguments, reports)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"arguments": vars(arguments), "reports": reports}, file, indent=2)
+
+
+def _apart(system: str, nodes: int, source: Path) -> dict[str, Any]:
+    command = [sys.executable, os.path.abspath(__file__), "--system", system, "--nodes", str(nodes)]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    said = subprocess.run(
+        [*command, "--source", str(source)],
+        cwd=source.parent,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if said.returncode:
+        sys.exit(f"{system} failed:\n{said.stderr[-3000:]}")
+    report: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    return report
+
+
+def _print(arguments: argparse.Namespace, reports: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "system", "source read, times", "read of it (MB)", "between nodes (MB)", "seconds",
+        title=f"{arguments.megabytes} MB read on {arguments.nodes} nodes",
+    )  # fmt: skip
+    for system, report in reports.items():
+        moved = [f"{report[name] / 2**20:.0f}" for name in ("read", "moved")]
+        table.add_row(TITLES[system], str(report["opens"]), *moved, f"{report['seconds']:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,482 @@
+"""Random DAGs while nodes are killed: results are those of a serial run, and nothing is left behind.
+
+    python tests/chaos/run.py --seeds 50         seeds 0 to 49; ends with status 1 at the first that fails
+    python tests/chaos/run.py --seed 7           that one alone
+
+Everything that is chosen follows from the seed. What comes of it does not alone: nodes and their deaths keep time of
+their own, and a seed that failed once may have to be run some times to fail again.
+
+=============================== ========================================================================================
+seeds                           what is done
+=============================== ========================================================================================
+even, and multiples of 7        ``temp-replica-count`` 1; nodes are killed when so many tasks are done
+other odd ones                  ``temp-replica-count`` 2; likewise
+1, 9, 13, 17, 29, 33 ...        one node is killed when every file has two replicas and calls run on all nodes: not one
+                                producer may run again
+multiples of 5                  half way, some bytes of a file in some node's cache are overwritten as well
+multiples of 7                  ``enable_peer_transfers=False``
+multiples of 3                  ``taskvinetemp`` files too, not only results
+=============================== ========================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import parsl
+from parsl.config import Config
+from parsl.data_provider.files import File
+from parsl.providers import LocalProvider
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, startup
+from tests.conftest import eventually, our_processes, settle
+
+NODES = 3
+LAYERS, WIDTH = 6, 10
+DOUBLES = 65_536  # half a megabyte: what is large stays on nodes
+SECONDS = 60.0
+"""What a run may take: longer is a failure."""
+STRATEGY_SECONDS = 0.05
+
+
+# --- what runs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the DAG: ``kind`` is ``"large"``, ``"small"`` or ``"file"``."""
+
+    number: int
+    kind: str
+    parents: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is chosen for a run.
+
+    Attributes
+    ----------
+    first, second : list of Node
+        The DAG; what is in ``second`` comes later, if something is done in between.
+    held : set of int
+        Nodes whose results are kept and compared; of others, no future is kept.
+    kills : list of int
+        How many tasks are to be done when a node is killed.
+    standing : bool
+        Whether a node is killed between the halves, when all replicas stand, instead.
+    """
+
+    seed: int
+    first: list[Node]
+    second: list[Node]
+    held: set[int]
+    replicas: int
+    peers: bool
+    kills: list[int]
+    standing: bool
+    spoil: bool
+
+    @staticmethod
+    def draw(seed: int) -> Plan:
+        """Choose."""
+        rng = random.Random(seed)
+        nodes: list[Node] = []
+        for layer in range(LAYERS):
+            earlier = range(len(nodes))
+            recent = earlier[-2 * WIDTH :]
+            for _ in range(WIDTH):
+                count = min(len(earlier), rng.choice((1, 1, 2, 2, 3)) if layer else 0)
+                parents = {rng.choice(recent if rng.random() < 0.8 else earlier) for _ in range(count)}
+                # Who reads or writes files has to import parsl, which takes a while: not in every run.
+                kind = rng.choices(("large", "small", "file"), (3, 1, seed % 3 == 0))[0]
+                nodes.append(Node(len(nodes), kind, tuple(sorted(parents)), rng.uniform(0, 0.03)))
+        used = {parent for node in nodes for parent in node.parents}
+        held = {node.number for node in nodes if node.number not in used or rng.random() < 0.5}
+        peers = seed % 7 != 0
+        replicas = 2 if seed % 2 and peers else 1
+        spoil = seed % 5 == 0
+        standing = replicas == 2 and not spoil and seed // 2 % 2 == 0
+        kills = [] if standing else sorted(rng.sample(range(1, len(nodes)), rng.choice((1, 1, 2, 3))))
+        half = WIDTH * rng.randrange(2, LAYERS - 1) if standing or spoil else len(nodes)
+        return Plan(seed, nodes[:half], nodes[half:], held, replicas, peers, kills, standing, spoil)
+
+
+def mix(number: int, kind: str, parents: list[Any]) -> Any:
+    """What a node computes of its parents' values; exact, and different for every node.
+
+    The parents' arrays are written to, which nobody else may ever see.
+    """
+    import numpy as np
+
+    total = np.arange(65_536, dtype=float) + number
+    for parent in parents:
+        total = (3 * total + parent) % 1_000_003
+        if isinstance(parent, np.ndarray):
+            parent *= -1
+    return int(total.sum()) % 1_000_003 if kind == "small" else total
+
+
+def serially(nodes: list[Node]) -> dict[int, Any]:
+    """The same without anything of ours."""
+    values: dict[int, Any] = {}
+    for node in nodes:
+        parents = [np.copy(values[parent]) if values[parent] is not None else None for parent in node.parents]
+        values[node.number] = mix(node.number, node.kind, parents)
+    return values
+
+
+@parsl.python_app
+def value(account: str, node: Any, order: Any, *parents: Any, gate: str | None = None, inputs: Any = ()) -> Any:
+    return work(account, node, order, parents, inputs, gate)
+
+
+@parsl.python_app
+def file(
+    account: str, node: Any, order: Any, *parents: Any, gate: str | None = None, inputs: Any = (), outputs: Any = ()
+) -> None:
+    work(account, node, order, parents, inputs, gate).tofile(outputs[0].filepath)
+
+
+def work(account: str, node: Any, order: Any, parents: Any, inputs: Any, gate: str | None) -> Any:
+    """What both apps do: ``order`` says where each parent is, among the arguments or among the files."""
+    import os
+    import time
+
+    import numpy as np
+
+    number, kind, seconds = node
+    descriptor = os.open(account, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{number}\n".encode())
+    os.close(descriptor)
+    if gate is not None:
+        open(f"{gate}.{number}.{os.getpid()}", "w").close()
+    while gate is not None and not os.path.exists(gate):
+        time.sleep(0.002)
+    time.sleep(seconds)  # some work: or else all would be over before the first node is
+    found = [np.fromfile(inputs[place].filepath) if is_file else parents[place] for is_file, place in order]
+    return mix(number, kind, found)
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+class Failed(Exception):
+    """A run was not what it ought to be."""
+
+
+def ensure(condition: object, what: str) -> None:
+    """Fail the run unless something is so."""
+    if not condition:
+        raise Failed(what)
+
+
+class Progress:
+    """How many tasks are done."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.done = 0
+        self.errors: list[BaseException] = []
+
+    def count(self, future: Future[Any]) -> None:
+        """One more."""
+        with self._changed:
+            self.done += 1
+            if (error := future.exception()) is not None:
+                self.errors.append(error)
+            self._changed.notify_all()
+
+    def wait(self, count: int) -> bool:
+        """Wait until so many are done."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.done >= count or bool(self.errors), SECONDS)
+
+
+class Run:
+    """One run of a plan on some nodes of this machine."""
+
+    def __init__(self, plan: Plan, directory: str) -> None:
+        self.plan = plan
+        self.account = os.path.join(directory, "account")
+        self.gate = os.path.join(directory, "gate")
+        self.rng = random.Random(plan.seed + 1_000_000)  # for what depends on the state of things
+        self.progress = Progress()
+        self.killed: set[str] = set()
+        self.futures: dict[int, Any] = {}
+        self.executor = TaskVineExecutor(
+            label="tv",
+            cores=1,
+            provider=LocalProvider(init_blocks=NODES, min_blocks=NODES, max_blocks=NODES),
+            max_retries=10,
+            enable_peer_transfers=plan.peers,
+            tune_parameters={"temp-replica-count": plan.replicas},
+        )
+        self.config = Config(
+            executors=[self.executor],
+            dependency_resolver=DAG_RESOLVER,
+            strategy="simple",  # it is this that replaces blocks while others are left
+            strategy_period=STRATEGY_SECONDS,
+            run_dir=os.path.join(directory, "runinfo"),
+            initialize_logging=False,
+        )
+
+    def submit(self, nodes: list[Node], *, gated: bool = False) -> None:
+        """Submit a part of the DAG; if that is asked for, have those wait for the gate that could begin at once."""
+        here = {node.number for node in nodes}
+        for node in nodes:
+            parents: list[Any] = []
+            inputs: list[Any] = []
+            order = []
+            for parent in node.parents:
+                future = self.futures[parent]
+                is_file = bool(future.outputs)
+                order.append((is_file, len(inputs if is_file else parents)))
+                (inputs if is_file else parents).append(future.outputs[0] if is_file else future)
+            arguments = (self.account, (node.number, node.kind, node.seconds), order, *parents)
+            gate = self.gate if gated and here.isdisjoint(node.parents) else None
+            options: dict[str, Any] = {"inputs": inputs, "gate": gate}
+            if node.kind == "file":
+                future = file(*arguments, **options, outputs=[File(f"taskvinetemp:///file{node.number}")])
+            else:
+                future = value(*arguments, **options)
+            future.add_done_callback(self.progress.count)
+            self.futures[node.number] = future
+
+    def let_go(self, following: list[Node]) -> None:
+        """Hold no futures any more but those that are to be held or are yet to be parents."""
+        needed = self.plan.held.union(*(node.parents for node in following))
+        self.futures = {number: future for number, future in self.futures.items() if number in needed}
+
+    def kill(self) -> None:
+        """Kill a node, whichever."""
+        nodes = eventually(self._living, SECONDS)
+        node = self.rng.choice(sorted(nodes, key=lambda each: int(each["block"])))
+        self.killed.add(node["name"])
+        os.kill(node["pid"], signal.SIGKILL)
+
+    def _living(self) -> list[dict[str, Any]]:
+        return [node for node in self.executor.nodes if node["name"] not in self.killed]
+
+    def kill_along(self) -> None:
+        """Kill nodes when they are to be killed; in a thread of its own."""
+        for count in self.plan.kills:
+            if not self.progress.wait(count) or self.progress.errors:
+                return
+            self.kill()
+
+    def spoil(self) -> None:
+        """Overwrite some bytes of a file on some node. Nothing runs now: what is mapped cannot be protected from it."""
+
+        def try_to() -> bool:
+            directories = {node["name"]: node["directory"] for node in self._living()}
+            replicas = self.executor.stats()["replicas"]
+            places = sorted((name, node) for name, nodes in replicas.items() for node in nodes if node in directories)
+            if not places:
+                return not replicas  # all was lost, and nothing is left to be spoiled
+            name, node = self.rng.choice(places)
+            path = Path(directories[node], "cache", quote(name, safe="@"))
+            try:
+                with open(path, "r+b") as stream:
+                    stream.seek(self.rng.randrange(path.stat().st_size))
+                    stream.write(b"spoiled")
+            except FileNotFoundError:
+                return False  # it has just been removed
+            return True
+
+        eventually(try_to, SECONDS)
+
+    def all_stand(self) -> bool:
+        """Whether every file has two replicas, and calls run on every node: none of them ends before the gate opens."""
+        begun = {name.split(".")[1] for name in os.listdir(os.path.dirname(self.gate)) if name.startswith("gate.")}
+        replicas = self.executor.stats()["replicas"].values()
+        return len(begun) >= NODES and all(len(nodes) >= 2 for nodes in replicas)
+
+    def run(self) -> dict[str, Any]:
+        """Run it; return what is to be reported."""
+        plan = self.plan
+        begin = time.perf_counter()
+        nodes = plan.first + plan.second
+        parsl.load(self.config)
+        ensure(self.executor.wait_for_nodes(NODES, SECONDS), "the nodes did not join")
+        killer = threading.Thread(target=self.kill_along, daemon=True)
+        killer.start()
+        self.submit(plan.first)
+        self.let_go(plan.second)
+        if plan.second:
+            ensure(self.progress.wait(len(plan.first)), "the first half was not done in time")
+            if plan.spoil:
+                self.spoil()
+            self.submit(plan.second, gated=plan.standing)
+            self.let_go([])
+            if plan.standing:
+                eventually(self.all_stand, SECONDS)
+                self.kill()
+                Path(self.gate).touch()
+        done = self.progress.wait(len(nodes))
+        if self.progress.errors:
+            raise self.progress.errors[0]
+        ensure(done, "it was not done in time")
+        killer.join(SECONDS)
+        self.compare(serially(nodes))
+        stats = self.executor.stats()
+        starts = len(Path(self.account).read_text().split())
+        if plan.standing:
+            ensure(stats["tasks_recovered"] == 0, f"{stats['tasks_recovered']} producers ran again")
+            # The call on the node that was killed is the only one that may have begun twice.
+            ensure(starts <= len(nodes) + 1, f"{starts} calls began where there are {len(nodes)}")
+        return {
+            "seed": plan.seed,
+            "replicas": plan.replicas,
+            "kills": len(self.killed),
+            "again": stats["tasks_recovered"],
+            "retried": stats["tasks_retried"],
+            "starts": starts - len(nodes),
+            "moved": stats["bytes_between_nodes"] / 2**20,
+            "seconds": time.perf_counter() - begin,
+            "how": ", ".join(
+                name
+                for name, is_so in (
+                    ("all replicas stood", plan.standing),
+                    ("a file spoiled", plan.spoil),
+                    ("no peer transfers", not plan.peers),
+                )
+                if is_so
+            ),
+        }
+
+    def compare(self, expected: dict[int, Any]) -> None:
+        """Fail unless what is held is what a serial run has made."""
+        for number in sorted(self.plan.held):
+            future = self.futures[number]
+            if future.outputs:
+                future.result(SECONDS)
+                path = self.executor.fetch(future.outputs[0], f"{self.gate}-fetched", SECONDS)
+                result = np.fromfile(path)
+            else:
+                result = future.result(SECONDS)
+            ensure(type(result) is type(expected[number]), f"task {number} returned a {type(result).__name__}")
+            ensure(np.array_equal(result, expected[number]), f"task {number} has another result than in a serial run")
+
+
+@contextmanager
+def nothing_left(directory: str) -> Iterator[None]:
+    """Fail if a process, a directory, a thread or a descriptor of ours remains."""
+    before = tempfile.tempdir, dict(os.environ)
+    tempfile.tempdir = os.environ["TMPDIR"] = directory
+    in_memory = tempfile.mkdtemp(prefix="tv", dir="/dev/shm" if os.path.isdir("/dev/shm") else directory)
+    os.environ[startup.MEMORY_VARIABLE] = in_memory
+    descriptors = len(os.listdir("/proc/self/fd"))
+    try:
+        yield
+        checks: dict[str, Callable[[], Any]] = {
+            "processes": lambda: our_processes(directory),
+            "directories": lambda: [name for name in os.listdir(directory) if name.startswith("taskvine-")],
+            "files in memory": lambda: os.listdir(in_memory),
+            "threads": lambda: [thread for thread in threading.enumerate() if thread.name.startswith("TaskVine")],
+            # The DFK leaves a descriptor open now and then, until it is collected.
+            "descriptors": lambda: len(os.listdir("/proc/self/fd")) > descriptors + 4 and gc.collect() >= 0,
+        }
+        for what, look in checks.items():
+            left = settle(look)
+            ensure(not left, f"{what} remain: {left}")
+    finally:
+        for process in our_processes(directory):
+            process.kill()
+        shutil.rmtree(in_memory, ignore_errors=True)
+        tempfile.tempdir = before[0]
+        os.environ.clear()
+        os.environ.update(before[1])
+
+
+def run(seed: int) -> dict[str, Any]:
+    """Run a seed, in a directory of its own, which is kept if it fails."""
+    directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # short: the names of sockets are
+    current: Run | None = None
+    try:
+        with nothing_left(directory):
+            current = Run(Plan.draw(seed), directory)
+            try:
+                report = current.run()
+            except BaseException:
+                _describe(current)
+                raise
+            finally:
+                parsl.dfk().cleanup()
+                parsl.clear()
+    except BaseException:
+        print(f"logs are in {directory}", file=sys.stderr)
+        raise
+    shutil.rmtree(directory)
+    return report
+
+
+def _describe(run: Run) -> None:
+    """Say how things are with a run that has failed, as far as can be."""
+    try:
+        graph = run.executor.graph()
+        states: dict[str, list[Any]] = {}
+        for name, data in graph.nodes(data=True):
+            states.setdefault(f"{data['kind']} {data.get('state')}", []).append(name)
+        for state, names in sorted(states.items()):
+            print(f"{state}: {len(names)} {names[:10]}", file=sys.stderr)
+        print(run.executor.stats(), [node["name"] for node in run.executor.nodes], sep="\n", file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
+
+
+def main() -> int:
+    """Run seeds, one after another, and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=50, help="how many")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the one to begin with")
+    parser.add_argument("--seed", type=int, help="that one alone")
+    options = parser.parse_args()
+    seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
+    print("seed replicas kills  producers run again  retried  begun again   moved  seconds")
+    again = kills = 0
+    begin = time.perf_counter()
+    for seed in seeds:
+        try:
+            report = run(seed)
+        except Exception:
+            traceback.print_exc()
+            print(f"seed {seed} FAILED: python {os.path.relpath(__file__)} --seed {seed}")
+            return 1
+        again += report["again"]
+        kills += report["kills"]
+        print(
+            "{seed:4d} {replicas:8d} {kills:5d}  {again:19d}  {retried:7d}  {starts:11d}  {moved:4.0f}MB"
+            "  {seconds:7.2f}  {how}".format(**report),
+            flush=True,
+        )
+    print(
+        f"{len(seeds)} runs of {LAYERS * WIDTH} tasks equal to serial ones: {kills} nodes killed, "
+        f"{again} producers run again, {time.perf_counter() - begin:.0f} s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
