@@ -464,4 +464,5 @@ def test_full_disk(small_disk: str, make_executor: Make, mode: str, home: Path) 
     assert sum(left.values()) in (100_000, 5_100_000)
     assert not [name for name in left if name.endswith("partial")]
     executor.shutdown()
-    assert os.listdir(small_disk) == []
+    # Parsl imports work_queue where it is installed, and that makes a directory in each process.
+    assert [entry for entry in os.listdir(small_disk) if not entry.startswith("wq-py-staging-")] == []

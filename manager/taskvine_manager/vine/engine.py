@@ -294,6 +294,7 @@ class VineEngine:
         self._done = 0
         self._retried = 0
         self._peak = 0
+        self._remaking = 0
         self._asked: dict[str, list[int]] = {}  # requests for what is yet to be made
         self._wait_for_nodes = config.wait_for_nodes
         self._inline_limit = int(config.nodes.get("inline_limit", payload.INLINE_LIMIT))
@@ -554,15 +555,27 @@ class VineEngine:
         if answer is not None:
             self._outlet.located(request, answer)
         elif temp is None or not temp.node or not tries or self._is_gone(temp):
-            self._outlet.located(request, _nowhere(file))
+            self._outlet.located(request, (self._lost_record(file),))
         elif self._vine.replicas(temp.file):
             # A worker that has just failed to send or get a file is not asked for another for a while.
             later = partial(self._locate, request, file, tries - 1)
             self._timers.append((time.monotonic() + FETCH_PAUSE, later))
         else:  # TaskVine makes a file again that a task is to read
             parcel = Parcel("hello", next(self._numbers))
-            flight = Flight(parcel.number, {}, arrived=lambda _: self._locate(request, file, tries - 1))
+            flight = Flight(parcel.number, {}, arrived=lambda _: self._remade(request, file, tries - 1))
+            self._remaking += 1
             self._launch(flight, parcel, inputs=[(temp.file, "i0")], priority=port.FIRST / 2, near=True)
+
+    def _remade(self, request: int, file: str, tries: int) -> None:
+        self._remaking -= 1
+        self._locate(request, file, tries)
+
+    def _lost_record(self, file: str) -> bytes:
+        temp = self._temps.get(file)
+        if temp is None or not self._is_gone(temp):
+            return failure.lost("file-lost", f"{file} is on no node", name=file)
+        reason = f"{file} was lost with node {temp.node}, and is not to be made again"
+        return failure.lost("file-lost", reason, node=temp.node, name=file)
 
     def _found(self, file: str) -> Any:
         """Where a file can be read now, as of :meth:`Outlet.located`; None if it cannot."""
@@ -666,7 +679,7 @@ class VineEngine:
 
     @property
     def waiting(self) -> int:
-        return len(self._graph)
+        return len(self._graph) - self._remaking
 
     # --- the loop ---
 
@@ -802,6 +815,7 @@ class VineEngine:
             logger.info("node %s left", node.name)
         if gone:
             self._lost_nodes()
+            self._give_up()
         if joined:
             self._judge()
         if joined or gone:
@@ -1259,7 +1273,15 @@ class VineEngine:
         self._abandon_outputs(job, "the task that was to make it failed")
 
     def _end_lost(self, job: Job, file: str) -> None:
-        self._fail(job, failure.lost("file-lost", f"{file} is on no node, and not to be made again", name=file))
+        self._fail(job, self._lost_record(file))
+
+    def _give_up(self) -> None:
+        """End what waits for files that went with a node and that TaskVine is not to make again."""
+        for name in [name for name, temp in self._temps.items() if self._is_gone(temp)]:
+            for number in self._graph.consumers(name):
+                job = self._jobs.get(number)
+                if job is not None and job.flight is None:
+                    self._end_lost(job, name)
 
     def _abandon_outputs(self, job: Job, reason: str) -> None:
         """What a task was to make that failed: its consumers are told by the user's process, which may try again."""
@@ -1267,7 +1289,7 @@ class VineEngine:
             if use.kind != "local" and (temp := self._temps.pop(use.source, None)) is not None:
                 self._vine.undeclare([temp.file])
             for request in self._asked.pop(use.source, ()):
-                self._outlet.located(request, _nowhere(use.source))
+                self._outlet.located(request, (self._lost_record(use.source),))
 
     def stop(self) -> None:
         if self._stopped:
@@ -1309,10 +1331,6 @@ def _where(node: str, path: str) -> tuple[str, str, int, int] | None:
     except OSError:
         return None
     return node, path, status.st_size, status.st_ctime_ns
-
-
-def _nowhere(file: str) -> tuple[bytes]:
-    return (failure.lost("file-lost", f"{file} is on no node", name=file),)
 
 
 def _remove(paths: Iterable[str]) -> None:

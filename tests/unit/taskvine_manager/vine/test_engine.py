@@ -369,12 +369,14 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     play.manager.temps[0].replicas = 0
     play.engine.locate(7, "x@1")
     assert play.outlet.answers == {}
+    assert play.engine.waiting == -1  # something is to run: there may be no node left to do so
     play.tick()
     play.manager.temps[0].content = b"again"
     play.greet()
     node, path, size, stamp = play.outlet.answers[7]
     assert (node, Path(path).read_bytes()) == ("manager", b"again")
     check(Source(path, size, stamp))
+    assert play.engine.waiting == 0
     play.engine.forget(("x@1",))
     assert not os.path.exists(path)
 
