@@ -400,6 +400,7 @@ class Scheduler:
         self._storage.join(node)
         self._joined += 1
         self._opens(node)
+        self._drain_anew()
         self._unjudged.update(self._queues)
 
     def _node_left(self, event: NodeLeft) -> None:
@@ -425,6 +426,7 @@ class Scheduler:
                 again.append(task)
                 self._retried += position < running
         lost = self._storage.leave(event.node)
+        self._drain_anew()
         for task, reason in over:
             self._end(task, "node-lost", reason, node=event.node)
         for task in again:
@@ -439,30 +441,33 @@ class Scheduler:
             self._storage.drain(node)
 
     def _rescue(self, node: Node) -> None:
-        """Copy what only a draining node has."""
+        """Copy what only a draining node has. What has nowhere to go is given up, until nodes come or go."""
         if node.released:
             return
-        for name in sorted(node.files):
+        for name in list(itertools.islice(node.unsaved, 4 * LOOKED_AT)):
             file = self._files[name]
-            if file.is_needed and all(self._nodes[holder].draining for holder in file.holders):
-                self._storage.copy(file, 1)
+            if not file.is_needed or any(not self._nodes[holder].draining for holder in file.holders):
+                del node.unsaved[name]
+                continue
+            begun, possible = self._storage.copy(file, 1)
+            if not begun and not possible and all(self._nodes[target].draining for target in file.coming):
+                del node.unsaved[name]
+
+    def _drain_anew(self) -> None:
+        """Have draining nodes look again at what may have to be copied from them."""
+        for name in self._draining:
+            node = self._nodes[name]
+            node.unsaved = dict.fromkeys(sorted(node.files))
 
     def _may_go(self, node: Node) -> bool:
         """Let a draining node go when nothing is left on it that anybody needs, and say so once.
 
-        What is on its way from here is waited for. What has nowhere to go is given up.
+        What is on its way from here is waited for.
         """
-        if node.released or node.assigned or node.sending or any(self._is_awaited(node, name) for name in node.files):
+        if node.released or node.assigned or node.sending or node.unsaved:
             return False
         node.released = True
         return True
-
-    def _is_awaited(self, node: Node, name: str) -> bool:
-        """Whether a file is to be copied from a node as soon as a transfer may begin."""
-        file = self._files[name]
-        if not file.is_needed or any(not self._nodes[holder].draining for holder in file.holders):
-            return False
-        return any(not other.draining and other.info.name not in file.refused for other in self._nodes.values())
 
     # --- events: files ---
 
@@ -572,6 +577,7 @@ class Scheduler:
                 file.refused.clear()
                 self._storage.shorten(file)
                 self._storage.clean(file.name)
+        self._drain_anew()
         if self._storage.tuning.immediate_recovery:
             self._lost([file for file in self._files if file.lost_with is not None and not file.is_there])
 

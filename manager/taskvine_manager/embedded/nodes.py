@@ -30,7 +30,7 @@ class Node:
 
     ``files`` are the temp files that it holds, with their bytes, and ``used`` is the sum of these; ``fetching`` is what
     is under way to it, ``sending`` how many transfers are under way from it, ``reads`` how many of its invocations read
-    a file.
+    a file, ``unsaved``, while it drains, what may have to be copied from it first.
     """
 
     info: NodeInfo
@@ -43,6 +43,7 @@ class Node:
     fetching: dict[str, Transfer] = field(default_factory=dict)
     sending: int = 0
     reads: Counter[str] = field(default_factory=Counter)
+    unsaved: dict[str, None] = field(default_factory=dict)
     needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
 
     @property

@@ -149,7 +149,8 @@ class Storage:
     def drain(self, node: Node) -> None:
         """Have a node finish."""
         node.draining = True
-        for held in sorted(node.files):
+        node.unsaved = dict.fromkeys(sorted(node.files))
+        for held in node.unsaved:
             self.shorten(self.files[held])
 
     def _choices(self) -> Iterator[Node]:
@@ -166,6 +167,8 @@ class Storage:
     def add(self, node: Node, name: str, size: int, stamp: int) -> File:
         """A node has a replica."""
         file = self.files[name]
+        if node.draining:
+            node.unsaved[name] = None
         more = size - node.files.get(name, 0)
         node.files[name] = size
         node.used += more
@@ -182,6 +185,9 @@ class Storage:
         if file.holders.pop(name, None) is None:
             return False
         self._drop(name, file)
+        for holder in file.holders:
+            if self.nodes[holder].draining:
+                self.nodes[holder].unsaved[file.name] = None
         if file.holders or file.relayed is not None:
             return False
         file.lost_with = name
@@ -190,6 +196,7 @@ class Storage:
     def _drop(self, name: str, file: File) -> None:
         if (node := self.nodes.get(name)) is not None:
             size = node.files.pop(file.name, 0)
+            node.unsaved.pop(file.name, None)
             node.used -= size
             self.stored -= size
             self._drops.setdefault(name, []).append(file.name)
