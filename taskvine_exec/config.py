@@ -19,13 +19,14 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from parsl.errors import ConfigurationError
 
 from taskvine_exec.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
 from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
 from taskvine_tune.errors import TuningError
+from taskvine_tune.parameters import PARAMETERS, Engine
 from taskvine_tune.tuning import Source, TuneParameters
 
 __all__ = [
@@ -35,11 +36,13 @@ __all__ = [
     "EmbeddedSettings",
     "TaskVineFactoryConfig",
     "TaskVineManagerConfig",
+    "VineSettings",
     "embedded_settings",
     "own_factory_config",
     "own_manager_config",
     "retuned",
     "validate",
+    "vine_settings",
     "with_overrides",
 ]
 
@@ -276,6 +279,8 @@ class EmbeddedSettings:
         Largest encoded argument list or result, in bytes, that rides inside messages.
     """
 
+    engine: ClassVar[Engine] = "embedded"
+
     function_exec_mode: Mode
     worker_launch_method: str
 
@@ -319,6 +324,47 @@ class EmbeddedSettings:
 
     def __repr__(self) -> str:
         return _guarded_repr(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VineSettings(EmbeddedSettings):
+    """What the TaskVine engine takes of a configuration, checked and resolved.
+
+    Parameters
+    ----------
+    port, address, project_name, password_file, autolabel, autolabel_algorithm, autolabel_window
+        As of :class:`TaskVineManagerConfig`.
+    ssl
+        Whether TaskVine's manager and workers speak TLS with a key that is made for the run, or the paths of a key and
+        its certificate.
+    local
+        Whether nodes are on this machine.
+    worker
+        The worker's program.
+    worker_options, batch_type, condor_requirements, batch_options, python_env
+        As of :class:`TaskVineFactoryConfig`.
+    batching
+        Whether short calls travel together.
+    """
+
+    engine: ClassVar[Engine] = "taskvine"
+
+    port: int = 0
+    address: str | None = None
+    project_name: str | None = None
+    password_file: str | None = None
+    ssl: bool | tuple[str, str] = False
+    local: bool = True
+    batching: bool = True
+    autolabel: bool = False
+    autolabel_algorithm: str = "max-xput"
+    autolabel_window: int | None = None
+    worker: str = "vine_worker"
+    worker_options: str = ""
+    batch_type: str = "local"
+    condor_requirements: str | None = None
+    batch_options: str | None = None
+    python_env: str | None = None
 
 
 # ---- Showing values without what they may hide
@@ -717,21 +763,39 @@ def embedded_settings(
     """
     manager, factory = own_manager_config(manager), own_factory_config(factory)
     validate(manager, factory)
+    _check(_one_of(*_LAUNCH_METHODS), "worker_launch_method", worker_launch_method)
+    _refuse_unsupported(manager, factory)
+    _refuse_remote(provider)
+    options = _worker_options(factory.worker_options)
+    return EmbeddedSettings(
+        **_common(
+            "embedded", manager, factory, options, function_exec_mode, worker_launch_method, provider, inline_limit
+        ),
+        env_pack=_environment(manager.env_pack),
+    )
+
+
+def _common(
+    engine: Engine,
+    manager: TaskVineManagerConfig,
+    factory: TaskVineFactoryConfig,
+    options: Mapping[str, int],
+    function_exec_mode: str,
+    worker_launch_method: str,
+    provider: Any | None,
+    inline_limit: int,
+) -> dict[str, Any]:
+    """What both engines take."""
     try:
         mode = normalise_mode(function_exec_mode)
     except ValueError:
         _refuse("function_exec_mode", function_exec_mode, MODES_ALLOWED)
-    _check(_one_of(*_LAUNCH_METHODS), "worker_launch_method", worker_launch_method)
     _check(_whole(0, LARGEST_INLINE_LIMIT), "inline_limit", inline_limit)
-    _refuse_unsupported(manager, factory)
-    _refuse_remote(provider)
-
     most_nodes = _most_nodes(factory, worker_launch_method, provider)
     tune = _tuned(manager.tune_parameters, nodes=most_nodes, peer_transfers=manager.enable_peer_transfers)
-    _warn_of_ignored(tune)
+    _warn_of_ignored(tune, engine)
 
     library = manager.library_config or {}
-    options = _worker_options(factory.worker_options)
     node = _node_size(factory, options, provider)
     _refuse_larger_than_node(library, node)
     if worker_launch_method == "factory" and (manager.wait_for_workers or 0) > factory.max_workers:
@@ -739,41 +803,109 @@ def embedded_settings(
         allowed = f"at most max_workers, which is {factory.max_workers}"
         _refuse(f"{type(manager).__name__}.wait_for_workers", manager.wait_for_workers, allowed)
 
-    return EmbeddedSettings(
-        function_exec_mode=mode,
-        worker_launch_method=worker_launch_method,
-        env_vars={name: str(value) for name, value in (manager.env_vars or {}).items()},
-        init_command=manager.init_command,
+    return {
+        "function_exec_mode": mode,
+        "worker_launch_method": worker_launch_method,
+        "env_vars": {name: str(value) for name, value in (manager.env_vars or {}).items()},
+        "init_command": manager.init_command,
+        "max_retries": manager.max_retries,
+        "slots": _slots(library, tune),
+        "library_cores": _number_or_none(library.get("cores")),
+        "library_memory": _number_or_none(library.get("memory")),
+        "library_disk": _number_or_none(library.get("disk")),
+        "library_gpus": library.get("gpus"),
+        "context": library.get("context"),
+        "context_args": tuple(library.get("context_args") or ()),
+        "context_kwargs": dict(library.get("context_kwargs") or {}),
+        "context_scope": library.get("context_scope") or "library",
+        "shared_fs": manager.shared_fs,
+        "autocategory": manager.autocategory,
+        "enable_peer_transfers": manager.enable_peer_transfers,
+        "wait_for_workers": manager.wait_for_workers,
+        "tune_parameters": _given(tune, engine),
+        "most_nodes": most_nodes,
+        "min_workers": factory.min_workers,
+        "max_workers": factory.max_workers,
+        "workers_per_cycle": factory.workers_per_cycle,
+        "worker_timeout": options.get("timeout", factory.worker_timeout),
+        "factory_timeout": factory.factory_timeout,
+        "node_cores": node["cores"],
+        "node_memory": node["memory"],
+        "node_disk": node["disk"],
+        "node_gpus": node["gpus"],
+        "vine_log_dir": _absolute(manager.vine_log_dir),
+        "scratch_dir": _absolute(factory.scratch_dir),
+        "inline_limit": operator.index(inline_limit),
+    }
+
+
+def vine_settings(
+    manager: TaskVineManagerConfig,
+    factory: TaskVineFactoryConfig,
+    *,
+    function_exec_mode: str,
+    worker_launch_method: str,
+    provider: Any | None = None,
+    inline_limit: int = INLINE_LIMIT,
+    ssl: bool | tuple[str, str] = False,
+    batching: bool = True,
+) -> VineSettings:
+    """Derive what the TaskVine engine takes of a configuration; parameters as of :func:`embedded_settings`.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value is not valid, or asks for what this engine cannot do.
+    """
+    manager, factory = own_manager_config(manager), own_factory_config(factory)
+    validate(manager, factory)
+    _check(_one_of(*_LAUNCH_METHODS), "worker_launch_method", worker_launch_method)
+    for name in ("app_pack", "python_env"):
+        value = getattr(manager, name, None) or getattr(factory, name, None)
+        if value:
+            _refuse(name, value, "left out: give a packed environment as env_pack")
+    for name, value in (("project_password_file", manager.project_password_file),):
+        if value is not None and not os.path.isfile(os.path.expanduser(value)):
+            _refuse(f"TaskVineManagerConfig.{name}", value, "the path of a file that exists")
+    by_factory = worker_launch_method == "factory"
+    local = factory.batch_type == "local" if by_factory else _is_local(provider)
+    return VineSettings(
+        **_common("taskvine", manager, factory, {}, function_exec_mode, worker_launch_method, provider, inline_limit),
         env_pack=_environment(manager.env_pack),
-        max_retries=manager.max_retries,
-        slots=_slots(library, tune),
-        library_cores=_number_or_none(library.get("cores")),
-        library_memory=_number_or_none(library.get("memory")),
-        library_disk=_number_or_none(library.get("disk")),
-        library_gpus=library.get("gpus"),
-        context=library.get("context"),
-        context_args=tuple(library.get("context_args") or ()),
-        context_kwargs=dict(library.get("context_kwargs") or {}),
-        context_scope=library.get("context_scope") or "library",
-        shared_fs=manager.shared_fs,
-        autocategory=manager.autocategory,
-        enable_peer_transfers=manager.enable_peer_transfers,
-        wait_for_workers=manager.wait_for_workers,
-        tune_parameters=tune.to_dict(),
-        most_nodes=most_nodes,
-        min_workers=factory.min_workers,
-        max_workers=factory.max_workers,
-        workers_per_cycle=factory.workers_per_cycle,
-        worker_timeout=options.get("timeout", factory.worker_timeout),
-        factory_timeout=factory.factory_timeout,
-        node_cores=node["cores"],
-        node_memory=node["memory"],
-        node_disk=node["disk"],
-        node_gpus=node["gpus"],
-        vine_log_dir=_absolute(manager.vine_log_dir),
-        scratch_dir=_absolute(factory.scratch_dir),
-        inline_limit=operator.index(inline_limit),
+        port=manager.port,
+        address=manager.address,
+        project_name=manager.project_name or None,
+        password_file=_absolute(manager.project_password_file),
+        ssl=ssl,
+        local=local,
+        batching=batching,
+        autolabel=manager.autolabel,
+        autolabel_algorithm=manager.autolabel_algorithm,
+        autolabel_window=manager.autolabel_window,
+        worker=factory.worker_executable,
+        worker_options=factory.worker_options or "",
+        batch_type=factory.batch_type,
+        condor_requirements=factory.condor_requirements,
+        batch_options=factory.batch_options,
     )
+
+
+def _is_local(provider: Any | None) -> bool:
+    """Whether the blocks of a provider run on this machine; workers that are started by hand may run anywhere."""
+    if provider is None:
+        return False
+    launchers = {base.__name__ for base in type(getattr(provider, "launcher", None)).__mro__}
+    kinds = {base.__name__ for base in type(provider).__mro__}
+    elsewhere = {
+        "SrunLauncher",
+        "SrunMPILauncher",
+        "AprunLauncher",
+        "JsrunLauncher",
+        "GnuParallelLauncher",
+        "MpiExecLauncher",
+        "MpiRunLauncher",
+    }
+    return "LocalProvider" in kinds and not launchers & elsewhere
 
 
 def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
@@ -826,14 +958,24 @@ def retuned(source: Source, settings: EmbeddedSettings) -> dict[str, float]:
     _check(_TUNING, "tune_parameters", source)
     peer_transfers = settings.enable_peer_transfers
     tune = _tuned(source, nodes=settings.most_nodes, peer_transfers=peer_transfers, running=True)
-    _warn_of_ignored(tune)
-    return tune.to_dict()
+    _warn_of_ignored(tune, settings.engine)
+    return _given(tune, settings.engine)
 
 
-def _warn_of_ignored(tune: TuneParameters) -> None:
-    for parameter in tune.ignored_by("embedded"):
-        why = f": {parameter.embedded.note}" if parameter.embedded.note else ""
-        logger.warning("tuning parameter %r has no effect on the embedded engine%s", parameter.name, why)
+def _given(tune: TuneParameters, engine: Engine) -> dict[str, float]:
+    """What an engine is told: TaskVine, nothing but what it knows and may have, as numbers."""
+    if engine == "embedded":
+        return tune.to_dict()
+    chosen = {name: PARAMETERS[name] for name in tune}
+    return {name: float(tune[name]) for name, each in chosen.items() if not each.ours and each.taskvine.support.acts}
+
+
+def _warn_of_ignored(tune: TuneParameters, engine: Engine) -> None:
+    for parameter in tune.ignored_by(engine):
+        note = parameter.on(engine).note
+        why = f": {note}" if note else ""
+        name = "TaskVine" if engine == "taskvine" else engine
+        logger.warning("tuning parameter %r has no effect on the %s engine%s", parameter.name, name, why)
 
 
 def _slots(library: Mapping[str, Any], tune: TuneParameters) -> int | None:

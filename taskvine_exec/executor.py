@@ -35,7 +35,7 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
-from taskvine_exec import config, dfk, resources, startup
+from taskvine_exec import config, dfk, engines, resources, startup
 from taskvine_exec import graph as graph_module
 from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
@@ -108,7 +108,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     remote_monitoring_radio : RadioConfig, optional
         How monitoring messages travel. Default: with the results.
     engine : {'auto', 'embedded', 'taskvine'}
-        ``'auto'`` takes the embedded engine for now; ``'taskvine'`` is not there yet.
+        ``'auto'`` takes TaskVine where ``ndcctools`` can be imported and its worker is on the path, else the embedded
+        engine; which, and why, is logged.
+    ssl : bool or tuple of str
+        With TaskVine: whether its manager and workers speak TLS, with a key made for the run, or the paths of a key and
+        its certificate.
+    batching : bool
+        With TaskVine: whether short calls may travel together in one of its tasks.
     inline_limit : int
         Largest arguments and results, in encoded bytes, that ride inside messages; at most 65,536. Larger ones are
         files: results of tasks that others may read stay on the node that made them.
@@ -123,8 +129,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     ------
     parsl.errors.ConfigurationError
         If a value is out of bounds, or asks for what the engine cannot do.
-    NotImplementedError
-        For ``engine='taskvine'``.
+    OptionalModuleMissing
+        For ``engine='taskvine'`` where ``ndcctools`` is not installed; the message says how to.
     parsl.errors.OptionalModuleMissing
         For ``results='reference'`` where proxystore is not installed.
     TypeError
@@ -144,16 +150,18 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         remote_monitoring_radio: RadioConfig | None = None,
         *,
         engine: Literal["auto", "embedded", "taskvine"] = "auto",
+        ssl: bool | tuple[str, str] = False,
+        batching: bool = True,
         inline_limit: int = payload.INLINE_LIMIT,
         results: Literal["value", "reference"] = "value",
         **settings: Any,
     ) -> None:
-        if engine == "taskvine":
-            raise NotImplementedError("engine='taskvine' is not there yet: use engine='embedded'")
         self.label = label
         self.worker_launch_method = worker_launch_method
         self.function_exec_mode = function_exec_mode
         self.engine = engine
+        self.ssl = ssl
+        self.batching = batching
         self.inline_limit = inline_limit
         self.results = results
         self._references = _references() if results == "reference" else None
@@ -168,14 +176,28 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             provider = LocalProvider(init_blocks=1, max_blocks=1)
         else:
             provider = _own_copy(provider)
-        self._settings = config.embedded_settings(
-            manager,
-            factory,
-            function_exec_mode=function_exec_mode,
-            worker_launch_method=worker_launch_method,
-            provider=provider,
-            inline_limit=inline_limit,
-        )
+        self._engine, self._engine_reason = engines.choose(engine, factory.worker_executable)
+        self._settings: config.EmbeddedSettings
+        if self._engine == "taskvine":
+            self._settings = config.vine_settings(
+                manager,
+                factory,
+                function_exec_mode=function_exec_mode,
+                worker_launch_method=worker_launch_method,
+                provider=provider,
+                ssl=ssl,
+                inline_limit=inline_limit,
+                batching=batching,
+            )
+        else:
+            self._settings = config.embedded_settings(
+                manager,
+                factory,
+                function_exec_mode=function_exec_mode,
+                worker_launch_method=worker_launch_method,
+                provider=provider,
+                inline_limit=inline_limit,
+            )
         super().__init__(provider=provider)
         self._temp_files = TempFiles()
         self.storage_access = _storage(storage_access, self._temp_files)
@@ -213,11 +235,19 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if self._link is not None:
             return
         super().start()  # type: ignore[no-untyped-call]
-        logger.info("executor %s: the embedded engine runs it (engine=%r)", self.label, self.engine)
+        logger.info(
+            "executor %s: the %s engine runs it (engine=%r): %s",
+            self.label,
+            self._engine,
+            self.engine,
+            self._engine_reason,
+        )
         # Without a DFK nobody has chosen a run directory: logs are then kept as long as the executor.
         chosen = self.run_id is not None or self.run_dir != self._default_run_dir
         log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
-        self._places = places = startup.make_places(log)
+        # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
+        in_memory = self._engine == "embedded"
+        self._places = places = startup.make_places(log, in_memory=in_memory)
         try:
             self._functions = FunctionCache(places.spool)
             startup.write_configs(places, self._settings)
@@ -243,10 +273,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         """The command that starts a node of this executor by hand; to be had once the executor is started."""
         if self._link is None:
             raise ExecutorNotStarted(label=self.label)
-        return shlex.join(startup.node_command(self._places.base, self._settings))
+        return shlex.join(self._node_command())
 
     def _get_launch_command(self, block_id: str) -> str:
-        return shlex.join([*startup.node_command(self._places.base, self._settings), "--block", block_id])
+        return shlex.join(self._node_command("--block", block_id))
+
+    def _node_command(self, *options: str) -> list[str]:
+        if isinstance(self._settings, config.VineSettings):
+            command = startup.vine_command(self._places, self._settings)
+            return [*command[:3], *options, *command[3:]]  # what comes last is the worker's
+        return [*startup.node_command(self._places.base, self._settings), *options]
 
     @property
     def workers_per_node(self) -> int | float:

@@ -6,17 +6,21 @@ import contextlib
 import itertools
 import os
 import pickle
+import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import cloudpickle
 
 import taskvine_manager
-from taskvine_exec.config import EmbeddedSettings
+from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import sweep
 from taskvine_manager.embedded import hardware, staging
@@ -63,18 +67,25 @@ class Places:
         return os.path.join(self.base, "scripts")
 
     @property
+    def password(self) -> str:
+        """What TaskVine's manager and workers show each other."""
+        return os.path.join(self.base, "vine.password")
+
+    @property
     def manager_output(self) -> str:
         """What the manager writes to its standard streams."""
         return os.path.join(self.log, "manager.out")
 
 
-def make_places(log: str | None) -> Places:
+def make_places(log: str | None, *, in_memory: bool = True) -> Places:
     """Make the directories of a run.
 
     Parameters
     ----------
     log : str or None
         Where to log; None for a directory that goes with the run.
+    in_memory : bool
+        Whether there may be one in memory, for large values.
 
     Raises
     ------
@@ -87,7 +98,7 @@ def make_places(log: str | None) -> Places:
     base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
-    if (fast := _in_memory()) is not None:
+    if in_memory and (fast := _in_memory()) is not None:
         os.symlink(fast, os.path.join(base, "spool", payload.FAST))
     log = os.path.abspath(log or os.path.join(base, "log"))
     try:
@@ -131,7 +142,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
         context = payload.encode(made, places.spool, cloudpickle.dumps)
-    nodes = {
+    nodes: dict[str, Any] = {
         "log": places.log,
         "program": _PROGRAM,
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
@@ -147,6 +158,9 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "user": os.getpid(),
     }
     by_factory = settings.worker_launch_method == "factory"
+    if isinstance(settings, VineSettings):
+        _write(os.path.join(places.base, "manager.config"), _vine_config(places, settings, nodes))
+        return
     engine = EmbeddedConfig(
         max_retries=settings.max_retries,
         uniform=settings.worker_launch_method != "manual",
@@ -161,6 +175,133 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
     )
     _write(os.path.join(places.base, "node.config"), nodes)
     _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
+
+
+def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
+    # Imported with the first executor that needs it: not everybody's does.
+    from taskvine_manager.vine.engine import VineConfig
+    from taskvine_manager.vine.parcels import Body
+
+    if settings.password_file is None:
+        secret = secrets.token_hex(32).encode()
+        with open(os.open(places.password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secret)
+    context = nodes["context"]
+    if isinstance(context, str):  # a node makes a file of it again
+        with open(context, "rb") as file:
+            nodes = {**nodes, "context": Body(file.read())}
+    by_factory = settings.worker_launch_method == "factory"
+    engine = VineConfig(
+        max_retries=settings.max_retries,
+        uniform=settings.worker_launch_method != "manual",
+        slots=slots_of(settings),
+        tune=settings.tune_parameters,
+        nodes={**nodes, "base": places.base},
+        python=sys.executable,
+        port=settings.port,
+        name=settings.project_name,
+        password_file=settings.password_file or places.password,
+        ssl=settings.ssl,
+        log=places.log,
+        local=settings.local,
+        batching=settings.batching,
+        peer_transfers=settings.enable_peer_transfers,
+        wait_for_nodes=settings.wait_for_workers or 0,
+        factory_command=tuple(_factory_command(places, settings)) if by_factory and not settings.local else (),
+        node_command=tuple(_vine_worker(places, settings)) if by_factory and settings.local else (),
+        min_nodes=settings.min_workers,
+        max_nodes=settings.max_workers,
+        idle_timeout=settings.worker_timeout,
+    )
+    return {"engine": engine, "log": places.log, "record": places.record}
+
+
+def _factory_command(places: Places, settings: VineSettings) -> list[str]:
+    """The command of ``vine_factory``, but for the manager's address."""
+    scratch = settings.scratch_dir or os.path.join(places.base, "factory")
+    os.makedirs(scratch, exist_ok=True)
+    factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
+    options: dict[str, object] = {
+        "--batch-type": settings.batch_type,
+        "--worker-binary": shutil.which(os.path.expanduser(settings.worker)),
+        "--scratch-dir": scratch,
+        "--min-workers": settings.min_workers,
+        "--max-workers": settings.max_workers,
+        "--workers-per-cycle": settings.workers_per_cycle,
+        "--timeout": settings.worker_timeout,
+        "--factory-timeout": settings.factory_timeout,
+        "--password": settings.password_file or places.password,
+        "--cores": settings.node_cores,
+        "--memory": settings.node_memory and int(settings.node_memory),
+        "--disk": settings.node_disk and int(settings.node_disk),
+        "--gpus": settings.node_gpus,
+        "--condor-requirements": settings.condor_requirements,
+        "--batch-options": settings.batch_options,
+    }
+    command = [factory, "--parent-death"]
+    command += [f"{option}={value}" for option, value in options.items() if value is not None]
+    if settings.ssl:
+        command.append("--ssl")
+    if settings.worker_options:
+        command.append(f"--extra-options={settings.worker_options}")
+    return command
+
+
+def _beside(program: str) -> str:
+    return os.pathsep.join(filter(None, [os.path.dirname(program), os.environ.get("PATH", os.defpath)]))
+
+
+def worker_program(settings: VineSettings) -> str:
+    """The worker's program: by its path on this machine, by the name that the user gave elsewhere."""
+    given = os.path.expanduser(settings.worker)
+    return (shutil.which(given) or given) if settings.local else given
+
+
+def vine_command(places: Places, settings: VineSettings) -> list[str]:
+    """The command that starts a node of the TaskVine engine, once its manager says where it listens."""
+    port = _await_address(places)
+    if settings.address is not None:
+        address = settings.address
+    elif settings.local or settings.worker_launch_method == "manual":
+        address = "localhost"
+    else:
+        from parsl.addresses import get_any_address
+
+        address = get_any_address()
+    return [*_vine_worker(places, settings), address, port]
+
+
+def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
+    """The command of one worker, but for the manager's address."""
+    command = [sys.executable, _PROGRAM, "worker", sweep.CONNECT, places.base]
+    command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
+    command += ["--password", settings.password_file or places.password]
+    command += ["--idle-timeout", "10000000"]  # it is the block's to end
+    sizes = {
+        "--cores": settings.node_cores,
+        "--memory": settings.node_memory and int(settings.node_memory),
+        "--disk": settings.node_disk and int(settings.node_disk),
+        "--gpus": settings.node_gpus,
+    }
+    for option, value in sizes.items():
+        if value is not None:
+            command += [option, str(value)]
+    if settings.ssl:
+        command.append("--ssl")
+    return [*command, *shlex.split(settings.worker_options)]
+
+
+def _await_address(places: Places, seconds: float = 30.0) -> str:
+    """Where the manager listens; it says so some tenths of a second after it was started."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with open(os.path.join(places.base, "vine.address"), encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("TaskVine's manager does not say where it listens: see its log") from None
+            time.sleep(0.005)
 
 
 def _write(path: str, value: object) -> None:

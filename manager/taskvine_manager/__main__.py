@@ -11,7 +11,8 @@ import sys
 
 
 def main(arguments: list[str]) -> None:
-    """Become the manager, a node, a library or a one-shot task, as the first argument says."""
+    """Become the manager, a node, a library, a one-shot task or a part of the TaskVine engine, as the first argument
+    says."""
     role, *rest = arguments
     if role == "library":
         from taskvine_manager.runtime.library import main as library
@@ -23,12 +24,20 @@ def main(arguments: list[str]) -> None:
         task(rest[0], int(rest[1]))
     elif role == "node":
         node(rest)
+    elif role == "supervise":
+        from taskvine_manager.vine.supervisor import main as supervise
+
+        supervise(rest)
+    elif role == "worker":
+        from taskvine_manager.vine.worker import main as worker
+
+        worker(rest)
     elif role == "manager":
         from taskvine_manager.process import main as manager
 
         manager(rest[0], int(rest[1]), int(rest[2]))
     else:
-        sys.exit(f"unknown role {role!r}: one of manager, node, library, task")
+        sys.exit(f"unknown role {role!r}: one of manager, node, library, task, supervise, worker")
 
 
 def node(arguments: list[str] | None = None) -> None:

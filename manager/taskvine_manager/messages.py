@@ -49,7 +49,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-import msgpack
+try:
+    import msgpack
+except ModuleNotFoundError:  # a node of TaskVine's needs the records alone, and nothing that parsl does not bring
+    msgpack = None
 
 from taskvine_manager.runtime.payload import Payload
 

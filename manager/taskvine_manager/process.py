@@ -9,6 +9,7 @@ It is started by command, watches the process that started it, and ends with it:
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import signal
@@ -77,10 +78,17 @@ class Manager:
         self._stopping = False
         self._orphaned = False
         self._watch_parent(parent)
-        self._record = Recorder(config["record"], engine="embedded", tune_parameters=config["engine"].tune)
+        self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.engine"
+        name = "taskvine" if self._is_vine else "embedded"
+        self._record = Recorder(config["record"], engine=name, tune_parameters=config["engine"].tune)
         self._engine = self._make_engine(config["engine"], listener)
 
     def _make_engine(self, config: Any, listener: socket.socket) -> Engine:
+        if self._is_vine:
+            from taskvine_manager.vine.engine import VineEngine
+
+            listener.close()
+            return VineEngine(self._base, config, self, self._watch, self._unwatch)
         from taskvine_manager.embedded.engine import EmbeddedEngine
 
         return EmbeddedEngine(self._base, listener, config, self, self._watch, self._unwatch)
@@ -135,11 +143,12 @@ class Manager:
                 self._clean_up()
 
     def _step(self, seconds: float | None) -> None:
+        self._flush()
         if self._parent_polled:
             seconds = min(1.0, seconds if seconds is not None else 1.0)
             if os.getppid() != self._parent:
                 self._parent_gone()
-        for source, _ in self._poller.poll(None if seconds is None else int(seconds * 1000) + 1):
+        for source, _ in self._poller.poll(None if seconds is None else math.ceil(seconds * 1000)):
             # An earlier callback of this round may have unregistered it.
             if callback := self._callbacks.get(source):
                 callback()

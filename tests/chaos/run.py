@@ -227,6 +227,7 @@ class Run:
         self.futures: dict[int, Any] = {}
         self.executor = TaskVineExecutor(
             label="tv",
+            engine="embedded",  # whose account of what was tried again is compared
             cores=1,
             provider=LocalProvider(init_blocks=NODES, min_blocks=NODES, max_blocks=NODES),
             max_retries=10,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from parsl.errors import ConfigurationError, OptionalModuleMissing
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, engines
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +20,25 @@ def _clean(nothing_left: str) -> None:
     """Every contract test is held to it."""
 
 
-@pytest.fixture(params=["embedded"])
-def engine(request: pytest.FixtureRequest) -> str:
+def _absent() -> str | None:
+    try:
+        engines.choose("taskvine", "vine_worker")
+    except (ConfigurationError, OptionalModuleMissing) as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(scope="session")
+def absent() -> str | None:
+    """Why the TaskVine engine cannot be tested here, if it cannot."""
+    return _absent()
+
+
+@pytest.fixture(params=["embedded", "taskvine"])
+def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
     """Name of an engine."""
+    if request.param == "taskvine" and absent is not None:
+        pytest.skip(absent)
     return str(request.param)
 
 
@@ -59,3 +78,13 @@ def start_node() -> Iterator[Callable[[TaskVineExecutor], subprocess.Popen[bytes
     for process in started:
         process.terminate()
         process.wait(30)
+
+
+def cached(node: dict[str, Any]) -> list[os.DirEntry[str]]:
+    """What a node has cached for tasks: not what TaskVine's worker has there for itself."""
+    entries = os.scandir(os.path.join(node["directory"], "cache"))
+    return [entry for entry in entries if not re.match(r"buffer-|\.|.*\.meta$", entry.name)]
+
+
+embedded_only = pytest.mark.parametrize("engine", ["embedded"], indirect=True)
+"""For tests of what one engine does and TaskVine does otherwise, or says nothing of."""

@@ -15,6 +15,7 @@ from parsl.providers import LocalProvider
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import WorkerLaunchFailed
 from tests.conftest import Gate, eventually
+from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
 
@@ -315,6 +316,7 @@ def test_factory_keeps_the_fewest_and_the_data(make_executor: Make, tmp_path: An
         assert fetched.read() == "kept"
 
 
+@embedded_only  # what its nodes read
 def test_factory_whose_nodes_always_end(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=0)
     import os

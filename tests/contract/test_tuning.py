@@ -31,7 +31,7 @@ def most_replicas(executor: TaskVineExecutor) -> int:
     return max(len(nodes) for nodes in executor.stats()["replicas"].values())
 
 
-def test_a_running_executor_is_tuned(make_executor: Make, tmp_path: Path) -> None:
+def test_a_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path: Path) -> None:
     from parsl.data_provider.files import File
 
     executor = make_executor(cores=1, provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2))
@@ -41,6 +41,8 @@ def test_a_running_executor_is_tuned(make_executor: Make, tmp_path: Path) -> Non
     path = tmp_path / "tuning.yaml"
     TuneParameters({"temp-replica-count": 2}).dump(path)
     executor.tune(path)
+    if engine == "taskvine":  # it has replicas made of what is new from now on
+        executor.submit(write, {}, "y", outputs=[File("taskvinetemp:///y")]).result(30)
     eventually(lambda: most_replicas(executor) == 2)
 
 

@@ -23,6 +23,7 @@ from parsl.dataflow.memoization import id_for_memo
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import FileLost, OutputMissing
 from tests.conftest import eventually
+from tests.contract.conftest import cached
 
 Load = Callable[..., DataFlowKernel]
 T = "taskvinetemp:///"
@@ -205,7 +206,7 @@ def test_result_of_an_app_that_did_not_write_its_output_is_no_edge(load: Load, l
     error = consumer.exception(30)
     assert isinstance(error, DependencyError)
     assert isinstance(producer.exception(30), OutputMissing)
-    assert os.listdir(os.path.join(executor.nodes[0]["directory"], "cache")) == []
+    assert cached(executor.nodes[0]) == []
 
 
 def test_file_that_no_app_makes(load: Load) -> None:

@@ -22,7 +22,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import DependencyError
 from parsl.providers import LocalProvider
 
-from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TempFile
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TempFile, engines
 from taskvine_exec.errors import FileLost
 from tests.conftest import eventually
 
@@ -63,8 +63,23 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(load: Load, tmp_path: Path) -> Callable[..., Cluster]:
-    return lambda nodes=2, **settings: Cluster(load, tmp_path, nodes, **settings)
+def engine() -> str:
+    """Most of these tests look into nodes' caches, and at what TaskVine does otherwise or tells nobody."""
+    return "embedded"
+
+
+on_both = pytest.mark.parametrize(
+    "engine",
+    [
+        "embedded",
+        pytest.param("taskvine", marks=pytest.mark.skipif(not engines.module_is_there(), reason=engines.INSTALL)),
+    ],
+)
+
+
+@pytest.fixture
+def cluster(load: Load, tmp_path: Path, engine: str) -> Callable[..., Cluster]:
+    return lambda nodes=2, **settings: Cluster(load, tmp_path, nodes, engine=engine, **settings)
 
 
 @parsl.python_app
@@ -101,6 +116,7 @@ def read(inputs: Any = ()) -> str:
     return "+".join(open(file.filepath).read() for file in inputs)
 
 
+@on_both
 def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[..., Cluster]) -> None:
     it = cluster()
     future = make(it.account, "a", 1.0)
@@ -114,6 +130,7 @@ def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[...,
     assert it.runs == {"a": 2, "unread": 1}  # what nobody needs is not made again
 
 
+@on_both
 def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)
     gate = str(tmp_path / "gate")
@@ -178,6 +195,7 @@ def test_a_spoiled_replica_is_replaced_by_another(cluster: Callable[..., Cluster
     assert it.runs["a"] == 1
 
 
+@on_both
 def test_what_is_not_recoverable_is_lost(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1)
     once = {"recoverable": False}
@@ -215,6 +233,7 @@ def test_a_failed_recovery_says_what_failed(cluster: Callable[..., Cluster], tmp
         future.result(30)
 
 
+@on_both
 def test_named_files_are_made_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)
     first = write(it.account, "first", "one", outputs=[File("taskvinetemp:///first")])

@@ -277,6 +277,7 @@ def _instead(what: str) -> Standing:
     return Standing(Support.IGNORED, what)
 
 
+_KEPT = Standing(Support.NO_EFFECT, "the executor sets it itself: its loop depends on it")
 _UNLIMITED = ((-1, "no limit"),)
 _OFF = ((0, "off"),)
 _NO_NETWORK = _instead("nodes and manager share a machine, and the end of a connection is seen at once")
@@ -400,6 +401,7 @@ _SCHEDULING = (
         1,
         "Number of waiting tasks that are looked at for one that fits, before results are attended to.",
         "7.6.0",
+        taskvine=_KEPT,
         embedded=_instead("every kind of task that waits is looked at"),
     ),
     _flag(
@@ -407,6 +409,7 @@ _SCHEDULING = (
         False,
         "Send out tasks that wait before handing back those that are done.",
         "7.7.1",
+        taskvine=_KEPT,
         embedded=_instead("neither waits for the other"),
     ),
     _whole(
@@ -660,6 +663,7 @@ _MEASURING = (
         1,
         "Time between two lines of the performance log.",
         "7.7.0",
+        taskvine=_KEPT,
         unit="s",
     ),
     _whole(
@@ -692,6 +696,7 @@ _EXECUTOR = (
         maximum=_INT,
         meanings=((0, "one for each core"),),
         live=False,
+        taskvine=_OURS,
         embedded=_OURS,
     ),
     _own(

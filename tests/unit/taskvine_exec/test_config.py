@@ -200,7 +200,7 @@ def test_numpy_integers_become_pythons() -> None:
 def test_import_needs_no_taskvine() -> None:
     code = (
         "import sys, taskvine_exec.config as c; c.own_manager_config(None); c.own_factory_config(None);"
-        "print([m for m in sys.modules if m.startswith(('ndcctools', 'parsl.executors.taskvine'))])"
+        "print([m for m in sys.modules if m.startswith(('ndcctools.taskvine', 'parsl.executors.taskvine'))])"
     )
     # Only this module is asked about, not all that its package offers.
     code = (

@@ -97,7 +97,7 @@ def test_declarations_cannot_be_changed() -> None:
         find("max-workers").maximum = 3  # type: ignore[misc]
 
 
-def test_what_the_embedded_engine_acts_on() -> None:
+def test_what_the_engines_act_on() -> None:
     assert honoured("embedded") == {
         "clean-redundant-replicas",
         "executor.library-slots",
@@ -111,7 +111,8 @@ def test_what_the_embedded_engine_acts_on() -> None:
     assert set(PARAMETERS) - honoured("taskvine") == {
         "transfer-replica-per-cycle",
         "transfer-temps-recovery",
-        *(name for name in PARAMETERS if name.startswith("executor.")),
+        *("attempt-schedule-depth", "perf-log-interval", "prefer-dispatch"),
+        *(name for name in PARAMETERS if name.startswith("executor.") and name != "executor.library-slots"),
     }
 
 

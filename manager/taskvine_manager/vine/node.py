@@ -1,0 +1,536 @@
+"""The supervisor's loop on a worker: parcels in, calls into slots and processes, answers out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import pickle
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from taskvine_manager import messages, sweep
+from taskvine_manager.embedded import environment, hardware, memory, staging
+from taskvine_manager.embedded.cache import copy
+from taskvine_manager.embedded.oneshots import OneShots
+from taskvine_manager.embedded.slots import Call, Resources, SlotPool, with_init
+from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
+from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.library import die_with_parent
+from taskvine_manager.runtime.payload import Payload, discard
+from taskvine_manager.vine import parcels, pipe
+from taskvine_manager.vine.parcels import Answer, Body, Parcel
+from taskvine_manager.vine.worker import GPUS
+
+PATIENCE = 0.020
+"""Seconds that a result waits for the others of its parcel before it travels without them."""
+
+
+class Load:
+    """A parcel of invocations in progress.
+
+    ``task`` is the function call that waits for its answer, if there is one just now.
+    """
+
+    def __init__(self, number: int, call: pipe.FunctionCall) -> None:
+        self.number = number
+        self.call: pipe.FunctionCall | None = call
+        self.sandbox = call.sandbox
+        self.staged: dict[str, str] = {}
+        self.open: set[int] = set()
+        self.done: list[Completion] = []
+        self.files: dict[str, tuple[int, int, int]] = {}
+        self.left: dict[str, bytes] = {}
+        self.since = 0.0
+        self.status = 0
+
+
+class Node:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        What the worker says: pipes, cores, the worker's process id.
+    config : dict
+        What the engine says to all nodes: see :func:`taskvine_manager.vine.engine.node_config`.
+    """
+
+    def __init__(self, options: Any, config: dict[str, Any]) -> None:
+        die_with_parent(options.worker_pid)
+        self._options = options
+        self._config = config
+        self._directory = os.getcwd()
+        self.name = os.environ.get(sweep.TOKEN + "_NODE") or f"{socket.gethostname()}-{options.worker_pid}"
+        self._here = config["base"] if os.path.exists(os.path.join(config["base"], "manager.config")) else None
+        self._selector = selectors.DefaultSelector()
+        self._reader = pipe.CallReader()
+        self._loads: dict[int, Load] = {}
+        self._calls: dict[int, tuple[Call, Load]] = {}
+        self._limited: set[int] = set()
+        self._profiles: dict[int, Profile] = {}
+        self._functions: set[str] = set()
+        self._stager = ThreadPoolExecutor(2, thread_name_prefix="staging")
+        self._later_queue: deque[Callable[[], None]] = deque()
+        self._sandboxes = itertools.count()
+        self._said: list[bytes] = []
+        self._leaving = False
+        self._watch_slots = False
+        self._memory_looked = 0.0
+        self._set_up()
+
+    def _set_up(self) -> None:
+        config = self._config
+        # The next supervisor of this worker, if there is one, finds these again.
+        self._environments = os.path.join(os.path.dirname(self._directory), "environments")
+        os.makedirs(self._environments, mode=0o700, exist_ok=True)
+        for name in ("sandboxes", "scratch", "log", "spool", "functions"):
+            os.makedirs(os.path.join(self._directory, name), mode=0o700, exist_ok=True)
+        self._spool = os.path.join(self._here, "spool") if self._here else os.path.join(self._directory, "spool")
+        log = os.path.join(self._directory, "log")
+        if self._here and os.path.isdir(config["log"]):
+            log = os.path.join(config["log"], f"node-{self.name}")
+            os.makedirs(log, exist_ok=True)
+        if isinstance(config["context"], Body):
+            kept = os.path.join(self._directory, "functions", "context")
+            with open(kept, "wb") as file:
+                file.write(config["context"].data)
+            config["context"] = kept
+        # TaskVine gives a library no gpus unless all workers have as many: they come from who started the worker.
+        gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
+        cores = float(self._options.library_cores)
+        megabytes = float(os.environ.get("MEMORY", "0")) or hardware.memory()
+        disk = float(os.environ.get("DISK", "0")) or hardware.disk(self._directory)
+        block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
+        # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.
+        pid = int(self.name.rpartition("-")[2]) if sweep.TOKEN + "_NODE" in os.environ else self._options.worker_pid
+        self.info = NodeInfo(
+            self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, os.path.dirname(self._directory)
+        )
+        self._resources = Resources(cores, megabytes, gpus)
+        self._open_wakeup()
+        self._open_radio()
+        self._start_runtime(log, bool(gpus))
+        os.set_blocking(self._options.in_pipe_fd, False)
+        self._selector.register(self._options.in_pipe_fd, selectors.EVENT_READ, self._worker_speaks)
+
+    def _start_runtime(self, log: str, has_gpus: bool) -> None:
+        config, info = self._config, self.info
+        slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
+        program = os.path.abspath(sys.argv[0])
+        base = {**os.environ, "TASKVINE_EXEC_RADIO": self._radio_path}
+        for name in ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS", GPUS):
+            base.pop(name, None)  # of the library, which is the whole worker
+        if config["env_pack"] is None:
+            root = os.path.dirname(os.path.dirname(program))
+            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+        self._broken: bytes | None = None
+        python = sys.executable
+        try:
+            python = environment.interpreter(config["env_pack"], self._environments)
+        except environment.EnvironmentBroken as error:
+            self._broken = failure.lost("environment", str(error))
+        base = environment.activated(config["env_pack"], python, base)
+        command = [python, program]
+        runtime = {
+            "log": log,
+            "spool": self._spool,
+            "inline_limit": config["inline_limit"],
+            "scratch": os.path.join(self._directory, "scratch"),
+            "sys_path": config["sys_path"],
+            "context": config["context"],
+            "context_scope": config["context_scope"],
+            "has_gpus": has_gpus,
+            "slot_cores": slot_cores,
+            "env_vars": config["env_vars"],
+        }
+        self._slots = SlotPool(
+            with_init(config["init_command"], [*command, "library"]),
+            {**base, **hardware.thread_limits(slot_cores), **config["env_vars"]},
+            runtime,
+            self._resources,
+            self._report,
+            self._watch,
+            self._unwatch,
+        )
+        self._oneshots = OneShots(
+            [*command, "task"],
+            config["init_command"],
+            {**base, **config["env_vars"]},
+            runtime,
+            self._resources,
+            self._report,
+        )
+        if config["serverless"] and self._broken is None:
+            self._slots.start()
+
+    def _open_wakeup(self) -> None:
+        self._wake, self._waker = socket.socketpair()
+        for end in (self._wake, self._waker):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_leaving", True))
+        self._watch(self._wake, self._woken)
+
+    def _open_radio(self) -> None:
+        self._radio_path = os.path.join(self._directory, "radio")
+        self._radio = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._radio.bind(self._radio_path)
+        self._radio.setblocking(False)
+        self._watch(self._radio, self._hear)
+
+    # --- the loop ---
+
+    def run(self) -> None:
+        """Serve until the worker closes its pipe."""
+        try:
+            while not self._leaving:
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data()
+                self._tick()
+        finally:
+            self._slots.stop()
+            self._oneshots.stop()
+            self._stager.shutdown(wait=True, cancel_futures=True)
+
+    def _timeout(self) -> float | None:
+        waits = []
+        oldest = min(
+            (load.since for load in self._loads.values() if load.done and load.call and not load.staged), default=None
+        )
+        if oldest is not None:
+            waits.append(max(0.0, PATIENCE - (time.monotonic() - oldest)))
+        if self._watch_slots:
+            waits.append(0.010)
+        if self._limited:
+            waits.append(memory.INTERVAL)
+        return min(waits, default=None)
+
+    def _tick(self) -> None:
+        self._watch_slots = self._slots.rebalance()
+        self._oneshots.pump()
+        now = time.monotonic()
+        if self._limited and now - self._memory_looked >= memory.INTERVAL:
+            self._memory_looked = now
+            memory.enforce([*self._slots.running(), *self._oneshots.running()])
+        for load in [load for load in self._loads.values() if load.call is not None]:
+            # With its function call the sandbox goes, and what is staged there.
+            if not load.open or (load.done and not load.staged and now - load.since >= PATIENCE):
+                self._answer(load)
+
+    def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
+        self._selector.register(channel, selectors.EVENT_READ, callback)
+
+    def _unwatch(self, channel: socket.socket) -> None:
+        self._selector.unregister(channel)
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                pass
+        while self._later_queue:
+            self._later_queue.popleft()()
+        self._oneshots.reap()
+
+    def _later(self, action: Callable[[], None]) -> None:
+        """Have the loop do something; callable from the staging threads."""
+        self._later_queue.append(action)
+        with contextlib.suppress(BlockingIOError):
+            self._waker.send(b"s")
+
+    def _hear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._said.append(self._radio.recv(1 << 20))
+
+    # --- the worker ---
+
+    def _worker_speaks(self) -> None:
+        try:
+            data = os.read(self._options.in_pipe_fd, 1 << 20)
+        except BlockingIOError:
+            return
+        if not data:
+            self._leaving = True
+            return
+        for call in self._reader.feed(data):
+            try:
+                parcel = parcels.unpack(call.command, call.sandbox)
+            except FileNotFoundError:  # cancelled: the worker has removed its sandbox
+                self._end(call, 1)
+                continue
+            getattr(self, f"_on_{parcel.kind}")(call, parcel)
+        self._slots.pump()
+
+    def _end(self, call: pipe.FunctionCall, status: int) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._options.out_pipe_fd, pipe.ended(call.task, status))
+        try:
+            os.kill(self._options.worker_pid, signal.SIGCHLD)  # else it looks at the pipe once in five seconds
+        except ProcessLookupError:
+            self._leaving = True
+
+    def _say(self, call: pipe.FunctionCall, answer: Answer, status: int = 0) -> None:
+        # It appears whole, and a call that was cancelled has no sandbox any more.
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(call.sandbox, parcels.OUT), "wb") as file:
+            file.write(pickle.dumps(tuple(answer), 5))
+        self._end(call, status)
+
+    def _answer(self, load: Load) -> None:
+        call, load.call = load.call, None
+        assert call is not None
+        self._hear()  # what a task said on the radio arrives before its result
+        radio, self._said = tuple(self._said), []
+        answer = Answer(
+            self.name, tuple(load.done), bool(load.open), radio=radio, files=load.files or None, left=load.left or None
+        )
+        load.done = []
+        load.files, load.left = {}, {}
+        if not load.open:
+            del self._loads[load.number]
+        self._say(call, answer, load.status)
+
+    # --- parcels ---
+
+    def _on_hello(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        self._say(call, Answer(self.name, info=tuple(self.info)))
+
+    def _on_cancel(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        record = failure.lost("cancelled", "cancelled while it ran")
+        wanted = set(parcel.numbers)
+        for given_up in [*self._slots.cancel(wanted, record), *self._oneshots.cancel(wanted, record)]:
+            self._complete(given_up, failure.LOST, record, 0.0, 0.0)
+        for number in wanted & self._calls.keys():
+            self._calls[number][0].kill_record = record
+        self._say(call, Answer(self.name))
+
+    def _on_collect(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        load = self._loads.get(parcel.number)
+        if load is None:
+            self._say(call, Answer(self.name))
+            return
+        load.call = call
+        load.since = time.monotonic()
+
+    def _on_run(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        load = self._loads[parcel.number] = Load(parcel.number, call)
+        load.staged = parcel.staged or {}
+        values = parcel.values or {}
+        for key, encoded in parcel.functions:
+            self._add_function(key, encoded, load)
+        for item in parcel.profiles:
+            profile = Profile(*item)
+            self._profiles[profile.number] = profile
+        for invocation in messages.invocations(parcel.invocations):
+            profile = self._profiles[invocation.profile]
+            staged = load.staged.get(invocation.arguments) if isinstance(invocation.arguments, str) else None
+            if staged is not None:
+                invocation = invocation._replace(arguments=os.path.join(load.sandbox, staged))
+            begun = Call(invocation, profile, self._need(profile))
+            self._calls[invocation.number] = (begun, load)
+            load.open.add(invocation.number)
+            self._begin(begun, load, values)
+
+    def _add_function(self, key: str, encoded: Payload, load: Load) -> None:
+        if key in self._functions:
+            return
+        if isinstance(encoded, str) and encoded in load.staged:
+            kept = os.path.join(self._directory, "functions", key)
+            shutil.copyfile(os.path.join(load.sandbox, load.staged[encoded]), kept)
+            encoded = kept
+        self._functions.add(key)
+        self._slots.add_function(key, encoded)
+        self._oneshots.add_function(key, encoded)
+
+    def _need(self, profile: Profile) -> tuple[float, float, int]:
+        cores = profile.cores
+        if cores is None:
+            slots = self._config["slots"] if profile.mode != L1 else None
+            cores = self.info.cores / slots if slots else min(1.0, self.info.cores)
+        return (cores, profile.memory or 0.0, profile.gpus or 0)
+
+    def _begin(self, call: Call, load: Load, values: dict[str, Payload]) -> None:
+        info, (cores, megabytes, gpus) = self.info, call.need
+        if self._broken is not None:
+            self._report(call, failure.LOST, self._broken, 0.0, 0.0)
+        elif cores > info.cores + 1e-9 or megabytes > info.memory or gpus > info.gpus:
+            asked = {"cores": cores, "memory": megabytes, "gpus": gpus}
+            has = {"cores": info.cores, "memory": info.memory, "gpus": info.gpus}
+            asked = {name: amount for name, amount in asked.items() if amount}
+            record = failure.lost("unsatisfiable", "its node has not so much", requested=asked, largest=has)
+            self._report(call, failure.LOST, record, 0.0, 0.0)
+        else:
+            if call.profile.memory is not None:
+                self._limited.add(call.invocation.number)
+            for use in call.invocation.inputs:
+                if use.kind == "value":
+                    inline = values.get(use.source)
+                    call.values[use.source] = self._staged(load, use) if inline is None else inline
+            if call.profile.mode != L1 and not _files(call.invocation):
+                self._slots.add(call)
+            else:
+                self._stage(call, load)
+
+    # --- files ---
+
+    def _staged(self, load: Load, use: FileUse, prefix: str = "") -> str:
+        return os.path.join(load.sandbox, load.staged[prefix + use.source])
+
+    def _stage(self, call: Call, load: Load) -> None:
+        number = call.invocation.number
+        call.directory = os.path.join(self._directory, "sandboxes", f"t{number}-{next(self._sandboxes)}")
+        sandbox = os.path.join(call.directory, "sandbox")
+        os.makedirs(sandbox, mode=0o700)
+        if not _files(call.invocation):
+            self._staged_in(call, None)
+            return
+
+        def stage() -> None:
+            record = None
+            for use in call.invocation.inputs:
+                if use.kind != "value":
+                    record = record or _attempt(use, partial(self._bring_in, load, use, sandbox))
+            for use in call.invocation.outputs:
+                if use.kind != "value":
+                    record = record or _attempt(use, partial(_inside, sandbox, use.name))
+            self._later(lambda: self._staged_in(call, record))
+
+        self._stager.submit(stage)
+
+    def _bring_in(self, load: Load, use: FileUse, sandbox: str) -> None:
+        # A copy (sharing extents, where the file system can): what TaskVine has put there is a link into its cache.
+        copy(self._staged(load, use), _inside(sandbox, use.name))
+
+    def _staged_in(self, call: Call, record: bytes | None) -> None:
+        record = record or call.kill_record
+        if record is not None:
+            self._report(call, failure.LOST, record, 0.0, 0.0)
+        elif call.profile.mode == L1:
+            self._oneshots.pending.append(call)
+            self._oneshots.pump()
+        else:
+            self._slots.add(call)
+            self._slots.pump()
+
+    # --- results ---
+
+    def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
+        if call.directory is not None and _files(call.invocation):
+            self._stager.submit(self._bring_out, call, outcome, body, started, seconds)
+        else:
+            self._complete(call, outcome, body, started, seconds)
+
+    def _bring_out(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
+        """Move what a call has made to where TaskVine will take it from."""
+        _, load = self._calls[call.invocation.number]
+        sandbox = os.path.join(str(call.directory), "sandbox")
+        made: list[tuple[str, str]] = []
+        record = None
+        for use in call.invocation.outputs:
+            if use.kind == "value":
+                continue
+            path = os.path.join(sandbox, use.name)
+            try:
+                if not os.path.exists(path):
+                    raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
+                made.append((path, self._staged(load, use, ">")))
+            except OSError as error:
+                record = record or failure.lost("output-missing", error.strerror or str(error), path=use.name)
+        if outcome == failure.RETURNED and record is not None:
+            discard(body)
+            outcome, body = failure.LOST, record
+        if outcome == failure.RETURNED:
+            for path, target in made:
+                shutil.move(path, target)
+        else:
+            for use in call.invocation.outputs:
+                if use.kind == "local":
+                    with contextlib.suppress(OSError), open(os.path.join(sandbox, use.name), "rb") as file:
+                        load.left[use.source] = file.read()
+        self._later(lambda: self._complete(call, outcome, body, started, seconds))
+
+    def _complete(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
+        number = call.invocation.number
+        known = self._calls.pop(number, None)
+        if known is None:
+            return
+        _, load = known
+        self._limited.discard(number)
+        made: tuple[tuple[str, int, int], ...] = ()
+        sent: Any = body
+        try:
+            if outcome == failure.RETURNED:
+                sent, made = self._keep(call, load, body)
+            elif call.invocation.outputs:
+                load.status = 1  # TaskVine must not look for what is not there
+            if isinstance(sent, str) and sent and self._here is None:
+                with open(sent, "rb") as file:
+                    sent = Body(file.read())
+                discard(str(body))
+        except OSError as error:
+            outcome, load.status = failure.LOST, 1
+            sent = failure.lost("disk-full", f"no room for the result: {error.strerror}", path=error.filename or "")
+        load.open.discard(number)
+        if not load.done:
+            load.since = time.monotonic()
+        load.done.append(Completion(number, outcome, sent, self.name, call.dispatched, started, seconds, made))
+        if call.directory is not None:
+            self._stager.submit(staging.remove, call.directory)
+
+    def _keep(self, call: Call, load: Load, body: Payload) -> tuple[Payload, tuple[tuple[str, int, int], ...]]:
+        """Leave temp files, and a large result that others may read, to TaskVine: they have no stamp before it has
+        moved them."""
+        made = []
+        for use in call.invocation.outputs:
+            staged = load.staged.get(">" + use.source)
+            if staged is None:
+                continue  # a result that was expected to be small
+            path = os.path.join(load.sandbox, staged)
+            if use.kind == "value":
+                if not isinstance(body, str):
+                    open(path, "wb").close()
+                    continue
+                shutil.move(body, path)
+                body = ""
+            if use.kind != "local":
+                status = os.stat(path)
+                load.files[use.source] = (status.st_dev, status.st_ino, status.st_size)
+                made.append((use.source, status.st_size, 0))
+        return body, tuple(made)
+
+
+def _files(invocation: Invocation) -> bool:
+    """Whether an invocation has to do with files, results apart."""
+    return any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
+
+
+def _inside(sandbox: str, name: str) -> str:
+    path = os.path.normpath(os.path.join(sandbox, name))
+    if not path.startswith(sandbox + os.sep):
+        raise ValueError(f"{name} points out of the task's sandbox")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return path
+
+
+def _attempt(use: FileUse, action: Callable[[], Any]) -> bytes | None:
+    """Do something about a file; return the failure record if it cannot be done."""
+    try:
+        action()
+    except (OSError, ValueError) as error:
+        words = (isinstance(error, OSError) and error.strerror) or str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return failure.lost("disk-full", f"no room for {use.name}: {words}", path=error.filename or use.name)
+        return failure.lost("file-missing", words, path=use.source)
+    return None

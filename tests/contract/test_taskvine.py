@@ -1,0 +1,235 @@
+"""What only the TaskVine engine has: processes of TaskVine's, a network, and values that travel over it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from parsl.data_provider.files import File
+from parsl.executors.errors import BadStateException
+
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
+from tests.conftest import Gate, eventually
+
+Make = Callable[..., TaskVineExecutor]
+Start = Callable[[TaskVineExecutor], Any]
+SECONDS = 30
+
+
+@pytest.fixture(params=["taskvine"])
+def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
+    if absent is not None:
+        pytest.skip(absent)
+    return str(request.param)
+
+
+@pytest.fixture
+def by_hand(make_executor: Make, start_node: Start) -> Make:
+    """Executors with a worker that is taken to be on another machine: everything travels."""
+
+    def make(**settings: Any) -> TaskVineExecutor:
+        executor = make_executor(worker_launch_method="manual", **settings)
+        start_node(executor)
+        return executor
+
+    return make
+
+
+def descendants(executor: TaskVineExecutor, program: str) -> list[psutil.Process]:
+    children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+    return [child for child in children if any(program in word for word in child.cmdline()[:3])]
+
+
+@pytest.mark.parametrize("megabytes", [0.001, 1, 16])
+def test_values_travel(by_hand: Make, mode: str, megabytes: float) -> None:
+    def double(array: np.ndarray) -> np.ndarray:
+        array *= 2
+        return array
+
+    given = np.arange(int(megabytes * 2**17), dtype=np.float64)
+    executor = by_hand(function_exec_mode=mode)
+    for _ in range(2):
+        assert np.array_equal(executor.submit(double, {}, given).result(SECONDS), np.arange(given.size) * 2.0)
+
+
+def test_large_functions_and_exceptions_travel(by_hand: Make) -> None:
+    text = "x" * 100_000
+
+    def fail() -> None:
+        raise ValueError(text)
+
+    executor = by_hand()
+    for _ in range(3):
+        error = executor.submit(fail, {}).exception(SECONDS)
+        assert isinstance(error, ValueError)
+        assert str(error) == text
+
+
+def test_files_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def join(inputs: list[File], outputs: list[File]) -> int:
+        texts = [open(file.filepath).read() for file in inputs]
+        open(outputs[0].filepath, "w").write("+".join(texts))
+        return len(texts)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("a")
+    executor = by_hand(function_exec_mode=mode)
+    kept, out = File("taskvinetemp:///kept"), File("out/b")
+    assert executor.submit(join, {}, inputs=[File("a"), File("a")], outputs=[kept]).result(SECONDS) == 2
+    assert executor.submit(join, {}, inputs=[kept, File("a")], outputs=[out]).result(SECONDS) == 2
+    assert (tmp_path / "out" / "b").read_text() == "a+a+a"
+    assert Path(executor.fetch(kept, tmp_path / "fetched")).read_text() == "a+a"
+
+
+def test_context_travels(by_hand: Make) -> None:
+    def load(numbers: np.ndarray) -> dict[str, float]:
+        return {"sum": float(numbers.sum())}
+
+    def use() -> Any:
+        from taskvine_manager.runtime.context import load_variable_from_library
+
+        return load_variable_from_library("sum")
+
+    executor = by_hand(library_config={"context": load, "context_args": (np.ones(100_000),)})
+    assert executor.submit(use, {}).result(SECONDS) == 100_000
+
+
+# --- no idle second ---
+
+
+def test_new_work_beside_a_long_call_is_not_held_up(make_executor: Make, gate: Gate) -> None:
+    executor = make_executor()
+    held = executor.submit(gate.task, {})
+    gate.wait(1)
+    taken = []
+    for _ in range(20):
+        start = time.perf_counter()
+        assert executor.submit(int, {}).result(SECONDS) == 0
+        taken.append(time.perf_counter() - start)
+    gate.open()
+    held.result(SECONDS)
+    assert statistics.median(taken) < 0.1  # TaskVine alone takes a second
+
+
+def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gate: Gate) -> None:
+    """Calls that were known to be short, of which one is not."""
+    executor = make_executor()
+    hold = gate.task
+
+    def perhaps(number: int) -> int:
+        return hold(number)[0] if number == 5 else number  # type: ignore[return-value]
+
+    assert [executor.submit(perhaps, {}, 0).result(SECONDS) for _ in range(4)] == [0] * 4
+    futures = [executor.submit(perhaps, {}, number) for number in range(200)]
+    gate.wait(1)
+    assert [future.result(SECONDS) for future in futures if future is not futures[5]]
+    assert not futures[5].done()
+    gate.open()
+    assert futures[5].result(SECONDS) == 5
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize("what", ["vine_worker", "whole"])
+def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
+    executor = make_executor(worker_launch_method="factory")
+    future = executor.submit(gate.task, {})
+    gate.wait(1)
+    victims = descendants(executor, "vine_worker")
+    if what == "whole":
+        victims += psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+    for victim in victims:
+        if victim.is_running():
+            victim.kill()
+    gate.wait(2)
+    gate.open()
+    assert future.result(SECONDS)[0] == "task"
+
+
+def test_supervisor_that_dies_is_started_again(make_executor: Make, gate: Gate) -> None:
+    executor = make_executor()
+    for _ in range(3):  # TaskVine gives up on a library that has ended twice
+        executor.submit(int, {}).result(SECONDS)
+        for supervisor in descendants(executor, "supervise"):
+            supervisor.kill()
+    assert executor.submit(int, {}).result(SECONDS) == 0
+
+
+def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make) -> None:
+    def kill_worker() -> None:
+        import os
+        import signal
+
+        import psutil
+
+        process = psutil.Process()
+        while "vine_worker" not in process.name():
+            process = process.parent()
+        os.kill(process.pid, signal.SIGKILL)
+
+    executor = make_executor(worker_launch_method="factory", min_workers=2, max_workers=2, max_retries=1)
+    assert executor.wait_for_nodes(2, SECONDS)
+    error = executor.submit(kill_worker, {}).exception(60)
+    assert isinstance(error, NodeLost)
+    assert "attempt 2" in str(error)
+    assert executor.submit(int, {}).result(SECONDS) == 0
+
+
+def test_workers_that_always_end(make_executor: Make) -> None:
+    executor = make_executor(worker_launch_method="factory", worker_options="--no-such-option")
+    assert isinstance(executor.submit(int, {}).exception(60), BadStateException)
+    assert isinstance(executor.executor_exception, WorkerLaunchFailed)
+    assert "ended before they joined" in str(executor.executor_exception)
+
+
+# --- security ---
+
+
+def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) -> None:
+    executor = make_executor(worker_launch_method="manual")
+    command = shlex.split(executor.launch_cmd)
+    where = command.index("--password") + 1
+    assert os.stat(command[where]).st_mode & 0o777 == 0o600
+    wrong = tmp_path / "wrong"
+    wrong.write_text("guessed")
+    command[where] = str(wrong)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if b"wrong password" in line:
+                break
+        assert executor.nodes == []
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+
+
+def test_tls(make_executor: Make, run_dir: str) -> None:
+    executor = make_executor(ssl=True)
+    assert executor.submit(int, {}).result(SECONDS) == 0
+    assert "--ssl" in executor.launch_cmd
+    key = os.path.join(executor._places.base, "vine.key")
+    assert os.stat(key).st_mode & 0o777 == 0o600
+
+
+def test_directories_are_private(make_executor: Make) -> None:
+    executor = make_executor()
+    assert executor.submit(int, {}).result(SECONDS) == 0
+    (logs,) = [entry for entry in os.scandir(executor._places.log) if re.fullmatch(r"vine-\d+", entry.name)]
+    for path in (logs.path, executor.nodes[0]["directory"]):
+        assert os.stat(path).st_mode & 0o077 == 0
+    eventually(lambda: os.path.getsize(os.path.join(logs.path, "vine-logs", "debug")))

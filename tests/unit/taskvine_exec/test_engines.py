@@ -1,0 +1,112 @@
+"""Which engine is taken, and what is said where one is missing."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parsl.errors import ConfigurationError, OptionalModuleMissing
+from parsl.launchers import SrunLauncher
+from parsl.providers import LocalProvider, SlurmProvider
+
+from taskvine_exec import TaskVineExecutor, config, engines, startup
+
+
+def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> None:
+    monkeypatch.setattr(engines, "module_is_there", lambda: module)
+    monkeypatch.setattr(engines, "worker_is_there", lambda name: worker)
+
+
+@pytest.mark.parametrize(
+    ("module", "worker", "expected", "word"),
+    [
+        (True, True, "taskvine", "are there"),
+        (True, False, "embedded", "vine_worker is not on PATH"),
+        (False, True, "embedded", "ndcctools is not installed"),
+        (False, False, "embedded", "conda install"),
+    ],
+)
+def test_auto_takes_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, module: bool, worker: bool, expected: str, word: str
+) -> None:
+    there(monkeypatch, module=module, worker=worker)
+    engine, reason = engines.choose("auto", "vine_worker")
+    assert engine == expected
+    assert word in reason
+    assert engines.choose("embedded", "vine_worker")[0] == "embedded"
+
+
+def test_missing_module_is_an_error_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    there(monkeypatch, module=False, worker=True)
+    with pytest.raises(OptionalModuleMissing, match="conda install -c conda-forge ndcctools"):
+        TaskVineExecutor(engine="taskvine")
+
+
+def test_missing_worker_is_an_error_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    there(monkeypatch, module=True, worker=False)
+    with pytest.raises(ConfigurationError, match="my_worker, which is not on PATH: conda install"):
+        TaskVineExecutor(engine="taskvine", worker_executable="my_worker")
+
+
+def settings(provider: Any = None, method: str = "provider", **fields: Any) -> config.VineSettings:
+    manager, factory = config.with_overrides(config.TaskVineManagerConfig(), config.TaskVineFactoryConfig(), fields)
+    return config.vine_settings(
+        manager, factory, function_exec_mode="serverless", worker_launch_method=method, provider=provider
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "local"),
+    [
+        (LocalProvider(), "provider", True),
+        (LocalProvider(launcher=SrunLauncher()), "provider", False),
+        (SlurmProvider(), "provider", False),
+        (None, "manual", False),
+        (None, "factory", True),
+    ],
+)
+def test_what_is_on_this_machine(provider: Any, method: str, local: bool) -> None:
+    assert settings(provider, method).local is local
+
+
+def test_what_the_embedded_engine_refuses_is_taken() -> None:
+    made = settings(None, "factory", batch_type="condor", condor_requirements="x", project_name="p", autolabel=True)
+    assert (made.local, made.batch_type, made.condor_requirements) == (False, "condor", "x")
+    assert (made.project_name, made.autolabel) == ("p", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"app_pack": True}, "app_pack=True"),
+        ({"project_password_file": "/nowhere"}, "project_password_file='/nowhere'"),
+        ({"min_workers": 3}, "min_workers=3"),
+    ],
+)
+def test_what_is_not_valid(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        settings(**fields)
+
+
+def places(tmp_path: Path) -> startup.Places:
+    (tmp_path / "vine.address").write_text("9999")
+    return startup.Places(str(tmp_path), str(tmp_path), str(tmp_path / "record.msgpack"))
+
+
+def test_command_of_a_worker(tmp_path: Path) -> None:
+    made = settings(LocalProvider(), cores=3, memory=500, worker_options="--debug all", address="head.example.org")
+    command = startup.vine_command(places(tmp_path), made)
+    text = shlex.join(command)
+    assert command[-2:] == ["head.example.org", "9999"]
+    assert "--cores 3 --memory 500" in text
+    assert "--debug all" in text
+    assert f"--password {tmp_path}/vine.password" in text
+
+
+def test_command_of_the_factory(tmp_path: Path) -> None:
+    made = settings(None, "factory", batch_type="slurm", max_workers=9, cores=4, batch_options="-p x", worker_timeout=7)
+    command = startup._factory_command(places(tmp_path), made)
+    expected = {"--batch-type=slurm", "--max-workers=9", "--cores=4", "--batch-options=-p x", "--timeout=7"}
+    assert expected <= set(command)

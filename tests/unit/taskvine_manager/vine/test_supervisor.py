@@ -1,0 +1,91 @@
+"""The supervisor's beginning, as a worker sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from taskvine_manager.messages import L2, Invocation, Profile
+from taskvine_manager.runtime import failure
+from taskvine_manager.vine import parcels, pipe
+from taskvine_manager.vine.engine import runtime_archive
+from taskvine_manager.vine.parcels import Answer, Parcel
+
+
+def unpack(directory: Path) -> Path:
+    with tarfile.open(fileobj=BytesIO(runtime_archive())) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / "runtime" / "taskvine_manager"
+
+
+def test_nothing_but_the_standard_library_before_the_greeting(tmp_path: Path) -> None:
+    program = unpack(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(program.parent)!r}); before = set(sys.modules)\n"
+        "import taskvine_manager.vine.supervisor\n"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(names - set(sys.stdlib_module_names) - {'taskvine_manager'}))"
+    )
+    said = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path) -> None:
+    program = unpack(tmp_path)
+    calls, results = os.pipe(), os.pipe()
+    profile = Profile(0, "f", "f", L2, None, None, None, None, 0.0, "f")
+    command, _ = parcels.pack(Parcel("run", 1, (), (tuple(profile),), (tuple(Invocation(7, 0, b"")),)))
+    sandbox = tmp_path / "func.3"
+    sandbox.mkdir()
+    process = subprocess.Popen(
+        [
+            *(
+                sys.executable,
+                "-c",
+                "import signal, sys, runpy; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+                "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
+            ),
+            *(str(program / "__main__.py"), "supervise", "lib", "no-such-config"),
+            *("--in-pipe-fd", str(calls[0]), "--out-pipe-fd", str(results[1]), "--task-id", "2"),
+            *("--worker-pid", str(os.getpid())),
+        ],
+        pass_fds=(calls[0], results[1]),
+        cwd=tmp_path,
+    )
+    try:
+        os.close(calls[0])
+        os.close(results[1])
+        os.write(calls[1], pipe.frame(f"3 {command} {sandbox} {sandbox}/.out"))
+        os.close(calls[1])
+        assert process.wait(30) == 0
+        said = os.read(results[0], 1000)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(results[0])
+    length, _, rest = said.partition(b"\n")
+    assert json.loads(rest[: int(length)])["name"] == "lib"
+    assert rest[int(length) :] == pipe.ended(3, 1)
+    (done,) = Answer(*pickle.loads((sandbox / parcels.OUT).read_bytes())).done
+    assert done[:2] == (7, failure.LOST)
+    record = pickle.loads(done[2])
+    assert record["kind"] == "library"
+    assert "no-such-config" in record["reason"]
+
+
+@pytest.mark.parametrize("name", ["msgpack", "zmq", "networkx", "ndcctools"])
+def test_node_needs_nothing_that_parsl_does_not_bring(tmp_path: Path, name: str) -> None:
+    program = unpack(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(program.parent)!r}); sys.modules[{name!r}] = None\n"
+        "import taskvine_manager.vine.node, taskvine_manager.runtime.library, taskvine_manager.runtime.oneshot"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
