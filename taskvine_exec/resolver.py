@@ -8,6 +8,7 @@ ordinary wait and value.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -25,13 +26,25 @@ _CONTAINERS = (list, tuple, set, dict)
 class _Finished(AppFuture):
     """Stands in the DFK's list of dependencies for a future that is not waited for.
 
-    It is done, it carries the parent's task id for monitoring, and it keeps no ancestor alive.
+    It is done, it carries the parent's task id for monitoring, and keeps no ancestor alive. One is made for every edge,
+    by the thread that submits: it takes what never changes, its locks among it, from one that was made the usual way.
     """
 
     def __init__(self, parent: AppFuture) -> None:
+        self.__dict__.update(_finished().__dict__)
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+        self._outputs: list[DataFuture] = []
         record: Any = {"id": parent.tid, "dfk": parent.task_record["dfk"]}
-        super().__init__(record)
-        self.set_result(None)
+        self.task_record = record
+
+
+@functools.cache
+def _finished() -> AppFuture:
+    record: Any = {"id": -1, "dfk": None}
+    future = AppFuture(record)
+    future.set_result(None)
+    return future
 
 
 def gather(argument: object) -> list[Future[Any]]:
