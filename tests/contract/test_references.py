@@ -225,10 +225,10 @@ def test_after_shutdown_there_is_nothing_to_fetch(make_executor: Make) -> None:
 def test_without_proxystore_construction_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
-    def absent(name: str, *rest: Any) -> Any:
+    def absent(name: str, *rest: Any, **named: Any) -> Any:
         if name.startswith("proxystore"):
             raise ModuleNotFoundError("No module named 'proxystore'", name="proxystore")
-        return real(name, *rest)
+        return real(name, *rest, **named)
 
     monkeypatch.delitem(__import__("sys").modules, "taskvine_exec.proxies", raising=False)
     monkeypatch.setattr(builtins, "__import__", absent)

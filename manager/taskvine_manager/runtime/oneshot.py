@@ -22,6 +22,7 @@ def main(directory: str, parent: int) -> None:
     """Run the task in ``directory``; ``parent`` is the process to die with."""
     library.die_with_parent(parent)
     faulthandler.enable()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it said before it died is in the log
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
     sys.path.extend(entry for entry in task["sys_path"] if entry not in sys.path)
