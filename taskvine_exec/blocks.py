@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from abc import abstractmethod
 from collections import deque
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from parsl.executors.errors import ScalingFailed
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
+from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 
 from taskvine_exec.errors import WorkerLaunchFailed
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 """How often the provider is asked about blocks that have no node."""
+_UNREADABLE = re.compile(r"Cannot parse exit code:\s*")
+_WRITTEN_SECONDS = 1.0
+"""How long a job of LocalProvider may take to write its exit code into the file that it has emptied."""
 _STRATEGY_THREAD = "JobStatusPoller"
 _STOP_SECONDS = 5.0
 
@@ -47,6 +52,7 @@ class BlockExecutor(BlockProviderExecutor):
         self._unaccounted_blocks = 0
         self._blocks_end = False
         self._blockless = False  # perhaps: it is to be looked at
+        self._unreadable: dict[str, float] = {}  # since when, by block
         # Held around the provider, which the strategy's thread uses too, and never while futures are completed.
         self._provider_lock = threading.RLock()
         self._attention = threading.Event()
@@ -111,7 +117,22 @@ class BlockExecutor(BlockProviderExecutor):
     def status(self) -> dict[str, JobStatus]:
         """State of each block, asked of the provider."""
         with self._provider_lock:
-            return super().status()
+            states = super().status()
+            for block, state in states.items():
+                if state.state == JobState.FAILED and _UNREADABLE.fullmatch(state.message or ""):
+                    states[block] = self._not_yet(block, state)
+            return states
+
+    def _not_yet(self, block: str, verdict: JobStatus) -> JobStatus:
+        """LocalProvider takes an exit code that is being written for none, and stands by it: have it look again."""
+        now = time.monotonic()
+        if not isinstance(self.provider, LocalProvider):
+            return verdict
+        if now > self._unreadable.setdefault(block, now) + _WRITTEN_SECONDS:
+            return verdict
+        running = JobStatus(JobState.RUNNING)
+        self.provider.resources[self.blocks_to_job_id[block]]["status"] = running
+        return running
 
     def poll_facade(self) -> None:
         """Refresh what is known of the blocks, if that is due."""

@@ -173,6 +173,35 @@ def test_blocks_that_fail(make_executor: Make, init: int) -> None:
     assert len(executor.blocks_to_job_id) == init
 
 
+class Emptied(LocalProvider):  # type: ignore[misc]
+    """Looks at the file of the exit code once just when the shell has opened it for writing."""
+
+    looks = 0
+
+    def _read_job_file(self, script_path: str, suffix: str) -> str:
+        read: str = super()._read_job_file(script_path, suffix)
+        self.looks += read.strip() != "-"
+        return "" if self.looks == 1 else read
+
+
+def test_exit_code_that_is_being_written(make_executor: Make) -> None:
+    executor = make_executor(provider=Emptied(worker_init="echo no such module >&2; exit 3"))
+    with pytest.raises(BadStateException, match="no such module"):
+        executor.submit(int, {}).result(30)
+    reason = executor.executor_exception
+    assert isinstance(reason, WorkerLaunchFailed)
+    assert reason.exit_code == 3
+    assert isinstance(executor.provider, Emptied)
+    assert executor.provider.looks > 1
+
+
+def test_exit_code_that_is_never_written(make_executor: Make) -> None:
+    provider = local(worker_init="trap 'truncate --size 0 $0.ec; kill -KILL $PPID $$' EXIT; exit 3")
+    executor = make_executor(provider=provider)
+    with pytest.raises(BadStateException, match="ended before its node joined"):
+        executor.submit(int, {}).result(30)
+
+
 def test_blocks_that_end_without_an_error(make_executor: Make) -> None:
     executor = make_executor(provider=local(worker_init="exit 0"))
     with pytest.raises(BadStateException, match="ended before its node joined"):
