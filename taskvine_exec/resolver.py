@@ -24,7 +24,7 @@ _CONTAINERS = (list, tuple, set, dict)
 
 
 class _Finished(AppFuture):
-    """Stands in the DFK's list of dependencies for a future that is not waited for.
+    """Stands in the DFK's list of dependencies for a future that is not waited for, where monitoring reads that list.
 
     It is done, it carries the parent's task id for monitoring, and keeps no ancestor alive. One is made for every edge,
     by the thread that submits: it takes what never changes, its locks among it, from one that was made the usual way.
@@ -48,14 +48,23 @@ def _finished() -> AppFuture:
 
 
 def gather(argument: object) -> list[Future[Any]]:
-    """Futures that the DFK is to wait for before it launches the consumer of an argument."""
+    """Futures that the DFK is to wait for before it launches the consumer of an argument.
+
+    Each costs the DFK a look at whether the consumer is ready, even one that is done: stand-ins are for monitoring.
+    """
     found = _futures(argument)
     if not found:
         return []
     consumer = dfk.consumer()
     if consumer is not None and isinstance(argument, list) and argument is consumer["kwargs"].get("inputs"):
         return []  # the DFK asks again for each of its items
-    return [_Finished(future) if _is_edge(future, consumer) else future for future in found]
+    waited: list[Future[Any]] = []
+    for future in found:
+        if not _is_edge(future, consumer):
+            waited.append(future)
+        elif consumer is not None and consumer["dfk"].monitoring is not None:
+            waited.append(_Finished(future))
+    return waited
 
 
 def unwrap(argument: object) -> object:
