@@ -374,7 +374,7 @@ def memory(contender: Contender, plan: Plan) -> Iterator[Sample]:
             if isinstance(session.executor, Held):
                 yield from _queued(session, point)
                 continue
-            warm_up(session, 2000)
+            warm_up(session, 20)  # few: what earlier calls have left would be used again
             with _held(session, plan.cores):
                 yield from _queued(session, point)
 

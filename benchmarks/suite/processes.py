@@ -13,10 +13,10 @@ import psutil
 
 from benchmarks import apart
 
-SUBMITTING = "user, submitting thread"
-LINK = "user, link thread"
+MAIN = "user, main thread"
+LAUNCHING = "user, the DFK's launching thread"
+RESULTS = "user, thread of results"
 OTHER_THREADS = "user, other threads"
-USER = (SUBMITTING, LINK, OTHER_THREADS)
 
 
 class Usage(NamedTuple):
@@ -61,12 +61,7 @@ def seconds() -> dict[str, float]:
     used: dict[str, float] = {}
     names = {thread.native_id: thread for thread in threading.enumerate()}
     for thread in os.listdir("/proc/self/task"):
-        known = names.get(int(thread))
-        role = OTHER_THREADS
-        if known is not None and known is threading.main_thread():
-            role = SUBMITTING
-        elif known is not None and known.name in _LINKS:
-            role = LINK
+        role = _thread_role(names.get(int(thread)))
         used[role] = used.get(role, 0.0) + _thread_seconds(os.getpid(), thread)
     for process, role in roles().items():
         with contextlib.suppress(OSError):
@@ -75,7 +70,12 @@ def seconds() -> dict[str, float]:
     return used
 
 
-_LINKS = ("TaskVine-Link", "HTEX-Result-Queue-Thread")
+def _thread_role(thread: threading.Thread | None) -> str:
+    if thread is threading.main_thread():
+        return MAIN
+    known = {"Task-Launch": LAUNCHING, "TaskVine-Link": RESULTS, "HTEX-Result-Queue-Thread": RESULTS}
+    name = "" if thread is None else thread.name
+    return next((role for start, role in known.items() if name.startswith(start)), OTHER_THREADS)
 
 
 def _thread_seconds(process: int, thread: str) -> float:

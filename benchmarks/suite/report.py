@@ -46,7 +46,7 @@ class Row(NamedTuple):
         )
 
 
-def rows(results: Results, name: str, shown: Sequence[str] | None = None) -> list[Row]:
+def rows(results: Results, name: str) -> list[Row]:
     """A case's table: by metric, size and contender."""
     case = CASES[name]
     keys = [key for key in results if key.case == name]
@@ -58,6 +58,8 @@ def rows(results: Results, name: str, shown: Sequence[str] | None = None) -> lis
     for key in keys:
         metric, summary = case.metric(key.metric), results.summary(key)
         assert summary is not None
+        if summary.most == 0:
+            continue  # who takes no part
         gain = None
         if reference is not None and key.contender != reference:
             gain = results.advantage(key._replace(contender=reference), key, more_is_better=metric.more_is_better)

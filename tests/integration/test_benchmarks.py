@@ -31,7 +31,7 @@ def test_a_run_leaves_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for each in read["measured"]
         if each["contender"] == "ours" and each["case"] == "i.dfk"
     }
-    assert {*processes.USER, "manager", "node", "library", "slots"} <= used.keys()
+    assert {processes.MAIN, processes.LAUNCHING, processes.RESULTS, "manager", "node", "slots"} <= used.keys()
     assert used["slots"] > 0
     assert used["all"] == pytest.approx(sum(used.values()) - used["all"])
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md"}
