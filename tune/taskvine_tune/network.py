@@ -2,9 +2,9 @@
 
 The model of bandwidth: every machine has a port that takes so many bytes a second in each direction, and divides them
 evenly among the transfers under way in that direction. A transfer runs at the lesser of its two shares. What it leaves
-of the greater share is not given to others: rates are never above max-min fairness, and below it where ends are
-unevenly loaded. In return a transfer that begins or ends changes only those that share a port with it, and its cost does
-not grow with the number of machines. The network between the ports has no limit.
+of the greater share is not given to others: no rate is above that of max-min fairness, and some are below it where
+ports are unevenly loaded. In return a transfer that begins or ends changes only those that share a port with it, and
+its cost does not grow with the number of machines. The network between the ports has no limit.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from taskvine_tune.errors import BadSimulation
@@ -28,6 +28,7 @@ __all__ = [
     "generate",
     "recorded",
     "simulate",
+    "vary",
 ]
 
 WINDOW = 50_000
@@ -107,10 +108,10 @@ class Cluster:
 
 
 class Traffic(NamedTuple):
-    """Transfers that came to their ends: how many, and their bytes."""
+    """Transfers that came to their ends: how many, and their size together in bytes."""
 
-    count: int
-    bytes: int
+    transfers: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Outcome:
     decisions
         Jobs that were given to nodes.
     scheduling_seconds
-        Real seconds inside of the scheduler.
+        Seconds of processor time inside of the scheduler.
     events
         How often it was told something.
     """
@@ -173,7 +174,7 @@ class Outcome:
 
     @property
     def decisions_per_second(self) -> float:
-        """Jobs given to nodes in each real second inside of the scheduler."""
+        """Jobs given to nodes in each second of processor time inside of the scheduler."""
         return self.decisions / self.scheduling_seconds if self.scheduling_seconds else math.inf
 
     def as_dict(self) -> dict[str, Any]:
@@ -256,15 +257,40 @@ def compare(
     dict
         A list of outcomes by value, in the order of the seeds.
     """
-    import dataclasses
-
     seeds = list(seeds)
     outcomes: dict[Any, list[Outcome]] = {}
     for value in values:
-        here, parameters = cluster, TuneParameters(tuning)
-        if parameter.replace("-", "_") in Cluster.__dataclass_fields__:
-            here = dataclasses.replace(cluster, **{parameter.replace("-", "_"): value})
-        else:
-            parameters |= {parameter: value}
+        here, parameters = vary(cluster, TuneParameters(tuning), {parameter: value})
         outcomes[value] = [simulate(workload, here, parameters, seed) for seed in seeds]
     return outcomes
+
+
+def vary(
+    cluster: Cluster, tuning: Mapping[str, Any] | None, setting: Mapping[str, Any]
+) -> tuple[Cluster, TuneParameters]:
+    """Set fields of a cluster and tuning parameters, whichever the names stand for.
+
+    Parameters
+    ----------
+    cluster, tuning
+        What holds otherwise.
+    setting
+        Values by name, with dashes or underscores.
+
+    Returns
+    -------
+    tuple
+        The cluster and the parameters.
+
+    Raises
+    ------
+    BadSimulation, TuningError
+        If there is no such name, or its value is not valid.
+    """
+    fields, parameters = {}, TuneParameters(tuning)
+    for name, value in setting.items():
+        if (field_name := name.replace("-", "_")) in Cluster.__dataclass_fields__:
+            fields[field_name] = value
+        else:
+            parameters |= {name: value}
+    return replace(cluster, **fields), parameters

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any
 
 from taskvine_manager.embedded import core
@@ -39,9 +39,7 @@ MB = 1 << 20
 class Simulation:
     """One simulation, from its beginning to its end; see :func:`taskvine_tune.simulate.simulate`."""
 
-    def __init__(
-        self, workload: Workload, cluster: Cluster, tuning: TuneParameters, seed: int, window: int
-    ) -> None:
+    def __init__(self, workload: Workload, cluster: Cluster, tuning: TuneParameters, seed: int, window: int) -> None:
         self.clock = Clock()
         self.network = Network(self.clock)
         self.manager = Port(cluster.manager_bandwidth)
@@ -122,7 +120,7 @@ class Simulation:
         return Outcome(
             makespan=self.clock.now,
             storage_peak=stats["bytes_stored_at_most"],
-            moved=self._traffic.get("nodes", Traffic(0, 0)).bytes,
+            moved=self._traffic.get("nodes", Traffic(0, 0)).size,
             rerun=self._reruns,
             recovered=stats["tasks_recovered"],
             done=self._done,
@@ -140,9 +138,9 @@ class Simulation:
     # --- the scheduler ---
 
     def _handle(self, event: core.Event) -> None:
-        begin = perf_counter_ns()
+        begin = thread_time_ns()
         instructions = self._core.handle(event)
-        self._spent += perf_counter_ns() - begin
+        self._spent += thread_time_ns() - begin
         self._events += 1
         for instruction in instructions:
             self._actions[type(instruction)](instruction)

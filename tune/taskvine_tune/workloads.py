@@ -112,7 +112,7 @@ class _Draw:
         if not self._spread:
             return self._seconds
         # The mean of exp(N(m, s)) is exp(m + s**2 / 2).
-        return self._seconds * math.exp(self.random.gauss(-self._spread**2 / 2, self._spread))
+        return self._seconds * math.exp(self.random.gauss(-(self._spread**2) / 2, self._spread))
 
 
 def _made(number: int, size: int) -> tuple[Result, ...]:
@@ -171,7 +171,8 @@ def _map_reduce(count: int, draw: _Draw, size: int, width: int, fan: int) -> Ite
 
 def _layered(count: int, draw: _Draw, size: int, width: int, fan: int) -> Iterator[Job]:
     # What a layer reads is drawn before the layer above it is submitted: only then is it known who is read by nobody.
-    first, reads = 0, [()] * min(width, count)  # type: list[tuple[str, ...]]
+    first = 0
+    reads: list[tuple[str, ...]] = [()] * min(width, count)
     while reads:
         here = range(first, first + len(reads))
         below = min(width, count - here.stop)
