@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskvine_tune import formats
+from taskvine_tune import formats, simulated
 from taskvine_tune.errors import LibraryMissing, TuningError
 from taskvine_tune.parameters import ENGINES, PARAMETERS, TASKVINE_VERSION, Engine, Parameter, Standing, Support, find
 from taskvine_tune.tuning import TuneParameters, conflicts, examine
@@ -124,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
     command.add_argument("--csv", metavar="FILE", help="write every run to this file")
     command.add_argument("--figure", metavar="FILE", help="draw every run into this file (.png, .svg, .pdf)")
+
+    command = _command(
+        commands, "simulate", "say what a run would do on other nodes or with other parameters", _simulate
+    )
+    simulated.add_arguments(command)
     return parser
 
 
@@ -375,6 +380,18 @@ def _sweep_as_json(results: Results, verdict: Verdict[TuneParameters], quantity:
             ],
         },
     }
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    results = simulated.run(options)
+    if options.json:
+        _write_json(simulated.as_json(results))
+    else:
+        console = _console()
+        console.print(simulated.table(results))
+        for line in simulated.remarks(results):
+            console.print(line, soft_wrap=True)
+    return INVALID if any(outcome.failed for outcomes in results.outcomes for outcome in outcomes) else FINE
 
 
 # ---- Output

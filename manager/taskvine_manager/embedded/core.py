@@ -214,6 +214,7 @@ class Scheduler:
             "inputs_read": self._storage.inputs_read,
             "bytes_stored": self._storage.stored,
             "bytes_stored_at_most": self._storage.peak,
+            "files_evicted": self._storage.evicted,
             "replicas": {file.name: sorted(file.holders) for file in self._files if file.holders},
         }
 

@@ -91,6 +91,8 @@ class Storage:
         self.peak = 0
         """Bytes of temp files on all nodes together, now and at most."""
         self.inputs_read = 0
+        self.evicted = 0
+        """Replicas that were removed to make room."""
         self.bandwidth = 1e9
         """Bytes a second of one transfer, as they were lately."""
         self._graph = graph
@@ -547,6 +549,7 @@ class Storage:
         for name in [*(entry[-1] for entry in sorted(order)), *last]:
             if node.room >= size:
                 break
+            self.evicted += 1
             if self.remove(node.info.name, self.files[name]):
                 lost.append(self.files[name])
         return lost
