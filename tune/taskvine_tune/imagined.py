@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from typing import Protocol
 
 from taskvine_manager.embedded.events import (
@@ -26,7 +25,7 @@ from taskvine_manager.embedded.events import (
 from taskvine_manager.embedded.tasks import Task
 from taskvine_manager.messages import L1, Completion, NodeInfo
 from taskvine_manager.runtime import failure
-from taskvine_tune.network import Clock, Network, Port, Transfer
+from taskvine_tune.network import Clock, Network, Port
 
 __all__ = ["ImaginedNode", "Surroundings", "pack", "unpack"]
 
@@ -98,13 +97,13 @@ class Call:
 class Coming:
     """A file on its way to a node: whether the manager had ordered it, or a call asked for it."""
 
-    __slots__ = ("is_ordered", "size", "source", "transfer")
+    __slots__ = ("is_ordered", "size", "source", "started")
 
     def __init__(self, source: str, size: int, *, is_ordered: bool) -> None:
         self.source = source
         self.size = size
         self.is_ordered = is_ordered
-        self.transfer: Transfer | None = None
+        self.started = 0.0
 
 
 class ImaginedNode:
@@ -270,10 +269,7 @@ class ImaginedNode:
     def _end(self, call: Call) -> None:
         if not self.is_alive or not self._is_here(call):
             return
-        began = call.began
         self._stop(call)
-        call.began = None
-        assert began is not None
         self._keep(call)
         self._pump()
 
@@ -371,16 +367,16 @@ class ImaginedNode:
             self._used -= coming.size
             self._failed(file, coming, "file-lost")
             return
-        coming.transfer = around.network.begin(
+        coming.started = around.clock.now
+        around.network.begin(
             port, self.port, coming.size, lambda: self._came(file, coming), lambda: self._cut_off(file, coming)
         )
 
     def _came(self, file: str, coming: Coming) -> None:
-        assert coming.transfer is not None
         del self._coming[file]
         self.files[file] = coming.size
         self._around.fetched(coming.source, coming.size)
-        self._say_cached(file, coming.size, coming.source, self._around.clock.now - coming.transfer.started)
+        self._say_cached(file, coming.size, coming.source, self._around.clock.now - coming.started)
         self._has(file)
         self._pump()
 
@@ -432,6 +428,3 @@ class ImaginedNode:
 
 def _never() -> None:
     raise AssertionError("the manager is never cut off")
-
-
-Action = Callable[..., None]

@@ -266,7 +266,7 @@ def recorded(record: str | os.PathLike[str] | Record, *, paced: bool = True) -> 
 
     Run times, sizes, edges, categories, requests and priorities are the record's. What was run more than once there is
     here once. What the user had forgotten when so many had ended is forgotten when as many have ended here. Users'
-    files have the sizes that they have now, or none.
+    files have the sizes that they have now, or none. Records do not say how many replicas were asked for of one file.
 
     Parameters
     ----------
