@@ -61,6 +61,7 @@ class Surroundings(Protocol):
     manager: Port
     latency: float
     overhead: float
+    setup: float
     write_rate: float
     inline_limit: int
     input_sizes: dict[str, int]
@@ -131,6 +132,7 @@ class ImaginedNode:
         self._around = around
         slots = math.inf if info.slots is None else float(info.slots)
         self._free = (info.cores, info.memory, float(info.gpus), slots)
+        self._cold = int(info.slots or info.cores) if around.setup else 0
         self._calls: dict[int, Call] = {}
         self._queues: dict[tuple[float, ...], deque[Call]] = {}
         self._waiting: dict[str, list[Call]] = {}
@@ -255,7 +257,11 @@ class ImaginedNode:
         call.began = around.clock.now
         self._free = tuple(free - take for free, take in zip(self._free, call.need, strict=True))  # type: ignore[assignment]
         large = sum(size for size in call.sizes if size > around.inline_limit)
-        around.clock.after(around.overhead + call.seconds + large / around.write_rate, self._end, call)
+        seconds = around.overhead + call.seconds + large / around.write_rate
+        if self._cold:
+            self._cold -= 1
+            seconds += around.setup
+        around.clock.after(seconds, self._end, call)
 
     def _stop(self, call: Call) -> None:
         """A call has its place no more."""
