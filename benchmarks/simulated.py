@@ -4,12 +4,14 @@
     python -m benchmarks.simulated --quick          small: whether it runs at all
     python -m benchmarks.simulated --json out.json
 
-Both programs run on two nodes of one slot and on one node of two slots, in turn, each time in a process of its own. Of
-each run two makespans are compared, both from the first submission until the manager knows of the last end: that of its
-record, and a simulated one. What the simulation knows is one of these:
+Both programs run on two nodes of one slot and on one node of two slots, in turn, each time in a process of its own; the
+sum on nodes that have made some sums before, the other from its start. Of each run two makespans are compared, both
+from the first submission until the manager knows of the last end: that of its record, and a simulated one. What the
+simulation knows is one of these:
 
-replay     run times, sizes and edges of the run itself; nodes, start-up, latency, overhead, set-up and the rate of
-           writing as calibrated from the run before it of the same program on the same nodes
+replay     run times, sizes and edges of the run itself, when it submitted what, and when its nodes had joined; latency,
+           overhead, set-up and the rate of writing as calibrated from the run before it of the same program on the
+           same nodes
 forecast   all from the run before it
 elsewhere  all from a run on the other nodes, but for their number and slots, which are those of the run
 
@@ -42,8 +44,8 @@ EXAMPLE = os.path.join(apart.ROOT, "examples", "molecular_dynamics")
 # ---- Real runs
 
 
-def run_tree(nodes: int, slots: int, megabytes: int) -> str:
-    """Sum arrays; return where the record is."""
+def run_tree(nodes: int, slots: int, megabytes: int) -> float:
+    """Sum arrays; return when that began."""
     import parsl
     from parsl.config import Config
     from parsl.providers import LocalProvider
@@ -56,15 +58,19 @@ def run_tree(nodes: int, slots: int, megabytes: int) -> str:
     config = Config([executor], strategy="none", initialize_logging=False, dependency_resolver=DAG_RESOLVER)
     with parsl.load(config):
         make, add = parsl.python_app(work.make), parsl.python_app(work.add)
+        for number in range(20):
+            warm = [add(make(1000, float(number)), 1.0) for _ in range(2 * nodes * slots)]
+            assert all(each.result()[0] == number + 1 for each in warm)
+        begin = time.time()
         level = [make(megabytes << 17, float(number)) for number in range(16)]
         while len(level) > 1:
             level = [add(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
         assert level.pop().result()[-1] == sum(range(16))
-    return str(next(Path("runinfo").rglob("record.msgpack")))
+    return begin
 
 
-def run_dynamics(nodes: int, steps: int) -> str:
-    """Melt the nanoparticle; return where the record is."""
+def run_dynamics(nodes: int, steps: int) -> float:
+    """Melt the nanoparticle; return when that began."""
     sys.path.insert(0, EXAMPLE)
     import workflow
 
@@ -75,8 +81,9 @@ def run_dynamics(nodes: int, steps: int) -> str:
         steps=steps,
         seed=1,
     )
+    begin = time.time()
     workflow.run_mode(plan, "L2", nodes=nodes, replication=1, output=Path(), on_done=lambda: None)
-    return str(next(Path("runinfo").rglob("record.msgpack")))
+    return begin
 
 
 def bandwidth() -> float:
@@ -95,13 +102,25 @@ def bandwidth() -> float:
 # ---- Simulations
 
 
-def simulated(way: str, record: str, before: str, elsewhere: str, place: str, rate: float) -> tuple[float, float]:
+def since(path: str, begin: float) -> Any:
+    """A record, without what was submitted before."""
+    from taskvine_manager.record import read_record
+
+    record = read_record(path)
+    submitted = {number: each for number, each in record.submitted.items() if each.time >= begin}
+    done = {number: each for number, each in record.done.items() if number in submitted}
+    return dataclasses.replace(record, submitted=submitted, done=done)
+
+
+def simulated(way: str, record: Any, before: Any, elsewhere: Any, place: str, rate: float) -> tuple[float, float]:
     """The makespan of a record, and the one that a simulation gives."""
     from taskvine_tune.calibration import calibrate
     from taskvine_tune.simulate import recorded, simulate
 
     known = {"replay": record, "forecast": before, "elsewhere": elsewhere}[way]
     like = calibrate(elsewhere if way == "elsewhere" else before)
+    if way == "replay":
+        like = dataclasses.replace(like, startup=calibrate(record).startup)
     nodes, slots = PLACES[place]
     like = dataclasses.replace(like, nodes=nodes, slots=slots, bandwidth=rate, manager_bandwidth=rate)
     measured = recorded(record).measured
@@ -125,9 +144,9 @@ def main() -> None:
         program, place, target = options.one
         nodes, slots = PLACES[place]
         tree = program == "sum tree"
-        record = run_tree(nodes, slots, options.megabytes) if tree else run_dynamics(nodes, options.steps)
-        shutil.copy(record, target)
-        print(json.dumps(target))
+        begin = run_tree(nodes, slots, options.megabytes) if tree else run_dynamics(nodes, options.steps)
+        shutil.copy(next(Path("runinfo").rglob("record.msgpack")), target)
+        print(json.dumps(begin))
         return
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory:
@@ -151,10 +170,10 @@ def main() -> None:
             json.dump({**apart.machine(), "bandwidth": rate, "runs": found}, file, indent=2)
 
 
-def _real(program: str, place: str, record: str, options: argparse.Namespace) -> str:
+def _real(program: str, place: str, path: str, options: argparse.Namespace) -> Any:
     size = ("--megabytes", options.megabytes, "--steps", options.steps)
-    target: str = apart.measure("benchmarks.simulated", *size, "--one", program, place, record, timeout=600, quiet=True)
-    return target
+    begin = apart.measure("benchmarks.simulated", *size, "--one", program, place, path, timeout=600, quiet=True)
+    return since(path, begin)
 
 
 def _report(found: list[dict[str, Any]], rate: float) -> None:
