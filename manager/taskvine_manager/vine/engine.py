@@ -35,7 +35,7 @@ from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeI
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import failures, parcels, port
-from taskvine_manager.vine.batching import Backlog, Estimates, Need, Room
+from taskvine_manager.vine.batching import MOST, Backlog, Estimates, Need, Room
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.worker import ADDRESS, MARK
 
@@ -56,6 +56,7 @@ HOUSEKEEPING = 1.0
 """Seconds between two times that TaskVine gets to look after its connections."""
 WAIT = "wait-for-workers"
 """The one parameter of TaskVine's that the engine acts on in its place."""
+BATCH = "executor.batch"
 REPLICATION = 0.05
 """The same, while temp files are new and may be waiting for replication."""
 LOOK = 0.05
@@ -635,6 +636,8 @@ class VineEngine:
             if name == WAIT:
                 # While TaskVine waits for workers it would hand back no sentinels.
                 self._wait_for_nodes = max(self._config.wait_for_nodes, int(value))
+            elif name == BATCH:
+                self._backlog.most = int(value) or MOST
             else:
                 self._vine.tune(name, float(value))
 
@@ -1013,7 +1016,7 @@ class VineEngine:
         if use.kind != "value":
             return True
         largest = self._estimates.largest(job.category)
-        return not self._config.batching or largest is None or largest > self._inline_limit
+        return not self._config.batching or self._backlog.most < 2 or largest is None or largest > self._inline_limit
 
     def _local(self, path: str) -> Any:
         """A file of this machine, declared once for each of its versions."""
