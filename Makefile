@@ -27,11 +27,11 @@ DEV := .venv/.installed-dev
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
+.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -58,6 +58,10 @@ chaos: $(DEV)
 
 example: $(EXAMPLES)
 	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
+
+# How many copies of intermediate data are worth their storage, if nodes are lost.
+example-tune: $(EXAMPLES)
+	$(RUN) examples/tune_replication/run.py $(ARGS)
 
 bench: $(EXAMPLES)
 	$(RUN) benchmarks/first_look.py $(ARGS)
