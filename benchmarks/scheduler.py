@@ -7,8 +7,8 @@
 The scheduler of the embedded engine is driven by the simulation (``taskvine_tune.simulate``). What is measured is
 processor time inside of ``Scheduler.handle`` alone, all events included (submissions, ends, transfers), divided by the
 number of tasks that it gave to nodes; processor time of the simulation around it is not counted, nor is time that other
-processes take. Python's cyclic collector is off meanwhile: it goes over all that is live, which is more with more tasks,
-and the scheduler makes no cycles. Each measurement is made in a process of its own, and the sizes take turns.
+processes take. Python's cyclic collector is off meanwhile: it goes over all that is live, more with more tasks, and the
+scheduler makes no cycles. Each measurement is made in a process of its own, and the sizes take turns.
 
 Tasks of 60 s and four slots a node. ``independent`` submits all at once; what reads results (``layered``: two results
 of 1 MB of the layer before, layers as wide as 4 tasks for each slot) is submitted as others end, with the same number

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from taskvine_manager.record import Record, read_record
+from taskvine_manager.messages import FileUse
+from taskvine_manager.record import Record, Submitted, read_record
 from taskvine_tune.simulate import Cluster, Outcome, recorded, simulate
 from taskvine_tune.sweep import Run
 
@@ -25,6 +26,8 @@ POINTS = 4
 """Rates of losses that curves are simulated for, beside 0 and those that were measured."""
 WARM_UP = "meet"
 """The app that the workflow begins with, and that is no part of what is measured."""
+LOOK = "heat"
+"""The app whose results the workflow waits for before it goes on."""
 
 median = statistics.median
 Key = TypeVar("Key", bound=Hashable)
@@ -117,12 +120,30 @@ def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
 
 
 def _without_warm_up(record: Record) -> Record:
-    numbers = {number for number, each in record.submitted.items() if record.profiles[each.profile].name != WARM_UP}
+    numbers = {number for number, each in record.submitted.items() if _app(record, number) != WARM_UP}
     return dataclasses.replace(
         record,
         submitted={number: record.submitted[number] for number in record.submitted if number in numbers},
         done={number: record.done[number] for number in record.done if number in numbers},
     )
+
+
+def _with_waits(record: Record) -> Record:
+    """Add what the program waits for to the graph: nothing is submitted behind a look before it has been taken."""
+    submitted: dict[int, Submitted] = {}
+    looks: list[FileUse] = []
+    waited: list[FileUse] = []
+    for number, each in record.submitted.items():
+        if _app(record, number) == LOOK:
+            looks += each.outputs
+        elif looks:
+            waited, looks = looks, []
+        submitted[number] = each._replace(inputs=(*each.inputs, *waited))
+    return dataclasses.replace(record, submitted=submitted)
+
+
+def _app(record: Record, number: int) -> str:
+    return record.profiles[record.submitted[number].profile].name
 
 
 def _gaps(record: Record) -> list[float]:
@@ -173,8 +194,8 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
         One for each degree.
     """
     calm = min(measured, key=lambda each: (each.rate, each.degree))
-    # All at once: what waits for what is in the graph, and a pace from a run without losses would be none with them.
-    workload = recorded(_without_warm_up(read_record(calm.record)), paced=False)
+    # Not at its pace: that of a run without losses would be none with them.
+    workload = recorded(_with_waits(_without_warm_up(read_record(calm.record))), paced=False)
     tried = {each.rate for each in measured}
     rates = tuple(sorted({*tried, *(float(rate) for rate in np.linspace(0, max(tried), POINTS + 1))}))
     found = []

@@ -84,6 +84,12 @@ def test_a_lost_node_is_replaced_when_its_successor_begins(model: ModuleType) ->
     assert model._replacements(record(calls[:1], [(1.0, "ab"), (4.0, "b")])) == []
 
 
+def test_what_the_program_waits_for_is_in_the_graph(model: ModuleType) -> None:
+    calls = [(name, "a", 2.0, 1.0) for name in ("step", "heat", "heat", "step", "step", "heat", "step")]
+    waits = [[use.source for use in each.inputs] for each in model._with_waits(record(calls, [])).submitted.values()]
+    assert waits == [[], [], [], ["v1", "v2"], ["v1", "v2"], ["v1", "v2"], ["v5"]]
+
+
 def test_the_warm_up_is_left_out(model: ModuleType) -> None:
     left = model._without_warm_up(record([("meet", "a", 2.0, 1.0), ("step", "a", 4.0, 1.0)], []))
     assert (list(left.submitted), list(left.done)) == ([1], [1])
