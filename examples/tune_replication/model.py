@@ -6,13 +6,13 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 
 from taskvine_manager.messages import FileUse
 from taskvine_manager.record import Record, Submitted, read_record
+from taskvine_tune.calibration import calibrate
 from taskvine_tune.simulate import Cluster, Outcome, recorded, simulate
 from taskvine_tune.sweep import Run
 
@@ -104,17 +104,25 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     return dict(sorted(groups.items(), key=lambda group: group[0]))  # type: ignore[arg-type, return-value]
 
 
+def calmest(measured: Sequence[Measured]) -> Record:
+    """The record of a run without losses, or with as few as there are: what is simulated, and what it is fitted to."""
+    run = min(measured, key=lambda each: (each.rate, each.losses, each.degree))
+    return _without_warm_up(read_record(run.record))
+
+
 def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
-    """Imagined nodes like those that were measured: what a call costs beside its run time comes from runs without
-    losses, and how long it takes to replace a node from those with losses."""
-    calm = [each.record for each in measured if not each.rate]
-    gaps = [gap for path in calm or [measured[0].record] for gap in _gaps(_without_warm_up(read_record(path)))]
+    """Imagined nodes like those that were measured.
+
+    What calls cost beside their run times comes from the calmest run, and how long it takes to replace a node from all
+    those with losses.
+    """
     waits = [wait for each in measured if each.losses for wait in _replacements(read_record(each.record))]
-    return Cluster(
+    return dataclasses.replace(
+        calibrate(calmest(measured)),
         nodes=nodes,
         bandwidth=BANDWIDTH,
-        overhead=median(gaps) if gaps else 0.0,
         startup=median(waits) if waits else REPLACED,
+        setup=0.0,  # it is in the above
         retries=None,
     )
 
@@ -144,18 +152,6 @@ def _with_waits(record: Record) -> Record:
 
 def _app(record: Record, number: int) -> str:
     return record.profiles[record.submitted[number].profile].name
-
-
-def _gaps(record: Record) -> list[float]:
-    """Seconds from the end of a call to the beginning of the next call on its node, which was there already."""
-    by_node = grouped(record.done.values(), lambda done: done.node)
-    gaps = []
-    for calls in by_node.values():
-        for before, after in pairwise(sorted(calls, key=lambda done: done.started)):
-            end = before.started + before.seconds
-            if record.submitted[after.number].time < end <= after.started:
-                gaps.append(after.started - end)
-    return gaps
 
 
 def _replacements(record: Record) -> list[float]:
@@ -193,9 +189,8 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
     list of Curve
         One for each degree.
     """
-    calm = min(measured, key=lambda each: (each.rate, each.degree))
     # Not at its pace: that of a run without losses would be none with them.
-    workload = recorded(_with_waits(_without_warm_up(read_record(calm.record))), paced=False)
+    workload = recorded(_with_waits(calmest(measured)), paced=False)
     tried = {each.rate for each in measured}
     rates = tuple(sorted({*tried, *(float(rate) for rate in np.linspace(0, max(tried), POINTS + 1))}))
     found = []

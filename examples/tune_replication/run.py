@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summarise(measured, console)
     cluster = model.cluster(measured, options.nodes)
     console.print(
-        f"simulated nodes: {cluster.overhead * 1e3:.3g} ms beside the run time of a call, "
+        f"simulated nodes: {(cluster.overhead + cluster.latency) * 1e3:.3g} ms beside the run time of a call, "
         f"{cluster.startup:.3g} s until a lost node is replaced",
         soft_wrap=True,
     )

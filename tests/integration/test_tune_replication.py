@@ -72,11 +72,6 @@ def record(calls: list[tuple[str, str, float, float]], nodes: list[tuple[float, 
     return made
 
 
-def test_what_a_call_costs_is_what_lies_between_two(model: ModuleType) -> None:
-    calls = [("step", "a", 2.0, 1.0), ("step", "a", 3.5, 1.0), ("step", "b", 0.5, 0.2), ("step", "b", 2.0, 1.0)]
-    assert model._gaps(record(calls, [])) == [0.5]  # the second call on b came when the first was over
-
-
 def test_a_lost_node_is_replaced_when_its_successor_begins(model: ModuleType) -> None:
     calls = [("step", "a", 2.0, 1.0), ("step", "c", 7.0, 1.0), ("step", "d", 9.0, 1.0)]
     nodes = [(1.0, "a"), (1.5, "ab"), (4.0, "b"), (5.0, ""), (6.0, "c"), (6.5, "cd")]
