@@ -29,11 +29,19 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
+<<<<<<< HEAD
+.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+=======
 .PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
+>>>>>>> 6d91e8c31b88bafe420bcd8f44c0a516483ebabe
 
 venv: $(DEV)
 
@@ -60,6 +68,10 @@ chaos: $(DEV)
 
 example: $(EXAMPLES)
 	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
+
+# How many copies of intermediate data are worth their storage, if nodes are lost.
+example-tune: $(EXAMPLES)
+	$(RUN) examples/tune_replication/run.py $(ARGS)
 
 # Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
 bench: $(BENCH)
