@@ -27,11 +27,11 @@ DEV := .venv/.installed-dev
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
+.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-engines docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-engines docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -72,11 +72,15 @@ bench-random-dag: $(DEV)
 bench-shared-input: $(DEV)
 	$(RUN) benchmarks/shared_input.py $(ARGS)
 
+# On TaskVine, beside Parsl's own executors: needs ndcctools.
+bench-engines: $(DEV)
+	$(RUN) benchmarks/engines.py $(ARGS)
+
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)
 	PYTHONPATH=tune $(RUN) -m taskvine_tune.documentation docs/tuning.md
 
-# It makes an environment of its own: Parsl's tests need an older pytest than ours.
+# It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 

@@ -49,15 +49,17 @@ def noop(extra_payload: Any) -> int:
     return 7
 
 
-def hold(seconds: float) -> None:
-    """A long app."""
+def hold(until: str) -> None:
+    """A long app: it ends when a file is there."""
+    import os
     import time
 
-    time.sleep(seconds)
+    while not os.path.exists(until):
+        time.sleep(0.01)
 
 
 def free_port() -> int:
-    """A port for upstream's manager, which looks for a catalog server on the network unless it is given one."""
+    """A port for upstream's manager: without one its factory asks a catalog server on the network where it listens."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
@@ -75,7 +77,9 @@ def make_executor(system: str) -> Any:
             label="upstream",
             worker_launch_method="factory",
             function_exec_mode="serverless",
-            manager_config=TaskVineManagerConfig(port=0, shared_fs=True, library_config={"num_slots": CORES}),
+            manager_config=TaskVineManagerConfig(
+                port=free_port(), address="127.0.0.1", shared_fs=True, library_config={"num_slots": CORES}
+            ),
             factory_config=TaskVineFactoryConfig(min_workers=1, max_workers=1, cores=CORES, workers_per_cycle=1),
         )
     import taskvine_exec
@@ -126,7 +130,8 @@ def measure(case: str, system: str, count: int) -> float:
 
 def beside(call: Callable[..., Any], count: int) -> float:
     """Latency of short apps while a long one runs, in ms."""
-    long = call(hold, 0.15 * count + 3)
+    gate = os.path.abspath("over")
+    long = call(hold, gate)
     taken = []
     for _ in range(count):
         time.sleep(0.1)
@@ -134,6 +139,8 @@ def beside(call: Callable[..., Any], count: int) -> float:
         call(noop, "").result()
         taken.append((time.perf_counter() - start) * 1000)
     assert not long.done()
+    open(gate, "w").close()
+    long.result()
     return statistics.quantiles(taken, n=20)[-1]
 
 
