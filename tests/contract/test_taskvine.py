@@ -240,8 +240,8 @@ def test_directories_are_private(make_executor: Make) -> None:
 # --- logs ---
 
 
-@pytest.mark.parametrize("batching", [True, False])
-def test_report_tool_reads_the_log(make_executor: Make, gate: Gate, batching: bool) -> None:
+@pytest.mark.slow
+def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
     """Of a run with files, batches, failures, processes of L1, a cancelled call, a lost worker, and recovery."""
     tool = shutil.which("vine_parse")
     if tool is None:
@@ -255,7 +255,7 @@ def test_report_tool_reads_the_log(make_executor: Make, gate: Gate, batching: bo
 
         return os.path.getsize(inputs[0].filepath)
 
-    executor = make_executor(worker_launch_method="factory", batching=batching)
+    executor = make_executor(worker_launch_method="factory")
     kept = File("taskvinetemp:///kept")
     executor.submit(make, {}, outputs=[kept]).result(SECONDS)
     assert [executor.submit(int, {}, number).result(SECONDS) for number in range(3)] == [0, 1, 2]
