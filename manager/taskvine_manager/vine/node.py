@@ -63,7 +63,7 @@ class Node:
     options : argparse.Namespace
         What the worker says: pipes, cores, the worker's process id.
     config : dict
-        What the engine says to all nodes: see :func:`taskvine_manager.vine.engine.node_config`.
+        What the engine says to all nodes: see ``nodes`` of :class:`taskvine_manager.vine.engine.VineConfig`.
     """
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:
