@@ -38,6 +38,8 @@ from taskvine_manager.vine.events import (
     Instruction,
     Launch,
     Locate,
+    Lost,
+    NotRemade,
     Placed,
     Refused,
     Reinstall,
@@ -131,6 +133,7 @@ class Core:
             Asked: self._on_asked,
             Unfound: self._on_unfound,
             FilesLost: self._on_files_lost,
+            NotRemade: self._on_not_remade,
             Draining: self._on_draining,
             WaitFor: self._on_wait_for,
             Connected: self._on_connected,
@@ -345,6 +348,33 @@ class Core:
                 if job is not None and job.flight is None:
                     self._fail(job, self.lost_record(name))
 
+    def _on_not_remade(self, event: NotRemade) -> None:
+        """End what waits for a file that TaskVine would try to make again for ever."""
+        temp = self.temps.get(event.file)
+        node = temp.node if temp is not None else ""
+        reason = f"{event.file} was lost with node {node}, and making it again failed: {event.reason}"
+        record = failure.lost("file-lost", reason, node=node, name=event.file)
+        for flight in [flight for flight in self._flights.values() if flight.node is None]:
+            errand = flight.errand
+            if isinstance(errand, Remake) and errand.file == event.file:
+                flight.errand = None
+                self._remaking -= 1
+                self._said.append(Lost(errand.request, record))
+                self._abort(flight)
+        for number in self._graph.consumers(event.file):
+            job = self.jobs.get(number)
+            if job is None or not self._graph.is_ready(number):
+                continue
+            if job.flight is None or job.flight.node is None:
+                self._fail(job, record)
+                if job.flight is not None:
+                    self._abort(job.flight)
+
+    def lineage(self, file: str) -> tuple[int, tuple[str, ...]] | None:
+        """The flight that would make a temp file again, and what it reads; None if none would."""
+        temp = self._holdings.find(file)
+        return (temp.flight.number, temp.flight.reads) if temp is not None and temp.flight is not None else None
+
     # --- workers ---
 
     def _on_connected(self, event: Connected) -> None:
@@ -447,7 +477,7 @@ class Core:
             outputs = [use for use in job.invocation.outputs if self._stays(job, use)]
             cargo.add(job, outputs)
             for name in _ids(outputs):
-                self._holdings.expect(name, flight, recoverable=job.profile.recoverable)
+                self._holdings.expect(name, flight, cargo.reads, recoverable=job.profile.recoverable)
             job.flight = flight
         node = self._fleet.of(room)
         if node.ours:  # others have nothing that could tie a task to them
@@ -460,7 +490,7 @@ class Core:
             priority=jobs[0].priority,
             category=jobs[0].category if len(jobs) == 1 else BATCHES,
             feature=node.name if node.ours else None,
-            near=cargo.reads_temps,
+            near=bool(cargo.reads),
         )
 
     def _stays(self, job: Job, use: FileUse) -> bool:
@@ -558,9 +588,7 @@ class Core:
             else:
                 flight.room.give(flight.taken)
             flight.room = None
-        flight.landed = True
-        if not flight.temps:
-            self._said.append(Release(flight.number))
+        self._holdings.land(flight)
         errand = flight.errand
         if isinstance(errand, Rescue):
             self._rescued(errand.files, flight.pinned, well=well)

@@ -86,7 +86,7 @@ class Flight:
     ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``pinned``
     is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
     temp files that it makes or has made: what it was given is let go once it has ``landed`` and they are gone, for
-    TaskVine makes them again by running the task once more.
+    TaskVine makes them again by running the task once more. What it ``reads`` is needed for as long.
     """
 
     number: int
@@ -97,6 +97,7 @@ class Flight:
     pinned: str | None = None
     temps: int = 0
     landed: bool = False
+    reads: tuple[str, ...] = ()
     errand: Greeting | Rescue | Remake | None = None
 
     @property
@@ -110,7 +111,8 @@ class TempFile:
     """A temp file, and what was needed to make it.
 
     ``node`` is the name of one that has it, empty until it is made; ``rescue`` is the address of one that is to take a
-    copy; ``gone`` is whether it is lost for good.
+    copy; ``gone`` is whether it is lost for good; ``readers`` counts the flights that would read it if they ran
+    once more.
     """
 
     size: int = 0
@@ -118,6 +120,7 @@ class TempFile:
     recoverable: bool = True
     rescue: str = ""
     gone: bool = False
+    readers: int = 0
     flight: Flight | None = None
 
 

@@ -117,6 +117,8 @@ class Manager:
         self.numbers = itertools.count(1)
         self.temps: list[File] = []
         self.closed = False
+        self.hold = False
+        """Whether nothing is sent to workers."""
         self.stats = SimpleNamespace(tasks_recovery=0, bytes_sent=0)
 
     def set_password_file(self, file: str) -> None:
@@ -143,6 +145,9 @@ class Manager:
 
     def undeclare_file(self, file: File) -> None:
         file.declared = False
+
+    def prune_file(self, file: File) -> None:
+        file.replicas = 0
 
     def fetch_file(self, file: File) -> Any:
         return file.content
@@ -179,7 +184,7 @@ class Manager:
                 self.ended.append(task)
                 continue
             for address, worker in self.workers.items():
-                if set(task.features) <= {worker["arch"].removeprefix(MARK)} and task.library is not None:
+                if not self.hold and set(task.features) <= {worker["arch"].removeprefix(MARK)} and task.library is not None:
                     self.ready.remove(task)
                     task.addrport = address
                     self.running.append(task)
