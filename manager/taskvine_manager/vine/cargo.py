@@ -60,9 +60,9 @@ class Cargo:
         self.inputs.append(Staged(kind, source, name))
 
     @property
-    def reads_temps(self) -> bool:
-        """Whether TaskVine is to bring temp files."""
-        return any(staged.kind == "temp" for staged in self.inputs)
+    def reads(self) -> tuple[str, ...]:
+        """The temp files that TaskVine is to bring."""
+        return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
 
     def parcel(self, number: int) -> Parcel:
         """What goes to the supervisor."""

@@ -38,6 +38,8 @@ from taskvine_manager.vine.events import (
     Instruction,
     Launch,
     Locate,
+    Lost,
+    NotRemade,
     Placed,
     Refused,
     Reinstall,
@@ -51,7 +53,7 @@ from taskvine_manager.vine.events import (
 from taskvine_manager.vine.fleet import Fleet
 from taskvine_manager.vine.holdings import Holdings
 from taskvine_manager.vine.parcels import Parcel
-from taskvine_manager.vine.records import Flight, Greeting, Job, Remake, Rescue, TempFile, VineNode
+from taskvine_manager.vine.records import Copy, Flight, Greeting, Job, Remake, Rescue, TempFile, VineNode
 
 URGENT = 1e299
 """Priority of what is no work: greetings, cancellations, collecting."""
@@ -131,6 +133,7 @@ class Core:
             Asked: self._on_asked,
             Unfound: self._on_unfound,
             FilesLost: self._on_files_lost,
+            NotRemade: self._on_not_remade,
             Draining: self._on_draining,
             WaitFor: self._on_wait_for,
             Connected: self._on_connected,
@@ -345,6 +348,33 @@ class Core:
                 if job is not None and job.flight is None:
                     self._fail(job, self.lost_record(name))
 
+    def _on_not_remade(self, event: NotRemade) -> None:
+        """End what waits for a file that TaskVine would try to make again for ever."""
+        temp = self.temps.get(event.file)
+        node = temp.node if temp is not None else ""
+        reason = f"{event.file} was lost with node {node}, and making it again failed: {event.reason}"
+        record = failure.lost("file-lost", reason, node=node, name=event.file)
+        for flight in [flight for flight in self._flights.values() if flight.node is None]:
+            errand = flight.errand
+            if isinstance(errand, Remake) and errand.file == event.file:
+                flight.errand = None
+                self._remaking -= 1
+                self._said.append(Lost(errand.request, record))
+                self._abort(flight)
+        for number in self._graph.consumers(event.file):
+            job = self.jobs.get(number)
+            if job is None or not self._graph.is_ready(number):
+                continue
+            if job.flight is None or job.flight.node is None:
+                self._fail(job, record)
+                if job.flight is not None:
+                    self._abort(job.flight)
+
+    def lineage(self, file: str) -> tuple[int, tuple[str, ...]] | None:
+        """The flight that would make a temp file again, and what it reads; None if none would."""
+        temp = self._holdings.find(file)
+        return (temp.flight.number, temp.flight.reads) if temp is not None and temp.flight is not None else None
+
     # --- workers ---
 
     def _on_connected(self, event: Connected) -> None:
@@ -359,6 +389,8 @@ class Core:
             self._lost_nodes()
         if event.joined:
             self._judge()
+        for name in [name for name, temp in self.temps.items() if temp.replicas > 1]:
+            self._copy(name)
         if event.joined or event.gone:
             self._said.append(SayNodes())
         if self._fleet.draining:
@@ -394,6 +426,24 @@ class Core:
                 flight = Flight(next(self._numbers), errand=Rescue(tuple(name for name, _ in wanted)))
                 self._send(target, Parcel("hello", flight.number), flight, inputs)
         return bool(precious)
+
+    def _copy(self, name: str) -> None:
+        """Have as many nodes take copies of a file as the user wants: TaskVine has one count for all files."""
+        temp = self.temps[name]
+        if temp.replicas < 2 or not temp.node or temp.gone:
+            return
+        temp.copies &= self.nodes.keys()
+        if temp.copies and temp.node not in [node.name for node in self.nodes.values()]:
+            temp.node = self.nodes[temp.copies.pop()].name
+        free = [
+            node
+            for node in self.nodes.values()
+            if not node.draining and node.ours and node.name != temp.node and node.address not in temp.copies
+        ]
+        for node in free[: temp.replicas - 1 - len(temp.copies)]:
+            temp.copies.add(node.address)
+            flight = Flight(next(self._numbers), errand=Copy(name))
+            self._send(node, Parcel("hello", flight.number), flight, (Staged("temp", name, "i0"),))
 
     def _rescued(self, files: tuple[str, ...], address: str | None, *, well: bool) -> None:
         for temp in filter(None, map(self.temps.get, files)):
@@ -446,8 +496,12 @@ class Core:
         for job in jobs:
             outputs = [use for use in job.invocation.outputs if self._stays(job, use)]
             cargo.add(job, outputs)
-            for name in _ids(outputs):
-                self._holdings.expect(name, flight, recoverable=job.profile.recoverable)
+            for use in outputs:
+                if use.kind != "local":
+                    recoverable = job.profile.recoverable
+                    self._holdings.expect(
+                        use.source, flight, cargo.reads, recoverable=recoverable, replicas=use.replicas
+                    )
             job.flight = flight
         node = self._fleet.of(room)
         if node.ours:  # others have nothing that could tie a task to them
@@ -460,7 +514,7 @@ class Core:
             priority=jobs[0].priority,
             category=jobs[0].category if len(jobs) == 1 else BATCHES,
             feature=node.name if node.ours else None,
-            near=cargo.reads_temps,
+            near=bool(cargo.reads),
         )
 
     def _stays(self, job: Job, use: FileUse) -> bool:
@@ -558,12 +612,12 @@ class Core:
             else:
                 flight.room.give(flight.taken)
             flight.room = None
-        flight.landed = True
-        if not flight.temps:
-            self._said.append(Release(flight.number))
+        self._holdings.land(flight)
         errand = flight.errand
         if isinstance(errand, Rescue):
             self._rescued(errand.files, flight.pinned, well=well)
+        elif isinstance(errand, Copy) and not well and (temp := self.temps.get(errand.file)) is not None:
+            temp.copies.discard(str(flight.pinned))
         elif isinstance(errand, Remake):
             self._remaking -= 1
             self._said.append(Locate(errand.request, errand.file, errand.tries))
@@ -614,6 +668,7 @@ class Core:
                 value = use.source
             if use.source in made:
                 self._holdings.made(use.source, made[use.source], completion.node)
+                self._copy(use.source)
                 continue
             self._holdings.remove(use.source)  # a small result after all
             if isinstance(body, str) and not self._local:  # a large one that was expected to be small

@@ -43,6 +43,8 @@ REPLICATION = 0.05
 """The same, while temp files are new and may be waiting for replication."""
 LOOK = 0.05
 """Seconds between two looks at the list of workers, at least."""
+MOST_RECOVERIES = 20
+"""Tasks that TaskVine may run again, beyond two for each temp file, before nothing seems to come of it."""
 WAIT = "wait-for-workers"
 """The one parameter of TaskVine's that the engine acts on in its place."""
 MUST_TUNE = {
@@ -154,11 +156,14 @@ class VineEngine:
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._watched: set[int] = set()
         self._due = True
+        self._heard = False
         self._look_due = True
         self._looked = 0.0
         self._housekept = 0.0
         self._temps_new = 0.0
         self._most_stored = 0
+        self._stuck: set[str] = set()
+        self._recoveries = 0
         self._joined = False
         self._finished: list[Completion] = []
         self._stopped = False
@@ -201,7 +206,8 @@ class VineEngine:
             )
 
     def _install(self) -> None:
-        self._traffic.install(self._config.nodes, self._config.python, self._config.slots)
+        config = self._config
+        self._traffic.install(config.nodes, config.python, config.slots, ships=not config.local)
 
     def _directory_of(self, node: str) -> str:
         return next((other.info.directory for other in self._core.nodes.values() if other.name == node), "")
@@ -326,18 +332,19 @@ class VineEngine:
         return REPLICATION if now - self._temps_new < 2.0 else HOUSEKEEPING
 
     def _event(self) -> None:
-        self._due = True
+        self._due = self._heard = True
 
     def _pump(self) -> None:
         self._handle(events.Cycle())
         self._due = False
-        ended = self._vine.cycle()
+        heard, self._heard = self._heard, False
+        task = self._vine.turn()
         self._see_placed()
-        for task in ended:
+        if task is not None:
+            # What came of it is told first. Then more may have ended, or there is room for more.
             self._ended(task)
-        if ended and self._core.has_work:
-            self._due = True  # there is room for more
-        elif not ended:
+            self._due = self._traffic.is_out or self._core.has_work
+        elif heard:
             self._look_due = True  # it may have been a connection that ended
 
     def _see_placed(self) -> None:
@@ -389,11 +396,49 @@ class VineEngine:
             self._joined = True
         if self._core.draining:
             self._look_due = True
+        self._see_stuck(changed=bool(joined or gone))
 
     def _see_lost(self, names: list[str]) -> None:
         """Have the core know which of these files, that are not to be made again, are on no worker."""
         if lost := tuple(name for name in names if not self._store.replicas(name)):
             self._handle(events.FilesLost(lost))
+
+    def _see_stuck(self, *, changed: bool) -> None:
+        """End what waits for files that TaskVine makes again in vain, which it would do for ever."""
+        lost = {name for name in self._traffic.awaited() if self._is_lost(name)}
+        if not lost:
+            self._stuck = lost
+            return
+        if changed or lost != self._stuck:
+            self._stuck, self._recoveries = lost, self._vine.recoveries
+        too_many = self._vine.recoveries - self._recoveries > MOST_RECOVERIES + 2 * len(self._store)
+        for name in sorted(lost):
+            reason = self._why_not_remade(name)
+            if reason is None and too_many:
+                reason = "its task does not end well, or what that reads is not there any more"
+            if reason is not None:
+                self._handle(events.NotRemade(name, reason))
+        self._due = self._look_due = True
+
+    def _is_lost(self, name: str) -> bool:
+        temp = self._core.temps.get(name)
+        return temp is not None and bool(temp.node) and temp.node != HOME and not self._store.on_workers(name)
+
+    def _why_not_remade(self, file: str) -> str | None:
+        """What was wrong when TaskVine ran a task again for a file, or one for a file that it is made from."""
+        left, known = [file], {file}
+        while left:
+            name = left.pop()
+            lineage = self._core.lineage(name)
+            if lineage is None:
+                continue
+            flight, reads = lineage
+            if reason := self._traffic.failed_again(flight):
+                return reason
+            lost = [each for each in reads if each not in known and not self._store.on_workers(each)]
+            known.update(lost)
+            left += lost
+        return None
 
     # --- from TaskVine ---
 
@@ -447,6 +492,8 @@ class VineEngine:
             self._traffic.abort(said.flight)
         elif isinstance(said, events.Drop):
             self._store.drop(said.file)
+        elif isinstance(said, events.Prune):
+            self._store.prune(said.file)
         elif isinstance(said, events.Adopt):
             self._store.adopt(said.file, said.path)
         elif isinstance(said, events.Discard):

@@ -79,6 +79,14 @@ class FilesLost:
 
 
 @dataclass(frozen=True)
+class NotRemade:
+    """A temp file that somebody waits for cannot be made again, and the reason."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Draining:
     """The nodes of a block are to be let go."""
 
@@ -158,6 +166,7 @@ Event = (
     | Asked
     | Unfound
     | FilesLost
+    | NotRemade
     | Draining
     | WaitFor
     | Connected
@@ -208,6 +217,13 @@ class Release:
 @dataclass(frozen=True)
 class Drop:
     """Remove a temp file everywhere."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Remove a temp file from all nodes, but not the means to make it again: files were made from it."""
 
     file: str
 
@@ -289,6 +305,7 @@ Instruction = (
     | Abort
     | Release
     | Drop
+    | Prune
     | Adopt
     | Discard
     | Finish

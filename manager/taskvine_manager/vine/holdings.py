@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.vine.events import Adopt, Discard, Drop, Instruction, Lost, Release
+from taskvine_manager.vine.events import Adopt, Discard, Drop, Instruction, Lost, Prune, Release
 from taskvine_manager.vine.records import HOME, Flight, TempFile
 
 
@@ -30,18 +30,25 @@ class Holdings:
         self._is_needed = is_needed
         self._unwanted: set[str] = set()
         self._asked: dict[str, list[int]] = {}
+        self._pruned: dict[str, TempFile] = {}
         self.values: dict[str, Payload] = {}
         self.temps: dict[str, TempFile] = {}
         self.stored = 0
         """Bytes of all temp files, each counted once."""
         self.most_stored = 0
 
-    def expect(self, name: str, flight: Flight, *, recoverable: bool) -> None:
-        """A flight will make a temp file; if another one was to, that came to nothing."""
+    def expect(
+        self, name: str, flight: Flight, reads: tuple[str, ...], *, recoverable: bool, replicas: int = 0
+    ) -> None:
+        """A flight will make a temp file, from others; if another flight was to, that came to nothing."""
         if name in self.temps:
             self.remove(name)
-        self.temps[name] = TempFile(flight=flight, recoverable=recoverable)
+        self.temps[name] = TempFile(flight=flight, recoverable=recoverable, replicas=replicas)
         flight.temps += 1
+        if not flight.reads:
+            flight.reads = reads
+            for each in reads:
+                self.temps[each].readers += 1
 
     def made(self, name: str, size: int, node: str) -> None:
         """A temp file is there."""
@@ -59,18 +66,49 @@ class Holdings:
         self.stored += size
         self.most_stored = max(self.most_stored, self.stored)
 
+    def find(self, name: str) -> TempFile | None:
+        """A temp file, be it one that is only there for what was made from it."""
+        return self.temps.get(name) or self._pruned.get(name)
+
     def remove(self, name: str) -> None:
-        """Remove a temp file, if there is one, and what could make it again."""
+        """Remove a temp file, if there is one, and what could make it again unless other files were made from it."""
         temp = self.temps.pop(name, None)
         if temp is None:
             return
         self.stored -= temp.size
-        self._say(Drop(name))
-        flight = temp.flight
-        if flight is not None:
-            flight.temps -= 1
-            if not flight.temps and flight.landed:
-                self._say(Release(flight.number))
+        if temp.readers:
+            self._pruned[name] = temp
+            self._say(Prune(name))
+        else:
+            self._drop([(name, temp)])
+
+    def land(self, flight: Flight) -> None:
+        """A flight is over; what it was given goes with the last of the files that it has made."""
+        flight.landed = True
+        if not flight.temps:
+            self._drop(self._release(flight))
+
+    def _drop(self, left: list[tuple[str, TempFile]]) -> None:
+        while left:  # a chain of them may be as long as a workflow
+            name, temp = left.pop()
+            self._say(Drop(name))
+            if (flight := temp.flight) is not None:
+                flight.temps -= 1
+                if not flight.temps and flight.landed:
+                    left += self._release(flight)
+
+    def _release(self, flight: Flight) -> list[tuple[str, TempFile]]:
+        """Let go of what a flight was given; return the files that were only kept for it."""
+        self._say(Release(flight.number))
+        reads, flight.reads = flight.reads, ()
+        freed = []
+        for name in reads:
+            temp = self.find(name)
+            if temp is not None:
+                temp.readers -= 1
+                if not temp.readers and self._pruned.pop(name, None) is not None:
+                    freed.append((name, temp))
+        return freed
 
     def forget(self, name: str) -> bool:
         """Nobody outside will ask for a file again; say whether it is gone, else :meth:`tidy` is to be asked."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskvine_manager.messages import Completion
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.events import Launch, Staged
@@ -33,12 +34,15 @@ UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input
 class Outbound:
     """What TaskVine was given for a flight: the task, the file of its answer, and what is let go with it.
 
-    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to.
+    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``reads`` names its temp
+    files, ``seen`` is whether it has been sent to a worker, ``answered`` what has come of it last.
     """
 
     task: Any = None
     out: Any = None
     seen: bool = False
+    reads: tuple[str, ...] = ()
+    answered: bytes = b""
     files: list[Any] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     brought: dict[str, str] = field(default_factory=dict)
@@ -66,14 +70,29 @@ class Traffic:
         self._installed = 0
         self.library = ""
 
-    def install(self, config: dict[str, Any], python: str, slots: int) -> None:
-        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names."""
+    def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
+        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names.
+
+        Parameters
+        ----------
+        config : dict
+            What the supervisors are told.
+        python : str
+            Interpreter for them, where it exists.
+        slots : int
+            Calls that a node is expected to run at once.
+        ships : bool
+            Whether a packed environment is to travel to the nodes. The directory of one is used where it is.
+        """
         self.library = f"taskvine-exec-{self._installed}"
         self._installed += 1
         inputs = [
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
             (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
         ]
+        pack = config["env_pack"]
+        if ships and pack is not None and os.path.isfile(pack):
+            inputs.append((self._store.local(pack), parcels.PACK))
         command = (
             f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(python)}; "
             f'[ -x "$p" ] || p=python3; '
@@ -112,7 +131,7 @@ class Traffic:
             task.add_output(file, name, success_only=True)
         outbound.out = self._vine.buffer(None)
         outbound.files.append(outbound.out)
-        task.add_output(outbound.out, parcels.OUT)
+        task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
         if said.priority:
             task.set_priority(said.priority)
         if said.category:
@@ -126,6 +145,7 @@ class Traffic:
             task.add_feature(said.feature)
         outbound.task = task
         outbound.seen = False
+        outbound.reads = tuple(staged.source for staged in said.inputs if staged.kind == "temp")
         self._flights[task.id] = said.flight
 
     def _input(self, staged: Staged, flight: int, outbound: Outbound) -> Any:
@@ -177,15 +197,45 @@ class Traffic:
                 found[flight] = str(address)
         return found
 
+    @property
+    def is_out(self) -> bool:
+        """Whether anything is in TaskVine's hands."""
+        return bool(self._flights)
+
     def answer(self, flight: int, task: Any) -> Answer | None:
         """A supervisor's answer; None if there is none."""
         if task.result in UNANSWERED:
             return None
+        outbound = self._outbound[flight]
         try:
-            return Answer(*pickle.loads(self._outbound[flight].out.contents()))
+            outbound.answered = parcels.from_output(task.std_output) or outbound.out.contents()
+            return Answer(*pickle.loads(outbound.answered))
         except Exception:
             logger.warning("task %d brought no answer: %s, exit code %d", task.id, task.result, task.exit_code)
             return None
+
+    def awaited(self) -> set[str]:
+        """Temp files that function calls read which have not been sent to a worker yet."""
+        outbound = (self._outbound[flight] for flight in self._flights.values())
+        return {name for each in outbound if not each.seen for name in each.reads}
+
+    def failed_again(self, flight: int) -> str | None:
+        """Why a function call has failed that TaskVine has run once more, if it has since this was last asked.
+
+        TaskVine keeps such a task to itself, but its answer is where that of the first was.
+        """
+        outbound = self._outbound.get(flight)
+        if outbound is None or outbound.out is None:
+            return None
+        said = outbound.out.contents()
+        if not said or said == outbound.answered:
+            return None
+        outbound.answered = said
+        for item in Answer(*pickle.loads(said)).done:
+            completion = Completion(*item)
+            if completion.outcome != failure.RETURNED:
+                return failure.brief(completion.body)
+        return None
 
     def bring_home(self, flight: int) -> bytes | None:
         """Give the files that have come their names; return the failure record if one cannot have it."""

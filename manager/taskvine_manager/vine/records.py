@@ -71,6 +71,13 @@ class Rescue:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """The errand of having one more worker take a copy of a temp file, because the user wants so many."""
+
+    file: str
+
+
+@dataclass(frozen=True)
 class Remake:
     """The errand of having TaskVine make a file again that somebody has asked for; see ``Unfound`` for ``tries``."""
 
@@ -86,7 +93,7 @@ class Flight:
     ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``pinned``
     is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
     temp files that it makes or has made: what it was given is let go once it has ``landed`` and they are gone, for
-    TaskVine makes them again by running the task once more.
+    TaskVine makes them again by running the task once more. What it ``reads`` is needed for as long.
     """
 
     number: int
@@ -97,7 +104,8 @@ class Flight:
     pinned: str | None = None
     temps: int = 0
     landed: bool = False
-    errand: Greeting | Rescue | Remake | None = None
+    reads: tuple[str, ...] = ()
+    errand: Greeting | Rescue | Copy | Remake | None = None
 
     @property
     def where(self) -> str | None:
@@ -110,7 +118,9 @@ class TempFile:
     """A temp file, and what was needed to make it.
 
     ``node`` is the name of one that has it, empty until it is made; ``rescue`` is the address of one that is to take a
-    copy; ``gone`` is whether it is lost for good.
+    copy; ``gone`` is whether it is lost for good; ``readers`` counts the flights that would read it if they ran once
+    more. ``replicas`` is how many nodes the user wants to have it, 0 for as many as TaskVine has of any; ``copies``
+    holds the addresses of those that were sent one.
     """
 
     size: int = 0
@@ -118,6 +128,9 @@ class TempFile:
     recoverable: bool = True
     rescue: str = ""
     gone: bool = False
+    readers: int = 0
+    replicas: int = 0
+    copies: set[str] = field(default_factory=set)
     flight: Flight | None = None
 
 

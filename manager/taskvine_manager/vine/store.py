@@ -87,6 +87,17 @@ class Store:
             self._vine.undeclare([stored.file])
             remove([stored.home])
 
+    def prune(self, name: str) -> None:
+        """Remove a temp file from all workers, and what there is of it here."""
+        if (stored := self._temps.get(name)) is not None:
+            self._vine.manager.prune_file(stored.file)
+            remove([stored.home])
+            stored.home = ""
+
+    def __len__(self) -> int:
+        """Temp files, be it that they are only there to be made again."""
+        return len(self._temps)
+
     def replicas(self, name: str) -> int:
         """How many workers have a temp file; one that has come home will not be lost."""
         stored = self._temps[name]
