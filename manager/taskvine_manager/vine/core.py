@@ -53,7 +53,7 @@ from taskvine_manager.vine.events import (
 from taskvine_manager.vine.fleet import Fleet
 from taskvine_manager.vine.holdings import Holdings
 from taskvine_manager.vine.parcels import Parcel
-from taskvine_manager.vine.records import Flight, Greeting, Job, Remake, Rescue, TempFile, VineNode
+from taskvine_manager.vine.records import Copy, Flight, Greeting, Job, Remake, Rescue, TempFile, VineNode
 
 URGENT = 1e299
 """Priority of what is no work: greetings, cancellations, collecting."""
@@ -389,6 +389,8 @@ class Core:
             self._lost_nodes()
         if event.joined:
             self._judge()
+        for name in [name for name, temp in self.temps.items() if temp.replicas > 1]:
+            self._copy(name)
         if event.joined or event.gone:
             self._said.append(SayNodes())
         if self._fleet.draining:
@@ -424,6 +426,24 @@ class Core:
                 flight = Flight(next(self._numbers), errand=Rescue(tuple(name for name, _ in wanted)))
                 self._send(target, Parcel("hello", flight.number), flight, inputs)
         return bool(precious)
+
+    def _copy(self, name: str) -> None:
+        """Have as many nodes take copies of a file as the user wants: TaskVine has one count for all files."""
+        temp = self.temps[name]
+        if temp.replicas < 2 or not temp.node or temp.gone:
+            return
+        temp.copies &= self.nodes.keys()
+        if temp.copies and temp.node not in [node.name for node in self.nodes.values()]:
+            temp.node = self.nodes[temp.copies.pop()].name
+        free = [
+            node
+            for node in self.nodes.values()
+            if not node.draining and node.ours and node.name != temp.node and node.address not in temp.copies
+        ]
+        for node in free[: temp.replicas - 1 - len(temp.copies)]:
+            temp.copies.add(node.address)
+            flight = Flight(next(self._numbers), errand=Copy(name))
+            self._send(node, Parcel("hello", flight.number), flight, (Staged("temp", name, "i0"),))
 
     def _rescued(self, files: tuple[str, ...], address: str | None, *, well: bool) -> None:
         for temp in filter(None, map(self.temps.get, files)):
@@ -476,8 +496,12 @@ class Core:
         for job in jobs:
             outputs = [use for use in job.invocation.outputs if self._stays(job, use)]
             cargo.add(job, outputs)
-            for name in _ids(outputs):
-                self._holdings.expect(name, flight, cargo.reads, recoverable=job.profile.recoverable)
+            for use in outputs:
+                if use.kind != "local":
+                    recoverable = job.profile.recoverable
+                    self._holdings.expect(
+                        use.source, flight, cargo.reads, recoverable=recoverable, replicas=use.replicas
+                    )
             job.flight = flight
         node = self._fleet.of(room)
         if node.ours:  # others have nothing that could tie a task to them
@@ -592,6 +616,8 @@ class Core:
         errand = flight.errand
         if isinstance(errand, Rescue):
             self._rescued(errand.files, flight.pinned, well=well)
+        elif isinstance(errand, Copy) and not well and (temp := self.temps.get(errand.file)) is not None:
+            temp.copies.discard(str(flight.pinned))
         elif isinstance(errand, Remake):
             self._remaking -= 1
             self._said.append(Locate(errand.request, errand.file, errand.tries))
@@ -642,6 +668,7 @@ class Core:
                 value = use.source
             if use.source in made:
                 self._holdings.made(use.source, made[use.source], completion.node)
+                self._copy(use.source)
                 continue
             self._holdings.remove(use.source)  # a small result after all
             if isinstance(body, str) and not self._local:  # a large one that was expected to be small

@@ -153,6 +153,7 @@ class VineEngine:
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._watched: set[int] = set()
         self._due = True
+        self._heard = False
         self._look_due = True
         self._looked = 0.0
         self._housekept = 0.0
@@ -202,7 +203,8 @@ class VineEngine:
             )
 
     def _install(self) -> None:
-        self._traffic.install(self._config.nodes, self._config.python, self._config.slots)
+        config = self._config
+        self._traffic.install(config.nodes, config.python, config.slots, ships=not config.local)
 
     def _directory_of(self, node: str) -> str:
         return next((other.info.directory for other in self._core.nodes.values() if other.name == node), "")
@@ -327,18 +329,19 @@ class VineEngine:
         return REPLICATION if now - self._temps_new < 2.0 else HOUSEKEEPING
 
     def _event(self) -> None:
-        self._due = True
+        self._due = self._heard = True
 
     def _pump(self) -> None:
         self._handle(events.Cycle())
         self._due = False
-        ended = self._vine.cycle()
+        heard, self._heard = self._heard, False
+        task = self._vine.turn()
         self._see_placed()
-        for task in ended:
+        if task is not None:
+            # What came of it is told first. Then more may have ended, or there is room for more.
             self._ended(task)
-        if ended and self._core.has_work:
-            self._due = True  # there is room for more
-        elif not ended:
+            self._due = self._traffic.is_out or self._core.has_work
+        elif heard:
             self._look_due = True  # it may have been a connection that ended
 
     def _see_placed(self) -> None:

@@ -37,11 +37,13 @@ class Holdings:
         """Bytes of all temp files, each counted once."""
         self.most_stored = 0
 
-    def expect(self, name: str, flight: Flight, reads: tuple[str, ...], *, recoverable: bool) -> None:
+    def expect(
+        self, name: str, flight: Flight, reads: tuple[str, ...], *, recoverable: bool, replicas: int = 0
+    ) -> None:
         """A flight will make a temp file, from others; if another flight was to, that came to nothing."""
         if name in self.temps:
             self.remove(name)
-        self.temps[name] = TempFile(flight=flight, recoverable=recoverable)
+        self.temps[name] = TempFile(flight=flight, recoverable=recoverable, replicas=replicas)
         flight.temps += 1
         if not flight.reads:
             flight.reads = reads

@@ -70,14 +70,29 @@ class Traffic:
         self._installed = 0
         self.library = ""
 
-    def install(self, config: dict[str, Any], python: str, slots: int) -> None:
-        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names."""
+    def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
+        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names.
+
+        Parameters
+        ----------
+        config : dict
+            What the supervisors are told.
+        python : str
+            Interpreter for them, where it exists.
+        slots : int
+            Calls that a node is expected to run at once.
+        ships : bool
+            Whether a packed environment is to travel to the nodes. The directory of one is used where it is.
+        """
         self.library = f"taskvine-exec-{self._installed}"
         self._installed += 1
         inputs = [
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
             (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
         ]
+        pack = config["env_pack"]
+        if ships and pack is not None and os.path.isfile(pack):
+            inputs.append((self._store.local(pack), parcels.PACK))
         command = (
             f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(python)}; "
             f'[ -x "$p" ] || p=python3; '
@@ -116,7 +131,7 @@ class Traffic:
             task.add_output(file, name, success_only=True)
         outbound.out = self._vine.buffer(None)
         outbound.files.append(outbound.out)
-        task.add_output(outbound.out, parcels.OUT)
+        task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
         if said.priority:
             task.set_priority(said.priority)
         if said.category:
@@ -182,13 +197,18 @@ class Traffic:
                 found[flight] = str(address)
         return found
 
+    @property
+    def is_out(self) -> bool:
+        """Whether anything is in TaskVine's hands."""
+        return bool(self._flights)
+
     def answer(self, flight: int, task: Any) -> Answer | None:
         """A supervisor's answer; None if there is none."""
         if task.result in UNANSWERED:
             return None
         outbound = self._outbound[flight]
         try:
-            outbound.answered = outbound.out.contents()
+            outbound.answered = parcels.from_output(task.std_output) or outbound.out.contents()
             return Answer(*pickle.loads(outbound.answered))
         except Exception:
             logger.warning("task %d brought no answer: %s, exit code %d", task.id, task.result, task.exit_code)

@@ -71,6 +71,13 @@ class Rescue:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """The errand of having one more worker take a copy of a temp file, because the user wants so many."""
+
+    file: str
+
+
+@dataclass(frozen=True)
 class Remake:
     """The errand of having TaskVine make a file again that somebody has asked for; see ``Unfound`` for ``tries``."""
 
@@ -98,7 +105,7 @@ class Flight:
     temps: int = 0
     landed: bool = False
     reads: tuple[str, ...] = ()
-    errand: Greeting | Rescue | Remake | None = None
+    errand: Greeting | Rescue | Copy | Remake | None = None
 
     @property
     def where(self) -> str | None:
@@ -111,8 +118,9 @@ class TempFile:
     """A temp file, and what was needed to make it.
 
     ``node`` is the name of one that has it, empty until it is made; ``rescue`` is the address of one that is to take a
-    copy; ``gone`` is whether it is lost for good; ``readers`` counts the flights that would read it if they ran
-    once more.
+    copy; ``gone`` is whether it is lost for good; ``readers`` counts the flights that would read it if they ran once
+    more. ``replicas`` is how many nodes the user wants to have it, 0 for as many as TaskVine has of any; ``copies``
+    holds the addresses of those that were sent one.
     """
 
     size: int = 0
@@ -121,6 +129,8 @@ class TempFile:
     rescue: str = ""
     gone: bool = False
     readers: int = 0
+    replicas: int = 0
+    copies: set[str] = field(default_factory=set)
     flight: Flight | None = None
 
 

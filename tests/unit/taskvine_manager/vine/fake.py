@@ -43,6 +43,7 @@ class Task:
         self.result = "unknown"
         self.exit_code = 0
         self.spread = False
+        self.std_output = ""
 
     def set_library_required(self, library: str) -> None:
         self.library = library
@@ -184,7 +185,11 @@ class Manager:
                 self.ended.append(task)
                 continue
             for address, worker in self.workers.items():
-                if not self.hold and set(task.features) <= {worker["arch"].removeprefix(MARK)} and task.library is not None:
+                if (
+                    not self.hold
+                    and set(task.features) <= {worker["arch"].removeprefix(MARK)}
+                    and task.library is not None
+                ):
                     self.ready.remove(task)
                     task.addrport = address
                     self.running.append(task)

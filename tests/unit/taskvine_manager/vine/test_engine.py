@@ -53,7 +53,13 @@ class Play:
         for name in ("spool", "nodes"):
             (base / name).mkdir()
         self.outlet = Outlet()
-        settings = {"nodes": {"slots": None}, "python": "python3", "log": str(base), "slots": 2, **config}
+        settings = {
+            "nodes": {"slots": None, "env_pack": None},
+            "python": "python3",
+            "log": str(base),
+            "slots": 2,
+            **config,
+        }
         self.engine = VineEngine(
             str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=fake.module()
         )
@@ -471,6 +477,28 @@ def test_file_that_others_were_made_from_can_be_made_again_until_they_are_gone(m
     assert not any(file.declared for file in (x, y, first.outputs["out"], second.outputs["out"]))
 
 
+def test_as_many_nodes_have_a_file_as_the_user_wants(make: Callable[..., Play]) -> None:
+    play = make()
+    for number in range(2):
+        play.join(f"b{number}-{number}")
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1", 3),)), cores=2.0)
+    task = play.work[0]
+    maker = task.features[0]
+    temp = play.manager.temps[0]
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", maker, 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
+    play.manager.end(task, Answer(maker, done))
+    play.engine._event()
+    play.tick()
+    (copying,) = play.manager.running
+    assert (copying.parcel.kind, copying.inputs["i0"]) == ("hello", temp)
+    assert copying.features == [f"b{1 - int(maker[1])}-{1 - int(maker[1])}"]
+    play.greet()
+    assert play.manager.running == []
+    address = play.manager.join("b2-2")
+    play.tick()
+    assert [task.addrport for task in play.manager.running if temp in task.inputs.values()] == [address]
+
+
 def test_file_is_forgotten_while_its_task_runs(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
@@ -576,6 +604,16 @@ def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None
     assert "wait-for-workers" not in play.manager.tuned
     play.join("b1-2")
     assert len(play.work) == 1
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_packed_environment_travels_to_other_machines(make: Callable[..., Play], tmp_path: Path, local: bool) -> None:
+    pack = tmp_path / "env.tar.gz"
+    pack.touch()
+    play = make(local=local, nodes={"slots": None, "env_pack": str(pack)})
+    (library,) = play.manager.libraries.values()
+    brought = {name: file.content for name, file in library.inputs.items()}
+    assert brought.get("env_pack") == (None if local else str(pack))
 
 
 def test_end(make: Callable[..., Play], tmp_path: Path) -> None:
