@@ -19,19 +19,21 @@ ifdef NO_VENV
 RUN := "$(or $(PYTHON),python3)"
 DEV :=
 EXAMPLES :=
+BENCH :=
 else
 # The scripts of the environment (taskvine-node and Parsl's own) are found by PATH in what we start.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" python
 DEV := .venv/.installed-dev
+BENCH := .venv/.installed-bench
 # What the examples need is part of the development environment: do not install it again beside that.
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-engines docs-tuning parsl-suite clean
+.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-engines docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -59,22 +61,19 @@ chaos: $(DEV)
 example: $(EXAMPLES)
 	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
 
-bench: $(EXAMPLES)
-	$(RUN) benchmarks/first_look.py $(ARGS)
+# Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
+bench: $(BENCH)
+	$(RUN) -m benchmarks.suite $(ARGS)
 
-# Dependent apps and their data, beside other executors.
-bench-dag: $(DEV)
-	$(RUN) benchmarks/dag.py $(ARGS)
+# Dependent apps and their data alone.
+bench-dag: $(BENCH)
+	$(RUN) -m benchmarks.suite --cases f,g $(ARGS)
 
 bench-random-dag: $(DEV)
-	$(RUN) benchmarks/random_dag.py $(ARGS)
+	$(RUN) -m benchmarks.random_dag $(ARGS)
 
 bench-shared-input: $(DEV)
-	$(RUN) benchmarks/shared_input.py $(ARGS)
-
-# On TaskVine, beside Parsl's own executors: needs ndcctools.
-bench-engines: $(DEV)
-	$(RUN) benchmarks/engines.py $(ARGS)
+	$(RUN) -m benchmarks.shared_input $(ARGS)
 
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)
@@ -98,6 +97,10 @@ parsl-suite:
 
 .venv/.installed-examples: .venv/.created setup.cfg pyproject.toml
 	$(PIP_INSTALL) --editable '.[examples]'
+	@touch $@
+
+.venv/.installed-bench: .venv/.created setup.cfg pyproject.toml
+	$(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 
 clean:

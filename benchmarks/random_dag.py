@@ -1,8 +1,8 @@
 """A random layered DAG of 10,000 calls: the results of a serial run, how fast, and how much storage pruning saves.
 
-    python benchmarks/random_dag.py                    10,000 tasks, arrays of 40 KB
-    python benchmarks/random_dag.py --quick            300 tasks: whether it runs at all
-    python benchmarks/random_dag.py --json out.json
+    python -m benchmarks.random_dag                    10,000 tasks, arrays of 40 KB
+    python -m benchmarks.random_dag --quick            300 tasks: whether it runs at all
+    python -m benchmarks.random_dag --json out.json
 
 It runs twice, each time in a process of its own: once the futures are let go as soon as their last consumer is
 submitted, so that results are removed from nodes when nothing can need them any more; once all are held until the end.
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+from benchmarks import apart
 
 CORES = 2
 REACH = 3
@@ -195,14 +195,8 @@ def main() -> None:
 
 
 def _apart(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--case", case]
-    for name in ("tasks", "width", "kilobytes", "seed"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    said = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
-    if said.returncode:
-        sys.exit(f"{case} failed:\n{said.stderr[-3000:]}")
-    report: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    words = [f"--{name}={getattr(arguments, name)}" for name in ("tasks", "width", "kilobytes", "seed")]
+    report: dict[str, Any] = apart.measure("benchmarks.random_dag", "--case", case, *words)
     return report
 
 

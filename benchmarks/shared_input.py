@@ -1,7 +1,7 @@
 """A large input that a call on each of some nodes reads: how often its source is read, beside HighThroughputExecutor.
 
-    python benchmarks/shared_input.py                   256 MB, 8 nodes: needs up to 4.3 GB of TMPDIR
-    python benchmarks/shared_input.py --megabytes 16    where there is less room
+    python -m benchmarks.shared_input                   256 MB, 8 nodes: needs up to 4.3 GB of TMPDIR
+    python -m benchmarks.shared_input --megabytes 16    where there is less room
 
 With TaskVineExecutor the file is an input (``inputs=[File("shared.dat")]``): a first node copies it from where it is,
 the others from nodes that have it. With HighThroughputExecutor every call reads the file where it is. How often it is
@@ -20,12 +20,13 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks import apart
 
 SYSTEMS = ("taskvine", "htex")
 TITLES = {"taskvine": "TaskVineExecutor", "htex": "HighThroughputExecutor"}
@@ -177,19 +178,8 @@ def main() -> None:
 
 
 def _apart(system: str, nodes: int, source: Path) -> dict[str, Any]:
-    command = [sys.executable, os.path.abspath(__file__), "--system", system, "--nodes", str(nodes)]
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    said = subprocess.run(
-        [*command, "--source", str(source)],
-        cwd=source.parent,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if said.returncode:
-        sys.exit(f"{system} failed:\n{said.stderr[-3000:]}")
-    report: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    words = ["--system", system, "--nodes", nodes, "--source", source]
+    report: dict[str, Any] = apart.measure("benchmarks.shared_input", *words, directory=str(source.parent))
     return report
 
 

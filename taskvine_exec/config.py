@@ -268,7 +268,9 @@ class EmbeddedSettings:
     context, context_args, context_kwargs, context_scope
         The library's setup function, its arguments, and how often it runs.
     tune_parameters
-        Tuning parameters under their names with dashes.
+        Tuning parameters that the engine is told, under their names with dashes.
+    tuning
+        All tuning parameters that were set.
     most_nodes
         The largest number of nodes that there can be; None where that is not known.
     node_cores, node_memory, node_disk, node_gpus
@@ -304,6 +306,7 @@ class EmbeddedSettings:
     enable_peer_transfers: bool = True
     wait_for_workers: int | None = None
     tune_parameters: dict[str, float] = field(default_factory=dict)
+    tuning: TuneParameters = field(default_factory=TuneParameters)
     most_nodes: int | None = None
 
     min_workers: int = 1
@@ -820,6 +823,7 @@ def _common(
         "enable_peer_transfers": manager.enable_peer_transfers,
         "wait_for_workers": manager.wait_for_workers,
         "tune_parameters": _given(tune, engine),
+        "tuning": tune,
         "most_nodes": most_nodes,
         "min_workers": factory.min_workers,
         "max_workers": factory.max_workers,
@@ -832,7 +836,7 @@ def _common(
         "node_gpus": node["gpus"],
         "vine_log_dir": _absolute(manager.vine_log_dir),
         "scratch_dir": _absolute(factory.scratch_dir),
-        "inline_limit": operator.index(inline_limit),
+        "inline_limit": _inline_limit(operator.index(inline_limit), tune),
     }
 
 
@@ -869,8 +873,10 @@ def vine_settings(
     for name, value in files.items():
         if value is not None and not os.path.isfile(os.path.expanduser(value)):
             _refuse(name, value, "the path of a file that exists")
+    common = _common("taskvine", manager, factory, {}, function_exec_mode, worker_launch_method, provider, inline_limit)
+    _refuse_batch(common["tuning"], batching)
     return VineSettings(
-        **_common("taskvine", manager, factory, {}, function_exec_mode, worker_launch_method, provider, inline_limit),
+        **common,
         env_pack=_environment(manager.env_pack),
         port=manager.port,
         address=manager.address,
@@ -942,7 +948,9 @@ def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactory
             logger.warning("%s=%r has no effect: the embedded engine starts its nodes itself, at once", name, value)
 
 
-def retuned(source: Source, settings: EmbeddedSettings) -> dict[str, float]:
+def retuned(
+    source: Source, settings: EmbeddedSettings, in_force: TuneParameters
+) -> tuple[TuneParameters, dict[str, float]]:
     """Check tuning parameters that a running executor is given.
 
     Parameters
@@ -950,31 +958,47 @@ def retuned(source: Source, settings: EmbeddedSettings) -> dict[str, float]:
     source
         What ``tune_parameters`` may be.
     settings
-        What the executor runs with.
+        What the executor was started with.
+    in_force
+        All that has been set so far, at the start and since.
 
     Returns
     -------
-    dict
-        The parameters by name with dashes.
+    tuning : TuneParameters
+        What is in force with them.
+    given : dict
+        What the engine is to be told, by name with dashes.
 
     Raises
     ------
     ConfigurationError
-        If they are not valid, not possible with these settings, or can be set before the start only.
+        If they are not valid, contradict what is in force or these settings, or can be set before the start only.
     """
     _check(_TUNING, "tune_parameters", source)
-    peer_transfers = settings.enable_peer_transfers
-    tune = _tuned(source, nodes=settings.most_nodes, peer_transfers=peer_transfers, running=True)
+    tune = _tuned(source, peer_transfers=True, running=True)
+    try:
+        tuning = in_force | tune
+        tuning.check(nodes=settings.most_nodes, peer_transfers=settings.enable_peer_transfers)
+    except TuningError as error:
+        raise ConfigurationError(f"tune_parameters: {error}") from error
+    if isinstance(settings, VineSettings):
+        _refuse_batch(tune, settings.batching)
     _warn_of_ignored(tune, settings.engine)
-    return _given(tune, settings.engine)
+    return tuning, _given(tune, settings.engine)
 
 
 def _given(tune: TuneParameters, engine: Engine) -> dict[str, float]:
     """What an engine is told: TaskVine, nothing but what it knows and may have, as numbers."""
     if engine == "embedded":
         return tune.to_dict()
-    chosen = {name: PARAMETERS[name] for name in tune}
-    return {name: float(tune[name]) for name, each in chosen.items() if not each.ours and each.taskvine.support.acts}
+    acting = [name for name in tune if PARAMETERS[name].on("taskvine").support.acts]
+    given = {name: float(tune[name]) for name in acting if not PARAMETERS[name].ours}
+    if "executor.batch" in tune:  # acted on by code of ours
+        given["executor.batch"] = float(tune["executor.batch"])
+    if "executor.loss-interval" in tune:
+        seconds = tune["executor.loss-interval"]
+        given["enforce-worker-eviction-interval"] = float(max(1, round(seconds)) if seconds else 0)
+    return given
 
 
 def _warn_of_ignored(tune: TuneParameters, engine: Engine) -> None:
@@ -990,6 +1014,19 @@ def _slots(library: Mapping[str, Any], tune: TuneParameters) -> int | None:
     if configured and tuned and configured != tuned:  # 0 is "not said", as in TaskVine
         _refuse("tune_parameters: executor.library-slots", tuned, f"the num_slots of library_config, {configured}")
     return configured or tuned or None
+
+
+def _inline_limit(argument: int, tune: TuneParameters) -> int:
+    """The two are one setting, and its default counts as not given."""
+    tuned = int(tune.get("executor.inline-limit", argument))
+    if INLINE_LIMIT != argument != tuned:
+        _refuse("tune_parameters: executor.inline-limit", tuned, f"the executor's inline_limit, {argument}")
+    return tuned
+
+
+def _refuse_batch(tune: TuneParameters, batching: bool) -> None:
+    if not batching and tune.get("executor.batch", 0) > 1:
+        _refuse("tune_parameters: executor.batch", tune["executor.batch"], "left out, 0 or 1 with batching=False")
 
 
 def _most_nodes(factory: TaskVineFactoryConfig, worker_launch_method: str, provider: Any | None) -> int | None:

@@ -199,6 +199,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 inline_limit=inline_limit,
             )
         super().__init__(provider=provider)
+        self._tuning = self._settings.tuning
+        self._tuning_lock = threading.Lock()
         self._temp_files = TempFiles()
         self.storage_access = _storage(storage_access, self._temp_files)
         self.remote_monitoring_radio = remote_monitoring_radio or TaskVineRadio()
@@ -672,7 +674,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
             lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
             ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
-            nodes); ``replicas`` (nodes by temp file).
+            nodes); ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest
+            end); on the embedded engine ``nodes_killed`` (on purpose, by ``executor.loss-interval``).
         """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return answer
@@ -768,10 +771,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         Raises
         ------
         parsl.errors.ConfigurationError
-            If they are not valid, or can be set before the start only.
+            If they are not valid, contradict each other, those that are in force or the number of nodes, or can be set
+            before the start only; then nothing is changed.
         """
         link = self._running_link()
-        link.say("tune", config.retuned(parameters, self._settings))
+        with self._tuning_lock:  # what one thread is told is in force must be what the manager was told last
+            self._tuning, given = config.retuned(parameters, self._settings, self._tuning)
+            link.say("tune", given)
 
     def outstanding(self) -> int:
         """Tasks that run or could run, those that make lost files again included; at least 1 while any waits, so that
@@ -821,6 +827,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             bytes_moved=stats["bytes_between_nodes"],
             storage_peak_bytes=stats["bytes_stored_at_most"],
             reexecutions=stats["tasks_recovered"] + stats["tasks_retried"],
+            makespan_seconds=stats["makespan"],
+            losses=stats.get("nodes_killed"),
         )
 
     def _write(self, report: RunReport) -> None:

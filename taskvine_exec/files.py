@@ -165,8 +165,9 @@ def _moved_in_task(file: File, storage: Sequence[Staging], way: str) -> bool:
 
 def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call has to do with files at all: most do not, and take the short way."""
-    if any(isinstance(value, File) for value in args):
-        return True
+    for value in args:
+        if isinstance(value, File):
+            return True
     for key, value in kwargs.items():
         if key in ("stdout", "stderr"):
             if value is not None:

@@ -26,9 +26,10 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
 from taskvine_exec.errors import FunctionNotSerializable
+from taskvine_exec.values import Edge
 from taskvine_manager.runtime import payload
 
-_BUILT_IN = (concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer)
+_BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
 
 
 def _wrappers(maker: Any, variable: str) -> dict[CodeType, str]:
@@ -156,7 +157,7 @@ def serialize_function(function: Callable[..., Any]) -> bytes:
 
 
 def _user_registered(methods: dict[bytes, Any]) -> bool:
-    return any(type(method) not in _BUILT_IN for method in methods.values())
+    return not _BUILT_IN.issuperset(map(type, methods.values()))
 
 
 class _Deferred:
@@ -185,7 +186,7 @@ def encode_arguments(
     return payload.encode((args, kwargs), spool, cloudpickle.dumps, limit)
 
 
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex})
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Edge})
 _LOOK = 32
 
 
@@ -196,7 +197,9 @@ def _is_plain(value: Any, depth: int) -> bool:
     if not depth:
         return False
     if kind is tuple or kind is list:
-        return len(value) <= _LOOK and all(_is_plain(item, depth - 1) for item in value)
+        if len(value) > _LOOK:
+            return False
+        return _PLAIN.issuperset(map(type, value)) or all(_is_plain(item, depth - 1) for item in value)
     if kind is dict:
         return len(value) <= _LOOK and all(
             type(key) is str and _is_plain(item, depth - 1) for key, item in value.items()

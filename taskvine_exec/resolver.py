@@ -9,22 +9,25 @@ ordinary wait and value.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 from parsl.app.futures import DataFuture
 from parsl.dataflow.dependency_resolvers import DependencyResolver
+from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec import dfk
 from taskvine_exec.values import Value
 
+_dfk_logger = logging.getLogger("parsl.dataflow.dflow")
 _CONTAINERS = (list, tuple, set, dict)
 
 
 class _Finished(AppFuture):
-    """Stands in the DFK's list of dependencies for a future that is not waited for.
+    """Stands in the DFK's list of dependencies for a future that is not waited for, where somebody reads that list.
 
     It is done, it carries the parent's task id for monitoring, and keeps no ancestor alive. One is made for every edge,
     by the thread that submits: it takes what never changes, its locks among it, from one that was made the usual way.
@@ -48,14 +51,28 @@ def _finished() -> AppFuture:
 
 
 def gather(argument: object) -> list[Future[Any]]:
-    """Futures that the DFK is to wait for before it launches the consumer of an argument."""
+    """Futures that the DFK is to wait for before it launches the consumer of an argument.
+
+    Each costs the DFK a look at whether the consumer is ready, even one that is done.
+    """
     found = _futures(argument)
     if not found:
         return []
     consumer = dfk.consumer()
     if consumer is not None and isinstance(argument, list) and argument is consumer["kwargs"].get("inputs"):
         return []  # the DFK asks again for each of its items
-    return [_Finished(future) if _is_edge(future, consumer) else future for future in found]
+    waited: list[Future[Any]] = []
+    for future in found:
+        if not _is_edge(future, consumer):
+            waited.append(future)
+        elif consumer is not None and _is_watched(consumer["dfk"]):
+            waited.append(_Finished(future))
+    return waited
+
+
+def _is_watched(kernel: DataFlowKernel) -> bool:
+    """Whether dependencies go into monitoring's table or the log."""
+    return kernel.monitoring is not None or _dfk_logger.isEnabledFor(logging.INFO)
 
 
 def unwrap(argument: object) -> object:

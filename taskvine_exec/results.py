@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
@@ -36,6 +37,42 @@ class Where(NamedTuple):
     stamp: int
 
 
+class _Condition:
+    """What a future needs of a ``threading.Condition``; a real one is made when somebody waits.
+
+    Nobody waits for the futures of an executor inside the DFK, which has its own. A Condition is nine objects that the
+    cyclic collector looks at again and again: a quarter of all that
+    is kept for a task.
+    """
+
+    __slots__ = ("_lock", "_real")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._real: threading.Condition | None = None
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._real is None:  # under the lock, as all that follows
+            self._real = threading.Condition(self._lock)
+        return self._real.wait(timeout)
+
+    def notify_all(self) -> None:
+        if self._real is not None:
+            self._real.notify_all()
+
+
 class TaskFuture(Future[Any]):
     """What ``submit`` returns.
 
@@ -48,12 +85,22 @@ class TaskFuture(Future[Any]):
     """
 
     def __init__(self, number: int, submitted: float) -> None:
-        super().__init__()
+        # As Future.__init__ has it, but for the condition.
+        self._condition = _Condition()  # type: ignore[assignment]
+        self._state = "PENDING"
+        self._result = None
+        self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
         self.parsl_executor_task_id = number
         self.submitted = submitted
         self.taskvine_times: TaskTimes | None = None
         self.value: Value | None = None
         self.needs: Sequence[Value] = ()  # kept for it until it is over
+
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        self._done_callbacks.clear()  # they have been called, and the DFK keeps this future for as long as its own
 
 
 def settle(

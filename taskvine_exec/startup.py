@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import pickle
@@ -56,7 +57,7 @@ class Places:
     log: str
     record: str
 
-    @property
+    @functools.cached_property
     def spool(self) -> str:
         """For values that are too large for a message."""
         return os.path.join(self.base, "spool")

@@ -11,6 +11,7 @@ import collections
 import enum
 import gc
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Value:
         "_at_home",
         "_edges",
         "_end",
+        "_future",
         "_load",
         "_waiting",
         "error",
@@ -68,6 +70,7 @@ class Value:
         self._waiting: list[Callable[[Value], None]] | None = []
         self._load: Callable[[Value], Any] | None = None
         self._end: weakref.finalize[..., Value] | None = None
+        self._future: weakref.ref[AppFuture] | None = None
 
     @classmethod
     def unattended(cls, number: int) -> Value:
@@ -88,6 +91,7 @@ class Value:
                 return known
             tid: int = future.tid
             value = cls(f"result-{tid}", tid)
+            value._future = weakref.ref(future)
             future.__dict__[_ATTRIBUTE] = value
             if type(future) is AppFuture:
                 future.__class__ = ValueFuture
@@ -227,6 +231,34 @@ class ValueFuture(AppFuture):
         return self._resolved()
 
 
+def _take_apart(reference: weakref.ref[AppFuture]) -> None:
+    """Free a future that nobody but its own task refers to.
+
+    It, its task record and the executor's future refer to each other. Until Python's cyclic collector comes by, nodes
+    would keep a result that nobody can ask for. Where anything else refers to one of them, this does nothing.
+    """
+    future = reference()
+    if future is None or not future.done():
+        return
+    record: Any = future.task_record
+    ours: Any = record.get("exec_fu")
+    if ours is None or not ours.done():
+        return
+    # The record is in the callback that the DFK has added to the executor's future as well.
+    counts = (sys.getrefcount(future), sys.getrefcount(record), sys.getrefcount(ours))
+    if all(count <= _LOCAL + others for count, others in zip(counts, (1, 2, 1), strict=True)):
+        record.clear()
+
+
+def _count_of_a_local() -> int:
+    probe = object()
+    return sys.getrefcount(probe)
+
+
+_LOCAL = _count_of_a_local()
+"""What ``sys.getrefcount`` says of an object that only a local variable refers to; it depends on the interpreter."""
+
+
 class Edge:
     """Stands in a task's arguments for a value that the task will find on its node.
 
@@ -241,7 +273,9 @@ class Edge:
 
     def let_go(self) -> None:
         """Keep the value no longer: the task is over for good, and its record may be kept for long."""
-        self._value = None
+        value, self._value = self._value, None
+        if value is not None and value._future is not None:
+            _take_apart(value._future)
 
     def __reduce__(self) -> tuple[Any, ...]:
         from taskvine_manager.runtime import values

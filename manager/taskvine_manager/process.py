@@ -75,6 +75,8 @@ class Manager:
         self._callbacks[self._link] = self._user_speaks
         self._finished: list[Completion] = []
         self._waiting_said = 0
+        self._begun = 0.0
+        self._ended = 0.0
         self._stopping = False
         self._orphaned = False
         self._watch_parent(parent)
@@ -201,6 +203,8 @@ class Manager:
     ) -> None:
         new = [Profile(*item) for item in profiles]
         came = messages.invocations(invocations)
+        if came and not self._begun:
+            self._begun = self._ended = time.monotonic()
         self._record.submitted(new, came)
         self._engine.submit(list(functions), new, came)
 
@@ -222,7 +226,7 @@ class Manager:
         self._engine.spoiled(node, file, stamp)
 
     def _on_stats(self, request: int) -> None:
-        self._say("stats", request, self._engine.stats())
+        self._say("stats", request, {**self._engine.stats(), "makespan": self._ended - self._begun})
 
     def _on_graph(self, request: int) -> None:
         self._record.flush()
@@ -238,6 +242,7 @@ class Manager:
     # --- what the engine says ---
 
     def done(self, completions: list[Completion]) -> None:
+        self._ended = time.monotonic()
         self._record.done(completions)
         self._finished.extend(completions)
 

@@ -58,6 +58,11 @@ def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
             executor.tune(parameters)
     executor.tune({})
     executor.tune(TuneParameters({"immediate-recovery": True}))
+    # What is in force counts, whenever it was set; what was refused does not.
+    executor.tune({"max-workers": 2})
+    with pytest.raises(ConfigurationError, match="wait-for-workers=3 and max-workers=2 are in conflict"):
+        executor.tune({"wait-for-workers": 3})
+    executor.tune({"max-workers": 4})
     assert executor.submit(numbers, {}, 2).result(30) == [0, 1]
 
 

@@ -244,6 +244,21 @@ def test_dropping_a_future_removes_its_file(dag: TaskVineExecutor) -> None:
     assert settle(lambda: len(dag.stats()["replicas"])) == 0
 
 
+def test_what_only_tasks_referred_to_goes_without_a_collection(dag: TaskVineExecutor) -> None:
+    held = make(LARGE)
+    gc.disable()
+    try:
+        last = make(LARGE)
+        for _ in range(20):
+            last = add(last, held)
+        last.result()
+        eventually(lambda: len(dag.stats()["replicas"]) == 2)
+        assert held.task_record["app_fu"] is held
+        assert (held.result() == 1.0).all()
+    finally:
+        gc.enable()
+
+
 def test_without_edges_small_results_are_not_kept(dag: TaskVineExecutor) -> None:
     futures = [increment(number) for number in range(200)]
     assert [future.result(30) for future in futures] == list(range(1, 201))

@@ -11,7 +11,7 @@ import parsl
 import pytest
 from parsl.dataflow.dflow import DataFlowKernel
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 
 pytest.importorskip("sqlalchemy")
 
@@ -83,3 +83,17 @@ def test_functions_are_sent_once(load: Load, database: Path) -> None:
     dfk.cleanup()
     assert rows(database, "SELECT COUNT(*) FROM try WHERE block_id = '0'") == [(200,)]
     assert rows(database, "SELECT COUNT(*) FROM status WHERE task_status_name = 'running_ended'") == [(200,)]
+
+
+def test_dependencies_that_are_not_waited_for_are_in_the_table(load: Load, database: Path) -> None:
+    dfk = load([TaskVineExecutor(label="tv", cores=1)], monitoring=hub(database, 0), dependency_resolver=DAG_RESOLVER)
+
+    @parsl.python_app
+    def join(*parts: Any) -> Any:
+        return parts
+
+    first, second = join(), join()
+    assert join(first, [second, join(first)]).result() == ((), [(), ((),)])
+    dfk.cleanup()
+    depends = "SELECT task_id, task_depends FROM task ORDER BY task_id"
+    assert rows(database, depends) == [(0, ""), (1, ""), (2, "0"), (3, "0,1,2")]

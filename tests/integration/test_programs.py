@@ -57,6 +57,12 @@ def hold(path):
 """
 
 
+def _from_a_terminal() -> None:
+    # Tests that are run in the background of a shell, or under nohup, have been told to ignore these.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Program:
     """A Python program in a session, and an environment, of its own."""
 
@@ -71,6 +77,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_from_a_terminal,  # noqa: PLW1509
         )
 
     def result(self, status: int = 0) -> str:

@@ -47,3 +47,53 @@ def test_a_program_is_run_with_every_setting(tmp_path: Path, monkeypatch: pytest
         1: 1,
         2: 2,
     }
+
+
+WITH_LOSSES = """
+import os, sys, time
+import parsl
+from taskvine_exec import local_config
+
+@parsl.python_app
+def make(number):
+    import time
+    time.sleep(0.1)
+    return bytes(100_000)
+
+@parsl.python_app
+def join(*parts):
+    return sum(map(len, parts))
+
+config = local_config(
+    worker_launch_method="factory", min_workers=3, max_workers=3, cores=1, max_retries=None, run_dir=sys.argv[1]
+)
+with parsl.load(config):
+    config.executors[0].wait_for_nodes(3, 30)
+    parts = [make(number) for number in range(40)]
+    assert join(*parts).result() == 40 * 100_000
+"""
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_nodes_are_lost_in_a_sweep_and_what_that_cost_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(ROOTS))
+    (tmp_path / "program.py").write_text(WITH_LOSSES)
+    seed = 4  # of a first loss after 0.4 s of work, of which there are 1.3 at least
+    settings = grid({"executor": {"loss-interval": [0, 1.5], "loss-seed": seed}})
+    results = sweep([str(tmp_path / "program.py"), str(tmp_path / "runinfo")], settings, repetitions=1, timeout=100)
+    assert not results.failed, results.failed[0].output
+    runs = {run.setting["executor.loss-interval"]: run.report for run in results.runs}
+    assert (runs[0].losses, runs[0].reexecutions) == (0, 0)
+    assert runs[0].storage_peak_bytes is not None
+    assert runs[0].storage_peak_bytes >= 40 * 100_000
+    losses, again = runs[1.5].losses, runs[1.5].reexecutions
+    assert losses is not None
+    assert again is not None
+    assert losses >= 1
+    assert again >= 1
+    for report in runs.values():
+        assert report.makespan_seconds is not None
+        assert report.wall_seconds is not None
+        assert 40 * 0.1 / 3 <= report.makespan_seconds < report.wall_seconds

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskvine_tune import formats
+from taskvine_tune import formats, simulated
 from taskvine_tune.errors import LibraryMissing, TuningError
 from taskvine_tune.parameters import ENGINES, PARAMETERS, TASKVINE_VERSION, Engine, Parameter, Standing, Support, find
 from taskvine_tune.tuning import TuneParameters, conflicts, examine
@@ -35,7 +35,7 @@ _WIDE = 160
 _NARROW = 120
 
 #: As in taskvine_tune.sweep, which needs numpy.
-_QUANTITIES = ("wall_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions")
+_QUANTITIES = ("wall_seconds", "makespan_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions", "losses")
 
 _STYLES = {
     Support.NATIVE: "green",
@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "explain", "show all that is known about a parameter", _explain)
     command.add_argument("name", metavar="NAME", help="its name or an alias, with dashes or underscores")
-    command.epilog = f"The parameters: {', '.join(PARAMETERS)}."
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = _parameters_in_lines()
 
     command = _command(commands, "check", "check a file of parameters", _check)
     command.add_argument("file", metavar="FILE", help=f"a file that ends with {', '.join(formats.ENDINGS)}")
@@ -112,11 +113,31 @@ def _parser() -> argparse.ArgumentParser:
         "--quantity", choices=_QUANTITIES, default=_QUANTITIES[0], help="what there shall be least of (%(default)s)"
     )
     command.add_argument("--confidence", type=_share, default=0.95, metavar="C", help="of the verdict (%(default)s)")
+    command.add_argument(
+        "--losses",
+        type=_seconds,
+        metavar="SECONDS",
+        help="have a node of every run killed so often on average (executor.loss-interval), the same for all settings "
+        "of a round; give the executor max_retries to match, and a factory or strategy that replaces nodes",
+    )
     command.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for each run")
     command.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
     command.add_argument("--csv", metavar="FILE", help="write every run to this file")
     command.add_argument("--figure", metavar="FILE", help="draw every run into this file (.png, .svg, .pdf)")
+
+    command = _command(
+        commands, "simulate", "say what a run would do on other nodes or with other parameters", _simulate
+    )
+    simulated.add_arguments(command)
     return parser
+
+
+def _parameters_in_lines() -> str:
+    """Names, defaults and bounds, for help texts."""
+    rows = [("name", "default", "bounds")]
+    rows += [(each.name, _with_unit(each), each.bounds) for each in PARAMETERS.values()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"  {name:{widths[0]}}  {default:{widths[1]}}  {bounds}" for name, default, bounds in rows)
 
 
 def _command(commands: Any, name: str, does: str, run: Any) -> argparse.ArgumentParser:
@@ -257,6 +278,8 @@ def _sweep(options: argparse.Namespace) -> int:
         settings = sweep.grid(options.space)
     else:
         settings = sweep.sample(options.space, options.random, options.seed)
+    if options.losses is not None:
+        settings = sweep.with_losses(settings, options.losses)
     rivals = max(1, len(settings) - 1)
     repetitions = options.repetitions or statistics.fewest_repetitions(1 - (1 - options.confidence) / rivals)
 
@@ -357,6 +380,18 @@ def _sweep_as_json(results: Results, verdict: Verdict[TuneParameters], quantity:
             ],
         },
     }
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    results = simulated.run(options)
+    if options.json:
+        _write_json(simulated.as_json(results))
+    else:
+        console = _console()
+        console.print(simulated.table(results))
+        for line in simulated.remarks(results):
+            console.print(line, soft_wrap=True)
+    return INVALID if any(outcome.failed for outcomes in results.outcomes for outcome in outcomes) else FINE
 
 
 # ---- Output

@@ -6,11 +6,13 @@
     A file for the executors of the program to write to when they shut down, each one line of JSON. All fields may be
     absent or null where they are not known, and others may be added::
 
-        {"version": 1, "wall_seconds": 1.5, "bytes_moved": 4096, "storage_peak_bytes": 8192, "reexecutions": 0}
+        {"version": 1, "wall_seconds": 1.5, "bytes_moved": 4096, "storage_peak_bytes": 8192, "reexecutions": 0,
+         "makespan_seconds": 1.2, "losses": 0}
 
     ``wall_seconds`` is from the start to the shutdown of the executor, ``bytes_moved`` what nodes have sent to each
     other, ``storage_peak_bytes`` the most that all nodes together have held at a time, ``reexecutions`` the runs of
-    tasks beyond the first of each.
+    tasks beyond the first of each, ``makespan_seconds`` from the first submission to the last end of a task, ``losses``
+    the nodes that were killed on purpose (the parameter ``executor.loss-interval``).
 """
 
 from __future__ import annotations
@@ -71,12 +73,18 @@ class RunReport:
         The most that all nodes together have held at a time.
     reexecutions
         Runs of tasks beyond the first of each.
+    makespan_seconds
+        From the first submission to the last end of a task.
+    losses
+        Nodes that were killed on purpose.
     """
 
     wall_seconds: float | None = None
     bytes_moved: float | None = None
     storage_peak_bytes: float | None = None
     reexecutions: float | None = None
+    makespan_seconds: float | None = None
+    losses: float | None = None
 
     def write(self, environment: Mapping[str, str] | None = None) -> bool:
         """Add the report to the file that ``TASKVINE_TUNE_REPORT`` names.
@@ -120,7 +128,7 @@ def read_reports(path: str) -> RunReport:
     Returns
     -------
     RunReport
-        The longest wall time, and the sums of the rest.
+        The longest times, and the sums of the rest.
 
     Raises
     ------
@@ -139,6 +147,8 @@ def read_reports(path: str) -> RunReport:
         _together(sum, path, reports, "bytes_moved"),
         _together(sum, path, reports, "storage_peak_bytes"),
         _together(sum, path, reports, "reexecutions"),
+        _together(max, path, reports, "makespan_seconds"),
+        _together(sum, path, reports, "losses"),
     )
 
 

@@ -12,7 +12,8 @@
         ├── Conflict            values that are valid by themselves and not together
         ├── BadFile             a file or a text cannot be read as parameters
         ├── LibraryMissing      the library for a file's format, or for a figure, is not installed
-        └── BadSamples          measurements that nothing can be concluded from
+        ├── BadSamples          measurements that nothing can be concluded from
+        └── BadSimulation       a cluster or a workload that cannot be simulated
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 __all__ = [
     "BadFile",
     "BadSamples",
+    "BadSimulation",
     "Conflict",
     "GivenTwice",
     "LibraryMissing",
@@ -240,3 +242,19 @@ class BadSamples(TuningError):
 
     def __str__(self) -> str:
         return f"the samples cannot be compared: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class BadSimulation(TuningError):
+    """A cluster or a workload that cannot be simulated.
+
+    Parameters
+    ----------
+    reason
+        What is wrong with it.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"this cannot be simulated: {self.reason}"

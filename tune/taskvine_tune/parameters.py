@@ -283,6 +283,10 @@ _OFF = ((0, "off"),)
 _NO_NETWORK = _instead("nodes and manager share a machine, and the end of a connection is seen at once")
 _UNTIMED = _instead("transfers within a machine are not timed")
 _NO_MONITOR = _instead("memory is watched by the node itself")
+_NO_STORAGE = _instead("the cache has what the node has, and gives way to what is made")
+_NO_LOG = _instead("there is no such log")
+_ONE_HOST = _instead("all nodes are on one host: none is slower than the others")
+_SHARES = _instead("a task has what it asks for, and a core unless it says otherwise")
 
 _DATA = (
     _whole(
@@ -324,6 +328,7 @@ _DATA = (
         False,
         "Move new temp files from the workers that hold most to workers with more room.",
         "7.17.0",
+        embedded=_EMULATED,
     ),
     _flag(
         "immediate-recovery",
@@ -354,7 +359,7 @@ _DATA = (
         "Have workers read declared files from a file system that they share with the manager, instead of receiving "
         "them from it.",
         "7.11.0",
-        embedded=_instead("shared_fs=True does it"),
+        embedded=_instead("nodes share a file system as it is; with shared_fs=True tasks read files where they are"),
     ),
     _real(
         "default-transfer-rate",
@@ -364,7 +369,7 @@ _DATA = (
         minimum=1,
         maximum=_INT,
         unit="bytes/s",
-        embedded=_UNTIMED,
+        embedded=Standing(Support.EMULATED, "in the choice of a node, instead of time limits; 1e9 unless it is set"),
     ),
     _whole(
         "transfer-outlier-factor",
@@ -391,6 +396,7 @@ _DATA = (
         minimum=1,
         maximum=_INT,
         unit="s",
+        embedded=_instead("what failed is tried again when something has changed"),
     ),
 )
 
@@ -433,6 +439,7 @@ _SCHEDULING = (
         False,
         "Send tasks that are linked by temp files to one worker together.",
         "7.15.0",
+        embedded=_instead("short calls follow those that make their inputs without it"),
     ),
     _whole(
         "hungry-minimum",
@@ -459,7 +466,7 @@ _SCHEDULING = (
         "7.5.0",
         minimum=1,
         aliases=("asynchrony-multiplier",),
-        embedded=_instead("short calls are handed out ahead without it"),
+        embedded=_EMULATED,
     ),
     _flag(
         "proportional-resources",
@@ -468,6 +475,7 @@ _SCHEDULING = (
         "proportional-whole-tasks too.",
         "7.5.0",
         aliases=("force-proportional-resources",),
+        embedded=_SHARES,
     ),
     _flag(
         "proportional-whole-tasks",
@@ -475,6 +483,7 @@ _SCHEDULING = (
         "Round that share up, so that a whole number of such tasks fills the worker.",
         "7.5.0",
         aliases=("force-proportional-resources-whole-tasks",),
+        embedded=_SHARES,
     ),
     _flag(
         "ramp-down-heuristic",
@@ -492,6 +501,7 @@ _SCHEDULING = (
         minimum=0,
         maximum=1,
         open_bounds=True,
+        embedded=_NO_STORAGE,
     ),
     _real(
         "sandbox-grow-factor",
@@ -500,6 +510,7 @@ _SCHEDULING = (
         "7.14.5",
         minimum=1.1,
         taskvine=Standing(Support.NATIVE, "the result is multiplied by the old size once more"),
+        embedded=_NO_STORAGE,
     ),
     _whole(
         "large-task-check-interval",
@@ -518,6 +529,7 @@ _SCHEDULING = (
         "Number of failures after which a library is not started again.",
         "7.14.5",
         taskvine=Standing(Support.CLAMPED, "every value above 1 becomes 1; only the default is more"),
+        embedded=Standing(Support.EMULATED, "of libraries that were killed before they were up; 3 unless it is set"),
     ),
     _flag(
         "watch-library-logfiles",
@@ -533,6 +545,7 @@ _SCHEDULING = (
         "Length to which the standard output of a task is cut.",
         "7.7.0",
         unit="bytes",
+        embedded=Standing(Support.EMULATED, "of L1 tasks, in the logs of their node; without limit unless it is set"),
     ),
     _whole(
         "category-steady-n-tasks",
@@ -541,6 +554,7 @@ _SCHEDULING = (
         "Number of done tasks of a category after which its resources are predicted anew; holds for every manager of "
         "the process.",
         "7.5.0",
+        embedded=_instead("resources are what is asked for, and not predicted"),
     ),
 )
 
@@ -551,7 +565,7 @@ _WORKERS = (
         0,
         "Number of workers that must have come before the first task is sent.",
         "7.5.0",
-        embedded=_instead("the setting wait_for_workers does it"),
+        embedded=_EMULATED,
     ),
     _whole(
         "max-workers",
@@ -560,7 +574,7 @@ _WORKERS = (
         "Number of workers above which one that comes is sent away.",
         "7.15.5",
         meanings=((-1, "no limit"), (0, "no limit")),
-        embedded=_instead("the setting max_workers, or the provider's max_blocks, does it"),
+        embedded=Standing(Support.EMULATED, "one that comes beyond it waits until another has gone"),
     ),
     _whole(
         "max-new-workers",
@@ -569,6 +583,7 @@ _WORKERS = (
         "Number of workers that are let in in one cycle, before other things are attended to.",
         "7.7.0",
         meanings=((0, "as 1"),),
+        embedded=_instead("letting one in holds nothing up"),
     ),
     _real(
         "disconnect-slow-worker-factor",
@@ -579,6 +594,7 @@ _WORKERS = (
         minimum=1,
         also=(0.0,),
         meanings=_OFF,
+        embedded=_ONE_HOST,
     ),
     _real(
         "option-blocklist-slow-workers-timeout",
@@ -589,6 +605,7 @@ _WORKERS = (
         maximum=_INT,
         unit="s",
         meanings=((0, "for good"),),
+        embedded=_ONE_HOST,
     ),
     _whole(
         "enforce-worker-eviction-interval",
@@ -598,6 +615,7 @@ _WORKERS = (
         "7.15.5",
         unit="s",
         meanings=_OFF,
+        embedded=Standing(Support.EMULATED, "they are killed; executor.loss-interval takes fractions of seconds too"),
     ),
     _whole(
         "keepalive-interval",
@@ -662,6 +680,7 @@ _MEASURING = (
         "Time between two measurements of the manager's own resources.",
         "7.7.0",
         unit="s",
+        embedded=_NO_LOG,
     ),
     _whole(
         "perf-log-interval",
@@ -671,6 +690,7 @@ _MEASURING = (
         "7.7.0",
         taskvine=_KEPT,
         unit="s",
+        embedded=_NO_LOG,
     ),
     _whole(
         "update-interval",
@@ -683,11 +703,11 @@ _MEASURING = (
     ),
 )
 
-_NOT_YET = _instead("declared, and not acted on yet")
+_BY_BYTES = _instead("it takes the node with most bytes of the inputs, then the one with most cores free")
 
 
 def _own(name: str, kind: Kind, default: Value, effect: str, **rest: Any) -> Parameter:
-    own: dict[str, Any] = {"taskvine": _NOT_YET, "embedded": _NOT_YET, **rest}
+    own: dict[str, Any] = {"taskvine": _OURS, "embedded": _OURS, **rest}
     return Parameter(name=NAMESPACE + name, kind=kind, default=default, effect=effect, **own)
 
 
@@ -702,53 +722,82 @@ _EXECUTOR = (
         maximum=_INT,
         meanings=((0, "one for each core"),),
         live=False,
-        taskvine=_OURS,
-        embedded=_OURS,
     ),
     _own(
         "inline-limit",
         Kind.WHOLE,
         32 * 1024,
-        "Size above which a value is a file on a node, instead of part of a message.",
+        "Size above which a value is a file on a node, instead of part of a message; the executor's inline_limit, "
+        "under a name that a sweep can set.",
         minimum=0,
-        maximum=16 * 1024**2,
+        maximum=64 * 1024,
         unit="bytes",
         live=False,
     ),
     _own(
         "batch",
         Kind.WHOLE,
-        64,
-        "Number of short calls that are handed to a slot together at most.",
-        minimum=1,
+        0,
+        "Number of short calls that travel together at most: to a slot, or with TaskVine in one of its tasks.",
+        minimum=0,
         maximum=65536,
+        meanings=((0, "what suits the engine: 64 on the embedded one, 1024 with TaskVine"), (1, "no batching")),
     ),
     _own(
         "prefetch",
         Kind.REAL,
         0.020,
-        "Work that is handed to a node ahead of a free slot, for each slot.",
+        "Work that a node is handed ahead of a free slot, for each slot; calls that take longer are not handed out "
+        "ahead.",
         minimum=0,
         maximum=60,
         unit="s",
         meanings=_OFF,
+        taskvine=_instead("a node is given two batches at a time; executor.batch says how large they are"),
     ),
     _own(
-        "weight-locality",
+        "weight-transfer",
         Kind.REAL,
         1.0,
-        "Weight in the choice of a node of the share of a task's input bytes that the node holds already.",
+        "Factor, in the choice of a node, on the time that it is expected to take to bring a task's inputs there.",
         minimum=0,
         maximum=1000,
+        meanings=((0, "wherever the inputs are"),),
+        taskvine=_BY_BYTES,
     ),
     _own(
-        "weight-room",
+        "weight-wait",
         Kind.REAL,
-        0.0,
-        "Weight in the choice of a node of the share of its slots that are free; with 0, room only decides between "
-        "nodes that are equal.",
+        1.0,
+        "Factor, in the choice of a node, on the time that a busy one is expected to stay busy.",
         minimum=0,
         maximum=1000,
+        meanings=((0, "whether it is busy or not"),),
+        taskvine=_BY_BYTES,
+    ),
+    _own(
+        "loss-interval",
+        Kind.REAL,
+        0.0,
+        "Average time between two kills of a node, at random, while there is work: to try out how a workflow bears "
+        "losses.",
+        minimum=0.01,
+        maximum=1e6,
+        also=(0.0,),
+        unit="s",
+        meanings=_OFF,
+        taskvine=Standing(
+            Support.CLAMPED, "it becomes enforce-worker-eviction-interval, in whole seconds, which releases workers"
+        ),
+    ),
+    _own(
+        "loss-seed",
+        Kind.WHOLE,
+        0,
+        "Seed of the times of these kills, and of which node is killed.",
+        minimum=0,
+        maximum=_INT,
+        taskvine=_instead("TaskVine draws for itself"),
     ),
 )
 
@@ -767,6 +816,9 @@ _FOREIGN = {
     "wait-retrieve-many": ("max-retrievals", "worker-retrievals"),  # until 7.5.0
     "replicas": ("temp-replica-count",),
     "replication": ("temp-replica-count",),
+    "batching": ("executor.batch",),
+    "losses": ("executor.loss-interval",),
+    "loss-rate": ("executor.loss-interval",),
     "num-slots": ("executor.library-slots",),
     "function-slots": ("executor.library-slots",),
 }

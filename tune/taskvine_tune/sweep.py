@@ -3,6 +3,9 @@
 The program is any that gives an executor the parameters of the environment variable ``TASKVINE_TUNE`` (see
 :mod:`taskvine_tune.environment`). Settings are interleaved: every round runs each of them once, in an order drawn anew,
 so that what changes in the machine over time falls on all of them alike.
+
+Nodes can be lost on purpose: a setting with ``executor.loss-interval`` has its executor kill nodes of its own run, at
+times that are drawn anew for each round, and are the same for all settings of a round.
 """
 
 from __future__ import annotations
@@ -40,13 +43,18 @@ __all__ = [
     "sample",
     "summary",
     "sweep",
+    "with_losses",
     "write_csv",
 ]
 
-Quantity = Literal["wall_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions"]
+Quantity = Literal["wall_seconds", "makespan_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions", "losses"]
 
 #: What is recorded of each run.
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+
+_INTERVAL = "executor.loss-interval"
+_LOSSES = (_INTERVAL, "enforce-worker-eviction-interval")
+_SEED = "executor.loss-seed"
 
 #: Bytes of a failed run's output that are kept.
 _TAIL = 2000
@@ -168,6 +176,30 @@ def _drawn(choice: Sequence[Any] | _Range, source: random.Random) -> Any:
     return choice.draw(source) if isinstance(choice, _Range) else source.choice(choice)
 
 
+def with_losses(settings: Sequence[TuneParameters], interval: float) -> list[TuneParameters]:
+    """Have nodes killed on purpose in every run of some settings.
+
+    Parameters
+    ----------
+    settings
+        The settings. Those that say themselves how often nodes are lost stay as they are.
+    interval
+        Seconds between two losses, on average; only time in which there is work counts.
+
+    Returns
+    -------
+    list of TuneParameters
+        The settings with ``executor.loss-interval``.
+
+    Raises
+    ------
+    TuningError
+        If the interval is out of range.
+    """
+    losses = TuneParameters({_INTERVAL: interval})
+    return [setting if any(name in setting for name in _LOSSES) else setting | losses for setting in settings]
+
+
 def label(setting: TuneParameters, settings: Sequence[TuneParameters] = ()) -> str:
     """What a setting is called: those of its parameters in which it differs from others, or else all of them."""
     varied = [name for name in setting if any(other.get(name) != setting[name] for other in settings)]
@@ -274,7 +306,7 @@ class Results:
         if not samples:
             raise BadSamples(f"no setting has {quantity} in every run")
         # Times are compared by their ratio; of the rest, none at all is a common amount.
-        measure: Literal["ratio", "difference"] = "ratio" if quantity == "wall_seconds" else "difference"
+        measure: Literal["ratio", "difference"] = "ratio" if quantity.endswith("_seconds") else "difference"
         return judge(samples, measure=measure, confidence=confidence, seed=seed)
 
 
@@ -298,7 +330,7 @@ def sweep(
     repetitions
         The number of rounds.
     seed
-        Of the order within the rounds.
+        Of the order within the rounds, and of the losses in each, unless a setting has a seed for these.
     timeout
         Seconds after which a run is ended, and counts as failed.
     on_run
@@ -320,21 +352,28 @@ def sweep(
         raise BadSamples("a sweep needs settings, no two of them equal, and at least one repetition")
     words = [sys.executable, *command] if command[0].endswith(".py") else list(command)
     source = random.Random(seed)
+    drawn = random.Random(f"losses {seed}")  # apart, so that the order is the same with and without them
+    loss_seeds = [drawn.randrange(2**31) for _ in range(repetitions)]
     runs = []
     for number in range(repetitions):
         for place, setting in enumerate(source.sample(list(settings), len(settings))):
-            runs.append(_run(words, setting, number, place, timeout))
+            runs.append(_run(words, setting, number, place, timeout, loss_seeds[number]))
             if on_run is not None:
                 on_run(runs[-1])
     return Results(tuple(settings), tuple(runs))
 
 
-def _run(words: Sequence[str], setting: TuneParameters, number: int, place: int, timeout: float | None) -> Run:
+def _run(
+    words: Sequence[str], setting: TuneParameters, number: int, place: int, timeout: float | None, loss_seed: int
+) -> Run:
+    told_to_use: Mapping[str, Value] = setting
+    if any(setting.get(name) for name in _LOSSES):
+        told_to_use = {_SEED: loss_seed, **setting}
     with tempfile.TemporaryDirectory(prefix="taskvine-tune-") as directory:
         report, output = os.path.join(directory, "report"), os.path.join(directory, "output")
         environment = {
             **os.environ,
-            PARAMETERS_VARIABLE: json.dumps(setting.to_dict()),
+            PARAMETERS_VARIABLE: json.dumps(dict(told_to_use)),
             REPORT_VARIABLE: report,
         }
         with open(output, "wb") as file:
@@ -438,9 +477,11 @@ def draw_figure(results: Results, path: str | os.PathLike[str], quantity: Quanti
 
 _AXES: Mapping[Quantity, str] = {
     "wall_seconds": "wall time (s)",
+    "makespan_seconds": "time from the first submission to the last end (s)",
     "bytes_moved": "moved between nodes (bytes)",
     "storage_peak_bytes": "peak of storage (bytes)",
     "reexecutions": "re-executions",
+    "losses": "nodes killed",
 }
 
 

@@ -276,9 +276,15 @@ def conflicts(
             yield Conflict((asked, f"max-workers={limit}"), "a worker holds one replica of a file")
         if not peer_transfers:
             yield Conflict((asked, "enable_peer_transfers=False"), "replicas are made by transfers between nodes")
-    if 0 < limit < values.get("wait-for-workers", 0):
-        names = (f"wait-for-workers={values['wait-for-workers']}", f"max-workers={limit}")
+    awaited = values.get("wait-for-workers", 0)
+    if 0 < limit < awaited:
+        yield Conflict((f"wait-for-workers={awaited}", f"max-workers={limit}"), "the first task would wait without end")
+    if nodes is not None and nodes < awaited:
+        names = (f"wait-for-workers={awaited}", f"{nodes} node{'' if nodes == 1 else 's'} at most")
         yield Conflict(names, "the first task would wait without end")
+    if values.get("executor.loss-interval") and values.get("enforce-worker-eviction-interval"):
+        both = ("executor.loss-interval", "enforce-worker-eviction-interval")
+        yield Conflict(tuple(f"{name}={values[name]}" for name in both), "they are the same")
     if values.get("proportional-whole-tasks") and values.get("proportional-resources") is False:
         names = ("proportional-whole-tasks=True", "proportional-resources=False")
         yield Conflict(names, "there is no share that could be rounded")

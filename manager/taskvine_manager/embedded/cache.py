@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
+from taskvine_manager.runtime import spares
 from taskvine_manager.runtime.payload import FAST, roomy
 
 _FICLONE = 0x40049409
@@ -378,7 +379,7 @@ class Cache:
 
     def _remove_target(self, name: str) -> None:
         if (target := self._targets.pop(name, None)) is not None:
-            _unlink(target)
+            spares.give(target)
 
     def _remove(self, name: str) -> int:
         size = self._sizes.pop(name, None)

@@ -89,6 +89,7 @@ class Scheduler:
         self._uniform = uniform
         self._wait_for_nodes = wait_for_nodes
         self._joined = 0
+        self._begun = False
         self._profiles: dict[int, Profile] = {}
         self._shapes: dict[int, Shape] = {}
         self._tasks: dict[int, Task] = {}
@@ -98,7 +99,7 @@ class Scheduler:
         self._files = self._storage.files
         self._nodes = self._storage.nodes
         self._draining: set[str] = set()
-        self._open: dict[tuple[Shape, int], dict[str, None]] = {}  # nodes that may have room, by shape and depth
+        self._open: dict[tuple[Shape, float], dict[str, None]] = {}  # nodes that may have room, by shape and depth
         self._reserved: dict[Shape, str] = {}  # nodes kept free for what has found no room
         self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
         self._hopeful: dict[int, None] = {}  # waiting tasks that may follow others to their node
@@ -213,6 +214,7 @@ class Scheduler:
             "inputs_read": self._storage.inputs_read,
             "bytes_stored": self._storage.stored,
             "bytes_stored_at_most": self._storage.peak,
+            "files_evicted": self._storage.evicted,
             "replicas": {file.name: sorted(file.holders) for file in self._files if file.holders},
         }
 
@@ -371,6 +373,7 @@ class Scheduler:
         for name in names:
             file = self._files[name]
             self._storage.shorten(file)
+            self._storage.shift(name)
             if file.asked:
                 asked, file.asked = file.asked, []
                 for request in asked:
@@ -488,6 +491,7 @@ class Scheduler:
         file = self._files.get(event.file)
         if event.problem is not None:
             if file is not None:
+                self._storage.shifted(event.file)
                 if event.spoiled and source is not None:
                     if self._storage.remove(source, file):
                         self._lost([file])
@@ -495,6 +499,7 @@ class Scheduler:
                     file.refused.add(event.node)
                 self._storage.shorten(file)
         elif file is None or not file.is_needed:
+            self._storage.shifted(event.file)
             self._storage.drop_unknown(event.node, event.file)  # forgotten while it was under way
         elif event.file not in node.files:
             self._storage.moved += event.size
@@ -504,6 +509,7 @@ class Scheduler:
             self._storage.add(node, event.file, event.size, event.stamp)
             self._made([event.file])  # the node that it came from may have gone meanwhile
             self._spare(event.file)
+            self._storage.shifted(event.file)
             self._storage.clean(event.file)
 
     def _file_spoiled(self, event: FileSpoiled) -> None:
@@ -587,14 +593,18 @@ class Scheduler:
         self._answers.append(Answer(request, file.name, where))
 
     def _tuned(self, event: Tuned) -> None:
-        self._storage.tuning = self._storage.tuning.tuned(event.parameters)
+        tuning = self._storage.tuning = self._storage.tuning.tuned(event.parameters)
+        if tuning.default_transfer_rate and not self._storage.moved:  # what has been measured is known better
+            self._storage.bandwidth = tuning.default_transfer_rate
         for file in self._files:
             if file.holders:
                 file.refused.clear()
                 self._storage.shorten(file)
                 self._storage.clean(file.name)
         self._drain_anew()
-        if self._storage.tuning.immediate_recovery:
+        for node in self._nodes.values():
+            self._opens(node)
+        if tuning.immediate_recovery:
             self._lost([file for file in self._files if file.lost_with is not None and not file.is_there])
 
     # --- what was lost ---
@@ -743,6 +753,7 @@ class Scheduler:
                 self._files[name].consumers -= 1
             for name in task.files:
                 self._spare(name)
+                self._storage.shifted(name)
                 self._storage.clean(name)
             self._storage.settle(*task.files, *outputs)
             for name in (*task.files, *outputs):
@@ -798,7 +809,7 @@ class Scheduler:
     # --- placement ---
 
     def _schedule(self) -> list[Run]:
-        if self._joined < self._wait_for_nodes:
+        if not self._begun and self._joined < max(self._wait_for_nodes, self._storage.tuning.wait_for_workers):
             return []
         runs: dict[str, Run] = {}
         blocked: set[Shape] = set()
@@ -826,6 +837,7 @@ class Scheduler:
         for task in held:
             self._queues[task.shape].push(task)
         self._follow(runs)
+        self._begun = self._begun or bool(runs)
         return list(runs.values())
 
     def _reserve(self, shape: Shape) -> None:
@@ -863,7 +875,7 @@ class Scheduler:
             if reserved == name:
                 del self._reserved[shape]
 
-    def _candidates(self, shape: Shape, depth: int) -> dict[str, None]:
+    def _candidates(self, shape: Shape, depth: float) -> dict[str, None]:
         """Nodes that may have room for invocations of a shape."""
         found = self._open.get((shape, depth))
         if found is None:
@@ -873,7 +885,7 @@ class Scheduler:
             self._open[(shape, depth)] = found
         return found
 
-    def _rooms(self, task: Task, depth: int) -> dict[str, int]:
+    def _rooms(self, task: Task, depth: float) -> dict[str, int]:
         """Some nodes that have room for invocations like one, and for how many."""
         shape = task.shape
         candidates = self._candidates(shape, depth)
@@ -900,12 +912,17 @@ class Scheduler:
                     return False
         return True
 
-    def _depth(self, task: Task) -> int:
-        estimate = self._estimates.get(task.profile.category)
-        if estimate is None or estimate >= SHORT or task.suspect:
+    def _depth(self, task: Task) -> float:
+        """How many invocations like one a node may have for each that fits at once."""
+        if task.suspect:
             return 1
+        tuning = self._storage.tuning
+        estimate = self._estimates.get(task.profile.category)
+        if estimate is None or estimate >= tuning.prefetch:
+            return tuning.resource_submit_multiplier
         # A power of two, for nodes with room are known for each depth apart.
-        return int(min(AHEAD, 2 ** math.ceil(math.log2(SHORT / max(estimate, 1e-6)))))
+        ahead = min(float(AHEAD), 2.0 ** math.ceil(math.log2(tuning.prefetch / max(estimate, 1e-6))))
+        return max(ahead, tuning.resource_submit_multiplier)
 
     def _place_many(self, first: Task, runs: dict[str, Run], turn: Order | None) -> bool:
         """Hand tasks that are tied to no data to the nodes, evenly, until it is the turn of another shape's."""
@@ -939,7 +956,11 @@ class Scheduler:
         shape, queue = task.shape, self._queues[task.shape]
         inputs = [file for name in task.files if (file := self._files[name]).value is None]
         paths = [use.source for use in task.invocation.inputs if use.kind == "local"]
-        depth = 1 if inputs or paths else self._depth(task)  # small values go anywhere, and ahead
+        tuning = self._storage.tuning
+        if not inputs and not paths:
+            depth = self._depth(task)  # small values go anywhere, and ahead
+        else:
+            depth = 1 if task.suspect else tuning.resource_submit_multiplier
         rooms = self._rooms(task, depth)
         if not rooms:
             return False
@@ -952,8 +973,10 @@ class Scheduler:
                 room = node.room_for(shape, depth) if self._is_free(name, task) else 0
             local = sum(file.size for file in inputs if name in file.holders or name in file.coming)
             local += sum(name in self._storage.input(path).copies for path in paths)
-            cost = max(0, total - local) / self._storage.bandwidth + (0.0 if room > 0 else self._wait(node, task))
-            rank = (cost, -local, -room, name)
+            wait = 0.0 if room > 0 else self._wait(node, task)
+            cost = tuning.weight_transfer * max(0, total - local) / self._storage.bandwidth
+            cost += wait if math.isinf(wait) else tuning.weight_wait * wait
+            rank = (cost, -local if tuning.weight_transfer else 0.0, -room, name)
             best = rank if best is None else min(best, rank)
         if best is None or math.isinf(best[0]):
             return False

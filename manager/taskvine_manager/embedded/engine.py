@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +22,16 @@ from taskvine_manager import messages, sweep
 from taskvine_manager.embedded import core, staging
 from taskvine_manager.embedded.cache import Source, check, copy, file_name, release
 from taskvine_manager.embedded.factory import NodeFactory
+from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine import Outlet, Watch
 from taskvine_manager.messages import Completion, Invocation, NodeInfo, Profile
 from taskvine_manager.runtime.payload import Payload, discard
 
 logger = logging.getLogger(__name__)
+
+TO_NODES = ("executor.batch", "max-library-retries", "max-task-stdout-storage")
+"""Tuning parameters that nodes act on."""
+MOST_NODES = "max-workers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,7 @@ class EmbeddedConfig:
     wait_for_nodes : int
         Nodes that must have joined before anything runs.
     tune : dict of str to float
-        TaskVine tuning parameters.
+        Tuning parameters.
     factory_command : tuple of str
         Starts a node, if the engine itself is to; else empty.
     factory_log : str
@@ -136,6 +143,11 @@ class EmbeddedEngine:
         self._draining: set[str] = set()
         self._drained: set[str] = set()
         self._stopping = False
+        self._losses = Losses()
+        self._killed = 0
+        self._node_tuning: dict[str, float] = {}
+        self._most_nodes: int | None = None
+        self._outside: deque[NodeLink] = deque()  # nodes that came when there were as many as there may be
         self._factory: NodeFactory | None = None
         self._fewest = config.min_nodes
         self._per_node = float(config.per_node)
@@ -166,6 +178,9 @@ class EmbeddedEngine:
 
     def drain(self, block: str) -> None:
         self._draining.add(block)
+        for link in self._outside:
+            if link.info is not None and link.info.block == block:
+                link.send("exit")
         self._drain()
 
     def _drain(self) -> None:
@@ -194,11 +209,21 @@ class EmbeddedEngine:
         self._handle(core.FileSpoiled(node, file, stamp))
 
     def tune(self, parameters: dict[str, float]) -> None:
-        if parameters:
-            self._handle(core.Tuned(parameters))
+        if not parameters:
+            return
+        self._losses.tune(parameters)
+        if MOST_NODES in parameters:
+            self._most_nodes = int(parameters[MOST_NODES]) if parameters[MOST_NODES] > 0 else None
+        for_nodes = {name: value for name, value in parameters.items() if name in TO_NODES}
+        if for_nodes:
+            self._node_tuning |= for_nodes
+            for link in self._by_name.values():
+                link.send("tune", for_nodes)
+        self._handle(core.Tuned(parameters))
+        self._let_in()
 
     def stats(self) -> dict[str, Any]:
-        return self._core.stats()
+        return {**self._core.stats(), "nodes_killed": self._killed}
 
     def snapshot(self) -> dict[str, Any]:
         return self._core.snapshot()
@@ -214,16 +239,32 @@ class EmbeddedEngine:
                 self._blocked.discard(link)
         if self._draining:
             self._drain()
-        if self._factory is not None and not self._stopping:
-            self._adjust(self._factory)
-            return 0.5
-        return 0.005 if self._blocked else None
+        waits = [0.005] if self._blocked else []
+        if not self._stopping:
+            self._lose_nodes()
+            if (wait := self._losses.wait) is not None:
+                waits.append(wait)
+            if self._factory is not None:
+                self._adjust(self._factory)
+                waits.append(0.5)
+        return min(waits, default=None)
+
+    def _lose_nodes(self) -> None:
+        """Kill a node, if it is time to: that is what the user asked for, to see what comes of it."""
+        name = self._losses.strike(time.monotonic(), list(self._by_name), busy=bool(self._core.tasks))
+        link = self._by_name.get(name) if name is not None else None
+        if link is not None and link.info is not None:
+            logger.warning("node %s is killed, as the tuning parameters ask for", name)
+            self._killed += 1
+            with contextlib.suppress(ProcessLookupError):  # it died by itself, and is about to be missed
+                os.kill(link.info.pid, signal.SIGKILL)
 
     def _adjust(self, factory: NodeFactory) -> None:
         nodes = self._core.nodes.values()
         per_node = max((node.info.slots or node.info.cores for node in nodes), default=self._per_node)
         demand = self._core.ready + sum(len(node.assigned) for node in nodes)
-        factory.adjust({node.info.pid for node in nodes}, demand, per_node)
+        joined = {link.info.pid for link in self._links.values() if link.info is not None}
+        factory.adjust(joined, demand, per_node, self._most_nodes)
 
     def stop(self) -> None:
         self._stopping = True
@@ -304,7 +345,10 @@ class EmbeddedEngine:
 
     def _idle(self, link: NodeLink, name: str) -> None:
         """Let a node go that has been idle for its timeout, unless it is one of the fewest, or the last with data."""
-        node = self._core.nodes[name]
+        node = self._core.nodes.get(name)
+        if node is None:  # it never came to be let in
+            link.send("exit")
+            return
         staying = sum(not other.draining for other in self._core.nodes.values())
         if node.draining or node.assigned or staying <= self._fewest or self._is_last_with_data(name):
             return
@@ -316,9 +360,23 @@ class EmbeddedEngine:
         if info.block in self._drained:  # it came too late: its block has been given up
             link.send("exit")
             return
-        self._by_name[info.name] = link
-        self._handle(core.NodeJoined(info))
-        self._say_nodes()
+        self._outside.append(link)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Have the nodes that have come, as far as there may be so many."""
+        came = len(self._by_name)
+        while self._outside and (self._most_nodes is None or len(self._by_name) < self._most_nodes):
+            link = self._outside.popleft()
+            assert link.info is not None
+            self._by_name[link.info.name] = link
+            if self._node_tuning:
+                link.send("tune", self._node_tuning)
+            self._handle(core.NodeJoined(link.info))
+        if len(self._by_name) > came:
+            self._say_nodes()
+        elif self._outside:
+            logger.info("%d nodes wait for others to go: %s is %s", len(self._outside), MOST_NODES, self._most_nodes)
 
     def _node_gone(self, link: NodeLink, reason: str) -> None:
         self._unwatch(link.channel.fileno())
@@ -330,6 +388,8 @@ class EmbeddedEngine:
             return
         logger.info("node %s left: %s", info.name, reason)
         self._by_name.pop(info.name, None)
+        with contextlib.suppress(ValueError):
+            self._outside.remove(link)
         # It may have been killed: what it ran and kept must not outlive it.
         cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
         cleaner.start()
@@ -344,6 +404,8 @@ class EmbeddedEngine:
             self._outlet.again(again, f"node {info.name} left: {reason}")
         self._say_nodes()
         self._report_drained()
+        if not self._stopping:
+            self._let_in()
 
     def _clean_after(self, info: NodeInfo) -> None:
         if os.path.isdir(info.directory):

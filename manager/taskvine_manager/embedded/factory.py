@@ -63,8 +63,19 @@ class NodeFactory:
         self._joined: set[int] = set()
         self._failures = 0
 
-    def adjust(self, joined: set[int], demand: float, per_node: float) -> None:
-        """Reap what ended and start what is wanted; ``joined`` holds the process ids of nodes that are there.
+    def adjust(self, joined: set[int], demand: float, per_node: float, most: int | None = None) -> None:
+        """Reap what ended and start what is wanted.
+
+        Parameters
+        ----------
+        joined : set of int
+            Process ids of nodes that are there.
+        demand : float
+            Invocations that run or could run now.
+        per_node : float
+            Invocations that one node runs at once.
+        most : int, optional
+            A maximum for now, below the factory's own.
 
         Raises
         ------
@@ -85,8 +96,8 @@ class NodeFactory:
             running=len(self._processes),
             demand=demand,
             per_node=per_node,
-            minimum=self._minimum,
-            maximum=self._maximum,
+            minimum=self._minimum if most is None else min(self._minimum, most),
+            maximum=self._maximum if most is None else min(self._maximum, most),
         )
         for _ in range(count - len(self._processes)):
             with open(self._log, "ab") as output:

@@ -438,6 +438,10 @@ class Node:
             self._send_done()  # it may be what they are to follow
             self._send("returned", sorted(numbers))
 
+    def _on_tune(self, parameters: dict[str, float]) -> None:
+        self._slots.tune(parameters)
+        self._oneshots.tune(parameters)
+
     def _on_exit(self) -> None:
         self._leaving = True
 

@@ -11,7 +11,8 @@ from taskvine_manager.embedded.tasks import Shape, Task
 from taskvine_manager.messages import L2, NodeInfo
 
 SHORT = 0.020
-"""Seconds: calls that are known to be shorter are handed out ahead, this much time's worth to each slot."""
+"""Seconds: calls that are known to be shorter are handed out ahead, this much time's worth to each slot, unless the
+tuning parameter ``executor.prefetch`` says otherwise."""
 AHEAD = 256
 """Calls a slot may have ahead of it, at most."""
 MB = 1 << 20
@@ -85,9 +86,9 @@ class Node:
         fits = [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
         return max(0, min(fits, default=AHEAD))
 
-    def room_for(self, shape: Shape, depth: int) -> int:
+    def room_for(self, shape: Shape, depth: float) -> int:
         """How many more invocations of a shape it may be sent, ``depth`` for each that fits at once."""
-        return self.capacity(shape, others=True) * depth - self.shapes[shape]
+        return math.floor(self.capacity(shape, others=True) * depth + 1e-9) - self.shapes[shape]
 
     def take(self, task: Task) -> None:
         """Have an invocation."""

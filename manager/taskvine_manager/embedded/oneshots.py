@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import pickle
-import shutil
 import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taskvine_manager import sweep
@@ -58,6 +58,11 @@ class OneShots:
         self._functions: dict[str, Payload] = {}
         self.pending: deque[Call] = deque()
         self._running: dict[subprocess.Popen[bytes], tuple[Call, tuple[str, ...]]] = {}
+        self._most_output = sys.maxsize
+
+    def tune(self, parameters: Mapping[str, float]) -> None:
+        """Take tuning parameters, of which ``max-task-stdout-storage`` is this class's."""
+        self._most_output = int(parameters.get("max-task-stdout-storage", self._most_output))
 
     def add_function(self, key: str, encoded: Payload) -> None:
         """Keep a function for the tasks that will name it."""
@@ -137,7 +142,12 @@ class OneShots:
             if os.path.getsize(output):
                 with open(output, "rb") as source, open_log(os.path.join(self._config["log"], "tasks.log")) as log:
                     log.write(f"--- task {call.invocation.number} ({call.profile.name})\n".encode())
-                    shutil.copyfileobj(source, log)
+                    left = self._most_output
+                    while left > 0 and (chunk := source.read(min(left, 1 << 20))):
+                        log.write(chunk)
+                        left -= len(chunk)
+                    if source.read(1):
+                        log.write(f"\n--- cut after {self._most_output} bytes\n".encode())
 
     def running(self) -> Iterable[tuple[int, Call]]:
         """Process groups and the task that each runs."""

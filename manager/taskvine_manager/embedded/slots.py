@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from taskvine_manager import sweep
@@ -29,12 +29,14 @@ from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
 CHUNK_SECONDS = 0.002
 """Work that is handed to a slot at once, if its calls are short."""
 CHUNK_CALLS = 64
+"""Most that this may be, unless the tuning parameter ``executor.batch`` says otherwise."""
 STUCK_SECONDS = 0.010
 """A slot that has been silent for longer with calls before it gets them taken back."""
 PIONEERS = 2
 """Slots that may load a function side by side before the library has imported what it needs."""
 TRIES = 3
-"""Slots that may die in a row with a call before them that none has begun, and libraries killed before their first."""
+"""Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
+unless for these the tuning parameter ``max-library-retries`` says otherwise."""
 IDLE_SLOTS = 64
 """Idle slots that are kept for calls like those they were made for."""
 
@@ -182,7 +184,15 @@ class SlotPool:
         self._channel: socket.socket | None = None
         self._is_warm = False
         self._cold_deaths = 0
+        self._library_retries = TRIES
+        self._batch = CHUNK_CALLS
         self._broken: bytes | None = None
+
+    def tune(self, parameters: Mapping[str, float]) -> None:
+        """Take tuning parameters, of which ``executor.batch`` and ``max-library-retries`` are this class's."""
+        if "executor.batch" in parameters:
+            self._batch = int(parameters["executor.batch"]) or CHUNK_CALLS
+        self._library_retries = int(parameters.get("max-library-retries", self._library_retries))
 
     # --- the library ---
 
@@ -278,7 +288,7 @@ class SlotPool:
         self._distrusted.update(*self._importing.values())
         self._importing.clear()
         self._release_all()
-        if not was_warm and status < 0 and self._cold_deaths < TRIES:
+        if not was_warm and status < 0 and self._cold_deaths < self._library_retries:
             self._cold_deaths += 1
         elif not was_warm:
             while self.pending:
@@ -332,7 +342,7 @@ class SlotPool:
         estimate = self._estimates.get(call.profile.category)
         if estimate is None or estimate > CHUNK_SECONDS / 2:
             return 1
-        return min(CHUNK_CALLS, max(1, int(CHUNK_SECONDS / max(estimate, 1e-6))))
+        return min(self._batch, max(1, int(CHUNK_SECONDS / max(estimate, 1e-6))))
 
     def _find(self, call: Call) -> Slot | None:
         key = call.profile.function
@@ -430,7 +440,7 @@ class SlotPool:
         return call.given
 
     def _slot_speaks(self, slot: Slot) -> None:
-        for _ in range(CHUNK_CALLS):
+        for _ in range(max(self._batch, CHUNK_CALLS)):
             if not self._read(slot):
                 break
         if slot.number in self._slots:

@@ -10,10 +10,11 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from taskvine_manager.embedded.events import RELAY, Discard, Drop, Fetch, InputCopy, Instruction, Relay, Replica, Stamp
 from taskvine_manager.embedded.files import File, FileTable, Origin
-from taskvine_manager.embedded.nodes import Node, Transfer
+from taskvine_manager.embedded.nodes import SHORT, Node, Transfer
 from taskvine_manager.embedded.tasks import Order
 from taskvine_manager.graph import DependencyGraph
 
@@ -23,7 +24,7 @@ LOOKED_AT = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """Tuning parameters of TaskVine that the embedded engine honours, with TaskVine's defaults."""
+    """Tuning parameters that the scheduler honours, with their defaults; of ``default-transfer-rate``, 0 for none."""
 
     temp_replica_count: int = 1
     transfer_replica_per_cycle: int = 10
@@ -32,11 +33,20 @@ class Tuning:
     immediate_recovery: int = 0
     worker_source_max_transfers: int = 10
     file_source_max_transfers: int = 1
+    shift_disk_load: int = 0
+    default_transfer_rate: float = 0.0
+    resource_submit_multiplier: float = 1.0
+    wait_for_workers: int = 0
+    prefetch: float = SHORT
+    weight_transfer: float = 1.0
+    weight_wait: float = 1.0
 
     def tuned(self, parameters: Mapping[str, float]) -> Tuning:
-        """With other values, by TaskVine's names; what is not honoured is left out."""
-        given = {name.replace("-", "_"): int(value) for name, value in parameters.items()}
-        known = {name: value for name, value in given.items() if name in Tuning.__dataclass_fields__}
+        """With other values, by the names of the parameters; what is not honoured is left out."""
+        given = {name.removeprefix("executor.").replace("-", "_"): value for name, value in parameters.items()}
+        known: dict[str, Any] = {}
+        for name in given.keys() & Tuning.__dataclass_fields__.keys():
+            known[name] = type(getattr(self, name))(given[name])
         for name in ("temp_replica_count", "transfer_replica_per_cycle"):
             if name in known:
                 known[name] = max(1, known[name])
@@ -81,6 +91,8 @@ class Storage:
         self.peak = 0
         """Bytes of temp files on all nodes together, now and at most."""
         self.inputs_read = 0
+        self.evicted = 0
+        """Replicas that were removed to make room."""
         self.bandwidth = 1e9
         """Bytes a second of one transfer, as they were lately."""
         self._graph = graph
@@ -91,6 +103,7 @@ class Storage:
         self._discards: list[str] = []
         self._short: list[tuple[int, int, str]] = []  # a heap: replicas there are, a count, file
         self._parked: dict[str, None] = {}  # short of replicas, and no node that could take one
+        self._shifting: dict[str, str] = {}  # files that are to go, by the node that they leave
         self._pushes = itertools.count()
         self._ring: list[str] = []
         self._turn = 0
@@ -122,6 +135,7 @@ class Storage:
         self._ring.remove(name)
         for coming, transfer in list(node.fetching.items()):
             self.arrived(node, coming)
+            self.shifted(coming)
             if not transfer.for_task and coming in self.files:
                 self.shorten(self.files[coming])
         for other in self.nodes.values():  # what was on its way from there is tried from elsewhere by who needs it
@@ -462,6 +476,44 @@ class Storage:
             del file.holders[holder]
             self._drop(holder, file)
 
+    # --- balance ---
+
+    def shift(self, name: str) -> None:
+        """Have a new file moved, if the node that made it holds more than another, and still would without it."""
+        file = self.files.get(name)
+        if not self.tuning.shift_disk_load or file is None or not file.is_needed or file.coming:
+            return
+        if len(file.holders) != 1 or self.wanted(file) > 1:  # of several, copies go where there are fewest
+            return
+        holder = self.nodes[next(iter(file.holders))]
+        rivals = (node for node in self._choices() if node is not holder and node.info.name not in file.refused)
+        target = min(
+            itertools.islice(rivals, LOOKED_AT), key=lambda node: (self._expected(node), node.info.name), default=None
+        )
+        if target is None or target.room < file.size or holder.used - self._expected(target) <= file.size:
+            return
+        if (source := self.source(file)) is not None:
+            self._shifting[name] = holder.info.name
+            self.start(target, name, source, for_task=False)
+            self.orders.append(Fetch(target.info.name, name, source))
+
+    def _expected(self, node: Node) -> int:
+        """Bytes that a node holds, and those that are under way to it."""
+        files = (self.files.get(name) for name in node.fetching)
+        return node.used + sum(file.size for file in files if file is not None)
+
+    def shifted(self, name: str) -> None:
+        """Remove a file from the node that it was to leave, once another has it and nothing reads it there."""
+        holder = self._shifting.get(name)
+        if holder is None:
+            return
+        file = self.files.get(name)
+        if file is None or holder not in file.holders or not (file.coming or len(file.holders) > 1):
+            del self._shifting[name]  # gone, or not to be had elsewhere
+        elif len(file.holders) > self.wanted(file) and not self.nodes[holder].reads[name]:
+            del self._shifting[name], file.holders[holder]
+            self._drop(holder, file)
+
     # --- room ---
 
     def evict(self, node: Node, size: float, turn: Callable[[File], Order | None], keep: Iterable[str]) -> list[File]:
@@ -497,6 +549,7 @@ class Storage:
         for name in [*(entry[-1] for entry in sorted(order)), *last]:
             if node.room >= size:
                 break
+            self.evicted += 1
             if self.remove(node.info.name, self.files[name]):
                 lost.append(self.files[name])
         return lost

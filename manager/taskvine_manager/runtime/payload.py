@@ -12,6 +12,7 @@ nobody else's bytes change when it writes.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -21,6 +22,8 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from taskvine_manager.runtime import spares
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
@@ -110,7 +113,7 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> st
         offset = -(-offset // _ALIGN) * _ALIGN
         table.append((offset, buffer.nbytes))
         offset += buffer.nbytes
-    descriptor, path = tempfile.mkstemp(prefix="value-", dir=roomy(directory, offset))
+    descriptor, path = _new_file(directory, offset)
     try:
         with open(descriptor, "wb", buffering=0) as file:
             head = _HEAD.pack(MAGIC, len(buffers), len(body)) + b"".join(_ENTRY.pack(*entry) for entry in table)
@@ -119,10 +122,17 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> st
             for (start, _), buffer in zip(table, buffers, strict=True):
                 file.seek(start)
                 _write_all(file.fileno(), buffer)
+            file.truncate(offset)
     except BaseException:
         os.unlink(path)
         raise
     return path
+
+
+def _new_file(directory: str, size: int) -> tuple[int, str]:
+    place = roomy(directory, size)
+    spare = spares.take(place, size, "value-") if place != directory else None
+    return spare or tempfile.mkstemp(prefix="value-", dir=place)
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -184,7 +194,8 @@ def size(payload: Payload) -> int:
 def discard(payload: Payload) -> None:
     """Remove the file behind a payload, if there is one and it is still there."""
     if isinstance(payload, str):
-        try:
+        if os.path.basename(os.path.dirname(payload)) == FAST:
+            spares.give(payload)
+            return
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(payload)
-        except FileNotFoundError:
-            pass

@@ -23,7 +23,7 @@ SHORT = 0.010
 OVERHEAD = 0.00012
 """Seconds that a call costs its slot beyond the function's own time."""
 MOST = 1024
-"""Calls in one TaskVine task, at most."""
+"""Calls in one TaskVine task, at most, unless the tuning parameter ``executor.batch`` says otherwise."""
 AHEAD = 2
 """TaskVine tasks of short calls that a node is given: one at work, the others on their way."""
 
@@ -118,7 +118,7 @@ def cost(need: Need, seconds: float | None) -> Need:
     return need if seconds is None else need._replace(cores=need.cores * min(1.0, max(0.25, seconds / (2 * SHORT))))
 
 
-def size(seconds: float, slots: int, waiting: int, places: int) -> int:
+def size(seconds: float, slots: int, waiting: int, places: int, most: int = MOST) -> int:
     """How many calls of a kind to put into one task.
 
     Parameters
@@ -131,6 +131,8 @@ def size(seconds: float, slots: int, waiting: int, places: int) -> int:
         Calls that wait, of any kind.
     places : int
         Tasks of several calls that there is room for, this one included.
+    most : int
+        Bound of the answer.
 
     Returns
     -------
@@ -138,7 +140,7 @@ def size(seconds: float, slots: int, waiting: int, places: int) -> int:
         What fills every slot of the node for :data:`TARGET` seconds, but no more than an even share of what waits.
     """
     full = TARGET * slots / (seconds + OVERHEAD)
-    return max(1, min(int(full), math.ceil(waiting / max(1, places)), MOST))
+    return max(1, min(int(full), math.ceil(waiting / max(1, places)), most))
 
 
 Affinity = Callable[[Any, Room], float]
@@ -166,6 +168,8 @@ class Backlog:
         self._is_gone = is_gone
         self._affinity = affinity
         self._enabled = enabled
+        self.most = MOST
+        """Calls in one task, at most."""
         self._heaps: dict[Need, list[tuple[float, int, Any]]] = {}
 
     def __len__(self) -> int:
@@ -238,7 +242,7 @@ class Backlog:
         )
 
     def _is_short(self, call: Batchable, seconds: float | None) -> bool:
-        return self._enabled and not call.alone and seconds is not None and seconds <= SHORT
+        return self._enabled and self.most > 1 and not call.alone and seconds is not None and seconds <= SHORT
 
     def _batch(self, first: Batchable, room: Room, places: int) -> list[Any]:
         """Take short calls of one kind and priority from the head on."""
@@ -250,8 +254,8 @@ class Backlog:
             seconds = self._estimates.seconds(head.category)
             if seconds is None or not self._is_short(head, seconds):
                 break
-            filled += 1.0 / size(seconds, room.slots, waiting, places)
-            if calls and filled > 1.0 + 1e-9:
+            filled += 1.0 / size(seconds, room.slots, waiting, places, self.most)
+            if calls and (filled > 1.0 + 1e-9 or len(calls) >= self.most):
                 break
             calls.append(heapq.heappop(self._heaps[need])[2])
         return calls

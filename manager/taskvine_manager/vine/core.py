@@ -17,13 +17,14 @@ from taskvine_manager.messages import Completion, FileUse, Profile
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import INLINE_LIMIT, Payload
 from taskvine_manager.vine import failures
-from taskvine_manager.vine.batching import Backlog, Estimates, Need, Room
+from taskvine_manager.vine.batching import MOST, Backlog, Estimates, Need, Room
 from taskvine_manager.vine.cargo import Cargo
 from taskvine_manager.vine.events import (
     Abort,
     Again,
     Answered,
     Asked,
+    BatchOf,
     Cancelled,
     Clock,
     Connected,
@@ -136,6 +137,7 @@ class Core:
             NotRemade: self._on_not_remade,
             Draining: self._on_draining,
             WaitFor: self._on_wait_for,
+            BatchOf: self._on_batch_of,
             Connected: self._on_connected,
             Placed: self._on_placed,
             Answered: self._on_answered,
@@ -399,6 +401,9 @@ class Core:
     def _on_wait_for(self, event: WaitFor) -> None:
         self._wait_for_nodes = event.nodes
 
+    def _on_batch_of(self, event: BatchOf) -> None:
+        self._backlog.most = event.calls or MOST
+
     def _on_draining(self, event: Draining) -> None:
         self._fleet.give_up(event.block)
         self._fleet.drain(self._is_busy)
@@ -522,7 +527,7 @@ class Core:
         if use.kind != "value":
             return True
         largest = self._estimates.largest(job.category)
-        return not self._batching or largest is None or largest > self._inline_limit
+        return not self._batching or self._backlog.most < 2 or largest is None or largest > self._inline_limit
 
     def _send(
         self, node: VineNode, parcel: Parcel, flight: Flight | None = None, inputs: tuple[Staged, ...] = ()

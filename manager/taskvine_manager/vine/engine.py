@@ -47,6 +47,7 @@ MOST_RECOVERIES = 20
 """Tasks that TaskVine may run again, beyond two for each temp file, before nothing seems to come of it."""
 WAIT = "wait-for-workers"
 """The one parameter of TaskVine's that the engine acts on in its place."""
+BATCH = "executor.batch"
 MUST_TUNE = {
     "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
     "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
@@ -249,6 +250,8 @@ class VineEngine:
             if name == WAIT:
                 # While TaskVine waits for workers it would hand back no sentinels.
                 self._handle(events.WaitFor(max(self._config.wait_for_nodes, int(value))))
+            elif name == BATCH:
+                self._handle(events.BatchOf(int(value)))
             else:
                 self._vine.tune(name, float(value))
 

@@ -101,6 +101,13 @@ class WaitFor:
 
 
 @dataclass(frozen=True)
+class BatchOf:
+    """So many calls may travel together at most; 0 for as many as are worth it."""
+
+    calls: int
+
+
+@dataclass(frozen=True)
 class Connected:
     """Workers have joined, with what TaskVine says of them, or have gone; ``now`` is in seconds, of any clock."""
 
@@ -169,6 +176,7 @@ Event = (
     | NotRemade
     | Draining
     | WaitFor
+    | BatchOf
     | Connected
     | Placed
     | Answered

@@ -24,11 +24,13 @@ from taskvine_exec.config import (
     EmbeddedSettings,
     TaskVineFactoryConfig,
     TaskVineManagerConfig,
+    VineSettings,
     embedded_settings,
     own_factory_config,
     own_manager_config,
     retuned,
     validate,
+    vine_settings,
     with_overrides,
 )
 from taskvine_manager.runtime import payload
@@ -519,6 +521,9 @@ def test_everything_arrives(tmp_path: Path) -> None:
         enable_peer_transfers=False,
         wait_for_workers=2,
         tune_parameters={"immediate-recovery": True, "file-source-max-transfers": 2, "ramp-down-heuristic": False},
+        tuning=TuneParameters(
+            {"immediate-recovery": True, "file-source-max-transfers": 2, "ramp-down-heuristic": False}
+        ),
         most_nodes=4,
         min_workers=2,
         max_workers=4,
@@ -761,19 +766,72 @@ def test_replicas_need_nodes(settings: dict[str, Any], most: int | None) -> None
 
 
 def test_what_is_not_acted_on_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    embedded(tune_parameters={"hungry_minimum": 3, "immediate-recovery": 1, "executor.batch": 8})
+    embedded(tune_parameters={"hungry_minimum": 3, "immediate-recovery": 1, "executor.batch": 8, "task-groups": 1})
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
-    assert said[0].startswith("tuning parameter 'hungry-minimum' has no effect on the embedded engine")
-    assert said[1].startswith("tuning parameter 'executor.batch' has no effect on the embedded engine")
+    assert said[0].startswith("tuning parameter 'task-groups' has no effect on the embedded engine: short calls")
+    assert said[1].startswith("tuning parameter 'hungry-minimum' has no effect on the embedded engine: the whole graph")
+
+
+def test_inline_limit_is_one_setting_by_two_names() -> None:
+    tuned = {"executor.inline-limit": 1000}
+    assert embedded(tune_parameters=tuned).inline_limit == 1000
+    assert embedded(tune_parameters=tuned, limit=1000).inline_limit == 1000
+    assert embedded(tune_parameters={"executor.inline-limit": 0}).inline_limit == 0
+    with pytest.raises(ConfigurationError, match=r"executor\.inline-limit=1000 .*the executor's inline_limit, 2000"):
+        embedded(tune_parameters=tuned, limit=2000)
+
+
+def test_batches_need_batching() -> None:
+    def vine(parameters: dict[str, Any], *, batching: bool) -> VineSettings:
+        manager, factory = with_overrides(
+            TaskVineManagerConfig(), TaskVineFactoryConfig(), {"tune_parameters": parameters}
+        )
+        return vine_settings(
+            manager, factory, function_exec_mode="L2", worker_launch_method="manual", batching=batching
+        )
+
+    assert vine({"executor.batch": 8}, batching=True).tune_parameters == {"executor.batch": 8.0}
+    settings = vine({"executor.batch": 1}, batching=False)
+    assert settings.tune_parameters == {"executor.batch": 1.0}
+    for use in (
+        lambda: vine({"executor.batch": 8}, batching=False),
+        lambda: retuned({"executor.batch": 8}, settings, settings.tuning),
+    ):
+        with pytest.raises(ConfigurationError, match=r"executor\.batch=8 .*with batching=False"):
+            use()
+    # Losses are TaskVine's own, in whole seconds.
+    for seconds, told in ((0.2, 1.0), (2.6, 3.0), (0, 0.0)):
+        given = vine({"executor.loss-interval": seconds, "executor.loss-seed": 3}, batching=True).tune_parameters
+        assert given == {"enforce-worker-eviction-interval": told}
+
+
+def test_retuning_is_checked_against_what_is_in_force(tmp_path: Path) -> None:
+    settings = embedded(max_workers=4, tune_parameters={"max-workers": 3, "executor.loss-interval": 5})
+    in_force = settings.tuning
+    in_force, given = retuned({"temp-replica-count": 3}, settings, in_force)
+    assert given == {"temp-replica-count": 3}
+    assert in_force == {"temp-replica-count": 3, "max-workers": 3, "executor.loss-interval": 5}
+    for source, says in (
+        ({"max-workers": 2}, "temp-replica-count=3 and max-workers=2 are in conflict"),
+        ({"wait-for-workers": 4}, "wait-for-workers=4 and max-workers=3 are in conflict"),
+        ({"max-workers": -1, "temp-replica-count": 5}, "temp-replica-count=5 and 4 nodes at most are in conflict"),
+        ({"enforce-worker-eviction-interval": 3}, "they are the same"),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            retuned(source, settings, in_force)
+    in_force, given = retuned({"temp-replica-count": 1, "max-workers": 2}, settings, in_force)
+    assert given == {"temp-replica-count": 1, "max-workers": 2}
+    with pytest.raises(ConfigurationError, match="enable_peer_transfers=False"):
+        retuned({"temp-replica-count": 2}, embedded(enable_peer_transfers=False, max_workers=4), TuneParameters())
 
 
 def test_retuning_is_checked_in_the_same_way(tmp_path: Path) -> None:
     settings = embedded(max_workers=2)
     path = tmp_path / "tuning.toml"
     path.write_text("temp-replica-count = 2\n")
-    assert retuned({"temp_replica_count": 2}, settings) == {"temp-replica-count": 2}
-    assert retuned(path, settings) == {"temp-replica-count": 2}
+    for given in ({"temp_replica_count": 2}, path):
+        assert retuned(given, settings, TuneParameters()) == ({"temp-replica-count": 2}, {"temp-replica-count": 2})
     for source, says in (
         ({"temp-replica-count": 3}, "2 nodes at most"),
         ({"temp-replica": 3}, "did you mean 'temp-replica-count'"),
@@ -781,7 +839,7 @@ def test_retuning_is_checked_in_the_same_way(tmp_path: Path) -> None:
         (None, "must be a dict"),
     ):
         with pytest.raises(ConfigurationError, match=says):
-            retuned(source, settings)  # type: ignore[arg-type]
+            retuned(source, settings, TuneParameters())  # type: ignore[arg-type]
 
 
 def test_a_tune_parameters_object_is_kept() -> None:

@@ -896,6 +896,7 @@ def test_stats_count() -> None:
         "inputs_read": 0,
         "bytes_stored": 0,
         "bytes_stored_at_most": 0,
+        "files_evicted": 0,
         "replicas": {},
     }
 

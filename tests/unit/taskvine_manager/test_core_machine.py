@@ -37,6 +37,12 @@ TUNED = {
     "immediate-recovery": [0, 1],
     "worker-source-max-transfers": [1, 2, 10],
     "file-source-max-transfers": [1, 2],
+    "shift-disk-load": [0, 1],
+    "resource-submit-multiplier": [1, 1.5, 3],
+    "default-transfer-rate": [1, 1e9],
+    "executor.prefetch": [0, 0.02],
+    "executor.weight-transfer": [0, 1],
+    "executor.weight-wait": [0, 1, 1000],
 }
 
 
@@ -106,7 +112,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.asked: dict[int, str] = {}
         self.answered: set[int] = set()
         self.told_full: list[str] = []
-        self.limits = {"worker-source-max-transfers": 10, "file-source-max-transfers": 1}
+        self.limits = {
+            "worker-source-max-transfers": 10,
+            "file-source-max-transfers": 1,
+            "resource-submit-multiplier": 1,
+        }
         self.handle(core.Submitted(PROFILES, []))
 
     # --- the shell ---
@@ -526,7 +536,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def long_calls_fit(self) -> None:
         for node in self.core.nodes.values():
             long = [task.profile for task in node.assigned.values() if task.profile.category == "long"]
-            assert sum(profile.cores or 1.0 for profile in long) <= CORES
+            assert sum(profile.cores or 1.0 for profile in long) <= CORES * self.limits["resource-submit-multiplier"]
             assert sum(profile.memory or 0.0 for profile in long) <= MEMORY
 
     @invariant()

@@ -101,6 +101,16 @@ def test_nodes_are_started_with_the_work(started: list[FakeProcess]) -> None:
     assert len(started) == 3
 
 
+def test_there_may_be_fewer_for_now(started: list[FakeProcess]) -> None:
+    nodes = NodeFactory(("node",), 2, 4)
+    nodes.adjust(set(), 50, 1.0, 1)
+    assert len(started) == 1
+    nodes.adjust({100}, 50, 1.0, 3)
+    assert len(started) == 3
+    nodes.adjust({100, 101, 102}, 50, 1.0, 9)
+    assert len(started) == 4
+
+
 def test_a_node_that_ended_is_started_anew(started: list[FakeProcess]) -> None:
     nodes = NodeFactory(("node",), 1, 1)
     for round_ in range(20):

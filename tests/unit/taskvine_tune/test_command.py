@@ -49,7 +49,7 @@ def test_list_shows_every_parameter_with_its_effect(run: Any) -> None:
     for parameter in PARAMETERS.values():
         assert parameter.name in words
     assert "native" in shown
-    assert "Weight" in shown
+    assert "choice of a node" in " ".join(shown.split())
     assert [each["name"] for each in run("list", "--json")] == list(PARAMETERS)
 
 
@@ -210,6 +210,28 @@ def test_sweep_for_programs(run: Any, tmp_path: Path, slower: list[str]) -> None
     assert verdict["best"] == {"temp-replica-count": 1}
     assert (verdict["certain"], verdict["repetitions"], verdict["needed"]) == (False, 2, 6)
     assert verdict["comparisons"][0]["estimate"] == -1000
+
+
+def test_sweep_with_losses(run: Any, tmp_path: Path, slower: list[str]) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("temp-replica-count = [1, 2]\n")
+    told = run("sweep", "--losses", "1.5", "--repetitions", "1", "--json", str(space), *slower)
+    assert [each["parameters"] for each in told["settings"]] == [
+        {"temp-replica-count": count, "executor.loss-interval": 1.5} for count in (1, 2)
+    ]
+    # An axis of the space goes before.
+    space.write_text("temp-replica-count = 1\n[executor]\nloss-interval = [0, 2]\n")
+    told = run("sweep", "--losses", "1.5", "--repetitions", "1", "--json", str(space), *slower)
+    assert [each["parameters"]["executor.loss-interval"] for each in told["settings"]] == [0, 2]
+
+
+def test_help_shows_every_parameter_as_it_is_declared(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["explain", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for parameter in PARAMETERS.values():
+        (line,) = [line for line in lines if line.split()[:1] == [parameter.name]]
+        assert parameter.bounds in line
 
 
 def test_sweep_with_a_setting_that_fails(tmp_path: Path, slower: list[str], capsys: pytest.CaptureFixture[str]) -> None:

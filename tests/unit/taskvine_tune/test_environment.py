@@ -34,25 +34,27 @@ def test_reports(tmp_path: Path) -> None:
     environment = {REPORT_VARIABLE: str(path)}
     assert not RunReport(1.0).write({})
     assert read_reports(str(path)) == RunReport()
-    assert RunReport(1.5, 100, 2000, 3).write(environment)
+    assert RunReport(1.5, 100, 2000, 3, 1.25, 2).write(environment)
     assert json.loads(path.read_text()) == {
         "version": 1,
         "wall_seconds": 1.5,
         "bytes_moved": 100,
         "storage_peak_bytes": 2000,
         "reexecutions": 3,
+        "makespan_seconds": 1.25,
+        "losses": 2,
     }
-    assert read_reports(str(path)) == RunReport(1.5, 100, 2000, 3)
+    assert read_reports(str(path)) == RunReport(1.5, 100, 2000, 3, 1.25, 2)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_reports_of_several_executors(tmp_path: Path) -> None:
     environment = {REPORT_VARIABLE: str(tmp_path / "report")}
-    for report in (RunReport(1.5, 100, None, 0), RunReport(2.5, 50, None, 1), RunReport()):
+    for report in (RunReport(1.5, 100, None, 0, 1.2, 1), RunReport(2.5, 50, None, 1, 1.1, 2), RunReport()):
         report.write(environment)
     with open(environment[REPORT_VARIABLE], "a") as file:
         file.write('\n{"bytes_moved": 1, "later": "more"}\n')
-    assert read_reports(environment[REPORT_VARIABLE]) == RunReport(2.5, 151, None, 1)
+    assert read_reports(environment[REPORT_VARIABLE]) == RunReport(2.5, 151, None, 1, 1.2, 3)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"bytes_moved": "many"}', '{"wall_seconds": -1}', '{"bytes_moved": NaN}'])

@@ -48,12 +48,12 @@ def test_a_declaration_is_complete(parameter: Parameter) -> None:
         standing = parameter.on(engine)
         assert not standing.note.endswith(".")
         # "Ours" is for what TaskVine does not have; TaskVine ignores nothing that it knows.
-        expected = {Support.OURS, Support.IGNORED} if parameter.ours else set(Support) - {Support.OURS}
+        expected = {Support.OURS, Support.CLAMPED, Support.IGNORED} if parameter.ours else set(Support) - {Support.OURS}
         if engine == "taskvine" and not parameter.ours:
             expected = {Support.NATIVE, Support.CLAMPED, Support.NO_EFFECT}
         assert standing.support in expected
         # What is worse than it looks is explained.
-        if standing.support in (Support.CLAMPED, Support.NO_EFFECT):
+        if standing.support in (Support.CLAMPED, Support.NO_EFFECT, Support.IGNORED):
             assert standing.note
 
 
@@ -100,19 +100,27 @@ def test_declarations_cannot_be_changed() -> None:
 def test_what_the_engines_act_on() -> None:
     assert honoured("embedded") == {
         "clean-redundant-replicas",
-        "executor.library-slots",
+        "default-transfer-rate",
+        "enforce-worker-eviction-interval",
         "file-source-max-transfers",
         "immediate-recovery",
+        "max-library-retries",
+        "max-task-stdout-storage",
+        "max-workers",
+        "resource-submit-multiplier",
+        "shift-disk-load",
         "temp-replica-count",
         "transfer-replica-per-cycle",
         "transfer-temps-recovery",
+        "wait-for-workers",
         "worker-source-max-transfers",
+        *(name for name in PARAMETERS if name.startswith("executor.")),
     }
     assert set(PARAMETERS) - honoured("taskvine") == {
         "transfer-replica-per-cycle",
         "transfer-temps-recovery",
         *("attempt-schedule-depth", "perf-log-interval", "prefer-dispatch"),
-        *(name for name in PARAMETERS if name.startswith("executor.") and name != "executor.library-slots"),
+        *("executor.prefetch", "executor.weight-transfer", "executor.weight-wait", "executor.loss-seed"),
     }
 
 

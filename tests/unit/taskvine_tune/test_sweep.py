@@ -26,6 +26,7 @@ from taskvine_tune.sweep import (
     sample,
     summary,
     sweep,
+    with_losses,
     write_csv,
 )
 from tests.conftest import settle
@@ -137,6 +138,33 @@ def test_runs_are_interleaved_and_told_their_setting(tmp_path: Path) -> None:
     assert [run.place for run in results.runs] == [0, 1, 2, 3] * 5
     assert not results.failed
     assert set(results.samples()) == set(settings)
+
+
+def test_losses_are_the_same_for_all_settings_of_a_round(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    code = f"import os; open({str(seen)!r}, 'a').write(os.environ['TASKVINE_TUNE'] + chr(10))"
+
+    def told(seed: int, settings: list[TuneParameters]) -> list[TuneParameters]:
+        seen.write_text("")
+        results = sweep([sys.executable, "-c", code], settings, repetitions=2, seed=seed)
+        assert {run.setting for run in results.runs} == set(settings)  # the seed belongs to the round
+        return [TuneParameters.loads(line, "json") for line in seen.read_text().splitlines()]
+
+    settings = with_losses([ONE, TWO], 2.5)
+    assert [setting["executor.loss-interval"] for setting in settings] == [2.5, 2.5]
+    runs = told(0, settings)
+    assert {run["executor.loss-interval"] for run in runs} == {2.5}
+    seeds = [run["executor.loss-seed"] for run in runs]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+    assert seeds == [run["executor.loss-seed"] for run in told(0, settings)]
+    assert not set(seeds) & {run["executor.loss-seed"] for run in told(1, settings)}
+    # A setting's own word goes before, and where nothing is lost nothing is drawn.
+    own = TuneParameters({"executor.loss-interval": 1, "executor.loss-seed": 5})
+    none = TuneParameters({"executor.loss-interval": 0})
+    assert with_losses([own, none], 2.5) == [own, none]
+    assert set(told(0, [own, none])) == {own, none}
+    with pytest.raises(OutOfRange):
+        with_losses([ONE], 0.001)
 
 
 def test_a_failed_run_is_shown_and_its_setting_left_out() -> None:

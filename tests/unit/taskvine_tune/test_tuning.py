@@ -88,7 +88,10 @@ BAD: list[tuple[dict[Any, Any], type[TuningError], str]] = [
     ({"disconnect-slow-worker-factor": -1}, OutOfRange, r"0 or at least 1"),
     ({"transfer-outlier-factor": 0}, OutOfRange, r"at least 1"),
     ({"large-task-check-interval": 0}, OutOfRange, r"=0 µs is out of range"),
-    ({"executor.inline-limit": 2**24 + 1}, OutOfRange, r"16777217 bytes .*0 to 16777216"),
+    ({"executor.inline-limit": 2**16 + 1}, OutOfRange, r"65537 bytes .*0 to 65536"),
+    ({"executor.loss-interval": 0.001}, OutOfRange, r"=0\.001 s is out of range: must be 0 or 0\.01 to"),
+    ({"executor.loss-seed": -1}, OutOfRange, r"executor\.loss-seed=-1 is out of range"),
+    ({"executor.weight-wait": 1001}, OutOfRange, r"0 to 1000"),
     ({"executor": {"prefetch": -0.1}}, OutOfRange, r"executor\.prefetch=-0\.1 s .*0 to 60"),
     # twice
     ({"max-workers": 1, "max_workers": 2}, GivenTwice, r"max-workers .*'max-workers' and 'max_workers'"),
@@ -105,6 +108,11 @@ BAD: list[tuple[dict[Any, Any], type[TuningError], str]] = [
         {"proportional-whole-tasks": True, "proportional-resources": False},
         Conflict,
         r"proportional-whole-tasks=True and proportional-resources=False",
+    ),
+    (
+        {"executor.loss-interval": 2, "enforce-worker-eviction-interval": 3},
+        Conflict,
+        r"executor\.loss-interval=2\.0 and enforce-worker-eviction-interval=3 are in conflict",
     ),
 ]
 
@@ -149,6 +157,9 @@ def test_conflicts_with_what_they_are_used_with(use: dict[str, Any], says: str |
         with pytest.raises(Conflict, match=says):
             tune.check(**use)
     assert not list(conflicts({"temp-replica-count": 1}, nodes=1, peer_transfers=False))
+    assert not list(conflicts({"wait-for-workers": 2}, nodes=2))
+    with pytest.raises(Conflict, match=r"wait-for-workers=2 and 1 node at most are in conflict: .* without end"):
+        TuneParameters({"wait-for-workers": 2}).check(nodes=1)
 
 
 def test_what_a_running_executor_cannot_be_given() -> None:

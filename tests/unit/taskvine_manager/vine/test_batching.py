@@ -81,6 +81,19 @@ def test_batch_is_worth_its_target_and_no_more() -> None:
     assert len(taken[0]) * (0.0001 + OVERHEAD) / 2 == pytest.approx(TARGET, rel=0.01)
 
 
+@pytest.mark.parametrize("most", [2, 7])
+def test_batch_has_no_more_calls_than_it_may(most: int) -> None:
+    made = backlog(*(Call() for _ in range(1000)))
+    made.most = most
+    assert [len(calls) for calls in calls_of(made.take(two_cores()))] == [most] * AHEAD
+
+
+def test_batches_of_one_are_none() -> None:
+    made = backlog(*(Call() for _ in range(1000)))
+    made.most = 1
+    assert all(taken is not None and len(calls) == 1 for _, taken, calls in made.take(two_cores()))
+
+
 def test_unknown_and_long_calls_travel_alone_and_no_more_than_fit() -> None:
     made = backlog(Call("unknown"), Call("long"), Call("unknown"))
     assert [[call.category for call in task] for task in calls_of(made.take(two_cores()))] == [["unknown"], ["long"]]

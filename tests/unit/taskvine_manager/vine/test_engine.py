@@ -13,6 +13,7 @@ import pytest
 from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.messages import L2, Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure
+from taskvine_manager.vine.batching import MOST
 from taskvine_manager.vine.engine import VineConfig, VineEngine
 from taskvine_manager.vine.parcels import Answer
 from tests.unit.taskvine_manager.vine import fake
@@ -594,6 +595,14 @@ def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[.
     play = make(tune={"temp-replica-count": 2, "transient-error-interval": 5})
     tuned = play.manager.tuned
     assert (tuned["temp-replica-count"], tuned["transient-error-interval"], tuned["perf-log-interval"]) == (2, 5, 1e6)
+
+
+def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
+    play = make(tune={"executor.batch": 7})
+    assert "executor.batch" not in play.manager.tuned
+    assert play.engine._core._backlog.most == 7
+    play.engine.tune({"executor.batch": 0})
+    assert play.engine._core._backlog.most == MOST
 
 
 def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None:

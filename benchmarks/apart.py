@@ -1,0 +1,124 @@
+"""Measurements in processes of their own, each in a fresh directory, and what they were made on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MARK = "TASKVINE_BENCHMARK"
+"""Environment variable that every process of a measurement inherits; its value is the measurement's directory."""
+
+
+class MeasurementFailed(Exception):
+    """A measurement ended with an error, or did not end in time; the text says how."""
+
+
+def measure(
+    module: str, *arguments: object, directory: str | None = None, timeout: float | None = None, quiet: bool = False
+) -> Any:
+    """Run a module of this repository in a new Python process, and all that it starts.
+
+    Parameters
+    ----------
+    module : str
+        Its name, as for ``python -m``. The last line that it prints is what it has measured, as JSON.
+    *arguments : object
+        Its command line.
+    directory : str, optional
+        Where it runs. Default: a new directory that is removed afterwards.
+    timeout : float, optional
+        Seconds after which it is killed with what it started.
+    quiet : bool
+        Whether what it says on its standard error is heard only if it fails.
+
+    Returns
+    -------
+    object
+        What it measured.
+
+    Raises
+    ------
+    MeasurementFailed
+        If it fails.
+    """
+    if directory is None:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+            return measure(module, *arguments, directory=own, timeout=timeout, quiet=quiet)
+    environment = {
+        **os.environ,
+        MARK: directory,
+        # Workers of any kind import what they run by its name; programs are found as in an activated environment.
+        "PYTHONPATH": _joined([ROOT, f"{ROOT}/manager", f"{ROOT}/tune"], "PYTHONPATH"),
+        "PATH": _joined([os.path.dirname(sys.executable)], "PATH"),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if quiet else None,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        try:
+            said, complaint = child.communicate(timeout=timeout)
+        except BaseException as error:
+            _kill(child, directory)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise MeasurementFailed(f"it did not end within {timeout:g} s") from None
+            raise
+    if child.returncode:
+        _kill(child, directory)
+        raise MeasurementFailed(
+            f"it ended with status {child.returncode}: {(complaint or 'see above')[-3000:].strip()}"
+        )
+    return json.loads(said.splitlines()[-1])
+
+
+def _joined(first: list[str], variable: str) -> str:
+    return os.pathsep.join([*first, *filter(None, [os.environ.get(variable)])])
+
+
+def _kill(child: subprocess.Popen[str], directory: str) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    for process in marked(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def marked(directory: str) -> list[int]:
+    """Ids of the processes of a measurement, whoever their parents have become."""
+    wanted = f"{MARK}={directory}".encode()
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                found.append(int(name))
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What it is measured on."""
+    import parsl
+
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
+        processor = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    return {
+        "processor": processor,
+        "processors": f"{os.cpu_count()} processors",
+        "load": f"load {os.getloadavg()[0]:.1f} at the start",
+        "python": f"Python {platform.python_version()}",
+        "parsl": f"parsl {parsl.__version__}",
+    }

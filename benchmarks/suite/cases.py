@@ -1,0 +1,635 @@
+"""What is measured. Each function here runs in a process of its own, and yields ``(metric, point, value)``."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from benchmarks.suite import processes, work
+from benchmarks.suite.contenders import Contender, Held, Session, Setting, warm_up
+
+Sample = tuple[str, int, float]
+WARM_UP = 200
+"""Calls before those that are measured: as many as let every worker have some."""
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one process is to measure.
+
+    Parameters
+    ----------
+    points : list of int
+        Sizes, in the case's unit.
+    cores : int
+        Of each node.
+    calls : int
+        How many calls, where that is not what the points say.
+    """
+
+    points: list[int]
+    cores: int = 2
+    calls: int = 100
+
+    def setting(self, **more: Any) -> Setting:
+        """For a contender."""
+        return Setting(cores=self.cores, **more)
+
+
+class Metric(NamedTuple):
+    """Something that is measured, and in which direction it gets better."""
+
+    unit: str
+    more_is_better: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One of the table.
+
+    Parameters
+    ----------
+    title : str
+        For tables.
+    measure : callable
+        Makes the samples.
+    contenders : tuple of str
+        Who is measured; the first of ours is what others are compared with.
+    metrics : dict of str to Metric
+        What is measured; ``"*"`` stands for names that only the run brings.
+    points, quick : tuple of int
+        At which sizes, and at which in a quick run.
+    unit : str
+        Of the sizes.
+    limits : dict of str to int
+        Largest sizes for contenders that would take too long; one that is limited below all points is measured there.
+    slow : tuple of str
+        Who is left out of a quick run.
+    together : bool
+        Whether one process measures all points, in ascending order.
+    calls, quick_calls : int
+        See :class:`Plan`.
+    """
+
+    title: str
+    measure: Callable[[Contender, Plan], Iterator[Sample]]
+    contenders: tuple[str, ...]
+    metrics: dict[str, Metric]
+    points: tuple[int, ...] = (0,)
+    quick: tuple[int, ...] = (0,)
+    unit: str = ""
+    limits: dict[str, int] = field(default_factory=dict)
+    slow: tuple[str, ...] = ()
+    together: bool = False
+    calls: int = 100
+    quick_calls: int = 20
+
+    def plans(self, contender: str, *, quick: bool, cores: int) -> list[Plan]:
+        """What is to be measured of one contender in one round, each in a process of its own."""
+        if quick and contender in self.slow:
+            return []
+        points = list(self.quick if quick else self.points)
+        limit = self.limits.get(contender)
+        if limit is not None:
+            points = [point for point in points if point <= limit] or [limit]
+        calls = self.quick_calls if quick else self.calls
+        groups = [points] if self.together else [[point] for point in points]
+        return [Plan(points=group, cores=cores, calls=calls) for group in groups]
+
+    def metric(self, name: str) -> Metric:
+        """By name."""
+        return self.metrics[name] if name in self.metrics else self.metrics["*"]
+
+
+# --- a, b: throughput ---
+
+
+def _rate(session: Session, count: int) -> float:
+    """As parsl-perf measures it: submit all, then wait for all."""
+    warm_up(session, min(WARM_UP, count))
+    start = time.perf_counter()
+    for future in session.as_completed([session.call(work.noop, "") for _ in range(count)]):
+        if future.result() != 7:
+            raise AssertionError(future)
+    return count / (time.perf_counter() - start)
+
+
+def through_dfk(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """No-op apps."""
+    with contender.open(plan.setting()) as session:
+        for point in plan.points:
+            yield "rate", point, _rate(session, point)
+
+
+def direct(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """No-op calls, past the DataFlowKernel."""
+    with contender.open(plan.setting(direct=True)) as session:
+        for point in plan.points:
+            yield "rate", point, _rate(session, point)
+
+
+# --- c, d: latency ---
+
+
+def latency(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """One call after another; then some beside a call that goes on and on."""
+    with contender.open(plan.setting()) as session:
+        warm_up(session, 10)
+        taken = [_timed(session) for _ in range(plan.calls)]
+        yield "median", 0, statistics.median(taken) * 1000
+        yield "99th percentile", 0, statistics.quantiles(taken, n=100)[-1] * 1000
+        if plan.cores > 1:
+            with _held(session, 1):
+                taken = [_timed(session, rest=0.05) for _ in range(max(5, plan.calls // 20))]
+            yield "median beside a long call", 0, statistics.median(taken) * 1000
+
+
+def _timed(session: Session, rest: float = 0.0) -> float:
+    time.sleep(rest)
+    start = time.perf_counter()
+    session.call(work.noop, "").result()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _held(session: Session, count: int) -> Iterator[None]:
+    """Meanwhile some workers are busy."""
+    begun = [os.path.abspath(f"begun-{number}") for number in range(count)]
+    gate = os.path.abspath("gate")
+    futures = [session.call(work.hold, path, gate) for path in begun]
+    try:
+        while not all(map(os.path.exists, begun)):
+            time.sleep(0.005)
+        yield
+    finally:
+        open(gate, "w").close()
+    for future in futures:
+        future.result()
+
+
+def start_and_stop(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """From nothing to the first result, and from the last word to the end."""
+    start = time.perf_counter()
+    with contender.open(plan.setting()) as session:
+        session.call(work.noop, "").result()
+        yield "first result", 0, time.perf_counter() - start
+        warm_up(session, 20)
+        start = time.perf_counter()
+    yield "shutdown", 0, time.perf_counter() - start
+
+
+# --- e: payloads ---
+
+
+def payloads(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """An array as an argument, and as a result; each page is touched where it arrives."""
+    with contender.open(plan.setting()) as session:
+        warm_up(session, 20)
+        for point in plan.points:
+            size = point * 1024
+            data = work.data_of(size)
+            for _ in range(plan.cores + 1):
+                session.call(work.size_of, data).result()
+                work.touched(session.call(work.data_of, size).result())
+            count = max(3, min(plan.calls, 256 * 1024 // point // 4))
+            taken = []
+            for _ in range(count):
+                start = time.perf_counter()
+                assert session.call(work.size_of, data).result() == size
+                taken.append(time.perf_counter() - start)
+            yield "in", point, statistics.median(taken) * 1000
+            taken = []
+            for _ in range(count):
+                start = time.perf_counter()
+                work.touched(session.call(work.data_of, size).result())
+                taken.append(time.perf_counter() - start)
+            yield "out", point, statistics.median(taken) * 1000
+
+
+# --- f, g: dependent calls ---
+
+
+def _dependent(contender: Contender, plan: Plan, run: Callable[[Session, int], float]) -> Iterator[Sample]:
+    with contender.open(plan.setting()) as session:
+        for number in range(10 * plan.cores):  # all workers have imported what they need
+            session.call(work.add, session.call(work.make, 1000, float(number)), 1.0).result()
+        for point in plan.points:
+            yield "time", point, run(session, point)
+
+
+def tree(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """Sum arrays pairwise, and bring the sum home."""
+    return _dependent(contender, plan, _tree)
+
+
+def _tree(session: Session, megabytes: int, leaves: int = 16) -> float:
+    start = time.perf_counter()
+    level = [session.call(work.make, megabytes * MEGABYTE // 8, float(number)) for number in range(leaves)]
+    while len(level) > 1:
+        level = [session.call(work.add, a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+    result = level.pop().result()
+    taken = time.perf_counter() - start
+    assert result[-1] == sum(range(leaves))
+    return taken
+
+
+def shuffle(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """All to all: every block goes in parts to every reducer."""
+    return _dependent(contender, plan, _shuffle)
+
+
+def _shuffle(session: Session, megabytes: int, blocks: int = 8) -> float:
+    start = time.perf_counter()
+    count = megabytes * MEGABYTE // 8
+    made = [session.call(work.make, count, float(number)) for number in range(blocks)]
+    parts = [[session.call(work.part, block, number, blocks) for block in made] for number in range(blocks)]
+    del made
+    totals = [session.call(work.total, *pieces) for pieces in parts]
+    del parts
+    results = [total.result() for total in totals]
+    taken = time.perf_counter() - start
+    assert results == [count // blocks * sum(range(blocks))] * blocks
+    return taken
+
+
+def stencil(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """Blocks and their neighbours, over some time steps."""
+    return _dependent(contender, plan, _stencil)
+
+
+def _stencil(session: Session, megabytes: int, blocks: int = 8, steps: int = 5) -> float:
+    start = time.perf_counter()
+    result = _relaxed(session.call, megabytes * MEGABYTE // 8, blocks, steps).result()
+    taken = time.perf_counter() - start
+    # The ends of long blocks do not depend on their length.
+    serially = _relaxed(lambda function, *args: function(*args), 4 * steps, blocks, steps)
+    assert all(abs(a - b) < 1e-9 for a, b in zip(result, serially, strict=True)), (result, serially)
+    return taken
+
+
+def _relaxed(call: Callable[..., Any], count: int, blocks: int, steps: int) -> Any:
+    row = [call(work.make, count, float(number)) for number in range(blocks)]
+    for _ in range(steps):
+        row = [call(work.relax, row[n - 1], row[n], row[(n + 1) % blocks]) for n in range(blocks)]
+    return call(work.ends, *row)
+
+
+def chain(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """Small calls, each on the result of the one before."""
+    with contender.open(plan.setting()) as session:
+        warm_up(session, 20)
+        for point in plan.points:
+            start = time.perf_counter()
+            future = session.call(work.increment, 0)
+            for _ in range(point - 1):
+                future = session.call(work.increment, future)
+            assert future.result() == point
+            yield "time per call", point, (time.perf_counter() - start) / point * 1e6
+
+
+def fan(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """One call, many on its result, one on all of theirs."""
+    with contender.open(plan.setting()) as session:
+        warm_up(session, 20)
+        for point in plan.points:
+            start = time.perf_counter()
+            root = session.call(work.increment, 0)
+            end = session.call(work.gather, *[session.call(work.increment, root) for _ in range(point)])
+            assert end.result() == 2 * point
+            yield "time per call", point, (time.perf_counter() - start) / point * 1e6
+
+
+# --- h: imports and contexts ---
+
+
+def imports(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """A function that imports numpy, scipy and ase."""
+    return _warm(contender, plan.setting(), plan.calls, lambda session: session.call(work.with_imports, 2.0))
+
+
+def context_each(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """A context that takes a second, built by every call."""
+    return _warm(contender, plan.setting(), plan.calls, lambda session: session.call(work.without_context, 1.0))
+
+
+def context_shared(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """A context that takes a second, built by the library; without libraries, by the process."""
+    if contender.key == "inline":
+        return _warm(contender, plan.setting(), plan.calls, lambda session: session.call(work.with_own_context, 1.0))
+    setting = plan.setting(context=(work.build, 1.0))
+    return _warm(contender, setting, plan.calls, lambda session: session.call(work.with_context, 1.0))
+
+
+def _warm(contender: Contender, setting: Setting, calls: int, call: Callable[[Session], Any]) -> Iterator[Sample]:
+    with contender.open(setting) as session:
+        start = time.perf_counter()
+        call(session).result()
+        yield "first call", 0, (time.perf_counter() - start) * 1000
+        if calls > 10:
+            for future in [call(session) for _ in range(4 * setting.cores)]:
+                future.result()
+        taken = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            call(session).result()
+            taken.append(time.perf_counter() - start)
+        yield "later calls", 0, statistics.median(taken) * 1000
+
+
+# --- i: what it takes ---
+
+
+def processor(contender: Contender, plan: Plan, *, direct: bool = False) -> Iterator[Sample]:
+    """Processor time for each call, by process."""
+    with contender.open(plan.setting(direct=direct)) as session:
+        for point in plan.points:
+            warm_up(session, 2000)
+            processes.settled()
+            before = processes.seconds()
+            for future in [session.call(work.noop, "") for _ in range(point)]:
+                future.result()
+            after = processes.seconds()
+            yield from _by_role(before, after, point, 1e6 / point)
+
+
+def _by_role(before: dict[str, float], after: dict[str, float], point: int, scale: float) -> Iterator[Sample]:
+    grown = {role: used * scale for role, used in processes.growth(before, after).items()}
+    yield from ((role, point, used) for role, used in grown.items())
+    yield "all", point, sum(grown.values())
+
+
+def memory(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """Memory for each call that waits, by process."""
+    with contender.open(plan.setting()) as session:
+        for point in plan.points:
+            if isinstance(session.executor, Held):
+                yield from _queued(session, point)
+                continue
+            warm_up(session, 20)  # few: what earlier calls have left would be used again
+            with _held(session, plan.cores):
+                yield from _queued(session, point)
+
+
+def _queued(session: Session, count: int) -> Iterator[Sample]:
+    processes.settled()
+    gc.collect()
+    before = processes.memory()
+    futures = [session.call(work.noop, "") for _ in range(count)]
+    processes.settled()
+    gc.collect()
+    after = processes.memory()
+    assert not any(future.done() for future in futures[-100:])
+    yield from _by_role(_floats(before), _floats(after), count, 1 / count)
+
+
+def _floats(numbers: dict[str, int]) -> dict[str, float]:
+    return {name: float(number) for name, number in numbers.items()}
+
+
+def idle(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """Processor time with nothing to do."""
+    with contender.open(plan.setting()) as session:
+        warm_up(session, 500)
+        processes.settled()
+        start, before = time.perf_counter(), processes.seconds()
+        threading.Event().wait(plan.calls / 10)
+        after = processes.seconds()
+        yield from _by_role(before, after, 0, 100 / (time.perf_counter() - start))
+
+
+# --- j: many nodes ---
+
+
+def nodes(contender: Contender, plan: Plan) -> Iterator[Sample]:
+    """No-op calls on many nodes of one core."""
+    for point in plan.points:
+        with contender.open(Setting(cores=1, nodes=point, direct=True)) as session:
+            if not session.executor.wait_for_nodes(point, 120):
+                raise TimeoutError(f"{point} nodes did not join")
+            warm_up(session, 100 * point)
+            processes.settled()
+            before, start = processes.seconds(), time.perf_counter()
+            for future in [session.call(work.noop, "") for _ in range(plan.calls)]:
+                future.result()
+            taken, after = time.perf_counter() - start, processes.seconds()
+            yield "time per call", point, taken / plan.calls * 1e6
+            yield from _by_role(before, after, point, 1e6 / plan.calls)
+
+
+# --- the table ---
+
+_RATE = {"rate": Metric("calls/s", True)}
+_MS = Metric("ms")
+_US = Metric("µs")
+_EMBEDDED = ("ours", "ours-dag", "ours-L1", "ours-L1-dag")
+_VINE = ("vine", "vine-dag", "vine-L1", "vine-L1-dag")
+_OURS = (*_EMBEDDED, *_VINE)
+_UPSTREAM = ("upstream", "upstream-regular")
+_ONE_BY_ONE = {
+    "ours-L1": 50,
+    "ours-L1-dag": 50,
+    "vine-L1": 50,
+    "vine-L1-dag": 50,
+    "upstream": 300,
+    "upstream-regular": 10,
+}
+
+CASES: dict[str, Case] = {
+    "a": Case(
+        title="no-op apps through the DFK, as parsl-perf does",
+        measure=through_dfk,
+        contenders=(*_OURS, "null", "threads", "htex", *_UPSTREAM),
+        metrics=_RATE,
+        points=(1000, 5000, 20_000, 100_000),
+        quick=(1000, 5000),
+        unit="calls",
+        limits={"htex": 5000, "threads": 20_000, "ours-dag": 20_000, "vine-dag": 20_000, **_ONE_BY_ONE},
+        slow=("ours-L1-dag", "vine-L1-dag"),
+    ),
+    "b": Case(
+        title="no-op calls past the DFK",
+        measure=direct,
+        contenders=("ours", "ours-L1", "vine", "vine-L1", "threads", "htex", "upstream", "dask", "executorlib", "pool"),
+        metrics=_RATE,
+        points=(1000, 5000, 20_000, 100_000),
+        quick=(1000, 20_000),
+        unit="calls",
+        limits={"threads": 20_000, "htex": 5000, "dask": 5000, "executorlib": 5000, "pool": 20_000, **_ONE_BY_ONE},
+        slow=("htex",),
+    ),
+    "c": Case(
+        title="one call after another",
+        measure=latency,
+        contenders=(*_OURS, "threads", "htex", *_UPSTREAM, "dask", "executorlib", "pool"),
+        metrics={"*": _MS},
+        calls=400,
+        slow=("ours-L1-dag", "vine-L1-dag"),
+    ),
+    "d": Case(
+        title="from nothing to the first result, and the end",
+        measure=start_and_stop,
+        contenders=(*_OURS, "threads", "htex", *_UPSTREAM, "dask", "executorlib", "pool"),
+        metrics={"*": Metric("s")},
+        slow=("ours-L1-dag", "vine-L1-dag"),
+    ),
+    "e": Case(
+        title="an array as argument, as result",
+        measure=payloads,
+        contenders=("ours", "ours-dag", "vine", "threads", "htex", "upstream", "dask", "executorlib", "pool"),
+        metrics={"*": _MS},
+        points=(1, 32, 1024, 8192, 65_536),
+        quick=(1, 1024, 65_536),
+        unit="KB",
+        together=True,
+    ),
+    "f.tree": Case(
+        title="pairwise sum of 16 arrays",
+        measure=tree,
+        contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
+        metrics={"*": Metric("s")},
+        points=(1, 16, 32, 64),
+        quick=(16,),
+        unit="MB",
+        limits={"htex": 16, "upstream": 32, "ours": 16},
+        slow=("htex",),
+    ),
+    "f.shuffle": Case(
+        title="8 arrays, in 8 parts each, all to all",
+        measure=shuffle,
+        contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
+        metrics={"*": Metric("s")},
+        points=(1, 16, 64),
+        quick=(16,),
+        unit="MB",
+        limits={"htex": 16, "upstream": 16, "ours": 16},
+        slow=("htex",),
+    ),
+    "f.stencil": Case(
+        title="8 arrays and their neighbours, 5 steps",
+        measure=stencil,
+        contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
+        metrics={"*": Metric("s")},
+        points=(1, 16, 64),
+        quick=(16,),
+        unit="MB",
+        limits={"htex": 1, "upstream": 1, "ours": 16},
+        slow=("htex",),
+    ),
+    "g.chain": Case(
+        title="chain of small calls",
+        measure=chain,
+        contenders=(
+            "ours-dag",
+            "ours",
+            "ours-L1-dag",
+            "vine-dag",
+            "vine-L1-dag",
+            "threads",
+            "htex",
+            "dask",
+            "executorlib",
+        ),
+        metrics={"*": _US},
+        points=(1000,),
+        quick=(300,),
+        unit="calls",
+        limits={"ours-L1-dag": 30, "vine-L1-dag": 10, "executorlib": 100},
+        slow=("htex", "executorlib"),
+    ),
+    "g.fan": Case(
+        title="one call, many on its result, one on all of theirs",
+        measure=fan,
+        contenders=("ours-dag", "ours", "ours-L1-dag", "vine-dag", "vine-L1-dag", "threads", "htex", "dask"),
+        metrics={"*": _US},
+        points=(5000,),
+        quick=(500,),
+        unit="calls",
+        limits={"htex": 1000, "dask": 1000, "ours-L1-dag": 50, "vine-L1-dag": 50},
+        slow=("htex",),
+    ),
+    "h.imports": Case(
+        title="a function that imports numpy, scipy and ase",
+        measure=imports,
+        contenders=("ours", "ours-L1", "vine", "vine-L1", "inline", "htex"),
+        metrics={"*": _MS},
+        calls=5,
+        quick_calls=3,
+        slow=("htex",),
+    ),
+    "h.each": Case(
+        title="a context that takes a second, built by every call",
+        measure=context_each,
+        contenders=("ours", "ours-L1", "vine", "vine-L1"),
+        metrics={"*": _MS},
+        calls=3,
+        quick_calls=1,
+    ),
+    "h.shared": Case(
+        title="a context that takes a second, built by the library",
+        measure=context_shared,
+        contenders=("ours", "vine", "inline"),
+        metrics={"*": _MS},
+        calls=50,
+    ),
+    "i.dfk": Case(
+        title="processor time for a no-op app, by process",
+        measure=processor,
+        contenders=("ours", "ours-dag", "vine", "null", "threads", "htex"),
+        metrics={"*": _US},
+        points=(20_000,),
+        quick=(5000,),
+        unit="calls",
+        limits={"htex": 2000},
+        slow=("htex",),
+    ),
+    "i.direct": Case(
+        title="processor time for a no-op call past the DFK, by process",
+        measure=partial(processor, direct=True),
+        contenders=("ours", "vine", "threads", "htex"),
+        metrics={"*": _US},
+        points=(20_000,),
+        quick=(5000,),
+        unit="calls",
+        limits={"htex": 2000},
+        slow=("htex",),
+    ),
+    "i.memory": Case(
+        title="memory for a no-op app that waits, by process",
+        measure=memory,
+        contenders=("ours", "ours-dag", "vine", "held", "threads", "htex"),
+        metrics={"*": Metric("bytes")},
+        points=(20_000,),
+        quick=(5000,),
+        unit="calls",
+        slow=("htex",),
+    ),
+    "i.idle": Case(
+        title="processor time with nothing to do, by process",
+        measure=idle,
+        contenders=("ours", "vine", "htex", "dask"),
+        metrics={"*": Metric("% of a core")},
+        calls=50,
+        slow=("htex", "dask"),
+    ),
+    "j": Case(
+        title="no-op calls past the DFK on nodes of one core",
+        measure=nodes,
+        contenders=("ours", "vine"),
+        metrics={"*": _US},
+        points=(1, 2, 4, 8, 16, 32),
+        quick=(1, 8),
+        unit="nodes",
+        calls=20_000,
+        quick_calls=5000,
+    ),
+}
+"""The table, by key."""

@@ -1,0 +1,543 @@
+"""What each tuning parameter does on the embedded engine: not that it is taken, but what is different with it.
+
+What the scheduler alone decides is shown of the scheduler, the rest of executors that run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parsl.data_provider.files import File
+from parsl.providers import LocalProvider
+
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec.errors import TaskLost
+from taskvine_manager.embedded import core
+from taskvine_manager.embedded.losses import Losses
+from taskvine_tune.parameters import honoured
+from tests.conftest import eventually
+from tests.contract.conftest import cached, embedded_only
+from tests.unit.taskvine_manager.world import World, again, copies, fetches, local, only, ran, runs, value
+
+Make = Callable[..., TaskVineExecutor]
+
+SHOWN: set[str] = set()
+
+
+def shows(*names: str) -> Callable[[Any], Any]:
+    """Say of which parameters a test shows the effect."""
+    SHOWN.update(names)
+    return lambda test: test
+
+
+def test_of_every_parameter_that_is_acted_on_the_effect_is_shown() -> None:
+    assert honoured("embedded") == SHOWN
+
+
+# --- what the scheduler decides ---------------------------------------------------------------------------------------
+
+
+def spread(count: int, **parameters: float) -> World:
+    """Nodes of one core each, and tuning parameters."""
+    world = World()
+    world.handle(core.Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
+    for number in range(count):
+        world.join(f"n{number}", cores=1)
+    return world
+
+
+@shows("temp-replica-count")
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_so_many_nodes_have_a_file(count: int) -> None:
+    world = spread(4, temp_replica_count=count)
+    world.make("file")
+    world.arrive()
+    assert len(world.core.stats()["replicas"]["file"]) == count
+
+
+@shows("transfer-replica-per-cycle")
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_so_many_copies_begin_at_a_time(count: int) -> None:
+    world = spread(8, temp_replica_count=6, transfer_replica_per_cycle=count)
+    world.call(makes=["file"])
+    assert len(fetches(world.works(0))) == count
+
+
+@shows("transfer-temps-recovery")
+@pytest.mark.parametrize("recovery", [0, 1])
+def test_replicas_that_went_with_a_node_are_made_up_for(recovery: int) -> None:
+    world = spread(3, temp_replica_count=2, transfer_temps_recovery=recovery)
+    world.make("file")
+    world.arrive()
+    world.leave(world.core.stats()["replicas"]["file"][0])
+    world.arrive()
+    assert len(world.core.stats()["replicas"]["file"]) == 1 + recovery
+
+
+@shows("clean-redundant-replicas")
+@pytest.mark.parametrize("clean", [0, 1])
+def test_replicas_above_the_count_are_removed(clean: int) -> None:
+    world = spread(3, temp_replica_count=3, clean_redundant_replicas=clean)
+    world.make("file")
+    world.arrive()
+    world.tune(temp_replica_count=1)
+    assert len(world.core.stats()["replicas"]["file"]) == (1 if clean else 3)
+
+
+@shows("shift-disk-load")
+@pytest.mark.parametrize("shift", [0, 1])
+def test_what_a_full_node_makes_goes_to_an_empty_one(shift: int) -> None:
+    world = spread(1, shift_disk_load=shift)
+    for number in range(4):
+        world.make(f"file{number}")
+    world.join("empty", cores=0.5)  # no room for calls of a core
+    for number in range(4, 9):
+        world.make(f"file{number}", cores=1.0)
+        for file in list(world.core.nodes["empty"].fetching):
+            world.handle(core.FileCached("empty", file, 100, None, 1))
+    used = {name: node.used for name, node in world.core.nodes.items()}
+    # It evens out, and ends there: what would only change which node is the fuller one stays.
+    assert used == ({"n0": 500, "empty": 400} if shift else {"n0": 900, "empty": 0})
+    assert all(len(nodes) == 1 for nodes in world.core.stats()["replicas"].values())
+
+
+@shows("immediate-recovery")
+@pytest.mark.parametrize("immediate", [0, 1])
+def test_what_was_lost_is_made_again_before_anybody_needs_it(immediate: int) -> None:
+    world = spread(2, immediate_recovery=immediate)
+    told = world.leave(world.make("file"))
+    assert len(again(told)) == immediate
+
+
+@shows("worker-source-max-transfers")
+@pytest.mark.parametrize("limit", [1, 3])
+def test_so_many_copies_are_made_of_what_a_node_has(limit: int) -> None:
+    world = spread(6, temp_replica_count=6, worker_source_max_transfers=limit)
+    world.call(makes=["file"])
+    assert len(fetches(world.works(0))) == limit
+
+
+@shows("file-source-max-transfers")
+@pytest.mark.parametrize("limit", [1, 3])
+def test_so_many_nodes_read_a_file_of_the_users_at_a_time(limit: int) -> None:
+    world = spread(5, file_source_max_transfers=limit)
+    told = world.call(count=5, inputs=(local("/x"),))
+    assert list(copies(told).values()) == [None] * limit
+
+
+def where_data_is_busy(**parameters: float) -> World:
+    """Two nodes: one that holds 100 MB and will be busy for half a second, and an idle one."""
+    world = World()
+    world.handle(core.Tuned({name.replace("_", "-", 1): number for name, number in parameters.items()}))
+    world.join("has", cores=1)
+    world.invocation(category="other")
+    world.submit(world.invocation(makes=["file"]))
+    world.done(0 if 0 in world.nodes else 1, made=[("file", 100_000_000)], seconds=1.0)
+    world.call()
+    world.join("idle", cores=1)
+    return world
+
+
+def goes_to(world: World) -> str | None:
+    """Where a call that reads the file is sent at once, if it is sent anywhere."""
+    return next(iter(runs(world.call(needs=["file"]))), None)
+
+
+@shows("default-transfer-rate")
+def test_what_is_slow_to_copy_is_waited_for() -> None:
+    assert goes_to(where_data_is_busy()) == "idle"
+    assert goes_to(where_data_is_busy(**{"default_transfer-rate": 1e9})) == "idle"
+    assert goes_to(where_data_is_busy(**{"default_transfer-rate": 1e6})) is None
+
+
+@shows("executor.weight-transfer", "executor.weight-wait")
+def test_weights_decide_between_a_copy_and_a_busy_node() -> None:
+    # A tenth of a second for a copy, against half a second of waiting.
+    assert goes_to(where_data_is_busy(**{"executor.weight-transfer": 4.0})) == "idle"
+    assert goes_to(where_data_is_busy(**{"executor.weight-transfer": 6.0})) is None
+    assert goes_to(where_data_is_busy(**{"executor.weight-wait": 0.3})) == "idle"
+    assert goes_to(where_data_is_busy(**{"executor.weight-wait": 0.1})) is None
+
+
+def test_without_weight_inputs_are_anywhere() -> None:
+    for weight, expected in ((1.0, "has"), (0.0, "roomy")):
+        world = World()
+        world.handle(core.Tuned({"executor.weight-transfer": weight}))
+        world.join("has", cores=2)
+        world.make("file")
+        world.join("roomy", cores=8)
+        assert goes_to(world) == expected
+
+
+@shows("resource-submit-multiplier")
+@pytest.mark.parametrize(("multiplier", "given"), [(1.0, 2), (1.5, 3), (2.0, 4)])
+@pytest.mark.parametrize("reads", [False, True])
+def test_nodes_are_given_more_than_they_run_at_once(multiplier: float, given: int, reads: bool) -> None:
+    world = World()
+    world.tune(resource_submit_multiplier=multiplier)
+    world.join("a", cores=2)
+    world.make("file")
+    assert len(ran(world.call(count=10, needs=["file"] if reads else []))) == given
+
+
+@shows("executor.prefetch")
+@pytest.mark.parametrize(("prefetch", "given"), [(0.0, 1), (0.004, 4), (0.016, 16)])
+def test_short_calls_are_handed_out_ahead(prefetch: float, given: int) -> None:
+    world = spread(1)
+    world.handle(core.Tuned({"executor.prefetch": prefetch}))
+    world.call()
+    world.done(0, seconds=0.001)
+    assert len(ran(world.call(count=100))) == given
+
+
+def test_without_prefetch_calls_do_not_follow_those_that_make_their_inputs() -> None:
+    for prefetch, follow in ((0.02, True), (0.0, False)):
+        world = spread(1)
+        world.handle(core.Tuned({"executor.prefetch": prefetch}))
+        world.call()
+        world.done(0, seconds=0.001)
+        chain = [
+            world.invocation(outputs=(value("v0"),)),
+            world.invocation(inputs=(value("v0"),), outputs=(value("v1"),)),
+        ]
+        assert (len(ran(world.submit(*chain))) == 2) is follow
+
+
+@shows("wait-for-workers")
+def test_nothing_runs_until_so_many_nodes_have_come() -> None:
+    world = spread(0, wait_for_workers=2)
+    world.call(count=2)
+    assert not ran(world.join("a", cores=1))
+    assert ran(world.join("b", cores=1)) == [0, 1]
+    # Once it has begun it is not held up again.
+    world.tune(wait_for_workers=5)
+    world.done(0)
+    assert ran(world.call()) == [2]
+
+
+def test_what_is_tuned_is_effective_at_once() -> None:
+    world = spread(1)
+    world.call(count=10)
+    assert len(ran(world.tune(resource_submit_multiplier=3))) == 2
+    world = spread(3)
+    world.make("file")
+    assert len(fetches(world.tune(temp_replica_count=3))) == 2
+
+
+# --- moving files from full nodes, in detail --------------------------------------------------------------------------
+
+
+def full(**node: Any) -> World:
+    """A node with two files, and an empty one that takes no calls of a core."""
+    world = spread(1, shift_disk_load=1)
+    world.make("first", 1000)
+    world.join("empty", cores=0.5, **node)
+    return world
+
+
+def test_a_file_that_is_read_where_it_was_made_stays_for_as_long() -> None:
+    world = full()
+    assert world.make("file", cores=1.0) == "n0"
+    world.call(needs=["file"], cores=1.0)
+    assert not only(core.Drop, world.cached("empty", "file"))
+    assert only(core.Drop, world.works(2)) == [core.Drop("n0", ["file"])]
+    assert world.core.stats()["replicas"]["file"] == ["empty"]
+
+
+def test_a_file_that_could_not_be_moved_stays() -> None:
+    world = full()
+    world.make("file", cores=1.0)
+    world.cached("empty", "file", "no room")
+    assert world.core.stats()["replicas"]["file"] == ["n0"]
+    world.make("other", cores=1.0)
+    world.leave("empty")
+    assert world.core.stats()["replicas"]["other"] == ["n0"]
+    assert not world.core._storage._shifting
+
+
+def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
+    world = full()
+    world.make("file", cores=1.0)
+    world.forget("file")
+    world.cached("empty", "file")
+    world.forget("first")
+    assert world.is_clean()
+    assert not world.core._storage._shifting
+
+
+def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> None:
+    world = full(disk=1e-6)
+    world.submit(world.invocation(makes=["file"], cores=1.0))
+    assert not fetches(world.works(1))
+    world = full()
+    world.replicate(2)
+    world.arrive()
+    world.submit(world.invocation(makes=["file"], cores=1.0))
+    assert fetches(world.works(1)) == [("empty", "file", "n0")]
+    world.arrive()
+    assert len(world.core.stats()["replicas"]["file"]) == 2
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def moments(seconds: float, nodes: list[str], **parameters: float) -> list[tuple[float, str]]:
+    """Losses within so many seconds of work, looked for every millisecond."""
+    losses = Losses()
+    losses.tune({f"executor.loss-{name}": number for name, number in parameters.items()})
+    found = ((at / 1000, losses.strike(at / 1000, nodes, busy=True)) for at in range(int(seconds * 1000)))
+    return [(at, name) for at, name in found if name is not None]
+
+
+@shows("executor.loss-seed")
+def test_losses_are_drawn_by_their_seed() -> None:
+    nodes = ["a", "b", "c"]
+    first = moments(100, nodes, interval=0.5, seed=1)
+    assert first == moments(100, nodes, interval=0.5, seed=1) != moments(100, nodes, interval=0.5, seed=2)
+    # 200 are expected, give or take four standard deviations; each node gets its share.
+    assert 144 <= len(first) <= 256
+    assert min(Counter(name for _, name in first).values()) > 40
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(first)]
+    assert max(gaps) > 3 * sum(gaps) / len(gaps) > 1.2  # irregular, as losses are
+    assert moments(100, nodes, interval=0, seed=1) == []
+    assert moments(10, [], interval=0.5, seed=1) == []
+
+
+def test_only_time_with_work_counts() -> None:
+    losses = Losses()
+    losses.tune({"executor.loss-interval": 1.0})
+    assert losses.wait is None
+    assert losses.strike(0.0, ["a"], busy=True) is None
+    wait = losses.wait
+    assert wait is not None
+    assert losses.strike(wait / 2, ["a"], busy=False) is None
+    assert losses.wait is None
+    assert losses.strike(1000.0, ["a"], busy=True) is None
+    assert losses.wait == pytest.approx(wait / 2)
+    assert losses.strike(1000.0 + wait / 2 + 1e-9, ["a"], busy=True) == "a"
+
+
+def test_losses_that_are_tuned_anew_begin_anew_and_others_do_not() -> None:
+    losses = Losses()
+    losses.tune({"enforce-worker-eviction-interval": 3})
+    losses.strike(0.0, ["a"], busy=True)
+    losses.strike(0.001, ["a"], busy=True)
+    wait = losses.wait
+    losses.tune({"temp-replica-count": 2, "executor.loss-interval": 0, "enforce-worker-eviction-interval": 3})
+    assert losses.wait == wait
+    losses.tune({"enforce-worker-eviction-interval": 0})
+    losses.strike(0.002, ["a"], busy=True)
+    assert losses.wait is None
+
+
+@shows("executor.loss-interval", "enforce-worker-eviction-interval")
+@embedded_only
+@pytest.mark.parametrize("name", ["executor.loss-interval", "enforce-worker-eviction-interval"])
+def test_nodes_are_killed_while_there_is_work(make_executor: Make, name: str, tmp_path: Path) -> None:
+    executor = make_executor(worker_launch_method="factory", min_workers=2, max_workers=2, cores=1, max_retries=None)
+    assert executor.wait_for_nodes(2, 30)
+    first = {node["pid"] for node in executor.nodes}
+    executor.tune({name: 1} if name.startswith("enforce") else {name: 0.2, "executor.loss-seed": 7})
+    enough = tmp_path / "enough"
+
+    def work(path: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.005)
+
+    futures = [executor.submit(work, {}, str(enough)) for _ in range(2)]
+    eventually(lambda: executor.stats()["nodes_killed"] >= 2)
+    executor.tune({name: 0})
+    enough.touch()
+    assert [future.result(30) for future in futures] == [None, None]
+    stats = executor.stats()
+    assert stats["tasks_retried"] >= 1
+    assert stats["nodes_killed"] >= 2
+    assert first != {node["pid"] for node in executor.nodes}
+
+
+@embedded_only
+def test_an_idle_executor_loses_no_nodes(make_executor: Make) -> None:
+    executor = make_executor(tune_parameters={"executor.loss-interval": 0.01}, max_retries=None)
+    assert executor.wait_for_nodes(1, 30)
+    (node,) = executor.nodes
+    for _ in range(200):  # each wakes the manager, in a tenth of a second or more altogether
+        assert executor.stats()["nodes_killed"] == 0
+    assert executor.nodes == [node]
+
+
+# --- what nodes do ----------------------------------------------------------------------------------------------------
+
+
+def nothing() -> None:
+    pass
+
+
+def handed_out_together(executor: TaskVineExecutor) -> int:
+    """The largest number of calls that a slot was handed at once: they have one time of dispatch."""
+    for future in [executor.submit(nothing, {}) for _ in range(300)]:
+        future.result(30)
+    invocations = [facts for _, facts in executor.graph().nodes.items() if facts["kind"] == "invocation"]
+    return max(Counter(facts["dispatched"] for facts in invocations).values())
+
+
+@shows("executor.batch")
+@embedded_only
+def test_short_calls_are_handed_to_slots_in_batches(make_executor: Make) -> None:
+    executor = make_executor(cores=1)
+    assert handed_out_together(executor) > 1
+    executor.tune({"executor.batch": 1})
+    others = make_executor(cores=1, tune_parameters={"executor.batch": 1})
+    assert handed_out_together(others) == 1
+    others.tune({"executor.batch": 5})
+    assert 1 < handed_out_together(others) <= 5
+
+
+@shows("executor.inline-limit")
+@embedded_only
+@pytest.mark.parametrize(("limit", "file"), [(100, True), (10_000, False)])
+def test_values_above_the_limit_are_files_on_nodes(
+    make_executor: Make, monkeypatch: pytest.MonkeyPatch, limit: int, file: bool
+) -> None:
+    from taskvine_exec import executor as executor_module
+
+    kinds: list[type] = []
+    settle = executor_module.settle
+
+    def spy(future: Any, completion: Any, *rest: Any) -> None:
+        kinds.append(type(completion.body))
+        settle(future, completion, *rest)
+
+    monkeypatch.setattr(executor_module, "settle", spy)
+    executor = make_executor(tune_parameters={"executor.inline-limit": limit})
+    assert executor.submit(bytes, {}, 5000).result(30) == bytes(5000)
+    assert kinds == [str if file else bytes]
+
+
+@shows("executor.library-slots")
+@embedded_only
+@pytest.mark.parametrize("slots", [1, 3])
+def test_so_many_calls_run_at_a_time(make_executor: Make, gate: Any, slots: int) -> None:
+    executor = make_executor(cores=2, tune_parameters={"executor.library-slots": slots})
+    for number in range(4):
+        executor.submit(gate.task, {}, number)
+    assert len(gate.wait(slots)) == slots
+    assert executor.stats()["tasks_done"] == 0
+    gate.open()
+    eventually(lambda: executor.stats()["tasks_done"] == 4)
+    assert len(gate.begun()) == 4
+
+
+@shows("max-library-retries")
+@embedded_only
+@pytest.mark.parametrize("retries", [1, 5])
+def test_a_library_is_started_again_so_often(make_executor: Make, tmp_path: Path, retries: int) -> None:
+    starts = tmp_path / "starts"
+    executor = make_executor(
+        init_command=f"echo >> {starts}; kill -9 $$", tune_parameters={"max-library-retries": retries}
+    )
+    with pytest.raises(TaskLost, match="SIGKILL"):
+        executor.submit(nothing, {}).result(60)
+    assert len(starts.read_text()) == 1 + retries
+
+
+@shows("max-task-stdout-storage")
+@embedded_only
+@pytest.mark.parametrize("limit", [None, 100])
+def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int | None) -> None:
+    tune = {} if limit is None else {"max-task-stdout-storage": limit}
+    executor = make_executor(function_exec_mode="L1", tune_parameters=tune)
+    executor.submit(print, {}, "x" * 5000).result(30)
+    (log,) = Path(run_dir).glob("*/node-*/tasks.log")
+    said = log.read_text()
+    assert said.count("x") == (limit or 5000)
+    assert ("cut after 100 bytes" in said) is (limit is not None)
+
+
+# --- how many nodes ---------------------------------------------------------------------------------------------------
+
+
+def waits_outside(executor: TaskVineExecutor) -> bool:
+    """Whether the manager says that a node has come that it has not let in."""
+    log = Path(executor._places.log, "manager.log")
+    return log.exists() and "1 nodes wait" in log.read_text()
+
+
+@shows("max-workers")
+@embedded_only
+def test_a_node_too_many_waits_until_another_has_gone(make_executor: Make) -> None:
+    executor = make_executor(
+        provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2), tune_parameters={"max-workers": 1}
+    )
+    assert executor.wait_for_nodes(1, 30)
+    eventually(lambda: waits_outside(executor))
+    (first,) = executor.nodes
+    assert executor.stats()["nodes"] == 1
+    os.kill(first["pid"], signal.SIGKILL)
+    eventually(lambda: [node for node in executor.nodes if node["name"] != first["name"]])
+    assert executor.submit(nothing, {}).result(30) is None
+    executor.tune({"max-workers": -1})
+    assert executor.submit(nothing, {}).result(30) is None
+
+
+@embedded_only
+def test_a_higher_limit_lets_in_who_waits(make_executor: Make) -> None:
+    executor = make_executor(
+        provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2), tune_parameters={"max-workers": 1}
+    )
+    eventually(lambda: waits_outside(executor))
+    executor.tune({"max-workers": 2})
+    assert executor.wait_for_nodes(2, 30)
+
+
+@embedded_only
+def test_the_factory_keeps_to_it(make_executor: Make) -> None:
+    executor = make_executor(
+        worker_launch_method="factory", min_workers=2, max_workers=2, cores=1, tune_parameters={"max-workers": 1}
+    )
+    for future in [executor.submit(nothing, {}) for _ in range(50)]:
+        future.result(30)
+    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor._places.base, "nodes"))
+    assert len(executor.nodes) == 1
+
+
+# --- together, and seen from outside ----------------------------------------------------------------------------------
+
+
+def write(outputs: Any = ()) -> None:
+    with open(outputs[0].filepath, "w") as file:
+        file.write("data")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_replicas_in_the_graph_are_as_many_as_the_parameters_say(make_executor: Make, count: int) -> None:
+    executor = make_executor(
+        cores=1,
+        provider=LocalProvider(init_blocks=3, min_blocks=3, max_blocks=3),
+        tune_parameters={"temp-replica-count": count, "worker-source-max-transfers": 4},
+    )
+    assert executor.wait_for_nodes(3, 60)
+    files = [File(f"taskvinetemp:///file{number}") for number in range(5)]
+    for future in [executor.submit(write, {}, outputs=[file]) for file in files]:
+        future.result(30)
+
+    def replicas() -> list[int]:
+        graph = executor.graph()
+        found = [facts for _, facts in graph.nodes.items() if facts["kind"] == "temp file"]
+        return [len(facts["places"].split(",")) for facts in found]
+
+    eventually(lambda: replicas() == [count] * 5)
+    names = {node["name"] for node in executor.nodes}
+    places = [facts["places"] for _, facts in executor.graph().nodes.items() if facts["kind"] == "temp file"]
+    assert all(set(each.split(",")) <= names for each in places)
+    # And on disk, not only in the books.
+    assert sum(len(cached(node)) for node in executor.nodes) == 5 * count

@@ -1,0 +1,53 @@
+"""The benchmark suite runs: small sizes, few contenders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import apart
+from benchmarks.suite import processes
+from benchmarks.suite.__main__ import main
+from benchmarks.suite.cases import CASES
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def test_a_run_leaves_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CASES, "a", dataclasses.replace(CASES["a"], quick=(20, 40)))
+    monkeypatch.setitem(CASES, "i.dfk", dataclasses.replace(CASES["i.dfk"], quick=(100,)))
+    words = ["--quick", "--cases", "a,i.dfk", "--contenders", "null,ours", "--output", str(tmp_path / "out")]
+    assert main([*words, "--no-figures"]) == 0  # matplotlib keeps its fonts open
+    read = json.loads((tmp_path / "out" / "results.json").read_text())
+    rates = {(each["point"], each["contender"]): each for each in read["measured"] if each["case"] == "a"}
+    assert rates.keys() == {(point, who) for point in (20, 40) for who in ("null", "ours")}
+    ours, ceiling = rates[20, "ours"]["values"], rates[20, "null"]["values"]
+    assert rates[20, "null"]["advantage"]["median"] == pytest.approx(ours[0] / ceiling[0])
+    used = {
+        each["metric"]: each["median"]
+        for each in read["measured"]
+        if each["contender"] == "ours" and each["case"] == "i.dfk"
+    }
+    assert {processes.MAIN, processes.LAUNCHING, processes.RESULTS, "manager", "node", "slots"} <= used.keys()
+    assert used["slots"] > 0
+    assert used["all"] == pytest.approx(sum(used.values()) - used["all"])
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md"}
+
+
+def test_what_fails_is_reported_and_the_rest_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CASES, "c", dataclasses.replace(CASES["c"], quick_calls=1))  # too few for a percentile
+    words = ["--quick", "--cases", "c,d", "--contenders", "threads", "--output", str(tmp_path), "--no-figures"]
+    assert main(words) == 1
+    assert "c threads [0] failed" in capsys.readouterr().out
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert {each["case"] for each in read["measured"]} == {"d"}
+
+
+def test_a_measurement_that_does_not_end_is_killed_with_what_it_started() -> None:
+    with pytest.raises(apart.MeasurementFailed, match=r"did not end within 0\.5 s"):
+        apart.measure("http.server", "0", timeout=0.5, quiet=True)

@@ -1,0 +1,128 @@
+"""Simulated time, and the bandwidth that transfers share in it.
+
+The model of bandwidth: every machine has a port that takes so many bytes a second in each direction, and divides them
+evenly among the transfers under way in that direction. A transfer runs at the lesser of its two shares. What it leaves
+of the greater share is not given to others: no rate is above that of max-min fairness, and some are below it where
+ports are unevenly loaded. In return a transfer that begins or ends changes only those that share a port with it, and
+its cost does not grow with the number of machines. The network between the ports has no limit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+
+__all__ = ["Clock", "Network", "Port", "Transfer"]
+
+
+class Clock:
+    """Simulated seconds, and what is to happen in them; what happens at the same time does so in the order of calls."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._agenda: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self._count = 0
+
+    def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
+        """Have something done so many seconds from now."""
+        self._count += 1
+        heapq.heappush(self._agenda, (self.now + seconds, self._count, action, arguments))
+
+    def step(self) -> bool:
+        """Do what comes next; False if there is nothing."""
+        if not self._agenda:
+            return False
+        self.now, _, action, arguments = heapq.heappop(self._agenda)
+        action(*arguments)
+        return True
+
+
+class Port:
+    """A machine's connection: bytes a second in each direction, and the transfers under way."""
+
+    __slots__ = ("bandwidth", "receiving", "sending")
+
+    def __init__(self, bandwidth: float) -> None:
+        self.bandwidth = bandwidth
+        self.sending: dict[Transfer, None] = {}
+        self.receiving: dict[Transfer, None] = {}
+
+
+class Transfer:
+    """Bytes under way from one port to another."""
+
+    __slots__ = ("_left", "_rate", "_since", "_version", "failed", "finished", "source", "started", "target")
+
+    def __init__(
+        self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.finished = finished
+        self.failed = failed
+        self.started = 0.0
+        self._left = float(size)
+        self._rate = 0.0
+        self._since = 0.0
+        self._version = 0
+
+
+class Network:
+    """Transfers between ports; see the module's docstring for the model."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def begin(
+        self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
+    ) -> Transfer:
+        """Send bytes; ``finished`` is called when all have come, ``failed`` if the source is cut off before."""
+        transfer = Transfer(source, target, size, finished, failed)
+        transfer.started = transfer._since = self._clock.now
+        source.sending[transfer] = None
+        target.receiving[transfer] = None
+        self._share(source, target)
+        return transfer
+
+    def cut(self, port: Port) -> None:
+        """A machine is gone, and with it what is under way to it and from it."""
+        cut = [*port.sending, *port.receiving]
+        for transfer in cut:
+            self._remove(transfer)
+        for transfer in cut:
+            self._share(transfer.source, transfer.target)
+        for transfer in cut:
+            if transfer.source is port:
+                transfer.failed()
+
+    def _remove(self, transfer: Transfer) -> None:
+        transfer._version += 1
+        transfer.source.sending.pop(transfer, None)
+        transfer.target.receiving.pop(transfer, None)
+
+    def _share(self, source: Port, target: Port) -> None:
+        """The number of transfers at these two ends has changed: so have the rates of those that are left."""
+        for transfer in {**source.sending, **target.receiving}:
+            sender, receiver = transfer.source, transfer.target
+            rate = min(sender.bandwidth / len(sender.sending), receiver.bandwidth / len(receiver.receiving))
+            if rate != transfer._rate:
+                self._set_rate(transfer, rate)
+
+    def _set_rate(self, transfer: Transfer, rate: float) -> None:
+        now = self._clock.now
+        passed = now - transfer._since
+        if passed > 0:
+            transfer._left = max(0.0, transfer._left - passed * transfer._rate)
+        transfer._since = now
+        transfer._rate = rate
+        transfer._version += 1
+        seconds = 0.0 if math.isinf(rate) else transfer._left / rate
+        self._clock.after(seconds, self._end, transfer, transfer._version)
+
+    def _end(self, transfer: Transfer, version: int) -> None:
+        if transfer._version != version:
+            return  # its rate has changed since, or it was cut off
+        self._remove(transfer)
+        self._share(transfer.source, transfer.target)
+        transfer.finished()
