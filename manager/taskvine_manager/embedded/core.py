@@ -137,7 +137,7 @@ class Scheduler:
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event; return what is to be done about it, in order."""
         self._handlers[type(event)](event)
-        for name in list(self._pressed):
+        for name in sorted(self._pressed) if self._pressed else ():
             if name in self._nodes and self._nodes[name].crowded:
                 self._make_room(self._nodes[name])
             else:
@@ -146,8 +146,9 @@ class Scheduler:
             self._refuse_hopeless()
         runs = self._schedule()
         self._storage.replicate()
-        for name in sorted(self._draining):
-            self._rescue(self._nodes[name])
+        if self._draining:
+            for name in sorted(self._draining):
+                self._rescue(self._nodes[name])
         instructions: list[Instruction] = []
         if self._ended:
             ended, self._ended = self._ended, []
@@ -166,7 +167,8 @@ class Scheduler:
         if self._full:
             instructions += [Full(name) for name in self._full]
             self._full = []
-        instructions += [Release(name) for name in sorted(self._draining) if self._may_go(self._nodes[name])]
+        if self._draining:
+            instructions += [Release(name) for name in sorted(self._draining) if self._may_go(self._nodes[name])]
         return instructions
 
     # --- what the shell may ask ---
@@ -1083,10 +1085,10 @@ class Scheduler:
             if file.value is not None:
                 continue
             if file.holders:
-                places = set(file.holders)
+                places = dict.fromkeys(file.holders)
             else:
                 makers = [self._tasks[number] for number in self._graph.makers(each)]
-                places = {maker.node for maker in makers if maker.node is not None} if len(makers) == 1 else set()
+                places = {maker.node: None for maker in makers if maker.node is not None} if len(makers) == 1 else {}
             if name is None:
                 name = next(iter(places), None)
             if name is None or name not in places:

@@ -287,7 +287,7 @@ class Storage:
         if name in node.fetching:
             return
         node.fetching[name] = Transfer(source.node, for_task)
-        self.files[name].coming.add(node.info.name)
+        self.files[name].coming[node.info.name] = None
         self._count(source.node, 1)
 
     def arrived(self, node: Node, name: str) -> str | None:
@@ -296,7 +296,7 @@ class Storage:
         if transfer is None:
             return None
         if (file := self.files.get(name)) is not None:
-            file.coming.discard(node.info.name)
+            file.coming.pop(node.info.name, None)
         self._count(transfer.source, -1)
         return transfer.source
 
