@@ -510,7 +510,7 @@ CASES: dict[str, Case] = {
             points=(1, 16, 64),
             quick=(16,),
             unit="MB",
-            only={"htex": (1,), "upstream": (1,), "ours": (16,), "threads": (16,)},
+            only={"htex": (1,), "upstream": (32,), "vine-dag": (16, 32), "ours": (16,), "threads": (16,)},
             slow=("htex", "ours", "threads"),
         )
         for name, title, measure in (
