@@ -62,7 +62,7 @@ coverage: $(DEV)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-# Random DAGs while nodes are killed: make chaos ARGS="--seed 7" for one of them alone.
+# Random DAGs while nodes are killed: make chaos ARGS="--seed 7" for one of them alone, ARGS="--engine taskvine" on TaskVine.
 chaos: $(DEV)
 	$(RUN) tests/chaos/run.py --seeds 50 $(ARGS)
 
@@ -99,7 +99,7 @@ bench-simulated: $(DEV)
 docs-tuning: $(DEV)
 	PYTHONPATH=tune $(RUN) -m taskvine_tune.documentation docs/tuning.md
 
-# It makes an environment of its own: Parsl's tests need an older pytest than ours.
+# It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 

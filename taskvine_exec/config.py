@@ -335,7 +335,7 @@ class VineSettings(EmbeddedSettings):
 
     Parameters
     ----------
-    port, address, project_name, password_file, autolabel, autolabel_algorithm, autolabel_window
+    port, address, project_name, password_file
         As of :class:`TaskVineManagerConfig`.
     ssl
         Whether TaskVine's manager and workers speak TLS with a key that is made for the run, or the paths of a key and
@@ -359,9 +359,6 @@ class VineSettings(EmbeddedSettings):
     ssl: bool | tuple[str, str] = False
     local: bool = True
     batching: bool = True
-    autolabel: bool = False
-    autolabel_algorithm: str = "max-xput"
-    autolabel_window: int | None = None
     worker: str = "vine_worker"
     worker_options: str = ""
     batch_type: str = "local"
@@ -864,15 +861,18 @@ def vine_settings(
     manager, factory = own_manager_config(manager), own_factory_config(factory)
     validate(manager, factory)
     _check(_one_of(*_LAUNCH_METHODS), "worker_launch_method", worker_launch_method)
-    for name in ("app_pack", "python_env"):
-        value = getattr(manager, name, None) or getattr(factory, name, None)
-        if value:
-            _refuse(name, value, "left out: give a packed environment as env_pack")
-    for name, value in (("project_password_file", manager.project_password_file),):
-        if value is not None and not os.path.isfile(os.path.expanduser(value)):
-            _refuse(f"TaskVineManagerConfig.{name}", value, "the path of a file that exists")
+    _refuse_left_out(manager)
     by_factory = worker_launch_method == "factory"
     local = factory.batch_type == "local" if by_factory else _is_local(provider)
+    if factory.python_env and (local or not by_factory):
+        _refuse("python_env", factory.python_env, "left out where vine_factory is not used: give it as env_pack")
+    files = {
+        "TaskVineManagerConfig.project_password_file": manager.project_password_file,
+        "TaskVineFactoryConfig.python_env": factory.python_env,
+    }
+    for name, value in files.items():
+        if value is not None and not os.path.isfile(os.path.expanduser(value)):
+            _refuse(name, value, "the path of a file that exists")
     common = _common("taskvine", manager, factory, {}, function_exec_mode, worker_launch_method, provider, inline_limit)
     _refuse_batch(common["tuning"], batching)
     return VineSettings(
@@ -885,14 +885,12 @@ def vine_settings(
         ssl=ssl,
         local=local,
         batching=batching,
-        autolabel=manager.autolabel,
-        autolabel_algorithm=manager.autolabel_algorithm,
-        autolabel_window=manager.autolabel_window,
         worker=factory.worker_executable,
         worker_options=factory.worker_options or "",
         batch_type=factory.batch_type,
         condor_requirements=factory.condor_requirements,
         batch_options=factory.batch_options,
+        python_env=_absolute(factory.python_env),
     )
 
 
@@ -914,12 +912,21 @@ def _is_local(provider: Any | None) -> bool:
     return "LocalProvider" in kinds and not launchers & elsewhere
 
 
+def _refuse_left_out(manager: TaskVineManagerConfig) -> None:
+    """Raise if something is set that no engine does."""
+    if manager.app_pack:
+        _refuse("app_pack", manager.app_pack, "left out: give a packed environment as env_pack")
+    if manager.autolabel:
+        _refuse("autolabel", manager.autolabel, "left out: resources are those of each app's specification")
+
+
 def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
     """Raise if anything is set that needs TaskVine itself, naming all of it."""
+    _refuse_left_out(manager)
     asked = {
         name: getattr(config, name)
         for config, names in (
-            (manager, ("app_pack", "autolabel", "project_name", "project_password_file")),
+            (manager, ("project_name", "project_password_file")),
             (factory, ("condor_requirements", "batch_options", "python_env")),
         )
         for name in names

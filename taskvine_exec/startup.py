@@ -238,6 +238,7 @@ def _factory_command(places: Places, settings: VineSettings) -> list[str]:
         "--gpus": settings.node_gpus,
         "--condor-requirements": settings.condor_requirements,
         "--batch-options": settings.batch_options,
+        "--poncho-env": settings.python_env,
     }
     command = [factory, "--parent-death"]
     command += [f"{option}={value}" for option, value in options.items() if value is not None]

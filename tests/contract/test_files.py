@@ -402,6 +402,42 @@ def test_what_was_not_and_may_not_be_made_again_is_lost(two_nodes: Make, latch: 
     assert os.listdir(home) == []
 
 
+def write_once(text: str, trace: str, outputs: list[File]) -> None:
+    with open(trace, "a") as file:
+        file.write("ran\n")
+        if file.tell() > len("ran\n"):
+            raise ValueError("not this time")
+    open(outputs[0].filepath, "w").write(text)
+
+
+def test_what_fails_when_it_is_made_again_is_lost(two_nodes: Make, tmp_path: Path) -> None:
+    """Whoever waits for it, or for what is to be made of it, is told why."""
+    executor = two_nodes(max_retries=0)
+    trace = str(tmp_path / "trace")
+    executor.submit(write_once, {}, "x", trace, outputs=[File(T + "x")]).result(30)
+    executor.submit(append, {}, "y", inputs=[File(T + "x")], outputs=[File(T + "y")]).result(30)
+    for node in executor.nodes:
+        kill(executor, node)
+    for error in (
+        executor.submit(read, {}, File(T + "x")).exception(60),
+        executor.submit(read, {}, File(T + "y")).exception(60),
+    ):
+        assert isinstance(error, FileLost)
+        assert "making it again failed: ValueError: not this time" in str(error)
+    assert executor.submit(int, {}).result(30) == 0
+
+
+def test_what_was_made_of_a_file_that_is_gone_cannot_be_made_again(two_nodes: Make, home: Path) -> None:
+    executor = two_nodes(max_retries=0)
+    (home / "given").write_text("x")
+    copied = executor.submit(append, {}, "y", inputs=[File("given")], outputs=[File(T + "x")])
+    copied.result(30)
+    (home / "given").unlink()
+    for node in executor.nodes:
+        kill(executor, node)
+    assert isinstance(executor.submit(read, {}, File(T + "x")).exception(60), FileLost)
+
+
 # --- no room ---
 
 

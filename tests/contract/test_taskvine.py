@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 import re
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
+import sys
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import psutil
 import pytest
@@ -93,6 +99,70 @@ def test_files_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pyt
     assert Path(executor.fetch(kept, tmp_path / "fetched")).read_text() == "a+a"
 
 
+@pytest.fixture
+def bare_worker(tmp_path: Path) -> Iterator[Callable[[TaskVineExecutor], None]]:
+    """Start workers that are none of ours, in directories that we know nothing of."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(executor: TaskVineExecutor) -> None:
+        words = shlex.split(executor.launch_cmd)
+        workspace = str(tmp_path / f"worker-{len(started)}")
+        command = ["vine_worker", "--password", words[words.index("--password") + 1], "--workspace", workspace]
+        with open(os.devnull, "wb") as nothing:
+            started.append(
+                subprocess.Popen([*command, *words[-2:]], stdout=nothing, stderr=nothing, start_new_session=True)
+            )
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_large_file_comes_home_in_pieces_that_hold_nobody_up(
+    make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
+) -> None:
+    def write(outputs: list[File]) -> None:
+        with open(outputs[0].filepath, "wb") as file:
+            for number in range(24):
+                file.write(bytes([number]) * (1 << 20))
+            file.write(b"end")
+
+    executor = make_executor(worker_launch_method="manual")
+    bare_worker(executor)
+    executor.submit(write, {}, outputs=[File("taskvinetemp:///large")]).result(SECONDS)
+    made = Path(executor.fetch(File("taskvinetemp:///large"), tmp_path / "large"))
+    content = made.read_bytes()
+    assert len(content) == (24 << 20) + 3
+    assert [content[number << 20] for number in range(24)] == list(range(24))
+    assert content.endswith(b"end")
+
+
+def test_packed_environment_travels(
+    make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
+) -> None:
+    """The tarball goes along with the library."""
+
+    def prefix() -> str:
+        import sys
+
+        return sys.prefix
+
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "here.pth").write_text(os.path.dirname(os.path.dirname(cloudpickle.__file__)))
+    pack = tmp_path / "environment.tar.gz"
+    with tarfile.open(pack, "w:gz") as archive:
+        archive.add(environment, ".")
+    executor = make_executor(worker_launch_method="manual", env_pack=str(pack))
+    bare_worker(executor)
+    assert executor.submit(prefix, {}).result(SECONDS).startswith(str(tmp_path / "worker-0"))
+    (brought,) = (tmp_path / "worker-0").glob("*/env_pack")
+    assert brought.stat().st_size == pack.stat().st_size
+
+
 def test_context_travels(by_hand: Make) -> None:
     def load(numbers: np.ndarray) -> dict[str, float]:
         return {"sum": float(numbers.sum())}
@@ -159,13 +229,19 @@ def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
     assert future.result(SECONDS)[0] == "task"
 
 
-def test_supervisor_that_dies_is_started_again(make_executor: Make, gate: Gate) -> None:
+def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
+    """Also with output, which TaskVine's manager would read as the beginning of the next message."""
     executor = make_executor()
-    for _ in range(3):  # TaskVine gives up on a library that has ended twice
+    for round in range(3):  # TaskVine gives up on a library that has ended twice
         executor.submit(int, {}).result(SECONDS)
-        for supervisor in descendants(executor, "supervise"):
-            supervisor.kill()
+        worker = executor.nodes[0]["name"]
+        (supervisor,) = descendants(executor, "supervise")
+        for descriptor in (1, 2):
+            with open(f"/proc/{supervisor.pid}/fd/{descriptor}", "a") as stream:
+                stream.write("x" * 100 * round)
+        supervisor.kill()
     assert executor.submit(int, {}).result(SECONDS) == 0
+    assert executor.nodes[0]["name"] == worker
 
 
 def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make) -> None:
@@ -233,3 +309,46 @@ def test_directories_are_private(make_executor: Make) -> None:
     for path in (logs.path, executor.nodes[0]["directory"]):
         assert os.stat(path).st_mode & 0o077 == 0
     eventually(lambda: os.path.getsize(os.path.join(logs.path, "vine-logs", "debug")))
+
+
+# --- logs ---
+
+
+@pytest.mark.slow
+def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
+    """Of a run with files, batches, failures, processes of L1, a cancelled call, a lost worker, and recovery."""
+    tool = shutil.which("vine_parse")
+    if tool is None:
+        pytest.skip("vine_parse of taskvine-report-tool is not on PATH")
+
+    def make(outputs: list[File]) -> None:
+        open(outputs[0].filepath, "wb").write(bytes(2**20))
+
+    def read(inputs: list[File]) -> int:
+        import os
+
+        return os.path.getsize(inputs[0].filepath)
+
+    executor = make_executor(worker_launch_method="factory")
+    kept = File("taskvinetemp:///kept")
+    executor.submit(make, {}, outputs=[kept]).result(SECONDS)
+    assert [executor.submit(int, {}, number).result(SECONDS) for number in range(3)] == [0, 1, 2]
+    assert [future.result(SECONDS) for future in [executor.submit(int, {}) for _ in range(100)]] == [0] * 100
+    assert executor.submit(int, {}, "x").exception(SECONDS)
+    executor.submit(int, {"function_exec_mode": "L1"}).result(SECONDS)
+    held = executor.submit(gate.task, {})
+    gate.wait(1)
+    psutil.Process(executor.nodes[0]["pid"]).kill()
+    gate.wait(2)
+    gate.open()
+    held.result(SECONDS)
+    assert executor.submit(read, {}, inputs=[kept]).result(SECONDS) == 2**20
+    executor.shutdown()
+    told = subprocess.run(
+        [tool, "--logs-dir", executor._places.log, "-R"], capture_output=True, text=True, timeout=60, check=False
+    )
+    (logs,) = Path(executor._places.log).glob("vine-*/vine-logs")
+    assert "1 log directory processed successfully" in told.stdout, told.stdout + told.stderr
+    metadata = dict(csv.reader((logs.parent / "csv-files" / "metadata.csv").read_text().splitlines()))
+    assert int(metadata["undispatched_tasks"]) <= 2  # what was on its way to the worker that was killed
+    assert int(metadata["recovery_tasks"]) >= 1

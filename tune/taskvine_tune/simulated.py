@@ -151,7 +151,8 @@ def _given(options: argparse.Namespace) -> tuple[Workload, Cluster, TuneParamete
     if options.record is not None:
         record = read(options.record)
         workload = recorded(record, paced=not options.at_once)
-        return workload, calibrate(record), tuned(record)
+        named = any(nodes for _, nodes in record.nodes)
+        return workload, calibrate(record) if named else Cluster(NODES), tuned(record)
     workload = generate(
         options.generate,
         options.tasks,

@@ -54,6 +54,11 @@ class Load:
         self.since = 0.0
         self.status = 0
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether TaskVine expects files of it."""
+        return any(name.startswith(">") for name in self.staged)
+
 
 class Node:
     """See the module's docstring.
@@ -63,7 +68,7 @@ class Node:
     options : argparse.Namespace
         What the worker says: pipes, cores, the worker's process id.
     config : dict
-        What the engine says to all nodes: see :func:`taskvine_manager.vine.engine.node_config`.
+        What the engine says to all nodes: see ``nodes`` of :class:`taskvine_manager.vine.engine.VineConfig`.
     """
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:
@@ -128,19 +133,22 @@ class Node:
         config, info = self._config, self.info
         slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
         program = os.path.abspath(sys.argv[0])
+        pack = config["env_pack"]
+        if os.path.exists(parcels.PACK):  # it came with the library
+            pack = os.path.abspath(parcels.PACK)
         base = {**os.environ, "TASKVINE_EXEC_RADIO": self._radio_path}
         for name in ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS", GPUS):
             base.pop(name, None)  # of the library, which is the whole worker
-        if config["env_pack"] is None:
+        if pack is None:
             root = os.path.dirname(os.path.dirname(program))
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         self._broken: bytes | None = None
         python = sys.executable
         try:
-            python = environment.interpreter(config["env_pack"], self._environments)
+            python = environment.interpreter(pack, self._environments)
         except environment.EnvironmentBroken as error:
             self._broken = failure.lost("environment", str(error))
-        base = environment.activated(config["env_pack"], python, base)
+        base = environment.activated(pack, python, base)
         command = [python, program]
         runtime = {
             "log": log,
@@ -282,10 +290,15 @@ class Node:
         except ProcessLookupError:
             self._leaving = True
 
-    def _say(self, call: pipe.FunctionCall, answer: Answer, status: int = 0) -> None:
-        # It appears whole, and a call that was cancelled has no sandbox any more.
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(call.sandbox, parcels.OUT), "wb") as file:
-            file.write(pickle.dumps(tuple(answer), 5))
+    def _say(self, call: pipe.FunctionCall, answer: Answer, status: int | None = None) -> None:
+        """Answer a call; one that has output files ends with a status that says whether they are there."""
+        data, is_output = parcels.to_output(answer) if status is None else (pickle.dumps(tuple(answer), 5), False)
+        if status is None:  # TaskVine takes the file of an answer home only from calls that failed
+            status = 0 if is_output else 1
+        # A call that was cancelled has no sandbox any more.
+        path = call.output if is_output else os.path.join(call.sandbox, parcels.OUT)
+        with contextlib.suppress(FileNotFoundError), open(path, "wb") as file:
+            file.write(data)
         self._end(call, status)
 
     def _answer(self, load: Load) -> None:
@@ -300,7 +313,7 @@ class Node:
         load.files, load.left = {}, {}
         if not load.open:
             del self._loads[load.number]
-        self._say(call, answer, load.status)
+        self._say(call, answer, load.status if load.has_outputs else None)
 
     # --- parcels ---
 
@@ -315,6 +328,15 @@ class Node:
         for number in wanted & self._calls.keys():
             self._calls[number][0].kill_record = record
         self._say(call, Answer(self.name))
+
+    def _on_read(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        (name,) = (parcel.staged or {}).values()
+        offset, most = parcel.numbers
+        piece = None
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(call.sandbox, name), "rb") as file:
+            file.seek(offset)
+            piece = os.fstat(file.fileno()).st_size, file.read(most)
+        self._say(call, Answer(self.name, piece=piece))
 
     def _on_collect(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
         load = self._loads.get(parcel.number)

@@ -1,8 +1,10 @@
 """What the engine puts into a TaskVine function call for a node's supervisor, and what comes back.
 
 A function call of TaskVine carries one :class:`Parcel`: in its command if it is small, else in the file ``in`` of its
-sandbox. It ends with one :class:`Answer` in the file ``out``. Values that are too large for either are files of the
-sandbox of their own; on the machine of the user's process they are named by path and never copied.
+sandbox. It ends with one :class:`Answer`: if that is small and the call has no output files, as the call's standard
+output, which travels with TaskVine's word that it has ended; else in the file ``out``. Values that are too large for
+either are files of the sandbox of their own; on the machine of the user's process they are named by path and never
+copied.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ from taskvine_manager.runtime.payload import Payload
 
 IN_COMMAND = 2048
 """Largest parcel, in bytes, that rides in a call's command: that saves the worker a file."""
+PACK = "env_pack"
+"""Name of a packed environment in a library's sandbox, if it had to travel."""
+IN_OUTPUT = 1024
+"""Largest standard output, in bytes, that TaskVine sends along with its word that a call has ended."""
 IN, OUT = "in", "out"
 """Names of the two files in a sandbox."""
 
@@ -30,6 +36,8 @@ class Parcel(NamedTuple):
         Bring what has come since of the parcel ``number`` whose answer left something open.
     ``"cancel"``
         Drop or kill the invocations ``numbers``, whose outcome nobody waits for.
+    ``"read"``
+        Send a piece of the one staged file: ``numbers`` are where it begins and how many bytes it has.
     ``"hello"``
         Say what the node has.
     """
@@ -52,7 +60,7 @@ class Answer(NamedTuple):
     ``open`` is whether invocations of the parcel still run: their results are to be collected. ``info`` is the node's
     :class:`~taskvine_manager.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer are
     on their node: ``(device, inode, bytes)`` by id. ``left`` is what a call that failed has written of the user's
-    files: it may tell why.
+    files: it may tell why. ``piece`` is the size of a whole file, and a piece of it.
     """
 
     node: str
@@ -62,6 +70,7 @@ class Answer(NamedTuple):
     radio: tuple[bytes, ...] = ()
     files: dict[str, tuple[int, int, int]] | None = None
     left: dict[str, bytes] | None = None
+    piece: tuple[int, bytes] | None = None
 
 
 class Body(NamedTuple):
@@ -84,3 +93,16 @@ def unpack(command: str, sandbox: str) -> Parcel:
         with open(f"{sandbox}/{IN}", "rb") as file:
             return Parcel(*pickle.load(file))
     return Parcel(*pickle.loads(base64.urlsafe_b64decode(command)))
+
+
+def to_output(answer: Answer) -> tuple[bytes, bool]:
+    """An answer's bytes, and whether they are such as can be a call's standard output."""
+    data = pickle.dumps(tuple(answer), 5)
+    if len(data) > IN_OUTPUT * 3 // 4:
+        return data, False
+    return base64.b64encode(data), True
+
+
+def from_output(text: str | None) -> bytes:
+    """The bytes of an answer that was a call's standard output; none if there was no output."""
+    return base64.b64decode(text) if text else b""

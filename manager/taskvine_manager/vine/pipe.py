@@ -25,6 +25,7 @@ class FunctionCall(NamedTuple):
     task: int
     command: str
     sandbox: str
+    output: str
 
 
 def frame(body: str) -> bytes:
@@ -64,5 +65,5 @@ class CallReader:
                 return
             body = self._data[end + 1 : end + 1 + length].decode(errors="surrogateescape")
             del self._data[: end + 1 + length]
-            task, command, sandbox, _ = body.split(" ", 3)
-            yield FunctionCall(int(task), command, sandbox)
+            task, command, sandbox, output = body.split(" ", 3)
+            yield FunctionCall(int(task), command, sandbox, output)

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from taskvine_manager.vine import logs
+
 logger = logging.getLogger(__name__)
 
 SENTINEL_LIBRARY = "taskvine-exec-sentinel"
@@ -79,13 +81,15 @@ class VinePort:
         tune: dict[str, float],
     ) -> None:
         self._vine = vine
+        self._logs = os.path.join(directory, f"vine-{os.getpid()}")
         before = os.umask(0o077)  # its directories are readable by everybody otherwise
         try:
             self.manager = vine.Manager(
-                port=port, name=name, run_info_path=directory, run_info_template=f"vine-{os.getpid()}", ssl=ssl
+                port=port, name=name, run_info_path=directory, run_info_template=os.path.basename(self._logs), ssl=ssl
             )
         finally:
             os.umask(before)
+        self._pending: Any = None
         if password_file is not None:
             self.manager.set_password_file(password_file)
         for parameter, value in tune.items():
@@ -140,14 +144,6 @@ class VinePort:
         for file in files:
             self.manager.undeclare_file(file)
 
-    def fetch(self, file: Any) -> bytes | None:
-        """Bytes of a temp file, from any worker that has it; None if none has."""
-        # What it returns is a C string, which ends at the first zero; what counts is whether it is one at all.
-        if self.manager.fetch_file(file) is None:
-            return None
-        data: bytes = file.contents()
-        return data
-
     def replicas(self, file: Any) -> int:
         """How many workers have a file."""
         return int(self.manager.get_file_replica_count(file))
@@ -164,9 +160,23 @@ class VinePort:
 
     # --- cycles ---
 
-    def cycle(self) -> list[Any]:
-        """Receive what has come, send what there is to send, and return the tasks that ended, without waiting."""
-        return self._until([self._sentinel()])
+    def turn(self) -> Any | None:
+        """Have TaskVine receive what has come and send what there is to send, without waiting.
+
+        Returns
+        -------
+        Task or None
+            One that has ended: TaskVine then has not looked at everything yet. None once it has. A sentinel that has
+            not come back ends a later turn.
+        """
+        if self._pending is None:
+            self._pending = self._sentinel()
+        # It must not run out of time: it would then sleep for a second at the beginning of the next.
+        task = self.manager.wait(LONG)
+        if task is self._pending:
+            self._pending = None
+            return None
+        return task
 
     def housekeeping(self) -> list[Any]:
         """Have TaskVine do what it does when there is nothing else: accept connections, replicate, send keepalives.
@@ -175,6 +185,7 @@ class VinePort:
         dispatch. Then it goes on for one more round with a task in hand, and stops after that as long as it has another
         one to return.
         """
+        ended = list(iter(self.turn, None)) if self._pending is not None else []
         waiting = self._vine.Task("sentinel")
         waiting.add_feature(SENTINEL_LIBRARY)  # no worker has it
         waiting.set_priority(-FIRST)
@@ -188,8 +199,15 @@ class VinePort:
             self.manager.cancel_by_task_id(waiting.id)
         if first in sentinels:
             sentinels.remove(first)
-            return self._until(sentinels)
-        return [*([] if first is None else [first]), *self._until(sentinels)]
+        elif first is not None:
+            ended.append(first)
+        while sentinels:
+            task = self.manager.wait(LONG)
+            if task in sentinels:
+                sentinels.remove(task)
+            elif task is not None:
+                ended.append(task)
+        return ended
 
     def _sentinel(self) -> Any:
         sentinel = self._vine.Task("sentinel")
@@ -197,17 +215,6 @@ class VinePort:
         sentinel.set_priority(FIRST)
         self.manager.submit(sentinel)
         return sentinel
-
-    def _until(self, sentinels: list[Any]) -> list[Any]:
-        ended: list[Any] = []
-        while sentinels:
-            # It must not run out of time: it would then sleep for a second at the beginning of the next.
-            task = self.manager.wait(LONG)
-            if task in sentinels:
-                sentinels.remove(task)
-            elif task is not None:
-                ended.append(task)
-        return ended
 
     def sockets(self) -> set[int]:
         """Descriptors of the manager's connections, and of the socket that it listens at."""
@@ -234,6 +241,10 @@ class VinePort:
         """Let the workers go, and end."""
         self.manager.workers_shutdown(0)
         self.manager._free()  # its destructor, which nothing else is sure to call
+        try:
+            logs.clean(self._logs, logs.AT_MOST)
+        except OSError as error:
+            logger.warning("TaskVine's log is left as it is: %s", error)
 
 
 def make_key(directory: str) -> tuple[str, str]:

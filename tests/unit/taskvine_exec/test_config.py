@@ -645,8 +645,6 @@ def test_workers_waited_for_must_be_able_to_come() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"app_pack": True},
-        {"autolabel": True},
         {"project_name": "p"},
         {"project_password_file": "/pw"},
         {"condor_requirements": "Memory > 1"},
@@ -663,8 +661,14 @@ def test_what_needs_taskvine_is_said(settings: dict[str, Any]) -> None:
 
 
 def test_all_that_needs_taskvine_is_said_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="app_pack=True, project_name='p', batch_type='condor'"):
-        embedded(app_pack=True, project_name="p", batch_type="condor")
+    with pytest.raises(ConfigurationError, match="project_name='p', batch_options='-q x', batch_type='condor'"):
+        embedded(project_name="p", batch_options="-q x", batch_type="condor")
+
+
+@pytest.mark.parametrize(("name", "instead"), [("app_pack", "env_pack"), ("autolabel", "each app's specification")])
+def test_what_no_engine_does_is_said(name: str, instead: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{name}=True .*left out: .*{instead}"):
+        embedded(**{name: True})
 
 
 @pytest.mark.parametrize("settings", [{"port": 9123}, {"address": "127.0.0.1"}])

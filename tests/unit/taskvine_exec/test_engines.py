@@ -72,15 +72,27 @@ def test_what_is_on_this_machine(provider: Any, method: str, local: bool) -> Non
 
 
 def test_what_the_embedded_engine_refuses_is_taken() -> None:
-    made = settings(None, "factory", batch_type="condor", condor_requirements="x", project_name="p", autolabel=True)
+    made = settings(None, "factory", batch_type="condor", condor_requirements="x", project_name="p")
     assert (made.local, made.batch_type, made.condor_requirements) == (False, "condor", "x")
-    assert (made.project_name, made.autolabel) == ("p", True)
+    assert made.project_name == "p"
+
+
+def test_poncho_environment_is_for_vine_factory(tmp_path: Path) -> None:
+    pack = tmp_path / "env.tar.gz"
+    pack.touch()
+    made = settings(None, "factory", batch_type="slurm", python_env=str(pack))
+    assert f"--poncho-env={pack}" in startup._factory_command(places(tmp_path), made)
+    with pytest.raises(ConfigurationError, match=r"python_env=.*file that exists"):
+        settings(None, "factory", batch_type="slurm", python_env="/no/such/env")
+    with pytest.raises(ConfigurationError, match=r"python_env=.*env_pack"):
+        settings(None, "factory", python_env=str(pack))
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"app_pack": True}, "app_pack=True"),
+        ({"autolabel": True}, "autolabel=True"),
         ({"project_password_file": "/nowhere"}, "project_password_file='/nowhere'"),
         ({"min_workers": 3}, "min_workers=3"),
     ],

@@ -43,6 +43,7 @@ class Task:
         self.result = "unknown"
         self.exit_code = 0
         self.spread = False
+        self.std_output = ""
 
     def set_library_required(self, library: str) -> None:
         self.library = library
@@ -117,6 +118,8 @@ class Manager:
         self.numbers = itertools.count(1)
         self.temps: list[File] = []
         self.closed = False
+        self.hold = False
+        """Whether nothing is sent to workers."""
         self.stats = SimpleNamespace(tasks_recovery=0, bytes_sent=0)
 
     def set_password_file(self, file: str) -> None:
@@ -144,8 +147,8 @@ class Manager:
     def undeclare_file(self, file: File) -> None:
         file.declared = False
 
-    def fetch_file(self, file: File) -> Any:
-        return file.content
+    def prune_file(self, file: File) -> None:
+        file.replicas = 0
 
     def get_file_replica_count(self, file: File) -> int:
         return file.replicas
@@ -179,7 +182,11 @@ class Manager:
                 self.ended.append(task)
                 continue
             for address, worker in self.workers.items():
-                if set(task.features) <= {worker["arch"].removeprefix(MARK)} and task.library is not None:
+                if (
+                    not self.hold
+                    and set(task.features) <= {worker["arch"].removeprefix(MARK)}
+                    and task.library is not None
+                ):
                     self.ready.remove(task)
                     task.addrport = address
                     self.running.append(task)

@@ -13,7 +13,9 @@ import pytest
 from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.messages import L2, Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure
+from taskvine_manager.vine import engine
 from taskvine_manager.vine.batching import MOST
+from taskvine_manager.vine.core import PIECE
 from taskvine_manager.vine.engine import VineConfig, VineEngine
 from taskvine_manager.vine.parcels import Answer
 from tests.unit.taskvine_manager.vine import fake
@@ -54,7 +56,13 @@ class Play:
         for name in ("spool", "nodes"):
             (base / name).mkdir()
         self.outlet = Outlet()
-        settings = {"nodes": {"slots": None}, "python": "python3", "log": str(base), "slots": 2, **config}
+        settings = {
+            "nodes": {"slots": None, "env_pack": None},
+            "python": "python3",
+            "log": str(base),
+            "slots": 2,
+            **config,
+        }
         self.engine = VineEngine(
             str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=fake.module()
         )
@@ -372,14 +380,77 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     assert play.outlet.answers == {}
     assert play.engine.waiting == -1  # something is to run: there may be no node left to do so
     play.tick()
-    play.manager.temps[0].content = b"again"
-    play.greet()
+    for asked, piece in (((0, PIECE), b"ag"), ((2, PIECE), b"ain")):
+        (reading,) = play.work
+        assert (reading.parcel.kind, reading.parcel.numbers) == ("read", asked)
+        assert play.manager.temps[0] in reading.inputs.values()
+        play.manager.end(reading, Answer("node", piece=(5, piece)))
+        play.engine._event()
+        play.tick()
     node, path, size, stamp = play.outlet.answers[7]
     assert (node, Path(path).read_bytes()) == ("manager", b"again")
     check(Source(path, size, stamp))
     assert play.engine.waiting == 0
     play.engine.forget(("x@1",))
     assert not os.path.exists(path)
+
+
+def test_piece_that_does_not_come_is_asked_for_again(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is the whole file, if it is another one now."""
+    monkeypatch.setattr(engine, "FETCH_PAUSE", 0.0)
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    make_temp(play, play.work[0], "x@1")
+    for request in (7, 8):
+        play.engine.locate(request, "x@1")
+    play.tick()
+    for offset, piece in ((0, None), (0, (5, b"ab")), (2, (4, b"cd")), (0, (4, b"abcd"))):
+        (reading,) = play.work
+        assert reading.parcel.numbers[0] == offset
+        play.manager.end(reading, Answer("node", piece=piece))
+        play.engine._event()
+        play.tick()
+        play.tick()  # the pause is over
+    assert play.outlet.answers[7] == play.outlet.answers[8]
+    assert Path(play.outlet.answers[7][1]).read_bytes() == b"abcd"
+
+
+def test_file_that_never_comes_is_lost(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine, "FETCH_PAUSE", 0.0)
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    make_temp(play, play.work[0], "x@1")
+    play.engine.locate(7, "x@1")
+    play.tick()
+    for _ in range(engine.FETCH_TRIES + 1):
+        play.manager.end(play.work[0], None, "output missing")
+        play.engine._event()
+        play.tick()
+        play.tick()  # the pause is over
+    assert failure.lost_file(play.outlet.answers[7][0]) == "x@1"
+    assert play.work == []
+    assert os.listdir(tmp_path / "spool") == []
+
+
+def test_file_that_is_forgotten_while_it_comes_home_is_lost(make: Callable[..., Play], tmp_path: Path) -> None:
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    make_temp(play, play.work[0], "x@1")
+    play.engine.locate(7, "x@1")
+    play.tick()
+    play.engine.forget(("x@1",))
+    play.manager.end(play.work[0], Answer("node", piece=(9, b"abcd")))
+    play.engine._event()
+    play.tick()
+    assert failure.lost_file(play.outlet.answers[7][0]) == "x@1"
+    assert os.listdir(tmp_path / "spool") == []
 
 
 def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[..., Play]) -> None:
@@ -396,6 +467,127 @@ def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[...,
     for record in (play.outlet.answers[7][0], play.outlet.completions[2].body):
         assert failure.lost_file(record) == "x@1"
     assert play.manager.running == []
+
+
+def chain(play: Play, *, forget: bool = False) -> tuple[fake.Task, fake.Task, fake.Task]:
+    """Two calls that make a file each, the second from the first's, and one that waits for the second's, which is lost.
+
+    The middle one's file is pruned with its maker's, if nobody else is to read it.
+    """
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    first = play.work[0]
+    make_temp(play, first, "x@1")
+    play.submit(call(2, inputs=(FileUse("temp", "x", "x@1"),), outputs=(FileUse("temp", "y", "y@2"),)))
+    second = play.work[0]
+    make_temp(play, second, "y@2")
+    if forget:
+        play.engine.forget(("x@1",))
+    for temp in play.manager.temps:
+        temp.replicas = 0
+    play.manager.hold = True  # what reads them is not sent anywhere
+    play.submit(call(3, inputs=(FileUse("temp", "y", "y@2"),)))
+    return first, second, play.manager.ready[-1]
+
+
+def make_temp(play: Play, task: fake.Task, name: str) -> None:
+    number = task.parcel.invocations[0][0]
+    done = (tuple(Completion(number, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, ((name, 5, 0),))),)
+    play.manager.end(task, Answer("b0-1", done))
+    play.engine._event()
+    play.tick()
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_file_whose_task_fails_when_it_runs_again_is_lost(make: Callable[..., Play], failing: int) -> None:
+    """TaskVine would run it for ever, and says nothing of it; but the second answer is where the first was."""
+    play = make()
+    tasks = chain(play)
+    assert play.outlet.completions.keys() == {1, 2}
+    record = failure.lost("memory", "it held too much")
+    number = tasks[failing].parcel.invocations[0][0]
+    tasks[failing].answer(Answer("b0-1", (tuple(Completion(number, failure.LOST, record, "b0-1", 1.0, 1.0, 1.0)),)))
+    play.tick()
+    body = pickle.loads(play.outlet.completions[3].body)  # type: ignore[arg-type]
+    assert (body["kind"], body["name"]) == ("file-lost", "y@2")
+    assert body["reason"] == "y@2 was lost with node b0-1, and making it again failed: it held too much"
+    assert tasks[2] not in play.manager.ready
+
+
+def test_file_that_is_made_again_in_vain_is_lost(make: Callable[..., Play]) -> None:
+    play = make()
+    waiting = chain(play)[2]
+    play.engine.locate(7, "y@2")
+    play.tick()
+    assert play.outlet.completions.keys() == {1, 2}
+    play.manager.stats.tasks_recovery = 1000
+    play.tick()
+    assert failure.lost_file(play.outlet.completions[3].body) == "y@2"
+    assert failure.lost_file(play.outlet.answers[7][0]) == "y@2"
+    assert play.engine.waiting == 0
+    assert waiting not in play.manager.ready
+
+
+def test_file_that_others_were_made_from_can_be_made_again_until_they_are_gone(make: Callable[..., Play]) -> None:
+    play = make()
+    first, second, waiting = chain(play, forget=True)
+    x, y = play.manager.temps
+    assert x.declared
+    assert first.outputs["out"].declared
+    play.manager.hold = False
+    x.replicas = y.replicas = 1
+    play.engine._event()
+    play.tick()
+    play.finish(waiting)
+    play.engine.forget(("y@2",))
+    assert not any(file.declared for file in (x, y, first.outputs["out"], second.outputs["out"]))
+
+
+def test_as_many_nodes_have_a_file_as_the_user_wants(make: Callable[..., Play]) -> None:
+    play = make()
+    for number in range(2):
+        play.join(f"b{number}-{number}")
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1", 3),)), cores=2.0)
+    task = play.work[0]
+    maker = task.features[0]
+    temp = play.manager.temps[0]
+    done = (tuple(Completion(1, failure.RETURNED, b"N.", maker, 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
+    play.manager.end(task, Answer(maker, done))
+    play.engine._event()
+    play.tick()
+    (copying,) = play.manager.running
+    assert (copying.parcel.kind, copying.inputs["i0"]) == ("hello", temp)
+    assert copying.features == [f"b{1 - int(maker[1])}-{1 - int(maker[1])}"]
+    play.greet()
+    assert play.manager.running == []
+    address = play.manager.join("b2-2")
+    play.tick()
+    assert [task.addrport for task in play.manager.running if temp in task.inputs.values()] == [address]
+
+
+def test_file_is_forgotten_while_its_task_runs(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    play.engine.forget(("x@1",))
+    (temp,) = play.manager.temps
+    assert temp.declared
+    make_temp(play, play.work[0], "x@1")
+    assert play.outlet.completions[1].outcome == failure.RETURNED
+    assert not temp.declared
+
+
+def test_what_a_lost_try_was_to_make_is_let_go_with_the_next(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    lost = play.work[0]
+    play.manager.end(lost, None, "forsaken")
+    play.engine._event()
+    play.tick()
+    old, new = play.manager.temps
+    assert (old.declared, new.declared) == (False, True)
+    assert not lost.outputs["out"].declared
 
 
 def test_small_result_is_told_as_it_is_and_what_is_nowhere_is_said_to_be(make: Callable[..., Play]) -> None:
@@ -473,9 +665,9 @@ def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[.
 def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
     play = make(tune={"executor.batch": 7})
     assert "executor.batch" not in play.manager.tuned
-    assert play.engine._backlog.most == 7
+    assert play.engine._core._backlog.most == 7
     play.engine.tune({"executor.batch": 0})
-    assert play.engine._backlog.most == MOST
+    assert play.engine._core._backlog.most == MOST
 
 
 def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None:
@@ -486,6 +678,16 @@ def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None
     assert "wait-for-workers" not in play.manager.tuned
     play.join("b1-2")
     assert len(play.work) == 1
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_packed_environment_travels_to_other_machines(make: Callable[..., Play], tmp_path: Path, local: bool) -> None:
+    pack = tmp_path / "env.tar.gz"
+    pack.touch()
+    play = make(local=local, nodes={"slots": None, "env_pack": str(pack)})
+    (library,) = play.manager.libraries.values()
+    brought = {name: file.content for name, file in library.inputs.items()}
+    assert brought.get("env_pack") == (None if local else str(pack))
 
 
 def test_end(make: Callable[..., Play], tmp_path: Path) -> None:

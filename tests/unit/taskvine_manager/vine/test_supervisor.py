@@ -16,7 +16,7 @@ import pytest
 from taskvine_manager.messages import L2, Invocation, Profile
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine import parcels, pipe
-from taskvine_manager.vine.engine import runtime_archive
+from taskvine_manager.vine.outbound import runtime_archive
 from taskvine_manager.vine.parcels import Answer, Parcel
 
 
