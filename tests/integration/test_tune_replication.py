@@ -79,9 +79,14 @@ def test_a_lost_node_is_replaced_when_its_successor_begins(model: ModuleType) ->
     assert model._replacements(record(calls[:1], [(1.0, "ab"), (4.0, "b")])) == []
 
 
-def test_what_the_program_waits_for_is_in_the_graph(model: ModuleType) -> None:
+def test_what_the_program_waits_for_and_holds_is_in_the_replay(model: ModuleType) -> None:
     calls = [(name, "a", 2.0, 1.0) for name in ("step", "heat", "heat", "step", "step", "heat", "step")]
-    waits = [[use.source for use in each.inputs] for each in model._with_waits(record(calls, [])).submitted.values()]
+    waits = [
+        [use.source for use in each.inputs] for each in model._as_the_program_goes(record(calls, [])).submitted.values()
+    ]
+    made = record(calls, [])
+    made.forgotten = {"v1": 9.0, "v6": 9.0}
+    assert model._as_the_program_goes(made).forgotten == {"v1": made.started, "v6": 9.0}
     assert waits == [[], [], [], ["v1", "v2"], ["v1", "v2"], ["v1", "v2"], ["v5"]]
 
 
