@@ -139,8 +139,8 @@ def _without_warm_up(record: Record) -> Record:
 def _as_the_program_goes(record: Record) -> Record:
     """What the graph alone does not say of the program, for a replay in which things end in another order.
 
-    It waits: nothing is submitted behind a look before that has been taken. And it holds nothing that has been read: what
-    is forgotten in the record (a millisecond after it was read for the last time) is from the beginning.
+    It waits: nothing is submitted behind a look before that has been taken. And it holds nothing that has been read:
+    what the record says is forgotten, a millisecond after it was read for the last time, is from the beginning.
     """
     submitted: dict[int, Submitted] = {}
     looks: list[FileUse] = []
