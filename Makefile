@@ -29,11 +29,19 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
+<<<<<<< HEAD
+.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+=======
+.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
+>>>>>>> 6d91e8c31b88bafe420bcd8f44c0a516483ebabe
 
 venv: $(DEV)
 
@@ -61,6 +69,10 @@ chaos: $(DEV)
 example: $(EXAMPLES)
 	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
 
+# How many copies of intermediate data are worth their storage, if nodes are lost.
+example-tune: $(EXAMPLES)
+	$(RUN) examples/tune_replication/run.py $(ARGS)
+
 # Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
 bench: $(BENCH)
 	$(RUN) -m benchmarks.suite $(ARGS)
@@ -74,6 +86,14 @@ bench-random-dag: $(DEV)
 
 bench-shared-input: $(DEV)
 	$(RUN) -m benchmarks.shared_input $(ARGS)
+
+# What a decision costs, from 10 to 1,000 nodes and from 10,000 to 1,000,000 tasks.
+bench-scheduler: $(DEV)
+	$(RUN) -m benchmarks.scheduler $(ARGS)
+
+# Real runs, and what their simulations say.
+bench-simulated: $(DEV)
+	$(RUN) -m benchmarks.simulated $(ARGS)
 
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)

@@ -11,11 +11,14 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import psutil
 import pytest
@@ -94,6 +97,70 @@ def test_files_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pyt
     assert executor.submit(join, {}, inputs=[kept, File("a")], outputs=[out]).result(SECONDS) == 2
     assert (tmp_path / "out" / "b").read_text() == "a+a+a"
     assert Path(executor.fetch(kept, tmp_path / "fetched")).read_text() == "a+a"
+
+
+@pytest.fixture
+def bare_worker(tmp_path: Path) -> Iterator[Callable[[TaskVineExecutor], None]]:
+    """Start workers that are none of ours, in directories that we know nothing of."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(executor: TaskVineExecutor) -> None:
+        words = shlex.split(executor.launch_cmd)
+        workspace = str(tmp_path / f"worker-{len(started)}")
+        command = ["vine_worker", "--password", words[words.index("--password") + 1], "--workspace", workspace]
+        with open(os.devnull, "wb") as nothing:
+            started.append(
+                subprocess.Popen([*command, *words[-2:]], stdout=nothing, stderr=nothing, start_new_session=True)
+            )
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_large_file_comes_home_in_pieces_that_hold_nobody_up(
+    make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
+) -> None:
+    def write(outputs: list[File]) -> None:
+        with open(outputs[0].filepath, "wb") as file:
+            for number in range(24):
+                file.write(bytes([number]) * (1 << 20))
+            file.write(b"end")
+
+    executor = make_executor(worker_launch_method="manual")
+    bare_worker(executor)
+    executor.submit(write, {}, outputs=[File("taskvinetemp:///large")]).result(SECONDS)
+    made = Path(executor.fetch(File("taskvinetemp:///large"), tmp_path / "large"))
+    content = made.read_bytes()
+    assert len(content) == (24 << 20) + 3
+    assert [content[number << 20] for number in range(24)] == list(range(24))
+    assert content.endswith(b"end")
+
+
+def test_packed_environment_travels(
+    make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
+) -> None:
+    """The tarball goes along with the library."""
+
+    def prefix() -> str:
+        import sys
+
+        return sys.prefix
+
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "here.pth").write_text(os.path.dirname(os.path.dirname(cloudpickle.__file__)))
+    pack = tmp_path / "environment.tar.gz"
+    with tarfile.open(pack, "w:gz") as archive:
+        archive.add(environment, ".")
+    executor = make_executor(worker_launch_method="manual", env_pack=str(pack))
+    bare_worker(executor)
+    assert executor.submit(prefix, {}).result(SECONDS).startswith(str(tmp_path / "worker-0"))
+    (brought,) = (tmp_path / "worker-0").glob("*/env_pack")
+    assert brought.stat().st_size == pack.stat().st_size
 
 
 def test_context_travels(by_hand: Make) -> None:

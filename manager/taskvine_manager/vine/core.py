@@ -33,13 +33,13 @@ from taskvine_manager.vine.events import (
     Draining,
     Event,
     Failed,
+    Fetched,
     FilesLost,
     Finish,
     Forgotten,
     Instruction,
     Launch,
     Locate,
-    Lost,
     NotRemade,
     Placed,
     Refused,
@@ -48,18 +48,18 @@ from taskvine_manager.vine.events import (
     SayNodes,
     Staged,
     Submitted,
-    Unfound,
     WaitFor,
+    Wanted,
 )
 from taskvine_manager.vine.fleet import Fleet
 from taskvine_manager.vine.holdings import Holdings
 from taskvine_manager.vine.parcels import Parcel
-from taskvine_manager.vine.records import Copy, Flight, Greeting, Job, Remake, Rescue, TempFile, VineNode
+from taskvine_manager.vine.records import Copy, Fetch, Flight, Greeting, Job, Rescue, TempFile, VineNode
 
 URGENT = 1e299
 """Priority of what is no work: greetings, cancellations, collecting."""
-FETCH_TRIES = 20
-"""How often a file that is on a worker is asked for."""
+PIECE = 4 << 20
+"""Bytes of a file that come home at a time: this keeps the manager for some ten milliseconds."""
 BATCHES = "batches"
 """TaskVine's category of tasks of several calls."""
 
@@ -126,13 +126,13 @@ class Core:
         self._flights: dict[int, Flight] = {}
         self._numbers = itertools.count(1)
         self._sequence = itertools.count()
-        self._remaking = 0
+        self._fetching = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._on_submitted,
             Cancelled: self._on_cancelled,
             Forgotten: self._on_forgotten,
             Asked: self._on_asked,
-            Unfound: self._on_unfound,
+            Wanted: self._on_wanted,
             FilesLost: self._on_files_lost,
             NotRemade: self._on_not_remade,
             Draining: self._on_draining,
@@ -158,8 +158,8 @@ class Core:
 
     @property
     def waiting(self) -> int:
-        """Invocations that wait for files of others, less what runs again for files that were asked for."""
-        return len(self._graph) - self._remaking
+        """Invocations that wait for files of others, less what runs for files that were asked for."""
+        return len(self._graph) - self._fetching
 
     @property
     def demand(self) -> int:
@@ -331,14 +331,20 @@ class Core:
         if not is_there and self._graph.makers(event.file):
             self._holdings.ask(event.file, event.request)
         else:
-            self._said.append(Locate(event.request, event.file, FETCH_TRIES))
+            self._said.append(Locate(event.request, event.file))
 
-    def _on_unfound(self, event: Unfound) -> None:
-        """TaskVine makes a file again that a task is to read."""
-        self._remaking += 1
-        flight = Flight(next(self._numbers), errand=Remake(event.request, event.file, event.tries - 1))
-        inputs = (Staged("temp", event.file, "i0"),)
-        self._launch(flight, Parcel("hello", flight.number), inputs=inputs, near=True)
+    def _on_wanted(self, event: Wanted) -> None:
+        """Have a node that has a file read a piece of it: TaskVine's own way holds the manager up until it has all.
+
+        If no node has it, TaskVine makes it again.
+        """
+        flight = Flight(next(self._numbers), errand=Fetch(event.file))
+        if event.file not in self.temps:  # it was forgotten meanwhile
+            self._said.append(Fetched(flight.number, event.file, False))
+            return
+        self._fetching += 1
+        parcel = Parcel("read", flight.number, staged={event.file: "i0"}, numbers=(event.offset, PIECE))
+        self._launch(flight, parcel, inputs=(Staged("temp", event.file, "i0"),), near=True)
 
     def _on_files_lost(self, event: FilesLost) -> None:
         for name in event.files:
@@ -358,10 +364,10 @@ class Core:
         record = failure.lost("file-lost", reason, node=node, name=event.file)
         for flight in [flight for flight in self._flights.values() if flight.node is None]:
             errand = flight.errand
-            if isinstance(errand, Remake) and errand.file == event.file:
+            if isinstance(errand, Fetch) and errand.file == event.file:
                 flight.errand = None
-                self._remaking -= 1
-                self._said.append(Lost(errand.request, record))
+                self._fetching -= 1
+                self._said.append(Fetched(flight.number, event.file, False, record))
                 self._abort(flight)
         for number in self._graph.consumers(event.file):
             job = self.jobs.get(number)
@@ -623,9 +629,9 @@ class Core:
             self._rescued(errand.files, flight.pinned, well=well)
         elif isinstance(errand, Copy) and not well and (temp := self.temps.get(errand.file)) is not None:
             temp.copies.discard(str(flight.pinned))
-        elif isinstance(errand, Remake):
-            self._remaking -= 1
-            self._said.append(Locate(errand.request, errand.file, errand.tries))
+        elif isinstance(errand, Fetch):
+            self._fetching -= 1
+            self._said.append(Fetched(flight.number, errand.file, well))
 
     def _again(self, job: Job, record: bytes, node: str = "") -> None:
         """Try a call again that was lost, or give it up."""
@@ -690,7 +696,7 @@ class Core:
         for name in there:
             self._tidy(name)
             for request in self._holdings.asked(name):
-                self._said.append(Locate(request, name, FETCH_TRIES))
+                self._said.append(Locate(request, name))
 
 
 def _ids(uses: Iterable[FileUse]) -> list[str]:

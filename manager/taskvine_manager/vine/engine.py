@@ -14,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from taskvine_manager import sweep
@@ -28,15 +27,15 @@ from taskvine_manager.vine.core import Core
 from taskvine_manager.vine.outbound import Traffic, write_home
 from taskvine_manager.vine.parcels import Body
 from taskvine_manager.vine.records import HOME
-from taskvine_manager.vine.store import Store, where
+from taskvine_manager.vine.store import Store, remove, where
 from taskvine_manager.vine.worker import ADDRESS
 
 logger = logging.getLogger(__name__)
 
 INLINE_FUNCTION = 4096
 """Functions up to so many bytes ride in parcels; larger ones are cached files."""
-FETCH_PAUSE = 0.1
-"""Seconds between two times that a file that is on a worker is asked for."""
+FETCH_TRIES, FETCH_PAUSE = 20, 0.1
+"""How often a piece of a file is asked for, and seconds between."""
 HOUSEKEEPING = 1.0
 """Seconds between two times that TaskVine gets to look after its connections."""
 REPLICATION = 0.05
@@ -118,6 +117,17 @@ class VineConfig:
     idle_timeout: float = 0.0
 
 
+@dataclass(eq=False)
+class Fetch:
+    """A file that comes home: who has asked for it, where it is put, and how much of it is there."""
+
+    requests: list[int]
+    path: str
+    offset: int = 0
+    size: int = 0
+    tries: int = FETCH_TRIES
+
+
 class VineEngine:
     """See the module's docstring.
 
@@ -163,6 +173,8 @@ class VineEngine:
         self._housekept = 0.0
         self._temps_new = 0.0
         self._most_stored = 0
+        self._fetches: dict[str, Fetch] = {}
+        self._pieces: dict[int, tuple[int, bytes]] = {}
         self._stuck: set[str] = set()
         self._recoveries = 0
         self._joined = False
@@ -456,6 +468,8 @@ class VineEngine:
         if answer.radio:
             self._outlet.radio(list(answer.radio))
         write_home((answer.left or {}).items())
+        if answer.piece is not None:
+            self._pieces[flight] = answer.piece
         for name, inode in (answer.files or {}).items():
             self._store.made(name, answer.node, inode)
             self._temps_new = time.monotonic()
@@ -504,7 +518,9 @@ class VineEngine:
         elif isinstance(said, events.Again):
             self._outlet.again([said.number], said.reason)
         elif isinstance(said, events.Locate):
-            self._locate(said.request, said.file, said.tries)
+            self._locate(said.request, said.file)
+        elif isinstance(said, events.Fetched):
+            self._fetched(said)
         elif isinstance(said, events.Lost):
             self._outlet.located(said.request, (said.record,))
         elif isinstance(said, events.SayNodes):
@@ -545,8 +561,8 @@ class VineEngine:
         others = tuple(made for made in completion.made if made[0] != said.value)
         return completion._replace(body=path, made=(*others, (said.value, *there[2:])))
 
-    def _locate(self, request: int, file: str, tries: int) -> None:
-        """Say where a file is; one that is lost is made again first."""
+    def _locate(self, request: int, file: str) -> None:
+        """Say where a file is; one that is on other machines comes home first."""
         value = self._core.values.get(file)
         answer: Any = where(HOME, value) if isinstance(value, str) else value
         answer = self._store.found(file) if answer is None else answer
@@ -555,13 +571,48 @@ class VineEngine:
             self._see_lost([file])
         if answer is not None:
             self._outlet.located(request, answer)
-        elif temp is None or not temp.node or not tries or temp.gone:
+        elif temp is None or not temp.node or temp.gone:
             self._outlet.located(request, (self._core.lost_record(file),))
-        elif self._store.on_workers(file):
-            # A worker that has just failed to send or get a file is not asked for another for a while.
-            self._timers.append((time.monotonic() + FETCH_PAUSE, partial(self._locate, request, file, tries - 1)))
+        elif file in self._fetches:
+            self._fetches[file].requests.append(request)
         else:
-            self._handle(events.Unfound(request, file, tries))
+            self._fetches[file] = Fetch([request], self._store.spool(b""))
+            self._handle(events.Wanted(file, 0))
+
+    def _fetched(self, said: events.Fetched) -> None:
+        """Add a piece to a file that comes home; ask for the next, or once more for one that did not come."""
+        piece = self._pieces.pop(said.flight, None)
+        file, fetch = said.file, self._fetches[said.file]
+        if said.record or file not in self._core.temps:
+            self._end_fetch(file, said.record)
+        elif piece is not None and piece[0] == (fetch.size or piece[0]):
+            size, data = piece
+            with open(fetch.path, "ab") as home:
+                home.write(data)
+                fetch.size, fetch.offset = size, home.tell()
+            if data and fetch.offset < size:
+                self._handle(events.Wanted(file, fetch.offset))
+            else:
+                self._store.bring_home(file, fetch.path)
+                self._end_fetch(file)
+        elif fetch.tries:
+            # A worker that has just failed to send or get a file is not asked for another for a while. What was made
+            # again may be another file than it was.
+            fetch.tries -= 1
+            fetch.size = fetch.offset = 0
+            os.truncate(fetch.path, 0)
+            self._timers.append((time.monotonic() + FETCH_PAUSE, lambda: self._handle(events.Wanted(file, 0))))
+        else:
+            self._end_fetch(file, self._core.lost_record(file))
+
+    def _end_fetch(self, file: str, record: bytes = b"") -> None:
+        fetch = self._fetches.pop(file)
+        answer: Any = self._store.found(file)
+        if answer is None:
+            remove([fetch.path])
+            answer = (record or self._core.lost_record(file),)
+        for request in fetch.requests:
+            self._outlet.located(request, answer)
 
     # --- the end ---
 

@@ -63,12 +63,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Unfound:
-    """A temp file that was asked for is on no worker; ``tries`` is how often it may still be made again."""
+class Wanted:
+    """What a temp file holds from ``offset`` on, in bytes, is to come home; it may have to be made again for that."""
 
-    request: int
     file: str
-    tries: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ Event = (
     | Cancelled
     | Forgotten
     | Asked
-    | Unfound
+    | Wanted
     | FilesLost
     | NotRemade
     | Draining
@@ -269,11 +268,20 @@ class Again:
 
 @dataclass(frozen=True)
 class Locate:
-    """Find out where a file can be read, and say so; see :class:`Unfound` for ``tries``."""
+    """Find out where a file can be read, bring it home if it is on other machines alone, and say so."""
 
     request: int
     file: str
-    tries: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A piece of a temp file that was wanted has come with an answer, or has not (``well``): ``record`` may say why."""
+
+    flight: int
+    file: str
+    well: bool
+    record: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -319,6 +327,7 @@ Instruction = (
     | Finish
     | Again
     | Locate
+    | Fetched
     | Lost
     | SayNodes
     | Drained

@@ -329,6 +329,15 @@ class Node:
             self._calls[number][0].kill_record = record
         self._say(call, Answer(self.name))
 
+    def _on_read(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        (name,) = (parcel.staged or {}).values()
+        offset, most = parcel.numbers
+        piece = None
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(call.sandbox, name), "rb") as file:
+            file.seek(offset)
+            piece = os.fstat(file.fileno()).st_size, file.read(most)
+        self._say(call, Answer(self.name, piece=piece))
+
     def _on_collect(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
         load = self._loads.get(parcel.number)
         if load is None:

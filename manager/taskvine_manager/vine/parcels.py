@@ -36,6 +36,8 @@ class Parcel(NamedTuple):
         Bring what has come since of the parcel ``number`` whose answer left something open.
     ``"cancel"``
         Drop or kill the invocations ``numbers``, whose outcome nobody waits for.
+    ``"read"``
+        Send a piece of the one staged file: ``numbers`` are where it begins and how many bytes it has.
     ``"hello"``
         Say what the node has.
     """
@@ -58,7 +60,7 @@ class Answer(NamedTuple):
     ``open`` is whether invocations of the parcel still run: their results are to be collected. ``info`` is the node's
     :class:`~taskvine_manager.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer are
     on their node: ``(device, inode, bytes)`` by id. ``left`` is what a call that failed has written of the user's
-    files: it may tell why.
+    files: it may tell why. ``piece`` is the size of a whole file, and a piece of it.
     """
 
     node: str
@@ -68,6 +70,7 @@ class Answer(NamedTuple):
     radio: tuple[bytes, ...] = ()
     files: dict[str, tuple[int, int, int]] | None = None
     left: dict[str, bytes] | None = None
+    piece: tuple[int, bytes] | None = None
 
 
 class Body(NamedTuple):

@@ -144,14 +144,6 @@ class VinePort:
         for file in files:
             self.manager.undeclare_file(file)
 
-    def fetch(self, file: Any) -> bytes | None:
-        """Bytes of a temp file, from any worker that has it; None if none has."""
-        # What it returns is a C string, which ends at the first zero; what counts is whether it is one at all.
-        if self.manager.fetch_file(file) is None:
-            return None
-        data: bytes = file.contents()
-        return data
-
     def replicas(self, file: Any) -> int:
         """How many workers have a file."""
         return int(self.manager.get_file_replica_count(file))

@@ -78,12 +78,10 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Remake:
-    """The errand of having TaskVine make a file again that somebody has asked for; see ``Unfound`` for ``tries``."""
+class Fetch:
+    """The errand of reading a piece of a temp file that somebody has asked for."""
 
-    request: int
     file: str
-    tries: int
 
 
 @dataclass(eq=False)
@@ -105,7 +103,7 @@ class Flight:
     temps: int = 0
     landed: bool = False
     reads: tuple[str, ...] = ()
-    errand: Greeting | Rescue | Copy | Remake | None = None
+    errand: Greeting | Rescue | Copy | Fetch | None = None
 
     @property
     def where(self) -> str | None:

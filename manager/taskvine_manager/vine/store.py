@@ -142,11 +142,16 @@ class Store:
             return where(stored.node, path)
         if path is not None and (home := self._copied(path)) is not None:
             stored.home = home
-        elif (data := self._vine.fetch(stored.file)) is not None:
-            stored.home = self.spool(data)
         else:
             return None
         return where(HOME, stored.home)
+
+    def bring_home(self, name: str, path: str) -> None:
+        """All of a temp file has come to this path."""
+        if (stored := self._temps.get(name)) is not None:
+            stored.home = path
+        else:
+            remove([path])
 
     def path(self, name: str) -> str | None:
         """Path of a temp file in the cache of a worker on this machine: TaskVine says neither, but moved the file."""

@@ -150,9 +150,6 @@ class Manager:
     def prune_file(self, file: File) -> None:
         file.replicas = 0
 
-    def fetch_file(self, file: File) -> Any:
-        return file.content
-
     def get_file_replica_count(self, file: File) -> int:
         return file.replicas
 

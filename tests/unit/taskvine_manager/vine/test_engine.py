@@ -13,7 +13,9 @@ import pytest
 from taskvine_manager.embedded.cache import Source, check
 from taskvine_manager.messages import L2, Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure
+from taskvine_manager.vine import engine
 from taskvine_manager.vine.batching import MOST
+from taskvine_manager.vine.core import PIECE
 from taskvine_manager.vine.engine import VineConfig, VineEngine
 from taskvine_manager.vine.parcels import Answer
 from tests.unit.taskvine_manager.vine import fake
@@ -378,14 +380,77 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     assert play.outlet.answers == {}
     assert play.engine.waiting == -1  # something is to run: there may be no node left to do so
     play.tick()
-    play.manager.temps[0].content = b"again"
-    play.greet()
+    for asked, piece in (((0, PIECE), b"ag"), ((2, PIECE), b"ain")):
+        (reading,) = play.work
+        assert (reading.parcel.kind, reading.parcel.numbers) == ("read", asked)
+        assert play.manager.temps[0] in reading.inputs.values()
+        play.manager.end(reading, Answer("node", piece=(5, piece)))
+        play.engine._event()
+        play.tick()
     node, path, size, stamp = play.outlet.answers[7]
     assert (node, Path(path).read_bytes()) == ("manager", b"again")
     check(Source(path, size, stamp))
     assert play.engine.waiting == 0
     play.engine.forget(("x@1",))
     assert not os.path.exists(path)
+
+
+def test_piece_that_does_not_come_is_asked_for_again(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is the whole file, if it is another one now."""
+    monkeypatch.setattr(engine, "FETCH_PAUSE", 0.0)
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    make_temp(play, play.work[0], "x@1")
+    for request in (7, 8):
+        play.engine.locate(request, "x@1")
+    play.tick()
+    for offset, piece in ((0, None), (0, (5, b"ab")), (2, (4, b"cd")), (0, (4, b"abcd"))):
+        (reading,) = play.work
+        assert reading.parcel.numbers[0] == offset
+        play.manager.end(reading, Answer("node", piece=piece))
+        play.engine._event()
+        play.tick()
+        play.tick()  # the pause is over
+    assert play.outlet.answers[7] == play.outlet.answers[8]
+    assert Path(play.outlet.answers[7][1]).read_bytes() == b"abcd"
+
+
+def test_file_that_never_comes_is_lost(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine, "FETCH_PAUSE", 0.0)
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    make_temp(play, play.work[0], "x@1")
+    play.engine.locate(7, "x@1")
+    play.tick()
+    for _ in range(engine.FETCH_TRIES + 1):
+        play.manager.end(play.work[0], None, "output missing")
+        play.engine._event()
+        play.tick()
+        play.tick()  # the pause is over
+    assert failure.lost_file(play.outlet.answers[7][0]) == "x@1"
+    assert play.work == []
+    assert os.listdir(tmp_path / "spool") == []
+
+
+def test_file_that_is_forgotten_while_it_comes_home_is_lost(make: Callable[..., Play], tmp_path: Path) -> None:
+    play = make()
+    play.join()
+    play.submit(call(1, outputs=(FileUse("temp", "x", "x@1"),)))
+    make_temp(play, play.work[0], "x@1")
+    play.engine.locate(7, "x@1")
+    play.tick()
+    play.engine.forget(("x@1",))
+    play.manager.end(play.work[0], Answer("node", piece=(9, b"abcd")))
+    play.engine._event()
+    play.tick()
+    assert failure.lost_file(play.outlet.answers[7][0]) == "x@1"
+    assert os.listdir(tmp_path / "spool") == []
 
 
 def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[..., Play]) -> None:
