@@ -64,8 +64,8 @@ class Cargo:
         """The temp files that TaskVine is to bring."""
         return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
 
-    def parcel(self, number: int) -> Parcel:
-        """What goes to the supervisor."""
+    def parcel(self, number: int, *, brief: bool = False) -> Parcel:
+        """What goes to the supervisor; ``brief`` if a small answer is to be expected."""
         profiles = {job.profile.number: job.profile for job in self._jobs}
         return Parcel(
             "run",
@@ -75,4 +75,5 @@ class Cargo:
             tuple(tuple(job.invocation) for job in self._jobs),
             self._values or None,
             self._staged or None,
+            brief=brief,
         )

@@ -129,9 +129,11 @@ class Traffic:
             task.add_input(file, name)
         for file, name in outputs:
             task.add_output(file, name, success_only=True)
-        outbound.out = self._vine.buffer(None)
-        outbound.files.append(outbound.out)
-        task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
+        outbound.out = None
+        if not said.parcel.brief:
+            outbound.out = self._vine.buffer(None)
+            outbound.files.append(outbound.out)
+            task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
         if said.priority:
             task.set_priority(said.priority)
         if said.category:
