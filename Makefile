@@ -29,11 +29,19 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
+<<<<<<< HEAD
+.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
+=======
+.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
+>>>>>>> 6d91e8c31b88bafe420bcd8f44c0a516483ebabe
 
 venv: $(DEV)
 
@@ -54,12 +62,16 @@ coverage: $(DEV)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-# Random DAGs while nodes are killed: make chaos ARGS="--seed 7" for one of them alone.
+# Random DAGs while nodes are killed: make chaos ARGS="--seed 7" for one of them alone, ARGS="--engine taskvine" on TaskVine.
 chaos: $(DEV)
 	$(RUN) tests/chaos/run.py --seeds 50 $(ARGS)
 
 example: $(EXAMPLES)
 	$(RUN) examples/molecular_dynamics/run.py --mode both $(ARGS)
+
+# How many copies of intermediate data are worth their storage, if nodes are lost.
+example-tune: $(EXAMPLES)
+	$(RUN) examples/tune_replication/run.py $(ARGS)
 
 # Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
 bench: $(BENCH)
@@ -75,11 +87,19 @@ bench-random-dag: $(DEV)
 bench-shared-input: $(DEV)
 	$(RUN) -m benchmarks.shared_input $(ARGS)
 
+# What a decision costs, from 10 to 1,000 nodes and from 10,000 to 1,000,000 tasks.
+bench-scheduler: $(DEV)
+	$(RUN) -m benchmarks.scheduler $(ARGS)
+
+# Real runs, and what their simulations say.
+bench-simulated: $(DEV)
+	$(RUN) -m benchmarks.simulated $(ARGS)
+
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)
 	PYTHONPATH=tune $(RUN) -m taskvine_tune.documentation docs/tuning.md
 
-# It makes an environment of its own: Parsl's tests need an older pytest than ours.
+# It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 

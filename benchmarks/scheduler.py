@@ -1,14 +1,14 @@
 """What a decision of the scheduler costs, and that it costs as much among more nodes and more tasks.
 
-    python benchmarks/scheduler.py                  10 to 1,000 nodes, 10,000 to 1,000,000 tasks; some twenty minutes
-    python benchmarks/scheduler.py --quick          small: whether it runs at all
-    python benchmarks/scheduler.py --json out.json
+    python -m benchmarks.scheduler                  10 to 1,000 nodes, 10,000 to 1,000,000 tasks; some twenty minutes
+    python -m benchmarks.scheduler --quick          small: whether it runs at all
+    python -m benchmarks.scheduler --json out.json
 
 The scheduler of the embedded engine is driven by the simulation (``taskvine_tune.simulate``). What is measured is
 processor time inside of ``Scheduler.handle`` alone, all events included (submissions, ends, transfers), divided by the
 number of tasks that it gave to nodes; processor time of the simulation around it is not counted, nor is time that other
-processes take. Python's cyclic collector is off meanwhile: it goes over all that is live, more with more tasks, and the
-scheduler makes no cycles. Each measurement is made in a process of its own, and the sizes take turns.
+processes take. Python's cyclic collector is off meanwhile: it goes over all that is live, which is more with more
+tasks, and the scheduler makes no cycles. Each measurement is made in a process of its own, and the sizes take turns.
 
 Tasks of 60 s and four slots a node. ``independent`` submits all at once; what reads results (``layered``: two results
 of 1 MB of the layer before, layers as wide as 4 tasks for each slot) is submitted as others end, with the same number
@@ -19,14 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from typing import Any
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-sys.path[:0] = [ROOT, os.path.join(ROOT, "manager"), os.path.join(ROOT, "tune")]
+from benchmarks import apart
 
 SLOTS = 4
 NODES = (10, 100, 1000)
@@ -98,12 +95,8 @@ def main() -> None:
 
 
 def _apart(kind: str, nodes: int, tasks: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", kind, str(nodes), str(tasks)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    if said.returncode:
-        sys.exit(f"{kind} with {nodes} nodes and {tasks} tasks failed:\n{said.stderr[-3000:]}")
-    print(said.stdout.strip(), file=sys.stderr)
-    result: dict[str, Any] = json.loads(said.stdout)
+    result: dict[str, Any] = apart.measure("benchmarks.scheduler", "--one", kind, nodes, tasks)
+    print(json.dumps(result), file=sys.stderr)
     return result
 
 

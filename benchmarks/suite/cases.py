@@ -496,10 +496,10 @@ CASES: dict[str, Case] = {
         measure=tree,
         contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
         metrics={"*": Metric("s")},
-        points=(1, 16, 64),
+        points=(1, 16, 32, 64),
         quick=(16,),
         unit="MB",
-        limits={"htex": 16, "upstream": 16, "ours": 16},
+        limits={"htex": 16, "upstream": 32, "ours": 16},
         slow=("htex",),
     ),
     "f.shuffle": Case(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, as_completed
 from contextlib import AbstractContextManager, contextmanager
@@ -183,6 +184,12 @@ def _htex(setting: Setting) -> Any:
     )
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _upstream(mode: Any, setting: Setting) -> Any:
     from parsl.executors.taskvine import TaskVineExecutor, TaskVineFactoryConfig, TaskVineManagerConfig
 
@@ -192,7 +199,10 @@ def _upstream(mode: Any, setting: Setting) -> Any:
         label="upstream",
         worker_launch_method="factory",
         function_exec_mode=mode,
-        manager_config=TaskVineManagerConfig(port=0, shared_fs=True, library_config=library),
+        # Without a port, its factory asks a catalog server on the network where the manager listens.
+        manager_config=TaskVineManagerConfig(
+            port=_free_port(), address="127.0.0.1", shared_fs=True, library_config=library
+        ),
         factory_config=TaskVineFactoryConfig(
             min_workers=nodes, max_workers=nodes, cores=setting.cores, workers_per_cycle=nodes
         ),

@@ -98,6 +98,29 @@ def _cost(metric: str) -> Callable[[Results], float | None]:
     return _ratio(Key("j", metric, 32, "ours"), Key("j", metric, 1, "ours"))
 
 
+def _on_taskvine() -> Iterator[Target]:
+    yield Target(
+        "a",
+        "on TaskVine: rate through the DFK by HighThroughputExecutor's, 5,000 calls",
+        _ratio(_rate("a", 5000, "vine"), _rate("a", 5000, "htex")),
+        3,
+    )
+    yield Target(
+        "a",
+        "on TaskVine: rate through the DFK by that of parsl's TaskVineExecutor",
+        _ratio(_rate("a", 5000, "vine"), _rate("a", 300, "upstream")),
+        40,
+    )
+    yield Target("c", "on TaskVine: median latency, ms", _median(Key("c", "median", 0, "vine")), 2.0, False)
+    yield Target("d", "on TaskVine: first result, seconds", _median(Key("d", "first result", 0, "vine")), 1.5, False)
+    yield Target(
+        "f.tree",
+        "on TaskVine: sum tree of 32 MB, times faster than parsl's TaskVineExecutor",
+        _ratio(Key("f.tree", "time", 32, "upstream"), Key("f.tree", "time", 32, "vine-dag")),
+        6,
+    )
+
+
 def _all() -> Iterator[Target]:
     for point, bound in ((1000, 0.7), (5000, 0.7), (20_000, 0.85), (100_000, 0.85)):
         title = f"rate through the DFK by that of finished futures, {point:,} calls"
@@ -125,6 +148,7 @@ def _all() -> Iterator[Target]:
         0.3,
         at_least=False,
     )
+    yield from _on_taskvine()
     for metric in ("first result", "shutdown"):
         yield Target("d", f"{metric}, seconds", _median(Key("d", metric, 0, "ours")), 1.0, False)
     sizes = (1, 32, 1024, 8192, 65_536)

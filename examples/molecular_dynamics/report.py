@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -94,6 +95,12 @@ def disagreements(one: ModeRun, other: ModeRun) -> list[int]:
     """Replicas whose numbers differ between two runs, be it in the last bit."""
     pairs = zip(one.analyses, other.analyses, strict=True)
     return [replica for replica, (left, right) in enumerate(pairs) if not left.identical(right)]
+
+
+def write_numbers(analyses: Sequence[Analysis], path: Path) -> None:
+    """Write all numbers to a file, each such that reading it gives the same bits."""
+    numbers = [{field.name: getattr(each, field.name).tolist() for field in fields(each)} for each in analyses]
+    path.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 def standard_error(segment_means: FloatArray) -> float:

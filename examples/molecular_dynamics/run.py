@@ -39,13 +39,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--mode", choices=["L1", "L2", "both"], default="both", help="how tasks are run (default: %(default)s)")
+    add(
+        "--engine",
+        choices=["auto", "embedded", "taskvine"],
+        default="auto",
+        help="what runs them (default: %(default)s)",
+    )
     add("--replicas", type=at_least(1), default=8, help="replicas, from 300 K to 1200 K (default: %(default)s)")
     # One segment equilibrates; without a second there is nothing to average over.
     add("--segments", type=at_least(2), default=5, help="segments per replica, 1 to equilibrate (default: %(default)s)")
     add("--steps", type=at_least(10), default=300, help="time steps of 8 fs per segment (default: %(default)s)")
     add("--nodes", type=at_least(1), default=2, help="nodes sharing this machine's cores (default: %(default)s)")
     add("--replication", type=at_least(1), default=1, help="nodes that keep each trajectory (default: %(default)s)")
-    add("--output", type=Path, default=HERE / "output", help="directory for the figures (default: %(default)s)")
+    add("--output", type=Path, default=HERE / "output", help="directory for figures and numbers (default: %(default)s)")
     add("--seed", type=at_least(0), default=1, help="seed of all random numbers (default: %(default)s)")
     add("--executor", choices=["ours", "threads"], default="ours", help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
@@ -96,6 +102,7 @@ def run(arguments: argparse.Namespace, mode: report.Mode, console: Console) -> r
         return workflow.run_mode(
             plan,
             mode,
+            engine=arguments.engine,
             nodes=arguments.nodes,
             replication=arguments.replication,
             output=arguments.output,
@@ -116,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, draw in (
         ("physics.png", partial(report.physics_figure, runs[0].analyses)),
         ("modes.png", partial(report.modes_figure, runs)),
+        ("numbers.json", partial(report.write_numbers, runs[0].analyses)),
     ):
         draw(parsed.output / name)
         # No markup or wrapping: a path may hold brackets, and is there to be copied.

@@ -9,7 +9,7 @@ from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import apps
 import numpy as np
@@ -104,7 +104,14 @@ def submit(plan: Plan, file_of: Callable[[str], File]) -> tuple[list[AppFuture],
 
 
 def run_mode(
-    plan: Plan, mode: Mode, *, nodes: int, replication: int, output: Path, on_done: Callable[[], None]
+    plan: Plan,
+    mode: Mode,
+    *,
+    engine: Literal["auto", "embedded", "taskvine"],
+    nodes: int,
+    replication: int,
+    output: Path,
+    on_done: Callable[[], None],
 ) -> ModeRun:
     """Run the workflow with the TaskVineExecutor.
 
@@ -114,6 +121,8 @@ def run_mode(
         What to compute.
     mode : {"L1", "L2"}
         "L1" runs each task in a fresh process, "L2" as a function call in a warm library.
+    engine : {"auto", "embedded", "taskvine"}
+        Engine of the executor.
     nodes : int
         Number of nodes that share the cores of this machine.
     replication : int
@@ -135,6 +144,7 @@ def run_mode(
 
     executor = TaskVineExecutor(
         label="md",
+        engine=engine,
         function_exec_mode=mode,
         provider=LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes),
         cores=max(1, available_cores() // nodes),

@@ -2,6 +2,7 @@
 
     python tests/chaos/run.py --seeds 50         seeds 0 to 49; ends with status 1 at the first that fails
     python tests/chaos/run.py --seed 7           that one alone
+    python tests/chaos/run.py --engine taskvine  on TaskVine
 
 Everything that is chosen follows from the seed. What comes of it does not alone: nodes and their deaths keep time of
 their own, and a seed that failed once may have to be run some times to fail again.
@@ -17,6 +18,11 @@ multiples of 5                  half way, some bytes of a file in some node's ca
 multiples of 7                  ``enable_peer_transfers=False``
 multiples of 3                  ``taskvinetemp`` files too, not only results
 =============================== ========================================================================================
+
+On TaskVine nothing is overwritten, since it does not look; and as its count of replicas includes those under way, a
+producer may run again. There, what is killed follows from the seed too: the launcher of a worker, ``vine_worker``
+alone, its whole process group, or TaskVine's library, after something was written to its standard output and error. In
+each fourth run a call kills the workers that it comes to as well, until it is given up.
 """
 
 from __future__ import annotations
@@ -34,14 +40,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
 import parsl
+import psutil
 from parsl.config import Config
 from parsl.data_provider.files import File
 from parsl.providers import LocalProvider
@@ -49,6 +56,7 @@ from parsl.providers import LocalProvider
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, startup
+from taskvine_exec.errors import NodeLost
 from tests.conftest import eventually, our_processes, settle
 
 NODES = 3
@@ -56,6 +64,7 @@ LAYERS, WIDTH = 6, 10
 DOUBLES = 65_536  # half a megabyte: what is large stays on nodes
 SECONDS = 60.0
 """What a run may take: longer is a failure."""
+RETRIES = 10
 STRATEGY_SECONDS = 0.05
 
 
@@ -86,6 +95,10 @@ class Plan:
         How many tasks are to be done when a node is killed.
     standing : bool
         Whether a node is killed between the halves, when all replicas stand, instead.
+    spoil : bool
+        Whether a file is written to.
+    poison : bool
+        Whether a call kills the workers that it comes to.
     """
 
     seed: int
@@ -97,9 +110,10 @@ class Plan:
     kills: list[int]
     standing: bool
     spoil: bool
+    poison: bool
 
     @staticmethod
-    def draw(seed: int) -> Plan:
+    def draw(seed: int, engine: str) -> Plan:
         """Choose."""
         rng = random.Random(seed)
         nodes: list[Node] = []
@@ -116,11 +130,12 @@ class Plan:
         held = {node.number for node in nodes if node.number not in used or rng.random() < 0.5}
         peers = seed % 7 != 0
         replicas = 2 if seed % 2 and peers else 1
-        spoil = seed % 5 == 0
+        spoil = seed % 5 == 0 and engine == "embedded"
+        poison = seed % 4 == 2 and engine == "taskvine"
         standing = replicas == 2 and not spoil and seed // 2 % 2 == 0
         kills = [] if standing else sorted(rng.sample(range(1, len(nodes)), rng.choice((1, 1, 2, 3))))
         half = WIDTH * rng.randrange(2, LAYERS - 1) if standing or spoil else len(nodes)
-        return Plan(seed, nodes[:half], nodes[half:], held, replicas, peers, kills, standing, spoil)
+        return Plan(seed, nodes[:half], nodes[half:], held, replicas, peers, kills, standing, spoil, poison)
 
 
 def mix(number: int, kind: str, parents: list[Any]) -> Any:
@@ -157,6 +172,17 @@ def file(
     account: str, node: Any, order: Any, *parents: Any, gate: str | None = None, inputs: Any = (), outputs: Any = ()
 ) -> None:
     work(account, node, order, parents, inputs, gate).tofile(outputs[0].filepath)
+
+
+@parsl.python_app
+def poison() -> None:
+    """Kill the worker; its launcher's process id is in the node's name."""
+    import os
+    import signal
+    import time
+
+    os.kill(int(os.environ["TASKVINE_EXEC_RUN_NODE"].rpartition("-")[2]), signal.SIGKILL)
+    time.sleep(60)
 
 
 def work(account: str, node: Any, order: Any, parents: Any, inputs: Any, gate: str | None) -> Any:
@@ -217,20 +243,22 @@ class Progress:
 class Run:
     """One run of a plan on some nodes of this machine."""
 
-    def __init__(self, plan: Plan, directory: str) -> None:
+    def __init__(self, plan: Plan, directory: str, engine: Literal["embedded", "taskvine"]) -> None:
         self.plan = plan
+        self.engine = engine
         self.account = os.path.join(directory, "account")
         self.gate = os.path.join(directory, "gate")
         self.rng = random.Random(plan.seed + 1_000_000)  # for what depends on the state of things
         self.progress = Progress()
         self.killed: set[str] = set()
+        self.how: list[str] = []
         self.futures: dict[int, Any] = {}
         self.executor = TaskVineExecutor(
             label="tv",
-            engine="embedded",  # whose account of what was tried again is compared
+            engine=engine,
             cores=1,
             provider=LocalProvider(init_blocks=NODES, min_blocks=NODES, max_blocks=NODES),
-            max_retries=10,
+            max_retries=4 if plan.poison else RETRIES,  # so many workers does that call take with it, one after another
             enable_peer_transfers=plan.peers,
             tune_parameters={"temp-replica-count": plan.replicas},
         )
@@ -274,8 +302,33 @@ class Run:
         """Kill a node, whichever."""
         nodes = eventually(self._living, SECONDS)
         node = self.rng.choice(sorted(nodes, key=lambda each: int(each["block"])))
-        self.killed.add(node["name"])
-        os.kill(node["pid"], signal.SIGKILL)
+        if self.engine == "embedded":
+            self.killed.add(node["name"])
+            os.kill(node["pid"], signal.SIGKILL)
+            return
+        how = self.rng.choice(("launcher", "vine_worker", "group", "library"))
+        self.how.append(how)
+        if how != "library":
+            self.killed.add(node["name"])
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # a call may have killed it before
+            self._kill_worker(psutil.Process(node["pid"]), how)
+
+    def _kill_worker(self, launcher: psutil.Process, how: str) -> None:
+        """Kill what a worker consists of, or a part of it."""
+        if how == "launcher":
+            launcher.kill()
+            return
+        worker = next(child for child in launcher.children() if child.name() == "vine_worker")
+        if how == "vine_worker":
+            worker.kill()
+        elif how == "group":
+            os.killpg(worker.pid, signal.SIGKILL)
+        for library in worker.children(recursive=True) if how == "library" else ():
+            if any("supervise" in word for word in library.cmdline()[:3]):
+                for descriptor in (1, 2):
+                    with open(f"/proc/{library.pid}/fd/{descriptor}", "a") as stream:
+                        stream.write("the end of a library\n" * 20)
+                library.kill()
 
     def _living(self) -> list[dict[str, Any]]:
         return [node for node in self.executor.nodes if node["name"] not in self.killed]
@@ -323,6 +376,7 @@ class Run:
         ensure(self.executor.wait_for_nodes(NODES, SECONDS), "the nodes did not join")
         killer = threading.Thread(target=self.kill_along, daemon=True)
         killer.start()
+        fatal = poison() if plan.poison else None
         self.submit(plan.first)
         self.let_go(plan.second)
         if plan.second:
@@ -340,10 +394,12 @@ class Run:
             raise self.progress.errors[0]
         ensure(done, "it was not done in time")
         killer.join(SECONDS)
+        if fatal is not None:
+            ensure(isinstance(fatal.exception(SECONDS), NodeLost), "the call that kills its workers was not given up")
         self.compare(serially(nodes))
         stats = self.executor.stats()
         starts = len(Path(self.account).read_text().split())
-        if plan.standing:
+        if plan.standing and self.engine == "embedded":
             ensure(stats["tasks_recovered"] == 0, f"{stats['tasks_recovered']} producers ran again")
             # The call on the node that was killed is the only one that may have begun twice.
             ensure(starts <= len(nodes) + 1, f"{starts} calls began where there are {len(nodes)}")
@@ -362,6 +418,8 @@ class Run:
                     ("all replicas stood", plan.standing),
                     ("a file spoiled", plan.spoil),
                     ("no peer transfers", not plan.peers),
+                    ("a call that kills its workers", plan.poison),
+                    (" ".join(self.how), bool(self.how)),
                 )
                 if is_so
             ),
@@ -411,13 +469,13 @@ def nothing_left(directory: str) -> Iterator[None]:
         os.environ.update(before[1])
 
 
-def run(seed: int) -> dict[str, Any]:
+def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
     """Run a seed, in a directory of its own, which is kept if it fails."""
     directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # short: the names of sockets are
     current: Run | None = None
     try:
         with nothing_left(directory):
-            current = Run(Plan.draw(seed), directory)
+            current = Run(Plan.draw(seed, engine), directory, engine)
             try:
                 report = current.run()
             except BaseException:
@@ -453,6 +511,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=50, help="how many")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the one to begin with")
     parser.add_argument("--seed", type=int, help="that one alone")
+    parser.add_argument("--engine", choices=("embedded", "taskvine"), default="embedded", help="of the executor")
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
     print("seed replicas kills  producers run again  retried  begun again   moved  seconds")
@@ -460,10 +519,10 @@ def main() -> int:
     begin = time.perf_counter()
     for seed in seeds:
         try:
-            report = run(seed)
+            report = run(seed, options.engine)
         except Exception:
             traceback.print_exc()
-            print(f"seed {seed} FAILED: python {os.path.relpath(__file__)} --seed {seed}")
+            print(f"seed {seed} FAILED: python {os.path.relpath(__file__)} --seed {seed} --engine {options.engine}")
             return 1
         again += report["again"]
         kills += report["kills"]

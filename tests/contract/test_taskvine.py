@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import re
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -227,13 +229,19 @@ def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
     assert future.result(SECONDS)[0] == "task"
 
 
-def test_supervisor_that_dies_is_started_again(make_executor: Make, gate: Gate) -> None:
+def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
+    """Also with output, which TaskVine's manager would read as the beginning of the next message."""
     executor = make_executor()
-    for _ in range(3):  # TaskVine gives up on a library that has ended twice
+    for round in range(3):  # TaskVine gives up on a library that has ended twice
         executor.submit(int, {}).result(SECONDS)
-        for supervisor in descendants(executor, "supervise"):
-            supervisor.kill()
+        worker = executor.nodes[0]["name"]
+        (supervisor,) = descendants(executor, "supervise")
+        for descriptor in (1, 2):
+            with open(f"/proc/{supervisor.pid}/fd/{descriptor}", "a") as stream:
+                stream.write("x" * 100 * round)
+        supervisor.kill()
     assert executor.submit(int, {}).result(SECONDS) == 0
+    assert executor.nodes[0]["name"] == worker
 
 
 def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make) -> None:
@@ -301,3 +309,46 @@ def test_directories_are_private(make_executor: Make) -> None:
     for path in (logs.path, executor.nodes[0]["directory"]):
         assert os.stat(path).st_mode & 0o077 == 0
     eventually(lambda: os.path.getsize(os.path.join(logs.path, "vine-logs", "debug")))
+
+
+# --- logs ---
+
+
+@pytest.mark.slow
+def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
+    """Of a run with files, batches, failures, processes of L1, a cancelled call, a lost worker, and recovery."""
+    tool = shutil.which("vine_parse")
+    if tool is None:
+        pytest.skip("vine_parse of taskvine-report-tool is not on PATH")
+
+    def make(outputs: list[File]) -> None:
+        open(outputs[0].filepath, "wb").write(bytes(2**20))
+
+    def read(inputs: list[File]) -> int:
+        import os
+
+        return os.path.getsize(inputs[0].filepath)
+
+    executor = make_executor(worker_launch_method="factory")
+    kept = File("taskvinetemp:///kept")
+    executor.submit(make, {}, outputs=[kept]).result(SECONDS)
+    assert [executor.submit(int, {}, number).result(SECONDS) for number in range(3)] == [0, 1, 2]
+    assert [future.result(SECONDS) for future in [executor.submit(int, {}) for _ in range(100)]] == [0] * 100
+    assert executor.submit(int, {}, "x").exception(SECONDS)
+    executor.submit(int, {"function_exec_mode": "L1"}).result(SECONDS)
+    held = executor.submit(gate.task, {})
+    gate.wait(1)
+    psutil.Process(executor.nodes[0]["pid"]).kill()
+    gate.wait(2)
+    gate.open()
+    held.result(SECONDS)
+    assert executor.submit(read, {}, inputs=[kept]).result(SECONDS) == 2**20
+    executor.shutdown()
+    told = subprocess.run(
+        [tool, "--logs-dir", executor._places.log, "-R"], capture_output=True, text=True, timeout=60, check=False
+    )
+    (logs,) = Path(executor._places.log).glob("vine-*/vine-logs")
+    assert "1 log directory processed successfully" in told.stdout, told.stdout + told.stderr
+    metadata = dict(csv.reader((logs.parent / "csv-files" / "metadata.csv").read_text().splitlines()))
+    assert int(metadata["undispatched_tasks"]) <= 2  # what was on its way to the worker that was killed
+    assert int(metadata["recovery_tasks"]) >= 1

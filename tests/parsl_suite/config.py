@@ -24,9 +24,15 @@ ThreadPoolExecutor.register(SuiteExecutor)
 
 
 def fresh_config() -> Config:
-    """One executor on one block, as Parsl's own htex_local configuration has it; run.py --dag sets the variable."""
+    """One executor on one block, as Parsl's own htex_local configuration has it; run.py sets the variables."""
     return Config(
-        executors=[SuiteExecutor(label="taskvine", provider=LocalProvider(init_blocks=1, max_blocks=1))],
+        executors=[
+            SuiteExecutor(
+                label="taskvine",
+                engine=os.environ.get("PARSL_SUITE_ENGINE", "auto"),
+                provider=LocalProvider(init_blocks=1, max_blocks=1),
+            )
+        ],
         strategy="none",
         dependency_resolver=DAG_RESOLVER if "PARSL_SUITE_DAG" in os.environ else None,
     )

@@ -6,6 +6,7 @@ the interpreter that runs this file, and a temporary directory to work in::
     python tests/parsl_suite/run.py                            the newest parsl
     python tests/parsl_suite/run.py --parsl 2026.4.20          the oldest that is supported
     python tests/parsl_suite/run.py --dag                      with DAG_RESOLVER
+    python tests/parsl_suite/run.py --engine taskvine          on TaskVine, whose module and worker have to be found
     python tests/parsl_suite/run.py --config htex_local.py     for comparison: a configuration from parsl/tests/configs
     python tests/parsl_suite/run.py -- -x -k test_simple       what follows -- goes to pytest
 """
@@ -48,11 +49,13 @@ def main() -> int:
         help="configuration file, or the name of one in parsl/tests/configs",
     )
     parser.add_argument("--dag", action="store_true", help="run it with DAG_RESOLVER")
+    parser.add_argument("--engine", choices=("auto", "embedded", "taskvine"), default="auto", help="of the executor")
     parser.add_argument("pytest_arguments", nargs="*", metavar="-- PYTEST ARGUMENTS", help="passed on to pytest")
     options = parser.parse_args()
 
     if options.dag:
         os.environ["PARSL_SUITE_DAG"] = "1"
+    os.environ["PARSL_SUITE_ENGINE"] = options.engine
     python = prepare(options.environment.resolve(), options.parsl)
     tests, version = parsl_in(python)
     config = Path(options.config).resolve()
@@ -62,7 +65,7 @@ def main() -> int:
         parser.error(f"no configuration {options.config}, neither here nor in {config.parent}")
     status, counts = run(python, tests, config, options.pytest_arguments)
     told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome]) or "nothing ran"
-    print(f"parsl {version}, {config.name}{' with DAG_RESOLVER' if options.dag else ''}: {told}")
+    print(f"parsl {version}, {config.name}, engine={options.engine}{' with DAG_RESOLVER' * options.dag}: {told}")
     return status
 
 

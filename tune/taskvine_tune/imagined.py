@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from typing import Protocol
 
 from taskvine_manager.embedded.events import (
@@ -26,7 +25,7 @@ from taskvine_manager.embedded.events import (
 from taskvine_manager.embedded.tasks import Task
 from taskvine_manager.messages import L1, Completion, NodeInfo
 from taskvine_manager.runtime import failure
-from taskvine_tune.network import Clock, Network, Port, Transfer
+from taskvine_tune.network import Clock, Network, Port
 
 __all__ = ["ImaginedNode", "Surroundings", "pack", "unpack"]
 
@@ -62,6 +61,7 @@ class Surroundings(Protocol):
     manager: Port
     latency: float
     overhead: float
+    setup: float
     write_rate: float
     inline_limit: int
     input_sizes: dict[str, int]
@@ -98,13 +98,13 @@ class Call:
 class Coming:
     """A file on its way to a node: whether the manager had ordered it, or a call asked for it."""
 
-    __slots__ = ("is_ordered", "size", "source", "transfer")
+    __slots__ = ("is_ordered", "size", "source", "started")
 
     def __init__(self, source: str, size: int, *, is_ordered: bool) -> None:
         self.source = source
         self.size = size
         self.is_ordered = is_ordered
-        self.transfer: Transfer | None = None
+        self.started = 0.0
 
 
 class ImaginedNode:
@@ -132,6 +132,7 @@ class ImaginedNode:
         self._around = around
         slots = math.inf if info.slots is None else float(info.slots)
         self._free = (info.cores, info.memory, float(info.gpus), slots)
+        self._cold = int(info.slots or info.cores) if around.setup else 0
         self._calls: dict[int, Call] = {}
         self._queues: dict[tuple[float, ...], deque[Call]] = {}
         self._waiting: dict[str, list[Call]] = {}
@@ -256,7 +257,11 @@ class ImaginedNode:
         call.began = around.clock.now
         self._free = tuple(free - take for free, take in zip(self._free, call.need, strict=True))  # type: ignore[assignment]
         large = sum(size for size in call.sizes if size > around.inline_limit)
-        around.clock.after(around.overhead + call.seconds + large / around.write_rate, self._end, call)
+        seconds = around.overhead + call.seconds + large / around.write_rate
+        if self._cold:
+            self._cold -= 1
+            seconds += around.setup
+        around.clock.after(seconds, self._end, call)
 
     def _stop(self, call: Call) -> None:
         """A call has its place no more."""
@@ -270,10 +275,7 @@ class ImaginedNode:
     def _end(self, call: Call) -> None:
         if not self.is_alive or not self._is_here(call):
             return
-        began = call.began
         self._stop(call)
-        call.began = None
-        assert began is not None
         self._keep(call)
         self._pump()
 
@@ -371,16 +373,16 @@ class ImaginedNode:
             self._used -= coming.size
             self._failed(file, coming, "file-lost")
             return
-        coming.transfer = around.network.begin(
+        coming.started = around.clock.now
+        around.network.begin(
             port, self.port, coming.size, lambda: self._came(file, coming), lambda: self._cut_off(file, coming)
         )
 
     def _came(self, file: str, coming: Coming) -> None:
-        assert coming.transfer is not None
         del self._coming[file]
         self.files[file] = coming.size
         self._around.fetched(coming.source, coming.size)
-        self._say_cached(file, coming.size, coming.source, self._around.clock.now - coming.transfer.started)
+        self._say_cached(file, coming.size, coming.source, self._around.clock.now - coming.started)
         self._has(file)
         self._pump()
 
@@ -432,6 +434,3 @@ class ImaginedNode:
 
 def _never() -> None:
     raise AssertionError("the manager is never cut off")
-
-
-Action = Callable[..., None]

@@ -52,7 +52,7 @@ class Port:
 class Transfer:
     """Bytes under way from one port to another."""
 
-    __slots__ = ("_left", "_rate", "_since", "_version", "failed", "finished", "source", "started", "target")
+    __slots__ = ("_left", "_rate", "_since", "_version", "failed", "finished", "source", "target")
 
     def __init__(
         self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
@@ -61,7 +61,6 @@ class Transfer:
         self.target = target
         self.finished = finished
         self.failed = failed
-        self.started = 0.0
         self._left = float(size)
         self._rate = 0.0
         self._since = 0.0
@@ -76,14 +75,13 @@ class Network:
 
     def begin(
         self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
-    ) -> Transfer:
+    ) -> None:
         """Send bytes; ``finished`` is called when all have come, ``failed`` if the source is cut off before."""
         transfer = Transfer(source, target, size, finished, failed)
-        transfer.started = transfer._since = self._clock.now
+        transfer._since = self._clock.now
         source.sending[transfer] = None
         target.receiving[transfer] = None
         self._share(source, target)
-        return transfer
 
     def cut(self, port: Port) -> None:
         """A machine is gone, and with it what is under way to it and from it."""

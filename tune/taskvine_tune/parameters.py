@@ -625,6 +625,9 @@ _WORKERS = (
         "7.5.0",
         unit="s",
         meanings=_OFF,
+        taskvine=Standing(
+            Support.NATIVE, "30 s unless it is set: the executor looks sooner for hosts that are cut off"
+        ),
         embedded=_NO_NETWORK,
     ),
     _whole(
@@ -634,6 +637,9 @@ _WORKERS = (
         "Time without an answer after which a worker counts as lost.",
         "7.5.0",
         unit="s",
+        taskvine=Standing(
+            Support.NATIVE, "90 s unless it is set: the executor looks sooner for hosts that are cut off"
+        ),
         embedded=_NO_NETWORK,
     ),
     _whole(

@@ -61,6 +61,9 @@ class Cluster:
         Whether another node takes the place of one that was lost.
     overhead
         Seconds that a call takes a place for, beside its run time.
+    setup
+        Seconds that a node's first calls take for their places in addition, as many of them as there are slots:
+        functions are loaded, and what they import.
     write_rate
         Bytes a second that a call writes its results with, where they are too large to travel with its end.
     memory
@@ -83,6 +86,7 @@ class Cluster:
     startup: float = 0.0
     replace: bool = True
     overhead: float = 0.0
+    setup: float = 0.0
     write_rate: float = math.inf
     memory: float = 1e6
     gpus: int = 0
@@ -94,7 +98,7 @@ class Cluster:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadSimulation(f"{name} must be a whole number of at least {least}, not {value!r}")
-        for name in ("disk", "loss_rate", "latency", "startup", "overhead", "memory"):
+        for name in ("disk", "loss_rate", "latency", "startup", "overhead", "setup", "memory"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise BadSimulation(f"{name} must be a number of at least 0, not {value!r}")
@@ -201,7 +205,8 @@ def simulate(
     cluster
         The nodes.
     tuning
-        Tuning parameters; those that the embedded engine does not act on change nothing.
+        Tuning parameters; those that the embedded engine does not act on change nothing. ``max-workers`` limits the
+        nodes, and ``executor.loss-interval`` adds losses: one in so many seconds, among all nodes.
     seed
         Of the losses of nodes: with the same seed, all comes out the same.
     window

@@ -8,17 +8,22 @@ import json
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rich.table import Table
 
 from taskvine_tune import formats
+from taskvine_tune.calibration import calibrate, tuned
 from taskvine_tune.errors import BadSimulation
 from taskvine_tune.simulate import GENERATORS, WINDOW, Cluster, Outcome, Workload, generate, recorded, simulate, vary
 from taskvine_tune.tuning import TuneParameters
+from taskvine_tune.workloads import read
 
 __all__ = ["Results", "add_arguments", "as_json", "remarks", "run", "table"]
+
+NODES = 10
+"""Where nothing says how many."""
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -54,28 +59,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=100, metavar="N", help="of a layer, or of a round of maps (%(default)s)")
     add("--fan", type=int, default=2, metavar="N", help="results that a task of a layered graph reads (%(default)s)")
 
-    group = parser.add_argument_group("nodes")
-    add, has = group.add_argument, {each.name: each.default for each in fields(Cluster)}
-    assert has["nodes"] is MISSING
-    add("--nodes", type=int, default=10, metavar="N", help="how many (%(default)s)")
-    add("--slots", type=int, default=has["slots"], metavar="N", help="cores of each (%(default)s)")
-    add("--disk", type=_bytes, default=has["disk"], metavar="BYTES", help="for temp files; 0: no limit (%(default)s)")
-    add("--bandwidth", type=_bytes, default=has["bandwidth"], metavar="B/S", help="of each node, each way (1.25G)")
-    add("--manager-bandwidth", type=_bytes, default=has["manager_bandwidth"], metavar="B/S", help="(1.25G)")
-    add("--latency", type=float, default=has["latency"], metavar="S", help="of a message (%(default)s)")
-    add("--startup", type=float, default=has["startup"], metavar="S", help="until a node joins (%(default)s)")
-    add("--overhead", type=float, default=has["overhead"], metavar="S", help="of each task, in its slot (%(default)s)")
-    add("--write-rate", type=_bytes, default=has["write_rate"], metavar="B/S", help="of large results (no limit)")
-    add(
-        "--failure-rate",
-        dest="loss_rate",
-        type=float,
-        default=has["loss_rate"],
-        metavar="R",
-        help="losses of a node in an hour; times between them are exponential (%(default)s)",
+    group = parser.add_argument_group("nodes (of a record, the nodes that it ran on, unless these say otherwise)")
+    for option, kind, unit, says in (
+        ("nodes", int, "N", f"how many ({NODES})"),
+        ("slots", int, "N", "cores of each (1)"),
+        ("disk", _bytes, "BYTES", "of each, for temp files; 0: no limit (0)"),
+        ("bandwidth", _bytes, "B/S", "of each node, each way (1.25G)"),
+        ("manager-bandwidth", _bytes, "B/S", "of the manager, each way (1.25G)"),
+        ("latency", float, "S", f"of a message ({Cluster.latency:g})"),
+        ("startup", float, "S", "until a node joins (0)"),
+        ("overhead", float, "S", "of each task, in its slot (0)"),
+        ("setup", float, "S", "of the first task in each slot (0)"),
+        ("write-rate", _bytes, "B/S", "of large results (no limit)"),
+        ("failure-rate", float, "R", "losses of a node in an hour; times between them are exponential (0)"),
+        ("retries", int, "N", "of a task whose node was lost (no limit)"),
+    ):
+        name = "loss_rate" if option == "failure-rate" else option.replace("-", "_")
+        group.add_argument(f"--{option}", dest=name, type=kind, metavar=unit, help=says, default=argparse.SUPPRESS)
+    group.add_argument(
+        "--no-replacement",
+        dest="replace",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="nobody takes the place of a lost node",
     )
-    add("--no-replacement", dest="replace", action="store_false", help="nobody takes the place of a lost node")
-    add("--retries", type=int, metavar="N", help="of a task whose node was lost (no limit)")
 
     group = parser.add_argument_group("parameters")
     add = group.add_argument
@@ -114,11 +121,11 @@ def run(options: argparse.Namespace) -> Results:
     """
     if options.repeat < 1:
         raise BadSimulation(f"repeat must be at least 1, not {options.repeat}")
-    workload = _workload(options)
-    cluster = Cluster(
-        **{each.name: getattr(options, each.name) for each in fields(Cluster) if hasattr(options, each.name)}
-    )
-    tuning = TuneParameters(formats.read(options.tune)) if options.tune else TuneParameters()
+    workload, cluster, tuning = _given(options)
+    own = {each.name: getattr(options, each.name) for each in fields(Cluster) if hasattr(options, each.name)}
+    cluster = replace(cluster, **own)
+    if options.tune:
+        tuning |= TuneParameters(formats.read(options.tune))
     names, lists = [], []
     for text in options.parameter:
         name, values = _values(text)
@@ -137,12 +144,16 @@ def run(options: argparse.Namespace) -> Results:
     return Results(workload, settings, outcomes)
 
 
-def _workload(options: argparse.Namespace) -> Workload:
+def _given(options: argparse.Namespace) -> tuple[Workload, Cluster, TuneParameters]:
+    """What is to run, and where, unless options say otherwise."""
     if (options.record is None) == (options.generate is None):
         raise BadSimulation("name either the record of a run, or a kind of graph to --generate")
     if options.record is not None:
-        return recorded(options.record, paced=not options.at_once)
-    return generate(
+        record = read(options.record)
+        workload = recorded(record, paced=not options.at_once)
+        named = any(nodes for _, nodes in record.nodes)
+        return workload, calibrate(record) if named else Cluster(NODES), tuned(record)
+    workload = generate(
         options.generate,
         options.tasks,
         seconds=options.seconds,
@@ -152,6 +163,7 @@ def _workload(options: argparse.Namespace) -> Workload:
         fan=options.fan,
         seed=options.seed,
     )
+    return workload, Cluster(NODES), TuneParameters()
 
 
 def _values(text: str) -> tuple[str, list[Any]]:

@@ -45,11 +45,17 @@ class Simulation:
         self.manager = Port(cluster.manager_bandwidth)
         self.latency = cluster.latency
         self.overhead = cluster.overhead
+        self.setup = cluster.setup
         self.write_rate = cluster.write_rate
         self.inline_limit = int(tuning.effective("executor.inline-limit"))
         self.input_sizes = dict(workload.files)
         self._workload = workload
         self._cluster = cluster
+        most = int(tuning.effective("max-workers"))
+        self._size = min(cluster.nodes, most) if most > 0 else cluster.nodes
+        self._loss_rate = cluster.loss_rate / 3600
+        if interval := float(tuning.effective("executor.loss-interval")):
+            self._loss_rate += 1 / (interval * self._size)
         self._library_slots = int(tuning.effective("executor.library-slots")) or None
         self._random = random.Random(seed)
         self._core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
@@ -98,7 +104,7 @@ class Simulation:
         """Have it happen."""
         profiles = tuple(Profile(place, "", *kind) for place, kind in enumerate(self._workload.kinds))
         self._handle(core.Submitted(profiles, []))
-        for place in range(self._cluster.nodes):
+        for place in range(self._size):
             self.clock.after(self._cluster.startup, self._join, f"n{place}", 0)
         self.clock.after(0.0, self._feed)
         while not self._is_over() and self.clock.step():
@@ -191,8 +197,8 @@ class Simulation:
         disk = float(cluster.disk // MB * MB) or math.inf
         node = self._nodes[name] = ImaginedNode(info, disk, cluster.bandwidth, self)
         self._joined[name] = self.clock.now
-        if cluster.loss_rate:
-            self.clock.after(self._random.expovariate(cluster.loss_rate / 3600), self._lose, node, place, generation)
+        if self._loss_rate:
+            self.clock.after(self._random.expovariate(self._loss_rate), self._lose, node, place, generation)
         self.say(core.NodeJoined(info))
 
     def _lose(self, node: ImaginedNode, place: str, generation: int) -> None:
@@ -201,10 +207,10 @@ class Simulation:
         self._capacity += self.clock.now - self._joined.pop(name)
         self._losses += 1
         self._losses_in_vain += 1
-        if self._losses_in_vain > HOPELESS * self._cluster.nodes:
+        if self._losses_in_vain > HOPELESS * self._size:
             raise BadSimulation(
                 f"{self._losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} jobs "
-                f"{self._done} ended: at {self._cluster.loss_rate:g} losses per node and hour, the others never will"
+                f"{self._done} ended: at {self._loss_rate * 3600:g} losses per node and hour, the others never will"
             )
         node.die()
         self.say(core.NodeLeft(name, "it was lost"))

@@ -19,7 +19,7 @@ from taskvine_tune.errors import BadSimulation
 if TYPE_CHECKING:
     from taskvine_manager.record import Record
 
-__all__ = ["GENERATORS", "Job", "Kind", "Workload", "generate", "recorded"]
+__all__ = ["GENERATORS", "Job", "Kind", "Result", "Workload", "generate", "read", "recorded"]
 
 
 class Kind(NamedTuple):
@@ -266,7 +266,7 @@ def recorded(record: str | os.PathLike[str] | Record, *, paced: bool = True) -> 
 
     Run times, sizes, edges, categories, requests and priorities are the record's. What was run more than once there is
     here once. What the user had forgotten when so many had ended is forgotten when as many have ended here. Users'
-    files have the sizes that they have now, or none.
+    files have the sizes that they have now, or none. Records do not say how many replicas were asked for of one file.
 
     Parameters
     ----------
@@ -285,13 +285,7 @@ def recorded(record: str | os.PathLike[str] | Record, *, paced: bool = True) -> 
     BadSimulation
         If the file cannot be read, or holds no run with an end: an invocation in it never ended, or did not return.
     """
-    if isinstance(record, str | os.PathLike):
-        from taskvine_manager.record import read_record
-
-        try:
-            record = read_record(record)
-        except (OSError, ValueError) as error:
-            raise BadSimulation(f"the record cannot be read: {error}") from error
+    record = read(record)
     _check(record)
     jobs, kinds = _jobs(record, paced)
     paths = {path for job in jobs for path in job.reads}
@@ -299,6 +293,24 @@ def recorded(record: str | os.PathLike[str] | Record, *, paced: bool = True) -> 
     first = min(each.time for each in record.submitted.values())
     last = max(each.time for each in record.done.values())
     return Workload(f"record of {len(jobs)} jobs", len(jobs), lambda: iter(jobs), kinds, files, last - first)
+
+
+def read(record: str | os.PathLike[str] | Record) -> Record:
+    """Read a record, if that has not been done.
+
+    Raises
+    ------
+    BadSimulation
+        If it cannot be read.
+    """
+    if not isinstance(record, str | os.PathLike):
+        return record
+    from taskvine_manager.record import read_record
+
+    try:
+        return read_record(record)
+    except (OSError, ValueError) as error:
+        raise BadSimulation(f"the record cannot be read: {error}") from error
 
 
 def _check(record: Record) -> None:

@@ -33,6 +33,9 @@ class State(enum.Enum):
     ASSIGNED = "assigned"
     DONE = "done"
 
+    # There is one object of each. Enum hashes names, in Python, and a task is looked up by its state twenty times.
+    __hash__ = object.__hash__
+
 
 _TRANSITIONS: dict[State, dict[State, str]] = {
     State.WAITING: {

@@ -51,6 +51,9 @@ MUST_TUNE = {
     "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
     "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
     "attempt-schedule-depth": 1000,  # the sentinels count on it: one cycle looks at every task
+    # The user may set these two; with TaskVine's own, a host that is cut off would be missed after seventeen minutes.
+    "keepalive-interval": 30,
+    "keepalive-timeout": 90,
 }
 
 

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from taskvine_manager.vine import logs
+
 logger = logging.getLogger(__name__)
 
 SENTINEL_LIBRARY = "taskvine-exec-sentinel"
@@ -79,10 +81,11 @@ class VinePort:
         tune: dict[str, float],
     ) -> None:
         self._vine = vine
+        self._logs = os.path.join(directory, f"vine-{os.getpid()}")
         before = os.umask(0o077)  # its directories are readable by everybody otherwise
         try:
             self.manager = vine.Manager(
-                port=port, name=name, run_info_path=directory, run_info_template=f"vine-{os.getpid()}", ssl=ssl
+                port=port, name=name, run_info_path=directory, run_info_template=os.path.basename(self._logs), ssl=ssl
             )
         finally:
             os.umask(before)
@@ -238,6 +241,10 @@ class VinePort:
         """Let the workers go, and end."""
         self.manager.workers_shutdown(0)
         self.manager._free()  # its destructor, which nothing else is sure to call
+        try:
+            logs.clean(self._logs, logs.AT_MOST)
+        except OSError as error:
+            logger.warning("TaskVine's log is left as it is: %s", error)
 
 
 def make_key(directory: str) -> tuple[str, str]:

@@ -1,0 +1,203 @@
+"""Real runs beside their simulations: the molecular dynamics example, and a pairwise sum of 16 arrays of 32 MB.
+
+    python -m benchmarks.simulated                  three repetitions; some minutes
+    python -m benchmarks.simulated --quick          small: whether it runs at all
+    python -m benchmarks.simulated --json out.json
+
+Both programs run on two nodes of one slot and on one node of two slots, in turn, each time in a process of its own; the
+sum on nodes that have made some sums before, the other from its start. Of each run two makespans are compared, both
+from the first submission until the manager knows of the last end: that of its record, and a simulated one. What the
+simulation knows is one of these:
+
+replay     run times, sizes and edges of the run itself, when it submitted what, and when its nodes had joined; latency,
+           overhead, set-up and the rate of writing as calibrated from the run before it of the same program on the
+           same nodes
+forecast   all from the run before it
+elsewhere  all from a run on the other nodes, but for their number and slots, which are those of the run
+
+The bandwidth between nodes, of which records say nothing, is that of copying a file here, measured before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import apart
+
+PLACES = {"2 nodes of 1 slot": (2, 1), "1 node of 2 slots": (1, 2)}
+PROGRAMS = ("sum tree", "molecular dynamics")
+WAYS = ("replay", "forecast", "elsewhere")
+TARGET = 0.20
+EXAMPLE = os.path.join(apart.ROOT, "examples", "molecular_dynamics")
+
+
+# ---- Real runs
+
+
+def run_tree(nodes: int, slots: int, megabytes: int) -> float:
+    """Sum arrays; return when that began."""
+    import parsl
+    from parsl.config import Config
+    from parsl.providers import LocalProvider
+
+    from benchmarks.suite import work
+    from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
+
+    provider = LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes)
+    executor = TaskVineExecutor(cores=slots, provider=provider)
+    config = Config([executor], strategy="none", initialize_logging=False, dependency_resolver=DAG_RESOLVER)
+    with parsl.load(config):
+        make, add = parsl.python_app(work.make), parsl.python_app(work.add)
+        for number in range(20):
+            warm = [add(make(1000, float(number)), 1.0) for _ in range(2 * nodes * slots)]
+            assert all(each.result()[0] == number + 1 for each in warm)
+        begin = time.time()
+        level = [make(megabytes << 17, float(number)) for number in range(16)]
+        while len(level) > 1:
+            level = [add(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+        assert level.pop().result()[-1] == sum(range(16))
+    return begin
+
+
+def run_dynamics(nodes: int, steps: int) -> float:
+    """Melt the nanoparticle; return when that began."""
+    sys.path.insert(0, EXAMPLE)
+    import workflow
+
+    plan = workflow.Plan(
+        structure=Path(EXAMPLE, "gold_nanoparticle.xyz"),
+        replicas=8,
+        segments=5 if steps > 50 else 2,
+        steps=steps,
+        seed=1,
+    )
+    begin = time.time()
+    workflow.run_mode(plan, "L2", nodes=nodes, replication=1, output=Path(), on_done=lambda: None)
+    return begin
+
+
+def bandwidth() -> float:
+    """Bytes a second of a copy, as of a file that goes from node to node on one machine."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
+        source, size = os.path.join(directory, "a"), 64 << 20
+        Path(source).write_bytes(bytes(size))
+        rates = []
+        for number in range(5):
+            begin = time.perf_counter()
+            shutil.copyfile(source, os.path.join(directory, f"b{number}"))
+            rates.append(size / (time.perf_counter() - begin))
+    return statistics.median(rates)
+
+
+# ---- Simulations
+
+
+def since(path: str, begin: float) -> Any:
+    """A record, without what was submitted before."""
+    from taskvine_manager.record import read_record
+
+    record = read_record(path)
+    submitted = {number: each for number, each in record.submitted.items() if each.time >= begin}
+    done = {number: each for number, each in record.done.items() if number in submitted}
+    return dataclasses.replace(record, submitted=submitted, done=done)
+
+
+def simulated(way: str, record: Any, before: Any, elsewhere: Any, place: str, rate: float) -> tuple[float, float]:
+    """The makespan of a record, and the one that a simulation gives."""
+    from taskvine_tune.calibration import calibrate
+    from taskvine_tune.simulate import recorded, simulate
+
+    known = {"replay": record, "forecast": before, "elsewhere": elsewhere}[way]
+    like = calibrate(elsewhere if way == "elsewhere" else before)
+    if way == "replay":
+        like = dataclasses.replace(like, startup=calibrate(record).startup)
+    nodes, slots = PLACES[place]
+    like = dataclasses.replace(like, nodes=nodes, slots=slots, bandwidth=rate, manager_bandwidth=rate)
+    measured = recorded(record).measured
+    assert measured is not None
+    return measured, simulate(recorded(known), like).makespan
+
+
+def main() -> None:
+    """Run all, simulate all, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--megabytes", type=int, default=32, help="of each array")
+    parser.add_argument("--steps", type=int, default=300, help="of each segment")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--one", nargs=3, metavar=("PROGRAM", "PLACE", "RECORD"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick:
+        options.repeat, options.megabytes, options.steps = 1, 1, 20
+    if options.one:
+        program, place, target = options.one
+        nodes, slots = PLACES[place]
+        tree = program == "sum tree"
+        begin = run_tree(nodes, slots, options.megabytes) if tree else run_dynamics(nodes, options.steps)
+        shutil.copy(next(Path("runinfo").rglob("record.msgpack")), target)
+        print(json.dumps(begin))
+        return
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        # One time more: every run that is simulated has one before it.
+        records = {
+            (program, place, turn): _real(program, place, os.path.join(directory, f"{program}-{place}-{turn}"), options)
+            for turn in range(options.repeat + 1)
+            for program in PROGRAMS
+            for place in PLACES
+        }
+        rate = bandwidth()
+        for (program, place, turn), record in records.items():
+            other = next(each for each in PLACES if each != place)
+            for way in WAYS if turn else ():
+                before, away = records[program, place, turn - 1], records[program, other, turn]
+                measured, guess = simulated(way, record, before, away, place, rate)
+                found.append({"program": program, "place": place, "way": way, "measured": measured, "simulated": guess})
+    _report(found, rate)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({**apart.machine(), "bandwidth": rate, "runs": found}, file, indent=2)
+
+
+def _real(program: str, place: str, path: str, options: argparse.Namespace) -> Any:
+    size = ("--megabytes", options.megabytes, "--steps", options.steps)
+    begin = apart.measure("benchmarks.simulated", *size, "--one", program, place, path, timeout=600, quiet=True)
+    return since(path, begin)
+
+
+def _report(found: list[dict[str, Any]], rate: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("program", "nodes", "what is known", "measured (s)", "simulated (s)", "error, median", "largest")
+    for program in PROGRAMS:
+        for place in PLACES:
+            for way in WAYS:
+                runs = [
+                    each for each in found if (each["program"], each["place"], each["way"]) == (program, place, way)
+                ]
+                errors = [each["simulated"] / each["measured"] - 1 for each in runs]
+                measured = ", ".join(f"{each['measured']:.2f}" for each in runs)
+                guessed = ", ".join(f"{each['simulated']:.2f}" for each in runs)
+                middle = statistics.median(errors)
+                style = None if abs(middle) <= TARGET else "bold red"
+                largest = max(errors, key=abs)
+                table.add_row(program, place, way, measured, guessed, f"{middle:+.1%}", f"{largest:+.1%}", style=style)
+    console = Console(width=140)
+    console.print(table)
+    console.print(f"bandwidth between nodes: {rate / 1e9:.2f} GB/s")
+
+
+if __name__ == "__main__":
+    main()

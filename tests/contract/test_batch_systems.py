@@ -1,0 +1,83 @@
+"""Workers in the scripts that providers write for batch systems; of these, only the commands are stood in for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from parsl.jobs.states import JobState
+from parsl.providers import CondorProvider, SlurmProvider
+from parsl.providers.base import ExecutionProvider
+
+from taskvine_exec import TaskVineExecutor
+from tests.conftest import eventually
+
+Make = Callable[..., TaskVineExecutor]
+SECONDS = 30
+
+# A job is a process group, and its number is that of the group. What is said is what the providers look for.
+SLURM = {
+    "sbatch": """
+        export SLURM_CPUS_ON_NODE=2 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NAME=job
+        setsid bash "$1" > /dev/null 2>&1 < /dev/null &
+        echo "Submitted batch job $!" """,
+    "srun": """
+        while [ "$1" != bash ]; do shift; done
+        exec "$@" """,
+    "sacct": """
+        for job in $(echo "${@: -1}" | tr -dc 0-9, | tr , ' '); do
+            kill -0 -- -$job 2> /dev/null && echo $job RUNNING || echo $job COMPLETED
+        done
+        true""",
+    "scancel": 'for job; do kill -- "-$job"; done',
+}
+CONDOR = {
+    "condor_submit": """
+        cd "$(mktemp -d)"
+        cp $(sed -n 's/^transfer_input_files *= *//p' "$1" | tr , ' ') .
+        setsid bash "$(sed -n 's/^arguments *= *//p' "$1")" > /dev/null 2>&1 < /dev/null &
+        echo "1 job(s) submitted to cluster $!." """,
+    "condor_q": """
+        for job; do
+            case $job in
+                *.0) kill -0 -- -${job%.0} 2> /dev/null && echo $job 2 || echo $job 4;;
+            esac
+        done
+        true""",
+    "condor_rm": 'for job; do [ "$job" = -forcex ] || kill -- "-${job%.0}" 2> /dev/null; done; true',
+}
+
+
+@pytest.fixture(params=["taskvine"])
+def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
+    if absent is not None:
+        pytest.skip(absent)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("commands", "provider"),
+    [
+        pytest.param(SLURM, lambda: SlurmProvider(init_blocks=1, max_blocks=1, exclusive=False), id="slurm"),
+        pytest.param(CONDOR, lambda: CondorProvider(init_blocks=1, max_blocks=1), id="condor"),
+    ],
+)
+def test_block_of_a_batch_system(
+    make_executor: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    commands: dict[str, str],
+    provider: Callable[[], ExecutionProvider],
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, script in commands.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    executor = make_executor(provider=provider(), address="localhost")
+    assert executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(SECONDS) == "0"
+    assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
+    assert executor.scale_in(1) == ["0"]
+    eventually(lambda: not executor.nodes, SECONDS)
