@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ import cloudpickle
 import numpy as np
 import psutil
 import pytest
+from parsl.app.bash import remote_side_bash_executor
+from parsl.app.errors import BashExitFailure
 from parsl.data_provider.files import File
 from parsl.executors.errors import BadStateException
 
@@ -97,6 +100,36 @@ def test_files_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pyt
     assert executor.submit(join, {}, inputs=[kept, File("a")], outputs=[out]).result(SECONDS) == 2
     assert (tmp_path / "out" / "b").read_text() == "a+a+a"
     assert Path(executor.fetch(kept, tmp_path / "fetched")).read_text() == "a+a"
+
+
+def test_standard_streams_travel(
+    make_executor: Make,
+    bare_worker: Callable[[TaskVineExecutor], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is appended to is added to, of calls that fail too; what is not written need not be there."""
+
+    def line(text: str, stdout: object = None, stderr: object = None) -> str:
+        return f"echo {text}; echo error {text} >&2; test {text} != bad"
+
+    def silent(stdout: object = None) -> int:
+        return 3
+
+    monkeypatch.chdir(tmp_path)
+    executor = make_executor(worker_launch_method="manual")
+    bare_worker(executor)
+    run = functools.partial(remote_side_bash_executor, line)
+    for text in ("one", "two"):
+        future = executor.submit(run, {}, text, stdout="logs/out", stderr=("error", "w"))
+        assert future.result(SECONDS) == 0
+    failed = executor.submit(run, {}, "bad", stdout="logs/out", stderr=("error", "w"))
+    assert isinstance(failed.exception(SECONDS), BashExitFailure)
+    assert executor.submit(silent, {}, stdout="logs/out").result(SECONDS) == 3
+    assert (tmp_path / "logs" / "out").read_text().split() == ["one", "two", "bad"]
+    error = (tmp_path / "error").read_text()  # with the command, as Parsl writes it
+    assert error.endswith("error bad\n")
+    assert "one" not in error
 
 
 @pytest.fixture

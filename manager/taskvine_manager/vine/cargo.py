@@ -53,7 +53,8 @@ class Cargo:
                 self._bring("local" if use.kind == "local" else "temp", use.source, "i")
         for use in outputs:
             self._staged[f">{use.source}"] = name = f"o{len(self._staged)}"
-            self.outputs.append(Staged("brought" if use.kind == "local" else "temp", use.source, name))
+            kind = "temp" if use.kind != "local" else "added" if use.stream == "a" else "brought"
+            self.outputs.append(Staged(kind, use.source, name))
 
     def _bring(self, kind: str, source: str, letter: str) -> None:
         self._staged[source] = name = f"{letter}{len(self._staged)}"

@@ -476,6 +476,9 @@ class Node:
                 continue
             path = os.path.join(sandbox, use.name)
             try:
+                if use.stream and not os.path.exists(path):
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    open(path, "xb").close()
                 if not os.path.exists(path):
                     raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
                 made.append((path, self._staged(load, use, ">")))

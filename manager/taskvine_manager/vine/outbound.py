@@ -10,7 +10,6 @@ import pickle
 import shlex
 import shutil
 import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +33,9 @@ UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input
 class Outbound:
     """What TaskVine was given for a flight: the task, the file of its answer, and what is let go with it.
 
-    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``reads`` names its temp
-    files, ``seen`` is whether it has been sent to a worker, ``answered`` what has come of it last.
+    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``added`` holds those of
+    files that they are added to; ``reads`` names its temp files, ``seen`` is whether it has been sent to a worker,
+    ``answered`` what has come of it last.
     """
 
     task: Any = None
@@ -46,6 +46,7 @@ class Outbound:
     files: list[Any] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     brought: dict[str, str] = field(default_factory=dict)
+    added: set[str] = field(default_factory=set)
 
 
 class Traffic:
@@ -117,6 +118,8 @@ class Traffic:
             else:  # moved to its own name when it is whole
                 path = os.path.join(self._base, "files", f"{said.flight}-{staged.name}")
                 outbound.brought[staged.source] = path
+                if staged.kind == "added":
+                    outbound.added.add(staged.source)
                 file = self._own(path, outbound)
             outputs.append((file, staged.name))
         command, data = parcels.pack(said.parcel)
@@ -244,11 +247,24 @@ class Traffic:
         for target, path in self._outbound[flight].brought.items():
             try:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-                shutil.move(path, target)
+                if target in self._outbound[flight].added:
+                    with open(path, "rb") as come, open(target, "ab") as there:
+                        shutil.copyfileobj(come, there)
+                    os.unlink(path)
+                else:
+                    shutil.move(path, target)
             except OSError as error:
                 words = error.strerror or str(error)
                 return failure.lost("output-missing", words, path=os.path.basename(target))
         return None
+
+    def write_home(self, flight: int, files: dict[str, bytes]) -> None:
+        """Write what a failed call has left, as far as that is possible: it may tell why."""
+        for path, data in files.items():
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "ab" if path in self._outbound[flight].added else "wb") as file:
+                    file.write(data)
 
 
 def runtime_archive() -> bytes:
@@ -266,12 +282,3 @@ def _needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-def write_home(files: Iterable[tuple[str, bytes]]) -> None:
-    """Write what a failed call has left, as far as that is possible."""
-    for path, data in files:
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(data)
