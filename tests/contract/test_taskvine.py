@@ -262,6 +262,25 @@ def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
     assert future.result(SECONDS)[0] == "task"
 
 
+def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Make) -> None:
+    """TaskVine has given the library up that its task was for."""
+
+    def write(outputs: list[File]) -> None:
+        open(outputs[0].filepath, "w").write("made")
+
+    def read(file: File) -> str:
+        return open(file.filepath).read()
+
+    executor = make_executor(max_retries=10)
+    executor.submit(write, {}, outputs=[File("taskvinetemp:///x")]).result(SECONDS)
+    for _ in range(3):
+        (supervisor,) = descendants(executor, "supervise")
+        supervisor.kill()
+        assert executor.submit(int, {}).result(SECONDS) == 0
+    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    assert executor.submit(read, {}, File("taskvinetemp:///x")).result(SECONDS) == "made"
+
+
 def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
     """Also with output, which TaskVine's manager would read as the beginning of the next message."""
     executor = make_executor()

@@ -531,7 +531,7 @@ class VineEngine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(said.pid, signal.SIGTERM)
         else:
-            logger.warning("TaskVine has given up the library %s: another takes its place", self._traffic.library)
+            logger.warning("TaskVine has given up the library: another takes its place")
             self._install()
 
     def _launch(self, said: events.Launch) -> None:

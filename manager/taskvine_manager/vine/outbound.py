@@ -23,6 +23,8 @@ from taskvine_manager.vine.store import Store, remove
 
 logger = logging.getLogger(__name__)
 
+LIBRARY = "taskvine-exec"
+"""Name of the supervisor as a library of TaskVine's."""
 RESERVE = 4
 """Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
 UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input missing"}
@@ -68,11 +70,12 @@ class Traffic:
         self._store = store
         self._outbound: dict[int, Outbound] = {}
         self._flights: dict[int, int] = {}  # by TaskVine's task id
-        self._installed = 0
-        self.library = ""
 
     def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
-        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names.
+        """Install the supervisor as a library.
+
+        TaskVine gives one up that has ended twice. Its successor has the same name, for that is what the tasks ask for
+        that TaskVine may have to run again.
 
         Parameters
         ----------
@@ -85,8 +88,6 @@ class Traffic:
         ships : bool
             Whether a packed environment is to travel to the nodes. The directory of one is used where it is.
         """
-        self.library = f"taskvine-exec-{self._installed}"
-        self._installed += 1
         inputs = [
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
             (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
@@ -97,9 +98,9 @@ class Traffic:
         command = (
             f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(python)}; "
             f'[ -x "$p" ] || p=python3; '
-            f'exec "$p" runtime/taskvine_manager/__main__.py supervise {self.library} config'
+            f'exec "$p" runtime/taskvine_manager/__main__.py supervise {LIBRARY} config'
         )
-        self._vine.install(command, self.library, slots + RESERVE, inputs)
+        self._vine.install(command, LIBRARY, slots + RESERVE, inputs)
 
     def launch(self, said: Launch) -> None:
         """Give TaskVine a function call.
@@ -123,7 +124,7 @@ class Traffic:
                 file = self._own(path, outbound)
             outputs.append((file, staged.name))
         command, data = parcels.pack(said.parcel)
-        task = self._vine.task(command, self.library)
+        task = self._vine.task(command, LIBRARY)
         if data is not None:
             file = self._vine.buffer(data)
             outbound.files.append(file)
