@@ -396,7 +396,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         shared, storage = self._settings.shared_fs, self.storage_access
         try:
             return FilePlan(
-                args, kwargs, files=self._temp_files, task=task, producer=future, shared_fs=shared, storage=storage
+                args,
+                kwargs,
+                files=self._temp_files,
+                task=task,
+                producer=future,
+                shared_fs=shared,
+                storage=storage,
+                streams_travel=not getattr(self._settings, "local", True),
             )
         except Exception as error:
             future.set_exception(error)  # for those who wait for its outputs

@@ -46,6 +46,9 @@ class FilePlan:
         Whether relative paths are on a shared file system.
     storage : sequence of Staging
         The executor's staging providers.
+    streams_travel : bool
+        Whether standard streams with relative paths are brought from the sandbox, for nodes that do not see where the
+        user will look for them.
 
     Attributes
     ----------
@@ -72,12 +75,14 @@ class FilePlan:
         producer: Any,
         shared_fs: bool,
         storage: Sequence[Staging] = (),
+        streams_travel: bool = False,
     ) -> None:
         self._files = files
         self._task = task
         self._producer = producer
         self._shared = shared_fs
         self._storage = storage
+        self._streams_travel = streams_travel and not shared_fs
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
         self.args = tuple(self._input(value) for value in args)
@@ -86,8 +91,9 @@ class FilePlan:
         for key, value in kwargs.items():
             if key not in _WRITTEN:
                 self.kwargs[key] = self._read(key, value)
-        for key in kwargs.keys() & set(_WRITTEN):
-            self.kwargs[key] = self._written(key, kwargs[key])
+        for key in _WRITTEN:
+            if key in kwargs:
+                self.kwargs[key] = self._written(key, kwargs[key])
 
     def _read(self, key: str, value: Any) -> Any:
         if key == "inputs" and isinstance(value, (list, tuple)):
@@ -97,7 +103,23 @@ class FilePlan:
     def _written(self, key: str, value: Any) -> Any:
         if key == "outputs":
             return [self._output(item) for item in value] if isinstance(value, (list, tuple)) else self._output(value)
-        return self._output(value) if isinstance(value, File) else absolute_stream(key, value)
+        if isinstance(value, File):
+            return self._output(value)
+        return self._stream(key, value) if self._streams_travel else absolute_stream(key, value)
+
+    def _stream(self, key: str, value: Any) -> Any:
+        """Have a standard stream brought from the sandbox, if its path is relative."""
+        absolute = absolute_stream(key, value)
+        if absolute == value or value is None:
+            return value
+        path, mode = get_std_fname_mode(key, value)
+        if _leads_out(path):
+            return absolute
+        inside = os.path.normpath(path)
+        if inside not in [use.name for use in self.outputs]:
+            stream = "w" if mode.startswith("w") else "a"
+            self.outputs.append(FileUse("local", inside, os.path.abspath(path), 0, stream))
+        return (inside, mode)
 
     def _input(self, value: Any) -> Any:
         if not isinstance(value, File):

@@ -89,13 +89,15 @@ class FileUse(NamedTuple):
     ``kind`` is ``"local"`` (``source`` is an absolute path on the user's side), ``"temp"`` (``source`` is the id of a
     temp file) or ``"value"`` (``source`` is the id of an invocation's result); ``name`` is the file's relative path in
     the sandbox, and empty for a value, which is decoded with the arguments. ``replicas`` is how many nodes are to have
-    what is made, 0 for as many as of any temp file.
+    what is made, 0 for as many as of any temp file. What a task writes to a standard stream need not be there;
+    ``stream`` says whether it is added to the file that the user has (``"a"``) or takes its place (``"w"``).
     """
 
     kind: str
     name: str
     source: str
     replicas: int = 0
+    stream: str = ""
 
 
 class Invocation(NamedTuple):

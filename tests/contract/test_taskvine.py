@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ import cloudpickle
 import numpy as np
 import psutil
 import pytest
+from parsl.app.bash import remote_side_bash_executor
+from parsl.app.errors import BashExitFailure
 from parsl.data_provider.files import File
 from parsl.executors.errors import BadStateException
 
@@ -97,6 +100,36 @@ def test_files_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pyt
     assert executor.submit(join, {}, inputs=[kept, File("a")], outputs=[out]).result(SECONDS) == 2
     assert (tmp_path / "out" / "b").read_text() == "a+a+a"
     assert Path(executor.fetch(kept, tmp_path / "fetched")).read_text() == "a+a"
+
+
+def test_standard_streams_travel(
+    make_executor: Make,
+    bare_worker: Callable[[TaskVineExecutor], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is appended to is added to, of calls that fail too; what is not written need not be there."""
+
+    def line(text: str, stdout: object = None, stderr: object = None) -> str:
+        return f"echo {text}; echo error {text} >&2; test {text} != bad"
+
+    def silent(stdout: object = None) -> int:
+        return 3
+
+    monkeypatch.chdir(tmp_path)
+    executor = make_executor(worker_launch_method="manual")
+    bare_worker(executor)
+    run = functools.partial(remote_side_bash_executor, line)
+    for text in ("one", "two"):
+        future = executor.submit(run, {}, text, stdout="logs/out", stderr=("error", "w"))
+        assert future.result(SECONDS) == 0
+    failed = executor.submit(run, {}, "bad", stdout="logs/out", stderr=("error", "w"))
+    assert isinstance(failed.exception(SECONDS), BashExitFailure)
+    assert executor.submit(silent, {}, stdout="logs/out").result(SECONDS) == 3
+    assert (tmp_path / "logs" / "out").read_text().split() == ["one", "two", "bad"]
+    error = (tmp_path / "error").read_text()  # with the command, as Parsl writes it
+    assert error.endswith("error bad\n")
+    assert "one" not in error
 
 
 @pytest.fixture
@@ -213,20 +246,46 @@ def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gat
 # --- faults ---
 
 
-@pytest.mark.parametrize("what", ["vine_worker", "whole"])
+@pytest.mark.parametrize("what", ["launcher", "vine_worker", "group", "everything"])
 def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
+    """Its transfer server inherits its connection, so that one process alone that dies would not be missed."""
     executor = make_executor(worker_launch_method="factory")
     future = executor.submit(gate.task, {})
     gate.wait(1)
-    victims = descendants(executor, "vine_worker")
-    if what == "whole":
-        victims += psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
-    for victim in victims:
-        if victim.is_running():
-            victim.kill()
+    launcher = psutil.Process(executor.nodes[0]["pid"])
+    (worker,) = (child for child in launcher.children() if child.name() == "vine_worker")
+    if what == "launcher":
+        launcher.kill()
+    elif what == "vine_worker":
+        worker.kill()
+    elif what == "group":
+        os.killpg(worker.pid, signal.SIGKILL)
+    else:
+        for victim in launcher.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
     gate.wait(2)
     gate.open()
     assert future.result(SECONDS)[0] == "task"
+
+
+def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Make) -> None:
+    """TaskVine has given the library up that its task was for."""
+
+    def write(outputs: list[File]) -> None:
+        open(outputs[0].filepath, "w").write("made")
+
+    def read(file: File) -> str:
+        return open(file.filepath).read()
+
+    executor = make_executor(max_retries=10)
+    executor.submit(write, {}, outputs=[File("taskvinetemp:///x")]).result(SECONDS)
+    for _ in range(3):
+        (supervisor,) = descendants(executor, "supervise")
+        supervisor.kill()
+        assert executor.submit(int, {}).result(SECONDS) == 0
+    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    assert executor.submit(read, {}, File("taskvinetemp:///x")).result(SECONDS) == "made"
 
 
 def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:

@@ -409,11 +409,18 @@ class Scheduler:
 
     def _node_joined(self, event: NodeJoined) -> None:
         node = Node(event.info)
+        self._share_out(node)
         self._storage.join(node)
         self._joined += 1
         self._opens(node)
         self._drain_anew()
         self._unjudged.update(self._queues)
+
+    def _share_out(self, node: Node) -> None:
+        """Have a node count with what tasks get that ask for a share of it, as the tuning parameters say."""
+        tuning = self._storage.tuning
+        node.proportional, node.whole = bool(tuning.proportional_resources), bool(tuning.proportional_whole_tasks)
+        node.needs.clear()
 
     def _node_left(self, event: NodeLeft) -> None:
         node = self._nodes.get(event.node)
@@ -606,6 +613,7 @@ class Scheduler:
                 self._storage.clean(file.name)
         self._drain_anew()
         for node in self._nodes.values():
+            self._share_out(node)
             self._opens(node)
         if tuning.immediate_recovery:
             self._lost([file for file in self._files if file.lost_with is not None and not file.is_there])

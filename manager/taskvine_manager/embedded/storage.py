@@ -36,6 +36,8 @@ class Tuning:
     shift_disk_load: int = 0
     default_transfer_rate: float = 0.0
     resource_submit_multiplier: float = 1.0
+    proportional_resources: int = 0
+    proportional_whole_tasks: int = 0
     wait_for_workers: int = 0
     prefetch: float = SHORT
     weight_transfer: float = 1.0
@@ -47,6 +49,10 @@ class Tuning:
         known: dict[str, Any] = {}
         for name in given.keys() & Tuning.__dataclass_fields__.keys():
             known[name] = type(getattr(self, name))(given[name])
+        if "proportional_resources" in known:  # as in TaskVine: it sets both
+            known = {"proportional_whole_tasks": known["proportional_resources"], **known}
+        elif known.get("proportional_whole_tasks"):
+            known["proportional_resources"] = 1
         for name in ("temp_replica_count", "transfer_replica_per_cycle"):
             if name in known:
                 known[name] = max(1, known[name])

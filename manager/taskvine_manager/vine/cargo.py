@@ -53,7 +53,8 @@ class Cargo:
                 self._bring("local" if use.kind == "local" else "temp", use.source, "i")
         for use in outputs:
             self._staged[f">{use.source}"] = name = f"o{len(self._staged)}"
-            self.outputs.append(Staged("brought" if use.kind == "local" else "temp", use.source, name))
+            kind = "temp" if use.kind != "local" else "added" if use.stream == "a" else "brought"
+            self.outputs.append(Staged(kind, use.source, name))
 
     def _bring(self, kind: str, source: str, letter: str) -> None:
         self._staged[source] = name = f"{letter}{len(self._staged)}"
@@ -64,8 +65,8 @@ class Cargo:
         """The temp files that TaskVine is to bring."""
         return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
 
-    def parcel(self, number: int) -> Parcel:
-        """What goes to the supervisor."""
+    def parcel(self, number: int, *, brief: bool = False) -> Parcel:
+        """What goes to the supervisor; ``brief`` if a small answer is to be expected."""
         profiles = {job.profile.number: job.profile for job in self._jobs}
         return Parcel(
             "run",
@@ -75,4 +76,5 @@ class Cargo:
             tuple(tuple(job.invocation) for job in self._jobs),
             self._values or None,
             self._staged or None,
+            brief=brief,
         )

@@ -60,6 +60,8 @@ URGENT = 1e299
 """Priority of what is no work: greetings, cancellations, collecting."""
 PIECE = 4 << 20
 """Bytes of a file that come home at a time: this keeps the manager for some ten milliseconds."""
+BRIEF = 400
+"""Bytes of a result that surely travels as standard output, with all that is said of its call."""
 BATCHES = "batches"
 """TaskVine's category of tasks of several calls."""
 
@@ -285,7 +287,9 @@ class Core:
                 running.setdefault(str(flight.node), []).append(number)
         for address, chosen in running.items():
             if self.nodes[address].ours:
-                self._send(self.nodes[address], Parcel("cancel", next(self._numbers), numbers=tuple(chosen)))
+                self._send(
+                    self.nodes[address], Parcel("cancel", next(self._numbers), numbers=tuple(chosen), brief=True)
+                )
 
     def _over(self, job: Job) -> None:
         job.over = True
@@ -519,7 +523,7 @@ class Core:
             flight.pinned = node.address
         self._launch(
             flight,
-            cargo.parcel(flight.number),
+            cargo.parcel(flight.number, brief=len(jobs) == 1 and not cargo.outputs and self._is_brief(jobs[0])),
             inputs=tuple(cargo.inputs),
             outputs=tuple(cargo.outputs),
             priority=jobs[0].priority,
@@ -527,6 +531,11 @@ class Core:
             feature=node.name if node.ours else None,
             near=bool(cargo.reads),
         )
+
+    def _is_brief(self, job: Job) -> bool:
+        """Whether a call's answer is expected to be small; where it is not, it takes another round trip."""
+        largest = self._estimates.largest(job.category)
+        return largest is None or largest <= BRIEF
 
     def _stays(self, job: Job, use: FileUse) -> bool:
         """Whether an output is a file of TaskVine's: a result is one unless those of its kind are known to be small."""

@@ -24,7 +24,7 @@ from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import events, port
 from taskvine_manager.vine.core import Core
-from taskvine_manager.vine.outbound import Traffic, write_home
+from taskvine_manager.vine.outbound import Traffic
 from taskvine_manager.vine.parcels import Body
 from taskvine_manager.vine.records import HOME
 from taskvine_manager.vine.store import Store, remove, where
@@ -467,7 +467,7 @@ class VineEngine:
             return
         if answer.radio:
             self._outlet.radio(list(answer.radio))
-        write_home((answer.left or {}).items())
+        self._traffic.write_home(flight, answer.left or {})
         if answer.piece is not None:
             self._pieces[flight] = answer.piece
         for name, inode in (answer.files or {}).items():
@@ -531,7 +531,7 @@ class VineEngine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(said.pid, signal.SIGTERM)
         else:
-            logger.warning("TaskVine has given up the library %s: another takes its place", self._traffic.library)
+            logger.warning("TaskVine has given up the library: another takes its place")
             self._install()
 
     def _launch(self, said: events.Launch) -> None:

@@ -20,7 +20,7 @@ class Staged(NamedTuple):
     ``kind`` says what ``source`` is: ``"local"``, the path of a file on this machine that many may read;
     ``"arguments"``, the path of one that this task alone reads; ``"kept"``, the same, for a task that TaskVine may have
     to run again when its call is over; ``"temp"``, the id of a temp file; ``"brought"``, the path that an output is to
-    have when it has come home.
+    have when it has come home; ``"added"``, the path of a file that it is to be added to.
     """
 
     kind: str

@@ -53,6 +53,7 @@ class Load:
         self.left: dict[str, bytes] = {}
         self.since = 0.0
         self.status = 0
+        self.brief = False
 
     @property
     def has_outputs(self) -> bool:
@@ -305,10 +306,19 @@ class Node:
         call, load.call = load.call, None
         assert call is not None
         self._hear()  # what a task said on the radio arrives before its result
-        radio, self._said = tuple(self._said), []
         answer = Answer(
-            self.name, tuple(load.done), bool(load.open), radio=radio, files=load.files or None, left=load.left or None
+            self.name,
+            tuple(load.done),
+            bool(load.open),
+            radio=tuple(self._said),
+            files=load.files or None,
+            left=load.left or None,
         )
+        if load.brief and not parcels.to_output(answer)[1]:
+            load.brief = False
+            self._say(call, Answer(self.name, open=True))
+            return
+        self._said = []
         load.done = []
         load.files, load.left = {}, {}
         if not load.open:
@@ -349,6 +359,7 @@ class Node:
     def _on_run(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
         load = self._loads[parcel.number] = Load(parcel.number, call)
         load.staged = parcel.staged or {}
+        load.brief = parcel.brief
         values = parcel.values or {}
         for key, encoded in parcel.functions:
             self._add_function(key, encoded, load)
@@ -465,6 +476,9 @@ class Node:
                 continue
             path = os.path.join(sandbox, use.name)
             try:
+                if use.stream and not os.path.exists(path):
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    open(path, "xb").close()
                 if not os.path.exists(path):
                     raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
                 made.append((path, self._staged(load, use, ">")))

@@ -10,7 +10,6 @@ import pickle
 import shlex
 import shutil
 import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,8 @@ from taskvine_manager.vine.store import Store, remove
 
 logger = logging.getLogger(__name__)
 
+LIBRARY = "taskvine-exec"
+"""Name of the supervisor as a library of TaskVine's."""
 RESERVE = 4
 """Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
 UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input missing"}
@@ -34,8 +35,9 @@ UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input
 class Outbound:
     """What TaskVine was given for a flight: the task, the file of its answer, and what is let go with it.
 
-    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``reads`` names its temp
-    files, ``seen`` is whether it has been sent to a worker, ``answered`` what has come of it last.
+    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``added`` holds those of
+    files that they are added to; ``reads`` names its temp files, ``seen`` is whether it has been sent to a worker,
+    ``answered`` what has come of it last.
     """
 
     task: Any = None
@@ -46,6 +48,7 @@ class Outbound:
     files: list[Any] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     brought: dict[str, str] = field(default_factory=dict)
+    added: set[str] = field(default_factory=set)
 
 
 class Traffic:
@@ -67,11 +70,12 @@ class Traffic:
         self._store = store
         self._outbound: dict[int, Outbound] = {}
         self._flights: dict[int, int] = {}  # by TaskVine's task id
-        self._installed = 0
-        self.library = ""
 
     def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
-        """Install the supervisor as a library; TaskVine gives one up that has ended twice, hence the names.
+        """Install the supervisor as a library.
+
+        TaskVine gives one up that has ended twice. Its successor has the same name, for that is what the tasks ask for
+        that TaskVine may have to run again.
 
         Parameters
         ----------
@@ -84,8 +88,6 @@ class Traffic:
         ships : bool
             Whether a packed environment is to travel to the nodes. The directory of one is used where it is.
         """
-        self.library = f"taskvine-exec-{self._installed}"
-        self._installed += 1
         inputs = [
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
             (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
@@ -96,9 +98,9 @@ class Traffic:
         command = (
             f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(python)}; "
             f'[ -x "$p" ] || p=python3; '
-            f'exec "$p" runtime/taskvine_manager/__main__.py supervise {self.library} config'
+            f'exec "$p" runtime/taskvine_manager/__main__.py supervise {LIBRARY} config'
         )
-        self._vine.install(command, self.library, slots + RESERVE, inputs)
+        self._vine.install(command, LIBRARY, slots + RESERVE, inputs)
 
     def launch(self, said: Launch) -> None:
         """Give TaskVine a function call.
@@ -117,10 +119,12 @@ class Traffic:
             else:  # moved to its own name when it is whole
                 path = os.path.join(self._base, "files", f"{said.flight}-{staged.name}")
                 outbound.brought[staged.source] = path
+                if staged.kind == "added":
+                    outbound.added.add(staged.source)
                 file = self._own(path, outbound)
             outputs.append((file, staged.name))
         command, data = parcels.pack(said.parcel)
-        task = self._vine.task(command, self.library)
+        task = self._vine.task(command, LIBRARY)
         if data is not None:
             file = self._vine.buffer(data)
             outbound.files.append(file)
@@ -129,9 +133,11 @@ class Traffic:
             task.add_input(file, name)
         for file, name in outputs:
             task.add_output(file, name, success_only=True)
-        outbound.out = self._vine.buffer(None)
-        outbound.files.append(outbound.out)
-        task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
+        outbound.out = None
+        if not said.parcel.brief:
+            outbound.out = self._vine.buffer(None)
+            outbound.files.append(outbound.out)
+            task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
         if said.priority:
             task.set_priority(said.priority)
         if said.category:
@@ -242,11 +248,24 @@ class Traffic:
         for target, path in self._outbound[flight].brought.items():
             try:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-                shutil.move(path, target)
+                if target in self._outbound[flight].added:
+                    with open(path, "rb") as come, open(target, "ab") as there:
+                        shutil.copyfileobj(come, there)
+                    os.unlink(path)
+                else:
+                    shutil.move(path, target)
             except OSError as error:
                 words = error.strerror or str(error)
                 return failure.lost("output-missing", words, path=os.path.basename(target))
         return None
+
+    def write_home(self, flight: int, files: dict[str, bytes]) -> None:
+        """Write what a failed call has left, as far as that is possible: it may tell why."""
+        for path, data in files.items():
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "ab" if path in self._outbound[flight].added else "wb") as file:
+                    file.write(data)
 
 
 def runtime_archive() -> bytes:
@@ -264,12 +283,3 @@ def _needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-def write_home(files: Iterable[tuple[str, bytes]]) -> None:
-    """Write what a failed call has left, as far as that is possible."""
-    for path, data in files:
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(data)

@@ -52,6 +52,8 @@ class Parcel(NamedTuple):
     staged: dict[str, str] | None = None
     """Names in the sandbox of what TaskVine has brought there, by what the invocations call it."""
     numbers: tuple[int, ...] = ()
+    brief: bool = False
+    """Whether there is no file for the answer: one that is not small says that there is something to collect."""
 
 
 class Answer(NamedTuple):

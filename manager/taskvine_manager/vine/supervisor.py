@@ -69,23 +69,26 @@ def _node(options: Any) -> Node:
 
 def _answer_all(options: Any, error: BaseException) -> None:
     """Say to every call that comes why nothing can run here."""
-    import pickle
     import traceback
 
     from taskvine_manager.runtime import failure
     from taskvine_manager.vine import parcels
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    record = failure.lost("library", f"the node cannot be set up: {failure.describe(error)}", stderr=text)
+    reason = f"the node cannot be set up: {failure.describe(error)}"
+    record = failure.lost("library", reason, stderr=text)
+    short = failure.lost("library", reason[:200], stderr=text[-200:])  # where only a small answer can be given
     calls = pipe.CallReader()
     while data := os.read(options.in_pipe_fd, 1 << 16):
         for call in calls.feed(data):
             try:
                 parcel = parcels.unpack(call.command, call.sandbox)
-                done = tuple((item[0], failure.LOST, record, "", 0.0, 0.0, 0.0, ()) for item in parcel.invocations)
-                with open(os.path.join(call.sandbox, parcels.OUT), "wb") as file:
-                    pickle.dump(tuple(parcels.Answer("", done)), file)
+                said = short if parcel.brief else record
+                done = tuple((item[0], failure.LOST, said, "", 0.0, 0.0, 0.0, ()) for item in parcel.invocations)
+                data, is_output = parcels.to_output(parcels.Answer("", done))
+                with open(call.output if is_output else os.path.join(call.sandbox, parcels.OUT), "wb") as file:
+                    file.write(data)
             except OSError:
-                pass  # it was cancelled, and its sandbox is gone
-            os.write(options.out_pipe_fd, pipe.ended(call.task, 1))
+                is_output = False  # it was cancelled, and its sandbox is gone
+            os.write(options.out_pipe_fd, pipe.ended(call.task, 0 if is_output else 1))
             _wake(options.worker_pid)

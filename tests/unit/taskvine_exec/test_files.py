@@ -38,7 +38,9 @@ class Planner:
         self.files = TempFiles()
         self.futures: list[Future[Any]] = []
 
-    def __call__(self, *args: Any, shared_fs: bool = False, storage: Any = (), **kwargs: Any) -> FilePlan:
+    def __call__(
+        self, *args: Any, shared_fs: bool = False, storage: Any = (), travel: bool = False, **kwargs: Any
+    ) -> FilePlan:
         task = f"t{len(self.futures)}"
         self.futures.append(Future())
         return FilePlan(
@@ -49,6 +51,7 @@ class Planner:
             producer=self.futures[-1],
             shared_fs=shared_fs,
             storage=storage,
+            streams_travel=travel,
         )
 
 
@@ -395,3 +398,32 @@ def test_nothing_wraps_the_function(staging: TaskVineTempStaging) -> None:
     assert staging.replace_task(None, "label", File(T + "x"), print) is None
     assert staging.replace_task_stage_out(None, "label", File(T + "x"), print) is None
     assert repr(staging) == "TaskVineTempStaging()"
+
+
+@pytest.mark.parametrize(
+    ("given", "inside", "stream"),
+    [("log/out", ("log/out", "a+"), "a"), (("a/../out", "w"), ("out", "w"), "w"), (("out", "a"), ("out", "a"), "a")],
+)
+def test_streams_travel_where_nodes_do_not_see_them(plan: Planner, given: Any, inside: Any, stream: str) -> None:
+    made = plan(stdout=given, travel=True)
+    assert made.kwargs == {"stdout": inside}
+    assert made.outputs == [FileUse("local", inside[0], os.path.abspath(inside[0]), 0, stream)]
+
+
+@pytest.mark.parametrize("given", ["/shared/out", ("/shared/out", "w"), None, 3, "../out"])
+def test_streams_elsewhere_do_not_travel(plan: Planner, given: Any) -> None:
+    made = plan(stderr=given, travel=True)
+    assert made.kwargs == {"stderr": absolute_stream("stderr", given)}
+    assert made.outputs == []
+
+
+def test_streams_do_not_travel_on_a_shared_file_system(plan: Planner) -> None:
+    made = plan(stdout="out", travel=True, shared_fs=True)
+    assert (made.kwargs, made.outputs) == ({"stdout": os.path.abspath("out")}, [])
+
+
+def test_streams_that_are_outputs_too_or_one_file_are_brought_once(plan: Planner) -> None:
+    made = plan(stdout="out", stderr="out", outputs=[File("out")], travel=True)
+    assert [use.name for use in made.outputs] == ["out"]
+    made = plan(stdout="out", stderr="out", travel=True)
+    assert [use.name for use in made.outputs] == ["out"]

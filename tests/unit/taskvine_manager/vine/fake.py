@@ -75,7 +75,11 @@ class Task:
         return parcels.unpack(self.command, "")
 
     def answer(self, answer: Answer, result: str = "success") -> None:
-        self.outputs[parcels.OUT].content = pickle.dumps(tuple(answer))
+        data, is_output = parcels.to_output(answer)
+        if is_output and parcels.OUT not in self.outputs:
+            self.std_output = data.decode("ascii")
+        else:
+            self.outputs[parcels.OUT].content = pickle.dumps(tuple(answer))
         self.result = result
 
 

@@ -38,11 +38,12 @@ def test_nothing_but_the_standard_library_before_the_greeting(tmp_path: Path) ->
     assert said.stdout.strip() == "[]"
 
 
-def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("brief", [False, True])
+def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief: bool) -> None:
     program = unpack(tmp_path)
     calls, results = os.pipe(), os.pipe()
     profile = Profile(0, "f", "f", L2, None, None, None, None, 0.0, "f")
-    command, _ = parcels.pack(Parcel("run", 1, (), (tuple(profile),), (tuple(Invocation(7, 0, b"")),)))
+    command, _ = parcels.pack(Parcel("run", 1, (), (tuple(profile),), (tuple(Invocation(7, 0, b"")),), brief=brief))
     sandbox = tmp_path / "func.3"
     sandbox.mkdir()
     process = subprocess.Popen(
@@ -73,8 +74,8 @@ def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path) -> No
         os.close(results[0])
     length, _, rest = said.partition(b"\n")
     assert json.loads(rest[: int(length)])["name"] == "lib"
-    assert rest[int(length) :] == pipe.ended(3, 1)
-    (done,) = Answer(*pickle.loads((sandbox / parcels.OUT).read_bytes())).done
+    assert rest[int(length) :] == pipe.ended(3, 0)
+    (done,) = Answer(*pickle.loads(parcels.from_output((sandbox / ".out").read_text()))).done
     assert done[:2] == (7, failure.LOST)
     record = pickle.loads(done[2])
     assert record["kind"] == "library"
