@@ -131,6 +131,22 @@ def test_requests_limit_what_runs_beside_each_other() -> None:
     assert wide.makespan == pytest.approx(2.0)
 
 
+def test_a_disk_without_limit_holds_what_is_asked_for() -> None:
+    jobs = workload(job(1.0), kinds=(Kind(disk=1e9),))
+    assert simulate(jobs, Cluster(1, **QUICK)).done == 1
+    assert simulate(jobs, Cluster(1, disk=1e9, **QUICK)).failed == 1
+
+
+def test_shares_of_a_node_are_proportional_if_that_is_tuned() -> None:
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(Kind(memory=500.0),))
+    cluster = Cluster(1, 8, memory=1000.0 * 4, **QUICK)
+    assert simulate(jobs, cluster).makespan == pytest.approx(1.0)
+    whole = {"proportional-resources": True, "proportional-whole-tasks": True}
+    assert simulate(jobs, cluster, whole).makespan == pytest.approx(1.0)
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(Kind(memory=1000.0),))
+    assert simulate(jobs, cluster, whole).makespan == pytest.approx(2.0)
+
+
 def test_library_slots_are_slots() -> None:
     jobs = generate("independent", 8, size=0)
     assert simulate(jobs, Cluster(1, 2, **QUICK), {"executor.library-slots": 4}).makespan == pytest.approx(2.0)
