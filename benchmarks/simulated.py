@@ -16,8 +16,8 @@ run times  the same, but what is calibrated is from the run before it of the sam
 forecast   all from the run before it
 elsewhere  all from a run on the other nodes, but for their number and slots, which are those of the run
 
-The bandwidth between nodes, of which records say nothing, is that of copying a file when a run has ended: the best of
-five copies, of the run that the rest is calibrated from.
+The bandwidth between nodes, of which records say nothing, is that of copying a file when a run has ended: the
+median of five copies, after the run that the rest is calibrated from.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def bandwidth() -> float:
             begin = time.perf_counter()
             shutil.copyfile(source, os.path.join(directory, f"b{number}"))
             rates.append(size / (time.perf_counter() - begin))
-    return max(rates)
+    return statistics.median(rates)
 
 
 # ---- Simulations
@@ -143,6 +143,7 @@ def main() -> None:
     """Run all, simulate all, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--megabytes", type=int, default=32, help="of each array")
     parser.add_argument("--steps", type=int, default=300, help="of each segment")
@@ -165,7 +166,7 @@ def main() -> None:
         runs = {
             (program, place, turn): _real(program, place, os.path.join(directory, f"{program}-{place}-{turn}"), options)
             for turn in range(options.repeat + 1)
-            for program in PROGRAMS
+            for program in options.programs
             for place in PLACES
         }
         for (program, place, turn), run in runs.items():
@@ -191,7 +192,7 @@ def _report(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("program", "nodes", "what is known", "measured (s)", "simulated (s)", "error, median", "largest")
-    for program in PROGRAMS:
+    for program in dict.fromkeys(each["program"] for each in found):
         for place in PLACES:
             for way in WAYS:
                 runs = [
