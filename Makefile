@@ -29,19 +29,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-<<<<<<< HEAD
-.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean
+.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input docs-tuning parsl-suite clean"
-=======
-.PHONY: help venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
-
-help:
-	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
->>>>>>> 6d91e8c31b88bafe420bcd8f44c0a516483ebabe
+	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 

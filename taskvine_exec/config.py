@@ -995,7 +995,7 @@ def _given(tune: TuneParameters, engine: Engine) -> dict[str, float]:
     given = {name: float(tune[name]) for name in acting if not PARAMETERS[name].ours}
     if "executor.batch" in tune:  # acted on by code of ours
         given["executor.batch"] = float(tune["executor.batch"])
-    if "executor.loss-interval" in tune:
+    if "executor.loss-interval" in tune and not given.get("enforce-worker-eviction-interval"):
         seconds = tune["executor.loss-interval"]
         given["enforce-worker-eviction-interval"] = float(max(1, round(seconds)) if seconds else 0)
     return given

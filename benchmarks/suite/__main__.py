@@ -39,15 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     for name, reason in skipped.items():
         console.print(f"without {CONTENDERS[name].title}: {reason}")
-    rounds = options.repeat or (1 if options.quick else 3)
     facts: dict[str, Any] = {
-        "machine": apart.machine(), "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": rounds,
+        "machine": apart.machine(), "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": {},
         "cores": options.cores, "quick": options.quick, "skipped": skipped, "failed": {}, "seconds": {},
     }  # fmt: skip
     results = Results()
     os.makedirs(options.output, exist_ok=True)
     for name in cases:
         names = [each for each in CASES[name].contenders if each in wanted and each not in skipped]
+        rounds = facts["rounds"][name] = options.repeat or (1 if options.quick else CASES[name].rounds)
         begin = time.monotonic()
         for turn in range(rounds):
             for contender, plan in _turns(name, names, turn, options):
@@ -101,7 +101,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--contenders", type=_words, default=[], metavar="NAME,...", help=f"of {', '.join(CONTENDERS)}; default: all"
     )
-    parser.add_argument("--repeat", type=int, metavar="ROUNDS", help="default: 3, and 1 with --quick")
+    parser.add_argument("--repeat", type=int, metavar="ROUNDS", help="default: 3 or 2, by case; 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="small sizes, and not whoever takes long")
     parser.add_argument("--cores", type=int, default=2, help="workers of each contender (default: 2)")
     parser.add_argument("--output", default="bench-results", metavar="DIRECTORY", help="default: bench-results")

@@ -70,10 +70,12 @@ class Case:
         At which sizes, and at which in a quick run.
     unit : str
         Of the sizes.
-    limits : dict of str to int
-        Largest sizes for contenders that would take too long; one that is limited below all points is measured there.
+    only : dict of str to tuple of int
+        The sizes for contenders that would take too long at all of them, or of which fewer say enough.
     slow : tuple of str
         Who is left out of a quick run.
+    rounds : int
+        How often, unless the user says. What does not depend on how busy the machine is needs no third time.
     together : bool
         Whether one process measures all points, in ascending order.
     calls, quick_calls : int
@@ -87,8 +89,9 @@ class Case:
     points: tuple[int, ...] = (0,)
     quick: tuple[int, ...] = (0,)
     unit: str = ""
-    limits: dict[str, int] = field(default_factory=dict)
+    only: dict[str, tuple[int, ...]] = field(default_factory=dict)
     slow: tuple[str, ...] = ()
+    rounds: int = 3
     together: bool = False
     calls: int = 100
     quick_calls: int = 20
@@ -98,9 +101,9 @@ class Case:
         if quick and contender in self.slow:
             return []
         points = list(self.quick if quick else self.points)
-        limit = self.limits.get(contender)
-        if limit is not None:
-            points = [point for point in points if point <= limit] or [limit]
+        if contender in self.only:
+            some = self.only[contender]
+            points = [point for point in points if point in some] or [min(some)] if quick else list(some)
         calls = self.quick_calls if quick else self.calls
         groups = [points] if self.together else [[point] for point in points]
         return [Plan(points=group, cores=cores, calls=calls) for group in groups]
@@ -144,13 +147,22 @@ def latency(contender: Contender, plan: Plan) -> Iterator[Sample]:
     """One call after another; then some beside a call that goes on and on."""
     with contender.open(plan.setting()) as session:
         warm_up(session, 10)
-        taken = [_timed(session) for _ in range(plan.calls)]
+        taken = _repeated(lambda: _timed(session), plan.calls)
         yield "median", 0, statistics.median(taken) * 1000
         yield "99th percentile", 0, statistics.quantiles(taken, n=100)[-1] * 1000
         if plan.cores > 1:
             with _held(session, 1):
-                taken = [_timed(session, rest=0.05) for _ in range(max(5, plan.calls // 20))]
+                taken = _repeated(lambda: _timed(session, rest=0.05), plan.calls // 10)
             yield "median beside a long call", 0, statistics.median(taken) * 1000
+
+
+def _repeated(measure: Callable[[], float], most: int, least: int = 5, seconds: float = 3.0) -> list[float]:
+    """Measure a number of times; less often, if that takes long."""
+    deadline = time.monotonic() + seconds
+    taken: list[float] = []
+    while len(taken) < least or (len(taken) < most and time.monotonic() < deadline):
+        taken.append(measure())
+    return taken
 
 
 def _timed(session: Session, rest: float = 0.0) -> float:
@@ -197,22 +209,20 @@ def payloads(contender: Contender, plan: Plan) -> Iterator[Sample]:
         for point in plan.points:
             size = point * 1024
             data = work.data_of(size)
-            for _ in range(plan.cores + 1):
-                session.call(work.size_of, data).result()
-                work.touched(session.call(work.data_of, size).result())
-            count = max(3, min(plan.calls, 256 * 1024 // point // 4))
-            taken = []
-            for _ in range(count):
+
+            def there(data: Any = data, size: int = size) -> float:
                 start = time.perf_counter()
                 assert session.call(work.size_of, data).result() == size
-                taken.append(time.perf_counter() - start)
-            yield "in", point, statistics.median(taken) * 1000
-            taken = []
-            for _ in range(count):
+                return time.perf_counter() - start
+
+            def back(size: int = size) -> float:
                 start = time.perf_counter()
                 work.touched(session.call(work.data_of, size).result())
-                taken.append(time.perf_counter() - start)
-            yield "out", point, statistics.median(taken) * 1000
+                return time.perf_counter() - start
+
+            for way, measure in (("in", there), ("out", back)):
+                _repeated(measure, plan.cores, plan.cores)
+                yield way, point, statistics.median(_repeated(measure, plan.calls, 3, 1.5)) * 1000
 
 
 # --- f, g: dependent calls ---
@@ -434,14 +444,13 @@ _EMBEDDED = ("ours", "ours-dag", "ours-L1", "ours-L1-dag")
 _VINE = ("vine", "vine-dag", "vine-L1", "vine-L1-dag")
 _OURS = (*_EMBEDDED, *_VINE)
 _UPSTREAM = ("upstream", "upstream-regular")
-_ONE_BY_ONE = {
-    "ours-L1": 50,
-    "ours-L1-dag": 50,
-    "vine-L1": 50,
-    "vine-L1-dag": 50,
-    "upstream": 300,
-    "upstream-regular": 10,
+_ONE_BY_ONE: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("ours-L1", "ours-L1-dag", "vine-L1", "vine-L1-dag"), (50,)),
+    "upstream": (300,),
+    "upstream-regular": (10,),
 }
+"""How many calls at once, of those that start a process for each, or are as slow."""
+_OTHERS = ("dask", "executorlib", "pool")
 
 CASES: dict[str, Case] = {
     "a": Case(
@@ -452,109 +461,85 @@ CASES: dict[str, Case] = {
         points=(1000, 5000, 20_000, 100_000),
         quick=(1000, 5000),
         unit="calls",
-        limits={"htex": 5000, "threads": 20_000, "ours-dag": 20_000, "vine-dag": 20_000, **_ONE_BY_ONE},
+        only={"htex": (5000,), "threads": (20_000,), "ours-dag": (5000, 20_000), "vine-dag": (5000,), **_ONE_BY_ONE},
         slow=("ours-L1-dag", "vine-L1-dag"),
     ),
     "b": Case(
         title="no-op calls past the DFK",
         measure=direct,
-        contenders=("ours", "ours-L1", "vine", "vine-L1", "threads", "htex", "upstream", "dask", "executorlib", "pool"),
+        contenders=("ours", "ours-L1", "vine", "vine-L1", "threads", "htex", "upstream", *_OTHERS),
         metrics=_RATE,
         points=(1000, 5000, 20_000, 100_000),
-        quick=(1000, 20_000),
+        quick=(5000,),
         unit="calls",
-        limits={"threads": 20_000, "htex": 5000, "dask": 5000, "executorlib": 5000, "pool": 20_000, **_ONE_BY_ONE},
-        slow=("htex",),
+        only={**dict.fromkeys(("threads", "htex", *_OTHERS), (5000,)), **_ONE_BY_ONE},
+        slow=("htex", "dask", "executorlib"),
     ),
     "c": Case(
         title="one call after another",
         measure=latency,
-        contenders=(*_OURS, "threads", "htex", *_UPSTREAM, "dask", "executorlib", "pool"),
+        contenders=(*_OURS, "threads", "htex", *_UPSTREAM, *_OTHERS),
         metrics={"*": _MS},
         calls=400,
-        slow=("ours-L1-dag", "vine-L1-dag"),
+        slow=("ours-L1-dag", "vine-L1-dag", "executorlib"),
     ),
     "d": Case(
         title="from nothing to the first result, and the end",
         measure=start_and_stop,
-        contenders=(*_OURS, "threads", "htex", *_UPSTREAM, "dask", "executorlib", "pool"),
+        contenders=(*_OURS, "threads", "htex", *_UPSTREAM, *_OTHERS),
         metrics={"*": Metric("s")},
-        slow=("ours-L1-dag", "vine-L1-dag"),
+        slow=("ours-L1-dag", "vine-L1-dag", *_OTHERS),
     ),
     "e": Case(
         title="an array as argument, as result",
         measure=payloads,
-        contenders=("ours", "ours-dag", "vine", "threads", "htex", "upstream", "dask", "executorlib", "pool"),
+        contenders=("ours", "ours-dag", "vine", "threads", "htex", "upstream", "dask", "pool"),
         metrics={"*": _MS},
         points=(1, 32, 1024, 8192, 65_536),
         quick=(1, 1024, 65_536),
         unit="KB",
+        slow=("ours-dag", "dask"),
         together=True,
     ),
-    "f.tree": Case(
-        title="pairwise sum of 16 arrays",
-        measure=tree,
-        contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
-        metrics={"*": Metric("s")},
-        points=(1, 16, 32, 64),
-        quick=(16,),
-        unit="MB",
-        limits={"htex": 16, "upstream": 32, "ours": 16},
-        slow=("htex",),
-    ),
-    "f.shuffle": Case(
-        title="8 arrays, in 8 parts each, all to all",
-        measure=shuffle,
-        contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
-        metrics={"*": Metric("s")},
-        points=(1, 16, 64),
-        quick=(16,),
-        unit="MB",
-        limits={"htex": 16, "upstream": 16, "ours": 16},
-        slow=("htex",),
-    ),
-    "f.stencil": Case(
-        title="8 arrays and their neighbours, 5 steps",
-        measure=stencil,
-        contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
-        metrics={"*": Metric("s")},
-        points=(1, 16, 64),
-        quick=(16,),
-        unit="MB",
-        limits={"htex": 1, "upstream": 1, "ours": 16},
-        slow=("htex",),
-    ),
+    **{
+        f"f.{name}": Case(
+            title=title,
+            measure=measure,
+            contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
+            metrics={"*": Metric("s")},
+            points=(1, 16, 64),
+            quick=(16,),
+            unit="MB",
+            only={"htex": (1,), "upstream": (32,), "vine-dag": (16, 32), "ours": (16,), "threads": (16,)},
+            slow=("htex", "ours", "threads"),
+        )
+        for name, title, measure in (
+            ("tree", "pairwise sum of 16 arrays", tree),
+            ("shuffle", "8 arrays, in 8 parts each, all to all", shuffle),
+            ("stencil", "8 arrays and their neighbours, 5 steps", stencil),
+        )
+    },
     "g.chain": Case(
         title="chain of small calls",
         measure=chain,
-        contenders=(
-            "ours-dag",
-            "ours",
-            "ours-L1-dag",
-            "vine-dag",
-            "vine-L1-dag",
-            "threads",
-            "htex",
-            "dask",
-            "executorlib",
-        ),
+        contenders=("ours-dag", "ours", "ours-L1-dag", "vine-dag", "vine-L1-dag", "threads", "htex", "dask"),
         metrics={"*": _US},
         points=(1000,),
         quick=(300,),
         unit="calls",
-        limits={"ours-L1-dag": 30, "vine-L1-dag": 10, "executorlib": 100},
-        slow=("htex", "executorlib"),
+        only={"ours-L1-dag": (30,), "vine-L1-dag": (10,)},
+        slow=("htex", "ours"),
     ),
     "g.fan": Case(
         title="one call, many on its result, one on all of theirs",
         measure=fan,
         contenders=("ours-dag", "ours", "ours-L1-dag", "vine-dag", "vine-L1-dag", "threads", "htex", "dask"),
         metrics={"*": _US},
-        points=(5000,),
+        points=(2000,),
         quick=(500,),
         unit="calls",
-        limits={"htex": 1000, "dask": 1000, "ours-L1-dag": 50, "vine-L1-dag": 50},
-        slow=("htex",),
+        only={"ours-L1-dag": (50,), "vine-L1-dag": (50,)},
+        slow=("htex", "ours"),
     ),
     "h.imports": Case(
         title="a function that imports numpy, scipy and ase",
@@ -564,14 +549,16 @@ CASES: dict[str, Case] = {
         calls=5,
         quick_calls=3,
         slow=("htex",),
+        rounds=2,
     ),
     "h.each": Case(
         title="a context that takes a second, built by every call",
         measure=context_each,
         contenders=("ours", "ours-L1", "vine", "vine-L1"),
         metrics={"*": _MS},
-        calls=3,
+        calls=2,
         quick_calls=1,
+        rounds=2,
     ),
     "h.shared": Case(
         title="a context that takes a second, built by the library",
@@ -588,37 +575,39 @@ CASES: dict[str, Case] = {
         points=(20_000,),
         quick=(5000,),
         unit="calls",
-        limits={"htex": 2000},
-        slow=("htex",),
+        only={"htex": (2000,)},
+        slow=("htex", "ours-dag", "threads"),
+        rounds=2,
     ),
     "i.direct": Case(
         title="processor time for a no-op call past the DFK, by process",
         measure=partial(processor, direct=True),
-        contenders=("ours", "vine", "threads", "htex"),
+        contenders=("ours", "vine"),
         metrics={"*": _US},
         points=(20_000,),
         quick=(5000,),
         unit="calls",
-        limits={"htex": 2000},
-        slow=("htex",),
+        rounds=2,
     ),
     "i.memory": Case(
         title="memory for a no-op app that waits, by process",
         measure=memory,
-        contenders=("ours", "ours-dag", "vine", "held", "threads", "htex"),
+        contenders=("ours", "ours-dag", "vine", "held", "htex"),
         metrics={"*": Metric("bytes")},
         points=(20_000,),
         quick=(5000,),
         unit="calls",
-        slow=("htex",),
+        slow=("htex", "ours-dag"),
+        rounds=2,
     ),
     "i.idle": Case(
         title="processor time with nothing to do, by process",
         measure=idle,
-        contenders=("ours", "vine", "htex", "dask"),
+        contenders=("ours", "vine", "htex"),
         metrics={"*": Metric("% of a core")},
         calls=50,
-        slow=("htex", "dask"),
+        slow=("htex",),
+        rounds=2,
     ),
     "j": Case(
         title="no-op calls past the DFK on nodes of one core",
@@ -630,6 +619,7 @@ CASES: dict[str, Case] = {
         unit="nodes",
         calls=20_000,
         quick_calls=5000,
+        rounds=2,
     ),
 }
 """The table, by key."""

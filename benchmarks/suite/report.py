@@ -147,9 +147,10 @@ def write_json(path: str, facts: dict[str, Any], results: Results) -> None:
 
 def write_markdown(path: str, facts: dict[str, Any], results: Results) -> None:
     """The tables, to be read."""
-    lines = [", ".join(facts["machine"].values()) + f"; {facts['rounds']} rounds, {facts['cores']} workers.", ""]
+    lines = [", ".join(facts["machine"].values()) + f"; {facts['cores']} workers.", ""]
     for name in dict.fromkeys(key.case for key in results):
-        lines += [f"## {name}. {CASES[name].title}", "", *_markdown(HEADS, [row.words for row in rows(results, name)])]
+        lines += [f"## {name}. {CASES[name].title}", "", f"Medians of {facts['rounds'][name]}.", ""]
+        lines += _markdown(HEADS, [row.words for row in rows(results, name)])
     lines += ["## targets", "", *_markdown(("case", "what", "bound", "found", "holds"), _targets(results))]
     for name, reason in facts["skipped"].items():
         lines.append(f"Not measured: {CONTENDERS[name].title}, because {reason}.")

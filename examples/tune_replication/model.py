@@ -136,8 +136,12 @@ def _without_warm_up(record: Record) -> Record:
     )
 
 
-def _with_waits(record: Record) -> Record:
-    """Add what the program waits for to the graph: nothing is submitted behind a look before it has been taken."""
+def _as_the_program_goes(record: Record) -> Record:
+    """What the graph alone does not say of the program, for a replay in which things end in another order.
+
+    It waits: nothing is submitted behind a look before that has been taken. And it holds nothing that has been read:
+    what the record says is forgotten, a millisecond after it was read for the last time, is from the beginning.
+    """
     submitted: dict[int, Submitted] = {}
     looks: list[FileUse] = []
     waited: list[FileUse] = []
@@ -147,7 +151,9 @@ def _with_waits(record: Record) -> Record:
         elif looks:
             waited, looks = looks, []
         submitted[number] = each._replace(inputs=(*each.inputs, *waited))
-    return dataclasses.replace(record, submitted=submitted)
+    read = {use.source for each in submitted.values() for use in each.inputs}
+    forgotten = {file: record.started if file in read else time for file, time in record.forgotten.items()}
+    return dataclasses.replace(record, submitted=submitted, forgotten=forgotten)
 
 
 def _app(record: Record, number: int) -> str:
@@ -190,7 +196,7 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
         One for each degree.
     """
     # Not at its pace: that of a run without losses would be none with them.
-    workload = recorded(_with_waits(calmest(measured)), paced=False)
+    workload = recorded(_as_the_program_goes(calmest(measured)), paced=False)
     tried = {each.rate for each in measured}
     rates = tuple(sorted({*tried, *(float(rate) for rate in np.linspace(0, max(tried), POINTS + 1))}))
     found = []

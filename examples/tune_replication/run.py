@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 CONFIG: dict[str, Any] = {
     "temp-replica-count": [1, 2, 3],  # nodes that hold each result
     "transfer-temps-recovery": True,  # and again so many, after a loss
-    "executor": {"loss-interval": [0, 1.5, 0.75]},  # seconds of work from one loss of a node to the next; 0: none
+    "executor": {"loss-interval": [0, 2, 1]},  # seconds of work from one loss of a node to the next; 0: none
 }
 
 

@@ -246,17 +246,24 @@ def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gat
 # --- faults ---
 
 
-@pytest.mark.parametrize("what", ["vine_worker", "whole"])
+@pytest.mark.parametrize("what", ["launcher", "vine_worker", "group", "everything"])
 def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
+    """Its transfer server inherits its connection, so that one process alone that dies would not be missed."""
     executor = make_executor(worker_launch_method="factory")
     future = executor.submit(gate.task, {})
     gate.wait(1)
-    victims = descendants(executor, "vine_worker")
-    if what == "whole":
-        victims += psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
-    for victim in victims:
-        if victim.is_running():
-            victim.kill()
+    launcher = psutil.Process(executor.nodes[0]["pid"])
+    (worker,) = (child for child in launcher.children() if child.name() == "vine_worker")
+    if what == "launcher":
+        launcher.kill()
+    elif what == "vine_worker":
+        worker.kill()
+    elif what == "group":
+        os.killpg(worker.pid, signal.SIGKILL)
+    else:
+        for victim in launcher.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
     gate.wait(2)
     gate.open()
     assert future.result(SECONDS)[0] == "task"

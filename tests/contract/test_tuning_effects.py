@@ -21,6 +21,7 @@ from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import TaskLost
 from taskvine_manager.embedded import core
 from taskvine_manager.embedded.losses import Losses
+from taskvine_manager.embedded.storage import Tuning
 from taskvine_tune.parameters import honoured
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
@@ -185,6 +186,44 @@ def test_nodes_are_given_more_than_they_run_at_once(multiplier: float, given: in
     world.join("a", cores=2)
     world.make("file")
     assert len(ran(world.call(count=10, needs=["file"] if reads else []))) == given
+
+
+def fitting(parameters: dict[str, float], **asked: Any) -> int:
+    """How many of ten calls that ask for this run at once on a node of 10 cores, 1000 MB of memory and of disk."""
+    world = World()
+    world.handle(core.Tuned(parameters))
+    world.join("a", cores=10, memory=1000.0, disk=1000.0)
+    return len(ran(world.call(count=20, **asked)))
+
+
+@shows("proportional-resources")
+def test_who_asks_for_a_share_of_one_resource_gets_it_of_the_others() -> None:
+    share: dict[str, float] = {"proportional-resources": 1, "proportional-whole-tasks": 0}
+    # 450 MB each: the memory of two, and with their share of the cores they leave one core to others.
+    for parameters, free in (({}, 8), (share, 1)):
+        world = World()
+        world.handle(core.Tuned(parameters))
+        world.join("a", cores=10, memory=1000.0)
+        assert len(ran(world.call(count=5, memory=450.0))) == 2
+        assert len(ran(world.call(count=10, priority=1.0))) == free
+    # What is asked for is not changed.
+    assert fitting({}, memory=400.0, cores=1.0) == fitting(share, memory=400.0, cores=1.0) == 2
+    assert fitting(share) == 10
+    assert fitting(share, memory=2000.0) == 0
+
+
+@shows("proportional-whole-tasks")
+def test_shares_are_such_that_a_whole_number_fills_the_node() -> None:
+    whole: dict[str, float] = {"proportional-whole-tasks": 1}
+    for parameters, free in (({"proportional-resources": 1, "proportional-whole-tasks": 0}, 1), (whole, 0)):
+        world = World()
+        world.handle(core.Tuned(parameters))
+        world.join("a", cores=10, memory=1000.0)
+        assert len(ran(world.call(count=5, memory=450.0))) == 2
+        assert len(ran(world.call(count=10, priority=1.0))) == free
+    # Setting the one sets the other too, as in TaskVine, and both can be taken back.
+    assert Tuning().tuned({"proportional-resources": 1}).proportional_whole_tasks == 1
+    assert Tuning().tuned(whole).tuned({"proportional-resources": 0}) == Tuning()
 
 
 @shows("executor.prefetch")

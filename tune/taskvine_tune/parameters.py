@@ -286,7 +286,7 @@ _NO_MONITOR = _instead("memory is watched by the node itself")
 _NO_STORAGE = _instead("the cache has what the node has, and gives way to what is made")
 _NO_LOG = _instead("there is no such log")
 _ONE_HOST = _instead("all nodes are on one host: none is slower than the others")
-_SHARES = _instead("a task has what it asks for, and a core unless it says otherwise")
+_SHARES = Standing(Support.EMULATED, "of cores, memory and disk, in what is counted; off unless it is set")
 
 _DATA = (
     _whole(

@@ -137,7 +137,7 @@ class Scheduler:
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event; return what is to be done about it, in order."""
         self._handlers[type(event)](event)
-        for name in list(self._pressed):
+        for name in sorted(self._pressed) if self._pressed else ():
             if name in self._nodes and self._nodes[name].crowded:
                 self._make_room(self._nodes[name])
             else:
@@ -146,8 +146,9 @@ class Scheduler:
             self._refuse_hopeless()
         runs = self._schedule()
         self._storage.replicate()
-        for name in sorted(self._draining):
-            self._rescue(self._nodes[name])
+        if self._draining:
+            for name in sorted(self._draining):
+                self._rescue(self._nodes[name])
         instructions: list[Instruction] = []
         if self._ended:
             ended, self._ended = self._ended, []
@@ -166,7 +167,8 @@ class Scheduler:
         if self._full:
             instructions += [Full(name) for name in self._full]
             self._full = []
-        instructions += [Release(name) for name in sorted(self._draining) if self._may_go(self._nodes[name])]
+        if self._draining:
+            instructions += [Release(name) for name in sorted(self._draining) if self._may_go(self._nodes[name])]
         return instructions
 
     # --- what the shell may ask ---
@@ -406,11 +408,18 @@ class Scheduler:
 
     def _node_joined(self, event: NodeJoined) -> None:
         node = Node(event.info)
+        self._share_out(node)
         self._storage.join(node)
         self._joined += 1
         self._opens(node)
         self._drain_anew()
         self._unjudged.update(self._queues)
+
+    def _share_out(self, node: Node) -> None:
+        """Have a node count with what tasks get that ask for a share of it, as the tuning parameters say."""
+        tuning = self._storage.tuning
+        node.proportional, node.whole = bool(tuning.proportional_resources), bool(tuning.proportional_whole_tasks)
+        node.needs.clear()
 
     def _node_left(self, event: NodeLeft) -> None:
         node = self._nodes.get(event.node)
@@ -603,6 +612,7 @@ class Scheduler:
                 self._storage.clean(file.name)
         self._drain_anew()
         for node in self._nodes.values():
+            self._share_out(node)
             self._opens(node)
         if tuning.immediate_recovery:
             self._lost([file for file in self._files if file.lost_with is not None and not file.is_there])
@@ -1083,10 +1093,10 @@ class Scheduler:
             if file.value is not None:
                 continue
             if file.holders:
-                places = set(file.holders)
+                places = dict.fromkeys(file.holders)
             else:
                 makers = [self._tasks[number] for number in self._graph.makers(each)]
-                places = {maker.node for maker in makers if maker.node is not None} if len(makers) == 1 else set()
+                places = {maker.node: None for maker in makers if maker.node is not None} if len(makers) == 1 else {}
             if name is None:
                 name = next(iter(places), None)
             if name is None or name not in places:

@@ -62,8 +62,8 @@ class File:
         """The encoded result itself, if it is small."""
         self.holders: dict[str, int] = {}
         """The stamp of each node's replica."""
-        self.coming: set[str] = set()
-        """Nodes that a replica is on its way to."""
+        self.coming: dict[str, None] = {}
+        """Nodes that a replica is on its way to. (Not a set: decisions must not depend on how strings hash.)"""
         self.relayed: int | None = None
         """The stamp of the copy in the manager's directory."""
         self.lost_with: str | None = None

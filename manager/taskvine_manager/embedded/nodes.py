@@ -32,7 +32,8 @@ class Node:
     ``files`` are the temp files that it holds, with their bytes, and ``used`` is the sum of these; ``fetching`` is what
     is under way to it, ``sending`` how many transfers are under way from it, ``reads`` how many of its invocations read
     a file, ``unsaved``, while it drains, what may have to be copied from it first.
-    ``crowded`` has the bytes of what its invocations have made and cannot keep yet.
+    ``crowded`` has the bytes of what its invocations have made and cannot keep yet. ``proportional`` and ``whole`` are
+    tuning parameters: see :meth:`share`.
     """
 
     info: NodeInfo
@@ -48,6 +49,8 @@ class Node:
     unsaved: dict[str, None] = field(default_factory=dict)
     crowded: dict[int, int] = field(default_factory=dict)
     needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
+    proportional: bool = False
+    whole: bool = False
 
     @property
     def room(self) -> float:
@@ -71,9 +74,29 @@ class Node:
             if cores is None:
                 cores = info.cores / slots if slots else min(1.0, info.cores)
             slot = 1.0 if called and info.slots else 0.0
-            found = (cores, shape.memory or 0.0, shape.disk or 0.0, float(shape.gpus or 0), slot, float(shape.suspect))
+            amounts = (cores, shape.memory or 0.0, shape.disk or 0.0)
+            if self.proportional:
+                amounts = self.share(shape, amounts)
+            found = (*amounts, float(shape.gpus or 0), slot, float(shape.suspect))
             self.needs[shape] = found
         return found
+
+    def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Cores, memory and disk of what asks for a share of one of them: the same share of those it does not ask for.
+
+        With ``whole`` the share is the next larger one of which a whole number fills the node, of all of them.
+        """
+        asked, total = shape[1:5], self.total[:4]
+        share = max((ask / has for ask, has in zip(asked, total, strict=True) if ask and has), default=0.0)
+        if not 0 < share <= 1:
+            return amounts
+        if self.whole:
+            share = 1 / math.floor(1 / share + 1e-9)
+        cores, memory, disk = (
+            amount if ask is not None and not self.whole else max(share * has, ask or 0.0)
+            for amount, ask, has in zip(amounts, asked[:3], total[:3], strict=True)
+        )
+        return cores, memory, disk
 
     def capacity(self, shape: Shape, *, others: bool) -> int:
         """How many invocations of a shape fit at once, beside the other shapes' (``others``) or alone."""

@@ -36,6 +36,8 @@ class Tuning:
     shift_disk_load: int = 0
     default_transfer_rate: float = 0.0
     resource_submit_multiplier: float = 1.0
+    proportional_resources: int = 0
+    proportional_whole_tasks: int = 0
     wait_for_workers: int = 0
     prefetch: float = SHORT
     weight_transfer: float = 1.0
@@ -47,6 +49,10 @@ class Tuning:
         known: dict[str, Any] = {}
         for name in given.keys() & Tuning.__dataclass_fields__.keys():
             known[name] = type(getattr(self, name))(given[name])
+        if "proportional_resources" in known:  # as in TaskVine: it sets both
+            known = {"proportional_whole_tasks": known["proportional_resources"], **known}
+        elif known.get("proportional_whole_tasks"):
+            known["proportional_resources"] = 1
         for name in ("temp_replica_count", "transfer_replica_per_cycle"):
             if name in known:
                 known[name] = max(1, known[name])
@@ -287,7 +293,7 @@ class Storage:
         if name in node.fetching:
             return
         node.fetching[name] = Transfer(source.node, for_task)
-        self.files[name].coming.add(node.info.name)
+        self.files[name].coming[node.info.name] = None
         self._count(source.node, 1)
 
     def arrived(self, node: Node, name: str) -> str | None:
@@ -296,7 +302,7 @@ class Storage:
         if transfer is None:
             return None
         if (file := self.files.get(name)) is not None:
-            file.coming.discard(node.info.name)
+            file.coming.pop(node.info.name, None)
         self._count(transfer.source, -1)
         return transfer.source
 

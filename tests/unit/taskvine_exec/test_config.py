@@ -804,6 +804,8 @@ def test_batches_need_batching() -> None:
     for seconds, told in ((0.2, 1.0), (2.6, 3.0), (0, 0.0)):
         given = vine({"executor.loss-interval": seconds, "executor.loss-seed": 3}, batching=True).tune_parameters
         assert given == {"enforce-worker-eviction-interval": told}
+    both = {"executor.loss-interval": 0, "enforce-worker-eviction-interval": 4}
+    assert vine(both, batching=True).tune_parameters == {"enforce-worker-eviction-interval": 4.0}
 
 
 def test_retuning_is_checked_against_what_is_in_force(tmp_path: Path) -> None:

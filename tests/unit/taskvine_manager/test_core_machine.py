@@ -38,6 +38,8 @@ TUNED = {
     "worker-source-max-transfers": [1, 2, 10],
     "file-source-max-transfers": [1, 2],
     "shift-disk-load": [0, 1],
+    "proportional-resources": [0, 1],
+    "proportional-whole-tasks": [0, 1],
     "resource-submit-multiplier": [1, 1.5, 3],
     "default-transfer-rate": [1, 1e9],
     "executor.prefetch": [0, 0.02],

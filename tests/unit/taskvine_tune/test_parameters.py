@@ -107,6 +107,8 @@ def test_what_the_engines_act_on() -> None:
         "max-library-retries",
         "max-task-stdout-storage",
         "max-workers",
+        "proportional-resources",
+        "proportional-whole-tasks",
         "resource-submit-multiplier",
         "shift-disk-load",
         "temp-replica-count",
