@@ -162,8 +162,8 @@ class Store:
         if not directory.startswith(self._base + os.sep):
             return None
         device, inode, size = stored.inode
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(os.path.join(directory, "cache")):
+        with contextlib.suppress(OSError), os.scandir(os.path.join(directory, "cache")) as entries:
+            for entry in entries:
                 if entry.inode() == inode:
                     status = entry.stat()
                     if (status.st_dev, status.st_size) == (device, size):
