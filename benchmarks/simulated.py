@@ -9,13 +9,15 @@ sum on nodes that have made some sums before, the other from its start. Of each 
 from the first submission until the manager knows of the last end: that of its record, and a simulated one. What the
 simulation knows is one of these:
 
-replay     run times, sizes and edges of the run itself, when it submitted what, and when its nodes had joined; latency,
-           overhead, set-up and the rate of writing as calibrated from the run before it of the same program on the
-           same nodes
+replay     all from the run itself: run times, sizes and edges, when it submitted what; and, as calibrated from its
+           record, start-up, latency, overhead, set-up and the rate of writing
+run times  the same, but what is calibrated is from the run before it of the same program on the same nodes; only the
+           start-up is the run's own
 forecast   all from the run before it
 elsewhere  all from a run on the other nodes, but for their number and slots, which are those of the run
 
-The bandwidth between nodes, of which records say nothing, is that of copying a file here, measured before.
+The bandwidth between nodes, of which records say nothing, is that of copying a file when a run has ended: the
+median of five copies, after the run that the rest is calibrated from.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import apart
 
 PLACES = {"2 nodes of 1 slot": (2, 1), "1 node of 2 slots": (1, 2)}
 PROGRAMS = ("sum tree", "molecular dynamics")
-WAYS = ("replay", "forecast", "elsewhere")
+WAYS = ("replay", "run times", "forecast", "elsewhere")
 TARGET = 0.20
 EXAMPLE = os.path.join(apart.ROOT, "examples", "molecular_dynamics")
 
@@ -82,7 +84,7 @@ def run_dynamics(nodes: int, steps: int) -> float:
         seed=1,
     )
     begin = time.time()
-    workflow.run_mode(plan, "L2", nodes=nodes, replication=1, output=Path(), on_done=lambda: None)
+    workflow.run_mode(plan, "L2", engine="embedded", nodes=nodes, replication=1, output=Path(), on_done=lambda: None)
     return begin
 
 
@@ -102,6 +104,13 @@ def bandwidth() -> float:
 # ---- Simulations
 
 
+class Run(NamedTuple):
+    """A real run: its record, and the bandwidth of a copy at its end."""
+
+    record: Any
+    bandwidth: float
+
+
 def since(path: str, begin: float) -> Any:
     """A record, without what was submitted before."""
     from taskvine_manager.record import read_record
@@ -112,26 +121,29 @@ def since(path: str, begin: float) -> Any:
     return dataclasses.replace(record, submitted=submitted, done=done)
 
 
-def simulated(way: str, record: Any, before: Any, elsewhere: Any, place: str, rate: float) -> tuple[float, float]:
-    """The makespan of a record, and the one that a simulation gives."""
+def simulated(way: str, run: Run, before: Run, elsewhere: Run, place: str) -> tuple[float, float]:
+    """The makespan of a run, and the one that a simulation gives."""
     from taskvine_tune.calibration import calibrate
     from taskvine_tune.simulate import recorded, simulate
 
-    known = {"replay": record, "forecast": before, "elsewhere": elsewhere}[way]
-    like = calibrate(elsewhere if way == "elsewhere" else before)
-    if way == "replay":
-        like = dataclasses.replace(like, startup=calibrate(record).startup)
+    times = {"replay": run, "run times": run, "forecast": before, "elsewhere": elsewhere}[way]
+    costs = {"replay": run, "run times": before, "forecast": before, "elsewhere": elsewhere}[way]
     nodes, slots = PLACES[place]
+    rate = costs.bandwidth
+    like = calibrate(costs.record)
     like = dataclasses.replace(like, nodes=nodes, slots=slots, bandwidth=rate, manager_bandwidth=rate)
-    measured = recorded(record).measured
+    if way == "run times":
+        like = dataclasses.replace(like, startup=calibrate(run.record).startup)
+    measured = recorded(run.record).measured
     assert measured is not None
-    return measured, simulate(recorded(known), like).makespan
+    return measured, simulate(recorded(times.record), like).makespan
 
 
 def main() -> None:
     """Run all, simulate all, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--megabytes", type=int, default=32, help="of each array")
     parser.add_argument("--steps", type=int, default=300, help="of each segment")
@@ -146,42 +158,41 @@ def main() -> None:
         tree = program == "sum tree"
         begin = run_tree(nodes, slots, options.megabytes) if tree else run_dynamics(nodes, options.steps)
         shutil.copy(next(Path("runinfo").rglob("record.msgpack")), target)
-        print(json.dumps(begin))
+        print(json.dumps([begin, bandwidth()]))
         return
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory:
         # One time more: every run that is simulated has one before it.
-        records = {
+        runs = {
             (program, place, turn): _real(program, place, os.path.join(directory, f"{program}-{place}-{turn}"), options)
             for turn in range(options.repeat + 1)
-            for program in PROGRAMS
+            for program in options.programs
             for place in PLACES
         }
-        rate = bandwidth()
-        for (program, place, turn), record in records.items():
+        for (program, place, turn), run in runs.items():
             other = next(each for each in PLACES if each != place)
             for way in WAYS if turn else ():
-                before, away = records[program, place, turn - 1], records[program, other, turn]
-                measured, guess = simulated(way, record, before, away, place, rate)
+                before, away = runs[program, place, turn - 1], runs[program, other, turn]
+                measured, guess = simulated(way, run, before, away, place)
                 found.append({"program": program, "place": place, "way": way, "measured": measured, "simulated": guess})
-    _report(found, rate)
+    _report(found)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({**apart.machine(), "bandwidth": rate, "runs": found}, file, indent=2)
+            json.dump({**apart.machine(), "runs": found}, file, indent=2)
 
 
-def _real(program: str, place: str, path: str, options: argparse.Namespace) -> Any:
+def _real(program: str, place: str, path: str, options: argparse.Namespace) -> Run:
     size = ("--megabytes", options.megabytes, "--steps", options.steps)
-    begin = apart.measure("benchmarks.simulated", *size, "--one", program, place, path, timeout=600, quiet=True)
-    return since(path, begin)
+    begin, rate = apart.measure("benchmarks.simulated", *size, "--one", program, place, path, timeout=600, quiet=True)
+    return Run(since(path, begin), rate)
 
 
-def _report(found: list[dict[str, Any]], rate: float) -> None:
+def _report(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("program", "nodes", "what is known", "measured (s)", "simulated (s)", "error, median", "largest")
-    for program in PROGRAMS:
+    for program in dict.fromkeys(each["program"] for each in found):
         for place in PLACES:
             for way in WAYS:
                 runs = [
@@ -194,9 +205,7 @@ def _report(found: list[dict[str, Any]], rate: float) -> None:
                 style = None if abs(middle) <= TARGET else "bold red"
                 largest = max(errors, key=abs)
                 table.add_row(program, place, way, measured, guessed, f"{middle:+.1%}", f"{largest:+.1%}", style=style)
-    console = Console(width=140)
-    console.print(table)
-    console.print(f"bandwidth between nodes: {rate / 1e9:.2f} GB/s")
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

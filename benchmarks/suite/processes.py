@@ -29,7 +29,9 @@ class Usage(NamedTuple):
 def roles() -> dict[int, str]:
     """What the processes of this measurement do, by process id; this one is not among them."""
     found = {}
-    for process in apart.marked(os.environ[apart.MARK]):
+    # A process that gives itself a title, as HighThroughputExecutor's interchange does, writes it over its environment.
+    started = {process.pid for process in psutil.Process().children(recursive=True)}
+    for process in started | set(apart.marked(os.environ[apart.MARK])):
         with contextlib.suppress(psutil.Error):
             if process != os.getpid():
                 found[process] = _role(psutil.Process(process))
@@ -46,7 +48,7 @@ def _role(process: psutil.Process) -> str:
                 parent = process.parent()
                 return "slots" if parent is not None and parent.cmdline() == command else "library"
             return {"node": "node", "manager": "manager"}.get(kind, kind)
-        if name == "interchange.py":
+        if "interchange" in name:  # interchange.py, or its title
             return "interchange"
         if name == "process_worker_pool.py":
             parent = process.parent()

@@ -6,7 +6,6 @@ what it would report, and are silent where it would be. What they do takes simul
 
 from __future__ import annotations
 
-import math
 import struct
 from collections import OrderedDict, deque
 from typing import Protocol
@@ -22,8 +21,9 @@ from taskvine_manager.embedded.events import (
     Returned,
     Run,
 )
+from taskvine_manager.embedded.nodes import Node
 from taskvine_manager.embedded.tasks import Task
-from taskvine_manager.messages import L1, Completion, NodeInfo
+from taskvine_manager.messages import Completion, NodeInfo
 from taskvine_manager.runtime import failure
 from taskvine_tune.network import Clock, Network, Port
 
@@ -74,6 +74,9 @@ class Surroundings(Protocol):
 
     def holds(self, node: str, file: str) -> bool:
         """Whether a node that is there has a file."""
+
+    def need(self, node: str, task: Task) -> tuple[float, ...]:
+        """What an invocation takes there, in the order of what a node has in all."""
 
     def ran(self, seconds: float, *, again: bool) -> None:
         """A call has taken a place for so long."""
@@ -130,8 +133,7 @@ class ImaginedNode:
         self._disk = disk
         self._used = 0
         self._around = around
-        slots = math.inf if info.slots is None else float(info.slots)
-        self._free = (info.cores, info.memory, float(info.gpus), slots)
+        self._free = Node(info).total
         self._cold = int(info.slots or info.cores) if around.setup else 0
         self._calls: dict[int, Call] = {}
         self._queues: dict[tuple[float, ...], deque[Call]] = {}
@@ -157,7 +159,7 @@ class ImaginedNode:
 
     def _take(self, task: Task, run: Run, returned: list[int]) -> None:
         invocation = task.invocation
-        call = Call(task, self._need(task))
+        call = Call(task, self._around.need(self.info.name, task))
         self._calls[invocation.number] = call
         for use in invocation.outputs:
             self._making[use.source] = invocation.number
@@ -177,14 +179,6 @@ class ImaginedNode:
                 return
         if not call.missing and invocation.number in self._calls:
             self._enqueue(call)
-
-    def _need(self, task: Task) -> tuple[float, ...]:
-        profile, info = task.profile, self.info
-        slots = info.slots if profile.mode != L1 else None
-        cores = profile.cores
-        if cores is None:
-            cores = info.cores / slots if slots else min(1.0, info.cores)
-        return (cores, profile.memory or 0.0, float(profile.gpus or 0), 1.0 if slots else 0.0)
 
     def fetch(self, file: str, source: Replica) -> None:
         """Get a replica."""
@@ -255,7 +249,7 @@ class ImaginedNode:
     def _begin(self, call: Call) -> None:
         around = self._around
         call.began = around.clock.now
-        self._free = tuple(free - take for free, take in zip(self._free, call.need, strict=True))  # type: ignore[assignment]
+        self._free = tuple(free - take for free, take in zip(self._free, call.need, strict=True))
         large = sum(size for size in call.sizes if size > around.inline_limit)
         seconds = around.overhead + call.seconds + large / around.write_rate
         if self._cold:
@@ -267,7 +261,7 @@ class ImaginedNode:
         """A call has its place no more."""
         if call.began is None:
             return
-        self._free = tuple(free + take for free, take in zip(self._free, call.need, strict=True))  # type: ignore[assignment]
+        self._free = tuple(free + take for free, take in zip(self._free, call.need, strict=True))
         again = call.task.origin is not None or call.task.attempts > 0
         self._around.ran(self._around.clock.now - call.began, again=again)
         call.began = None

@@ -6,7 +6,6 @@ Both are imported by functions, when a simulation begins.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +33,8 @@ FETCHES = 8
 HOPELESS = 1000
 """Losses for each node without a job that ended, after which none ever will."""
 MB = 1 << 20
+UNLIMITED = 1 << 40
+"""MB of a disk without limit."""
 
 
 class Simulation:
@@ -190,12 +191,11 @@ class Simulation:
     def _join(self, place: str, generation: int) -> None:
         cluster = self._cluster
         name = f"{place}.{generation}" if generation else place
-        info = NodeInfo(
-            name, float(cluster.slots), cluster.memory, cluster.disk // MB, cluster.gpus, self._library_slots, "", 0, ""
-        )
-        # The scheduler knows a node's disk in whole MB.
-        disk = float(cluster.disk // MB * MB) or math.inf
-        node = self._nodes[name] = ImaginedNode(info, disk, cluster.bandwidth, self)
+        # The scheduler knows a node's disk in whole MB, and 0 as one that cannot hold what a task asks for.
+        megabytes = cluster.disk // MB or UNLIMITED
+        slots, gpus = self._library_slots, cluster.gpus
+        info = NodeInfo(name, float(cluster.slots), cluster.memory, megabytes, gpus, slots, "", 0, "")
+        node = self._nodes[name] = ImaginedNode(info, megabytes * MB, cluster.bandwidth, self)
         self._joined[name] = self.clock.now
         if self._loss_rate:
             self.clock.after(self._random.expovariate(self._loss_rate), self._lose, node, place, generation)
@@ -225,6 +225,9 @@ class Simulation:
 
     def holds(self, node: str, file: str) -> bool:
         return file in self._relayed if node == core.RELAY else file in self._nodes[node].files
+
+    def need(self, node: str, task: core.Task) -> tuple[float, ...]:
+        return self._core.nodes[node].need(task.shape)
 
     def ran(self, seconds: float, *, again: bool) -> None:
         self._busy += seconds

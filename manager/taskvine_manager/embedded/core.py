@@ -10,6 +10,7 @@ kind of invocation, and of that list, and of the holders of a file, a few are lo
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections import Counter
@@ -505,7 +506,7 @@ class Scheduler:
                     if self._storage.remove(source, file):
                         self._lost([file])
                 elif source in file.holders:  # else its source went, and another may do
-                    file.refused.add(event.node)
+                    file.refused[event.node] = None
                 self._storage.shorten(file)
         elif file is None or not file.is_needed:
             self._storage.shifted(event.file)
@@ -976,12 +977,13 @@ class Scheduler:
             return False
         best: tuple[float, float, int, str] | None = None
         total = sum(file.size for file in inputs)
-        for name in {**rooms, **self._near(inputs)}:
+        held_here = self._held(inputs, rooms)
+        for name in {**rooms, **self._near(held_here)}:
             node = self._nodes[name]
             room = rooms.get(name)
             if room is None:
                 room = node.room_for(shape, depth) if self._is_free(name, task) else 0
-            local = sum(file.size for file in inputs if name in file.holders or name in file.coming)
+            local = held_here.get(name, 0)
             local += sum(name in self._storage.input(path).copies for path in paths)
             wait = 0.0 if room > 0 else self._wait(node, task)
             cost = tuning.weight_transfer * max(0, total - local) / self._storage.bandwidth
@@ -997,14 +999,27 @@ class Scheduler:
         held.append(task)  # for a busy node, or for a transfer's turn
         return True
 
-    def _near(self, inputs: list[File]) -> dict[str, None]:
-        """Nodes that hold, or are about to hold, what a task reads."""
-        near: dict[str, None] = {}
+    def _held(self, inputs: list[File], rooms: Iterable[str]) -> dict[str, int]:
+        """Bytes of what a task reads by the nodes that hold it, or are about to.
+
+        Of the holders of a file that very many have, some are counted, and those among ``rooms``.
+        """
+        held: dict[str, int] = {}
         for file in inputs:
-            for name in itertools.islice(itertools.chain(file.holders, file.coming), LOOKED_AT):
-                if not self._nodes[name].draining:
-                    near[name] = None
-        return near
+            names: Iterable[str] = itertools.chain(file.holders, file.coming)
+            if len(file.holders) + len(file.coming) > LOOKED_AT:
+                wide = [name for name in rooms if name in file.holders or name in file.coming]
+                names = dict.fromkeys([*itertools.islice(names, LOOKED_AT), *wide])
+            for name in names:
+                held[name] = held.get(name, 0) + file.size
+        return held
+
+    def _near(self, held: dict[str, int]) -> dict[str, None]:
+        """Of these nodes those that hold most, and stay."""
+        near = {name: None for name in held if not self._nodes[name].draining}
+        if len(near) <= LOOKED_AT:
+            return near
+        return dict.fromkeys(heapq.nlargest(LOOKED_AT, near, key=lambda name: (held[name], name)))
 
     def _wait(self, node: Node, task: Task) -> float:
         """Seconds until a busy node may have room, as far as what it runs is known."""

@@ -197,7 +197,7 @@ class Storage:
         file.size = size
         file.holders[node.info.name] = stamp
         file.lost_with = None
-        file.refused.discard(node.info.name)
+        file.refused.pop(node.info.name, None)
         return file
 
     def remove(self, name: str, file: File) -> bool:

@@ -584,7 +584,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert file.consumers or file.dependants or file.asked or makers, f"{file.name} is kept for nothing"
                 assert file.is_needed or not file.holders
         for origin in origins.values():
-            assert origin.files == {file.name for file in self.core.files if file.origin is origin}
+            assert set(origin.files) == {file.name for file in self.core.files if file.origin is origin}
 
     @invariant()
     def who_waits_waits_for_something(self) -> None:

@@ -131,6 +131,22 @@ def test_requests_limit_what_runs_beside_each_other() -> None:
     assert wide.makespan == pytest.approx(2.0)
 
 
+def test_a_disk_without_limit_holds_what_is_asked_for() -> None:
+    jobs = workload(job(1.0), kinds=(Kind(disk=1e9),))
+    assert simulate(jobs, Cluster(1, **QUICK)).done == 1
+    assert simulate(jobs, Cluster(1, disk=1e9, **QUICK)).failed == 1
+
+
+def test_shares_of_a_node_are_proportional_if_that_is_tuned() -> None:
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(Kind(memory=500.0),))
+    cluster = Cluster(1, 8, memory=1000.0 * 4, **QUICK)
+    assert simulate(jobs, cluster).makespan == pytest.approx(1.0)
+    whole = {"proportional-resources": True, "proportional-whole-tasks": True}
+    assert simulate(jobs, cluster, whole).makespan == pytest.approx(1.0)
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(Kind(memory=1000.0),))
+    assert simulate(jobs, cluster, whole).makespan == pytest.approx(2.0)
+
+
 def test_library_slots_are_slots() -> None:
     jobs = generate("independent", 8, size=0)
     assert simulate(jobs, Cluster(1, 2, **QUICK), {"executor.library-slots": 4}).makespan == pytest.approx(2.0)
@@ -239,7 +255,7 @@ def test_strings_hash_differently_in_each_process_and_it_still_comes_out_the_sam
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }
     assert len(said) == 1
 
@@ -284,9 +300,9 @@ def test_what_will_never_end_is_said() -> None:
 
 
 def test_what_is_submitted_is_bounded_by_the_window() -> None:
-    jobs = generate("layered", 3000, width=50)
-    narrow = simulate(jobs, Cluster(10, 2, **QUICK), window=200)
-    assert all_done(narrow, 3000)
+    jobs = generate("layered", 600, width=50)
+    narrow = simulate(jobs, Cluster(10, 2, **QUICK), window=120)
+    assert all_done(narrow, 600)
     wide = simulate(jobs, Cluster(10, 2, **QUICK))
     assert narrow.makespan == pytest.approx(wide.makespan, rel=0.1)
 
@@ -296,8 +312,8 @@ def test_generated_jobs_are_not_held() -> None:
     from taskvine_tune.simulation import Simulation
     from taskvine_tune.tuning import TuneParameters
 
-    simulation = Simulation(generate("layered", 1000, width=20), Cluster(5, 2), TuneParameters(), 0, 100)
-    assert simulation.run().done == 1000
+    simulation = Simulation(generate("layered", 400, width=20), Cluster(5, 2), TuneParameters(), 0, 100)
+    assert simulation.run().done == 400
     assert not simulation._live
     assert not simulation._core.tasks
     assert not list(simulation._core.files)
