@@ -303,4 +303,4 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
 
 def _uses(items: tuple[tuple[Any, ...], ...]) -> tuple[FileUse, ...]:
-    return tuple(FileUse(*item[:3]) for item in items)
+    return tuple(FileUse(*item[: len(FileUse._fields)]) for item in items)

@@ -20,7 +20,14 @@ from taskvine_manager.runtime import failure
 PROFILE = Profile(0, "key", "f", "L2", None, None, None, None, 0.0, "f")
 
 names = st.text(max_size=8) | st.just("surrogate\udc80")
-uses = st.builds(FileUse, st.sampled_from(["local", "temp", "value"]), names, names, st.just(0))
+uses = st.builds(
+    FileUse,
+    st.sampled_from(["local", "temp", "value"]),
+    names,
+    names,
+    st.integers(0, 9),
+    st.sampled_from(["", "a", "w"]),
+)
 invocations = st.builds(
     Invocation,
     st.integers(0, 1 << 40),
@@ -138,12 +145,12 @@ def test_additions_of_later_writers_are_passed_over(tmp_path: Path) -> None:
         ("run", VERSION, 1.0, {}, "more"),
         ("weather", "fair"),
         ("profiles", [(*PROFILE, "more")]),
-        ("submitted", 2.0, [(5, 0, 1, [("temp", "a", "a@t1", "more")], [], "more")]),
+        ("submitted", 2.0, [(5, 0, 1, [("temp", "a", "a@t1", 2, "", "more")], [], "more")]),
         ("done", 3.0, [(5, 0, "n", 1.0, 1.0, 1.0, 7, [], "", "more")]),
     ]
     path.write_bytes(b"".join(map(msgpack.packb, entries_)))
     record = read_record(path)
-    assert record.submitted[5].inputs == (FileUse("temp", "a", "a@t1"),)
+    assert record.submitted[5].inputs == (FileUse("temp", "a", "a@t1", 2),)
     assert record.done[5].time == 3.0
 
 
