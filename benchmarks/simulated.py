@@ -5,9 +5,9 @@
     python -m benchmarks.simulated --json out.json
 
 Both programs run on two nodes of one slot and on one node of two slots, in turn, each time in a process of its own; the
-sum on nodes that have made some sums before, the other from its start. Of each run two makespans are compared, both
-from the first submission until the manager knows of the last end: that of its record, and a simulated one. What the
-simulation knows is one of these:
+sum on nodes that have made small sums before, the other from its start. Of each run two makespans are compared, both
+from the first submission (of the sum; the small ones are simulated with it, for the scheduler learns from them) until
+the manager knows of the last end: that of its record, and a simulated one. What the simulation knows is one of these:
 
 replay     all from the run itself: run times, sizes and edges, when it submitted what; and, as calibrated from its
            record, start-up, latency, overhead, set-up and the rate of writing
@@ -105,20 +105,16 @@ def bandwidth() -> float:
 
 
 class Run(NamedTuple):
-    """A real run: its record, and the bandwidth of a copy at its end."""
+    """A real run: its record, when what is measured began in it, and the bandwidth of a copy at its end."""
 
     record: Any
+    begin: float
     bandwidth: float
 
-
-def since(path: str, begin: float) -> Any:
-    """A record, without what was submitted before."""
-    from taskvine_manager.record import read_record
-
-    record = read_record(path)
-    submitted = {number: each for number, each in record.submitted.items() if each.time >= begin}
-    done = {number: each for number, each in record.done.items() if number in submitted}
-    return dataclasses.replace(record, submitted=submitted, done=done)
+    @property
+    def prelude(self) -> float:
+        """Seconds from the first submission until what is measured began."""
+        return max(0.0, self.begin - min(each.time for each in self.record.submitted.values()))
 
 
 def simulated(way: str, run: Run, before: Run, elsewhere: Run, place: str) -> tuple[float, float]:
@@ -136,7 +132,7 @@ def simulated(way: str, run: Run, before: Run, elsewhere: Run, place: str) -> tu
         like = dataclasses.replace(like, startup=calibrate(run.record).startup)
     measured = recorded(run.record).measured
     assert measured is not None
-    return measured, simulate(recorded(times.record), like).makespan
+    return measured - run.prelude, simulate(recorded(times.record), like).makespan - times.prelude
 
 
 def main() -> None:
@@ -184,7 +180,9 @@ def main() -> None:
 def _real(program: str, place: str, path: str, options: argparse.Namespace) -> Run:
     size = ("--megabytes", options.megabytes, "--steps", options.steps)
     begin, rate = apart.measure("benchmarks.simulated", *size, "--one", program, place, path, timeout=600, quiet=True)
-    return Run(since(path, begin), rate)
+    from taskvine_manager.record import read_record
+
+    return Run(read_record(path), begin, rate)
 
 
 def _report(found: list[dict[str, Any]]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import psutil
@@ -101,14 +100,18 @@ def growth(before: dict[str, float], after: dict[str, float]) -> dict[str, float
     return {role: max(0.0, used - before.get(role, 0.0)) for role, used in after.items()}
 
 
-def settled(limit: float = 60.0, look: Callable[[], dict[str, float]] = seconds) -> None:
-    """Wait until nobody computes any more: less than a twentieth of the time."""
+def settled(limit: float = 60.0) -> None:
+    """Wait until nobody computes any more: less than a twentieth of the time, but for the thread that looks."""
     deadline = time.monotonic() + limit
-    begin, before = time.monotonic(), sum(look().values())
+    begin, before = time.monotonic(), _others()
     while time.monotonic() < deadline:
         time.sleep(0.3)
-        now, used = time.monotonic(), sum(look().values())
+        now, used = time.monotonic(), _others()
         if (used - before) / (now - begin) < 0.05:
             return
         begin, before = now, used
     raise TimeoutError(f"somebody was still computing after {limit:g} s")
+
+
+def _others() -> float:
+    return sum(used for role, used in seconds().items() if role != MAIN)

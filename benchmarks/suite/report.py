@@ -89,6 +89,8 @@ def show_targets(console: Console, results: Results) -> None:
     """Print what was hoped for beside what was found."""
     found = _targets(results)
     measured = [line for line in found if line[3]]
+    if not measured:
+        return
     rest = f"; {len(found) - len(measured)} more were not measured" if len(found) > len(measured) else ""
     _print(console, f"targets{rest}", ("case", "what", "bound", "found", "holds"), measured, "llrrl")
 
