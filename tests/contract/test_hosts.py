@@ -186,11 +186,11 @@ def test_peers_transfer_between_hosts(spread: Make, hosts: Hosts, gate: Gate, ss
     gate.open()
     assert sorted(future.result(SECONDS) for future in made) == [hosts.name(number) for number in range(HOSTS)]
     before = [hosts.received(number) for number in range(HOSTS)]
-    sent = executor.stats()["inputs_read"]
     assert executor.submit(add, {}, inputs=files).result(SECONDS) == 3
     received = [hosts.received(number) - before[number] for number in range(HOSTS)]
     assert max(received) > 2 * MEGABYTES * 2**20  # two of three files were elsewhere
-    assert executor.stats()["inputs_read"] - sent < 2**20  # and came without the manager
+    manager = executor.stats()["inputs_read"]
+    assert manager < MEGABYTES * 2**20  # and came without it: this is the supervisors, and what calls are sent with
     array = np.arange(MEGABYTES * 2**17, dtype=float)
     assert np.array_equal(executor.submit(lambda x: x + 1, {}, array).result(SECONDS), array + 1)
 

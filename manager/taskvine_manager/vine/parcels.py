@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import pickle
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskvine_manager.runtime.payload import Payload
+if TYPE_CHECKING:  # what a supervisor says of a Python that is too old for the rest
+    from taskvine_manager.runtime.payload import Payload
 
 IN_COMMAND = 2048
 """Largest parcel, in bytes, that rides in a call's command: that saves the worker a file."""

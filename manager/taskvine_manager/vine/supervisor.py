@@ -40,6 +40,9 @@ def main(arguments: list[str]) -> None:
     os.write(options.out_pipe_fd, pipe.greeting(options.name, options.task_id))
     _wake(options.worker_pid)
     try:
+        if sys.version_info < (3, 10):  # noqa: UP036  # nodes have their own
+            version = ".".join(map(str, sys.version_info[:3]))
+            raise RuntimeError(f"Python 3.10 or later is needed, and {sys.executable} is {version}")
         serve = _node(options).run
     except BaseException as error:
         _answer_all(options, error)

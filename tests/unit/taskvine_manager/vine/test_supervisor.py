@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +40,8 @@ def test_nothing_but_the_standard_library_before_the_greeting(tmp_path: Path) ->
     assert said.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("brief", [False, True])
-def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief: bool) -> None:
+def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = False) -> dict[str, Any]:
+    """What a supervisor that cannot be set up answers a call."""
     program = unpack(tmp_path)
     calls, results = os.pipe(), os.pipe()
     profile = Profile(0, "f", "f", L2, None, None, None, None, 0.0, "f")
@@ -49,7 +51,7 @@ def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief
     process = subprocess.Popen(
         [
             *(
-                sys.executable,
+                python,
                 "-c",
                 "import signal, sys, runpy; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
                 "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
@@ -77,9 +79,30 @@ def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief
     assert rest[int(length) :] == pipe.ended(3, 0)
     (done,) = Answer(*pickle.loads(parcels.from_output((sandbox / ".out").read_text()))).done
     assert done[:2] == (7, failure.LOST)
-    record = pickle.loads(done[2])
+    record: dict[str, Any] = pickle.loads(done[2])
     assert record["kind"] == "library"
-    assert "no-such-config" in record["reason"]
+    return record
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief: bool) -> None:
+    assert "no-such-config" in complaint(tmp_path, brief=brief)["reason"]
+
+
+def old_python() -> str | None:
+    """A Python that is too old for nodes, if there is one here."""
+    for version in ("3.9", "3.8", "3.7"):
+        found = shutil.which(f"python{version}")
+        if found and subprocess.run([found, "-c", ""], check=False, capture_output=True).returncode == 0:
+            return found
+    return None
+
+
+@pytest.mark.skipif(old_python() is None, reason="there is no Python 3.7 to 3.9")
+def test_python_that_is_too_old_is_said_to_be(tmp_path: Path) -> None:
+    python = old_python()
+    assert python is not None
+    assert "Python 3.10 or later is needed" in complaint(tmp_path, python=python)["reason"]
 
 
 @pytest.mark.parametrize("name", ["msgpack", "zmq", "networkx", "ndcctools"])
