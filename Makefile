@@ -29,11 +29,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
+.PHONY: help venv test lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
+	@echo "targets: venv test lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -47,6 +47,10 @@ typecheck: $(DEV)
 
 unit: $(DEV)
 	$(RUN) -m pytest $(ARGS)
+
+# Property tests and state machines with examples that nobody has tried yet.
+explore: $(DEV)
+	HYPOTHESIS_PROFILE=explore $(RUN) -m pytest tests/unit -m hypothesis $(ARGS)
 
 coverage: $(DEV)
 	$(RUN) -m coverage erase
