@@ -338,8 +338,9 @@ class Scheduler:
         small = []
         if isinstance(completion.body, bytes):
             for use in invocation.outputs:
-                if use.kind == "value":
-                    self._files[use.source].value = completion.body
+                # Of what is made again, another file may be the one that is needed, and this one be forgotten.
+                if use.kind == "value" and (file := self._files.get(use.source)) is not None:
+                    file.value = completion.body
                     small.append(use.source)
         large = [name for name, _, _ in completion.made if name in self._files]
         if large:

@@ -539,7 +539,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for node in self.core.nodes.values():
             long = [task.profile for task in node.assigned.values() if task.profile.category == "long"]
             assert sum(profile.cores or 1.0 for profile in long) <= CORES * self.limits["resource-submit-multiplier"]
-            assert sum(profile.memory or 0.0 for profile in long) <= MEMORY
+            assert sum(profile.memory or 0.0 for profile in long) <= MEMORY * self.limits["resource-submit-multiplier"]
 
     @invariant()
     def the_first_in_line_never_waits_for_room_that_is_there(self) -> None:

@@ -724,3 +724,17 @@ def test_arguments_of_what_is_hopeless_or_waits_in_vain_are_discarded() -> None:
     world.make("once", recoverable=False)
     world.leave("a")
     assert discards(world.call(arguments="/args/2", needs=["once"])) == ["/args/2"]
+
+
+def test_a_forgotten_result_is_not_known_anew_when_its_call_runs_again_for_another_file() -> None:
+    world = World()
+    world.tune(immediate_recovery=1)
+    world.join("a")
+    world.call(makes=["file"], outputs=(value("v"),))
+    world.done(0, made=[("file", 100)], body=b"small")
+    world.forget("v")
+    world.spoiled("a", "file")
+    world.done(-1, made=[("file", 100)], body=b"small")
+    assert world.names() == {"file"}
+    world.forget("file")
+    assert world.is_clean()
