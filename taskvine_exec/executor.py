@@ -682,7 +682,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
             ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
             nodes); ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest
-            end); on the embedded engine ``nodes_killed`` (on purpose, by ``executor.loss-interval``).
+            end); on the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and
+            ``nodes_killed`` (on purpose, by ``executor.loss-interval``).
         """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return answer

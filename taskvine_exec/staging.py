@@ -169,7 +169,12 @@ class Over(Future[Any]):
 
     def __init__(self, task: Future[Any]) -> None:
         super().__init__()
-        self.tid = getattr(task, "tid", getattr(task, "parsl_executor_task_id", None))
+        tid = getattr(task, "tid", None)
+        if (
+            tid is None
+        ):  # look no further on an AppFuture: asked for what it has not, it launches a task that looks it up
+            tid = getattr(task, "parsl_executor_task_id", None)
+        self.tid = tid
         if task.cancelled():
             self.set_exception(CancelledError())
         elif (error := task.exception()) is not None:

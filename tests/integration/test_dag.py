@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import DependencyError
 from parsl.executors import ThreadPoolExecutor
+from parsl.providers import LocalProvider
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from tests.conftest import eventually, settle
@@ -272,8 +274,6 @@ def test_a_held_future_does_not_keep_what_it_was_made_from(dag: TaskVineExecutor
 
 
 def test_values_cross_nodes(load: Load) -> None:
-    from parsl.providers import LocalProvider
-
     provider = LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2)
     dfk = load([TaskVineExecutor(label="tv", cores=1, provider=provider)], dependency_resolver=DAG_RESOLVER)
     executor = dfk.executors["tv"]
@@ -281,6 +281,36 @@ def test_values_cross_nodes(load: Load) -> None:
     parts = [make(LARGE, float(number)) for number in range(8)]
     assert total(parts).result(30) == 28.0 * LARGE
     assert total([total(parts), increment(parts[1])]).result(30) == 30.0 * LARGE
+
+
+def test_calls_wait_on_their_node_for_what_is_on_its_way(load: Load) -> None:
+    """Sent to it one after the other, while the first has the file fetched."""
+    provider = LocalProvider(init_blocks=2, max_blocks=2)
+    load([TaskVineExecutor(label="tv", cores=2, provider=provider)], dependency_resolver=DAG_RESOLVER)
+    executor = parsl.dfk().executors["tv"]
+    assert executor.wait_for_nodes(2, 30)
+
+    @parsl.python_app
+    def total(array: Any, directory: str) -> tuple[str, float]:
+        import os
+        import time
+        from pathlib import Path
+
+        Path(directory, str(os.getpid())).touch()
+        while len(os.listdir(directory)) < 4:  # two on each node
+            time.sleep(0.005)
+        return os.environ["PARSL_WORKER_BLOCK_ID"], float(array.sum())
+
+    with tempfile.TemporaryDirectory() as directory:
+        array = make(16 << 20)  # 128 MB
+        assert array.exception() is None
+        futures = []
+        for number in range(4):
+            futures.append(total(array, directory))
+            eventually(lambda number=number: executor.outstanding() == number + 1)
+        assert sorted(future.result(60) for future in futures) == [(block, float(16 << 20)) for block in "0011"]
+    if executor._engine == "embedded":
+        assert executor.stats()["tasks_returned"] == 0
 
 
 def test_callbacks_may_ask_for_large_results(dag: TaskVineExecutor) -> None:

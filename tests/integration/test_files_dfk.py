@@ -101,7 +101,8 @@ def run(command, inputs=(), outputs=(), stdout=None, stderr=None):  # type: igno
 
 
 def test_data_future_of_a_temp_file_is_an_edge_and_not_a_wait(load: Load, latch: str, home: Path) -> None:
-    executor = load().executors["tv"]
+    dfk = load()
+    executor = dfk.executors["tv"]
     producer = write("made", latch=latch, outputs=[File(T + "x")])
     consumer = read(inputs=producer.outputs, outputs=[File(T + "y")])
     last = read(inputs=[consumer.outputs[0], producer.outputs[0]])
@@ -119,6 +120,7 @@ def test_data_future_of_a_temp_file_is_an_edge_and_not_a_wait(load: Load, latch:
         executor.fetch(consumer.outputs[0], "again")
     assert read(inputs=producer.outputs).result(30) == "made"
     assert os.listdir(home) == ["y"]
+    assert dfk.task_count == 4
 
 
 def test_an_edge_names_its_task_and_not_the_latest_writer(load: Load, latch: str) -> None:

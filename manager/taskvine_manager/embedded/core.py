@@ -114,6 +114,7 @@ class Scheduler:
         self._recoveries = itertools.count(1)
         self._recovered = 0
         self._retried = 0
+        self._came_back = 0
         self._done = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._submitted,
@@ -212,6 +213,7 @@ class Scheduler:
             "tasks_waiting": self.waiting,
             "tasks_recovered": self._recovered,
             "tasks_retried": self._retried,
+            "tasks_returned": self._came_back,
             "nodes": len(self._nodes),
             "bytes_between_nodes": self._storage.moved,
             "inputs_read": self._storage.inputs_read,
@@ -390,6 +392,7 @@ class Scheduler:
             return
         for number in event.numbers:
             if task := node.assigned.get(number):
+                self._came_back += 1
                 self._unassign(node, task)
                 self._requeue(task)
 

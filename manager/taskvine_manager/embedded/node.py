@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -108,6 +108,7 @@ class Node:
         self._staging: set[int] = set()
         self._sandboxes = itertools.count()
         self._making: dict[str, int] = {}  # results that calls here are about to make
+        self._coming: Counter[str] = Counter()  # files that are being fetched
         self._following: dict[str, list[Call]] = {}  # calls that wait for those
         self._recent: OrderedDict[str, bytes] = OrderedDict()  # small results of late, for calls that were to wait
         self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what has no room: retry, or give up
@@ -398,7 +399,9 @@ class Node:
                 problem, spoiled = str(error), isinstance(error, Spoiled)
             seconds = time.perf_counter() - clock
             self._later(lambda: self._send("cached", file, size, problem, stamp, seconds, spoiled, source[3]))
+            self._later(lambda: self._came([file]))
 
+        self._coming[file] += 1
         self._stager.submit(fetch)
 
     def _on_drop(self, files: tuple[str, ...]) -> None:
@@ -448,13 +451,17 @@ class Node:
     # --- calls that follow others ---
 
     def _follows(self, call: Call, supply: Supply) -> bool:
-        """Whether a call waits for results that others are making here, or goes back because it cannot."""
+        """Whether a call waits for files that are made or fetched here for others, or goes back because it cannot."""
         behind = set()
         for use in call.invocation.inputs:
             name = use.source
-            if use.kind != "value" or name in supply.values or name in supply.sources or name in self._cache:
+            if use.kind == "local" or name in supply.values or name in supply.sources or name in self._cache:
                 continue
-            if name in self._recent:
+            if name in self._coming:
+                behind.add(name)
+            elif use.kind != "value":
+                continue  # staging will say that it is not here
+            elif name in self._recent:
                 call.values[name] = self._recent[name]
             elif name in self._making:
                 behind.add(name)
@@ -465,7 +472,7 @@ class Node:
         if not behind:
             return False
         call.behind = behind
-        call.values.update((name, value) for name, value in supply.values.items() if call.reads(name))
+        call.supply = supply
         for name in behind:
             self._following.setdefault(name, []).append(call)
         return True
@@ -476,17 +483,38 @@ class Node:
             self._recent[name] = body
             if len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
-        for call in self._following.pop(name, ()):
-            if isinstance(body, bytes):
+            for call in self._following.get(name, ()):
                 call.values[name] = body
+        self._go_on(name)
+
+    def _came(self, names: list[str]) -> None:
+        """Let the calls begin that waited for others' files, which have come or will not."""
+        self._coming.subtract(names)
+        for name in names:
+            if not self._coming[name]:
+                del self._coming[name]
+                self._go_on(name)
+        self._slots.pump()
+
+    def _go_on(self, name: str) -> None:
+        for call in self._following.pop(name, ()):
             call.behind.discard(name)
-            if not call.behind and call.invocation.number in self._calls:
-                if self._draining:
-                    self._give_back([call])
-                elif self._has_values(call, Supply({}, {}, {})):
-                    self._slots.add(call)
-                else:
-                    self._give_back([call])
+            if call.behind or call.invocation.number not in self._calls:
+                continue
+            supply, call.supply = call.supply, None
+            if self._draining or not self._can_have_all(call, supply):
+                self._give_back([call])
+            elif call.profile.mode == L1 or not self._has_values(call, supply):
+                self._stage(call, supply)
+            else:
+                self._slots.add(call)
+
+    def _can_have_all(self, call: Call, supply: Supply) -> bool:
+        return all(
+            any(use.source in known for known in (call.values, supply.values, supply.sources, self._cache))
+            for use in call.invocation.inputs
+            if use.kind != "local"
+        )
 
     # --- files ---
 
@@ -523,6 +551,9 @@ class Node:
             self._staged_in(call, None)
             return
 
+        fetched = [use.source for use in call.invocation.inputs if use.source in supply.sources]
+        self._coming.update(fetched)
+
         def stage() -> None:
             record = None
             clock = time.perf_counter()
@@ -544,6 +575,7 @@ class Node:
                 record = failure.lost("file-lost", f"{error.strerror}: {error.filename}", name=spoiled)
             except OSError as error:
                 record = failure.lost("disk-full", f"no sandbox can be made: {error}", path=str(call.directory))
+            self._later(lambda: self._came(fetched))
             self._later(lambda: self._staged_in(call, record))
 
         self._stager.submit(stage)

@@ -78,6 +78,7 @@ class Call:
         "kill_record",
         "need",
         "profile",
+        "supply",
         "tries",
         "values",
     )
@@ -90,7 +91,8 @@ class Call:
         self.directory: str | None = None
         self.values: dict[str, Payload] = {}
         self.behind: set[str] = set()
-        """Results that other calls of the node are making for it."""
+        """Files that the node is making for other calls, or fetching, and that it waits for."""
+        self.supply: Any = None
         self.given: Payload | None = None
         self.kill_record: bytes | None = None
         self.tries = 0

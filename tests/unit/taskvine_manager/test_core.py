@@ -891,6 +891,7 @@ def test_stats_count() -> None:
         "tasks_waiting": 1,
         "tasks_recovered": 0,
         "tasks_retried": 0,
+        "tasks_returned": 0,
         "nodes": 1,
         "bytes_between_nodes": 0,
         "inputs_read": 0,
