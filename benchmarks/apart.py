@@ -76,8 +76,8 @@ def measure(
             if isinstance(error, subprocess.TimeoutExpired):
                 raise MeasurementFailed(f"it did not end within {timeout:g} s") from None
             raise
+    _kill(child, directory)  # what others leave running would be beside the next measurement
     if child.returncode:
-        _kill(child, directory)
         raise MeasurementFailed(
             f"it ended with status {child.returncode}: {(complaint or 'see above')[-3000:].strip()}"
         )
