@@ -47,6 +47,7 @@ def test_a_run_is_replayed_from_its_record(load: Load) -> None:
     kept = add(sums[0], sums[1], outputs=[File("taskvinetemp:///kept")])
     last = add(sums[2], kept, inputs=[kept.outputs[0]])
     assert len(last.result()) == 600_000 + 0 + 1 + 2 + 3 + 4 + 5
+    assert [each.exception() for each in sums] == [None] * 4  # the last of them is nobody's input
     record = str(next(Path(kernel.run_dir).rglob("record.msgpack")))
     kernel.cleanup()
 
