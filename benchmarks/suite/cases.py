@@ -507,10 +507,16 @@ CASES: dict[str, Case] = {
             measure=measure,
             contenders=("ours-dag", "ours", "vine-dag", "threads", "htex", "upstream", "dask"),
             metrics={"*": Metric("s")},
-            points=(1, 16, 64),
+            points=(1, 16, 32, 64),
             quick=(16,),
             unit="MB",
-            only={"htex": (1,), "upstream": (32,), "vine-dag": (16, 32), "ours": (16,), "threads": (16,)},
+            only={
+                "htex": (1, 32) if name == "tree" else (1,),
+                "upstream": (32,),
+                "vine-dag": (16, 32),
+                "ours": (16,),
+                "threads": (16,),
+            },
             slow=("htex", "ours", "threads"),
         )
         for name, title, measure in (

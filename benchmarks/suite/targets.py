@@ -157,8 +157,20 @@ def _all() -> Iterator[Target]:
         yield Target("e", f"times faster than HighThroughputExecutor, {way}, least of all sizes", _worst(pairs, min), 1)
         yield Target("e", f"times faster than HighThroughputExecutor, {way}, 64 MB", _worst(pairs[-1:], min), 8)
     for case, title in (("f.tree", "sum tree"), ("f.shuffle", "shuffle"), ("f.stencil", "stencil")):
-        pairs = [(Key(case, "time", size, "ours-dag"), Key(case, "time", size, "dask")) for size in (1, 16, 64)]
+        pairs = [(Key(case, "time", size, "ours-dag"), Key(case, "time", size, "dask")) for size in (1, 16, 32, 64)]
         yield Target(case, f"{title}: time by dask.distributed's, most of all sizes", _worst(pairs, max), 0.8, False)
+    yield Target(
+        "f.tree",
+        "sum tree of 32 MB, times faster than HighThroughputExecutor",
+        _ratio(Key("f.tree", "time", 32, "htex"), Key("f.tree", "time", 32, "ours-dag")),
+        15,
+    )
+    yield Target(
+        "g.chain",
+        "chain of 1,000, times faster than HighThroughputExecutor",
+        _ratio(Key("g.chain", "time per call", 1000, "htex"), Key("g.chain", "time per call", 1000, "ours-dag")),
+        6,
+    )
     yield Target(
         "h", "rate of no-op calls in L2 by that in L1", _ratio(_rate("b", 5000, "ours"), _rate("b", 50, "ours-L1")), 500
     )
