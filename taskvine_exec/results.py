@@ -41,8 +41,7 @@ class _Condition:
     """What a future needs of a ``threading.Condition``; a real one is made when somebody waits.
 
     Nobody waits for the futures of an executor inside the DFK, which has its own. A Condition is nine objects that the
-    cyclic collector looks at again and again: a quarter of all that
-    is kept for a task.
+    cyclic collector looks at again and again: a quarter of all that is kept for a task.
     """
 
     __slots__ = ("_lock", "_real")

@@ -76,7 +76,7 @@ def take(directory: str, size: int, prefix: str) -> tuple[int, str] | None:
         try:
             os.rename(os.path.join(spares, name), path)
             return os.open(path, os.O_WRONLY), path
-        except FileNotFoundError:  # another has taken it just now
+        except OSError:  # another has taken it just now, or this process can open no more files
             _unlink(path)
     return None
 

@@ -216,8 +216,9 @@ class Traffic:
         try:
             outbound.answered = parcels.from_output(task.std_output) or outbound.out.contents()
             return Answer(*pickle.loads(outbound.answered))
-        except Exception:
-            logger.warning("task %d brought no answer: %s, exit code %d", task.id, task.result, task.exit_code)
+        except Exception:  # it may have been cut anywhere, and unpickling that raises what it likes
+            said = "task %d brought no answer: %s, exit code %d"
+            logger.warning(said, task.id, task.result, task.exit_code, exc_info=True)
             return None
 
     def awaited(self) -> set[str]:

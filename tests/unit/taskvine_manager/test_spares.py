@@ -80,6 +80,20 @@ def test_a_file_that_has_gone(fast: Path) -> None:
     assert spares.take(str(fast / "nowhere"), SIZE, "value-") is None
 
 
+def test_a_spare_that_cannot_be_opened_is_removed(fast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spares.give(made(fast))
+    real = os.open
+
+    def refuse(path: str, flags: int, *rest: int, **more: int) -> int:
+        if flags == os.O_WRONLY:
+            raise OSError(24, "Too many open files")
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(spares.os, "open", refuse)
+    assert spares.take(str(fast), SIZE, "value-") is None
+    assert left(fast) == []
+
+
 def test_values_are_written_over_longer_ones_and_shorter(
     tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
