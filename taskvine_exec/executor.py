@@ -76,6 +76,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
+AT_ONCE = 4
+"""As long as there are not more tasks than these, a new one is sent by the thread that submits it: there is nothing to
+gather it with, and the link's thread need not wake up."""
 _TRIES = 10
 """Times that a file is asked for again whose replica could not be read."""
 
@@ -253,9 +256,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         try:
             self._functions = FunctionCache(places.spool)
             startup.write_configs(places, self._settings)
-            self._manager = startup.start_manager(places)
-            address = f"ipc://{places.base}/link.sock"
-            self._link = ManagerLink(address, self._manager, self._on_message, self._on_manager_death)
+            self._manager, end = startup.start_manager(places)
+            self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:
             if self._manager is not None:
                 self._manager.kill()
@@ -358,8 +360,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._tasks[number] = future
         record = dfk.launched() if self.run_id is not None else None
         keeps = self._keeps_result(record)
+        at_once = len(self._tasks) <= AT_ONCE
         if plan is None and not values and not keeps:
-            link.submit(Invocation(number, profile, arguments))
+            link.submit(Invocation(number, profile, arguments), at_once=at_once)
         else:
             inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
             outputs = [*(plan.outputs if plan else ())]
@@ -367,7 +370,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
                 future.value = value
                 outputs.append(FileUse("value", "", value.number))
-            link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)))
+            link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)), at_once=at_once)
             consumer = number if record is None else record["id"]
             if plan is not None:
                 self._follow_producers(number, consumer, plan)

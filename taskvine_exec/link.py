@@ -10,7 +10,9 @@ import contextlib
 import itertools
 import logging
 import os
+import select
 import signal
+import socket
 import subprocess
 import threading
 from collections import deque
@@ -18,9 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import zmq
-
-from taskvine_manager import messages
+from taskvine_manager.channel import Channel
 from taskvine_manager.messages import Invocation, Profile
 from taskvine_manager.runtime.payload import Payload
 
@@ -35,8 +35,8 @@ class ManagerLink:
 
     Parameters
     ----------
-    address : str
-        ZeroMQ endpoint to bind.
+    end : socket.socket
+        Connected to the manager; the link's own from now on.
     process : subprocess.Popen
         The manager.
     on_message : callable
@@ -48,7 +48,7 @@ class ManagerLink:
 
     def __init__(
         self,
-        address: str,
+        end: socket.socket,
         process: subprocess.Popen[bytes],
         on_message: Callable[..., Any],
         on_death: Callable[[int], None],
@@ -56,16 +56,13 @@ class ManagerLink:
         self._process = process
         self._on_message = on_message
         self._on_death = on_death
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PAIR)
-        self._socket.set_hwm(0)
-        self._socket.linger = 0
-        self._socket.bind(address)
+        self._channel = Channel(end)
+        self._sending = threading.Lock()
+        self._main = threading.main_thread().ident
         self._functions: deque[tuple[str, Payload]] = deque()
         self._profiles: deque[Profile] = deque()
         self._invocations: deque[Invocation] = deque()
         self._words: deque[tuple[Any, ...]] = deque()
-        self._outgoing: deque[bytes] = deque()
         self._kept: deque[tuple[Any, ...]] = deque()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -91,11 +88,22 @@ class ManagerLink:
         self._functions.extend(functions)
         self._profiles.extend(profiles)
 
-    def submit(self, invocation: Invocation) -> None:
-        """Send an invocation."""
+    def submit(self, invocation: Invocation, *, at_once: bool = False) -> None:
+        """Send an invocation: with others that gather meanwhile, or ``at_once`` and from this thread if it may be.
+
+        It is not the main thread that may: Ctrl-C could end its sending with a part of a message sent.
+        """
         self._invocations.append(invocation)
-        if not self._awake:
-            self._nudge()
+        if self._awake:
+            return
+        if at_once and threading.get_ident() != self._main and self._sending.acquire(blocking=False):
+            try:
+                self._send_all()
+            finally:
+                self._sending.release()
+            if not self._channel.full:
+                return
+        self._nudge()
 
     def say(self, *message: Any) -> None:
         """Send any other message."""
@@ -158,26 +166,31 @@ class ManagerLink:
     # --- the link's thread ---
 
     def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._wake, zmq.POLLIN)
+        poller = select.poll()
+        poller.register(self._wake, select.POLLIN)
+        link = self._channel.fileno()
         death = self._death_descriptor()
         if death is not None:
-            poller.register(death, zmq.POLLIN)
+            poller.register(death, select.POLLIN)
         try:
             while not self._closing:
-                poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._outgoing else zmq.POLLIN)
+                if not self._channel.ended:
+                    poller.register(link, select.POLLIN | (select.POLLOUT if self._channel.full else 0))
                 events = dict(poller.poll(None if death is not None else 500))
                 if self._wake in events:
                     os.read(self._wake, 4096)
                     self._flush()
-                if events.get(self._socket, 0) & zmq.POLLOUT:
-                    self._push()
-                if events.get(self._socket, 0) & zmq.POLLIN:
+                if events.get(link, 0) & select.POLLOUT:
+                    self._flush()
+                if events.get(link, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
                     self._receive()
+                    if self._channel.ended:
+                        poller.unregister(link)
                 if (death is None or death in events) and not self._dead and self._process.poll() is not None:
                     if death is not None:
                         poller.unregister(death)
-                    self._receive()  # its last words
+                    while self._receive():
+                        pass  # its last words
                     self._gone(self._process.returncode)
         except Exception:
             logger.exception("the link to the manager broke")
@@ -190,8 +203,8 @@ class ManagerLink:
                 self._pipe_closed = True
                 os.close(self._wake)
                 os.close(self._waker)
-            self._socket.close()
-            self._context.term()
+            with self._sending:
+                self._channel.close()
 
     def _death_descriptor(self) -> int | None:
         if hasattr(os, "pidfd_open"):
@@ -202,36 +215,36 @@ class ManagerLink:
         return None
 
     def _flush(self) -> None:
-        # Lowered before the queues are read: who appends after that writes to the pipe again.
-        self._awake = False
+        with self._sending:
+            # Lowered before the queues are read: who appends after that writes to the pipe again.
+            self._awake = False
+            self._send_all()
+
+    def _send_all(self) -> None:
+        """Send what has gathered as far as the socket takes it; only with ``_sending`` held."""
         while self._invocations:
             count = len(self._invocations)
             batch = [self._invocations.popleft() for _ in range(min(count, 4096))]
             functions = [self._functions.popleft() for _ in range(len(self._functions))]
             profiles = [self._profiles.popleft() for _ in range(len(self._profiles))]
-            self._outgoing.append(messages.encode("submit", functions, profiles, batch))
+            self._channel.queue("submit", functions, profiles, batch)
         while self._words:
-            self._outgoing.append(messages.encode(*self._words.popleft()))
-        self._push()
-
-    def _push(self) -> None:
-        """Send what there is to send; it waits while the manager is not there yet, and is dropped after its end."""
-        if self._dead:
-            self._outgoing.clear()
-        with contextlib.suppress(zmq.Again):
-            while self._outgoing:
-                self._socket.send(self._outgoing[0], zmq.NOBLOCK)
-                self._outgoing.popleft()
+            self._channel.queue(*self._words.popleft())
+        self._channel.push()
 
     def _await(self, answer: Future[Any]) -> None:
         """A future's callback asks: get the answer here and now, and keep for later what else comes meanwhile."""
+        poller = select.poll()
         self._flush()
         while not answer.done():
-            if self._socket.poll(100):
-                message = messages.decode(self._socket.recv())
-                if not self._is_answer(message):
-                    self._kept.append(message)
-            elif self._process.poll() is not None:
+            poller.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.full else 0))
+            if poller.poll(100):
+                self._flush()
+                self._channel.read()
+                while (message := self._channel.next()) is not None:
+                    if not self._is_answer(message):
+                        self._kept.append(message)
+            if self._channel.ended or self._process.poll() is not None:
                 self._fail_requests()
 
     def _is_answer(self, message: tuple[Any, ...]) -> bool:
@@ -242,12 +255,10 @@ class ManagerLink:
             future.set_result(message[2])
         return True
 
-    def _receive(self) -> None:
-        while True:
-            try:
-                message = self._kept.popleft() if self._kept else messages.decode(self._socket.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return
+    def _receive(self) -> bool:
+        """Read once and act on it; say whether anything was there."""
+        came = self._channel.read()
+        while (message := self._kept.popleft() if self._kept else self._channel.next()) is not None:
             if self._is_answer(message):
                 continue
             steps = self._on_message(*message)
@@ -255,3 +266,4 @@ class ManagerLink:
                 for done, _ in enumerate(steps):
                     if done % HANDFUL == HANDFUL - 1 and self._awake:
                         self._flush()
+        return came

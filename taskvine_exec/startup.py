@@ -332,18 +332,28 @@ def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool
     return command
 
 
-def start_manager(places: Places) -> subprocess.Popen[bytes]:
-    """Start the manager. Nodes may connect from now on: the socket is there before the process that serves it."""
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
-        listener.bind(os.path.join(places.base, "manager.sock"))
-        listener.listen(128)
-        with open(places.manager_output, "ab") as output:
-            return subprocess.Popen(
-                [sys.executable, _PROGRAM, "manager", places.base, str(listener.fileno()), str(os.getpid())],
-                pass_fds=(listener.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, sweep.TOKEN: places.base},
-                start_new_session=True,  # Ctrl-C in the user's terminal is the user's program's to handle
-            )
+def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the manager; return it, and the user's end of the link to it.
+
+    Nodes may connect from now on: the socket is there before the process that serves it.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            listener.bind(os.path.join(places.base, "manager.sock"))
+            listener.listen(128)
+            descriptors = (listener.fileno(), theirs.fileno())
+            with open(places.manager_output, "ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, _PROGRAM, "manager", places.base, *map(str, descriptors), str(os.getpid())],
+                    pass_fds=descriptors,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, sweep.TOKEN: places.base},
+                    start_new_session=True,  # Ctrl-C in the user's terminal is the user's program's to handle
+                )
+        except BaseException:
+            ours.close()
+            raise
+    return process, ours

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     elif role == "manager":
         from taskvine_manager.process import main as manager
 
-        manager(rest[0], int(rest[1]), int(rest[2]))
+        manager(rest[0], int(rest[1]), int(rest[2]), int(rest[3]))
     else:
         sys.exit(f"unknown role {role!r}: one of manager, node, library, task, supervise, worker")
 

@@ -4,7 +4,7 @@ Records that exist once per invocation are NamedTuples: msgpack writes them as a
 a frozen dataclass. Everything said less often is a tuple that begins with its tag; the tags and what follows them are
 listed in the tables below, and :func:`encode` and :class:`Decoder` are the only way in and out.
 
-User's process to manager (one ZeroMQ message each):
+User's process to manager:
 
 ================================================ =====================================================
 ``("submit", functions, profiles, invocations)`` new functions ``(key, payload)``, profiles, invocations
@@ -46,7 +46,6 @@ copy of a user's file), ``("crowded", id, size)`` (what it made has no room), ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 try:
@@ -58,6 +57,8 @@ from taskvine_manager.runtime.payload import Payload
 
 _ITEMS = 1 << 24
 """Most items of one list or dict in a stream: msgpack believes what it is told and makes room for as many at once."""
+
+_NOTHING = object()
 
 L1, L2 = "L1", "L2"
 """A task in a fresh process; a function call in a warm library."""
@@ -179,19 +180,24 @@ class Decoder:
             max_map_len=_ITEMS,
         )
 
-    def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
-        """Take bytes and yield the messages that are whole.
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take bytes."""
+        self._unpacker.feed(data)
+
+    def next(self) -> tuple[Any, ...] | None:
+        """The next message that has come whole, or None.
 
         Raises
         ------
         ValueError
-            If the bytes are no messages.
+            If the bytes are no message.
         """
-        self._unpacker.feed(data)
-        for message in self._unpacker:
-            if not _is_tagged(message):
-                raise ValueError(f"not a tagged message: {message!r:.80}")
-            yield message
+        message = next(self._unpacker, _NOTHING)
+        if message is _NOTHING:
+            return None
+        if not _is_tagged(message):
+            raise ValueError(f"not a tagged message: {message!r:.80}")
+        return message
 
 
 def invocations(items: tuple[tuple[Any, ...], ...]) -> list[Invocation]:

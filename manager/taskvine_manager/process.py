@@ -2,16 +2,16 @@
 
 It is started by command, watches the process that started it, and ends with it::
 
-    user's process --(ZeroMQ, ipc)--> loop --> engine --> nodes
-                   <-----------------      <--        <--
+    user's process --(socket)--> loop --> engine --> nodes
+                   <------------      <--        <--
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import pickle
+import selectors
 import signal
 import socket
 import sys
@@ -20,9 +20,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import zmq
-
 from taskvine_manager import messages, sweep
+from taskvine_manager.channel import Channel
 from taskvine_manager.engine import Engine, NodesFail
 from taskvine_manager.messages import Completion, Profile
 from taskvine_manager.record import Recorder
@@ -34,7 +33,11 @@ STOP_SECONDS = 3.0
 """How long nodes have to go once they are told, before they are killed."""
 
 
-def main(base: str, listener: int, parent: int) -> None:
+LAST_WORDS_SECONDS = 1.0
+"""How long the user's process has to take what is said to it at the end."""
+
+
+def main(base: str, listener: int, link: int, parent: int) -> None:
     """Run the manager of the executor whose private directory is ``base``, for as long as ``parent`` lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(os.path.join(base, "manager.config"), "rb") as file:
@@ -44,7 +47,10 @@ def main(base: str, listener: int, parent: int) -> None:
         format="%(asctime)s %(name)s %(levelname)s %(message)s",
         level=logging.INFO,
     )
-    Manager(base, config, socket.socket(fileno=listener), parent).run()
+    nodes, user = socket.socket(fileno=listener), socket.socket(fileno=link)
+    nodes.set_inheritable(False)
+    user.set_inheritable(False)
+    Manager(base, config, nodes, user, parent).run()
 
 
 class Manager:
@@ -58,21 +64,20 @@ class Manager:
         ``engine`` (an engine's configuration), ``log`` (a directory) and ``record`` (a file, or None).
     listener : socket.socket
         For nodes.
+    link : socket.socket
+        To the user's process.
     parent : int
         Process to end with.
     """
 
-    def __init__(self, base: str, config: dict[str, Any], listener: socket.socket, parent: int) -> None:
+    def __init__(
+        self, base: str, config: dict[str, Any], listener: socket.socket, link: socket.socket, parent: int
+    ) -> None:
         self._base = base
-        self._poller = zmq.Poller()
-        self._callbacks: dict[Any, Callable[[], None]] = {}
-        self._context = zmq.Context()
-        self._link = self._context.socket(zmq.PAIR)
-        self._link.set_hwm(0)
-        self._link.linger = 1000
-        self._link.connect(f"ipc://{base}/link.sock")
-        self._poller.register(self._link, zmq.POLLIN)
-        self._callbacks[self._link] = self._user_speaks
+        self._selector = selectors.DefaultSelector()
+        self._link = Channel(link)
+        self._link_full = False
+        self._selector.register(self._link, selectors.EVENT_READ, self._user_speaks)
         self._finished: list[Completion] = []
         self._waiting_said = 0
         self._begun = 0.0
@@ -96,12 +101,10 @@ class Manager:
         return EmbeddedEngine(self._base, listener, config, self, self._watch, self._unwatch)
 
     def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
-        self._poller.register(descriptor, zmq.POLLIN)
-        self._callbacks[descriptor] = callback
+        self._selector.register(descriptor, selectors.EVENT_READ, callback)
 
     def _unwatch(self, descriptor: int) -> None:
-        self._poller.unregister(descriptor)
-        del self._callbacks[descriptor]
+        self._selector.unregister(descriptor)
 
     def _watch_parent(self, parent: int) -> None:
         self._parent = parent
@@ -138,11 +141,10 @@ class Manager:
         finally:
             self._record.close()
             if self._orphaned:
-                self._link.linger = 0
-            self._link.close()
-            self._context.term()
-            if self._orphaned:
+                self._link.close()
                 self._clean_up()
+            else:
+                self._link.finish(LAST_WORDS_SECONDS)
 
     def _step(self, seconds: float | None) -> None:
         self._flush()
@@ -150,11 +152,15 @@ class Manager:
             seconds = min(1.0, seconds if seconds is not None else 1.0)
             if os.getppid() != self._parent:
                 self._parent_gone()
-        for source, _ in self._poller.poll(None if seconds is None else math.ceil(seconds * 1000)):
-            # An earlier callback of this round may have unregistered it.
-            if callback := self._callbacks.get(source):
-                callback()
+        self._wait(seconds)
         self._flush()
+
+    def _wait(self, seconds: float | None) -> None:
+        known = self._selector.get_map()
+        for key, _ in self._selector.select(seconds):
+            # An earlier callback of this round may have unregistered it.
+            if (now := known.get(key.fd)) is not None and now.data == key.data:
+                key.data()
 
     def _flush(self) -> None:
         waiting = self._engine.waiting
@@ -169,9 +175,7 @@ class Manager:
         self._engine.stop()
         deadline = time.monotonic() + STOP_SECONDS
         while not self._engine.stopped and (left := deadline - time.monotonic()) > 0:
-            for source, _ in self._poller.poll(int(left * 1000) + 1):
-                if source is not self._link and (callback := self._callbacks.get(source)):
-                    callback()
+            self._wait(left)
         self._engine.kill()
 
     def _clean_up(self) -> None:
@@ -185,15 +189,25 @@ class Manager:
     # --- the user's process ---
 
     def _user_speaks(self) -> None:
-        while True:
-            try:
-                kind, *rest = messages.decode(self._link.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return
-            getattr(self, f"_on_{kind}")(*rest)
+        self._link.read()
+        while (message := self._link.next()) is not None and not self._stopping:
+            getattr(self, f"_on_{message[0]}")(*message[1:])
+        if self._link.ended:
+            self._selector.unregister(self._link)
+            self._parent_gone()
+        elif self._link_full:
+            self._push()
 
     def _say(self, *message: Any) -> None:
-        self._link.send(messages.encode(*message))
+        self._link.queue(*message)
+        self._push()
+
+    def _push(self) -> None:
+        self._link.push()
+        if self._link.full != self._link_full and not self._link.ended:
+            self._link_full = self._link.full
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._link_full else 0)
+            self._selector.modify(self._link, events, self._user_speaks)
 
     def _on_submit(
         self,

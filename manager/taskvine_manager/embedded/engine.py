@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from taskvine_manager import messages, sweep
+from taskvine_manager import sweep
+from taskvine_manager.channel import Channel
 from taskvine_manager.embedded import core, staging
 from taskvine_manager.embedded.cache import Source, check, copy, file_name, release
 from taskvine_manager.embedded.factory import NodeFactory
@@ -75,28 +76,14 @@ class EmbeddedConfig:
 class NodeLink:
     """The connection to one node."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
-        self.decoder = messages.Decoder()
+    def __init__(self, end: socket.socket) -> None:
+        self.channel = Channel(end)
         self.info: NodeInfo | None = None
         self.functions: set[str] = set()
         self.profiles: set[int] = set()
         self.told = False
         """Whether it said that it goes because somebody has told it to."""
-        self._outgoing = bytearray()
-
-    def send(self, *message: Any) -> None:
-        """Send a message, as far as the socket takes it; :meth:`push` sends the rest."""
-        self._outgoing += messages.encode(*message)
-        self.push()
-
-    def push(self) -> bool:
-        """Send what is left; say whether something is."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            while self._outgoing:
-                sent = self.channel.send(self._outgoing)
-                del self._outgoing[:sent]
-        return bool(self._outgoing)
+        self.send = self.channel.send
 
 
 class EmbeddedEngine:
@@ -235,7 +222,8 @@ class EmbeddedEngine:
     def tick(self) -> float | None:
         self._cleaners = [cleaner for cleaner in self._cleaners if cleaner.is_alive()]
         for link in list(self._blocked):
-            if not link.push():
+            link.channel.push()
+            if not link.channel.full:
                 self._blocked.discard(link)
         if self._draining:
             self._drain()
@@ -292,30 +280,25 @@ class EmbeddedEngine:
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            channel, _ = self._listener.accept()
-            channel.setblocking(False)
-            link = NodeLink(channel)
-            self._links[channel.fileno()] = link
-            self._watch(channel.fileno(), lambda: self._node_speaks(link))
+            end, _ = self._listener.accept()
+            link = NodeLink(end)
+            self._links[end.fileno()] = link
+            self._watch(end.fileno(), lambda: self._node_speaks(link))
             if self._stopping:
                 link.send("exit")
 
     def _node_speaks(self, link: NodeLink) -> None:
+        channel = link.channel
+        channel.read()
         try:
-            data = link.channel.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self._node_gone(link, "its connection ended")
-            return
-        try:
-            for message in link.decoder.feed(data):
+            while (message := channel.next()) is not None:
                 self._on_message(link, *message)
         except ValueError as error:
             logger.error("node %s speaks no sense and is dropped: %s", link.info, error)
             self._node_gone(link, str(error))
+            return
+        if channel.ended:
+            self._node_gone(link, "its connection ended")
 
     def _on_message(self, link: NodeLink, kind: str, *rest: Any) -> None:
         if kind == "hello":
@@ -461,7 +444,7 @@ class EmbeddedEngine:
             link.send("cancel", instruction.numbers)
         else:
             link.send("exit")
-        if link.push():
+        if link.channel.full:
             self._blocked.add(link)
 
     def _run(self, link: NodeLink, run: core.Run) -> None:

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from taskvine_manager import messages, sweep
+from taskvine_manager.channel import Channel
 from taskvine_manager.embedded import environment, hardware, memory, staging
 from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
 from taskvine_manager.embedded.oneshots import OneShots
@@ -96,8 +97,6 @@ class Node:
         self.name = f"{block}{os.getpid()}"
         self._directory = os.path.join(self._base, "nodes", self.name)
         self._selector = selectors.DefaultSelector()
-        self._decoder = messages.Decoder()
-        self._outgoing = bytearray()
         self._profiles: dict[int, Profile] = {}
         self._completions: list[Completion] = []
         self._held_since = 0.0
@@ -222,9 +221,9 @@ class Node:
         self._watch(self._radio, self._relay)
 
     def _connect(self) -> None:
-        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._manager.connect(os.path.join(self._base, "manager.sock"))
-        self._manager.setblocking(False)
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end.connect(os.path.join(self._base, "manager.sock"))
+        self._manager = Channel(end)
         self._watch(self._manager, self._manager_speaks)
         self._send("hello", self._info)
 
@@ -265,6 +264,7 @@ class Node:
             waits.append(1.0)
         return min(waits, default=None)
 
+    _manager_full = False
     _watch_slots = False
     _memory_looked = 0.0
 
@@ -279,7 +279,7 @@ class Node:
             self._idle_since = now
             self._send("idle")
 
-    def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
+    def _watch(self, channel: socket.socket | Channel, callback: Callable[[], None]) -> None:
         self._selector.register(channel, selectors.EVENT_READ, callback)
 
     def _unwatch(self, channel: socket.socket) -> None:
@@ -302,41 +302,24 @@ class Node:
     # --- the manager ---
 
     def _manager_speaks(self) -> None:
-        try:
-            data = self._manager.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self._leaving = self._abandoned = True
-            return
-        for message in self._decoder.feed(data):
+        self._manager.read()
+        while (message := self._manager.next()) is not None:
             getattr(self, f"_on_{message[0]}")(*message[1:])
+        if self._manager.ended:
+            self._leaving = self._abandoned = True
+        elif self._manager_full:
+            self._push()
 
     def _send(self, *message: Any) -> None:
-        self._outgoing += messages.encode(*message)
+        self._manager.queue(*message)
         self._push()
 
     def _push(self) -> None:
-        try:
-            while self._outgoing:
-                sent = self._manager.send(self._outgoing)
-                del self._outgoing[:sent]
-            events = selectors.EVENT_READ
-        except BlockingIOError:
-            events = selectors.EVENT_READ | selectors.EVENT_WRITE
-        except (BrokenPipeError, ConnectionResetError):
-            self._leaving = True
-            return
-        if self._selector.get_key(self._manager).events != events:
-            callback = self._manager_speaks if events == selectors.EVENT_READ else self._manager_ready
-            self._selector.modify(self._manager, events, callback)
-
-    def _manager_ready(self) -> None:
-        self._manager_speaks()
-        if not self._leaving:
-            self._push()
+        self._manager.push()
+        if self._manager.full != self._manager_full:
+            self._manager_full = self._manager.full
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._manager_full else 0)
+            self._selector.modify(self._manager, events, self._manager_speaks)
 
     def _on_run(
         self,

@@ -105,7 +105,7 @@ def test_python_that_is_too_old_is_said_to_be(tmp_path: Path) -> None:
     assert "Python 3.10 or later is needed" in complaint(tmp_path, python=python)["reason"]
 
 
-@pytest.mark.parametrize("name", ["msgpack", "zmq", "networkx", "ndcctools"])
+@pytest.mark.parametrize("name", ["msgpack", "networkx", "ndcctools"])
 def test_node_needs_nothing_that_parsl_does_not_bring(tmp_path: Path, name: str) -> None:
     program = unpack(tmp_path)
     code = (

@@ -1,0 +1,132 @@
+"""The user's end of the link: who sends what, and when."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from taskvine_exec.link import ManagerLink
+from taskvine_manager.channel import Channel
+from taskvine_manager.messages import Invocation
+
+
+class Manager:
+    """The other end, and the process that stands for it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+        self.channel = Channel(theirs)
+        self.socket = theirs
+        self.said: list[tuple[Any, ...]] = []
+        self.gone: Future[int] = Future()
+        self.link = ManagerLink(ours, self.process, lambda *message: self.said.append(message), self.gone.set_result)
+
+    def heard(self, *, seconds: float = 10.0) -> tuple[Any, ...] | None:
+        """The next message; None if none comes."""
+        while (message := self.channel.next()) is None:
+            self.socket.settimeout(seconds)
+            try:
+                self.channel.read()
+            except TimeoutError:
+                return None
+            if self.channel.ended:
+                return None
+        return message
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    manager = Manager()
+    yield manager
+    manager.end()
+    if manager.link._thread.ident is None:
+        manager.link.start()
+    manager.link.close()
+    manager.channel.close()
+
+
+def in_thread(action: Any) -> None:
+    thread = threading.Thread(target=action)
+    thread.start()
+    thread.join()
+
+
+def numbers(message: tuple[Any, ...] | None) -> list[int]:
+    assert message is not None and message[0] == "submit"
+    return [item[0] for item in message[3]]
+
+
+def test_a_thread_sends_for_itself_what_is_to_go_at_once(manager: Manager) -> None:
+    link = manager.link  # whose own thread does not run here
+    link.define([("key", b"function")], [])
+    in_thread(lambda: link.submit(Invocation(1, 0, b"a"), at_once=True))
+    message = manager.heard()
+    assert numbers(message) == [1]
+    assert message is not None and message[1] == (("key", b"function"),)
+
+
+def test_the_main_thread_leaves_it_to_the_link(manager: Manager) -> None:
+    manager.link.submit(Invocation(1, 0, b"a"), at_once=True)
+    assert manager.heard(seconds=0.05) is None
+    manager.link.start()
+    assert numbers(manager.heard()) == [1]
+
+
+def test_what_waits_goes_before_what_goes_at_once(manager: Manager) -> None:
+    manager.link.submit(Invocation(1, 0, b"a"))
+    in_thread(lambda: manager.link.submit(Invocation(2, 0, b"b"), at_once=True))
+    manager.link.start()
+    heard: list[int] = []
+    while len(heard) < 2:
+        heard += numbers(manager.heard())
+    assert heard == [1, 2]
+
+
+def test_what_the_socket_does_not_take_at_once_follows(manager: Manager) -> None:
+    def submit() -> None:
+        for number in range(20):
+            manager.link.submit(Invocation(number, 0, b"\0" * 60_000), at_once=True)
+
+    in_thread(submit)
+    manager.link.start()
+    heard: list[int] = []
+    while len(heard) < 20:
+        heard += numbers(manager.heard())
+    assert heard == list(range(20))
+
+
+def test_last_words_are_heard_before_the_end_is_told(manager: Manager) -> None:
+    manager.link.start()
+    manager.channel.send("broken", "why")
+    manager.end()
+    assert manager.gone.result(10) == 0
+    assert manager.said == [("broken", "why")]
+
+
+def test_a_request_fails_when_the_manager_is_gone(manager: Manager) -> None:
+    manager.link.start()
+    answer = manager.link.ask("stats")
+    manager.end()
+    with pytest.raises(ConnectionError):
+        answer.result(10)
+
+
+def test_submitting_to_a_closed_link_is_no_error(manager: Manager) -> None:
+    manager.link.start()
+    manager.end()
+    manager.link.close()
+    in_thread(lambda: manager.link.submit(Invocation(1, 0, b"a"), at_once=True))
+    manager.link.submit(Invocation(2, 0, b"b"))
