@@ -993,8 +993,9 @@ def _given(tune: TuneParameters, engine: Engine) -> dict[str, float]:
         return tune.to_dict()
     acting = [name for name in tune if PARAMETERS[name].on("taskvine").support.acts]
     given = {name: float(tune[name]) for name in acting if not PARAMETERS[name].ours}
-    if "executor.batch" in tune:  # acted on by code of ours
-        given["executor.batch"] = float(tune["executor.batch"])
+    for name in ("executor.batch", "executor.awake"):  # acted on by code of ours
+        if name in tune:
+            given[name] = float(tune[name])
     if "executor.loss-interval" in tune and not given.get("enforce-worker-eviction-interval"):
         seconds = tune["executor.loss-interval"]
         given["enforce-worker-eviction-interval"] = float(max(1, round(seconds)) if seconds else 0)

@@ -88,6 +88,10 @@ class Engine(Protocol):
     def waiting(self) -> int:
         """Invocations that wait for files of others, less those that run again for them: what asks for no room now."""
 
+    @property
+    def tasks(self) -> int:
+        """Invocations that are not over, those that make again what was lost included."""
+
     def tick(self) -> float | None:
         """Do what is due by time; return the seconds until something is due again, or None."""
 

@@ -33,6 +33,11 @@ STOP_SECONDS = 3.0
 """How long nodes have to go once they are told, before they are killed."""
 
 
+AWAKE = "executor.awake"
+AWAKE_SECONDS = 0.0005
+"""How long the manager looks for the next message before it sleeps, unless that tuning parameter says otherwise."""
+FEW = 4
+"""Tasks with which it does: with more of them, there is enough to do meanwhile."""
 LAST_WORDS_SECONDS = 1.0
 """How long the user's process has to take what is said to it at the end."""
 
@@ -77,6 +82,7 @@ class Manager:
         self._selector = selectors.DefaultSelector()
         self._link = Channel(link)
         self._link_full = False
+        self._lively = False
         self._selector.register(self._link, selectors.EVENT_READ, self._user_speaks)
         self._finished: list[Completion] = []
         self._waiting_said = 0
@@ -88,6 +94,7 @@ class Manager:
         self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.engine"
         name = "taskvine" if self._is_vine else "embedded"
         self._record = Recorder(config["record"], engine=name, tune_parameters=config["engine"].tune)
+        self._awake: float = config["engine"].tune.get(AWAKE, AWAKE_SECONDS)
         self._engine = self._make_engine(config["engine"], listener)
 
     def _make_engine(self, config: Any, listener: socket.socket) -> Engine:
@@ -157,10 +164,26 @@ class Manager:
 
     def _wait(self, seconds: float | None) -> None:
         known = self._selector.get_map()
-        for key, _ in self._selector.select(seconds):
+        ready = self._look(seconds) if self._lively and self._engine.tasks <= FEW else []
+        ready = ready or self._selector.select(seconds)
+        self._lively = bool(ready)
+        for key, _ in ready:
             # An earlier callback of this round may have unregistered it.
             if (now := known.get(key.fd)) is not None and now.data == key.data:
                 key.data()
+
+    def _look(self, seconds: float | None) -> list[Any]:
+        """Look for a while for what may come at any moment, rather than sleep: after a message, with few tasks.
+
+        Waking up takes 20 to 60 µs, twice for each call, and with cold caches what follows takes twice as long. Who
+        else wants to run goes first.
+        """
+        until = time.perf_counter() + (self._awake if seconds is None else min(self._awake, seconds))
+        while time.perf_counter() < until:
+            if ready := self._selector.select(0):
+                return ready
+            os.sched_yield()
+        return []
 
     def _flush(self) -> None:
         waiting = self._engine.waiting
@@ -248,6 +271,7 @@ class Manager:
 
     def _on_tune(self, parameters: dict[str, float]) -> None:
         self._record.tuned(parameters)
+        self._awake = parameters.get(AWAKE, self._awake)
         self._engine.tune(parameters)
 
     def _on_stop(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from parsl.data_provider.files import File
 from parsl.providers import LocalProvider
@@ -439,6 +440,25 @@ def test_short_calls_are_handed_to_slots_in_batches(make_executor: Make) -> None
     assert handed_out_together(others) == 1
     others.tune({"executor.batch": 5})
     assert 1 < handed_out_together(others) <= 5
+
+
+@shows("executor.awake")
+def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) -> None:
+    def spent(seconds: float) -> float:
+        """Processor time that the manager has used by the time that it sleeps again."""
+        executor.tune({"executor.awake": seconds})
+        executor.submit(nothing, {}).result(30)
+        before = sum(process.cpu_times()[:2])
+        executor.submit(nothing, {}).result(30)
+        eventually(lambda: process.status() == psutil.STATUS_SLEEPING)
+        return sum(process.cpu_times()[:2]) - before
+
+    executor = make_executor()
+    assert executor._manager is not None
+    process = psutil.Process(executor._manager.pid)
+    asleep = min(spent(0) for _ in range(3))
+    assert max(spent(0.1) for _ in range(3)) > asleep + 0.03
+    assert min(spent(0) for _ in range(3)) < 0.03
 
 
 @shows("executor.inline-limit")

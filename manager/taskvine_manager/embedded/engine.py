@@ -219,6 +219,10 @@ class EmbeddedEngine:
     def waiting(self) -> int:
         return self._core.waiting - self._core.recovering
 
+    @property
+    def tasks(self) -> int:
+        return len(self._core.tasks)
+
     def tick(self) -> float | None:
         self._cleaners = [cleaner for cleaner in self._cleaners if cleaner.is_alive()]
         for link in list(self._blocked):

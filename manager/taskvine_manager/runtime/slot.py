@@ -342,16 +342,12 @@ def _answer(
         values.provide(payload.decode(given))
         payload.discard(given)
     answer = pickle.dumps(("r", identity, *call(function, arguments, spool, limit)))
-    try:
-        stage.restore()
-    except BaseException:
-        channel.send(answer)  # this process will end of it, and the call need not
-        raise
     if key not in tried:
         tried.add(key)
         if modules := _imported(before, spool):
             channel.send(pickle.dumps(("m", key, modules)))
     channel.send(answer)
+    stage.restore()  # nobody need wait for that, and it may be the end of this process
 
 
 def _imported(before: set[str], spool: str) -> payload.Payload:

@@ -47,6 +47,7 @@ MOST_RECOVERIES = 20
 WAIT = "wait-for-workers"
 """The one parameter of TaskVine's that the engine acts on in its place."""
 BATCH = "executor.batch"
+AWAKE = "executor.awake"
 MUST_TUNE = {
     "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
     "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
@@ -264,7 +265,7 @@ class VineEngine:
                 self._handle(events.WaitFor(max(self._config.wait_for_nodes, int(value))))
             elif name == BATCH:
                 self._handle(events.BatchOf(int(value)))
-            else:
+            elif name != AWAKE:  # which is the loop's
                 self._vine.tune(name, float(value))
 
     def stats(self) -> dict[str, Any]:
@@ -301,6 +302,10 @@ class VineEngine:
         return self._core.waiting
 
     # --- the loop ---
+
+    @property
+    def tasks(self) -> int:
+        return len(self._core.jobs)
 
     def tick(self) -> float | None:
         now = time.monotonic()

@@ -65,7 +65,8 @@ def in_thread(action: Any) -> None:
 
 
 def numbers(message: tuple[Any, ...] | None) -> list[int]:
-    assert message is not None and message[0] == "submit"
+    assert message is not None
+    assert message[0] == "submit"
     return [item[0] for item in message[3]]
 
 
@@ -75,7 +76,8 @@ def test_a_thread_sends_for_itself_what_is_to_go_at_once(manager: Manager) -> No
     in_thread(lambda: link.submit(Invocation(1, 0, b"a"), at_once=True))
     message = manager.heard()
     assert numbers(message) == [1]
-    assert message is not None and message[1] == (("key", b"function"),)
+    assert message is not None
+    assert message[1] == (("key", b"function"),)
 
 
 def test_the_main_thread_leaves_it_to_the_link(manager: Manager) -> None:
