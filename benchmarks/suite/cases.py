@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.suite import processes, work
 from benchmarks.suite.contenders import Contender, Held, Session, Setting, warm_up
+from benchmarks.suite.results import IN_TURN
 
 Sample = tuple[str, int, float]
 WARM_UP = 200
@@ -336,10 +337,22 @@ def context_shared(contender: Contender, plan: Plan) -> Iterator[Sample]:
     if contender.key == "inline":
         return _warm(contender, plan.setting(), plan.calls, lambda session: session.call(work.with_own_context, 1.0))
     setting = plan.setting(context=(work.build, 1.0))
-    return _warm(contender, setting, plan.calls, lambda session: session.call(work.with_context, 1.0))
+    own = partial(work.with_own_context, 0.0)
+    return _warm(contender, setting, plan.calls, lambda session: session.call(work.with_context, 1.0), own)
 
 
-def _warm(contender: Contender, setting: Setting, calls: int, call: Callable[[Session], Any]) -> Iterator[Sample]:
+def _warm(
+    contender: Contender,
+    setting: Setting,
+    calls: int,
+    call: Callable[[Session], Any],
+    own: Callable[[], Any] | None = None,
+) -> Iterator[Sample]:
+    """The first call, and those after it.
+
+    With ``own``, the same is done in this process in between: one processor of a machine may be half as fast as the
+    other, and differ from one minute to the next.
+    """
     with contender.open(setting) as session:
         start = time.perf_counter()
         call(session).result()
@@ -347,12 +360,18 @@ def _warm(contender: Contender, setting: Setting, calls: int, call: Callable[[Se
         if calls > 10:
             for future in [call(session) for _ in range(4 * setting.cores)]:
                 future.result()
-        taken = []
+        taken, beside = [], []
         for _ in range(calls):
             start = time.perf_counter()
             call(session).result()
             taken.append(time.perf_counter() - start)
+            if own is not None:
+                start = time.perf_counter()
+                own()
+                beside.append(time.perf_counter() - start)
         yield "later calls", 0, statistics.median(taken) * 1000
+        if beside:
+            yield IN_TURN, 0, statistics.median(beside) * 1000
 
 
 # --- i: what it takes ---

@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+IN_TURN = "in the user's process, in turn with them"
+"""A metric: what calls take there, each between two through the executor."""
+
 
 class Key(NamedTuple):
     """What a value belongs to: a case, what of it, its size (in the case's unit), and who was measured."""

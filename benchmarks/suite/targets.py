@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from benchmarks.suite.results import Key, Results
+from benchmarks.suite.results import IN_TURN, Key, Results
 
 
 class Target(NamedTuple):
@@ -78,10 +78,9 @@ def _flatness(results: Results) -> float | None:
 
 def _beyond_call(results: Results) -> float | None:
     """A call with the library's context by one in the same process, plus the latency of a call."""
-    later = "later calls"
-    inline, wait = results.median(Key("h.shared", later, 0, "inline")), results.median(Key("c", "median", 0, "ours"))
+    inline, wait = results.median(Key("h.shared", IN_TURN, 0, "ours")), results.median(Key("c", "median", 0, "ours"))
     return None if inline is None or wait is None else _quotient(
-        results.median(Key("h.shared", later, 0, "ours")), inline + wait
+        results.median(Key("h.shared", "later calls", 0, "ours")), inline + wait
     )  # fmt: skip
 
 

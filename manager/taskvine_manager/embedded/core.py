@@ -103,6 +103,7 @@ class Scheduler:
         self._open: dict[tuple[Shape, float], dict[str, None]] = {}  # nodes that may have room, by shape and depth
         self._reserved: dict[Shape, str] = {}  # nodes kept free for what has found no room
         self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
+        self._fit: set[Shape] = set()  # shapes that some node can hold
         self._hopeful: dict[int, None] = {}  # waiting tasks that may follow others to their node
         self._ended: list[Completion] = []
         self._again: list[int] = []
@@ -432,6 +433,7 @@ class Scheduler:
             return
         self._draining.discard(event.node)
         self._closes(event.node)
+        self._fit.clear()
         self._unjudged.update(self._queues)
         # A node starts what it gets in order, so only the oldest can have been running: they alone are charged a try.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
@@ -616,6 +618,7 @@ class Scheduler:
                 self._storage.shorten(file)
                 self._storage.clean(file.name)
         self._drain_anew()
+        self._fit.clear()
         for node in self._nodes.values():
             self._share_out(node)
             self._opens(node)
@@ -736,7 +739,8 @@ class Scheduler:
         self._move(task, State.READY)
         self._hopeful.pop(task.invocation.number, None)
         shape = task.shape
-        self._unjudged.add(shape)
+        if shape not in self._fit:
+            self._unjudged.add(shape)
         queue = self._queues.get(shape)
         if queue is None:
             queue = self._queues[shape] = Queue()
@@ -807,10 +811,10 @@ class Scheduler:
         if not self._uniform:
             return
         for shape in unjudged:
-            sample = itertools.islice(self._nodes.values(), LOOKED_AT)
-            if any(node.capacity(shape, others=False) for node in sample) or shape not in self._queues:
-                continue
             if any(node.capacity(shape, others=False) for node in self._nodes.values()):
+                self._fit.add(shape)
+                continue
+            if shape not in self._queues:
                 continue
             largest = max(self._nodes.values(), key=lambda node: node.total)
             has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))

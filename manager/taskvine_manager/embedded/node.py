@@ -34,7 +34,9 @@ from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload, discard
 
 HOLD_SECONDS = 0.001
-"""Results of short calls wait this long for others, if more are under way, so that they travel together."""
+"""Results of short calls wait this long for others, if more are under way, so that they travel together; up to
+:data:`HOLD_MOST` times as long where there are many more to come."""
+HOLD_MOST = 5
 RECENT = 256
 """Small results that are kept for calls which the manager has sent after their makers, and which come too late."""
 
@@ -255,7 +257,7 @@ class Node:
     def _timeout(self) -> float | None:
         waits = []
         if self._completions:
-            waits.append(max(0.0, HOLD_SECONDS - (time.monotonic() - self._held_since)))
+            waits.append(max(0.0, self._hold - (time.monotonic() - self._held_since)))
         if self._watch_slots:
             waits.append(0.010)
         if self._limited:
@@ -714,9 +716,14 @@ class Node:
     def _flush(self) -> None:
         if not self._completions:
             return
-        if len(self._calls) > 2 and len(self._completions) < 64 and time.monotonic() - self._held_since < HOLD_SECONDS:
+        if len(self._calls) > 2 and len(self._completions) < 64 and time.monotonic() - self._held_since < self._hold:
             return
         self._send_done()
+
+    @property
+    def _hold(self) -> float:
+        # A node among many gets little of the processors: it would send its results one by one.
+        return HOLD_SECONDS * min(HOLD_MOST, max(1, len(self._calls) // 16))
 
     def _send_done(self) -> None:
         if self._completions:

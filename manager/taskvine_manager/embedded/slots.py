@@ -443,7 +443,7 @@ class SlotPool:
 
     def _slot_speaks(self, slot: Slot) -> None:
         for _ in range(max(self._batch, CHUNK_CALLS)):
-            if not self._read(slot):
+            if not self._read(slot) or not slot.calls:
                 break
         if slot.number in self._slots:
             self._settle(slot)
