@@ -295,5 +295,5 @@ def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineEx
     ],
 )
 def test_what_has_no_effect_is_said(name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
-    TaskVineExecutor(**{name: value})
+    TaskVineExecutor(engine="embedded", **{name: value})
     assert "no effect" in caplog.text

@@ -8,7 +8,6 @@ removes its directory, and goes too.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 import pickle
@@ -17,18 +16,17 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 from taskvine_manager import messages, sweep
 from taskvine_manager.channel import Channel
-from taskvine_manager.embedded import environment, hardware, memory, staging
+from taskvine_manager.embedded import hardware, staging
 from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
-from taskvine_manager.embedded.oneshots import OneShots
-from taskvine_manager.embedded.slots import Call, Resources, SlotPool, with_init
+from taskvine_manager.embedded.runner import Runner
+from taskvine_manager.embedded.slots import Call
 from taskvine_manager.messages import L1, Completion, Invocation, NodeInfo, Profile
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload, discard
@@ -80,7 +78,7 @@ class Ending(NamedTuple):
     made: list[tuple[str, int, int]]
 
 
-class Node:
+class Node(Runner):
     """See the module's docstring.
 
     Parameters
@@ -93,19 +91,13 @@ class Node:
 
     def __init__(self, options: argparse.Namespace, config: dict[str, Any]) -> None:
         self._options = options
-        self._config = config
         self._base = options.connect
         block = f"b{options.block}-" if options.block else ""
         self.name = f"{block}{os.getpid()}"
-        self._directory = os.path.join(self._base, "nodes", self.name)
-        self._selector = selectors.DefaultSelector()
-        self._profiles: dict[int, Profile] = {}
+        super().__init__(config, os.path.join(self._base, "nodes", self.name))
         self._completions: list[Completion] = []
         self._held_since = 0.0
-        self._stager = ThreadPoolExecutor(2, thread_name_prefix="staging")
-        self._staged: deque[Callable[[], None]] = deque()
         self._calls: dict[int, Call] = {}
-        self._limited: set[int] = set()
         self._staging: set[int] = set()
         self._sandboxes = itertools.count()
         self._making: dict[str, int] = {}  # results that calls here are about to make
@@ -114,7 +106,6 @@ class Node:
         self._recent: OrderedDict[str, bytes] = OrderedDict()  # small results of late, for calls that were to wait
         self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what has no room: retry, or give up
         self._told: set[tuple[str, tuple[int, ...]]] = set()  # users' files that the manager knows are here
-        self._leaving = False
         self._abandoned = False
         self._draining = False
         self._idle_since = time.monotonic()
@@ -153,74 +144,19 @@ class Node:
         )
         spool = os.path.join(self._base, "spool")
         self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20, spool)
-        self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()
         self._open_radio()
-        self._start_runtime(log, bool(gpus))
+        self._start_runtime(
+            self._info,
+            gpus,
+            log=log,
+            spool=spool,
+            program=config["program"],
+            root=config["source_root"],
+            pack=config["env_pack"],
+            environments=os.path.join(self._directory, "environments"),
+        )
         self._connect()
-
-    def _start_runtime(self, log: str, has_gpus: bool) -> None:
-        config, info = self._config, self._info
-        slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
-        base = {**os.environ, "TASKVINE_EXEC_RADIO": self._radio_path}
-        if config["env_pack"] is None:  # an installed source root is a site-packages, and would go before a pack's own
-            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), config["source_root"]]))
-        self._broken: bytes | None = None
-        python = sys.executable
-        try:
-            python = environment.interpreter(config["env_pack"], os.path.join(self._directory, "environments"))
-        except environment.EnvironmentBroken as error:
-            self._broken = failure.lost("environment", str(error))
-        base = environment.activated(config["env_pack"], python, base)
-        command = [python, config["program"]]
-        runtime = {
-            "log": log,
-            "spool": os.path.join(self._base, "spool"),
-            "inline_limit": config["inline_limit"],
-            "scratch": os.path.join(self._directory, "scratch"),
-            "sys_path": config["sys_path"],
-            "context": config["context"],
-            "context_scope": config["context_scope"],
-            "has_gpus": has_gpus,
-            "slot_cores": slot_cores,
-            "env_vars": config["env_vars"],
-        }
-        slots_environment = {**base, **hardware.thread_limits(slot_cores), **config["env_vars"]}
-        self._slots = SlotPool(
-            with_init(config["init_command"], [*command, "library"]),
-            slots_environment,
-            runtime,
-            self._resources,
-            self._report,
-            self._watch,
-            self._unwatch,
-        )
-        self._oneshots = OneShots(
-            [*command, "task"],
-            config["init_command"],
-            {**base, **config["env_vars"]},
-            runtime,
-            self._resources,
-            self._report,
-        )
-        if config["serverless"] and self._broken is None:
-            self._slots.start()
-
-    def _open_wakeup(self) -> None:
-        self._wake, self._waker = socket.socketpair()
-        for end in (self._wake, self._waker):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_leaving", True))
-        self._watch(self._wake, self._woken)
-
-    def _open_radio(self) -> None:
-        self._radio_path = os.path.join(self._directory, "radio")
-        self._radio = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._radio.bind(self._radio_path)
-        self._radio.setblocking(False)
-        self._watch(self._radio, self._relay)
 
     def _connect(self) -> None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -234,10 +170,7 @@ class Node:
         self._send("leaving")
 
     def _tear_down(self) -> None:
-        for part in ("_slots", "_oneshots"):
-            if hasattr(self, part):
-                getattr(self, part).stop()
-        self._stager.shutdown(wait=True, cancel_futures=True)
+        self._stop_runtime()
         release(os.path.join(self._directory, "cache"))
         staging.remove(self._directory)
         if hasattr(self, "_manager"):
@@ -255,51 +188,22 @@ class Node:
             self._flush()
 
     def _timeout(self) -> float | None:
-        waits = []
+        waits = self._waits()
         if self._completions:
             waits.append(max(0.0, self._hold - (time.monotonic() - self._held_since)))
-        if self._watch_slots:
-            waits.append(0.010)
-        if self._limited:
-            waits.append(memory.INTERVAL)
         if self._options.timeout:
             waits.append(1.0)
         return min(waits, default=None)
 
     _manager_full = False
-    _watch_slots = False
-    _memory_looked = 0.0
 
     def _tick(self) -> None:
-        self._watch_slots = self._slots.rebalance()
-        self._oneshots.pump()  # slots may have given back what it waits for
-        now = time.monotonic()
-        if self._limited and now - self._memory_looked >= memory.INTERVAL:
-            self._memory_looked = now
-            memory.enforce([*self._slots.running(), *self._oneshots.running()])
-        if self._options.timeout and not self._calls and now - self._idle_since > self._options.timeout:
-            self._idle_since = now
-            self._send("idle")
-
-    def _watch(self, channel: socket.socket | Channel, callback: Callable[[], None]) -> None:
-        self._selector.register(channel, selectors.EVENT_READ, callback)
-
-    def _unwatch(self, channel: socket.socket) -> None:
-        self._selector.unregister(channel)
-
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._wake.recv(4096):
-                pass
-        while self._staged:
-            self._staged.popleft()()
-        self._oneshots.reap()
-
-    def _later(self, action: Callable[[], None]) -> None:
-        """Have the loop do something; callable from the staging threads."""
-        self._staged.append(action)
-        with contextlib.suppress(BlockingIOError):
-            self._waker.send(b"s")
+        self._look_after()
+        if self._options.timeout and not self._calls:
+            now = time.monotonic()
+            if now - self._idle_since > self._options.timeout:
+                self._idle_since = now
+                self._send("idle")
 
     # --- the manager ---
 
@@ -365,13 +269,6 @@ class Node:
             self._stage(call, supply)
         else:
             self._slots.add(call)
-
-    def _need(self, profile: Profile) -> tuple[float, float, int]:
-        cores = profile.cores
-        if cores is None:
-            slots = self._config["slots"] if profile.mode != L1 else None
-            cores = self._info.cores / slots if slots else min(1.0, self._info.cores)
-        return (cores, profile.memory or 0.0, profile.gpus or 0)
 
     def _on_fetch(self, file: str, source: tuple[str, int, int, str]) -> None:
         def fetch() -> None:
@@ -679,7 +576,7 @@ class Node:
         self._complete(call, ending._replace(made=[*ending.made, *made]))
 
     def _complete(self, call: Call, ending: Ending) -> None:
-        self._relay()  # what a task said on the radio arrives before its result
+        self._radio_speaks()  # what a task said on the radio arrives before its result
         if not self._completions:
             self._held_since = time.monotonic()
         number = call.invocation.number
@@ -730,12 +627,8 @@ class Node:
             completions, self._completions = self._completions, []
             self._send("done", completions)
 
-    def _relay(self) -> None:
-        said = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                said.append(self._radio.recv(1 << 20))
-        if said:
+    def _radio_speaks(self) -> None:
+        if said := self._overheard():
             self._send("radio", said)
 
 

@@ -7,23 +7,20 @@ import errno
 import itertools
 import os
 import pickle
-import selectors
 import shutil
 import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from taskvine_manager import messages, sweep
-from taskvine_manager.embedded import environment, hardware, memory, staging
+from taskvine_manager.embedded import hardware, staging
 from taskvine_manager.embedded.cache import copy
-from taskvine_manager.embedded.oneshots import OneShots
-from taskvine_manager.embedded.slots import Call, Resources, SlotPool, with_init
+from taskvine_manager.embedded.runner import Runner
+from taskvine_manager.embedded.slots import Call
 from taskvine_manager.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.library import die_with_parent
@@ -32,6 +29,8 @@ from taskvine_manager.vine import parcels, pipe
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.worker import GPUS
 
+OF_THE_LIBRARY = ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS", GPUS)
+"""Environment variables that speak of the library, which has the whole worker."""
 PATIENCE = 0.020
 """Seconds that a result waits for the others of its parcel before it travels without them."""
 
@@ -61,7 +60,7 @@ class Load:
         return any(name.startswith(">") for name in self.staged)
 
 
-class Node:
+class Node(Runner):
     """See the module's docstring.
 
     Parameters
@@ -74,25 +73,17 @@ class Node:
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:
         die_with_parent(options.worker_pid)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().__init__(config, os.getcwd())
         self._options = options
-        self._config = config
-        self._directory = os.getcwd()
         self.name = os.environ.get(sweep.TOKEN + "_NODE") or f"{socket.gethostname()}-{options.worker_pid}"
         self._here = config["base"] if os.path.exists(os.path.join(config["base"], "manager.config")) else None
-        self._selector = selectors.DefaultSelector()
         self._reader = pipe.CallReader()
         self._loads: dict[int, Load] = {}
         self._calls: dict[int, tuple[Call, Load]] = {}
-        self._limited: set[int] = set()
-        self._profiles: dict[int, Profile] = {}
         self._functions: set[str] = set()
-        self._stager = ThreadPoolExecutor(2, thread_name_prefix="staging")
-        self._later_queue: deque[Callable[[], None]] = deque()
         self._sandboxes = itertools.count()
         self._said: list[bytes] = []
-        self._leaving = False
-        self._watch_slots = False
-        self._memory_looked = 0.0
         self._set_up()
 
     def _set_up(self) -> None:
@@ -123,82 +114,22 @@ class Node:
         self.info = NodeInfo(
             self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, os.path.dirname(self._directory)
         )
-        self._resources = Resources(cores, megabytes, gpus)
         self._open_wakeup()
         self._open_radio()
-        self._start_runtime(log, bool(gpus))
-        os.set_blocking(self._options.in_pipe_fd, False)
-        self._selector.register(self._options.in_pipe_fd, selectors.EVENT_READ, self._worker_speaks)
-
-    def _start_runtime(self, log: str, has_gpus: bool) -> None:
-        config, info = self._config, self.info
-        slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
         program = os.path.abspath(sys.argv[0])
-        pack = config["env_pack"]
-        if os.path.exists(parcels.PACK):  # it came with the library
-            pack = os.path.abspath(parcels.PACK)
-        base = {**os.environ, "TASKVINE_EXEC_RADIO": self._radio_path}
-        for name in ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS", GPUS):
-            base.pop(name, None)  # of the library, which is the whole worker
-        if pack is None:
-            root = os.path.dirname(os.path.dirname(program))
-            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
-        self._broken: bytes | None = None
-        python = sys.executable
-        try:
-            python = environment.interpreter(pack, self._environments)
-        except environment.EnvironmentBroken as error:
-            self._broken = failure.lost("environment", str(error))
-        base = environment.activated(pack, python, base)
-        command = [python, program]
-        runtime = {
-            "log": log,
-            "spool": self._spool,
-            "inline_limit": config["inline_limit"],
-            "scratch": os.path.join(self._directory, "scratch"),
-            "sys_path": config["sys_path"],
-            "context": config["context"],
-            "context_scope": config["context_scope"],
-            "has_gpus": has_gpus,
-            "slot_cores": slot_cores,
-            "env_vars": config["env_vars"],
-        }
-        self._slots = SlotPool(
-            with_init(config["init_command"], [*command, "library"]),
-            {**base, **hardware.thread_limits(slot_cores), **config["env_vars"]},
-            runtime,
-            self._resources,
-            self._report,
-            self._watch,
-            self._unwatch,
+        self._start_runtime(
+            self.info,
+            gpus,
+            log=log,
+            spool=self._spool,
+            program=program,
+            root=os.path.dirname(os.path.dirname(program)),
+            pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config["env_pack"],
+            environments=self._environments,
+            without=OF_THE_LIBRARY,
         )
-        self._oneshots = OneShots(
-            [*command, "task"],
-            config["init_command"],
-            {**base, **config["env_vars"]},
-            runtime,
-            self._resources,
-            self._report,
-        )
-        if config["serverless"] and self._broken is None:
-            self._slots.start()
-
-    def _open_wakeup(self) -> None:
-        self._wake, self._waker = socket.socketpair()
-        for end in (self._wake, self._waker):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_leaving", True))
-        self._watch(self._wake, self._woken)
-
-    def _open_radio(self) -> None:
-        self._radio_path = os.path.join(self._directory, "radio")
-        self._radio = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._radio.bind(self._radio_path)
-        self._radio.setblocking(False)
-        self._watch(self._radio, self._hear)
+        os.set_blocking(self._options.in_pipe_fd, False)
+        self._watch(self._options.in_pipe_fd, self._worker_speaks)
 
     # --- the loop ---
 
@@ -210,59 +141,27 @@ class Node:
                     key.data()
                 self._tick()
         finally:
-            self._slots.stop()
-            self._oneshots.stop()
-            self._stager.shutdown(wait=True, cancel_futures=True)
+            self._stop_runtime()
 
     def _timeout(self) -> float | None:
-        waits = []
+        waits = self._waits()
         oldest = min(
             (load.since for load in self._loads.values() if load.done and load.call and not load.staged), default=None
         )
         if oldest is not None:
             waits.append(max(0.0, PATIENCE - (time.monotonic() - oldest)))
-        if self._watch_slots:
-            waits.append(0.010)
-        if self._limited:
-            waits.append(memory.INTERVAL)
         return min(waits, default=None)
 
     def _tick(self) -> None:
-        self._watch_slots = self._slots.rebalance()
-        self._oneshots.pump()
+        self._look_after()
         now = time.monotonic()
-        if self._limited and now - self._memory_looked >= memory.INTERVAL:
-            self._memory_looked = now
-            memory.enforce([*self._slots.running(), *self._oneshots.running()])
         for load in [load for load in self._loads.values() if load.call is not None]:
             # With its function call the sandbox goes, and what is staged there.
             if not load.open or (load.done and not load.staged and now - load.since >= PATIENCE):
                 self._answer(load)
 
-    def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
-        self._selector.register(channel, selectors.EVENT_READ, callback)
-
-    def _unwatch(self, channel: socket.socket) -> None:
-        self._selector.unregister(channel)
-
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._wake.recv(4096):
-                pass
-        while self._later_queue:
-            self._later_queue.popleft()()
-        self._oneshots.reap()
-
-    def _later(self, action: Callable[[], None]) -> None:
-        """Have the loop do something; callable from the staging threads."""
-        self._later_queue.append(action)
-        with contextlib.suppress(BlockingIOError):
-            self._waker.send(b"s")
-
-    def _hear(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._said.append(self._radio.recv(1 << 20))
+    def _radio_speaks(self) -> None:
+        self._said += self._overheard()
 
     # --- the worker ---
 
@@ -305,7 +204,7 @@ class Node:
     def _answer(self, load: Load) -> None:
         call, load.call = load.call, None
         assert call is not None
-        self._hear()  # what a task said on the radio arrives before its result
+        self._radio_speaks()  # what a task said on the radio arrives before its result
         answer = Answer(
             self.name,
             tuple(load.done),
@@ -386,13 +285,6 @@ class Node:
         self._functions.add(key)
         self._slots.add_function(key, encoded)
         self._oneshots.add_function(key, encoded)
-
-    def _need(self, profile: Profile) -> tuple[float, float, int]:
-        cores = profile.cores
-        if cores is None:
-            slots = self._config["slots"] if profile.mode != L1 else None
-            cores = self.info.cores / slots if slots else min(1.0, self.info.cores)
-        return (cores, profile.memory or 0.0, profile.gpus or 0)
 
     def _begin(self, call: Call, load: Load, values: dict[str, Payload]) -> None:
         info, (cores, megabytes, gpus) = self.info, call.need
