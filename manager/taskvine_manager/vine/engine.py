@@ -166,7 +166,7 @@ class VineEngine:
             idle_timeout=config.idle_timeout,
         )
         self._timers: list[tuple[float, Callable[[], None]]] = []
-        self._watched: set[int] = set()
+        self._watched: set[tuple[int, int]] = set()
         self._due = True
         self._heard = False
         self._look_due = True
@@ -379,9 +379,9 @@ class VineEngine:
 
     def _rescan(self) -> None:
         sockets = self._vine.sockets()
-        for descriptor in self._watched - sockets:
+        for descriptor, _ in self._watched - sockets:
             self._unwatch(descriptor)
-        for descriptor in sockets - self._watched:
+        for descriptor, _ in sockets - self._watched:
             self._watch(descriptor, self._event if self._joined or self._watched else self._knock)
         self._watched = sockets
 
@@ -627,7 +627,7 @@ class VineEngine:
         self._stopped = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._base, ADDRESS))
-        for descriptor in self._watched:
+        for descriptor, _ in self._watched:
             self._unwatch(descriptor)
         self._watched = set()
         if self._factory is not None:

@@ -216,20 +216,22 @@ class VinePort:
         self.manager.submit(sentinel)
         return sentinel
 
-    def sockets(self) -> set[int]:
-        """Descriptors of the manager's connections, and of the socket that it listens at."""
+    def sockets(self) -> set[tuple[int, int]]:
+        """Descriptors of the manager's connections, and of the socket that it listens at, with their inodes: the number
+        of a descriptor that was closed is given out again."""
         found = set()
         for entry in os.listdir("/proc/self/fd"):
             descriptor = int(entry)
             try:
-                if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                status = os.fstat(descriptor)
+                if not stat.S_ISSOCK(status.st_mode):
                     continue
                 copy = socket.socket(fileno=os.dup(descriptor))
             except OSError:
                 continue
             with copy:
                 if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == self.port:
-                    found.add(descriptor)
+                    found.add((descriptor, status.st_ino))
         return found
 
     def workers(self) -> list[dict[str, Any]]:

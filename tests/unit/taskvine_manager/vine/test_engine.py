@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -698,3 +699,29 @@ def test_end(make: Callable[..., Play], tmp_path: Path) -> None:
     assert play.engine.stopped
     assert play.manager.closed
     assert not (tmp_path / "vine.address").exists()
+
+
+def test_a_connection_with_the_number_of_one_that_has_ended_is_watched(make: Callable[..., Play]) -> None:
+    play = make()
+    watched: list[tuple[str, int]] = []
+    play.engine._watch = lambda descriptor, _: watched.append(("watch", descriptor))
+    play.engine._unwatch = lambda descriptor: watched.append(("unwatch", descriptor))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        play.manager.port = listener.getsockname()[1]
+
+        def connection() -> tuple[socket.socket, socket.socket]:
+            worker = socket.create_connection(listener.getsockname())
+            return worker, listener.accept()[0]
+
+        worker, accepted = connection()
+        play.engine._rescan()
+        number = accepted.fileno()
+        assert set(watched) == {("watch", listener.fileno()), ("watch", number)}
+        other, successor = connection()
+        with worker, other, successor:
+            os.dup2(successor.fileno(), number)  # as if it had been given that number
+            watched.clear()
+            play.engine._rescan()
+            accepted.close()
+        assert ("unwatch", number) in watched
+        assert watched.index(("unwatch", number)) < watched.index(("watch", number))
