@@ -110,7 +110,17 @@ def _on_taskvine() -> Iterator[Target]:
         _ratio(_rate("a", 5000, "vine"), _rate("a", 300, "upstream")),
         40,
     )
+    yield Target(
+        "b",
+        "on TaskVine: rate with 100,000 calls by that with 5,000",
+        _ratio(_rate("b", 100_000, "vine"), _rate("b", 5000, "vine")),
+        0.9,
+    )
     yield Target("c", "on TaskVine: median latency, ms", _median(Key("c", "median", 0, "vine")), 2.0, False)
+    beside = _median(Key("c", "95th percentile beside a long call", 0, "vine"))
+    yield Target("c", "on TaskVine: 95th percentile beside a long call, ms", beside, 10.0, False)
+    idle = _median(Key("i.idle", "all", 0, "vine"))
+    yield Target("i", "on TaskVine: processor time when idle, percent of a core", idle, 2.0, False)
     yield Target("d", "on TaskVine: first result, seconds", _median(Key("d", "first result", 0, "vine")), 1.5, False)
     yield Target(
         "f.tree",
