@@ -99,6 +99,9 @@ class ManagerLink:
         if at_once and threading.get_ident() != self._main and self._sending.acquire(blocking=False):
             try:
                 self._send_all()
+            except Exception:  # what was to be sent is gone: as in the link's thread, which hears of the manager's end
+                logger.exception("the link to the manager broke")
+                self._process.kill()
             finally:
                 self._sending.release()
             if not self._channel.full:

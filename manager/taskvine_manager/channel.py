@@ -7,6 +7,7 @@ threads of its own (ZeroMQ was here before) it is three, and waking up is most o
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 from typing import Any
 
@@ -65,6 +66,14 @@ class Channel:
             pass
         except (BrokenPipeError, ConnectionResetError):
             self._outgoing.clear()
+
+    def push_with(self, selector: selectors.BaseSelector) -> None:
+        """The same, and have a selector in which this is registered say when there is room for the rest."""
+        self.push()
+        key = selector.get_key(self)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.full else 0)
+        if key.events != events:
+            selector.modify(self, events, key.data)
 
     def read(self) -> bool:
         """Read once what is there, for :meth:`next`; say whether anything was."""

@@ -81,7 +81,6 @@ class Manager:
         self._base = base
         self._selector = selectors.DefaultSelector()
         self._link = Channel(link)
-        self._link_full = False
         self._lively = False
         self._selector.register(self._link, selectors.EVENT_READ, self._user_speaks)
         self._finished: list[Completion] = []
@@ -218,19 +217,13 @@ class Manager:
         if self._link.ended:
             self._selector.unregister(self._link)
             self._parent_gone()
-        elif self._link_full:
-            self._push()
+        elif self._link.full:
+            self._link.push_with(self._selector)
 
     def _say(self, *message: Any) -> None:
         self._link.queue(*message)
-        self._push()
-
-    def _push(self) -> None:
-        self._link.push()
-        if self._link.full != self._link_full and not self._link.ended:
-            self._link_full = self._link.full
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._link_full else 0)
-            self._selector.modify(self._link, events, self._user_speaks)
+        if not self._link.ended:
+            self._link.push_with(self._selector)
 
     def _on_submit(
         self,

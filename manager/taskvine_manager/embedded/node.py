@@ -11,7 +11,6 @@ import argparse
 import itertools
 import os
 import pickle
-import selectors
 import signal
 import socket
 import sys
@@ -195,8 +194,6 @@ class Node(Runner):
             waits.append(1.0)
         return min(waits, default=None)
 
-    _manager_full = False
-
     def _tick(self) -> None:
         self._look_after()
         if self._options.timeout and not self._calls:
@@ -213,19 +210,12 @@ class Node(Runner):
             getattr(self, f"_on_{message[0]}")(*message[1:])
         if self._manager.ended:
             self._leaving = self._abandoned = True
-        elif self._manager_full:
-            self._push()
+        elif self._manager.full:
+            self._manager.push_with(self._selector)
 
     def _send(self, *message: Any) -> None:
         self._manager.queue(*message)
-        self._push()
-
-    def _push(self) -> None:
-        self._manager.push()
-        if self._manager.full != self._manager_full:
-            self._manager_full = self._manager.full
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._manager_full else 0)
-            self._selector.modify(self._manager, events, self._manager_speaks)
+        self._manager.push_with(self._selector)
 
     def _on_run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -108,6 +109,14 @@ def test_what_the_socket_does_not_take_at_once_follows(manager: Manager) -> None
     while len(heard) < 20:
         heard += numbers(manager.heard())
     assert heard == list(range(20))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_cannot_be_sent_ends_the_manager_and_is_not_waited_for(manager: Manager, at_once: bool) -> None:
+    manager.link.start()
+    unknown: Any = object()
+    in_thread(lambda: manager.link.submit(Invocation(1, 0, unknown), at_once=at_once))
+    assert manager.gone.result(10) == -signal.SIGKILL
 
 
 def test_last_words_are_heard_before_the_end_is_told(manager: Manager) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -49,6 +50,21 @@ def test_what_a_socket_does_not_take_stays_and_follows(ends: tuple[Channel, Chan
         one.push()
     assert came == told
     assert not one.full
+
+
+def test_a_selector_says_when_there_is_room_for_the_rest(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    with selectors.DefaultSelector() as selector:
+        selector.register(one, selectors.EVENT_READ, "mine")
+        one.queue("load", b"\0" * 1_000_000)
+        one.push_with(selector)
+        assert selector.select(0) == []  # there is none
+        while other.next() is None:
+            other.read()
+            for key, events in selector.select(0):
+                assert (key.data, events) == ("mine", selectors.EVENT_WRITE)
+                one.push_with(selector)
+        assert selector.get_key(one).events == selectors.EVENT_READ
 
 
 def test_the_last_words_are_heard_before_the_end(ends: tuple[Channel, Channel]) -> None:
