@@ -14,9 +14,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "manager"))
 
-from taskvine_manager.messages import Completion, FileUse, Invocation
 from taskvine_manager.record import Recorder, read_record
 from taskvine_manager.runtime import failure
+from taskvine_manager.wire.messages import Completion, FileUse, Invocation
 
 
 def main() -> None:

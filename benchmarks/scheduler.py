@@ -4,7 +4,7 @@
     python -m benchmarks.scheduler --quick          small: whether it runs at all
     python -m benchmarks.scheduler --json out.json
 
-The scheduler of the embedded engine is driven by the simulation (``taskvine_tune.simulate``). What is measured is
+The scheduler of the embedded engine is driven by the simulation (``taskvine_tune.simulation.api``). What is measured is
 processor time inside of ``Scheduler.handle`` alone, all events included (submissions, ends, transfers), divided by the
 number of tasks that it gave to nodes; processor time of the simulation around it is not counted, nor is time that other
 processes take. Python's cyclic collector is off meanwhile: it goes over all that is live, which is more with more
@@ -38,7 +38,7 @@ def measure(kind: str, nodes: int, tasks: int) -> dict[str, Any]:
     import resource
     import time
 
-    from taskvine_tune.simulate import Cluster, generate, simulate
+    from taskvine_tune.simulation.api import Cluster, generate, simulate
 
     width = 4 * SLOTS * nodes
     workload = generate(kind, tasks, seconds=60.0, spread=0.3, size=1_000_000, width=width)

@@ -119,8 +119,8 @@ class Run(NamedTuple):
 
 def simulated(way: str, run: Run, before: Run, elsewhere: Run, place: str) -> tuple[float, float]:
     """The makespan of a run, and the one that a simulation gives."""
-    from taskvine_tune.calibration import calibrate
-    from taskvine_tune.simulate import recorded, simulate
+    from taskvine_tune.simulation.api import recorded, simulate
+    from taskvine_tune.simulation.calibration import calibrate
 
     times = {"replay": run, "run times": run, "forecast": before, "elsewhere": elsewhere}[way]
     costs = {"replay": run, "run times": before, "forecast": before, "elsewhere": elsewhere}[way]

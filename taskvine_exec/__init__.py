@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
     from taskvine_exec.executor import TaskVineExecutor
     from taskvine_exec.local import local_config
+    from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
     from taskvine_exec.radio import TaskVineRadio
-    from taskvine_exec.resolver import DAG_RESOLVER
-    from taskvine_exec.staging import TaskVineTempStaging, TempFile
+    from taskvine_exec.submission.staging import TaskVineTempStaging, TempFile
     from taskvine_manager.runtime.context import load_variable_from_library
 
 _HOME = {
-    "DAG_RESOLVER": "taskvine_exec.resolver",
+    "DAG_RESOLVER": "taskvine_exec.parsl_hooks.resolver",
     "TaskVineExecutor": "taskvine_exec.executor",
     "TaskVineFactoryConfig": "taskvine_exec.config",
     "TaskVineManagerConfig": "taskvine_exec.config",
     "TaskVineRadio": "taskvine_exec.radio",
-    "TaskVineTempStaging": "taskvine_exec.staging",
-    "TempFile": "taskvine_exec.staging",
+    "TaskVineTempStaging": "taskvine_exec.submission.staging",
+    "TempFile": "taskvine_exec.submission.staging",
     "load_variable_from_library": "taskvine_manager.runtime.context",
     "local_config": "taskvine_exec.local",
 }

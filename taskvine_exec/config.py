@@ -23,10 +23,10 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from parsl.errors import ConfigurationError
 
-from taskvine_exec.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
+from taskvine_exec.submission.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
+from taskvine_manager.parameters import PARAMETERS, Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
 from taskvine_tune.errors import TuningError
-from taskvine_tune.parameters import PARAMETERS, Engine
 from taskvine_tune.tuning import Source, TuneParameters
 
 __all__ = [

@@ -35,8 +35,7 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
-from taskvine_exec import config, dfk, engines, resources, startup
-from taskvine_exec import graph as graph_module
+from taskvine_exec import config, engines, launch
 from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import (
@@ -49,29 +48,32 @@ from taskvine_exec.errors import (
     WorkerLaunchFailed,
     from_record,
 )
-from taskvine_exec.files import FilePlan, has_files
-from taskvine_exec.functions import FunctionCache, FunctionReference, encode_arguments
+from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
+from taskvine_exec.parsl_hooks import frames
+from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
-from taskvine_exec.resolver import DAG_RESOLVER
-from taskvine_exec.resources import ResourceSpecification
-from taskvine_exec.results import TaskFuture, Where, settle
-from taskvine_exec.staging import Over, TaskVineTempStaging, TempFiles, version_of
+from taskvine_exec.results.futures import TaskFuture, Where, settle
+from taskvine_exec.submission import resources
+from taskvine_exec.submission.files import FilePlan, has_files
+from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
+from taskvine_exec.submission.resources import ResourceSpecification
+from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Edge, Kept, Place, Value, collect
-from taskvine_manager import sweep
-from taskvine_manager.embedded import staging
-from taskvine_manager.embedded.cache import Source, check
-from taskvine_manager.embedded.cache import copy as copy_file
-from taskvine_manager.messages import L1, Completion, FileUse, Invocation, Profile
+from taskvine_manager import cleanup
+from taskvine_manager.node import staging
+from taskvine_manager.node.cache import Source, check
+from taskvine_manager.node.cache import copy as copy_file
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
+from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
 from taskvine_tune.tuning import Source as Parameters
 
 if TYPE_CHECKING:
     import networkx
 
-    from taskvine_exec.proxies import References
+    from taskvine_exec.results.proxies import References
 
 logger = logging.getLogger(__name__)
 
@@ -252,11 +254,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
         # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
         in_memory = self._engine == "embedded"
-        self._places = places = startup.make_places(log, in_memory=in_memory)
+        self._places = places = launch.make_places(log, in_memory=in_memory)
         try:
             self._functions = FunctionCache(places.spool)
-            startup.write_configs(places, self._settings)
-            self._manager, end = startup.start_manager(places)
+            launch.write_configs(places, self._settings)
+            self._manager, end = launch.start_manager(places)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:
             if self._manager is not None:
@@ -268,7 +270,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         provider = self.provider
         if provider is not None and hasattr(provider, "script_dir"):
             script_dir = provider.script_dir
-            if script_dir is None or not startup.survives_shell(str(script_dir)):
+            if script_dir is None or not launch.survives_shell(str(script_dir)):
                 provider.script_dir = places.scripts
         self._start_blocks()
 
@@ -284,15 +286,15 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _node_command(self, *options: str) -> list[str]:
         if isinstance(self._settings, config.VineSettings):
-            command = startup.vine_command(self._places, self._settings)
+            command = launch.vine_command(self._places, self._settings)
             return [*command[:3], *options, *command[3:]]  # what comes last is the worker's
-        return [*startup.node_command(self._places.base, self._settings), *options]
+        return [*launch.node_command(self._places.base, self._settings), *options]
 
     @property
     def workers_per_node(self) -> int | float:
         """Calls that a node runs at once."""
         nodes = self._nodes
-        return startup.slots_of(self._settings, nodes[0]["cores"] if nodes else None)
+        return launch.slots_of(self._settings, nodes[0]["cores"] if nodes else None)
 
     def _running_link(self) -> ManagerLink:
         """The link, if tasks can be taken."""
@@ -358,7 +360,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             raise refusal from error
         future.needs = values
         self._tasks[number] = future
-        record = dfk.launched() if self.run_id is not None else None
+        record = frames.launched() if self.run_id is not None else None
         keeps = self._keeps_result(record)
         at_once = len(self._tasks) <= AT_ONCE
         if plan is None and not values and not keeps:
@@ -575,7 +577,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._sweeper.start()
 
     def _sweep(self) -> None:
-        sweep.kill_strays(self._places.base, grace=1.0)
+        cleanup.kill_strays(self._places.base, grace=1.0)
         staging.remove_run(self._places.base)
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
@@ -881,7 +883,7 @@ def _tail(path: str) -> str:
 
 def _references() -> References:
     try:
-        from taskvine_exec.proxies import References
+        from taskvine_exec.results.proxies import References
     except ImportError as error:
         hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
         raise OptionalModuleMissing(["proxystore"], hint) from error

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from taskvine_manager.channel import Channel
-from taskvine_manager.messages import Invocation, Profile
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.wire.channel import Channel
+from taskvine_manager.wire.messages import Invocation, Profile
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from parsl.config import Config
 from parsl.errors import ConfigurationError
 
 from taskvine_exec.executor import TaskVineExecutor
-from taskvine_exec.resolver import DAG_RESOLVER
+from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_tune.environment import parameters_from_environment
 from taskvine_tune.errors import TuningError
 from taskvine_tune.tuning import TuneParameters

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from taskvine_manager import sweep
+from taskvine_manager import cleanup
 
 
 def our_processes(directory: str) -> list[psutil.Process]:
@@ -22,7 +22,7 @@ def our_processes(directory: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            token = process.environ().get(sweep.TOKEN, "")
+            token = process.environ().get(cleanup.TOKEN, "")
             ours = token.startswith(directory) or any(directory in word for word in process.cmdline())
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)

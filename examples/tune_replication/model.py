@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from taskvine_manager.messages import FileUse
 from taskvine_manager.record import Record, Submitted, read_record
-from taskvine_tune.calibration import calibrate
-from taskvine_tune.simulate import Cluster, Outcome, recorded, simulate
+from taskvine_manager.wire.messages import FileUse
+from taskvine_tune.simulation.api import Cluster, Outcome, recorded, simulate
+from taskvine_tune.simulation.calibration import calibrate
 from taskvine_tune.sweep import Run
 
 QUANTITIES = ("seconds", "storage", "reexecutions", "losses")

@@ -25,15 +25,15 @@ def main(arguments: list[str]) -> None:
     elif role == "node":
         node(rest)
     elif role == "supervise":
-        from taskvine_manager.vine.supervisor import main as supervise
+        from taskvine_manager.vine.worker.supervisor import main as supervise
 
         supervise(rest)
     elif role == "worker":
-        from taskvine_manager.vine.worker import main as worker
+        from taskvine_manager.vine.worker.worker import main as worker
 
         worker(rest)
     elif role == "manager":
-        from taskvine_manager.process import main as manager
+        from taskvine_manager.loop import main as manager
 
         manager(rest[0], int(rest[1]), int(rest[2]), int(rest[3]))
     else:

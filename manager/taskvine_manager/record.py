@@ -6,9 +6,9 @@ surrogates (paths need not be text).
 
 ========================================= ==========================================================================
 ``["run", version, time, facts]``         first of all; ``facts`` is a dict: ``engine``, ``tune_parameters``
-``["profiles", profiles]``                fields of :class:`~taskvine_manager.messages.Profile` in their order
+``["profiles", profiles]``                fields of :class:`~taskvine_manager.wire.messages.Profile` in their order
 ``["submitted", time, invocations]``      of each: ``[number, profile, bytes of arguments, inputs, outputs]``, the last
-                                          two as fields of :class:`~taskvine_manager.messages.FileUse`
+                                          two as fields of :class:`~taskvine_manager.wire.messages.FileUse`
 ``["done", time, completions]``           of each: ``[number, outcome, node, dispatched, started, seconds, bytes of
                                           result, made, kind]``. ``outcome`` is 0 (returned), 1 (raised) or 2 (lost,
                                           ``kind`` says how); ``made`` is a list of ``[file, bytes]``; times that never
@@ -17,7 +17,7 @@ surrogates (paths need not be text).
 ``["cancelled", time, numbers]``
 ``["forgotten", time, files]``            nobody will ask for these again
 ``["nodes", time, nodes]``                those there are from now on, each a dict as of
-                                          :class:`~taskvine_manager.messages.NodeInfo`
+                                          :class:`~taskvine_manager.wire.messages.NodeInfo`
 ``["tuned", time, parameters]``
 ``["end", time]``                         the manager ended as it was told to
 ========================================= ==========================================================================
@@ -37,8 +37,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from taskvine_manager.messages import Completion, FileUse, Invocation, Profile
 from taskvine_manager.runtime import failure, payload
+from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from parsl.data_provider.files import File
 from parsl.dataflow.errors import DependencyError
 from parsl.providers import LocalProvider
 
-from taskvine_exec import TaskVineExecutor, startup
+from taskvine_exec import TaskVineExecutor, launch
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, FileMissing, OutputMissing
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
@@ -476,7 +476,7 @@ def small_disk(nothing_left: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     try:
         monkeypatch.setenv("TMPDIR", directory)
         monkeypatch.setattr(tempfile, "tempdir", directory)
-        monkeypatch.setenv(startup.MEMORY_VARIABLE, "")
+        monkeypatch.setenv(launch.MEMORY_VARIABLE, "")
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", directory], check=True)

@@ -230,7 +230,7 @@ def test_without_proxystore_construction_says_what_to_install(monkeypatch: pytes
             raise ModuleNotFoundError("No module named 'proxystore'", name="proxystore")
         return real(name, *rest, **named)
 
-    monkeypatch.delitem(__import__("sys").modules, "taskvine_exec.proxies", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "taskvine_exec.results.proxies", raising=False)
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(OptionalModuleMissing, match=r"pip install 'taskvine-exec\[proxystore\]'"):
         TaskVineExecutor(results="reference")

@@ -20,7 +20,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ContextFailed, LibraryFailed, ResourcesUnsatisfiable
-from taskvine_manager.embedded.hardware import THREAD_VARIABLES
+from taskvine_manager.node.hardware import THREAD_VARIABLES
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs

@@ -21,13 +21,13 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import TaskLost
-from taskvine_manager.embedded import core
 from taskvine_manager.embedded.losses import Losses
-from taskvine_manager.embedded.storage import Tuning
-from taskvine_tune.parameters import honoured
+from taskvine_manager.parameters import honoured
+from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.storage import Tuning
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
-from tests.unit.taskvine_manager.world import World, again, copies, fetches, local, only, ran, runs, value
+from tests.unit.taskvine_manager.scheduling.world import World, again, copies, fetches, local, only, ran, runs, value
 
 Make = Callable[..., TaskVineExecutor]
 

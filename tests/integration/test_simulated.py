@@ -13,8 +13,8 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_manager.record import read_record
-from taskvine_tune.calibration import calibrate
-from taskvine_tune.simulate import recorded, simulate
+from taskvine_tune.simulation.api import recorded, simulate
+from taskvine_tune.simulation.calibration import calibrate
 
 Load = Callable[..., DataFlowKernel]
 

@@ -15,8 +15,8 @@ import pytest
 import taskvine_exec
 import taskvine_manager
 import taskvine_tune
-from taskvine_manager.messages import FileUse, Profile
 from taskvine_manager.record import Done, Record, Submitted
+from taskvine_manager.wire.messages import FileUse, Profile
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tune_replication"
 ROOTS = [str(Path(package.__file__).parent.parent) for package in (taskvine_exec, taskvine_manager, taskvine_tune)]

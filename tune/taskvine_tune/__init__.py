@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taskvine_manager.parameters import PARAMETERS, Parameter
     from taskvine_tune.errors import TuningError
-    from taskvine_tune.parameters import PARAMETERS, Parameter
     from taskvine_tune.tuning import TuneParameters
 
 _HOME = {
-    "PARAMETERS": "taskvine_tune.parameters",
-    "Parameter": "taskvine_tune.parameters",
+    "PARAMETERS": "taskvine_manager.parameters",
+    "Parameter": "taskvine_manager.parameters",
     "TuneParameters": "taskvine_tune.tuning",
     "TuningError": "taskvine_tune.errors",
 }

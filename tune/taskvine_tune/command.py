@@ -14,9 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskvine_tune import formats, simulated
+from taskvine_manager.parameters import (
+    ENGINES,
+    PARAMETERS,
+    TASKVINE_VERSION,
+    Engine,
+    Parameter,
+    Standing,
+    Support,
+    find,
+)
+from taskvine_tune import formats
 from taskvine_tune.errors import LibraryMissing, TuningError
-from taskvine_tune.parameters import ENGINES, PARAMETERS, TASKVINE_VERSION, Engine, Parameter, Standing, Support, find
+from taskvine_tune.simulation import command as simulated
 from taskvine_tune.tuning import TuneParameters, conflicts, examine
 
 if TYPE_CHECKING:

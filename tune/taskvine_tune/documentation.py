@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from taskvine_tune.parameters import PARAMETERS, Parameter, Standing
+from taskvine_manager.parameters import PARAMETERS, Parameter, Standing
 
 __all__ = ["BEGIN", "END", "renewed", "tables"]
 

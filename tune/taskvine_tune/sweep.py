@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from taskvine_manager.parameters import Kind, Parameter, Value, find
 from taskvine_tune import formats
 from taskvine_tune.environment import PARAMETERS_VARIABLE, REPORT_VARIABLE, RunReport, read_reports
 from taskvine_tune.errors import BadFile, BadSamples, GivenTwice, LibraryMissing, WrongType
-from taskvine_tune.parameters import Kind, Parameter, Value, find
 from taskvine_tune.statistics import Verdict, judge, medians
 from taskvine_tune.tuning import Source, TuneParameters, flat
 

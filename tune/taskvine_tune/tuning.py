@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from taskvine_manager.parameters import PARAMETERS, Engine, Parameter, Value, find
 from taskvine_tune import formats
 from taskvine_tune.errors import Conflict, GivenTwice, NotTunableNow, TuningError, UnknownParameter
-from taskvine_tune.parameters import PARAMETERS, Engine, Parameter, Value, find
 
 __all__ = ["Source", "TuneParameters", "conflicts", "examine", "flat"]
 

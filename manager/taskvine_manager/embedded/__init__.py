@@ -1,1 +1,1 @@
-"""The one-machine engine: a pure scheduling core, and the processes around it."""
+"""The one-machine engine: the shell around the scheduler, and its node process."""

@@ -18,15 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from taskvine_manager import sweep
-from taskvine_manager.channel import Channel
-from taskvine_manager.embedded import core, staging
-from taskvine_manager.embedded.cache import Source, check, copy, file_name, release
-from taskvine_manager.embedded.factory import NodeFactory
+from taskvine_manager import cleanup
 from taskvine_manager.embedded.losses import Losses
-from taskvine_manager.engine import Outlet, Watch
-from taskvine_manager.messages import Completion, Invocation, NodeInfo, Profile
+from taskvine_manager.engine_api import Outlet, Watch
+from taskvine_manager.factory import NodeFactory
+from taskvine_manager.node import staging
+from taskvine_manager.node.cache import Source, check, copy, file_name, release
 from taskvine_manager.runtime.payload import Payload, discard
+from taskvine_manager.scheduling import core
+from taskvine_manager.wire.channel import Channel
+from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +271,7 @@ class EmbeddedEngine:
     def kill(self) -> None:
         for link in list(self._links.values()):
             if link.info is not None:
-                sweep.kill_strays(self._base, link.info.name)
+                cleanup.kill_strays(self._base, link.info.name)
         if self._factory is not None:
             self._factory.kill()
         for cleaner in self._cleaners:
@@ -396,7 +397,7 @@ class EmbeddedEngine:
 
     def _clean_after(self, info: NodeInfo) -> None:
         if os.path.isdir(info.directory):
-            sweep.kill_strays(self._base, info.name)
+            cleanup.kill_strays(self._base, info.name)
             release(os.path.join(info.directory, "cache"))
             staging.remove(info.directory)
 

@@ -20,15 +20,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from taskvine_manager import messages, sweep
-from taskvine_manager.channel import Channel
-from taskvine_manager.embedded import hardware, staging
-from taskvine_manager.embedded.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
-from taskvine_manager.embedded.runner import Runner
-from taskvine_manager.embedded.slots import Call
-from taskvine_manager.messages import L1, Completion, Invocation, NodeInfo, Profile
+from taskvine_manager import cleanup
+from taskvine_manager.node import hardware, staging
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
+from taskvine_manager.node.runner import Runner
+from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload, discard
+from taskvine_manager.wire import messages
+from taskvine_manager.wire.channel import Channel
+from taskvine_manager.wire.messages import L1, Completion, Invocation, NodeInfo, Profile
 
 HOLD_SECONDS = 0.001
 """Results of short calls wait this long for others, if more are under way, so that they travel together; up to
@@ -43,7 +44,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="taskvine-node", description="A node of a TaskVineExecutor's embedded engine."
     )
-    parser.add_argument(sweep.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)")
+    parser.add_argument(
+        cleanup.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)"
+    )
     parser.add_argument("--block", default="", help="block that the node belongs to")
     parser.add_argument("--cores", type=float, help="cores to offer (default: what this process may use)")
     parser.add_argument("--memory", type=float, metavar="MB", help="memory to offer (default: the machine's)")
@@ -85,7 +88,7 @@ class Node(Runner):
     options : argparse.Namespace
         What the command line says of the node itself.
     config : dict
-        What the executor says to all its nodes: see :func:`taskvine_exec.startup.write_configs`.
+        What the executor says to all its nodes: see :func:`taskvine_exec.launch.write_configs`.
     """
 
     def __init__(self, options: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -114,8 +117,8 @@ class Node(Runner):
     def run(self) -> None:
         """Serve the manager until it lets the node go, or is gone itself."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.environ[sweep.TOKEN] = self._base
-        os.environ[sweep.TOKEN + "_NODE"] = self.name
+        os.environ[cleanup.TOKEN] = self._base
+        os.environ[cleanup.TOKEN + "_NODE"] = self.name
         if self._options.block:
             os.environ["PARSL_WORKER_BLOCK_ID"] = self._options.block
         try:

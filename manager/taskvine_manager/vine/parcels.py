@@ -61,8 +61,8 @@ class Answer(NamedTuple):
     """What a supervisor says at the end of a function call.
 
     ``open`` is whether invocations of the parcel still run: their results are to be collected. ``info`` is the node's
-    :class:`~taskvine_manager.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer are
-    on their node: ``(device, inode, bytes)`` by id. ``left`` is what a call that failed has written of the user's
+    :class:`~taskvine_manager.wire.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer
+    are on their node: ``(device, inode, bytes)`` by id. ``left`` is what a call that failed has written of the user's
     files: it may tell why. ``piece`` is the size of a whole file, and a piece of it.
     """
 

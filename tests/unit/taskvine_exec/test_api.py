@@ -69,7 +69,7 @@ def test_reading_a_librarys_variables_costs_no_parsl() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["taskvine_manager.process", "taskvine_manager.embedded.node", "taskvine_manager.runtime.library"]
+    "module", ["taskvine_manager.loop", "taskvine_manager.embedded.node", "taskvine_manager.runtime.library"]
 )
 def test_the_processes_import_neither_parsl_nor_networkx(module: str) -> None:
     assert not {"parsl", "networkx", "numpy"} & imported_by(module)

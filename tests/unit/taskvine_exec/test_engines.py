@@ -11,7 +11,7 @@ from parsl.errors import ConfigurationError, OptionalModuleMissing
 from parsl.launchers import SrunLauncher
 from parsl.providers import LocalProvider, SlurmProvider
 
-from taskvine_exec import TaskVineExecutor, config, engines, startup
+from taskvine_exec import TaskVineExecutor, config, engines, launch
 
 
 def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> None:
@@ -81,7 +81,7 @@ def test_poncho_environment_is_for_vine_factory(tmp_path: Path) -> None:
     pack = tmp_path / "env.tar.gz"
     pack.touch()
     made = settings(None, "factory", batch_type="slurm", python_env=str(pack))
-    assert f"--poncho-env={pack}" in startup._factory_command(places(tmp_path), made)
+    assert f"--poncho-env={pack}" in launch._factory_command(places(tmp_path), made)
     with pytest.raises(ConfigurationError, match=r"python_env=.*file that exists"):
         settings(None, "factory", batch_type="slurm", python_env="/no/such/env")
     with pytest.raises(ConfigurationError, match=r"python_env=.*env_pack"):
@@ -102,14 +102,14 @@ def test_what_is_not_valid(fields: dict[str, Any], words: str) -> None:
         settings(**fields)
 
 
-def places(tmp_path: Path) -> startup.Places:
+def places(tmp_path: Path) -> launch.Places:
     (tmp_path / "vine.address").write_text("9999")
-    return startup.Places(str(tmp_path), str(tmp_path), str(tmp_path / "record.msgpack"))
+    return launch.Places(str(tmp_path), str(tmp_path), str(tmp_path / "record.msgpack"))
 
 
 def test_command_of_a_worker(tmp_path: Path) -> None:
     made = settings(LocalProvider(), cores=3, memory=500, worker_options="--debug all", address="head.example.org")
-    command = startup.vine_command(places(tmp_path), made)
+    command = launch.vine_command(places(tmp_path), made)
     text = shlex.join(command)
     assert command[-2:] == ["head.example.org", "9999"]
     assert "--cores 3 --memory 500" in text
@@ -119,6 +119,6 @@ def test_command_of_a_worker(tmp_path: Path) -> None:
 
 def test_command_of_the_factory(tmp_path: Path) -> None:
     made = settings(None, "factory", batch_type="slurm", max_workers=9, cores=4, batch_options="-p x", worker_timeout=7)
-    command = startup._factory_command(places(tmp_path), made)
+    command = launch._factory_command(places(tmp_path), made)
     expected = {"--batch-type=slurm", "--max-workers=9", "--cores=4", "--batch-options=-p x", "--timeout=7"}
     assert expected <= set(command)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from taskvine_exec.link import ManagerLink
-from taskvine_manager.channel import Channel
-from taskvine_manager.messages import Invocation
+from taskvine_manager.wire.channel import Channel
+from taskvine_manager.wire.messages import Invocation
 
 
 class Manager:

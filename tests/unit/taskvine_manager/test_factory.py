@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from taskvine_manager.embedded import factory
-from taskvine_manager.embedded.factory import NodeFactory, wanted
-from taskvine_manager.engine import NodesFail
+from taskvine_manager import factory
+from taskvine_manager.engine_api import NodesFail
+from taskvine_manager.factory import NodeFactory, wanted
 
 counts = st.integers(0, 50)
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 
 from taskvine_manager import record as record_module
-from taskvine_manager.messages import Completion, FileUse, Invocation, Profile
 from taskvine_manager.record import VERSION, Recorder, entries, read_record
 from taskvine_manager.runtime import failure
+from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
 
 PROFILE = Profile(0, "key", "f", "L2", None, None, None, None, 0.0, "f")
 

@@ -10,7 +10,11 @@ import pytest
 import taskvine_tune
 
 PUBLIC = ["PARAMETERS", "Parameter", "TuneParameters", "TuningError"]
-MODULES = sorted(each.name for each in pkgutil.iter_modules(taskvine_tune.__path__))
+MODULES = sorted(
+    each.name.removeprefix("taskvine_tune.")
+    for each in pkgutil.walk_packages(taskvine_tune.__path__, "taskvine_tune.")
+    if not each.ispkg
+)
 
 
 def test_public_names() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import taskvine_tune
+from taskvine_manager.parameters import PARAMETERS, honoured
 from taskvine_tune.command import FINE, INVALID, main
-from taskvine_tune.parameters import PARAMETERS, honoured
 
 ROOT = str(Path(taskvine_tune.__file__).parent.parent)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from taskvine_manager.parameters import PARAMETERS
 from taskvine_tune.documentation import BEGIN, END, main, renewed, tables
-from taskvine_tune.parameters import PARAMETERS
 
 PAGE = Path(__file__).parents[3] / "docs" / "tuning.md"
 

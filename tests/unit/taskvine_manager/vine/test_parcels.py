@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from taskvine_manager.messages import Invocation
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Parcel
+from taskvine_manager.wire.messages import Invocation
 
 
 def test_small_parcel_rides_in_the_command(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Nodes without a provider: as many as the work asks for, between a minimum and a maximum.
+
+TaskVine's ``vine_factory`` for one machine. The count that is right is a pure function; the class around it starts
+processes and reaps them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+from collections.abc import Sequence
+
+from taskvine_manager.engine_api import NodesFail
+from taskvine_manager.node.slots import tail
+
+
+def wanted(*, running: int, demand: float, per_node: float, minimum: int, maximum: int) -> int:
+    """How many nodes there should be.
+
+    Parameters
+    ----------
+    running : int
+        Nodes that are there or on their way.
+    demand : float
+        Invocations that run or could run now.
+    per_node : float
+        Invocations that one node runs at once.
+    minimum, maximum : int
+        Bounds of the answer.
+
+    Returns
+    -------
+    int
+        Never fewer than are running: nodes leave by themselves when they have been idle for ``worker_timeout``.
+    """
+    enough = math.ceil(demand / max(per_node, 1.0))
+    return max(running, minimum, min(maximum, enough)) if running < maximum else running
+
+
+class NodeFactory:
+    """Starts nodes by command and starts them anew when they end.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Starts one node.
+    minimum, maximum : int
+        Bounds of their count.
+    log : str
+        File that their standard streams are appended to.
+    """
+
+    FAILURES = 5
+    """Nodes that may end in a row before having joined, before the factory gives up."""
+
+    def __init__(self, command: Sequence[str], minimum: int, maximum: int, log: str = os.devnull) -> None:
+        self._command = list(command)
+        self._minimum = minimum
+        self._maximum = maximum
+        self._log = log
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._joined: set[int] = set()
+        self._failures = 0
+
+    def adjust(self, joined: set[int], demand: float, per_node: float, most: int | None = None) -> None:
+        """Reap what ended and start what is wanted.
+
+        Parameters
+        ----------
+        joined : set of int
+            Process ids of nodes that are there.
+        demand : float
+            Invocations that run or could run now.
+        per_node : float
+            Invocations that one node runs at once.
+        most : int, optional
+            A maximum for now, below the factory's own.
+
+        Raises
+        ------
+        NodesFail
+            If nodes end before they join, time and again.
+        """
+        if joined - self._joined:
+            self._failures = 0
+        self._joined |= joined
+        for pid, process in list(self._processes.items()):
+            if process.poll() is not None:
+                del self._processes[pid]
+                self._failures += pid not in self._joined
+                self._joined.discard(pid)
+        if self._failures >= self.FAILURES:
+            raise NodesFail(f"{self._failures} nodes in a row ended before they joined", tail(self._log))
+        count = wanted(
+            running=len(self._processes),
+            demand=demand,
+            per_node=per_node,
+            minimum=self._minimum if most is None else min(self._minimum, most),
+            maximum=self._maximum if most is None else min(self._maximum, most),
+        )
+        for _ in range(count - len(self._processes)):
+            with open(self._log, "ab") as output:
+                process = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                )
+            self._processes[process.pid] = process
+
+    def kill(self) -> None:
+        """Kill the nodes that are left and reap them."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        self._processes.clear()

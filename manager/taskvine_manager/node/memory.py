@@ -1,0 +1,70 @@
+"""Memory limits of running tasks: asked for by the user, enforced here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from taskvine_manager import cleanup
+from taskvine_manager.node.slots import Call
+from taskvine_manager.runtime import failure
+
+if TYPE_CHECKING:
+    import psutil
+
+INTERVAL = 0.1
+"""Seconds between looks at the tasks that have a limit."""
+
+
+def enforce(running: Iterable[tuple[int, Call]]) -> None:
+    """Kill the tasks whose processes hold more memory than they asked for.
+
+    What a task holds is the memory that is its own (unique set size): the pages that a slot shares with its library
+    are nobody's in particular. That is dear to read, so it is read only once the resident size, which includes them,
+    is over the limit.
+
+    Parameters
+    ----------
+    running : iterable of (int, Call)
+        Process groups and the task that each runs.
+    """
+    limited = [(group, call) for group, call in running if call.profile.memory is not None and call.kill_record is None]
+    members = _members({group for group, _ in limited}) if limited else {}
+    for group, call in limited:
+        limit = call.profile.memory or 0.0
+        used = _held(members[group], limit)
+        if used > limit:
+            reason = f"while it ran {call.profile.name}"
+            call.kill_record = failure.lost("memory", reason, limit_mb=float(limit), used_mb=used)
+            cleanup.kill_group(group)
+
+
+def _members(groups: set[int]) -> dict[int, list[psutil.Process]]:
+    """Processes by group, whoever their parents are; a task's child in a session of its own is none of them."""
+    import psutil
+
+    members: dict[int, list[psutil.Process]] = {group: [] for group in groups}
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):
+            if (group := os.getpgid(pid)) in members:
+                members[group].append(psutil.Process(pid))
+    return members
+
+
+def _held(processes: list[psutil.Process], limit: float) -> float:
+    resident = sum(_read(process, unique=False) for process in processes)
+    if resident <= limit:
+        return resident
+    return sum(_read(process, unique=True) for process in processes)
+
+
+def _read(process: psutil.Process, *, unique: bool) -> float:
+    import psutil
+
+    try:
+        held = process.memory_full_info().uss if unique else process.memory_info().rss
+    except psutil.Error:
+        return 0.0
+    return float(held) / 2**20

@@ -1,0 +1,220 @@
+"""Files of one invocation on a node: into its sandbox before it runs, out of it afterwards.
+
+Inputs are copies, never links into the cache: a task may write into what it reads, and the next consumer must not see
+that. (The copy shares extents on file systems that can.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, copy
+from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.payload import FAST
+from taskvine_manager.wire.messages import FileUse
+
+_T = TypeVar("_T")
+
+
+class StagingFailed(Exception):
+    """A file could not be brought in or out; ``record`` is the failure record to report."""
+
+    def __init__(self, record: bytes) -> None:
+        super().__init__(record)
+        self.record = record
+
+
+def bring_in(
+    inputs: Iterable[FileUse],
+    outputs: Iterable[FileUse],
+    sandbox: str,
+    cache: Cache,
+    sources: Mapping[str, Source],
+    peers: Mapping[str, Peer],
+) -> None:
+    """Fill a sandbox.
+
+    Parameters
+    ----------
+    inputs, outputs : iterable of FileUse
+        Inputs are copied in, but for results of other calls, which are read from the cache; for outputs, their
+        directories are made.
+    sandbox : str
+        An existing, empty directory.
+    cache : Cache
+        The node's.
+    sources : mapping of str to Source
+        Where temp files that are not in the cache can be copied from, by id. They stay in the cache.
+    peers : mapping of str to Peer
+        Other nodes' copies of users' files, by their paths.
+
+    Raises
+    ------
+    StagingFailed
+        With what could not be had, and why.
+    """
+    for use in inputs:
+        try:
+            if use.kind == "value":
+                _fetch(use.source, cache, sources.get(use.source))
+                continue
+            target = _inside(sandbox, use.name)
+            if use.kind == "temp":
+                _fetch(use.source, cache, sources.get(use.source))
+                _with_room(cache, partial(copy, cache.checked(use.source), target))
+            else:
+                _with_room(cache, partial(_copy_local, use.source, cache, peers.get(use.source), target))
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise StagingFailed(_explain_input(use, error)) from error
+    for use in outputs:
+        try:
+            if use.kind != "value":
+                _inside(sandbox, use.name)
+        except (OSError, ValueError) as error:
+            raise StagingFailed(_explain_output(use, error)) from error
+
+
+def _copy_local(source: str, cache: Cache, peer: Peer | None, target: str) -> None:
+    name = cache.obtain(source, peer)
+    try:
+        copy(cache.path(name), target)
+    finally:
+        cache.unpin(name)
+
+
+def _fetch(file: str, cache: Cache, source: Source | None) -> None:
+    if file in cache:
+        return
+    if source is None:
+        raise FileNotFoundError(errno.ENOENT, "it is not on this node, nor known to be on any other", file)
+    _with_room(cache, partial(cache.fetch, file, source))
+
+
+def _with_room(cache: Cache, action: Callable[[], _T]) -> _T:
+    """Do something that writes; on a full disk, evict what the cache can spare and do it once more."""
+    try:
+        return action()
+    except QuotaExceeded:
+        raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not cache.make_room():
+            raise
+    return action()
+
+
+def _inside(sandbox: str, name: str) -> str:
+    path = os.path.normpath(os.path.join(sandbox, name))
+    if not path.startswith(sandbox + os.sep):
+        raise ValueError(f"{name} points out of the task's sandbox")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return path
+
+
+def bring_out(
+    outputs: Sequence[FileUse], sandbox: str, cache: Cache, *, required: bool
+) -> tuple[list[tuple[str, int, int]], bytes | None]:
+    """Empty a sandbox: temp files into the cache, others to the user's paths.
+
+    Of a task that failed, if only for want of one of its outputs, the temp files go nowhere: nobody may take half a
+    file for a whole one. What it wrote to the user's files may say why it failed, and is brought home.
+
+    Parameters
+    ----------
+    required : bool
+        Whether a file that is not there is a failure: it is not when the function itself failed.
+
+    Returns
+    -------
+    made : list of (str, int, int)
+        Temp files, with their sizes in bytes and their stamps.
+    record : bytes or None
+        Failure record of the first output that could not be brought out.
+
+    Raises
+    ------
+    QuotaExceeded
+        If the cache has no room for a temp file. Nothing is lost by that: it may be called again.
+    """
+    record = None
+    for use in outputs:
+        if use.kind == "value":
+            continue
+        path = os.path.join(sandbox, use.name)
+        try:
+            if not os.path.exists(path):
+                if required and not (use.kind == "temp" and use.source in cache):
+                    raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
+            elif use.kind != "temp":
+                os.makedirs(os.path.dirname(use.source), exist_ok=True)
+                copy(path, use.source)
+        except (OSError, ValueError) as error:
+            record = record or _explain_output(use, error)
+    if record is not None or not required:
+        return [], record
+    made: list[tuple[str, int, int]] = []
+    for use in outputs:
+        path = os.path.join(sandbox, use.name)
+        if use.kind == "temp" and os.path.exists(path):  # else it is in the cache since an attempt before
+            try:
+                _with_room(cache, partial(cache.adopt, use.source, path))
+            except QuotaExceeded:
+                raise
+            except OSError as error:
+                for name, _, _ in made:
+                    cache.drop(name)
+                return [], _explain_output(use, error)
+        if use.kind == "temp":
+            made.append((use.source, *cache.stamp(use.source)))
+    return made, None
+
+
+def _explain_input(use: FileUse, error: OSError | ValueError) -> bytes:
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _full(use, error)
+        if error.errno == errno.ENOENT and use.kind != "local":
+            return failure.lost("file-lost", f"{_words(error)}: {error.filename}", name=use.source)
+    return failure.lost("file-missing", _words(error), path=use.source)
+
+
+def _explain_output(use: FileUse, error: OSError | ValueError) -> bytes:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(use, error)
+    return failure.lost("output-missing", _words(error), path=use.name)
+
+
+def _full(use: FileUse, error: OSError) -> bytes:
+    return failure.lost("disk-full", f"no room for {use.name}: {_words(error)}", path=error.filename or use.name)
+
+
+def _words(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def remove_run(base: str) -> None:
+    """Remove a run's private directory, with what of it is in memory."""
+    link = os.path.join(base, "spool", FAST)
+    fast = os.readlink(link) if os.path.islink(link) else None
+    remove(base)
+    if fast is not None:
+        remove(fast)
+
+
+def remove(directory: str) -> None:
+    """Remove a directory, with what a task may have made unreadable in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if os.path.isdir(directory):
+        for root, folders, _ in os.walk(directory):
+            for folder in folders:
+                path = os.path.join(root, folder)
+                if not os.path.islink(path):  # a link may lead to what is the user's
+                    try:
+                        os.chmod(path, 0o700)
+                    except OSError:
+                        continue
+        shutil.rmtree(directory, ignore_errors=True)

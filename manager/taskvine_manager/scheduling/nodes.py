@@ -1,0 +1,137 @@
+"""Nodes as the scheduler sees them: what they have, and what of it is taken."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from taskvine_manager.scheduling.tasks import Shape, Task
+from taskvine_manager.wire.messages import L2, NodeInfo
+
+SHORT = 0.020
+"""Seconds: calls that are known to be shorter are handed out ahead, this much time's worth to each slot, unless the
+tuning parameter ``executor.prefetch`` says otherwise."""
+AHEAD = 256
+"""Calls a slot may have ahead of it, at most."""
+MB = 1 << 20
+
+
+class Transfer(NamedTuple):
+    """A file under way to a node: from which node, and whether an invocation there waits for it."""
+
+    source: str
+    for_task: bool
+
+
+@dataclass
+class Node:
+    """A node.
+
+    ``files`` are the temp files that it holds, with their bytes, and ``used`` is the sum of these; ``fetching`` is what
+    is under way to it, ``sending`` how many transfers are under way from it, ``reads`` how many of its invocations read
+    a file, ``unsaved``, while it drains, what may have to be copied from it first.
+    ``crowded`` has the bytes of what its invocations have made and cannot keep yet. ``proportional`` and ``whole`` are
+    tuning parameters: see :meth:`share`.
+    """
+
+    info: NodeInfo
+    draining: bool = False
+    released: bool = False
+    assigned: dict[int, Task] = field(default_factory=dict)
+    shapes: Counter[Shape] = field(default_factory=Counter)
+    files: dict[str, int] = field(default_factory=dict)
+    used: int = 0
+    fetching: dict[str, Transfer] = field(default_factory=dict)
+    sending: int = 0
+    reads: Counter[str] = field(default_factory=Counter)
+    unsaved: dict[str, None] = field(default_factory=dict)
+    crowded: dict[int, int] = field(default_factory=dict)
+    needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
+    proportional: bool = False
+    whole: bool = False
+
+    @property
+    def room(self) -> float:
+        """Bytes of disk that temp files have left; without limit where the node has none."""
+        return self.info.disk * MB - self.used if self.info.disk else math.inf
+
+    @property
+    def total(self) -> tuple[float, ...]:
+        """Cores, memory, disk, gpus, configured function slots (infinite where not configured), suspects."""
+        info = self.info
+        slots = math.inf if info.slots is None else info.slots
+        return (info.cores, info.memory, info.disk, float(info.gpus), slots, 1.0)
+
+    def need(self, shape: Shape) -> tuple[float, ...]:
+        """What one invocation of a shape takes here, in the order of :attr:`total`."""
+        found = self.needs.get(shape)
+        if found is None:
+            info, called = self.info, shape.mode == L2
+            slots = info.slots if called else None
+            cores = shape.cores
+            if cores is None:
+                cores = info.cores / slots if slots else min(1.0, info.cores)
+            slot = 1.0 if called and info.slots else 0.0
+            amounts = (cores, shape.memory or 0.0, shape.disk or 0.0)
+            if self.proportional:
+                amounts = self.share(shape, amounts)
+            found = (*amounts, float(shape.gpus or 0), slot, float(shape.suspect))
+            self.needs[shape] = found
+        return found
+
+    def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Cores, memory and disk of what asks for a share of one of them: the same share of those it does not ask for.
+
+        With ``whole`` the share is the next larger one of which a whole number fills the node, of all of them.
+        """
+        asked, total = shape[1:5], self.total[:4]
+        share = max((ask / has for ask, has in zip(asked, total, strict=True) if ask and has), default=0.0)
+        if not 0 < share <= 1:
+            return amounts
+        if self.whole:
+            share = 1 / math.floor(1 / share + 1e-9)
+        cores, memory, disk = (
+            amount if ask is not None and not self.whole else max(share * has, ask or 0.0)
+            for amount, ask, has in zip(amounts, asked[:3], total[:3], strict=True)
+        )
+        return cores, memory, disk
+
+    def capacity(self, shape: Shape, *, others: bool) -> int:
+        """How many invocations of a shape fit at once, beside the other shapes' (``others``) or alone."""
+        free = list(self.total)
+        if others:
+            for other, count in self.shapes.items():
+                if other != shape and count:
+                    running = min(count, self.capacity(other, others=False))
+                    free = [have - running * take for have, take in zip(free, self.need(other), strict=True)]
+        fits = [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
+        return max(0, min(fits, default=AHEAD))
+
+    def room_for(self, shape: Shape, depth: float) -> int:
+        """How many more invocations of a shape it may be sent, ``depth`` for each that fits at once."""
+        return math.floor(self.capacity(shape, others=True) * depth + 1e-9) - self.shapes[shape]
+
+    def take(self, task: Task) -> None:
+        """Have an invocation."""
+        task.node = self.info.name
+        self.assigned[task.invocation.number] = task
+        self.shapes[task.shape] += 1
+        for file in task.files:
+            self.reads[file] += 1
+
+    def give(self, task: Task) -> list[str]:
+        """Have it no more; return the files that no other invocation here reads."""
+        del self.assigned[task.invocation.number]
+        task.node = None
+        self.shapes[task.shape] -= 1
+        if not self.shapes[task.shape]:
+            del self.shapes[task.shape]
+        unread = []
+        for file in task.files:
+            self.reads[file] -= 1
+            if not self.reads[file]:
+                del self.reads[file]
+                unread.append(file)
+        return unread

@@ -1,0 +1,592 @@
+"""Where temp files are, how many copies of them there are, and what moves them.
+
+Part of the scheduler (see :mod:`taskvine_manager.scheduling.core`), and as pure: it changes its tables, and leaves in
+:attr:`Storage.orders` what is to be done.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from taskvine_manager.scheduling.events import (
+    RELAY,
+    Discard,
+    Drop,
+    Fetch,
+    InputCopy,
+    Instruction,
+    Relay,
+    Replica,
+    Stamp,
+)
+from taskvine_manager.scheduling.files import File, FileTable, Origin
+from taskvine_manager.scheduling.graph import DependencyGraph
+from taskvine_manager.scheduling.nodes import SHORT, Node, Transfer
+from taskvine_manager.scheduling.tasks import Order
+
+LOOKED_AT = 16
+"""Nodes that are compared for one choice, at most: its cost must not grow with their number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Tuning parameters that the scheduler honours, with their defaults; of ``default-transfer-rate``, 0 for none."""
+
+    temp_replica_count: int = 1
+    transfer_replica_per_cycle: int = 10
+    transfer_temps_recovery: int = 0
+    clean_redundant_replicas: int = 0
+    immediate_recovery: int = 0
+    worker_source_max_transfers: int = 10
+    file_source_max_transfers: int = 1
+    shift_disk_load: int = 0
+    default_transfer_rate: float = 0.0
+    resource_submit_multiplier: float = 1.0
+    proportional_resources: int = 0
+    proportional_whole_tasks: int = 0
+    wait_for_workers: int = 0
+    prefetch: float = SHORT
+    weight_transfer: float = 1.0
+    weight_wait: float = 1.0
+
+    def tuned(self, parameters: Mapping[str, float]) -> Tuning:
+        """With other values, by the names of the parameters; what is not honoured is left out."""
+        given = {name.removeprefix("executor.").replace("-", "_"): value for name, value in parameters.items()}
+        known: dict[str, Any] = {}
+        for name in given.keys() & Tuning.__dataclass_fields__.keys():
+            known[name] = type(getattr(self, name))(given[name])
+        if "proportional_resources" in known:  # as in TaskVine: it sets both
+            known = {"proportional_whole_tasks": known["proportional_resources"], **known}
+        elif known.get("proportional_whole_tasks"):
+            known["proportional_resources"] = 1
+        for name in ("temp_replica_count", "transfer_replica_per_cycle"):
+            if name in known:
+                known[name] = max(1, known[name])
+        for name in ("worker_source_max_transfers", "file_source_max_transfers"):
+            if known.get(name, 1) < 1:  # as in TaskVine: no limit
+                known[name] = 1 << 30
+        return replace(self, **known)
+
+
+@dataclass
+class Input:
+    """A file of the user's that invocations read.
+
+    ``copies`` maps nodes to the names and stamps of their copies; ``coming`` maps nodes that are about to have one to
+    where it comes from: another node, or :data:`RELAY` for the user's file itself.
+    """
+
+    size: int = 0
+    copies: dict[str, tuple[str, Stamp]] = field(default_factory=dict)
+    coming: dict[str, str] = field(default_factory=dict)
+
+
+class Storage:
+    """Replicas of temp files on nodes.
+
+    Parameters
+    ----------
+    graph : DependencyGraph
+        Tells whether a file has a maker.
+    peer_transfers : bool
+        Whether nodes may copy from each other; else everything passes through the manager's directory.
+    """
+
+    def __init__(self, graph: DependencyGraph, *, peer_transfers: bool) -> None:
+        self.files = FileTable()
+        self.nodes: dict[str, Node] = {}
+        self.inputs: dict[str, Input] = {}
+        self.tuning = Tuning()
+        self.orders: list[Instruction] = []
+        self.moved = 0
+        self.stored = 0
+        self.peak = 0
+        """Bytes of temp files on all nodes together, now and at most."""
+        self.inputs_read = 0
+        self.evicted = 0
+        """Replicas that were removed to make room."""
+        self.bandwidth = 1e9
+        """Bytes a second of one transfer, as they were lately."""
+        self._graph = graph
+        self._peers = peer_transfers
+        self._relaying = 0
+        self._relays: dict[str, str] = {}  # files under way to the manager's directory, by the node they come from
+        self._drops: dict[str, list[str]] = {}
+        self._discards: list[str] = []
+        self._short: list[tuple[int, int, str]] = []  # a heap: replicas there are, a count, file
+        self._parked: dict[str, None] = {}  # short of replicas, and no node that could take one
+        self._shifting: dict[str, str] = {}  # files that are to go, by the node that they leave
+        self._pushes = itertools.count()
+        self._ring: list[str] = []
+        self._turn = 0
+
+    def flush(self) -> Iterator[Instruction]:
+        """What is to be done by now."""
+        if self._drops:
+            drops, self._drops = self._drops, {}
+            yield from (Drop(node, files) for node, files in drops.items() if node in self.nodes or node == RELAY)
+        if self.orders:
+            orders, self.orders = self.orders, []
+            yield from orders
+        if self._discards:
+            discards, self._discards = self._discards, []
+            yield Discard(discards)
+
+    # --- nodes ---
+
+    def join(self, node: Node) -> None:
+        """Have a node more."""
+        self.nodes[node.info.name] = node
+        self._ring.append(node.info.name)
+        self.unpark()
+
+    def leave(self, name: str) -> list[File]:
+        """Have a node less; return the files that were lost with it."""
+        node = self.nodes.pop(name)
+        self.stored -= node.used
+        self._ring.remove(name)
+        for coming, transfer in list(node.fetching.items()):
+            self.arrived(node, coming)
+            self.shifted(coming)
+            if not transfer.for_task and coming in self.files:
+                self.shorten(self.files[coming])
+        for other in self.nodes.values():  # what was on its way from there is tried from elsewhere by who needs it
+            for coming, transfer in list(other.fetching.items()):
+                if transfer.source == name and not transfer.for_task:
+                    self.arrived(other, coming)
+                    self.shorten(self.files[coming])
+        for known in self.inputs.values():
+            known.copies.pop(name, None)
+            if (source := known.coming.pop(name, RELAY)) != RELAY:
+                self._count(source, -1)
+        lost = []
+        for held in sorted(node.files):
+            file = self.files[held]
+            file.refused.clear()  # it may have been the source that would not give it
+            del file.holders[name]
+            if not file.holders:
+                file.lost_with = name
+                if not file.is_there:
+                    lost.append(file)
+            elif self.tuning.transfer_temps_recovery:
+                self.shorten(file)
+        return lost
+
+    def drain(self, node: Node) -> None:
+        """Have a node finish."""
+        node.draining = True
+        node.unsaved = dict.fromkeys(sorted(node.files))
+        for held in node.unsaved:
+            self.shorten(self.files[held])
+
+    def _choices(self) -> Iterator[Node]:
+        """Nodes that stay, each time beginning with another."""
+        ring = self._ring
+        for step in range(len(ring)):
+            node = self.nodes[ring[(self._turn + step) % len(ring)]]
+            if not node.draining:
+                yield node
+        self._turn += 1
+
+    # --- replicas ---
+
+    def add(self, node: Node, name: str, size: int, stamp: int) -> File:
+        """A node has a replica."""
+        file = self.files[name]
+        if node.draining:
+            node.unsaved[name] = None
+        more = size - node.files.get(name, 0)
+        node.files[name] = size
+        node.used += more
+        self.stored += more
+        self.peak = max(self.peak, self.stored)
+        file.size = size
+        file.holders[node.info.name] = stamp
+        file.lost_with = None
+        file.refused.pop(node.info.name, None)
+        return file
+
+    def remove(self, name: str, file: File) -> bool:
+        """Take a replica away, from a node that may be there or not; say whether the file is lost by that."""
+        if file.holders.pop(name, None) is None:
+            return False
+        self._drop(name, file)
+        for holder in file.holders:
+            if self.nodes[holder].draining:
+                self.nodes[holder].unsaved[file.name] = None
+        if file.holders or file.relayed is not None:
+            return False
+        file.lost_with = name
+        return True
+
+    def _drop(self, name: str, file: File) -> None:
+        if (node := self.nodes.get(name)) is not None:
+            size = node.files.pop(file.name, 0)
+            node.unsaved.pop(file.name, None)
+            node.used -= size
+            self.stored -= size
+            self._drops.setdefault(name, []).append(file.name)
+
+    def drop_unknown(self, node: str, name: str) -> None:
+        """Have a node remove a file of which there is no record."""
+        self._drops.setdefault(node, []).append(name)
+
+    def where(self, file: File) -> Replica | None:
+        """A replica to read: on a node that stays, if there is one."""
+        best: tuple[bool, bool, str] | None = None
+        for name in itertools.islice(file.holders, LOOKED_AT):
+            node = self.nodes[name]
+            rank = (node.released, node.draining, name)
+            best = rank if best is None else min(best, rank)
+        if best is not None:
+            return Replica(best[2], file.size, file.holders[best[2]])
+        return None if file.relayed is None else Replica(RELAY, file.size, file.relayed)
+
+    # --- the end of files ---
+
+    def settle(self, *names: str) -> None:
+        """Remove of files what is not needed any more: their bytes, their records, and what was kept for them."""
+        left = list(names)
+        while left:
+            name = left.pop()
+            file = self.files.get(name)
+            if file is None or file.is_needed:
+                continue
+            self._remove_bytes(file)
+            if file.dependants or self._graph.makers(name):
+                continue
+            over, inputs = self.files.drop(name)
+            left += inputs
+            for origin in over:
+                self.discard(origin.invocation.arguments)
+
+    def _remove_bytes(self, file: File) -> None:
+        for name in list(file.holders):
+            self._drop(name, file)
+        file.holders.clear()
+        if file.relayed is not None:
+            file.relayed = None
+            self._drops.setdefault(RELAY, []).append(file.name)
+        if not file.dependants:  # a small result is kept for those that it may have to be given to again
+            file.value = None
+        if not file.is_there:
+            self._graph.lost(file.name)
+            file.lost_with = None
+
+    def unmade(self, name: str) -> None:
+        """A file was not made, and nobody may ever have heard of it: then neither have we."""
+        file = self.files.get(name)
+        if file is None or file.was_made or file.consumers or file.dependants or file.asked:
+            return
+        if not self._graph.makers(name) and not self._graph.consumers(name):
+            self.files.drop(name)
+
+    def remember(self, origin: Origin, names: list[str]) -> None:
+        """Keep what files were made by, for as long as they may have to be made again."""
+        for old in self.files.originate(origin, names):
+            self.discard(old.invocation.arguments)
+            self.settle(*self.files.release(old))
+
+    def discard(self, arguments: object) -> None:
+        """Have a file of arguments removed, if that is where they are."""
+        if isinstance(arguments, str):
+            self._discards.append(arguments)
+
+    # --- transfers ---
+
+    def start(self, node: Node, name: str, source: Replica, *, for_task: bool) -> None:
+        """A file is on its way to a node."""
+        if name in node.fetching:
+            return
+        node.fetching[name] = Transfer(source.node, for_task)
+        self.files[name].coming[node.info.name] = None
+        self._count(source.node, 1)
+
+    def arrived(self, node: Node, name: str) -> str | None:
+        """It is no more; return where it was coming from."""
+        transfer = node.fetching.pop(name, None)
+        if transfer is None:
+            return None
+        if (file := self.files.get(name)) is not None:
+            file.coming.pop(node.info.name, None)
+        self._count(transfer.source, -1)
+        return transfer.source
+
+    def _count(self, source: str, change: int) -> None:
+        if source == RELAY:
+            self._relaying += change
+        elif source in self.nodes:
+            self.nodes[source].sending += change
+
+    def source(self, file: File) -> Replica | None:
+        """A replica that may be copied from now; where there is none, one may be brought about."""
+        limit = self.tuning.worker_source_max_transfers
+        if not self._peers:
+            if file.relayed is not None:
+                return Replica(RELAY, file.size, file.relayed) if self._relaying < limit else None
+            self._relay(file)
+            return None
+        best: tuple[bool, bool, int, str] | None = None
+        for name in itertools.islice(file.holders, LOOKED_AT):
+            node = self.nodes[name]
+            if node.sending < limit:
+                rank = (node.released, node.draining, node.sending, name)
+                best = rank if best is None else min(best, rank)
+        return None if best is None else Replica(best[3], file.size, file.holders[best[3]])
+
+    def _relay(self, file: File) -> None:
+        where = self.where(file)
+        if where is None or file.name in self._relays or where.node == RELAY:
+            return
+        limit = self.tuning.worker_source_max_transfers
+        if self.nodes[where.node].sending < limit:
+            self._relays[file.name] = where.node
+            self._count(where.node, 1)
+            self.orders.append(Relay(file.name, where))
+
+    def relayed(self, name: str, stamp: int, problem: str | None) -> str | None:
+        """A file has come to the manager's directory; or not, and the node that would not give it is returned."""
+        source = self._relays.pop(name, RELAY)
+        self._count(source, -1)
+        file = self.files.get(name)
+        if file is None or not file.is_needed:
+            self._drops.setdefault(RELAY, []).append(name)
+        elif problem is None:
+            file.relayed = stamp
+            self.moved += file.size
+        else:
+            return source
+        return None
+
+    # --- users' files ---
+
+    def input(self, path: str) -> Input:
+        """What is known of a user's input file."""
+        known = self.inputs.get(path)
+        if known is None:
+            known = self.inputs[path] = Input()
+        return known
+
+    def input_source(self, path: str, node: Node) -> InputCopy | bool:
+        """Where a node is to get a user's file from: a copy, the file itself (True), or nowhere now (False).
+
+        The file is read by so many nodes at a time, and then by nobody that can have it of another node.
+        """
+        known = self.input(path)
+        name = node.info.name
+        if name in known.copies or name in known.coming:
+            return True
+        limit = self.tuning.worker_source_max_transfers
+        if self._peers:
+            for holder in itertools.islice(known.copies, 4 * LOOKED_AT):
+                if self.nodes[holder].sending < limit:
+                    return InputCopy(holder, *known.copies[holder])
+            if known.copies:
+                return False
+        return sum(source == RELAY for source in known.coming.values()) < self.tuning.file_source_max_transfers
+
+    def start_input(self, path: str, node: Node, copy: InputCopy | bool) -> None:
+        """A node gets a user's file."""
+        known = self.input(path)
+        name = node.info.name
+        if name not in known.copies and name not in known.coming:
+            known.coming[name] = copy.node if isinstance(copy, InputCopy) else RELAY
+            if isinstance(copy, InputCopy):
+                self._count(copy.node, 1)
+
+    def end_input(self, path: str, node: str) -> None:
+        """It has it, or will not."""
+        known = self.inputs.get(path)
+        source = known.coming.pop(node, RELAY) if known is not None else RELAY
+        if source != RELAY:
+            self._count(source, -1)
+
+    # --- how many replicas ---
+
+    def wanted(self, file: File) -> int:
+        """How many nodes are to have a file."""
+        return file.replicas or self.tuning.temp_replica_count
+
+    def shorten(self, file: File) -> None:
+        """A file may have too few replicas."""
+        if self.wanted(file) > 1 and file.holders:
+            heapq.heappush(self._short, (len(file.holders), next(self._pushes), file.name))
+
+    def unpark(self) -> None:
+        """Nodes may take what they could not."""
+        parked, self._parked = self._parked, {}
+        for name in parked:
+            if (file := self.files.get(name)) is not None:
+                self.shorten(file)
+
+    def replicate(self) -> None:
+        """Have copies made of what has too few, scarcest first, so many at a time."""
+        budget = self.tuning.transfer_replica_per_cycle
+        later: list[tuple[int, int, str]] = []
+        while self._short and budget > 0 and len(later) < LOOKED_AT:
+            entry = heapq.heappop(self._short)
+            file = self.files.get(entry[2])
+            if file is None or not file.holders or not file.is_needed:
+                continue
+            begun, possible = self.copy(file, self.wanted(file), budget)
+            budget -= begun
+            if possible:
+                later.append(entry)
+        for entry in later:
+            heapq.heappush(self._short, entry)
+
+    def copy(self, file: File, count: int, budget: int = 1 << 30) -> tuple[int, bool]:
+        """Have copies made until so many nodes that stay have a file, or will.
+
+        Returns
+        -------
+        begun : int
+            Copies that are on their way by this.
+        possible : bool
+            Whether more could be, at another time, without anything else changing.
+        """
+        staying = sum(not self.nodes[name].draining for name in file.holders)
+        count -= staying + sum(name not in file.holders and not self.nodes[name].draining for name in file.coming)
+        if count <= 0:
+            return 0, False
+        targets = []
+        for node in self._choices():
+            name = node.info.name
+            if name not in file.holders and name not in file.coming and name not in file.refused:
+                targets.append(node)
+                if len(targets) >= LOOKED_AT:
+                    break
+        if not targets:
+            self._parked[file.name] = None
+            return 0, False
+        targets.sort(key=lambda node: (len(node.files) + len(node.fetching), node.info.name))
+        begun = 0
+        for node in targets[: min(count, budget)]:
+            source = self.source(file)
+            if source is None:
+                return begun, True
+            self.start(node, file.name, source, for_task=False)
+            self.orders.append(Fetch(node.info.name, file.name, source))
+            begun += 1
+        if begun < count and begun == len(targets):
+            self._parked[file.name] = None
+            return begun, False
+        return begun, begun < count
+
+    def clean(self, name: str) -> None:
+        """Remove replicas above the count, where nothing reads them."""
+        file = self.files.get(name)
+        if not self.tuning.clean_redundant_replicas or file is None:
+            return
+        staying = [holder for holder in file.holders if not self.nodes[holder].draining]
+        excess = len(staying) - self.wanted(file)
+        if excess <= 0 or file.coming:
+            return
+        idle = [holder for holder in staying if not self.nodes[holder].reads[name]]
+        idle.sort(key=lambda holder: (-self.nodes[holder].used, holder))
+        for holder in idle[:excess]:
+            del file.holders[holder]
+            self._drop(holder, file)
+
+    # --- balance ---
+
+    def shift(self, name: str) -> None:
+        """Have a new file moved, if the node that made it holds more than another, and still would without it."""
+        file = self.files.get(name)
+        if not self.tuning.shift_disk_load or file is None or not file.is_needed or file.coming:
+            return
+        if len(file.holders) != 1 or self.wanted(file) > 1:  # of several, copies go where there are fewest
+            return
+        holder = self.nodes[next(iter(file.holders))]
+        rivals = (node for node in self._choices() if node is not holder and node.info.name not in file.refused)
+        target = min(
+            itertools.islice(rivals, LOOKED_AT), key=lambda node: (self._expected(node), node.info.name), default=None
+        )
+        if target is None or target.room < file.size or holder.used - self._expected(target) <= file.size:
+            return
+        if (source := self.source(file)) is not None:
+            self._shifting[name] = holder.info.name
+            self.start(target, name, source, for_task=False)
+            self.orders.append(Fetch(target.info.name, name, source))
+
+    def _expected(self, node: Node) -> int:
+        """Bytes that a node holds, and those that are under way to it."""
+        files = (self.files.get(name) for name in node.fetching)
+        return node.used + sum(file.size for file in files if file is not None)
+
+    def shifted(self, name: str) -> None:
+        """Remove a file from the node that it was to leave, once another has it and nothing reads it there."""
+        holder = self._shifting.get(name)
+        if holder is None:
+            return
+        file = self.files.get(name)
+        if file is None or holder not in file.holders or not (file.coming or len(file.holders) > 1):
+            del self._shifting[name]  # gone, or not to be had elsewhere
+        elif len(file.holders) > self.wanted(file) and not self.nodes[holder].reads[name]:
+            del self._shifting[name], file.holders[holder]
+            self._drop(holder, file)
+
+    # --- room ---
+
+    def evict(self, node: Node, size: float, turn: Callable[[File], Order | None], keep: Iterable[str]) -> list[File]:
+        """Remove temp files from a node until so many bytes are free, or nothing more may go.
+
+        What other nodes have as well goes first, then what nobody waits for and is cheapest to make again, then what
+        is needed last: ``turn`` tells the order of the first that waits for a file. What that very first one needs is
+        not touched, so that it comes to run however little room there is; nor is what cannot be made again.
+
+        Returns
+        -------
+        list of File
+            Those of which no replica is left; who waits for them is to be told.
+        """
+        kept = {*keep, *node.reads}
+        order: list[tuple[int, float, int, str]] = []
+        awaited: list[tuple[Order, str]] = []
+        for name in node.files:
+            file = self.files[name]
+            if name in kept or self._is_source(node, name):
+                continue
+            if len(file.holders) > 1:
+                order.append((0, 0.0, file.size, name))
+            elif file.asked or file.origin is None or not file.recoverable:
+                continue
+            elif (first := turn(file)) is not None:
+                awaited.append((first, name))
+            else:
+                order.append((1, self._cost(file), file.size, name))
+        awaited.sort(reverse=True)
+        last = [name for first, name in awaited if first != awaited[-1][0]]
+        lost = []
+        for name in [*(entry[-1] for entry in sorted(order)), *last]:
+            if node.room >= size:
+                break
+            self.evicted += 1
+            if self.remove(node.info.name, self.files[name]):
+                lost.append(self.files[name])
+        return lost
+
+    def _is_source(self, node: Node, name: str) -> bool:
+        return any(
+            other in self.nodes and self.nodes[other].fetching[name].source == node.info.name
+            for other in self.files[name].coming
+        ) or (self._relays.get(name) == node.info.name)
+
+    def _cost(self, file: File) -> float:
+        """Seconds that it takes to make a file again, with what it would have to be made from."""
+        seconds, seen, left = 1e-9, {file.name}, [file]
+        while left and len(seen) < 1000:
+            origin = left.pop().origin
+            if origin is None:
+                continue
+            seconds += origin.seconds
+            for name in origin.inputs:
+                parent = self.files.get(name)
+                if parent is not None and not parent.is_there and name not in seen:
+                    seen.add(name)
+                    left.append(parent)
+        return seconds

@@ -1,0 +1,80 @@
+"""What travels in one parcel: invocations, what they refer to, and the files that TaskVine is to bring and to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.vine.manager.events import Staged
+from taskvine_manager.vine.manager.records import Job
+from taskvine_manager.vine.parcels import Parcel
+from taskvine_manager.wire.messages import FileUse
+
+
+class Cargo:
+    """A parcel while it is put together.
+
+    Parameters
+    ----------
+    functions : iterable of (str, Payload)
+        That its invocations call.
+    held : mapping of str to Payload
+        Results that travel with those that read them.
+    local : bool
+        Whether nodes are on this machine: what is in files here is then named by path, and does not travel.
+    """
+
+    def __init__(
+        self, functions: Iterable[tuple[str, Payload]], held: Mapping[str, Payload], *, local: bool = True
+    ) -> None:
+        self._functions = tuple(functions)
+        self._held = held
+        self._local = local
+        self._jobs: list[Job] = []
+        self._staged: dict[str, str] = {}
+        self._values: dict[str, Payload] = {}
+        self.inputs: list[Staged] = []
+        self.outputs: list[Staged] = []
+        if not local:
+            for _, encoded in self._functions:
+                if isinstance(encoded, str):
+                    self._bring("local", encoded, "f")
+
+    def add(self, job: Job, outputs: list[FileUse]) -> None:
+        """Add an invocation, of whose outputs these are files."""
+        self._jobs.append(job)
+        arguments = job.invocation.arguments
+        if isinstance(arguments, str) and (outputs or not self._local):
+            self._bring("kept" if outputs else "arguments", arguments, "a")
+        for use in job.invocation.inputs:
+            if use.kind == "value" and use.source in self._held:
+                self._values[use.source] = self._held[use.source]
+            elif use.source not in self._staged:
+                self._bring("local" if use.kind == "local" else "temp", use.source, "i")
+        for use in outputs:
+            self._staged[f">{use.source}"] = name = f"o{len(self._staged)}"
+            kind = "temp" if use.kind != "local" else "added" if use.stream == "a" else "brought"
+            self.outputs.append(Staged(kind, use.source, name))
+
+    def _bring(self, kind: str, source: str, letter: str) -> None:
+        self._staged[source] = name = f"{letter}{len(self._staged)}"
+        self.inputs.append(Staged(kind, source, name))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The temp files that TaskVine is to bring."""
+        return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
+
+    def parcel(self, number: int, *, brief: bool = False) -> Parcel:
+        """What goes to the supervisor; ``brief`` if a small answer is to be expected."""
+        profiles = {job.profile.number: job.profile for job in self._jobs}
+        return Parcel(
+            "run",
+            number,
+            self._functions,
+            tuple(tuple(profile) for profile in profiles.values()),
+            tuple(tuple(job.invocation) for job in self._jobs),
+            self._values or None,
+            self._staged or None,
+            brief=brief,
+        )

@@ -1,0 +1,658 @@
+"""The TaskVine engine: the shell around the core, between the manager's loop and TaskVine.
+
+It gives the core's instructions to TaskVine, turns what comes of them into events, and knows which workers there are.
+Like TaskVine, this is single-threaded: every call of it is made from the manager's loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskvine_manager import cleanup
+from taskvine_manager.engine_api import NodesFail, Outlet, Watch
+from taskvine_manager.factory import NodeFactory
+from taskvine_manager.runtime import failure, payload
+from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.vine.manager import events, port
+from taskvine_manager.vine.manager.core import Core
+from taskvine_manager.vine.manager.outbound import Traffic
+from taskvine_manager.vine.manager.records import HOME
+from taskvine_manager.vine.manager.store import Store, remove, where
+from taskvine_manager.vine.parcels import Body
+from taskvine_manager.vine.worker.worker import ADDRESS
+from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
+
+logger = logging.getLogger(__name__)
+
+INLINE_FUNCTION = 4096
+"""Functions up to so many bytes ride in parcels; larger ones are cached files."""
+FETCH_TRIES, FETCH_PAUSE = 20, 0.1
+"""How often a piece of a file is asked for, and seconds between."""
+HOUSEKEEPING = 1.0
+"""Seconds between two times that TaskVine gets to look after its connections."""
+REPLICATION = 0.05
+"""The same, while temp files are new and may be waiting for replication."""
+LOOK = 0.05
+"""Seconds between two looks at the list of workers, at least."""
+MOST_RECOVERIES = 20
+"""Tasks that TaskVine may run again, beyond two for each temp file, before nothing seems to come of it."""
+WAIT = "wait-for-workers"
+"""The one parameter of TaskVine's that the engine acts on in its place."""
+BATCH = "executor.batch"
+AWAKE = "executor.awake"
+MUST_TUNE = {
+    "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
+    "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
+    "attempt-schedule-depth": 1000,  # the sentinels count on it: one cycle looks at every task
+    # The user may set these two; with TaskVine's own, a host that is cut off would be missed after seventeen minutes.
+    "keepalive-interval": 30,
+    "keepalive-timeout": 90,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VineConfig:
+    """What the engine is told at its start.
+
+    Parameters
+    ----------
+    max_retries : int or None
+        Tries after the first for an invocation whose worker went; None for ever.
+    uniform : bool
+        Whether all nodes are alike.
+    slots : int
+        Calls that a node is expected to run at once.
+    tune : dict of str to float
+        Tuning parameters that TaskVine knows.
+    nodes : dict
+        What the supervisors are told.
+    python : str
+        Interpreter for the supervisors, where it exists; else ``python3``.
+    port, name, password_file, ssl, log
+        As of :class:`~taskvine_manager.vine.manager.port.VinePort`.
+    local : bool
+        Whether nodes are on this machine: large values are then named by path.
+    batching : bool
+        Whether short calls travel together.
+    peer_transfers : bool
+        Whether workers send files to each other.
+    wait_for_nodes : int
+        Workers that must have joined before anything runs.
+    factory_command : tuple of str
+        Starts ``vine_factory``, but for the address; else empty.
+    node_command : tuple of str
+        Starts a worker on this machine, but for the address, if the engine itself is to; else empty.
+    min_nodes, max_nodes : int
+        Bounds for the workers that the engine starts.
+    idle_timeout : float
+        Seconds without work after which such a worker goes.
+    """
+
+    max_retries: int | None = 1
+    uniform: bool = True
+    slots: int = 1
+    tune: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, Any]
+    python: str
+    port: int = 0
+    name: str | None = None
+    password_file: str | None = None
+    ssl: tuple[str, str] | bool = False
+    log: str
+    local: bool = True
+    batching: bool = True
+    peer_transfers: bool = True
+    wait_for_nodes: int = 0
+    factory_command: tuple[str, ...] = ()
+    node_command: tuple[str, ...] = ()
+    min_nodes: int = 0
+    max_nodes: int = 0
+    idle_timeout: float = 0.0
+
+
+@dataclass(eq=False)
+class Fetch:
+    """A file that comes home: who has asked for it, where it is put, and how much of it is there."""
+
+    requests: list[int]
+    path: str
+    offset: int = 0
+    size: int = 0
+    tries: int = FETCH_TRIES
+
+
+class VineEngine:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory.
+    config : VineConfig
+        See there.
+    outlet : Outlet
+        Is told what happens.
+    watch, unwatch : callable
+        Register and unregister a file descriptor with the manager's loop.
+    vine : module, optional
+        ``ndcctools.taskvine``, or what stands for it in a test.
+    """
+
+    def __init__(
+        self, base: str, config: VineConfig, outlet: Outlet, watch: Watch, unwatch: Any, vine: Any = None
+    ) -> None:
+        self._base = base
+        self._config = config
+        self._outlet = outlet
+        self._watch = watch
+        self._unwatch = unwatch
+        self._core = Core(
+            max_retries=config.max_retries,
+            uniform=config.uniform,
+            slots=config.nodes["slots"],
+            wait_for_nodes=config.wait_for_nodes,
+            batching=config.batching,
+            local=config.local,
+            inline_limit=int(config.nodes.get("inline_limit", payload.INLINE_LIMIT)),
+            min_nodes=config.min_nodes,
+            idle_timeout=config.idle_timeout,
+        )
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._watched: set[tuple[int, int]] = set()
+        self._due = True
+        self._heard = False
+        self._look_due = True
+        self._looked = 0.0
+        self._housekept = 0.0
+        self._temps_new = 0.0
+        self._most_stored = 0
+        self._fetches: dict[str, Fetch] = {}
+        self._pieces: dict[int, tuple[int, bytes]] = {}
+        self._stuck: set[str] = set()
+        self._recoveries = 0
+        self._joined = False
+        self._finished: list[Completion] = []
+        self._stopped = False
+        ssl = config.ssl
+        self._vine = port.VinePort(
+            vine if vine is not None else port.load(),
+            port=config.port,
+            name=config.name,
+            directory=config.log,
+            password_file=config.password_file,
+            ssl=ssl if isinstance(ssl, tuple) else (port.make_key(base) if ssl else None),
+            tune=MUST_TUNE,
+        )
+        self._store = Store(base, self._vine, self._directory_of)
+        self._traffic = Traffic(base, self._vine, self._store)
+        self.tune(config.tune)
+        if not config.peer_transfers:
+            self._vine.manager.disable_peer_transfers()
+        self._install()
+        self._rescan()
+        _publish(os.path.join(base, ADDRESS), str(self._vine.port))
+        address = ["localhost", str(self._vine.port)]
+        self._factory: subprocess.Popen[bytes] | None = None
+        self._own_factory: NodeFactory | None = None
+        if config.factory_command:
+            self._start_factory([*config.factory_command, *address])
+        if config.node_command:
+            log = os.path.join(config.log, "factory.out")
+            command = [*config.node_command, *address]
+            self._own_factory = NodeFactory(command, config.min_nodes, config.max_nodes, log)
+
+    def _start_factory(self, command: list[str]) -> None:
+        with open(os.path.join(self._config.log, "factory.out"), "ab") as output:
+            self._factory = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _install(self) -> None:
+        config = self._config
+        self._traffic.install(config.nodes, config.python, config.slots, ships=not config.local)
+
+    def _directory_of(self, node: str) -> str:
+        return next((other.info.directory for other in self._core.nodes.values() if other.name == node), "")
+
+    # --- what the manager asks ---
+
+    def submit(
+        self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
+    ) -> None:
+        kept = tuple((key, self._function(encoded)) for key, encoded in functions)
+        self._handle(events.Submitted(kept, tuple(profiles), invocations))
+        self._due = True
+
+    def _function(self, encoded: Payload) -> Payload:
+        if isinstance(encoded, str) or len(encoded) <= INLINE_FUNCTION:
+            return encoded
+        return payload.write_file(encoded, (), os.path.join(self._base, "spool"))
+
+    def cancel(self, numbers: tuple[int, ...]) -> None:
+        self._see_placed()
+        self._handle(events.Cancelled(numbers))
+        self._due = True
+
+    def forget(self, files: tuple[str, ...]) -> None:
+        self._handle(events.Forgotten(files))
+
+    def drain(self, block: str) -> None:
+        self._handle(events.Draining(block))
+        self._due = self._look_due = True
+
+    def locate(self, request: int, file: str) -> None:
+        self._handle(events.Asked(request, file))
+
+    def spoiled(self, node: str, file: str, stamp: int) -> None:
+        self._store.spoiled(file, node, stamp)
+
+    def tune(self, parameters: dict[str, float]) -> None:
+        for name, value in parameters.items():
+            if name == WAIT:
+                # While TaskVine waits for workers it would hand back no sentinels.
+                self._handle(events.WaitFor(max(self._config.wait_for_nodes, int(value))))
+            elif name == BATCH:
+                self._handle(events.BatchOf(int(value)))
+            elif name != AWAKE:  # which is the loop's
+                self._vine.tune(name, float(value))
+
+    def stats(self) -> dict[str, Any]:
+        core = self._core
+        replicas = {name: self._holders(name) for name, temp in core.temps.items() if temp.node}
+        stored = sum(core.temps[name].size * len(holders) for name, holders in replicas.items())
+        self._most_stored = max(self._most_stored, core.most_stored, stored)
+        return {
+            "tasks_done": core.done,
+            "tasks_pending": len(core.jobs),
+            "tasks_waiting": core.waiting,
+            "tasks_recovered": self._vine.recoveries,
+            "tasks_retried": core.retried,
+            "nodes": len(core.nodes),
+            "bytes_between_nodes": 0,
+            "inputs_read": self._vine.bytes_sent,
+            "bytes_stored": stored,
+            "bytes_stored_at_most": self._most_stored,
+            "replicas": replicas,
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        files = [(name, temp.size, self._holders(name)) for name, temp in self._core.temps.items() if temp.node]
+        values = [(name, payload.size(value), [HOME]) for name, value in self._core.values.items()]
+        return {"tasks": self._core.states(), "files": [*files, *values]}
+
+    def _holders(self, name: str) -> list[str]:
+        """Nodes that have a temp file: TaskVine says how many there are, and that is known of one."""
+        count, maker = self._store.on_workers(name), self._core.temps[name].node
+        return sorted((node.name for node in self._core.nodes.values()), key=lambda name: name != maker)[:count]
+
+    @property
+    def waiting(self) -> int:
+        return self._core.waiting
+
+    # --- the loop ---
+
+    @property
+    def tasks(self) -> int:
+        return len(self._core.jobs)
+
+    def tick(self) -> float | None:
+        now = time.monotonic()
+        for entry in [entry for entry in self._timers if entry[0] <= now]:
+            self._timers.remove(entry)
+            entry[1]()
+        if self._factory is not None and self._factory.poll() is not None:
+            raise NodesFail(f"vine_factory ended with status {self._factory.returncode}", self._factory_said())
+        if self._due:
+            self._pump()
+        elif now - self._housekept >= self._housekeeping_interval(now):
+            self._housekeep()
+        if self._look_due and now - self._looked >= LOOK:
+            self._look()
+            if self._due:
+                self._pump()
+        if self._finished:
+            finished, self._finished = self._finished, []
+            self._outlet.done(finished)
+        if self._due:
+            return 0.0
+        if self._own_factory is not None and not self._stopped:
+            self._adjust(self._own_factory, now)
+        waits = [0.5] if self._own_factory is not None else []
+        waits.append(max(0.0, self._housekept + self._housekeeping_interval(now) - now))
+        waits += [max(0.0, when - now) for when, _ in self._timers]
+        if self._look_due:
+            waits.append(max(0.0, self._looked + LOOK - now))
+        return min(waits)
+
+    def _adjust(self, factory: NodeFactory, now: float) -> None:
+        """Have as many workers as the work asks for."""
+        nodes = self._core.nodes.values()
+        slots = max((node.slots for node in nodes), default=self._config.slots)
+        factory.adjust({node.info.pid for node in nodes}, self._core.demand, slots)
+        self._handle(events.Clock(now))
+
+    def _factory_said(self) -> str:
+        with contextlib.suppress(OSError), open(os.path.join(self._config.log, "factory.out"), "rb") as file:
+            return file.read()[-2000:].decode(errors="replace")
+        return ""
+
+    def _housekeeping_interval(self, now: float) -> float:
+        return REPLICATION if now - self._temps_new < 2.0 else HOUSEKEEPING
+
+    def _event(self) -> None:
+        self._due = self._heard = True
+
+    def _pump(self) -> None:
+        self._handle(events.Cycle())
+        self._due = False
+        heard, self._heard = self._heard, False
+        task = self._vine.turn()
+        self._see_placed()
+        if task is not None:
+            # What came of it is told first. Then more may have ended, or there is room for more.
+            self._ended(task)
+            self._due = self._traffic.is_out or self._core.has_work
+        elif heard:
+            self._look_due = True  # it may have been a connection that ended
+
+    def _see_placed(self) -> None:
+        if placed := self._traffic.placed():
+            self._handle(events.Placed(placed))
+
+    def _housekeep(self) -> None:
+        self._housekept = time.monotonic()
+        for task in self._vine.housekeeping():
+            self._ended(task)
+        self._look_due = True
+
+    def _rescan(self) -> None:
+        sockets = self._vine.sockets()
+        for descriptor, _ in self._watched - sockets:
+            self._unwatch(descriptor)
+        for descriptor, _ in sockets - self._watched:
+            self._watch(descriptor, self._event if self._joined or self._watched else self._knock)
+        self._watched = sockets
+
+    def _knock(self) -> None:
+        """A worker wants to connect."""
+        self._housekeep()
+        self._rescan()
+        self._looked = 0.0
+        self._due = self._look_due = True
+
+    def _look(self) -> None:
+        """See which workers there are."""
+        self._look_due = False
+        self._looked = time.monotonic()
+        self._rescan()
+        nodes = self._core.nodes
+        said = {str(worker["addrport"]): worker for worker in self._vine.workers()}
+        joined = {address: worker for address, worker in said.items() if address not in nodes and worker.get("ncpus")}
+        gone = tuple(address for address in nodes if address not in said)
+        if len(said) != len(nodes) + len(joined) - len(gone):
+            self._look_due = True  # one has not said yet what it has
+        for address in gone:
+            logger.info("node %s left", nodes[address].name)
+        if gone:
+            # Before the calls that were lost with them are tried again: what they read may be among it.
+            self._see_lost(self._core.irreplaceable)
+        if joined or gone or self._core.draining:
+            self._handle(events.Connected(joined, gone, self._looked))
+            self._due = True
+        for address in joined:
+            logger.info("node joined: %s", nodes[address].info)
+            self._joined = True
+        if self._core.draining:
+            self._look_due = True
+        self._see_stuck(changed=bool(joined or gone))
+
+    def _see_lost(self, names: list[str]) -> None:
+        """Have the core know which of these files, that are not to be made again, are on no worker."""
+        if lost := tuple(name for name in names if not self._store.replicas(name)):
+            self._handle(events.FilesLost(lost))
+
+    def _see_stuck(self, *, changed: bool) -> None:
+        """End what waits for files that TaskVine makes again in vain, which it would do for ever."""
+        lost = {name for name in self._traffic.awaited() if self._is_lost(name)}
+        if not lost:
+            self._stuck = lost
+            return
+        if changed or lost != self._stuck:
+            self._stuck, self._recoveries = lost, self._vine.recoveries
+        too_many = self._vine.recoveries - self._recoveries > MOST_RECOVERIES + 2 * len(self._store)
+        for name in sorted(lost):
+            reason = self._why_not_remade(name)
+            if reason is None and too_many:
+                reason = "its task does not end well, or what that reads is not there any more"
+            if reason is not None:
+                self._handle(events.NotRemade(name, reason))
+        self._due = self._look_due = True
+
+    def _is_lost(self, name: str) -> bool:
+        temp = self._core.temps.get(name)
+        return temp is not None and bool(temp.node) and temp.node != HOME and not self._store.on_workers(name)
+
+    def _why_not_remade(self, file: str) -> str | None:
+        """What was wrong when TaskVine ran a task again for a file, or one for a file that it is made from."""
+        left, known = [file], {file}
+        while left:
+            name = left.pop()
+            lineage = self._core.lineage(name)
+            if lineage is None:
+                continue
+            flight, reads = lineage
+            if reason := self._traffic.failed_again(flight):
+                return reason
+            lost = [each for each in reads if each not in known and not self._store.on_workers(each)]
+            known.update(lost)
+            left += lost
+        return None
+
+    # --- from TaskVine ---
+
+    def _ended(self, task: Any) -> None:
+        flight = self._traffic.ended(task)
+        if flight is None:
+            return  # it was aborted
+        answer = self._traffic.answer(flight, task)
+        if answer is None:
+            self._handle(events.Failed(flight, task.result))
+            return
+        if answer.radio:
+            self._outlet.radio(list(answer.radio))
+        self._traffic.write_home(flight, answer.left or {})
+        if answer.piece is not None:
+            self._pieces[flight] = answer.piece
+        for name, inode in (answer.files or {}).items():
+            self._store.made(name, answer.node, inode)
+            self._temps_new = time.monotonic()
+        spooled: dict[str, int] = {}
+        completions = [self._brought(flight, Completion(*item), spooled) for item in answer.done]
+        info = NodeInfo(*answer.info) if answer.info is not None else None
+        node = str(task.addrport)
+        self._handle(events.Answered(flight, node, completions, answer.open, info, spooled or None))
+
+    def _brought(self, flight: int, completion: Completion, spooled: dict[str, int]) -> Completion:
+        """Bring home what has come with the answer of a call that somebody waits for."""
+        if completion.number not in self._core.jobs:
+            return completion
+        body: Any = completion.body
+        if isinstance(body, Body):
+            body = self._store.spool(body.data)
+            spooled[body] = len(completion.body.data)  # type: ignore[union-attr]
+            completion = completion._replace(body=body)
+        if completion.outcome == failure.RETURNED and (record := self._traffic.bring_home(flight)) is not None:
+            completion = completion._replace(outcome=failure.LOST, body=record)
+        return completion
+
+    # --- instructions ---
+
+    def _handle(self, event: events.Event) -> None:
+        for instruction in self._core.handle(event):
+            self._carry_out(instruction)
+
+    def _carry_out(self, said: events.Instruction) -> None:
+        if isinstance(said, events.Launch):
+            self._launch(said)
+        elif isinstance(said, events.Finish):
+            self._finished.append(self._told(said))
+        elif isinstance(said, events.Release):
+            self._traffic.release(said.flight)
+        elif isinstance(said, events.Abort):
+            self._traffic.abort(said.flight)
+        elif isinstance(said, events.Drop):
+            self._store.drop(said.file)
+        elif isinstance(said, events.Prune):
+            self._store.prune(said.file)
+        elif isinstance(said, events.Adopt):
+            self._store.adopt(said.file, said.path)
+        elif isinstance(said, events.Discard):
+            payload.discard(said.value)
+        elif isinstance(said, events.Again):
+            self._outlet.again([said.number], said.reason)
+        elif isinstance(said, events.Locate):
+            self._locate(said.request, said.file)
+        elif isinstance(said, events.Fetched):
+            self._fetched(said)
+        elif isinstance(said, events.Lost):
+            self._outlet.located(said.request, (said.record,))
+        elif isinstance(said, events.SayNodes):
+            self._outlet.nodes([node.info._asdict() for node in self._core.nodes.values() if node.greeted])
+        elif isinstance(said, events.Drained):
+            self._outlet.drained(said.block)
+        elif isinstance(said, events.Dismiss):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(said.pid, signal.SIGTERM)
+        else:
+            logger.warning("TaskVine has given up the library: another takes its place")
+            self._install()
+
+    def _launch(self, said: events.Launch) -> None:
+        self._due = True
+        record = None
+        temps = [staged.source for staged in said.inputs if staged.kind == "temp"]
+        self._see_lost([name for name in temps if not self._core.temps[name].recoverable])
+        if gone := next((name for name in temps if self._core.temps[name].gone), None):
+            record = self._core.lost_record(gone)
+        try:
+            if record is None:
+                self._traffic.launch(said)
+        except OSError as error:  # an input that has just been removed, say
+            record = failure.lost("file-missing", error.strerror or str(error), path=error.filename)
+        if record is not None:
+            self._handle(events.Refused(said.flight, record))
+
+    def _told(self, said: events.Finish) -> Completion:
+        """A completion as the user's process is to get it: with path and stamp of a result that it can read."""
+        completion, body = said.completion, said.completion.body
+        if completion.outcome != failure.RETURNED or not said.value or isinstance(body, bytes):
+            return completion
+        path = body or self._store.path(said.value) or ""
+        there = where(completion.node, path) if path else None
+        if there is None:
+            return completion._replace(body=path)
+        others = tuple(made for made in completion.made if made[0] != said.value)
+        return completion._replace(body=path, made=(*others, (said.value, *there[2:])))
+
+    def _locate(self, request: int, file: str) -> None:
+        """Say where a file is; one that is on other machines comes home first."""
+        value = self._core.values.get(file)
+        answer: Any = where(HOME, value) if isinstance(value, str) else value
+        answer = self._store.found(file) if answer is None else answer
+        temp = self._core.temps.get(file)
+        if answer is None and temp is not None and temp.node and not temp.recoverable:
+            self._see_lost([file])
+        if answer is not None:
+            self._outlet.located(request, answer)
+        elif temp is None or not temp.node or temp.gone:
+            self._outlet.located(request, (self._core.lost_record(file),))
+        elif file in self._fetches:
+            self._fetches[file].requests.append(request)
+        else:
+            self._fetches[file] = Fetch([request], self._store.spool(b""))
+            self._handle(events.Wanted(file, 0))
+
+    def _fetched(self, said: events.Fetched) -> None:
+        """Add a piece to a file that comes home; ask for the next, or once more for one that did not come."""
+        piece = self._pieces.pop(said.flight, None)
+        file, fetch = said.file, self._fetches[said.file]
+        if said.record or file not in self._core.temps:
+            self._end_fetch(file, said.record)
+        elif piece is not None and piece[0] == (fetch.size or piece[0]):
+            size, data = piece
+            with open(fetch.path, "ab") as home:
+                home.write(data)
+                fetch.size, fetch.offset = size, home.tell()
+            if data and fetch.offset < size:
+                self._handle(events.Wanted(file, fetch.offset))
+            else:
+                self._store.bring_home(file, fetch.path)
+                self._end_fetch(file)
+        elif fetch.tries:
+            # A worker that has just failed to send or get a file is not asked for another for a while. What was made
+            # again may be another file than it was.
+            fetch.tries -= 1
+            fetch.size = fetch.offset = 0
+            os.truncate(fetch.path, 0)
+            self._timers.append((time.monotonic() + FETCH_PAUSE, lambda: self._handle(events.Wanted(file, 0))))
+        else:
+            self._end_fetch(file, self._core.lost_record(file))
+
+    def _end_fetch(self, file: str, record: bytes = b"") -> None:
+        fetch = self._fetches.pop(file)
+        answer: Any = self._store.found(file)
+        if answer is None:
+            remove([fetch.path])
+            answer = (record or self._core.lost_record(file),)
+        for request in fetch.requests:
+            self._outlet.located(request, answer)
+
+    # --- the end ---
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._base, ADDRESS))
+        for descriptor, _ in self._watched:
+            self._unwatch(descriptor)
+        self._watched = set()
+        if self._factory is not None:
+            self._factory.terminate()
+        with contextlib.suppress(Exception):
+            self._vine.close()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped  # workers are told to go, and what of them is on this machine is killed below
+
+    def kill(self) -> None:
+        for node in self._core.nodes.values():
+            if os.path.isdir(os.path.join(self._base, "nodes", node.name)):
+                cleanup.kill_strays(self._base, node.name)
+        if self._own_factory is not None:
+            self._own_factory.kill()
+        if self._factory is not None:
+            self._factory.kill()
+            self._factory.wait()
+
+
+def _publish(path: str, content: str) -> None:
+    """Write a file that appears whole."""
+    partial_path = f"{path}.partial"
+    with open(os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content.encode())
+    os.rename(partial_path, path)

@@ -1,0 +1,159 @@
+"""What there is of results and temp files, as far as the core has to know.
+
+A result that is small is held here, encoded, and travels with the arguments of those that read it; everything else is
+a temp file of TaskVine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.vine.manager.events import Adopt, Discard, Drop, Instruction, Lost, Prune, Release
+from taskvine_manager.vine.manager.records import HOME, Flight, TempFile
+
+
+class Holdings:
+    """Results, temp files, and who has asked for what is yet to be made.
+
+    Parameters
+    ----------
+    say : callable
+        Takes instructions for the shell.
+    is_needed : callable
+        Whether an invocation that is not over reads a file.
+    """
+
+    def __init__(self, say: Callable[[Instruction], None], is_needed: Callable[[str], bool]) -> None:
+        self._say = say
+        self._is_needed = is_needed
+        self._unwanted: set[str] = set()
+        self._asked: dict[str, list[int]] = {}
+        self._pruned: dict[str, TempFile] = {}
+        self.values: dict[str, Payload] = {}
+        self.temps: dict[str, TempFile] = {}
+        self.stored = 0
+        """Bytes of all temp files, each counted once."""
+        self.most_stored = 0
+
+    def expect(
+        self, name: str, flight: Flight, reads: tuple[str, ...], *, recoverable: bool, replicas: int = 0
+    ) -> None:
+        """A flight will make a temp file, from others; if another flight was to, that came to nothing."""
+        if name in self.temps:
+            self.remove(name)
+        self.temps[name] = TempFile(flight=flight, recoverable=recoverable, replicas=replicas)
+        flight.temps += 1
+        if not flight.reads:
+            flight.reads = reads
+            for each in reads:
+                self.temps[each].readers += 1
+
+    def made(self, name: str, size: int, node: str) -> None:
+        """A temp file is there."""
+        temp = self.temps[name]
+        temp.size, temp.node = size, node
+        self._count(size)
+
+    def adopt(self, name: str, path: str, size: int) -> None:
+        """A large result has come home: it is a temp file from now on."""
+        self.temps[name] = TempFile(size, HOME)
+        self._count(size)
+        self._say(Adopt(name, path))
+
+    def _count(self, size: int) -> None:
+        self.stored += size
+        self.most_stored = max(self.most_stored, self.stored)
+
+    def find(self, name: str) -> TempFile | None:
+        """A temp file, be it one that is only there for what was made from it."""
+        return self.temps.get(name) or self._pruned.get(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a temp file, if there is one, and what could make it again unless other files were made from it."""
+        temp = self.temps.pop(name, None)
+        if temp is None:
+            return
+        self.stored -= temp.size
+        if temp.readers:
+            self._pruned[name] = temp
+            self._say(Prune(name))
+        else:
+            self._drop([(name, temp)])
+
+    def land(self, flight: Flight) -> None:
+        """A flight is over; what it was given goes with the last of the files that it has made."""
+        flight.landed = True
+        if not flight.temps:
+            self._drop(self._release(flight))
+
+    def _drop(self, left: list[tuple[str, TempFile]]) -> None:
+        while left:  # a chain of them may be as long as a workflow
+            name, temp = left.pop()
+            self._say(Drop(name))
+            if (flight := temp.flight) is not None:
+                flight.temps -= 1
+                if not flight.temps and flight.landed:
+                    left += self._release(flight)
+
+    def _release(self, flight: Flight) -> list[tuple[str, TempFile]]:
+        """Let go of what a flight was given; return the files that were only kept for it."""
+        self._say(Release(flight.number))
+        reads, flight.reads = flight.reads, ()
+        freed = []
+        for name in reads:
+            temp = self.find(name)
+            if temp is not None:
+                temp.readers -= 1
+                if not temp.readers and self._pruned.pop(name, None) is not None:
+                    freed.append((name, temp))
+        return freed
+
+    def forget(self, name: str) -> bool:
+        """Nobody outside will ask for a file again; say whether it is gone, else :meth:`tidy` is to be asked."""
+        self._unwanted.add(name)
+        temp = self.temps.get(name)
+        is_made = name in self.values or (temp is not None and temp.node)
+        return bool(is_made) and self.tidy(name)
+
+    def tidy(self, name: str) -> bool:
+        """Remove a file, result or not, that nobody will ask for again and nobody reads; say whether that is so."""
+        if name not in self._unwanted or self._is_needed(name):
+            return False
+        self._unwanted.discard(name)
+        if name in self.values:
+            self._say(Discard(self.values.pop(name)))
+        self.remove(name)
+        return True
+
+    def ask(self, name: str, request: int) -> None:
+        """Keep a request for what is yet to be made."""
+        self._asked.setdefault(name, []).append(request)
+
+    def asked(self, name: str) -> list[int]:
+        """The requests for a file that is there now."""
+        return self._asked.pop(name, [])
+
+    def abandon(self, name: str) -> None:
+        """A file will not be made after all."""
+        self.remove(name)
+        self._unwanted.discard(name)
+        for request in self.asked(name):
+            self._say(Lost(request, self.lost_record(name)))
+
+    def lost_record(self, name: str) -> bytes:
+        """Why a file cannot be had."""
+        temp = self.temps.get(name)
+        if temp is None or not temp.gone:
+            return failure.lost("file-lost", f"{name} is on no node", name=name)
+        reason = f"{name} was lost with node {temp.node}, and is not to be made again"
+        return failure.lost("file-lost", reason, node=temp.node, name=name)
+
+    def only_on(self, node: str) -> list[tuple[str, TempFile]]:
+        """Temp files that are known to be on no other node; TaskVine counts replicas that are still on their way."""
+        return [(name, temp) for name, temp in self.temps.items() if temp.node == node]
+
+    def irreplaceable(self) -> Iterator[str]:
+        """Temp files that were made, and are not to be made again."""
+        return (name for name, temp in self.temps.items() if temp.node and not temp.recoverable and not temp.gone)

@@ -1,0 +1,287 @@
+"""Function calls on their way: TaskVine's tasks for the core's flights, and what they bring back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import pickle
+import shlex
+import shutil
+import tarfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import taskvine_manager
+from taskvine_manager.runtime import failure
+from taskvine_manager.vine import parcels
+from taskvine_manager.vine.manager.events import Launch, Staged
+from taskvine_manager.vine.manager.port import VinePort
+from taskvine_manager.vine.manager.store import Store, remove
+from taskvine_manager.vine.parcels import Answer
+from taskvine_manager.wire.messages import Completion
+
+logger = logging.getLogger(__name__)
+
+LIBRARY = "taskvine-exec"
+"""Name of the supervisor as a library of TaskVine's."""
+RESERVE = 4
+"""Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
+UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input missing"}
+"""Results of TaskVine's with which a supervisor's answer does not come."""
+
+
+@dataclass(eq=False)
+class Outbound:
+    """What TaskVine was given for a flight: the task, the file of its answer, and what is let go with it.
+
+    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``added`` holds those of
+    files that they are added to; ``reads`` names its temp files, ``seen`` is whether it has been sent to a worker,
+    ``answered`` what has come of it last.
+    """
+
+    task: Any = None
+    out: Any = None
+    seen: bool = False
+    reads: tuple[str, ...] = ()
+    answered: bytes = b""
+    files: list[Any] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    brought: dict[str, str] = field(default_factory=dict)
+    added: set[str] = field(default_factory=set)
+
+
+class Traffic:
+    """All that TaskVine was given and has not been let go of.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory.
+    vine : VinePort
+        TaskVine.
+    store : Store
+        Declares the files that others read too.
+    """
+
+    def __init__(self, base: str, vine: VinePort, store: Store) -> None:
+        self._base = base
+        self._vine = vine
+        self._store = store
+        self._outbound: dict[int, Outbound] = {}
+        self._flights: dict[int, int] = {}  # by TaskVine's task id
+
+    def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
+        """Install the supervisor as a library.
+
+        TaskVine gives one up that has ended twice. Its successor has the same name, for that is what the tasks ask for
+        that TaskVine may have to run again.
+
+        Parameters
+        ----------
+        config : dict
+            What the supervisors are told.
+        python : str
+            Interpreter for them, where it exists.
+        slots : int
+            Calls that a node is expected to run at once.
+        ships : bool
+            Whether a packed environment is to travel to the nodes. The directory of one is used where it is.
+        """
+        inputs = [
+            (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
+            (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
+        ]
+        pack = config["env_pack"]
+        if ships and pack is not None and os.path.isfile(pack):
+            inputs.append((self._store.local(pack), parcels.PACK))
+        command = (
+            f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(python)}; "
+            f'[ -x "$p" ] || p=python3; '
+            f'exec "$p" runtime/taskvine_manager/__main__.py supervise {LIBRARY} config'
+        )
+        self._vine.install(command, LIBRARY, slots + RESERVE, inputs)
+
+    def launch(self, said: Launch) -> None:
+        """Give TaskVine a function call.
+
+        Raises
+        ------
+        OSError
+            If a file on this machine is not there; nothing has been launched then.
+        """
+        outbound = self._outbound.setdefault(said.flight, Outbound())
+        inputs = [(self._input(staged, said.flight, outbound), staged.name) for staged in said.inputs]
+        outputs = []
+        for staged in said.outputs:
+            if staged.kind == "temp":
+                file = self._store.declare(staged.source)
+            else:  # moved to its own name when it is whole
+                path = os.path.join(self._base, "files", f"{said.flight}-{staged.name}")
+                outbound.brought[staged.source] = path
+                if staged.kind == "added":
+                    outbound.added.add(staged.source)
+                file = self._own(path, outbound)
+            outputs.append((file, staged.name))
+        command, data = parcels.pack(said.parcel)
+        task = self._vine.task(command, LIBRARY)
+        if data is not None:
+            file = self._vine.buffer(data)
+            outbound.files.append(file)
+            task.add_input(file, parcels.IN)
+        for file, name in inputs:
+            task.add_input(file, name)
+        for file, name in outputs:
+            task.add_output(file, name, success_only=True)
+        outbound.out = None
+        if not said.parcel.brief:
+            outbound.out = self._vine.buffer(None)
+            outbound.files.append(outbound.out)
+            task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
+        if said.priority:
+            task.set_priority(said.priority)
+        if said.category:
+            task.set_category(said.category)
+        if not said.near:
+            self._vine.spread(task)
+        self._vine.manager.submit(task)
+        if said.feature is not None:
+            # After it was submitted: the copy of it that TaskVine may run to make temp files again must not be tied to
+            # a node that is gone then.
+            task.add_feature(said.feature)
+        outbound.task = task
+        outbound.seen = False
+        outbound.reads = tuple(staged.source for staged in said.inputs if staged.kind == "temp")
+        self._flights[task.id] = said.flight
+
+    def _input(self, staged: Staged, flight: int, outbound: Outbound) -> Any:
+        kind, source, _ = staged
+        if kind == "temp":
+            return self._store.temp(source)
+        if kind == "local":
+            return self._store.local(source)
+        if kind == "kept":  # it may be needed once more after the call has ended, and with it its own file
+            kept = os.path.join(self._base, "spool", f"kept-{flight}-{len(outbound.paths)}")
+            with contextlib.suppress(FileNotFoundError):
+                os.link(source, kept)
+            outbound.paths.append(kept)
+            source = kept
+        return self._own(source, outbound)
+
+    def _own(self, path: str, outbound: Outbound) -> Any:
+        file = self._vine.local(path)
+        outbound.files.append(file)
+        return file
+
+    def ended(self, task: Any) -> int | None:
+        """Take a task that TaskVine has returned; its flight, None if it was aborted."""
+        return self._flights.pop(task.id, None)
+
+    def abort(self, flight: int) -> None:
+        """Take a function call back."""
+        task = self._outbound[flight].task
+        if self._flights.pop(task.id, None) is not None:
+            self._vine.manager.cancel_by_task_id(task.id)
+
+    def release(self, flight: int) -> None:
+        """Let the files of a function call go that has ended."""
+        outbound = self._outbound.pop(flight, None)
+        if outbound is not None:
+            self._vine.undeclare(outbound.files)
+            remove(outbound.paths)
+
+    def placed(self) -> dict[int, str]:
+        """Addresses of workers that function calls have been sent to since this was last asked.
+
+        They are to be remembered, for TaskVine forgets them when the worker goes.
+        """
+        found = {}
+        for flight in self._flights.values():
+            outbound = self._outbound[flight]
+            if not outbound.seen and (address := outbound.task.addrport):
+                outbound.seen = True
+                found[flight] = str(address)
+        return found
+
+    @property
+    def is_out(self) -> bool:
+        """Whether anything is in TaskVine's hands."""
+        return bool(self._flights)
+
+    def answer(self, flight: int, task: Any) -> Answer | None:
+        """A supervisor's answer; None if there is none."""
+        if task.result in UNANSWERED:
+            return None
+        outbound = self._outbound[flight]
+        try:
+            outbound.answered = parcels.from_output(task.std_output) or outbound.out.contents()
+            return Answer(*pickle.loads(outbound.answered))
+        except Exception:  # it may have been cut anywhere, and unpickling that raises what it likes
+            said = "task %d brought no answer: %s, exit code %d"
+            logger.warning(said, task.id, task.result, task.exit_code, exc_info=True)
+            return None
+
+    def awaited(self) -> set[str]:
+        """Temp files that function calls read which have not been sent to a worker yet."""
+        outbound = (self._outbound[flight] for flight in self._flights.values())
+        return {name for each in outbound if not each.seen for name in each.reads}
+
+    def failed_again(self, flight: int) -> str | None:
+        """Why a function call has failed that TaskVine has run once more, if it has since this was last asked.
+
+        TaskVine keeps such a task to itself, but its answer is where that of the first was.
+        """
+        outbound = self._outbound.get(flight)
+        if outbound is None or outbound.out is None:
+            return None
+        said = outbound.out.contents()
+        if not said or said == outbound.answered:
+            return None
+        outbound.answered = said
+        for item in Answer(*pickle.loads(said)).done:
+            completion = Completion(*item)
+            if completion.outcome != failure.RETURNED:
+                return failure.brief(completion.body)
+        return None
+
+    def bring_home(self, flight: int) -> bytes | None:
+        """Give the files that have come their names; return the failure record if one cannot have it."""
+        for target, path in self._outbound[flight].brought.items():
+            try:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                if target in self._outbound[flight].added:
+                    with open(path, "rb") as come, open(target, "ab") as there:
+                        shutil.copyfileobj(come, there)
+                    os.unlink(path)
+                else:
+                    shutil.move(path, target)
+            except OSError as error:
+                words = error.strerror or str(error)
+                return failure.lost("output-missing", words, path=os.path.basename(target))
+        return None
+
+    def write_home(self, flight: int, files: dict[str, bytes]) -> None:
+        """Write what a failed call has left, as far as that is possible: it may tell why."""
+        for path, data in files.items():
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "ab" if path in self._outbound[flight].added else "wb") as file:
+                    file.write(data)
+
+
+def runtime_archive() -> bytes:
+    """What a node needs of this package, as a tarball: it is run from there, by whatever Python the node has."""
+    root = os.path.dirname(os.path.abspath(taskvine_manager.__file__))
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.add(root, "runtime/taskvine_manager", filter=_needed)
+    return made.getvalue()
+
+
+def _needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if "/tests" in member.name or member.name.endswith((".orig", ".rej")):
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member

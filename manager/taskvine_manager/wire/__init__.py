@@ -1,0 +1,1 @@
+"""What travels between processes: framed sockets, and the messages sent over them."""

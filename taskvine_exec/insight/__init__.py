@@ -1,0 +1,1 @@
+"""Views of a run: the dependency graph with states, times and sizes."""

@@ -1,0 +1,205 @@
+"""The graph of a run, for the user: made of the manager's record of what is over and its word on what is live."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from taskvine_manager.record import Record, Submitted
+from taskvine_manager.runtime import failure
+
+if TYPE_CHECKING:
+    import networkx
+
+_OUTCOMES = {failure.RETURNED: "returned", failure.RAISED: "raised", failure.LOST: "lost"}
+_KINDS = {"temp": "temp file", "value": "result"}
+_DOT = (".dot", ".gv")
+_GRAPHML = (".graphml",)
+_COLOURS = {
+    "waiting": "lightgrey",
+    "ready": "lightyellow",
+    "assigned": "lightblue",
+    "returned": "palegreen",
+    "raised": "salmon",
+    "lost": "orange",
+    "cancelled": "plum",
+}
+
+
+def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
+    """Make the graph of a run.
+
+    Parameters
+    ----------
+    record : Record
+        As :func:`taskvine_manager.record.read_record` found it.
+    live : mapping or None
+        As of :meth:`taskvine_manager.engine_api.Engine.snapshot`; None for a run whose manager is gone.
+
+    Returns
+    -------
+    networkx.DiGraph
+        See :meth:`taskvine_exec.TaskVineExecutor.graph`.
+    """
+    import networkx
+
+    graph = networkx.DiGraph()
+    tasks = {number: rest for number, *rest in live["tasks"]} if live is not None else {}
+    there = {file: (size, places) for file, size, places in live["files"]} if live is not None else {}
+    sizes: dict[str, int] = {}
+    for invocation in record.submitted.values():
+        graph.add_node(invocation.number, **_invocation(record, invocation, tasks, live is not None))
+        for use in invocation.inputs:
+            if use.kind in _KINDS:
+                graph.add_edge(_file(graph, use.source, use.kind), invocation.number)
+        for use in invocation.outputs:
+            if use.kind in _KINDS:
+                graph.add_edge(invocation.number, _file(graph, use.source, use.kind))
+                done = record.done.get(invocation.number)
+                if done is not None and done.outcome == failure.RETURNED:
+                    # A small result is no file that its node has made; what it was is the invocation's own size.
+                    sizes[use.source] = done.size if use.kind == "value" else 0
+                    sizes.update(done.made)
+    for file, facts in graph.nodes.items():
+        if isinstance(file, str):
+            size, places = there.get(file, (sizes.get(file), ()))
+            if size is not None:
+                facts["size"] = size
+            facts["places"] = ",".join(places)
+            facts["state"] = "there" if places else ("gone" if file in sizes else "pending")
+    return graph
+
+
+def _file(graph: networkx.DiGraph, name: str, kind: str) -> str:
+    if name not in graph:
+        graph.add_node(name, kind=_KINDS[kind], name=name)
+    return name
+
+
+def _invocation(record: Record, invocation: Submitted, tasks: Mapping[int, Any], is_live: bool) -> dict[str, Any]:
+    number = invocation.number
+    profile = record.profiles[invocation.profile]
+    again = record.again.get(number, 0)
+    facts: dict[str, Any] = {
+        "kind": "invocation",
+        "name": profile.name,
+        "category": profile.category,
+        "mode": profile.mode,
+        "submitted": invocation.time,
+        "argument_bytes": invocation.size,
+    }
+    done = record.done.get(number)
+    if done is not None:
+        facts |= {"node": done.node, "result_bytes": done.size}
+        times = {"dispatched": done.dispatched, "started": done.started}
+        facts |= {name: when for name, when in times.items() if when}
+        if done.started:
+            facts["seconds"] = done.seconds
+    if number in tasks:
+        state, node, _ = tasks[number]
+        facts |= {"state": state, "node": node, "attempts": again + (state == "assigned")}
+    elif number in record.cancelled:
+        facts |= {"state": "done", "outcome": "cancelled", "attempts": again}
+    elif done is not None:
+        facts |= {"state": "done", "outcome": _OUTCOMES[done.outcome], "attempts": again + bool(done.node)}
+        if done.kind:
+            facts["reason"] = done.kind
+    elif is_live or record.ended is not None:
+        facts |= {"state": "done", "outcome": "cancelled", "attempts": again}
+    else:
+        facts |= {"state": "unknown", "attempts": again}
+    return facts
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """See whether a graph can be written to a path.
+
+    Raises
+    ------
+    ValueError
+        If its suffix names no format.
+    """
+    if not os.fspath(path).lower().endswith((*_DOT, *_GRAPHML)):
+        known = ", ".join((*_DOT, *_GRAPHML))
+        raise ValueError(f"{os.fspath(path)!r} is written in no known format: its suffix must be one of {known}")
+
+
+def write(graph: networkx.DiGraph, path: str | os.PathLike[str]) -> None:
+    """Write a graph as its path's suffix says: DOT, or GraphML.
+
+    Raises
+    ------
+    ValueError
+        If the suffix names no format.
+    OSError
+        If the file cannot be written.
+    """
+    check_suffix(path)
+    if os.fspath(path).lower().endswith(_GRAPHML):
+        import networkx
+
+        # Not write_graphml, which takes lxml where that is installed, and fails elsewhere than this one.
+        networkx.write_graphml_xml(_for_xml(graph), path)
+        return
+    with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.writelines(dot(graph))
+
+
+def dot(graph: networkx.DiGraph) -> Iterable[str]:
+    """Lines of a graph in the `DOT language <https://graphviz.org/doc/info/lang.html>`_.
+
+    Nodes get names of our own, ``t5`` for invocation 5 and ``f0`` for a file: users' names are in attributes, where
+    every string can be written.
+    """
+    names = {node: f"t{node}" if isinstance(node, int) else f"f{index}" for index, node in enumerate(graph.nodes)}
+    yield "digraph run {\n"
+    for node, facts in graph.nodes.items():
+        isfile = isinstance(node, str)
+        label = node if isfile else f"{facts['name']} #{node}"
+        attributes = {
+            "label": _escaped(label),
+            "shape": "box" if isfile else "ellipse",
+            "style": "filled",
+            "fillcolor": _COLOURS.get(str(facts.get("outcome") or facts["state"]), "white"),
+            "tooltip": _escaped("\n".join(f"{key}: {value}" for key, value in facts.items())),
+        }
+        listing = ", ".join(f'{key}="{value}"' for key, value in attributes.items())
+        yield f"  {names[node]} [{listing}];\n"
+    for start, end in graph.edges:
+        yield f"  {names[start]} -> {names[end]};\n"
+    yield "}\n"
+
+
+_ESCAPES = {"&": "&amp;", "\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\0": "\ufffd"}
+
+
+def _escaped(text: str) -> str:
+    """What stands between quotation marks for a text that is shown, where DOT has escapes and entities of its own."""
+    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+
+
+#: What `XML 1.0 <https://www.w3.org/TR/xml/#charsets>`_ has no way to write.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _for_xml(graph: networkx.DiGraph) -> networkx.DiGraph:
+    """A copy in which what XML cannot hold is replaced; nodes that would be one by that stay two."""
+    import networkx
+
+    names: dict[Any, Any] = {}
+    taken: set[str] = {str(node) for node in graph.nodes if not isinstance(node, str) or not _NOT_XML.search(node)}
+    for node in graph.nodes:
+        if isinstance(node, str) and _NOT_XML.search(node):
+            clean = _NOT_XML.sub("\ufffd", node)
+            while clean in taken:
+                clean += "'"
+            taken.add(clean)
+            names[node] = clean
+    copy = networkx.relabel_nodes(graph, names, copy=True)
+    for facts in copy.nodes.values():
+        for key, value in facts.items():
+            if isinstance(value, str):
+                facts[key] = _NOT_XML.sub("\ufffd", value)
+    return copy

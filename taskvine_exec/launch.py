@@ -1,0 +1,359 @@
+"""What an executor does before anything runs: directories, what its processes read in them, and the manager."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import pickle
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+import taskvine_manager
+from taskvine_exec.config import EmbeddedSettings, VineSettings
+from taskvine_exec.errors import RunDirNotWritable
+from taskvine_manager import cleanup
+from taskvine_manager.embedded.engine import EmbeddedConfig
+from taskvine_manager.node import hardware, staging
+from taskvine_manager.runtime import payload
+from taskvine_manager.wire.messages import L2
+
+_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
+MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
+"""Environment variable: a directory in memory where large results are made while it has room to spare. Nothing: none;
+Linux's ``/dev/shm`` where it is not set."""
+_LEAST_MEMORY = 1 << 30
+"""Bytes: containers often have one of 64 MB, which is not worth the trouble."""
+_SOCKET_PATH_LIMIT = 60
+"""Longest directory, in characters, in which the sockets' paths stay within the 104 to 108 bytes that systems allow."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Directories of one run.
+
+    Parameters
+    ----------
+    base : str
+        Private to the run and removed at its end; holds the others unless the user has chosen where logs go.
+    log : str
+        What the processes say.
+    record : str
+        File with what happened, among the logs.
+    """
+
+    base: str
+    log: str
+    record: str
+
+    @functools.cached_property
+    def spool(self) -> str:
+        """For values that are too large for a message."""
+        return os.path.join(self.base, "spool")
+
+    @property
+    def scripts(self) -> str:
+        """For a provider's submit scripts."""
+        return os.path.join(self.base, "scripts")
+
+    @property
+    def password(self) -> str:
+        """What TaskVine's manager and workers show each other."""
+        return os.path.join(self.base, "vine.password")
+
+    @property
+    def manager_output(self) -> str:
+        """What the manager writes to its standard streams."""
+        return os.path.join(self.log, "manager.out")
+
+
+def make_places(log: str | None, *, in_memory: bool = True) -> Places:
+    """Make the directories of a run.
+
+    Parameters
+    ----------
+    log : str or None
+        Where to log; None for a directory that goes with the run.
+    in_memory : bool
+        Whether there may be one in memory, for large values.
+
+    Raises
+    ------
+    RunDirNotWritable
+        If nothing can be written there; nothing is left behind.
+    """
+    root = tempfile.gettempdir()
+    if len(root) > _SOCKET_PATH_LIMIT or not survives_shell(root):
+        root = "/tmp"
+    base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
+    for name in ("spool", "nodes", "scripts", "log"):
+        os.mkdir(os.path.join(base, name), 0o700)
+    if in_memory and (fast := _in_memory()) is not None:
+        os.symlink(fast, os.path.join(base, "spool", payload.FAST))
+    log = os.path.abspath(log or os.path.join(base, "log"))
+    try:
+        os.makedirs(log, exist_ok=True)
+        return Places(base, log, _new_record(log))
+    except OSError as error:
+        staging.remove_run(base)
+        raise RunDirNotWritable(path=log, reason=str(error)) from error
+
+
+def _in_memory() -> str | None:
+    """A private directory on a file system in memory, where there is one of some size."""
+    directory = os.environ.get(MEMORY_VARIABLE, "/dev/shm")
+    try:
+        there = os.statvfs(directory)
+        if there.f_blocks * there.f_frsize < _LEAST_MEMORY:
+            return None
+        return tempfile.mkdtemp(prefix="taskvine-", dir=directory)
+    except OSError:
+        return None
+
+
+def _new_record(log: str) -> str:
+    """Make an empty file of its own for the record of a run: others may have logged to the same directory."""
+    for number in itertools.count(1):
+        path = os.path.join(log, "record.msgpack" if number == 1 else f"record-{number}.msgpack")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            return path
+    raise AssertionError("unreachable")
+
+
+def survives_shell(path: str) -> bool:
+    """Whether a path can stand in a shell command without quotes, which Parsl's providers do not set."""
+    return shlex.quote(path) == path
+
+
+def write_configs(places: Places, settings: EmbeddedSettings) -> None:
+    """Write what the manager and the nodes are to know."""
+    context = None
+    if settings.context is not None:
+        made = (settings.context, settings.context_args, settings.context_kwargs)
+        context = payload.encode(made, places.spool, cloudpickle.dumps)
+    nodes: dict[str, Any] = {
+        "log": places.log,
+        "program": _PROGRAM,
+        "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
+        "sys_path": [os.path.abspath(entry) for entry in sys.path],
+        "env_vars": settings.env_vars,
+        "env_pack": settings.env_pack,
+        "init_command": settings.init_command,
+        "slots": settings.slots,
+        "inline_limit": settings.inline_limit,
+        "context": context,
+        "context_scope": settings.context_scope,
+        "serverless": settings.function_exec_mode == L2,
+        "user": os.getpid(),
+    }
+    by_factory = settings.worker_launch_method == "factory"
+    if isinstance(settings, VineSettings):
+        _write(os.path.join(places.base, "manager.config"), _vine_config(places, settings, nodes))
+        return
+    engine = EmbeddedConfig(
+        max_retries=settings.max_retries,
+        uniform=settings.worker_launch_method != "manual",
+        wait_for_nodes=settings.wait_for_workers or 0,
+        tune=settings.tune_parameters,
+        factory_command=tuple(node_command(places.base, settings, leave_when_idle=True)) if by_factory else (),
+        factory_log=os.path.join(places.log, "factory.out"),
+        min_nodes=settings.min_workers if by_factory else 0,
+        max_nodes=settings.max_workers if by_factory else 0,
+        per_node=slots_of(settings),
+        peer_transfers=settings.enable_peer_transfers,
+    )
+    _write(os.path.join(places.base, "node.config"), nodes)
+    _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
+
+
+def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
+    # Imported with the first executor that needs it: not everybody's does.
+    from taskvine_manager.vine.manager.engine import VineConfig
+    from taskvine_manager.vine.parcels import Body
+
+    if settings.password_file is None:
+        secret = secrets.token_hex(32).encode()
+        with open(os.open(places.password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secret)
+    context = nodes["context"]
+    if isinstance(context, str):  # a node makes a file of it again
+        with open(context, "rb") as file:
+            nodes = {**nodes, "context": Body(file.read())}
+    by_factory = settings.worker_launch_method == "factory"
+    engine = VineConfig(
+        max_retries=settings.max_retries,
+        uniform=settings.worker_launch_method != "manual",
+        slots=slots_of(settings),
+        tune=settings.tune_parameters,
+        nodes={**nodes, "base": places.base},
+        python=sys.executable,
+        port=settings.port,
+        name=settings.project_name,
+        password_file=settings.password_file or places.password,
+        ssl=settings.ssl,
+        log=places.log,
+        local=settings.local,
+        batching=settings.batching,
+        peer_transfers=settings.enable_peer_transfers,
+        wait_for_nodes=settings.wait_for_workers or 0,
+        factory_command=tuple(_factory_command(places, settings)) if by_factory and not settings.local else (),
+        node_command=tuple(_vine_worker(places, settings)) if by_factory and settings.local else (),
+        min_nodes=settings.min_workers,
+        max_nodes=settings.max_workers,
+        idle_timeout=settings.worker_timeout,
+    )
+    return {"engine": engine, "log": places.log, "record": places.record}
+
+
+def _factory_command(places: Places, settings: VineSettings) -> list[str]:
+    """The command of ``vine_factory``, but for the manager's address."""
+    scratch = settings.scratch_dir or os.path.join(places.base, "factory")
+    os.makedirs(scratch, exist_ok=True)
+    factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
+    options: dict[str, object] = {
+        "--batch-type": settings.batch_type,
+        "--worker-binary": shutil.which(os.path.expanduser(settings.worker)),
+        "--scratch-dir": scratch,
+        "--min-workers": settings.min_workers,
+        "--max-workers": settings.max_workers,
+        "--workers-per-cycle": settings.workers_per_cycle,
+        "--timeout": settings.worker_timeout,
+        "--factory-timeout": settings.factory_timeout,
+        "--password": settings.password_file or places.password,
+        "--cores": settings.node_cores,
+        "--memory": settings.node_memory and int(settings.node_memory),
+        "--disk": settings.node_disk and int(settings.node_disk),
+        "--gpus": settings.node_gpus,
+        "--condor-requirements": settings.condor_requirements,
+        "--batch-options": settings.batch_options,
+        "--poncho-env": settings.python_env,
+    }
+    command = [factory, "--parent-death"]
+    command += [f"{option}={value}" for option, value in options.items() if value is not None]
+    if settings.ssl:
+        command.append("--ssl")
+    if settings.worker_options:
+        command.append(f"--extra-options={settings.worker_options}")
+    return command
+
+
+def _beside(program: str) -> str:
+    return os.pathsep.join(filter(None, [os.path.dirname(program), os.environ.get("PATH", os.defpath)]))
+
+
+def worker_program(settings: VineSettings) -> str:
+    """The worker's program: by its path on this machine, by the name that the user gave elsewhere."""
+    given = os.path.expanduser(settings.worker)
+    return (shutil.which(given) or given) if settings.local else given
+
+
+def vine_command(places: Places, settings: VineSettings) -> list[str]:
+    """The command that starts a node of the TaskVine engine, once its manager says where it listens."""
+    port = _await_address(places)
+    if settings.address is not None:
+        address = settings.address
+    elif settings.local or settings.worker_launch_method == "manual":
+        address = "localhost"
+    else:
+        from parsl.addresses import get_any_address
+
+        address = get_any_address()
+    return [*_vine_worker(places, settings), address, port]
+
+
+def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
+    """The command of one worker, but for the manager's address."""
+    command = [sys.executable, _PROGRAM, "worker", cleanup.CONNECT, places.base]
+    command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
+    command += ["--password", settings.password_file or places.password]
+    command += ["--idle-timeout", "10000000"]  # it is the block's to end
+    sizes = {
+        "--cores": settings.node_cores,
+        "--memory": settings.node_memory and int(settings.node_memory),
+        "--disk": settings.node_disk and int(settings.node_disk),
+        "--gpus": settings.node_gpus,
+    }
+    for option, value in sizes.items():
+        if value is not None:
+            command += [option, str(value)]
+    if settings.ssl:
+        command.append("--ssl")
+    return [*command, *shlex.split(settings.worker_options)]
+
+
+def _await_address(places: Places, seconds: float = 30.0) -> str:
+    """Where the manager listens; it says so some tenths of a second after it was started."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with open(os.path.join(places.base, "vine.address"), encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("TaskVine's manager does not say where it listens: see its log") from None
+            time.sleep(0.005)
+
+
+def _write(path: str, value: object) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        pickle.dump(value, file)
+
+
+def slots_of(settings: EmbeddedSettings, cores: float | None = None) -> int:
+    """Calls that a node runs at once: its function slots where they are configured, else one for each core."""
+    return settings.slots or max(1, int(cores or settings.node_cores or hardware.cores()))
+
+
+def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool = False) -> list[str]:
+    """The command that starts a node."""
+    command = [sys.executable, _PROGRAM, "node", cleanup.CONNECT, base]
+    sizes = {
+        "--cores": settings.node_cores,
+        "--memory": settings.node_memory,
+        "--disk": settings.node_disk,
+        "--gpus": settings.node_gpus,
+        "--timeout": settings.worker_timeout if leave_when_idle else None,
+    }
+    for option, value in sizes.items():
+        if value is not None:
+            command += [option, str(value)]
+    return command
+
+
+def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the manager; return it, and the user's end of the link to it.
+
+    Nodes may connect from now on: the socket is there before the process that serves it.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            listener.bind(os.path.join(places.base, "manager.sock"))
+            listener.listen(128)
+            descriptors = (listener.fileno(), theirs.fileno())
+            with open(places.manager_output, "ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, _PROGRAM, "manager", places.base, *map(str, descriptors), str(os.getpid())],
+                    pass_fds=descriptors,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, cleanup.TOKEN: places.base},
+                    start_new_session=True,  # Ctrl-C in the user's terminal is the user's program's to handle
+                )
+        except BaseException:
+            ours.close()
+            raise
+    return process, ours

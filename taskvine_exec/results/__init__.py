@@ -1,0 +1,1 @@
+"""What the user gets back: futures, and proxies of large results."""

@@ -1,0 +1,171 @@
+"""From completions to futures: an invocation returned, raised, or was lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+from typing import Any, NamedTuple
+
+from taskvine_exec.errors import ExceptionNotSerializable, ResultNotSerializable, from_record
+from taskvine_exec.values import Value
+from taskvine_manager.runtime import failure, payload
+from taskvine_manager.wire.messages import Completion
+
+
+class TaskTimes(NamedTuple):
+    """When things happened to a task, in seconds since the epoch, and where it ran.
+
+    ``started - dispatched`` is the overhead of starting it: from when its node began to launch it until its function
+    was entered. A task that was lost has zeros for what never happened.
+    """
+
+    submitted: float
+    dispatched: float
+    started: float
+    finished: float
+    node: str
+
+
+class Where(NamedTuple):
+    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
+
+    node: str
+    path: str
+    size: int
+    stamp: int
+
+
+class _Condition:
+    """What a future needs of a ``threading.Condition``; a real one is made when somebody waits.
+
+    Nobody waits for the futures of an executor inside the DFK, which has its own. A Condition is nine objects that the
+    cyclic collector looks at again and again: a quarter of all that is kept for a task.
+    """
+
+    __slots__ = ("_lock", "_real")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._real: threading.Condition | None = None
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._real is None:  # under the lock, as all that follows
+            self._real = threading.Condition(self._lock)
+        return self._real.wait(timeout)
+
+    def notify_all(self) -> None:
+        if self._real is not None:
+            self._real.notify_all()
+
+
+class TaskFuture(Future[Any]):
+    """What ``submit`` returns.
+
+    Attributes
+    ----------
+    parsl_executor_task_id : int
+        The executor's number of the task.
+    taskvine_times : TaskTimes or None
+        Set before the future is done, if the task came to a node.
+    """
+
+    def __init__(self, number: int, submitted: float) -> None:
+        # As Future.__init__ has it, but for the condition.
+        self._condition = _Condition()  # type: ignore[assignment]
+        self._state = "PENDING"
+        self._result = None
+        self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+        self.parsl_executor_task_id = number
+        self.submitted = submitted
+        self.taskvine_times: TaskTimes | None = None
+        self.value: Value | None = None
+        self.needs: Sequence[Value] = ()  # kept for it until it is over
+
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        self._done_callbacks.clear()  # they have been called, and the DFK keeps this future for as long as its own
+
+
+def settle(
+    future: TaskFuture,
+    completion: Completion,
+    load: Callable[[Where, Value], Any],
+    proxy: Callable[[Value], Any] | None = None,
+) -> None:
+    """Complete a future; one that is done already (cancelled, say) stays as it is.
+
+    A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
+    :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks; or it holds what
+    ``proxy`` makes of that.
+    """
+    number, outcome, body, node, dispatched, started, seconds, made = completion
+    if started:
+        future.taskvine_times = TaskTimes(future.submitted, dispatched, started, started + seconds, node)
+    try:
+        if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
+            size, stamp = next(((size, stamp) for file, size, stamp in made if file == future.value.number), (0, 0))
+            future.value.stays(partial(load, Where(node, body, size, stamp)))
+            future.set_result(future.value if proxy is None else proxy(future.value))
+        elif outcome == failure.RETURNED:
+            try:
+                value = payload.decode(body)
+            except BaseException as error:  # unpickling runs the result's own methods, which may do anything
+                future.set_exception(_unreadable(number, error))
+                return
+            finally:
+                payload.discard(body)
+            if future.value is not None:
+                future.value.comes_home(value)
+            future.set_result(value)
+        else:
+            future.set_exception(_failure(number, body, node))
+    except InvalidStateError:
+        pass
+
+
+def _unreadable(number: int, error: BaseException) -> BaseException:
+    reason = f"it cannot be loaded here: {failure.describe(error)}"
+    what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")
+    what.__cause__ = error
+    return what
+
+
+def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
+    try:
+        record: dict[str, Any] = payload.decode(body)
+        if "exception" in record:
+            return _raised(number, record)
+        fields = {"node": node or None, **{key: value for key, value in record.items() if value is not None}}
+        return from_record(fields.pop("kind"), number, fields)
+    except Exception as error:
+        return _unreadable(number, error)
+    finally:
+        payload.discard(body)
+
+
+def _raised(number: int, record: dict[str, Any]) -> BaseException:
+    try:
+        return failure.rebuild(record)
+    except BaseException as error:
+        reason = f"it cannot be loaded here: {failure.describe(error)}"
+        what = ExceptionNotSerializable(
+            task_id=number, reason=reason, subject=record["type"], remote_traceback=record["text"]
+        )
+        what.__cause__ = error
+        return what

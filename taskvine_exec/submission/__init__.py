@@ -1,0 +1,1 @@
+"""From an app call to a task: functions, arguments, files, temp files and resources."""

@@ -1,0 +1,236 @@
+"""Which files an invocation reads and makes, and where it will find them.
+
+================================= ===================================================================
+a Parsl File whose path is         means
+================================= ===================================================================
+relative                           staged: copied into the task's sandbox, brought back from there
+absolute                           on a file system that nodes share with the user: used where it is
+``taskvinetemp:///name``           lives on nodes
+``http://``, ``ftp://``            fetched by Parsl's staging inside the task
+================================= ===================================================================
+
+With ``shared_fs``, and for paths that lead out of the sandbox (``../``), relative paths are made absolute instead.
+What a staging provider of Parsl's moves inside the task (http and ftp by default) is left to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from parsl.data_provider.files import File
+from parsl.data_provider.staging import Staging
+from parsl.utils import get_std_fname_mode
+
+from taskvine_exec.submission.staging import SCHEME, TempFiles, version_of
+from taskvine_manager.wire.messages import FileUse
+
+_WRITTEN = ("outputs", "stdout", "stderr")
+
+
+class FilePlan:
+    """Files of one invocation, and its arguments with them put right.
+
+    Parameters
+    ----------
+    args, kwargs
+        As they were given to ``submit``; they are not changed.
+    files : TempFiles
+        The executor's.
+    task : object
+        Tells a task that is not bound to versions by the DFK apart.
+    producer : Future
+        Of that task.
+    shared_fs : bool
+        Whether relative paths are on a shared file system.
+    storage : sequence of Staging
+        The executor's staging providers.
+    streams_travel : bool
+        Whether standard streams with relative paths are brought from the sandbox, for nodes that do not see where the
+        user will look for them.
+
+    Attributes
+    ----------
+    args, kwargs
+        For the task.
+    inputs, outputs : list of FileUse
+        For the node.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a ``taskvinetemp`` input that no task has been asked to make.
+    ValueError
+        If two inputs, or two outputs, would be the same file of the sandbox.
+    """
+
+    def __init__(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        files: TempFiles,
+        task: object,
+        producer: Any,
+        shared_fs: bool,
+        storage: Sequence[Staging] = (),
+        streams_travel: bool = False,
+    ) -> None:
+        self._files = files
+        self._task = task
+        self._producer = producer
+        self._shared = shared_fs
+        self._storage = storage
+        self._streams_travel = streams_travel and not shared_fs
+        self.inputs: list[FileUse] = []
+        self.outputs: list[FileUse] = []
+        self.args = tuple(self._input(value) for value in args)
+        self.kwargs = dict(kwargs)
+        # Inputs first: a task that reads and writes one name reads the version before its own.
+        for key, value in kwargs.items():
+            if key not in _WRITTEN:
+                self.kwargs[key] = self._read(key, value)
+        for key in _WRITTEN:
+            if key in kwargs:
+                self.kwargs[key] = self._written(key, kwargs[key])
+
+    def _read(self, key: str, value: Any) -> Any:
+        if key == "inputs" and isinstance(value, (list, tuple)):
+            return [self._input(item) for item in value]
+        return self._input(value)
+
+    def _written(self, key: str, value: Any) -> Any:
+        if key == "outputs":
+            return [self._output(item) for item in value] if isinstance(value, (list, tuple)) else self._output(value)
+        if isinstance(value, File):
+            return self._output(value)
+        return self._stream(key, value) if self._streams_travel else absolute_stream(key, value)
+
+    def _stream(self, key: str, value: Any) -> Any:
+        """Have a standard stream brought from the sandbox, if its path is relative."""
+        absolute = absolute_stream(key, value)
+        if absolute == value or value is None:
+            return value
+        path, mode = get_std_fname_mode(key, value)
+        if _leads_out(path):
+            return absolute
+        inside = os.path.normpath(path)
+        if inside not in [use.name for use in self.outputs]:
+            stream = "w" if mode.startswith("w") else "a"
+            self.outputs.append(FileUse("local", inside, os.path.abspath(path), 0, stream))
+        return (inside, mode)
+
+    def _input(self, value: Any) -> Any:
+        if not isinstance(value, File):
+            return value
+        if value.scheme == SCHEME:
+            if version_of(value) is None:
+                value = value.cleancopy()
+                self._files.consume(value)
+            return _use(value, self.inputs)
+        path = _local_path(value)
+        if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "in"):
+            return value
+        if value.scheme != "file" and not os.path.exists(path):
+            return value  # nobody has put it here, as a staging task of Parsl's would have
+        return self._local(value, path, self.inputs)
+
+    def _output(self, value: Any) -> Any:
+        if not isinstance(value, File):
+            return value
+        if value.scheme == SCHEME:
+            if version_of(value) is None:
+                value = value.cleancopy()
+                self._files.produce(value, self._task, self._producer)
+            return _use(value, self.outputs)
+        path = _local_path(value)
+        if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "out"):
+            return value
+        return self._local(value, path, self.outputs)
+
+    def _local(self, file: File, path: str, uses: list[FileUse]) -> File:
+        if self._shared or _leads_out(path):
+            return _at(file, os.path.abspath(path))
+        inside = os.path.normpath(path)
+        _add(uses, FileUse("local", inside, os.path.abspath(path)))
+        # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
+        return _at(file, inside) if ".." in path.split(os.sep) else file
+
+
+def _use(file: File, uses: list[FileUse]) -> File:
+    _add(uses, FileUse("temp", str(file.local_path), str(version_of(file)), getattr(file, "replicas", 0)))
+    return file
+
+
+def _add(uses: list[FileUse], use: FileUse) -> None:
+    for other in uses:
+        if other == use:
+            return
+        if other.name == use.name:
+            raise ValueError(
+                f"two different files of the task would be called {use.name!r} in its sandbox: "
+                f"{other.source} and {use.source}"
+            )
+    uses.append(use)
+
+
+def _moved_in_task(file: File, storage: Sequence[Staging], way: str) -> bool:
+    """Whether a staging provider moves a file in a wrapper around the task's function."""
+    for provider in storage:
+        if way == "in" and provider.can_stage_in(file):
+            return type(provider).replace_task is not Staging.replace_task
+        if way == "out" and provider.can_stage_out(file):
+            return type(provider).replace_task_stage_out is not Staging.replace_task_stage_out
+    return False
+
+
+def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call has to do with files at all: most do not, and take the short way."""
+    for value in args:
+        if isinstance(value, File):
+            return True
+    for key, value in kwargs.items():
+        if key in ("stdout", "stderr"):
+            if value is not None:
+                return True
+        elif isinstance(value, File) or (
+            key in ("inputs", "outputs")
+            and isinstance(value, (list, tuple))
+            and any(isinstance(item, File) for item in value)
+        ):
+            return True
+    return False
+
+
+def absolute_stream(name: str, value: Any) -> Any:
+    """A standard stream's specification with its path made absolute: streams are appended to where the user will look.
+
+    What is no valid specification is left for Parsl to refuse in the task.
+    """
+    if value is None:
+        return None
+    try:
+        path, mode = get_std_fname_mode(name, value)
+    except Exception:
+        return value
+    if os.path.isabs(path):
+        return value
+    absolute = os.path.abspath(path)
+    return (absolute, mode) if isinstance(value, tuple) else absolute
+
+
+def _local_path(file: File) -> str | None:
+    if file.local_path is not None:
+        return os.fspath(file.local_path)
+    return str(file.path) if file.scheme == "file" else None
+
+
+def _leads_out(path: str) -> bool:
+    return os.path.normpath(path).split(os.sep)[0] == ".."
+
+
+def _at(file: File, path: str) -> File:
+    moved = file.cleancopy()
+    moved.local_path = path
+    return moved

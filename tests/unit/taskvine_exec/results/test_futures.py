@@ -1,0 +1,137 @@
+"""The future that ``submit`` returns: as any other, but lighter."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import threading
+import weakref
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from taskvine_exec.results.futures import TaskFuture
+
+
+def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
+    """Call something in a thread; what it returns goes into the list."""
+    said: list[Any] = []
+    thread = threading.Thread(target=lambda: said.append(call()))
+    thread.start()
+    return thread, said
+
+
+def waits(future: TaskFuture) -> bool:
+    """Whether somebody waits for it."""
+    real = future._condition._real  # type: ignore[attr-defined]
+    return real is not None and bool(real._waiters)
+
+
+def until(look: Any) -> None:
+    for _ in range(10_000):
+        if look():
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError("it never came to be")
+
+
+def test_it_has_what_the_standard_future_sets_up() -> None:
+    """Another Python may give futures another attribute: then it is to be set here too."""
+    ordinary, ours = vars(Future()), vars(TaskFuture(3, 1.0))
+    assert ordinary.keys() <= ours.keys()
+    for name in ordinary.keys() - {"_condition"}:
+        assert ours[name] == ordinary[name], name
+
+
+def test_a_thread_that_waits_gets_the_result() -> None:
+    future = TaskFuture(0, 0.0)
+    thread, said = in_thread(lambda: future.result(30))
+    until(lambda: waits(future))
+    future.set_result(7)
+    thread.join()
+    assert said == [7]
+
+
+def test_all_that_wait_get_the_exception() -> None:
+    future = TaskFuture(0, 0.0)
+    threads = [in_thread(lambda: future.exception(30)) for _ in range(3)]
+    until(lambda: waits(future) and len(future._condition._real._waiters) == 3)  # type: ignore[attr-defined]
+    error = ValueError("no")
+    future.set_exception(error)
+    for thread, said in threads:
+        thread.join()
+        assert said == [error]
+
+
+def test_waiting_ends_with_its_time() -> None:
+    with pytest.raises(concurrent.futures.TimeoutError):
+        TaskFuture(0, 0.0).result(0.01)
+
+
+def test_one_that_is_cancelled_wakes_who_waits() -> None:
+    future = TaskFuture(0, 0.0)
+
+    def wait() -> str:
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(30)
+        return "cancelled"
+
+    thread, said = in_thread(wait)
+    until(lambda: waits(future))
+    assert future.cancel()
+    thread.join()
+    assert said == ["cancelled"]
+
+
+def test_many_are_waited_for_at_once() -> None:
+    futures = [TaskFuture(number, 0.0) for number in range(5)]
+    thread, said = in_thread(lambda: [future.result() for future in concurrent.futures.as_completed(futures, 30)])
+    other, found = in_thread(lambda: concurrent.futures.wait(futures, 30))
+    until(lambda: all(len(future._waiters) == 2 for future in futures))
+    for number in (3, 0, 4, 1, 2):
+        futures[number].set_result(number)
+    thread.join()
+    other.join()
+    assert sorted(said[0]) == [0, 1, 2, 3, 4]
+    assert found[0].done == set(futures)
+
+
+def test_callbacks_are_called_once_and_then_let_go() -> None:
+    class Callback:
+        calls = 0
+
+        def __call__(self, future: Future[Any]) -> None:
+            type(self).calls += 1
+
+    future, callback = TaskFuture(0, 0.0), Callback()
+    gone = weakref.ref(callback)
+    future.add_done_callback(callback)
+    del callback
+    future.set_result(None)
+    gc.collect()
+    assert gone() is None
+    future.add_done_callback(Callback())  # it is done: at once
+    assert Callback.calls == 2
+
+
+def test_it_is_locked_against_others_and_not_against_its_own_thread() -> None:
+    future = TaskFuture(0, 0.0)
+    with future._condition:
+        assert not future.done()  # takes the lock again
+        thread, said = in_thread(lambda: future._condition.acquire(blocking=False))
+        thread.join()
+        assert said == [False]
+    assert future._condition.acquire(blocking=False)
+    future._condition.release()
+
+
+def test_the_cyclic_collector_has_little_to_look_at() -> None:
+    def tracked(make: Any) -> int:
+        gc.collect()
+        before = len(gc.get_objects())
+        made = [make() for _ in range(100)]
+        gc.collect()
+        return (len(gc.get_objects()) - before) // len(made)
+
+    assert tracked(lambda: TaskFuture(0, 0.0)) <= tracked(Future) - 5

@@ -1,0 +1,350 @@
+"""Sandboxes: what comes into them, what comes out, and what is said of files that do not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskvine_manager.node import cache as cache_module
+from taskvine_manager.node import staging
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source
+from taskvine_manager.node.staging import StagingFailed, bring_in, bring_out
+from taskvine_manager.wire.messages import FileUse
+
+
+class Place:
+    """A user's directory, a node's cache of 100 bytes, and a sandbox."""
+
+    def __init__(self, path: Path) -> None:
+        self.user, self.directory, self.sandbox = (path / name for name in ("user", "cache", "sandbox"))
+        for directory in (self.user, self.directory, self.sandbox):
+            directory.mkdir()
+        self.cache = Cache(str(self.directory), 100)
+
+    def local(self, name: str, path: str | None = None) -> FileUse:
+        return FileUse("local", name, str(self.user / (path or name)))
+
+    def bring_in(
+        self,
+        *inputs: FileUse,
+        outputs: tuple[FileUse, ...] = (),
+        peers: dict[str, Peer] | None = None,
+        **sources: Source,
+    ) -> None:
+        bring_in(
+            inputs,
+            outputs,
+            str(self.sandbox),
+            self.cache,
+            {f"{name}@1": source for name, source in sources.items()},
+            peers or {},
+        )
+
+    def bring_out(
+        self, *outputs: FileUse, required: bool = True
+    ) -> tuple[list[tuple[str, int]], dict[str, Any] | None]:
+        made, record = bring_out(outputs, str(self.sandbox), self.cache, required=required)
+        for name, size, stamp in made:
+            assert (size, stamp) == self.cache.stamp(name)
+            assert stamp == os.stat(self.cache.path(name)).st_ctime_ns
+        return [(name, size) for name, size, _ in made], None if record is None else pickle.loads(record)
+
+    def refusal(self, *inputs: FileUse, outputs: tuple[FileUse, ...] = (), **sources: Source) -> dict[str, Any]:
+        with pytest.raises(StagingFailed) as caught:
+            self.bring_in(*inputs, outputs=outputs, **sources)
+        assert self.cache._pins == {}
+        record: dict[str, Any] = pickle.loads(caught.value.record)
+        return record
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def temp(name: str) -> FileUse:
+    return FileUse("temp", name, f"{name}@1")
+
+
+def replica(path: Path) -> Source:
+    """What is said of a file on another node, when it was made."""
+    status = path.stat()
+    return Source(str(path), status.st_size, status.st_ctime_ns)
+
+
+# --- in ---
+
+
+def test_inputs_are_writable_copies_in_their_folders(place: Place) -> None:
+    (place.user / "a.txt").write_text("user's")
+    (place.user / "a.txt").chmod(0o444)
+    place.bring_in(place.local("sub/folder/a.txt", "a.txt"))
+    inside = place.sandbox / "sub" / "folder" / "a.txt"
+    inside.write_text("task's")
+    assert (place.user / "a.txt").read_text() == "user's"
+    other = place.sandbox / "b.txt"
+    place.bring_in(place.local("b.txt", "a.txt"))
+    assert other.read_text() == "user's"
+    assert len(os.listdir(place.directory)) == 1
+    assert place.cache._pins == {}
+
+
+def test_programs_can_be_run(place: Place) -> None:
+    (place.user / "run.sh").write_text("#!/bin/sh")
+    (place.user / "run.sh").chmod(0o755)
+    place.bring_in(place.local("run.sh"))
+    assert os.access(place.sandbox / "run.sh", os.X_OK)
+
+
+def test_temp_file_comes_from_the_cache_or_from_another_node(place: Place) -> None:
+    elsewhere = place.user / "elsewhere"
+    elsewhere.write_text("data")
+    source = replica(elsewhere)
+    place.bring_in(temp("t"), t=source)
+    assert (place.sandbox / "t").read_text() == "data"
+    elsewhere.unlink()
+    (place.sandbox / "t").unlink()
+    place.bring_in(temp("t"), t=source)
+    assert (place.sandbox / "t").read_text() == "data"
+    assert place.cache.used == 4
+
+
+def test_value_is_brought_to_the_cache_and_not_to_the_sandbox(place: Place) -> None:
+    elsewhere = place.user / "elsewhere"
+    elsewhere.write_text("data")
+    place.bring_in(FileUse("value", "", "v@1"), v=replica(elsewhere))
+    assert Path(place.cache.path("v@1")).read_text() == "data"
+    assert os.listdir(place.sandbox) == []
+
+
+def test_users_file_is_copied_from_a_peer_and_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = place.user / "a"
+    source.write_text("data")
+    other = place.user.parent / "other"
+    other.mkdir()
+    node = Cache(str(other), 100)
+    name = node.obtain(str(source))
+    peer = Peer(node.path(name), name, cache_module._stamp(source.stat()))
+    monkeypatch.setattr(cache_module, "_copy_named", lambda *_: pytest.fail("the user's file was read"))
+    place.bring_in(place.local("a"), peers={str(source): peer})
+    assert (place.sandbox / "a").read_text() == "data"
+    assert place.cache.used == 4
+    assert name in place.cache
+    assert place.cache._pins == {}
+
+
+def test_users_file_that_was_changed_since_a_peer_copied_it_is_read(place: Place) -> None:
+    source = place.user / "a"
+    source.write_text("new")
+    old = place.user / "old"
+    old.write_text("old")
+    place.bring_in(place.local("a"), peers={str(source): Peer(str(old), "name", (0,))})
+    assert (place.sandbox / "a").read_text() == "new"
+
+
+def test_temp_file_that_somebody_wrote_to_is_lost(place: Place) -> None:
+    elsewhere = place.user / "elsewhere"
+    elsewhere.write_text("data")
+    source = replica(elsewhere)
+    elsewhere.write_text("else")
+    assert place.refusal(temp("t"), t=source._replace(stamp=source.stamp - 1))["kind"] == "file-lost"
+    (place.sandbox / "u").write_text("data")
+    place.bring_out(temp("u"))
+    Path(place.cache.path("u@1")).write_text("longer data")
+    record = place.refusal(temp("u"))
+    assert (record["kind"], record["name"]) == ("file-lost", "u@1")
+    assert "written to" in record["reason"]
+    assert "u@1" not in place.cache
+
+
+def test_folders_of_outputs_are_made(place: Place) -> None:
+    place.bring_in(outputs=(place.local("deep/er/out.txt"), temp("x/y")))
+    assert (place.sandbox / "deep" / "er").is_dir()
+    assert (place.sandbox / "x").is_dir()
+
+
+def test_missing_input(place: Place) -> None:
+    (place.user / "a").write_text("a")
+    record = place.refusal(place.local("a"), place.local("b"))
+    assert (record["kind"], record["path"]) == ("file-missing", str(place.user / "b"))
+    assert "No such file" in record["reason"]
+
+
+def test_directory_as_input_says_so(place: Place) -> None:
+    record = place.refusal(place.local("folder", "."))
+    assert record["kind"] == "file-missing"
+    assert "directory" in record["reason"]
+
+
+@pytest.mark.parametrize("sources", [{}, {"t": Source("/nowhere/taskvine/t@1", 1, 1)}])
+def test_temp_file_without_replica_is_lost_and_says_where_it_was_looked_for(
+    place: Place, sources: dict[str, Source]
+) -> None:
+    record = place.refusal(temp("t"), **sources)
+    assert (record["kind"], record["name"]) == ("file-lost", "t@1")
+    assert (sources["t"].path if sources else "not on this node") in record["reason"]
+
+
+@pytest.mark.parametrize("name", ["..", "../a", "a/../../b", "", "/etc/passwd"])
+def test_nothing_leads_out_of_the_sandbox(place: Place, name: str) -> None:
+    (place.user / "a").write_text("a")
+    before = sorted(os.listdir(place.user.parent))
+    assert place.refusal(place.local(name, "a"))["kind"] == "file-missing"
+    assert place.refusal(outputs=(place.local(name, "a"),))["kind"] == "output-missing"
+    assert sorted(os.listdir(place.user.parent)) == before
+
+
+def test_names_that_no_file_can_have(place: Place) -> None:
+    assert place.refusal(FileUse("local", "a", "/tmp/nul\0"))["kind"] == "file-missing"
+    (place.user / "file").write_text("")
+    place.bring_in(place.local("file"))
+    assert place.refusal(outputs=(place.local("file/below"),))["kind"] == "output-missing"
+
+
+def test_input_larger_than_the_quota(place: Place) -> None:
+    (place.user / "big").write_text("x" * 101)
+    record = place.refusal(place.local("big"))
+    assert record["kind"] == "disk-full"
+    assert "no room for big" in record["reason"]
+    assert str(place.directory) in record["path"]
+
+
+# --- out ---
+
+
+def test_outputs_go_where_they_belong(place: Place) -> None:
+    place.bring_in(outputs=(place.local("deep/out.txt", "new/folder/out.txt"), temp("t")))
+    (place.sandbox / "deep" / "out.txt").write_text("out")
+    (place.sandbox / "t").write_text("temp")
+    (place.sandbox / "else").write_text("not declared")
+    made, record = place.bring_out(place.local("deep/out.txt", "new/folder/out.txt"), temp("t"))
+    assert (made, record) == ([("t@1", 4)], None)
+    assert (place.user / "new" / "folder" / "out.txt").read_text() == "out"
+    assert os.listdir(place.user) == ["new"]
+
+
+def test_output_that_is_a_program_stays_one(place: Place) -> None:
+    (place.sandbox / "tool").touch(0o700)
+    place.bring_out(place.local("tool"))
+    assert stat.S_IMODE((place.user / "tool").stat().st_mode) == 0o700
+
+
+def test_output_never_written(place: Place) -> None:
+    (place.sandbox / "b").write_text("b")
+    (place.sandbox / "t").write_text("temp")
+    made, record = place.bring_out(place.local("a"), place.local("b"), temp("t"), temp("u"))
+    assert record is not None
+    assert (record["kind"], record["path"]) == ("output-missing", "a")
+    assert made == []
+    assert "t@1" not in place.cache, "a consumer would take it for whole"
+    assert os.listdir(place.user) == ["b"]
+
+
+def test_of_a_failed_task_only_the_users_files_come_home(place: Place) -> None:
+    (place.sandbox / "log").write_text("why")
+    (place.sandbox / "t").write_text("half")
+    assert place.bring_out(place.local("log"), place.local("a"), temp("t"), required=False) == ([], None)
+    assert (place.user / "log").read_text() == "why"
+    assert place.cache.used == 0
+
+
+def test_temp_file_without_room_can_be_brought_out_when_there_is_some(place: Place) -> None:
+    (place.user / "big").write_text("x" * 30)
+    place.bring_in(place.local("big"))
+    (place.sandbox / "t").write_text("t" * 60)
+    (place.sandbox / "u").write_text("u" * 60)
+    with pytest.raises(QuotaExceeded):
+        place.bring_out(temp("t"), temp("u"))
+    assert (place.sandbox / "u").read_text() == "u" * 60
+    (place.sandbox / "u").write_text("u" * 40)
+    assert place.bring_out(temp("t"), temp("u")) == ([("t@1", 60), ("u@1", 40)], None)
+    assert place.cache.used == 100
+
+
+def test_temp_file_on_a_full_disk_takes_its_siblings_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt = place.cache.adopt
+
+    def no_space(name: str, made: str) -> int:
+        if name == "u@1":
+            raise OSError(errno.ENOSPC, "No space left on device", made)
+        return adopt(name, made)
+
+    monkeypatch.setattr(place.cache, "adopt", no_space)
+    (place.sandbox / "t").write_text("t" * 10)
+    (place.sandbox / "u").write_text("u" * 10)
+    made, record = place.bring_out(temp("t"), temp("u"))
+    assert made == []
+    assert record is not None
+    assert (record["kind"], "no room for u" in record["reason"]) == ("disk-full", True)
+    assert place.cache.used == 0
+
+
+def test_output_that_is_a_directory(place: Place) -> None:
+    (place.sandbox / "a").mkdir()
+    for use in (place.local("a"), temp("a")):
+        made, record = place.bring_out(use)
+        assert made == []
+        assert record is not None
+        assert (record["kind"], record["path"], "directory" in record["reason"]) == ("output-missing", "a", True)
+
+
+def test_output_that_cannot_be_written_says_so(place: Place) -> None:
+    (place.sandbox / "a").write_text("a")
+    (place.user / "file").write_text("")
+    _, record = place.bring_out(place.local("a", "file/below"))
+    assert record is not None
+    assert record["kind"] == "output-missing"
+
+
+# --- a full disk ---
+
+
+def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = cache_module._fill
+
+    def disk_of_70_bytes(source: str, target: str) -> None:
+        used = sum(path.stat().st_size for path in (*place.directory.iterdir(), *place.sandbox.iterdir()))
+        if used + os.path.getsize(source) > 70:
+            raise OSError(errno.ENOSPC, "No space left on device", target)
+        fill(source, target)
+
+    monkeypatch.setattr(cache_module, "_fill", disk_of_70_bytes)
+    for name in ("a", "b"):
+        (place.user / name).write_text(name * 30)
+        place.bring_in(place.local(name))
+        (place.sandbox / name).unlink()
+    assert place.cache.used == 30
+    (place.user / "c").write_text("c" * 40)
+    assert place.refusal(place.local("c"))["kind"] == "disk-full"  # 40 in the cache and 40 in the sandbox
+    assert os.listdir(place.sandbox) == []
+
+
+# --- removal ---
+
+
+def test_remove_touches_nothing_behind_a_link(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.user / "precious").mkdir(0o500)
+    (place.sandbox / "folder").mkdir()
+    (place.sandbox / "link").symlink_to(place.user / "precious")
+    rmtree, calls = staging.shutil.rmtree, []
+
+    def fail_first(*args: Any, **kwargs: Any) -> None:  # root can remove what is unreadable
+        calls.append(args)
+        if len(calls) > 1:
+            rmtree(*args, **kwargs)
+
+    monkeypatch.setattr(staging.shutil, "rmtree", fail_first)
+    (place.sandbox / "folder").chmod(0o000)
+    staging.remove(str(place.sandbox))
+    assert not place.sandbox.exists()
+    assert stat.S_IMODE((place.user / "precious").stat().st_mode) == 0o500
+
+
+def test_remove_of_nothing(tmp_path: Path) -> None:
+    staging.remove(str(tmp_path / "missing"))

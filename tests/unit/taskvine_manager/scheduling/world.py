@@ -1,0 +1,240 @@
+"""A scheduler, short ways to tell it what happened, and short ways to read what it says to that."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling import core
+from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
+
+Instructions = list[core.Instruction]
+
+
+def temp(name: str, replicas: int = 0) -> FileUse:
+    return FileUse("temp", name, name, replicas)
+
+
+def value(name: str) -> FileUse:
+    return FileUse("value", name, name)
+
+
+def local(path: str) -> FileUse:
+    return FileUse("local", path.strip("/"), path)
+
+
+class World:
+    """A scheduler, and short ways to tell it what happened."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.core = core.Scheduler(**settings)
+        self.numbers = itertools.count()
+        self.profiles: dict[tuple[Any, ...], Profile] = {}
+        self.nodes: dict[int, str] = {}
+        self.invocations: dict[int, Invocation] = {}
+
+    def handle(self, event: core.Event) -> Instructions:
+        instructions = self.core.handle(event)
+        for instruction in instructions:
+            if isinstance(instruction, core.Run):
+                self.nodes.update((task.invocation.number, instruction.node) for task in instruction.tasks)
+                self.invocations.update((task.invocation.number, task.invocation) for task in instruction.tasks)
+        return instructions
+
+    def join(self, name: str, cores: float = 2.0, memory: float = 1000.0, **fields: Any) -> Instructions:
+        info = {"disk": 1000.0, "gpus": 0, "slots": None, "block": "", "pid": 0, "directory": "/", **fields}
+        return self.handle(core.NodeJoined(NodeInfo(name, cores, memory, **info)))
+
+    def leave(self, name: str, *, told: bool = False) -> Instructions:
+        return self.handle(core.NodeLeft(name, "its connection ended", told))
+
+    def drain(self, name: str) -> Instructions:
+        return self.handle(core.NodeDraining(name))
+
+    def invocation(
+        self,
+        needs: Iterable[str] = (),
+        makes: Iterable[str] = (),
+        inputs: tuple[FileUse, ...] = (),
+        outputs: tuple[FileUse, ...] = (),
+        *,
+        arguments: bytes | str = b"",
+        mode: str = L2,
+        cores: float | None = None,
+        memory: float | None = None,
+        disk: float | None = None,
+        gpus: int | None = None,
+        priority: float = 0.0,
+        category: str = "c",
+        recoverable: bool = True,
+    ) -> Invocation:
+        key = (mode, cores, memory, disk, gpus, priority, category, recoverable)
+        profile = self.profiles.get(key)
+        if profile is None:
+            profile = Profile(len(self.profiles), "f", "name", *key)
+            self.profiles[key] = profile
+            self.handle(core.Submitted((profile,), []))
+        number = next(self.numbers)
+        inputs = (*inputs, *(temp(name) for name in needs))
+        outputs = (*outputs, *(temp(name) for name in makes))
+        return Invocation(number, profile.number, arguments, inputs, outputs)
+
+    def submit(self, *invocations: Invocation) -> Instructions:
+        return self.handle(core.Submitted((), list(invocations)))
+
+    def call(self, count: int = 1, **fields: Any) -> Instructions:
+        return self.submit(*(self.invocation(**fields) for _ in range(count)))
+
+    def done(
+        self,
+        *numbers: int,
+        made: Iterable[tuple[str, int]] = (),
+        outcome: int = failure.RETURNED,
+        body: bytes | str = b"",
+        seconds: float = 1.0,
+    ) -> Instructions:
+        node = self.nodes[numbers[0]]
+        stamped = tuple((file, size, 1) for file, size in made)
+        completions = [Completion(each, outcome, body, node, 1.0, 1.0, seconds, stamped) for each in numbers]
+        return self.handle(core.Completed(node, completions))
+
+    def works(self, *numbers: int, size: int = 100, seconds: float = 1.0) -> Instructions:
+        """Have calls end as they should, one after another, with their files; return what is said to all that."""
+        told = []
+        for number in numbers:
+            uses = self.invocations[number].outputs
+            made = [(use.source, size) for use in uses if use.kind != "local"]
+            body = "elsewhere" if any(use.kind == "value" for use in uses) else b""
+            told += self.done(number, made=made, body=body, seconds=seconds)
+        return told
+
+    def work(self) -> list[int]:
+        """Have all that is given out end as it should, until nothing is; return the numbers in order."""
+        ended = []
+        while assigned := [number for node in self.core.nodes.values() for number in node.assigned]:
+            ended.append(assigned[0])
+            self.arrive()
+            self.works(assigned[0])
+        return ended
+
+    def arrive(self) -> Instructions:
+        """Have all that is under way between nodes arrive."""
+        told = []
+        for name, node in list(self.core.nodes.items()):
+            for file in list(node.fetching):
+                told += self.cached(name, file)
+        return told
+
+    def cached(self, node: str, file: str, problem: str | None = None, **fields: Any) -> Instructions:
+        fields = {"stamp": 0 if problem else 1, **fields}
+        return self.handle(core.FileCached(node, file, 0 if problem else 7, problem, **fields))
+
+    def spoiled(self, node: str, file: str) -> Instructions:
+        return self.handle(core.FileSpoiled(node, file, 1))
+
+    def brought(self, node: str, path: str, size: int = 10) -> Instructions:
+        """A node says that it has a user's file; or, of no bytes, that it has not."""
+        return self.handle(core.InputCached(node, path, size, path.strip("/") if size else "", (1,) if size else ()))
+
+    def cancel(self, *numbers: int) -> Instructions:
+        return self.handle(core.Cancelled(numbers))
+
+    def forget(self, *files: str) -> Instructions:
+        return self.handle(core.Forgotten(files))
+
+    def ask(self, file: str, request: int = 1) -> Instructions:
+        return self.handle(core.Asked(request, file))
+
+    def where(self, file: str) -> str | None:
+        """The node that a file would be read from."""
+        (answer,) = only(core.Answer, self.ask(file))
+        return answer.where.node if isinstance(answer.where, core.Replica) else None
+
+    def tune(self, **parameters: float) -> Instructions:
+        return self.handle(core.Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
+
+    def replicate(self, count: int) -> Instructions:
+        return self.tune(temp_replica_count=count)
+
+    def make(self, file: str, size: int = 100, **fields: Any) -> str:
+        """Have a file made, and say where."""
+        invocation = self.invocation(makes=[file], **fields)
+        self.submit(invocation)
+        self.done(invocation.number, made=[(file, size)])
+        return self.nodes[invocation.number]
+
+    def names(self) -> set[str]:
+        """The files of which there is a record."""
+        return {file.name for file in self.core.files}
+
+    def is_clean(self) -> bool:
+        """Whether nothing is left of anything that was submitted."""
+        nodes = self.core.nodes.values()
+        busy = any(
+            node.assigned or node.shapes or node.files or node.used or node.fetching or node.sending or node.reads
+            for node in nodes
+        )
+        graph = self.core._graph
+        left = graph._graph is not None and len(graph._graph)
+        return not (busy or left or len(graph) or graph._there or graph._ranks or self.core.tasks or self.names())
+
+
+def runs(instructions: Instructions) -> dict[str, list[int]]:
+    return {
+        item.node: [task.invocation.number for task in item.tasks]
+        for item in instructions
+        if isinstance(item, core.Run)
+    }
+
+
+def ran(instructions: Instructions) -> list[int]:
+    """Numbers given out, in the order in which they were submitted."""
+    return sorted(number for numbers in runs(instructions).values() for number in numbers)
+
+
+def again(instructions: Instructions) -> list[tuple[FileUse, ...]]:
+    """Outputs of what is given out to make again what was lost."""
+    tasks = [task for item in instructions if isinstance(item, core.Run) for task in item.tasks]
+    return [task.invocation.outputs for task in tasks if task.origin is not None]
+
+
+def sources(instructions: Instructions) -> dict[str, str]:
+    fetched = [item.sources for item in instructions if isinstance(item, core.Run)]
+    return {file: replica.node for each in fetched for file, replica in each.items()}
+
+
+def copies(instructions: Instructions) -> dict[str, str | None]:
+    """Where nodes that are given work are to get users' files from: another node, or the file itself."""
+    found: dict[str, str | None] = {}
+    for run in only(core.Run, instructions):
+        paths = [use.source for task in run.tasks for use in task.invocation.inputs if use.kind == "local"]
+        for path in paths:
+            found[run.node] = run.copies[path].node if path in run.copies else None
+    return found
+
+
+def fetches(instructions: Instructions) -> list[tuple[str, str, str]]:
+    """Copies that are ordered: to which node, of what, from which node."""
+    return [(item.node, item.file, item.source.node) for item in instructions if isinstance(item, core.Fetch)]
+
+
+def finished(instructions: Instructions) -> list[Completion]:
+    return [each for item in instructions if isinstance(item, core.Finish) for each in item.completions]
+
+
+def records(instructions: Instructions) -> dict[int, dict[str, Any]]:
+    """What is said of those that were lost."""
+    lost = [each for each in finished(instructions) if each.outcome == failure.LOST]
+    return {each.number: pickle.loads(each.body) for each in lost if isinstance(each.body, bytes)}
+
+
+def only(kind: type, instructions: Instructions) -> list[Any]:
+    return [item for item in instructions if isinstance(item, kind)]
+
+
+def unread(file: str) -> dict[str, Any]:
+    """The end of a call that could not read a file."""
+    return {"outcome": failure.LOST, "body": failure.lost("file-lost", "no replica could be read", name=file)}

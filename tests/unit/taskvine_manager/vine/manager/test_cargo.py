@@ -1,0 +1,50 @@
+"""What travels in one parcel."""
+
+from __future__ import annotations
+
+from taskvine_manager.vine.manager.cargo import Cargo
+from taskvine_manager.vine.manager.events import Staged
+from taskvine_manager.vine.manager.records import Job
+from taskvine_manager.wire.messages import L2, FileUse, Invocation, Profile
+
+PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
+
+
+def job(number: int, arguments: bytes | str = b"", *inputs: FileUse, outputs: tuple[FileUse, ...] = ()) -> Job:
+    return Job(Invocation(number, 0, arguments, inputs, outputs), PROFILE, number)
+
+
+def test_what_is_shared_travels_once() -> None:
+    cargo = Cargo([("f", b"code")], {"r": b"value"})
+    for number in range(3):
+        cargo.add(job(number, b"", FileUse("value", "", "r"), FileUse("local", "a", "/a")), [])
+    parcel = cargo.parcel(7, brief=True)
+    assert (parcel.kind, parcel.number, parcel.brief) == ("run", 7, True)
+    assert parcel.functions == (("f", b"code"),)
+    assert parcel.profiles == (tuple(PROFILE),)
+    assert [item[0] for item in parcel.invocations] == [0, 1, 2]
+    assert (parcel.values, parcel.staged) == ({"r": b"value"}, {"/a": "i0"})
+    assert cargo.inputs == [Staged("local", "/a", "i0")]
+    assert cargo.reads == ()
+
+
+def test_files_on_this_machine_are_named_by_path() -> None:
+    cargo = Cargo([("f", "/spool/f")], {})
+    cargo.add(job(1, "/spool/a"), [])
+    assert (cargo.inputs, cargo.parcel(1).staged) == ([], None)
+
+
+def test_files_for_other_machines_travel() -> None:
+    cargo = Cargo([("f", "/spool/f")], {}, local=False)
+    cargo.add(job(1, "/spool/a"), [])
+    assert cargo.inputs == [Staged("local", "/spool/f", "f0"), Staged("arguments", "/spool/a", "a1")]
+
+
+def test_arguments_are_kept_for_what_may_be_made_again() -> None:
+    outputs = (FileUse("temp", "x", "x@1"), FileUse("local", "y", "/y"), FileUse("local", "log", "/log", 0, "a"))
+    cargo = Cargo([], {})
+    cargo.add(job(1, "/spool/a", FileUse("temp", "w", "w@0"), outputs=outputs), list(outputs))
+    assert cargo.inputs == [Staged("kept", "/spool/a", "a0"), Staged("temp", "w@0", "i1")]
+    assert cargo.outputs == [Staged("temp", "x@1", "o2"), Staged("brought", "/y", "o3"), Staged("added", "/log", "o4")]
+    assert cargo.reads == ("w@0",)
+    assert cargo.parcel(1).staged == {"/spool/a": "a0", "w@0": "i1", ">x@1": "o2", ">/y": "o3", ">/log": "o4"}

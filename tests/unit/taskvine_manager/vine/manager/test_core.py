@@ -1,0 +1,329 @@
+"""The core alone: events in, instructions out."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskvine_manager.runtime import failure
+from taskvine_manager.vine.manager import events
+from taskvine_manager.vine.manager.core import URGENT, Core
+from taskvine_manager.vine.manager.events import Finish, Instruction, Launch, Staged
+from taskvine_manager.vine.worker.worker import MARK
+from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Profile
+
+PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
+
+
+def said(name: str, cores: int = 2) -> dict[str, Any]:
+    return {"arch": MARK + name, "cores_total": cores, "memory_total": 4000, "disk_total": 9000, "gpus_total": 0}
+
+
+def submitted(*invocations: Invocation, profile: Profile = PROFILE) -> events.Submitted:
+    return events.Submitted((("f", b"function"),), (profile,), list(invocations))
+
+
+def returned(number: int, *made: str, body: bytes | str = b"N.", seconds: float = 0.5) -> Completion:
+    files = tuple((name, 5, 0) for name in made)
+    return Completion(number, failure.RETURNED, body, "b0-1", 1.0, 1.0, seconds, files)
+
+
+def of(kind: type, instructions: list[Instruction]) -> list[Any]:
+    return [each for each in instructions if isinstance(each, kind)]
+
+
+def started(**settings: Any) -> Core:
+    """A core with one node of two cores that has been greeted."""
+    core = Core(**settings)
+    (hello,) = of(Launch, core.handle(events.Connected({"h:1": said("b0-1")}, (), 0.0)))
+    assert (hello.parcel.kind, hello.priority, hello.feature) == ("hello", URGENT, "b0-1")
+    core.handle(events.Answered(hello.flight, "h:1", []))
+    return core
+
+
+def test_nothing_is_launched_before_the_turn() -> None:
+    core = started()
+    assert core.handle(submitted(Invocation(1, 0, b""))) == []
+    (launch,) = core.handle(events.Cycle())
+    assert (launch.parcel.kind, launch.parcel.brief, launch.feature) == ("run", True, "b0-1")
+    assert launch.parcel.invocations == (tuple(Invocation(1, 0, b"")),)
+    assert launch.parcel.functions == (("f", b"function"),)
+
+
+def test_answer_finishes_a_call_and_lets_its_task_go() -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, "/spool/arguments")))
+    (launch,) = core.handle(events.Cycle())
+    done = returned(1)
+    assert core.handle(events.Answered(launch.flight, "h:1", [done])) == [
+        Finish(done),
+        events.Discard("/spool/arguments"),
+        events.Release(launch.flight),
+    ]
+    assert core.jobs == {}
+
+
+def test_kind_that_is_known_for_large_results_has_a_file_for_its_answer() -> None:
+    core = started()
+    brief = []
+    for body in (b"x" * 1000, b"", b""):
+        core.handle(submitted(Invocation(1, 0, b"")))
+        (launch,) = core.handle(events.Cycle())
+        brief.append(launch.parcel.brief)
+        core.handle(events.Answered(launch.flight, "h:1", [returned(1, body=body)]))
+    assert brief == [True, False, False]
+
+
+def test_late_answer_of_a_flight_that_is_over_changes_nothing() -> None:
+    core = started(max_retries=0)
+    core.handle(submitted(Invocation(1, 0, b"")))
+    (launch,) = core.handle(events.Cycle())
+    core.handle(events.Placed({launch.flight: "h:1"}))
+    instructions = core.handle(events.Connected({}, ("h:1",), 1.0))
+    assert [type(each) for each in instructions][:1] == [events.Abort]
+    assert of(Finish, instructions)[0].completion.outcome == failure.LOST
+    for event in (
+        events.Answered(launch.flight, "h:1", [returned(1)]),
+        events.Failed(launch.flight, "forsaken"),
+        events.Refused(launch.flight, b""),
+        events.Placed({launch.flight: "h:1"}),
+    ):
+        assert core.handle(event) == []
+
+
+def test_what_cannot_be_launched_fails_with_its_reason() -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, b"", (FileUse("local", "a", "/no/a"),))))
+    (launch,) = core.handle(events.Cycle())
+    assert launch.inputs == (Staged("local", "/no/a", "i0"),)
+    record = failure.lost("file-missing", "it is not there", path="/no/a")
+    (finish,) = of(Finish, core.handle(events.Refused(launch.flight, record)))
+    assert finish.completion.body == record
+
+
+def test_room_is_given_back_however_a_flight_ends() -> None:
+    core = started(max_retries=None)
+    profile = PROFILE._replace(cores=2.0)
+    for number, end in enumerate(
+        (
+            lambda flight, number: events.Answered(flight, "h:1", [returned(number)]),
+            lambda flight, number: events.Failed(flight, "input missing"),
+            lambda flight, number: events.Refused(flight, b""),
+            lambda flight, number: events.Cancelled((number,)),
+        )
+    ):
+        core.handle(submitted(Invocation(number, 0, b""), profile=profile))
+        (launch,) = of(Launch, core.handle(events.Cycle()))
+        core.handle(end(launch.flight, number))
+        assert core.nodes["h:1"].room.busy.cores == 0.0
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_values_travel_with_arguments_and_files_by_taskvine(made: bool) -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("value", "", "r1"),))))
+    (launch,) = core.handle(events.Cycle())
+    assert launch.outputs == (Staged("temp", "r1", "o0"),)
+    done = returned(1, *(["r1"] if made else []), body="" if made else b"small")
+    instructions = core.handle(events.Answered(launch.flight, "h:1", [done]))
+    assert Finish(done, "r1") in instructions
+    assert (events.Drop("r1") in instructions) is not made
+    core.handle(submitted(Invocation(2, 0, b"", (FileUse("value", "", "r1"),))))
+    (reading,) = core.handle(events.Cycle())
+    assert (reading.parcel.values, reading.near) == ((None, True) if made else ({"r1": b"small"}, False))
+
+
+def test_large_result_that_has_come_home_is_kept_for_its_readers() -> None:
+    core = started(local=False)
+    first = Invocation(1, 0, b"")
+    core.handle(submitted(first))
+    (launch,) = core.handle(events.Cycle())
+    core.handle(events.Answered(launch.flight, "h:1", [returned(1, body=b"small")]))
+    core.handle(submitted(Invocation(2, 0, b"", (), (FileUse("value", "", "r2"),))))
+    (launch,) = core.handle(events.Cycle())
+    assert launch.outputs == ()
+    done = returned(2, body="/spool/value")
+    instructions = core.handle(events.Answered(launch.flight, "h:1", [done], spooled={"/spool/value": 99}))
+    assert events.Adopt("r2", "/spool/value") in instructions
+    assert core.temps["r2"].size == core.most_stored == 99
+
+
+def test_missing_library_is_installed_again() -> None:
+    core = started(max_retries=1)
+    core.handle(submitted(Invocation(1, 0, b"")))
+    (launch,) = core.handle(events.Cycle())
+    instructions = core.handle(events.Failed(launch.flight, "missing library"))
+    assert instructions[0] == events.Reinstall()
+    assert of(events.Again, instructions)[0].number == 1
+
+
+class Cluster(RuleBasedStateMachine):
+    """Whatever happens, each call finishes once, nothing is lost, and what is given out is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Core(max_retries=1)
+        self.numbers = itertools.count(1)
+        self.addresses = itertools.count(1)
+        self.nodes: set[str] = set()
+        self.out: dict[int, Launch] = {}
+        self.held: Counter[int] = Counter()
+        self.declared: set[str] = set()
+        self.files: list[str] = []
+        self.open: set[int] = set()
+        self.now = 0.0
+
+    def tell(self, event: events.Event) -> None:
+        for each in self.core.handle(event):
+            if isinstance(each, Launch):
+                assert each.flight not in self.out
+                for staged in each.inputs:
+                    assert staged.kind != "temp" or staged.source in self.declared
+                self.declared |= {staged.source for staged in each.outputs if staged.kind == "temp"}
+                self.out[each.flight] = each
+                self.held[each.flight] = 1
+            elif isinstance(each, events.Abort):
+                del self.out[each.flight]
+            elif isinstance(each, events.Release):
+                assert each.flight not in self.out
+                self.held.pop(each.flight, None)
+            elif isinstance(each, events.Drop):
+                self.declared.discard(each.file)
+            elif isinstance(each, Finish):
+                self.open.remove(each.completion.number)
+
+    @rule()
+    def join(self) -> None:
+        number = next(self.addresses)
+        self.nodes.add(f"h:{number}")
+        self.tell(events.Connected({f"h:{number}": said(f"b{number}-{number}")}, (), self.now))
+
+    @precondition(lambda self: self.nodes)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        address = data.draw(st.sampled_from(sorted(self.nodes)))
+        self.nodes.discard(address)
+        self.tell(events.Connected({}, (address,), self.now))
+
+    @rule(count=st.integers(2, 9))
+    def submit_many(self, count: int) -> None:
+        numbers = list(itertools.islice(self.numbers, count))
+        self.open.update(numbers)
+        self.tell(submitted(*(Invocation(number, 0, b"") for number in numbers)))
+
+    @rule(makes=st.booleans(), reads=st.booleans(), data=st.data())
+    def submit(self, makes: bool, reads: bool, data: st.DataObject) -> None:
+        number = next(self.numbers)
+        inputs = (FileUse("temp", "in", data.draw(st.sampled_from(self.files))),) if reads and self.files else ()
+        outputs = (FileUse("temp", "out", f"x@{number}"),) if makes else ()
+        if makes:
+            self.files.append(f"x@{number}")
+        self.open.add(number)
+        self.tell(submitted(Invocation(number, 0, b"", inputs, outputs)))
+
+    @rule()
+    def turn(self) -> None:
+        self.tell(events.Cycle())
+        placed = {
+            number: address
+            for number, launch in self.out.items()
+            for address in self.nodes
+            if launch.feature == self.core.nodes[address].name
+        }
+        self.tell(events.Placed(placed))
+
+    @precondition(lambda self: self.out)
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["returned", "raised", "forsaken", "input missing", "refused"]),
+        seconds=st.sampled_from([0.0001, 0.5]),
+    )
+    def end(self, data: st.DataObject, how: str, seconds: float) -> None:
+        self.end_one(data.draw(st.sampled_from(sorted(self.out))), how, seconds)
+
+    @rule()
+    def serve(self) -> None:
+        """All that is out returns, quickly; then what there is room for is launched."""
+        for number in list(self.out):
+            self.end_one(number, "returned", 0.0001)
+        self.turn()
+
+    def end_one(self, number: int, how: str, seconds: float) -> None:
+        launch = self.out.pop(number)
+        address = self.core._flights[number].where or "h:0"
+        if how == "refused":
+            self.tell(events.Refused(number, failure.lost("file-missing", "gone")))
+        elif how in ("returned", "raised"):
+            outcome = failure.RETURNED if how == "returned" else failure.RAISED
+            made = tuple((staged.source, 5, 0) for staged in launch.outputs) if how == "returned" else ()
+            completions = [
+                Completion(item[0], outcome, b"N.", "b0-1", 1.0, 1.0, seconds, made)
+                for item in launch.parcel.invocations
+            ]
+            self.tell(events.Answered(number, address, completions))
+        else:
+            self.tell(events.Failed(number, how))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.open)))
+        self.open.discard(number)
+        self.tell(events.Cancelled((number,)))
+
+    @precondition(lambda self: self.files)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.files))
+        self.files.remove(name)
+        self.tell(events.Forgotten((name,)))
+
+    @invariant()
+    def every_open_call_is_known(self) -> None:
+        assert self.core.jobs.keys() == self.open
+
+    @invariant()
+    def nothing_is_held_in_vain(self) -> None:
+        kept = {temp.flight.number for temp in self.core._holdings.temps.values() if temp.flight is not None}
+        kept |= {temp.flight.number for temp in self.core._holdings._pruned.values() if temp.flight is not None}
+        assert self.held.keys() == self.out.keys() | kept
+        assert self.declared == self.core._holdings.temps.keys() | self.core._holdings._pruned.keys()
+        for node in self.core.nodes.values():
+            if not any(launch.feature == node.name for launch in self.out.values()):
+                assert (node.room.busy.cores, node.room.batches) == (0.0, 0)
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_request_for_what_is_yet_to_be_made_is_kept() -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),))))
+    (launch,) = core.handle(events.Cycle())
+    assert core.handle(events.Asked(7, "x@1")) == []
+    instructions = core.handle(events.Answered(launch.flight, "h:1", [returned(1, "x@1")]))
+    assert events.Locate(7, "x@1") in instructions
+    assert core.handle(events.Wanted("never@0", 0))[0].well is False
+
+
+def test_file_that_is_not_to_be_made_again_is_lost_for_good() -> None:
+    core = started()
+    profile = PROFILE._replace(recoverable=False)
+    core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),)), profile=profile))
+    (launch,) = core.handle(events.Cycle())
+    core.handle(events.Answered(launch.flight, "h:1", [returned(1, "x@1")]))
+    assert core.irreplaceable == ["x@1"]
+    core.handle(submitted(Invocation(2, 0, b"", (FileUse("temp", "x", "x@1"),))))
+    for event in (events.FilesLost(("x@1",)), submitted(Invocation(3, 0, b"", (FileUse("temp", "x", "x@1"),)))):
+        (finish,) = of(Finish, core.handle(event))
+        record = pickle.loads(finish.completion.body)
+        assert (record["kind"], record["name"], record["node"]) == ("file-lost", "x@1", "b0-1")
+    assert core.irreplaceable == []

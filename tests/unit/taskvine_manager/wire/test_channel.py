@@ -1,0 +1,115 @@
+"""A channel loses nothing, never blocks, and knows when nobody is there any more."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskvine_manager.wire.channel import Channel
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, Channel]]:
+    one, other = (Channel(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+    yield one, other
+    one.close()
+    other.close()
+
+
+def heard(channel: Channel) -> list[tuple[Any, ...]]:
+    channel.read()
+    messages = []
+    while (message := channel.next()) is not None:
+        messages.append(message)
+    return messages
+
+
+def test_messages_arrive_in_order(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    one.send("first", 1)
+    one.queue("second", b"\0" * 10)
+    one.send("third")
+    assert heard(other) == [("first", 1), ("second", b"\0" * 10), ("third",)]
+    assert not other.read()
+    assert not other.ended
+
+
+def test_what_a_socket_does_not_take_stays_and_follows(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    told = [("load", number, bytes([number % 251]) * 100_000) for number in range(30)]
+    for message in told:
+        one.send(*message)
+    assert one.full
+    came: list[tuple[Any, ...]] = []
+    while len(came) < len(told):
+        came += heard(other)
+        one.push()
+    assert came == told
+    assert not one.full
+
+
+def test_a_selector_says_when_there_is_room_for_the_rest(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    with selectors.DefaultSelector() as selector:
+        selector.register(one, selectors.EVENT_READ, "mine")
+        one.queue("load", b"\0" * 1_000_000)
+        one.push_with(selector)
+        assert selector.select(0) == []  # there is none
+        while other.next() is None:
+            other.read()
+            for key, events in selector.select(0):
+                assert (key.data, events) == ("mine", selectors.EVENT_WRITE)
+                one.push_with(selector)
+        assert selector.get_key(one).events == selectors.EVENT_READ
+
+
+def test_the_last_words_are_heard_before_the_end(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    one.queue("broken", "text")
+    one.finish(1.0)
+    assert heard(other) == [("broken", "text")]
+    assert not other.ended
+    assert heard(other) == []
+    assert other.ended
+
+
+def test_the_last_words_are_not_waited_for_longer_than_said(ends: tuple[Channel, Channel]) -> None:
+    one, _ = ends
+    one.queue("load", b"\0" * 10_000_000)
+    one.finish(0.05)  # nobody reads: this returns nevertheless
+    assert not one.full
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_what_nobody_reads_any_more_is_dropped(ends: tuple[Channel, Channel], unread: bool) -> None:
+    one, other = ends
+    if unread:  # the end is a reset then
+        one.send("never read")
+    other.close()
+    for _ in range(2):
+        one.send("load", b"\0" * 1000)
+    assert not one.full
+    one.read()
+    assert one.ended
+
+
+def test_a_closed_channel_takes_what_it_is_told(ends: tuple[Channel, Channel]) -> None:
+    one, _ = ends
+    one.close()
+    one.send("too late")
+    assert not one.full
+
+
+def test_nonsense_is_a_value_error(ends: tuple[Channel, Channel]) -> None:
+    plain, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel = Channel(end)
+    plain.send(b"\xc1")
+    channel.read()
+    with pytest.raises(ValueError):
+        channel.next()
+    plain.close()
+    channel.close()

@@ -1,0 +1,378 @@
+"""Simulations: cases whose outcome is known, bounds that hold for all, and what losses do."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskvine_tune.errors import BadSimulation, TuningError
+from taskvine_tune.simulation.api import Cluster, Outcome, Traffic, compare, generate, simulate, vary
+from taskvine_tune.simulation.workloads import Job, Kind, Result, Workload
+
+MB = 1 << 20
+
+#: Nodes where nothing takes time but what a test says.
+QUICK: dict[str, Any] = {"latency": 0.0, "bandwidth": math.inf, "manager_bandwidth": math.inf}
+
+
+def workload(*jobs: Job, **fields: Any) -> Workload:
+    return Workload("test", len(jobs), lambda: iter(jobs), **fields)
+
+
+def job(seconds: float, *inputs: str, makes: str = "", size: int = MB, **fields: Any) -> Job:
+    return Job(seconds, inputs, (Result(makes, size),) if makes else (), **fields)
+
+
+def all_done(outcome: Outcome, count: int) -> bool:
+    return (outcome.done, outcome.failed, outcome.undelivered) == (count, 0, 0)
+
+
+# --- outcomes that are known ---
+
+
+def test_a_chain_takes_the_sum_of_its_run_times() -> None:
+    outcome = simulate(generate("chain", 50, seconds=2.0), Cluster(3, 2, **QUICK))
+    assert all_done(outcome, 50)
+    assert outcome.makespan == pytest.approx(100.0)
+    assert outcome.moved == 0  # each where the one before was
+    assert outcome.storage_peak == 2_000_000  # what is read, and what is made of it
+    assert (outcome.rerun, outcome.evicted, outcome.lost_nodes) == (0, 0, 0)
+    assert outcome.transfers == {"results": Traffic(1, 1_000_000)}
+    assert outcome.utilization == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(("nodes", "slots", "count"), [(1, 1, 7), (4, 2, 100), (5, 3, 45), (7, 1, 8)])
+def test_independent_jobs_fill_all_slots(nodes: int, slots: int, count: int) -> None:
+    outcome = simulate(generate("independent", count, seconds=3.0, size=0), Cluster(nodes, slots, **QUICK))
+    assert all_done(outcome, count)
+    assert outcome.makespan == pytest.approx(3.0 * math.ceil(count / (nodes * slots)))
+    assert outcome.decisions == count
+    assert outcome.decisions_per_second > 0
+    assert outcome.utilization == pytest.approx(3.0 * count / (outcome.makespan * nodes * slots))
+
+
+def test_messages_take_their_time() -> None:
+    outcome = simulate(generate("chain", 10, seconds=1.0, size=0), Cluster(1, 1, **QUICK | {"latency": 0.1}))
+    assert outcome.makespan == pytest.approx(0.1 + 10 * (1.0 + 2 * 0.1))  # the node's greeting; there and back
+
+
+def test_a_node_joins_after_its_start() -> None:
+    outcome = simulate(generate("chain", 2, size=0), Cluster(1, startup=30.0, **QUICK))
+    assert outcome.makespan == pytest.approx(32.0)
+
+
+def test_overhead_and_writing_take_a_slot() -> None:
+    cluster = Cluster(1, overhead=0.5, write_rate=1e6, **QUICK)
+    assert simulate(generate("chain", 4, seconds=1.0, size=2_000_000), cluster).makespan == pytest.approx(4 * 3.5)
+    assert simulate(generate("chain", 4, seconds=1.0, size=1000), cluster).makespan == pytest.approx(4 * 1.5)
+
+
+def test_what_is_not_there_is_copied_at_the_bandwidth_of_the_nodes() -> None:
+    # Two jobs read one result, and there is a slot for one at each of two nodes: one has to have it copied.
+    jobs = workload(job(1.0, makes="a", size=10 * MB), job(100.0, "a"), job(100.0, "a"))
+    outcome = simulate(jobs, Cluster(2, **QUICK | {"bandwidth": 2.0 * MB}))
+    assert outcome.makespan == pytest.approx(1.0 + 5.0 + 100.0)
+    assert outcome.transfers == {"nodes": Traffic(1, 10 * MB)}
+    assert outcome.moved == 10 * MB
+    assert outcome.storage_peak == 20 * MB
+
+
+def test_what_the_user_reads_is_brought_home_at_the_bandwidth_of_the_manager() -> None:
+    outcome = simulate(generate("independent", 4, size=10 * MB), Cluster(4, **QUICK | {"manager_bandwidth": 2.0 * MB}))
+    assert outcome.makespan == pytest.approx(1.0 + 20.0)
+    assert outcome.transfers == {"results": Traffic(4, 40 * MB)}
+
+
+def test_without_peer_transfers_files_pass_through_the_manager() -> None:
+    jobs = workload(job(1.0, makes="a", size=10 * MB), job(100.0, "a"), job(100.0, "a"))
+    cluster = Cluster(2, peer_transfers=False, **QUICK | {"manager_bandwidth": 2.0 * MB})
+    outcome = simulate(jobs, cluster)
+    assert outcome.transfers == {"manager": Traffic(1, 10 * MB)}
+    assert outcome.makespan == pytest.approx(1.0 + 5.0 + 5.0 + 100.0)  # there, and from there to the other node
+    with pytest.raises(TuningError, match="enable_peer_transfers"):
+        simulate(jobs, cluster, {"temp-replica-count": 2})
+
+
+def test_a_users_file_is_read_once_and_passed_on() -> None:
+    jobs = [job(50.0, reads=("/data",)) for _ in range(4)]
+    cluster = Cluster(4, **QUICK | {"bandwidth": 10.0, "manager_bandwidth": 10.0})
+    outcome = simulate(workload(*jobs, files={"/data": 100}), cluster)
+    assert all_done(outcome, 4)
+    assert outcome.transfers["user"] == Traffic(1, 100)
+    assert outcome.transfers["nodes"] == Traffic(3, 300)
+
+
+def test_jobs_come_when_they_were_submitted() -> None:
+    jobs = [job(1.0, submitted=10.0 * place) for place in range(4)]
+    assert simulate(workload(*jobs), Cluster(1, **QUICK)).makespan == pytest.approx(31.0)
+
+
+def test_results_are_held_until_so_many_have_ended() -> None:
+    held = [job(1.0, makes=f"r{place}", forgets=((f"r{place}", 6),)) for place in range(10)]
+    at_once = [job(1.0, makes=f"r{place}", forgets=((f"r{place}", 0),)) for place in range(10)]
+    assert simulate(workload(*held), Cluster(1, **QUICK)).storage_peak == 6 * MB
+    assert simulate(workload(*at_once), Cluster(1, **QUICK)).storage_peak == MB
+
+
+def test_requests_limit_what_runs_beside_each_other() -> None:
+    kinds = (Kind(cores=2.0), Kind(memory=600.0))
+    jobs = [job(1.0, kind=place % 2) for place in range(8)]
+    outcome = simulate(workload(*jobs, kinds=kinds), Cluster(1, 4, memory=1000.0, **QUICK))
+    assert outcome.makespan == pytest.approx(4.0)  # of the second kind, one at a time
+    wide = simulate(workload(*jobs, kinds=(Kind(), Kind())), Cluster(1, 4, **QUICK))
+    assert wide.makespan == pytest.approx(2.0)
+
+
+def test_a_disk_without_limit_holds_what_is_asked_for() -> None:
+    jobs = workload(job(1.0), kinds=(Kind(disk=1e9),))
+    assert simulate(jobs, Cluster(1, **QUICK)).done == 1
+    assert simulate(jobs, Cluster(1, disk=1e9, **QUICK)).failed == 1
+
+
+def test_shares_of_a_node_are_proportional_if_that_is_tuned() -> None:
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(Kind(memory=500.0),))
+    cluster = Cluster(1, 8, memory=1000.0 * 4, **QUICK)
+    assert simulate(jobs, cluster).makespan == pytest.approx(1.0)
+    whole = {"proportional-resources": True, "proportional-whole-tasks": True}
+    assert simulate(jobs, cluster, whole).makespan == pytest.approx(1.0)
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(Kind(memory=1000.0),))
+    assert simulate(jobs, cluster, whole).makespan == pytest.approx(2.0)
+
+
+def test_library_slots_are_slots() -> None:
+    jobs = generate("independent", 8, size=0)
+    assert simulate(jobs, Cluster(1, 2, **QUICK), {"executor.library-slots": 4}).makespan == pytest.approx(2.0)
+
+
+def test_what_no_node_can_hold_fails() -> None:
+    jobs = [job(1.0, makes="a"), job(1.0, kind=1), job(1.0, "a")]
+    outcome = simulate(workload(*jobs, kinds=(Kind(), Kind(cores=8.0))), Cluster(3, 4, **QUICK))
+    assert (outcome.done, outcome.failed) == (2, 1)
+
+
+def test_what_has_no_room_fails_or_is_evicted() -> None:
+    too_large = workload(job(1.0, makes="a", size=20 * MB, is_final=True), job(1.0, "a"))
+    outcome = simulate(too_large, Cluster(1, disk=10 * MB, **QUICK))
+    assert (outcome.done, outcome.failed, outcome.undelivered) == (0, 2, 1)
+    # Six results that all are read at the end do not fit; what is evicted is made again.
+    names = [f"r{place}" for place in range(6)]
+    jobs = [job(1.0, makes=name, size=4 * MB) for name in names] + [job(1.0, name) for name in names]
+    outcome = simulate(workload(*jobs), Cluster(1, disk=10 * MB, **QUICK))
+    assert all_done(outcome, 12)
+    assert outcome.storage_peak <= 10 * MB
+    assert outcome.evicted > 0
+
+
+def test_short_calls_are_sent_ahead() -> None:
+    far: dict[str, Any] = QUICK | {"latency": 0.05}
+    short = simulate(generate("independent", 400, seconds=0.001, size=0), Cluster(1, **far))
+    assert all_done(short, 400)
+    assert short.makespan < 400 * 0.1 / 4  # each would have taken a message there and back
+    chain = simulate(generate("chain", 400, seconds=0.001, size=0), Cluster(1, **far))
+    assert all_done(chain, 400)
+    assert chain.makespan < 400 * 0.1 / 4
+
+
+# --- bounds ---
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[Job]:
+    jobs: list[Job] = []
+    for number in range(draw(st.integers(1, 25))):
+        parents = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        size = draw(st.sampled_from([0, 1000, MB, 5 * MB]))
+        seconds = draw(st.sampled_from([0.001, 0.5, 1.0, 7.0]))
+        jobs.append(job(seconds, *(f"r{parent}" for parent in sorted(parents)), makes=f"r{number}", size=size))
+    return jobs
+
+
+def longest_path(jobs: list[Job]) -> float:
+    ends: dict[str, float] = {}
+    for each in jobs:
+        ends[each.outputs[0].name] = max((ends[name] for name in each.inputs), default=0.0) + each.seconds
+    return max(ends.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(jobs=graphs(), nodes=st.integers(1, 4), slots=st.integers(1, 3), replicas=st.integers(1, 3))
+def test_each_job_runs_once_and_none_before_what_it_reads(
+    jobs: list[Job], nodes: int, slots: int, replicas: int
+) -> None:
+    cluster = Cluster(nodes, slots, bandwidth=2.0 * MB)
+    outcome = simulate(workload(*jobs), cluster, {"temp-replica-count": min(replicas, nodes)})
+    assert all_done(outcome, len(jobs))
+    work = sum(each.seconds for each in jobs)
+    assert outcome.makespan >= max(longest_path(jobs), work / (nodes * slots)) - 1e-6
+    assert outcome.rerun == outcome.recovered == 0
+    assert outcome.utilization * outcome.makespan * nodes * slots == pytest.approx(work, rel=0.01, abs=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(jobs=graphs(), nodes=st.integers(1, 4), seed=st.integers(0, 1000), disk=st.sampled_from([0, 40 * MB]))
+def test_whatever_is_lost_each_job_is_done(jobs: list[Job], nodes: int, seed: int, disk: int) -> None:
+    outcome = simulate(workload(*jobs), Cluster(nodes, 2, disk=disk, loss_rate=100.0, bandwidth=2.0 * MB), seed=seed)
+    assert outcome.done + outcome.failed == len(jobs)
+    assert outcome.failed == 0 or disk
+    if not outcome.lost_nodes and not disk:
+        assert outcome.rerun == 0
+
+
+# --- losses ---
+
+LOSSY = Cluster(8, 2, loss_rate=15.0, startup=5.0)
+LAYERS = generate("layered", 200, seconds=10.0, size=5_000_000, width=40, seed=1)
+
+
+def test_the_same_seed_comes_out_the_same() -> None:
+    one, other = simulate(LAYERS, LOSSY, seed=3), simulate(LAYERS, LOSSY, seed=3)
+    assert one == other
+    assert one.lost_nodes > 0
+    assert one != simulate(LAYERS, LOSSY, seed=4)
+
+
+def test_strings_hash_differently_in_each_process_and_it_still_comes_out_the_same() -> None:
+    program = (
+        "from taskvine_tune.simulation.api import *\n"
+        "layers = generate('layered', 200, seconds=10.0, size=5_000_000, width=40)\n"
+        "o = simulate(layers, Cluster(40, 2, loss_rate=15.0), {'temp-replica-count': 3})\n"
+        "print(o.makespan, o.moved, o.rerun, o.events)"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PATH": os.defpath, "PYTHONPATH": path, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_replicas_save_what_would_be_made_again() -> None:
+    seeds = range(4)
+    alone, double = compare(LAYERS, LOSSY, "temp-replica-count", [1, 2], seeds=seeds).values()
+    for outcome in (*alone, *double):
+        assert all_done(outcome, 200)
+        assert outcome.lost_nodes > 0
+    assert sum(each.recovered for each in double) < sum(each.recovered for each in alone) / 2
+    assert sum(each.storage_peak for each in double) > sum(each.storage_peak for each in alone)
+    assert sum(each.moved for each in double) > sum(each.moved for each in alone)
+
+
+def test_a_lost_node_takes_what_it_ran_with_it() -> None:
+    outcome = simulate(generate("independent", 40, seconds=60.0, size=0), Cluster(4, loss_rate=10.0, **QUICK), seed=2)
+    assert all_done(outcome, 40)
+    assert outcome.lost_nodes > 0
+    assert 0 < outcome.rerun <= outcome.lost_nodes + outcome.recovered
+    assert outcome.makespan > 600.0
+
+
+def test_without_replacement_or_retries_not_all_is_done() -> None:
+    jobs = generate("independent", 60, seconds=100.0, size=0)
+    alone = simulate(jobs, Cluster(3, loss_rate=30.0, replace=False), seed=1)
+    assert alone.lost_nodes == 3
+    assert alone.failed > 0
+    assert alone.done + alone.failed == 60
+    once = simulate(jobs, Cluster(3, loss_rate=10.0, retries=0), seed=1)
+    assert once.failed > 0
+    assert once.rerun == 0
+    assert once.done + once.failed == 60
+
+
+def test_what_will_never_end_is_said() -> None:
+    with pytest.raises(BadSimulation, match="the others never will"):
+        simulate(generate("chain", 3, seconds=1000.0), Cluster(2, loss_rate=3600.0))
+
+
+# --- scale ---
+
+
+def test_what_is_submitted_is_bounded_by_the_window() -> None:
+    jobs = generate("layered", 600, width=50)
+    narrow = simulate(jobs, Cluster(10, 2, **QUICK), window=120)
+    assert all_done(narrow, 600)
+    wide = simulate(jobs, Cluster(10, 2, **QUICK))
+    assert narrow.makespan == pytest.approx(wide.makespan, rel=0.1)
+
+
+def test_generated_jobs_are_not_held() -> None:
+    """Neither the simulation nor the scheduler keeps anything of what is over."""
+    from taskvine_tune.simulation.engine import Simulation
+    from taskvine_tune.tuning import TuneParameters
+
+    simulation = Simulation(generate("layered", 400, width=20), Cluster(5, 2), TuneParameters(), 0, 100)
+    assert simulation.run().done == 400
+    assert not simulation._live
+    assert not simulation._core.tasks
+    assert not list(simulation._core.files)
+    assert not any(node.files or node.assigned for node in simulation._core.nodes.values())
+
+
+# --- the interface ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"nodes": 0}, "nodes must be a whole number of at least 1, not 0"),
+        ({"nodes": -3}, "nodes must be"),
+        ({"nodes": 2.5}, "nodes must be a whole number"),
+        ({"nodes": True}, "nodes must be a whole number"),
+        ({"slots": 0}, "slots must be"),
+        ({"gpus": -1}, "gpus must be"),
+        ({"disk": -1}, "disk must be a number of at least 0"),
+        ({"disk": 1000}, "disk must be at least 1 MiB"),
+        ({"bandwidth": 0}, "bandwidth must be above 0"),
+        ({"manager_bandwidth": -1}, "manager_bandwidth must be above 0"),
+        ({"write_rate": 0}, "write_rate must be above 0"),
+        ({"bandwidth": math.nan}, "bandwidth must be above 0"),
+        ({"loss_rate": -1}, "loss_rate must be"),
+        ({"loss_rate": math.inf}, "loss_rate must be"),
+        ({"latency": -0.1}, "latency must be"),
+        ({"startup": math.nan}, "startup must be"),
+        ({"overhead": -1}, "overhead must be"),
+        ({"memory": -1}, "memory must be"),
+        ({"retries": -1}, "retries must be at least 0"),
+    ],
+)
+def test_clusters_that_cannot_be(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadSimulation, match=says):
+        Cluster(**{"nodes": 1, **fields})
+
+
+def test_what_makes_no_sense_together() -> None:
+    with pytest.raises(TuningError, match="did you mean 'temp-replica-count'"):
+        simulate(LAYERS, Cluster(2), {"temp-replicas": 2})
+    with pytest.raises(TuningError, match="2 nodes at most"):
+        simulate(LAYERS, Cluster(2), {"temp-replica-count": 3})
+    with pytest.raises(BadSimulation, match="window must be at least 1"):
+        simulate(LAYERS, Cluster(2), window=0)
+
+
+def test_fields_and_parameters_are_varied_by_their_names() -> None:
+    cluster, tuning = vary(Cluster(2), {"temp-replica-count": 2}, {"loss-rate": 3.0, "clean_redundant_replicas": True})
+    assert cluster == Cluster(2, loss_rate=3.0)
+    assert tuning == {"temp-replica-count": 2, "clean-redundant-replicas": True}
+    outcomes = compare(generate("independent", 8, size=0), Cluster(1, **QUICK), "slots", [1, 2, 4])
+    assert {slots: each.makespan for slots, (each,) in outcomes.items()} == pytest.approx({1: 8.0, 2: 4.0, 4: 2.0})
+    with pytest.raises(TuningError):
+        compare(LAYERS, Cluster(2), "nodez", [1])
+
+
+def test_an_outcome_as_plain_data() -> None:
+    outcome = simulate(generate("chain", 3), Cluster(1))
+    told = outcome.as_dict()
+    assert told["transfers"] == {"results": {"transfers": 1, "size": 1_000_000}}
+    assert {field.name for field in dataclasses.fields(Outcome)} < set(told)

@@ -1,0 +1,1 @@
+"""Simulated runs: the scheduler of the embedded engine on imagined nodes."""
