@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from taskvine_tune.errors import OutOfRange, UnknownParameter, WrongType
+from taskvine_manager.parameter_errors import OutOfRange, UnknownParameter, WrongType
 
 __all__ = [
     "ENGINES",
