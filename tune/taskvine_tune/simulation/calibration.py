@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from taskvine_manager.parameters import PARAMETERS
 from taskvine_tune.errors import BadSimulation
-from taskvine_tune.simulation.api import Cluster
+from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.workloads import read
 from taskvine_tune.tuning import TuneParameters
 

@@ -18,7 +18,7 @@ from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
 from taskvine_manager.wire.messages import FileUse, Invocation, NodeInfo, Profile
 from taskvine_tune.errors import BadSimulation
-from taskvine_tune.simulation.api import Cluster, Outcome, Traffic
+from taskvine_tune.simulation.model import Cluster, Outcome, Traffic
 from taskvine_tune.simulation.network import Clock, Network, Port
 from taskvine_tune.simulation.nodes import ImaginedNode, pack
 from taskvine_tune.simulation.workloads import Job, Workload
