@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,14 @@ def our_processes(directory: str) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scripts_on_path() -> Iterator[None]:
+    """Put this environment's scripts on PATH, where Parsl looks for ``interchange.py``, activated or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)
