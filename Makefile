@@ -15,6 +15,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	if "$$p" -c '$(RECENT)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 
+# Folders of the interpreters that pyenv has made, as in PATH.
+PYENV := $(subst $(eval ) ,:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.*/bin))
+
 ifdef NO_VENV
 RUN := "$(or $(PYTHON),python3)"
 DEV :=
@@ -29,11 +32,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -41,12 +44,18 @@ test: lint typecheck unit
 
 lint: $(DEV)
 	$(RUN) -m ruff check .
+	$(RUN) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-cache
 
 typecheck: $(DEV)
 	$(RUN) -m mypy
 
 unit: $(DEV)
 	$(RUN) -m pytest $(ARGS)
+
+# Every supported Python that is found, on PATH or made by pyenv, each with the newest and the oldest supported parsl:
+# make test-pythons ARGS="-f py313" for one of them alone.
+test-pythons: $(DEV)
+	export PATH="$$PATH:$(PYENV)"; $(RUN) -m tox run $(ARGS)
 
 # Property tests and state machines with examples that nobody has tried yet.
 explore: $(DEV)
@@ -120,5 +129,5 @@ parsl-suite:
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-parsl-suite build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.* runinfo
+	rm -rf .venv .tox .venv-parsl-suite build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.* runinfo
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
