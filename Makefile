@@ -32,11 +32,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-simulated docs-tuning parsl-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite clean"
 
 venv: $(DEV)
 
@@ -95,6 +95,10 @@ bench-shared-input: $(DEV)
 # What a decision costs, from 10 to 1,000 nodes and from 10,000 to 1,000,000 tasks.
 bench-scheduler: $(DEV)
 	$(RUN) -m benchmarks.scheduler $(ARGS)
+
+# Memory of every process while functions and apps come and go.
+bench-memory: $(DEV)
+	$(RUN) -m benchmarks.memory $(ARGS)
 
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)

@@ -51,3 +51,13 @@ def test_what_fails_is_reported_and_the_rest_is_measured(
 def test_a_measurement_that_does_not_end_is_killed_with_what_it_started() -> None:
     with pytest.raises(apart.MeasurementFailed, match=r"did not end within 0\.5 s"):
         apart.measure("http.server", "0", timeout=0.5, quiet=True)
+
+
+def test_memory_of_every_process_is_measured() -> None:
+    sizes = ("--functions", 5, "--size", 100_000, "--apps", 20)
+    tables = apart.measure("benchmarks.memory", "--inner", "--engine", "embedded", *sizes, timeout=100, quiet=True)
+    assert len(tables["functions"]) == 3
+    assert len(tables["apps"]) == 11
+    for table in (*tables["functions"], *tables["apps"]):
+        assert {"user", "manager", "node", "library", "slots"} <= table.keys()
+        assert all(table.values())
