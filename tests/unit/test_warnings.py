@@ -38,7 +38,8 @@ def passes(directory: Path, source: str) -> bool:
     """Run one test with the project's settings, in a process of its own."""
     (directory / "test_it.py").write_text(source)
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "setup.cfg"), "--rootdir", str(directory)]
-    command = [sys.executable, "-m", "pytest", *options, str(directory)]
+    # Its own temporary directory: other runs of pytest clean up the common one.
+    command = [sys.executable, "-m", "pytest", *options, f"--basetemp={directory}/temporary", str(directory)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     assert "1 passed" in done.stdout or "1 failed" in done.stdout
