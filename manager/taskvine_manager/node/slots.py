@@ -7,7 +7,6 @@ not begun can be taken back at any moment (see :mod:`taskvine_manager.runtime.sl
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import pickle
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import Payload, decode, discard, encode
+from taskvine_manager.runtime.payload import Payload, encode
 from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
 from taskvine_manager.wire.messages import Invocation, Profile
 
@@ -32,13 +31,12 @@ CHUNK_CALLS = 64
 """Most that this may be, unless the tuning parameter ``executor.batch`` says otherwise."""
 STUCK_SECONDS = 0.010
 """A slot that has been silent for longer with calls before it gets them taken back."""
-PIONEERS = 2
-"""Slots that may load a function side by side before the library has imported what it needs."""
 TRIES = 3
 """Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
 unless for these the tuning parameter ``max-library-retries`` says otherwise."""
-IDLE_SLOTS = 64
-"""Idle slots that are kept for calls like those they were made for."""
+IDLE_SLOTS = 16
+"""Idle slots that are kept for calls like those they were made for, or two for each core if that is more. Each has
+imported its modules for itself, and keeps them in memory."""
 
 
 class Resources:
@@ -171,15 +169,10 @@ class SlotPool:
         self._watch = watch
         self._unwatch = unwatch
         self._functions: dict[str, Payload] = {}
-        self._loading: dict[str, set[int]] = {}
-        self._held: dict[str, deque[Call]] = {}
-        self._warm: set[str] = set()
-        self._imports: set[str] = set()
-        self._importing: dict[str, list[str]] = {}  # what the library was asked for by function, and has not answered
-        self._distrusted: set[str] = set()
         self._estimates: dict[str, float] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: list[Slot] = []
+        self._most_idle = max(IDLE_SLOTS, 2 * int(resources.cores))
         self._numbers = 0
         self.pending: deque[Call] = deque()
         self._library: subprocess.Popen[bytes] | None = None
@@ -240,19 +233,8 @@ class SlotPool:
                     cleanup.kill_group(slot.pid)  # cancelled meanwhile
         elif kind == "exited":
             self._slot_gone(*rest)
-        elif kind == "imported":
-            self._imported(*rest)
         elif kind == "failed":
             self._broken = rest[1]
-
-    def _imported(self, function: str, count: int) -> None:
-        self._warm.add(function)
-        self._importing.pop(function, None)
-        self._release(function)
-        if count:
-            for slot in [slot for slot in self._idle if function not in slot.functions]:
-                self._retire(slot)  # a fresh fork has the modules already
-        self.pump()
 
     def _library_gone(self) -> None:
         """The library ended by itself: its slots end with it, and it is started again for what is still to do."""
@@ -284,19 +266,11 @@ class SlotPool:
                     self._report(call, failure.LOST, call.kill_record or record, 0.0, 0.0)
                 else:
                     self.pending.appendleft(call)
-        self._loading.clear()
-        self._imports.clear()
-        # What it was importing may be what killed it: no library is asked for that again, slots import it themselves.
-        self._distrusted.update(*self._importing.values())
-        self._importing.clear()
-        self._release_all()
         if not was_warm and status < 0 and self._cold_deaths < self._library_retries:
             self._cold_deaths += 1
         elif not was_warm:
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
-        else:
-            self._warm.update(self._functions)
         if self.pending:
             self.start()
 
@@ -320,25 +294,9 @@ class SlotPool:
         while self.pending:
             call = self.pending[0]
             slot = self._find(call)
-            if slot is not None:
-                self._hand(slot, call)
-            elif self._is_loading(call.profile.function) and self._resources.fits(*call.need):
-                # Others need not wait until its function is loaded.
-                self._held.setdefault(call.profile.function, deque()).append(self.pending.popleft())
-            else:
+            if slot is None:
                 return
-
-    def _is_loading(self, key: str) -> bool:
-        return key not in self._warm and len(self._loading.get(key, ())) >= PIONEERS
-
-    def _release(self, key: str) -> None:
-        """Put the calls that waited for a function back to the front of the queue."""
-        if self._held:
-            self.pending.extendleft(reversed(self._held.pop(key, ())))
-
-    def _release_all(self) -> None:
-        for key in list(self._held):
-            self._release(key)
+            self._hand(slot, call)
 
     def _chunk(self, call: Call) -> int:
         estimate = self._estimates.get(call.profile.category)
@@ -353,8 +311,7 @@ class SlotPool:
             for slot in suitable:
                 if key in slot.functions:
                     return slot
-            if not self._is_loading(key):
-                return suitable[0] if suitable else self._fork(call)
+            return suitable[0] if suitable else self._fork(call)
         chunk = self._chunk(call)
         if chunk > 1:
             lively = time.monotonic() - STUCK_SECONDS
@@ -379,8 +336,10 @@ class SlotPool:
             return None
         cores, _, gpus = call.need
         chosen = tuple(self._resources.gpus[:gpus])
-        for idle in [idle for idle in self._idle if set(idle.gpus) & set(chosen) or len(self._idle) >= IDLE_SLOTS]:
+        for idle in [idle for idle in self._idle if set(idle.gpus) & set(chosen)]:
             self._retire(idle)
+        while len(self._idle) >= self._most_idle:
+            self._retire(self._idle[0])  # the one that has been idle longest
         environment = thread_limits(cores, self._config["env_vars"]) if cores != self._config["slot_cores"] else {}
         if self._config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
@@ -410,8 +369,6 @@ class SlotPool:
             if key not in slot.functions:
                 slot.socket.send(pickle.dumps(("f", key, self._functions[key])))
                 slot.functions.add(key)
-                if key not in self._warm:
-                    self._loading.setdefault(key, set()).add(slot.number)
             share = math.ceil(len(self.pending) / max(1, len(self._slots)))
             now = time.time()
             for _ in range(max(1, min(self._chunk(first) - len(slot.calls), share))):
@@ -459,9 +416,6 @@ class SlotPool:
             return False
         message = pickle.loads(packet)
         slot.heard = time.monotonic()
-        if message[0] == "m":
-            self._loaded(message[1], message[2])
-            return True
         number = message[1]
         call = slot.calls.popleft()
         assert call.invocation.number == number, (call.invocation.number, number)
@@ -479,30 +433,12 @@ class SlotPool:
         self._report(call, outcome, body, started, seconds)
         return True
 
-    def _loaded(self, key: str, encoded: Payload) -> None:
-        """A slot has loaded a function: the library is to import what that took, unless it has been told already."""
-        if not encoded:
-            self._warm.add(key)
-            self._release(key)
-            return
-        modules: list[str] = decode(encoded)
-        discard(encoded)
-        new = [name for name in modules if name not in self._imports and name not in self._distrusted]
-        self._imports.update(new)
-        self._importing.setdefault(key, []).extend(new)
-        if self._channel is not None:
-            message = ("import", key, encode(new, self._config["spool"], pickle.dumps))
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._channel.send(pickle.dumps(message))
-
     def _settle(self, slot: Slot) -> None:
         """A slot with nothing left to do gives its share of the node back."""
         if not slot.calls and slot.need is not None:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
             slot.need = None
             self._idle.append(slot)
-            for key in slot.functions & self._held.keys():
-                self._release(key)
 
     # --- taking back, and ends ---
 
@@ -520,19 +456,12 @@ class SlotPool:
             message = pickle.loads(packet)
             if message[0] == "f":
                 slot.functions.discard(message[1])
-                self._stop_loading(slot, [message[1]])
             else:
                 numbers.add(message[1])
         if numbers:
             stolen = [call for call in slot.calls if call.invocation.number in numbers]
             slot.calls = deque(call for call in slot.calls if call.invocation.number not in numbers)
         return stolen
-
-    def _stop_loading(self, slot: Slot, keys: Iterable[str]) -> None:
-        for key in keys:
-            if slot.number in self._loading.get(key, ()):
-                self._loading[key].discard(slot.number)
-                self._release(key)
 
     def _take_back(self, slot: Slot) -> list[Call]:
         """Queue the calls again that a slot has not begun; return them."""
@@ -575,7 +504,6 @@ class SlotPool:
             else:
                 self._report(call, failure.LOST, self._explain(call, slot, status), 0.0, 0.0)
         elif record := self._context_failure(slot):
-            self._release_all()
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
         elif untouched:
@@ -614,7 +542,6 @@ class SlotPool:
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.number]
-        self._stop_loading(slot, slot.functions)
         if slot.need is not None:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
         elif slot in self._idle:
@@ -633,13 +560,11 @@ class SlotPool:
         """Give up every call that has not begun."""
         for slot in self._slots.values():
             self._take_back(slot)
-        self._release_all()
         given, self.pending = list(self.pending), deque()
         return given
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """End calls: those not begun are returned, those that run have their slot killed and are reported."""
-        self._release_all()
         gone = [call for call in self.pending if call.invocation.number in numbers]
         self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         for slot in list(self._slots.values()):

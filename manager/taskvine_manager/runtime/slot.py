@@ -293,21 +293,19 @@ def serve(channel: socket.socket, scratch: str, spool: str, limit: int = payload
 
     Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
     or None)``, these an encoded dict of the encoded results that the arguments refer to.
-    Packets sent are ``("m", key, modules)``, the encoded list of modules that a first load or call of a function
-    imported (empty bytes for none), ``("u", id)`` for a call of a function that never came, because the node took it
-    back just before, and ``("r", id, outcome, body, started, seconds)``.
+    Packets sent are ``("u", id)`` for a call of a function that never came, because the node took it back just before,
+    and ``("r", id, outcome, body, started, seconds)``.
     """
     stage = Stage(scratch)
     functions = Functions()
     buffer = memoryview(bytearray(PACKET_LIMIT))
-    tried: set[str] = set()
     try:
         while size := channel.recv_into(buffer):
             packet = pickle.loads(buffer[:size])
             if packet[0] == "f":
                 functions.add(packet[1], packet[2])
             else:
-                _answer(channel, packet, functions, tried, stage, spool, limit)
+                _answer(channel, packet, functions, stage, spool, limit)
     except (BrokenPipeError, ConnectionResetError):
         pass
     stage.leave()
@@ -317,7 +315,6 @@ def _answer(
     channel: socket.socket,
     packet: tuple[Any, ...],
     functions: Functions,
-    tried: set[str],
     stage: Stage,
     spool: str,
     limit: int,
@@ -328,33 +325,15 @@ def _answer(
         if key not in functions:
             channel.send(pickle.dumps(("u", identity)))
             return
-        before = set(sys.modules)
         loaded = load_or_explain(functions, key)
-        channel.send(pickle.dumps(("m", key, _imported(before, spool))))
         if isinstance(loaded, bytes):
             stage.restore()
             channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0)))
             return
         function = loaded
-    before = set() if key in tried else set(sys.modules)
     stage.enter(sandbox)
     if given is not None:
         values.provide(payload.decode(given))
         payload.discard(given)
-    answer = pickle.dumps(("r", identity, *call(function, arguments, spool, limit)))
-    if key not in tried:
-        tried.add(key)
-        if modules := _imported(before, spool):
-            channel.send(pickle.dumps(("m", key, modules)))
-    channel.send(answer)
+    channel.send(pickle.dumps(("r", identity, *call(function, arguments, spool, limit))))
     stage.restore()  # nobody need wait for that, and it may be the end of this process
-
-
-def _imported(before: set[str], spool: str) -> payload.Payload:
-    # Only what another process can import by name: not modules made at run time, and not __main__.
-    names = [
-        name
-        for name, module in list(sys.modules.items())
-        if name not in before and name != "__mp_main__" and getattr(module, "__spec__", None) is not None
-    ]
-    return payload.encode(names, spool, pickle.dumps) if names else b""
