@@ -114,10 +114,14 @@ class Slot:
         self.other_end = theirs
         self.pid: int | None = None
         self.functions: set[str] = set()
+        self.loaded: set[str] = set()
+        """Functions whose calls begin at once; known only of slots whose calls have a memory limit."""
         self.calls: deque[Call] = deque()
         self.need: tuple[float, float, int] | None = None
         self.heard = 0.0
         self.killed_late = False
+        self.is_ending = False
+        """Whether it has said that it begins no more calls."""
 
     def suits(self, call: Call) -> bool:
         """Whether the slot was made for calls that need as much; what it keeps in memory is within their limit then."""
@@ -169,6 +173,7 @@ class SlotPool:
         self._watch = watch
         self._unwatch = unwatch
         self._functions: dict[str, Payload] = {}
+        self._least_memory: dict[str, float] = {}  # MB that any slot holds once it has loaded a function, where known
         self._estimates: dict[str, float] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: list[Slot] = []
@@ -293,6 +298,10 @@ class SlotPool:
             return
         while self.pending:
             call = self.pending[0]
+            memory = call.need[1]
+            if memory and self._least_memory.get(call.profile.function, 0.0) > memory:
+                self._refuse(self.pending.popleft())
+                continue
             slot = self._find(call)
             if slot is None:
                 return
@@ -334,7 +343,7 @@ class SlotPool:
     def _fork(self, call: Call) -> Slot | None:
         if self._channel is None:
             return None
-        cores, _, gpus = call.need
+        cores, memory, gpus = call.need
         chosen = tuple(self._resources.gpus[:gpus])
         for idle in [idle for idle in self._idle if set(idle.gpus) & set(chosen)]:
             self._retire(idle)
@@ -345,7 +354,7 @@ class SlotPool:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         slot = Slot(self._numbers, call.need, chosen)
         self._numbers += 1
-        message = pickle.dumps(("fork", slot.number, environment))
+        message = pickle.dumps(("fork", slot.number, environment, memory))
         try:
             socket.send_fds(self._channel, [message], [slot.other_end.fileno()])
         except (BrokenPipeError, ConnectionResetError):  # the library died, and is about to be missed
@@ -416,6 +425,12 @@ class SlotPool:
             return False
         message = pickle.loads(packet)
         slot.heard = time.monotonic()
+        if message[0] == "l":
+            slot.loaded.add(message[1])
+            return True
+        if message[0] == "e":
+            self._ends(slot, *message[1:])
+            return True
         number = message[1]
         call = slot.calls.popleft()
         assert call.invocation.number == number, (call.invocation.number, number)
@@ -433,9 +448,36 @@ class SlotPool:
         self._report(call, outcome, body, started, seconds)
         return True
 
+    def _ends(self, slot: Slot, number: int | None, held: float, is_fresh: bool) -> None:
+        """A slot begins no more calls: it is of no use any more, or holds more memory than the next call may."""
+        slot.is_ending = True
+        self._take_back(slot)
+        if number is None:
+            return
+        call = slot.calls.popleft()
+        assert call.invocation.number == number, (call.invocation.number, number)
+        if call.kill_record is not None:
+            self._report(call, failure.LOST, call.kill_record, 0.0, 0.0)
+        elif is_fresh:
+            self._least_memory[call.profile.function] = held
+            self._refuse(call)
+        else:
+            self.pending.appendleft(call)  # what is too much was left by others
+
+    def _refuse(self, call: Call) -> None:
+        """End a call whose memory limit is below what any slot holds that is ready to begin it."""
+        held = self._least_memory[call.profile.function]
+        reason = f"ask for more memory to run {call.profile.name}"
+        record = failure.lost("memory", reason, limit_mb=float(call.need[1]), slot_mb=held)
+        self._report(call, failure.LOST, record, 0.0, 0.0)
+
     def _settle(self, slot: Slot) -> None:
         """A slot with nothing left to do gives its share of the node back."""
-        if not slot.calls and slot.need is not None:
+        if slot.calls:
+            return
+        if slot.is_ending:
+            self._retire(slot)
+        elif slot.need is not None:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
             slot.need = None
             self._idle.append(slot)
@@ -506,7 +548,7 @@ class SlotPool:
         elif record := self._context_failure(slot):
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
-        elif untouched:
+        elif untouched and not slot.is_ending:
             untouched[0].tries += 1
             if untouched[0].tries > TRIES:
                 self.pending.remove(untouched[0])
@@ -553,8 +595,18 @@ class SlotPool:
         self._forget(slot)  # it reads the end of its socket and exits; nothing of it is waited for
 
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Process groups of slots and the call that each runs."""
-        return [(slot.pid, slot.calls[0]) for slot in self._slots.values() if slot.calls and slot.pid is not None]
+        """Process groups of slots and the call that each runs.
+
+        A call with a memory limit runs once its slot has loaded the function: what that takes, and what the slot has
+        held before, is compared with the limit by the slot itself.
+        """
+        return [
+            (slot.pid, slot.calls[0])
+            for slot in self._slots.values()
+            if slot.calls
+            and slot.pid is not None
+            and (not slot.made_for[1] or slot.calls[0].profile.function in slot.loaded)
+        ]
 
     def hand_back(self) -> list[Call]:
         """Give up every call that has not begun."""
@@ -565,24 +617,19 @@ class SlotPool:
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """End calls: those not begun are returned, those that run have their slot killed and are reported."""
-        gone = [call for call in self.pending if call.invocation.number in numbers]
-        self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         for slot in list(self._slots.values()):
             if not any(call.invocation.number in numbers for call in slot.calls):
                 continue
-            stolen = self._steal(slot)
+            self._take_back(slot)
             while len(slot.calls) > 1 and self._read(slot):
                 pass  # what ended before the call that it is in
-            for call in reversed(stolen):
-                if call.invocation.number in numbers:
-                    gone.append(call)
-                else:
-                    self.pending.appendleft(call)
             if slot.calls and slot.calls[0].invocation.number in numbers:
                 slot.calls[0].kill_record = record
                 if slot.pid is not None:
                     cleanup.kill_group(slot.pid)
             self._settle(slot)
+        gone = [call for call in self.pending if call.invocation.number in numbers]
+        self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         self.pump()
         return gone
 

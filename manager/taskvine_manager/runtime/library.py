@@ -1,16 +1,17 @@
 """The library: a warm parent process that forks function slots from itself.
 
 The library imports the modules that the user has named and builds the context, once; every slot starts with both. It
-imports nothing else of the user's: what a module makes when it is imported (an open file, a thread, a random stream)
-would be shared by all slots, or broken by the fork. Slots import what their functions need, as a fresh process does.
+imports nothing else of the user's. Slots would share what a module makes when it is imported (an open file, a random
+stream), or the fork would break it (a thread). Slots import what their functions need, as a fresh process does.
 
 The library runs no invocation itself. The node speaks to it over a ``SOCK_SEQPACKET`` socket in pickled tuples:
 
-====================================== ==============================================================
-from the node                          meaning
-====================================== ==============================================================
-``("fork", slot, environment)`` + fd   fork a slot that serves the socket behind the descriptor
-====================================== ==============================================================
+============================================= =======================================================
+from the node                                 meaning
+============================================= =======================================================
+``("fork", slot, environment, memory)`` + fd  fork a slot that serves the socket behind the descriptor;
+                                              ``memory`` is the limit of its calls in MB, 0 for none
+============================================= =======================================================
 
 ====================================== ==============================================================
 to the node                            meaning
@@ -134,22 +135,24 @@ class Library:
         packet, descriptors, _, _ = socket.recv_fds(self._channel, slot.PACKET_LIMIT, 1)
         if not packet:
             return False
-        _, number, environment = pickle.loads(packet)
-        self._fork(number, environment, descriptors[0])
+        _, number, environment, memory = pickle.loads(packet)
+        self._fork(number, environment, memory, descriptors[0])
         return True
 
-    def _fork(self, number: int, environment: dict[str, str], descriptor: int) -> None:
+    def _fork(self, number: int, environment: dict[str, str], memory: float, descriptor: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         library = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._be_slot(number, environment, descriptor, library)
+            self._be_slot(number, environment, memory, descriptor, library)
         os.close(descriptor)
         self._slots[pid] = number
         self._say("forked", number, pid)
 
-    def _be_slot(self, number: int, environment: dict[str, str], descriptor: int, library: int) -> NoReturn:
+    def _be_slot(
+        self, number: int, environment: dict[str, str], memory: float, descriptor: int, library: int
+    ) -> NoReturn:
         status = 1
         try:
             os.setpgid(0, 0)  # a task's own children end with its slot
@@ -167,7 +170,7 @@ class Library:
             self._slot_context(number)
             channel = socket.socket(fileno=descriptor)
             scratch = os.path.join(self._config["scratch"], f"slot-{number}")
-            slot.serve(channel, scratch, self._config["spool"], self._config["inline_limit"])
+            slot.serve(channel, scratch, self._config["spool"], self._config["inline_limit"], memory)
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -203,7 +206,7 @@ class Library:
 
 
 class NotForLibraries(Exception):
-    """A module makes something at its import that slots cannot have of their own."""
+    """A module breaks a rule for modules that slots share with their library."""
 
 
 def _import(name: str) -> None:
