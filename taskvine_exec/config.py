@@ -19,6 +19,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from parsl.errors import ConfigurationError
@@ -77,6 +78,7 @@ LIBRARY_KEYS = (
     "memory",
     "disk",
     "gpus",
+    "import_modules",
     "context",
     "context_args",
     "context_kwargs",
@@ -91,6 +93,10 @@ _FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
     "cpus": "cores",
     "setup": "context",
     "library_context_info": "context",
+    "hoisting_modules": "import_modules",
+    "lib_modules": "import_modules",
+    "modules": "import_modules",
+    "imports": "import_modules",
 }
 
 _LAUNCH_METHODS = ("provider", "factory", "manual")
@@ -126,9 +132,10 @@ class TaskVineManagerConfig:
         come on top.
     library_config
         The library that runs function calls. ``num_slots`` calls run at a time, within ``cores``, ``memory`` (MB),
-        ``disk`` (MB) and ``gpus``. ``context`` is a function that is called with ``context_args`` and
-        ``context_kwargs`` before any other and whose products the others read; ``context_scope`` says whether once
-        per 'library', the default, or once per 'slot'.
+        ``disk`` (MB) and ``gpus``. ``import_modules`` lists modules, or their names, that the library imports once for
+        all its slots; the README has the rules for them. ``context`` is a function that is called with
+        ``context_args`` and ``context_kwargs`` before any other and whose products the others read; ``context_scope``
+        says whether once per 'library', the default, or once per 'slot'.
     shared_fs
         Whether workers see the same file system, so that files need not be sent.
     autolabel
@@ -265,6 +272,8 @@ class EmbeddedSettings:
         Function slots of the library; None leaves the number to the engine.
     library_cores, library_memory, library_disk, library_gpus
         What the library may use of its node, memory and disk in MB; None for all.
+    import_modules
+        Names of the modules that the library imports before it forks slots.
     context, context_args, context_kwargs, context_scope
         The library's setup function, its arguments, and how often it runs.
     tune_parameters
@@ -296,6 +305,7 @@ class EmbeddedSettings:
     library_memory: float | None = None
     library_disk: float | None = None
     library_gpus: int | None = None
+    import_modules: tuple[str, ...] = ()
     context: Callable[..., Any] | None = None
     context_args: tuple[Any, ...] = ()
     context_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -565,6 +575,15 @@ def _is_path(value: object) -> bool:
     return isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) and os.fspath(value) != ""
 
 
+def _module_name(value: object) -> object:
+    return value.__name__ if isinstance(value, ModuleType) else value
+
+
+def _is_importable(value: object) -> bool:
+    name = _module_name(value)
+    return isinstance(name, str) and name != "__main__" and all(map(str.isidentifier, name.split(".")))
+
+
 def _whole(low: int, high: int | None = None) -> _Rule:
     span = f"of at least {low}" if high is None else f"from {low} to {high}"
     most = math.inf if high is None else high
@@ -650,6 +669,12 @@ _LIBRARY_RULES: Mapping[str, _Rule] = {
     "memory": _or_none(_AMOUNT),
     "disk": _or_none(_AMOUNT),
     "gpus": _or_none(_whole(0)),
+    "import_modules": _or_none(
+        _Rule(
+            "a list of modules, or of their full names, without __main__",
+            lambda value: isinstance(value, (list, tuple)) and all(map(_is_importable, value)),
+        )
+    ),
     "context": _or_none(_Rule("callable", callable)),
     "context_args": _or_none(_Rule("a tuple or a list", lambda value: isinstance(value, (tuple, list)))),
     "context_kwargs": _or_none(
@@ -814,6 +839,7 @@ def _common(
         "library_memory": _number_or_none(library.get("memory")),
         "library_disk": _number_or_none(library.get("disk")),
         "library_gpus": library.get("gpus"),
+        "import_modules": tuple(map(_module_name, library.get("import_modules") or ())),
         "context": library.get("context"),
         "context_args": tuple(library.get("context_args") or ()),
         "context_kwargs": dict(library.get("context_kwargs") or {}),

@@ -182,12 +182,20 @@ class MemoryExceeded(TaskLost):
         What it was allowed, in MB; 0 where that is not known.
     used_mb
         What it used when it was stopped, in MB; 0 where that is not known.
+    slot_mb
+        What its slot holds before the task begins, in MB, if the task was not started because that is above the limit.
     """
 
     limit_mb: float = 0.0
     used_mb: float = 0.0
+    slot_mb: float = 0.0
 
     def _what(self) -> str:
+        if self.slot_mb:
+            return (
+                f"its memory limit of {self.limit_mb:.10g} MB is below the {self.slot_mb:.1f} MB that its slot holds "
+                "before it begins (interpreter, context and modules)"
+            )
         amounts = [f"{self.used_mb:.10g} MB used"] if self.used_mb else []
         amounts += [f"{self.limit_mb:.10g} MB allowed"] if self.limit_mb else []
         return "it used more memory than it may" + (f" ({', '.join(amounts)})" if amounts else "")

@@ -153,6 +153,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "init_command": settings.init_command,
         "slots": settings.slots,
         "inline_limit": settings.inline_limit,
+        "import_modules": settings.import_modules,
         "context": context,
         "context_scope": settings.context_scope,
         "serverless": settings.function_exec_mode == L2,

@@ -35,12 +35,15 @@ class Setting:
         Whether calls go to the executor past the DataFlowKernel.
     context : tuple
         A function and its arguments, for the library's context.
+    modules : tuple of str
+        Modules for the library to import.
     """
 
     cores: int = 2
     nodes: int = 1
     direct: bool = False
     context: tuple[Any, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +158,8 @@ def _ours(engine: Any, mode: Any, setting: Setting) -> Any:
     if setting.context:
         function, *arguments = setting.context
         options["library_config"] = {"context": function, "context_args": tuple(arguments)}
+    if setting.modules:
+        options.setdefault("library_config", {})["import_modules"] = setting.modules
     return TaskVineExecutor(
         label="taskvine",
         engine=engine,

@@ -92,6 +92,10 @@ def ends(*blocks: Any) -> list[float]:
 # --- imports and contexts ---
 
 
+MODULES = ("numpy", "ase", "scipy.linalg")
+"""What :func:`with_imports` imports."""
+
+
 def with_imports(x: float) -> float:
     """A function of somebody's who imports what scientists import."""
     import numpy as np

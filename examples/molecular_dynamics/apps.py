@@ -1,7 +1,7 @@
 """The functions that run on the nodes.
 
 They are plain functions of a module that imports no Parsl: a node finds them by name, and what it needs to import
-for them, a warm library imports once. Files arrive and leave by their paths in the task's sandbox.
+for them, each slot imports once. Files arrive and leave by their paths in the task's sandbox.
 """
 
 from __future__ import annotations

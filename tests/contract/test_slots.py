@@ -159,8 +159,7 @@ def test_random_numbers_differ_between_slots(make_executor: Make, mode: str, tmp
         gather()
         return draw()
 
-    executor = make_executor(function_exec_mode=mode)
-    executor.submit(draw, {}).result(SECONDS)  # from then on the library has numpy, and slots are forked with it
+    executor = make_executor(function_exec_mode=mode, library_config={"import_modules": ["numpy"]})
     drawn = [future.result(SECONDS) for future in [executor.submit(draw_together, {}) for _ in range(2)]]
     assert len({number for numbers in drawn for number in numbers}) == 4
 

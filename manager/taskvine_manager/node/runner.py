@@ -113,6 +113,7 @@ class Runner(ABC):
             "inline_limit": config["inline_limit"],
             "scratch": os.path.join(self._directory, "scratch"),
             "sys_path": config["sys_path"],
+            "import_modules": config["import_modules"],
             "context": config["context"],
             "context_scope": config["context_scope"],
             "has_gpus": bool(gpus),

@@ -7,7 +7,6 @@ not begun can be taken back at any moment (see :mod:`taskvine_manager.runtime.sl
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import pickle
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import Payload, decode, discard, encode
+from taskvine_manager.runtime.payload import Payload, encode
 from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
 from taskvine_manager.wire.messages import Invocation, Profile
 
@@ -32,13 +31,12 @@ CHUNK_CALLS = 64
 """Most that this may be, unless the tuning parameter ``executor.batch`` says otherwise."""
 STUCK_SECONDS = 0.010
 """A slot that has been silent for longer with calls before it gets them taken back."""
-PIONEERS = 2
-"""Slots that may load a function side by side before the library has imported what it needs."""
 TRIES = 3
 """Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
 unless for these the tuning parameter ``max-library-retries`` says otherwise."""
-IDLE_SLOTS = 64
-"""Idle slots that are kept for calls like those they were made for."""
+IDLE_SLOTS = 16
+"""Idle slots that are kept for calls like those they were made for, or two for each core if that is more. Each has
+imported its modules for itself, and keeps them in memory."""
 
 
 class Resources:
@@ -116,10 +114,14 @@ class Slot:
         self.other_end = theirs
         self.pid: int | None = None
         self.functions: set[str] = set()
+        self.loaded: set[str] = set()
+        """Functions whose calls begin at once; known only of slots whose calls have a memory limit."""
         self.calls: deque[Call] = deque()
         self.need: tuple[float, float, int] | None = None
         self.heard = 0.0
         self.killed_late = False
+        self.is_ending = False
+        """Whether it has said that it begins no more calls."""
 
     def suits(self, call: Call) -> bool:
         """Whether the slot was made for calls that need as much; what it keeps in memory is within their limit then."""
@@ -171,15 +173,11 @@ class SlotPool:
         self._watch = watch
         self._unwatch = unwatch
         self._functions: dict[str, Payload] = {}
-        self._loading: dict[str, set[int]] = {}
-        self._held: dict[str, deque[Call]] = {}
-        self._warm: set[str] = set()
-        self._imports: set[str] = set()
-        self._importing: dict[str, list[str]] = {}  # what the library was asked for by function, and has not answered
-        self._distrusted: set[str] = set()
+        self._least_memory: dict[str, float] = {}  # MB that any slot holds once it has loaded a function, where known
         self._estimates: dict[str, float] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: list[Slot] = []
+        self._most_idle = max(IDLE_SLOTS, 2 * int(resources.cores))
         self._numbers = 0
         self.pending: deque[Call] = deque()
         self._library: subprocess.Popen[bytes] | None = None
@@ -240,19 +238,8 @@ class SlotPool:
                     cleanup.kill_group(slot.pid)  # cancelled meanwhile
         elif kind == "exited":
             self._slot_gone(*rest)
-        elif kind == "imported":
-            self._imported(*rest)
         elif kind == "failed":
             self._broken = rest[1]
-
-    def _imported(self, function: str, count: int) -> None:
-        self._warm.add(function)
-        self._importing.pop(function, None)
-        self._release(function)
-        if count:
-            for slot in [slot for slot in self._idle if function not in slot.functions]:
-                self._retire(slot)  # a fresh fork has the modules already
-        self.pump()
 
     def _library_gone(self) -> None:
         """The library ended by itself: its slots end with it, and it is started again for what is still to do."""
@@ -284,19 +271,11 @@ class SlotPool:
                     self._report(call, failure.LOST, call.kill_record or record, 0.0, 0.0)
                 else:
                     self.pending.appendleft(call)
-        self._loading.clear()
-        self._imports.clear()
-        # What it was importing may be what killed it: no library is asked for that again, slots import it themselves.
-        self._distrusted.update(*self._importing.values())
-        self._importing.clear()
-        self._release_all()
         if not was_warm and status < 0 and self._cold_deaths < self._library_retries:
             self._cold_deaths += 1
         elif not was_warm:
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
-        else:
-            self._warm.update(self._functions)
         if self.pending:
             self.start()
 
@@ -319,26 +298,14 @@ class SlotPool:
             return
         while self.pending:
             call = self.pending[0]
+            memory = call.need[1]
+            if memory and self._least_memory.get(call.profile.function, 0.0) > memory:
+                self._refuse(self.pending.popleft())
+                continue
             slot = self._find(call)
-            if slot is not None:
-                self._hand(slot, call)
-            elif self._is_loading(call.profile.function) and self._resources.fits(*call.need):
-                # Others need not wait until its function is loaded.
-                self._held.setdefault(call.profile.function, deque()).append(self.pending.popleft())
-            else:
+            if slot is None:
                 return
-
-    def _is_loading(self, key: str) -> bool:
-        return key not in self._warm and len(self._loading.get(key, ())) >= PIONEERS
-
-    def _release(self, key: str) -> None:
-        """Put the calls that waited for a function back to the front of the queue."""
-        if self._held:
-            self.pending.extendleft(reversed(self._held.pop(key, ())))
-
-    def _release_all(self) -> None:
-        for key in list(self._held):
-            self._release(key)
+            self._hand(slot, call)
 
     def _chunk(self, call: Call) -> int:
         estimate = self._estimates.get(call.profile.category)
@@ -353,8 +320,7 @@ class SlotPool:
             for slot in suitable:
                 if key in slot.functions:
                     return slot
-            if not self._is_loading(key):
-                return suitable[0] if suitable else self._fork(call)
+            return suitable[0] if suitable else self._fork(call)
         chunk = self._chunk(call)
         if chunk > 1:
             lively = time.monotonic() - STUCK_SECONDS
@@ -377,16 +343,18 @@ class SlotPool:
     def _fork(self, call: Call) -> Slot | None:
         if self._channel is None:
             return None
-        cores, _, gpus = call.need
+        cores, memory, gpus = call.need
         chosen = tuple(self._resources.gpus[:gpus])
-        for idle in [idle for idle in self._idle if set(idle.gpus) & set(chosen) or len(self._idle) >= IDLE_SLOTS]:
+        for idle in [idle for idle in self._idle if set(idle.gpus) & set(chosen)]:
             self._retire(idle)
+        while len(self._idle) >= self._most_idle:
+            self._retire(self._idle[0])  # the one that has been idle longest
         environment = thread_limits(cores, self._config["env_vars"]) if cores != self._config["slot_cores"] else {}
         if self._config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         slot = Slot(self._numbers, call.need, chosen)
         self._numbers += 1
-        message = pickle.dumps(("fork", slot.number, environment))
+        message = pickle.dumps(("fork", slot.number, environment, memory))
         try:
             socket.send_fds(self._channel, [message], [slot.other_end.fileno()])
         except (BrokenPipeError, ConnectionResetError):  # the library died, and is about to be missed
@@ -410,8 +378,6 @@ class SlotPool:
             if key not in slot.functions:
                 slot.socket.send(pickle.dumps(("f", key, self._functions[key])))
                 slot.functions.add(key)
-                if key not in self._warm:
-                    self._loading.setdefault(key, set()).add(slot.number)
             share = math.ceil(len(self.pending) / max(1, len(self._slots)))
             now = time.time()
             for _ in range(max(1, min(self._chunk(first) - len(slot.calls), share))):
@@ -459,8 +425,11 @@ class SlotPool:
             return False
         message = pickle.loads(packet)
         slot.heard = time.monotonic()
-        if message[0] == "m":
-            self._loaded(message[1], message[2])
+        if message[0] == "l":
+            slot.loaded.add(message[1])
+            return True
+        if message[0] == "e":
+            self._ends(slot, *message[1:])
             return True
         number = message[1]
         call = slot.calls.popleft()
@@ -479,30 +448,39 @@ class SlotPool:
         self._report(call, outcome, body, started, seconds)
         return True
 
-    def _loaded(self, key: str, encoded: Payload) -> None:
-        """A slot has loaded a function: the library is to import what that took, unless it has been told already."""
-        if not encoded:
-            self._warm.add(key)
-            self._release(key)
+    def _ends(self, slot: Slot, number: int | None, held: float, is_fresh: bool) -> None:
+        """A slot begins no more calls: it is of no use any more, or holds more memory than the next call may."""
+        slot.is_ending = True
+        self._take_back(slot)
+        if number is None:
             return
-        modules: list[str] = decode(encoded)
-        discard(encoded)
-        new = [name for name in modules if name not in self._imports and name not in self._distrusted]
-        self._imports.update(new)
-        self._importing.setdefault(key, []).extend(new)
-        if self._channel is not None:
-            message = ("import", key, encode(new, self._config["spool"], pickle.dumps))
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._channel.send(pickle.dumps(message))
+        call = slot.calls.popleft()
+        assert call.invocation.number == number, (call.invocation.number, number)
+        if call.kill_record is not None:
+            self._report(call, failure.LOST, call.kill_record, 0.0, 0.0)
+        elif is_fresh:
+            self._least_memory[call.profile.function] = held
+            self._refuse(call)
+        else:
+            self.pending.appendleft(call)  # what is too much was left by others
+
+    def _refuse(self, call: Call) -> None:
+        """End a call whose memory limit is below what any slot holds that is ready to begin it."""
+        held = self._least_memory[call.profile.function]
+        reason = f"ask for more memory to run {call.profile.name}"
+        record = failure.lost("memory", reason, limit_mb=float(call.need[1]), slot_mb=held)
+        self._report(call, failure.LOST, record, 0.0, 0.0)
 
     def _settle(self, slot: Slot) -> None:
         """A slot with nothing left to do gives its share of the node back."""
-        if not slot.calls and slot.need is not None:
+        if slot.calls:
+            return
+        if slot.is_ending:
+            self._retire(slot)
+        elif slot.need is not None:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
             slot.need = None
             self._idle.append(slot)
-            for key in slot.functions & self._held.keys():
-                self._release(key)
 
     # --- taking back, and ends ---
 
@@ -520,19 +498,12 @@ class SlotPool:
             message = pickle.loads(packet)
             if message[0] == "f":
                 slot.functions.discard(message[1])
-                self._stop_loading(slot, [message[1]])
             else:
                 numbers.add(message[1])
         if numbers:
             stolen = [call for call in slot.calls if call.invocation.number in numbers]
             slot.calls = deque(call for call in slot.calls if call.invocation.number not in numbers)
         return stolen
-
-    def _stop_loading(self, slot: Slot, keys: Iterable[str]) -> None:
-        for key in keys:
-            if slot.number in self._loading.get(key, ()):
-                self._loading[key].discard(slot.number)
-                self._release(key)
 
     def _take_back(self, slot: Slot) -> list[Call]:
         """Queue the calls again that a slot has not begun; return them."""
@@ -575,10 +546,9 @@ class SlotPool:
             else:
                 self._report(call, failure.LOST, self._explain(call, slot, status), 0.0, 0.0)
         elif record := self._context_failure(slot):
-            self._release_all()
             while self.pending:
                 self._report(self.pending.popleft(), failure.LOST, record, 0.0, 0.0)
-        elif untouched:
+        elif untouched and not slot.is_ending:
             untouched[0].tries += 1
             if untouched[0].tries > TRIES:
                 self.pending.remove(untouched[0])
@@ -614,7 +584,6 @@ class SlotPool:
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.number]
-        self._stop_loading(slot, slot.functions)
         if slot.need is not None:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
         elif slot in self._idle:
@@ -626,38 +595,41 @@ class SlotPool:
         self._forget(slot)  # it reads the end of its socket and exits; nothing of it is waited for
 
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Process groups of slots and the call that each runs."""
-        return [(slot.pid, slot.calls[0]) for slot in self._slots.values() if slot.calls and slot.pid is not None]
+        """Process groups of slots and the call that each runs.
+
+        A call with a memory limit runs once its slot has loaded the function: what that takes, and what the slot has
+        held before, is compared with the limit by the slot itself.
+        """
+        return [
+            (slot.pid, slot.calls[0])
+            for slot in self._slots.values()
+            if slot.calls
+            and slot.pid is not None
+            and (not slot.made_for[1] or slot.calls[0].profile.function in slot.loaded)
+        ]
 
     def hand_back(self) -> list[Call]:
         """Give up every call that has not begun."""
         for slot in self._slots.values():
             self._take_back(slot)
-        self._release_all()
         given, self.pending = list(self.pending), deque()
         return given
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """End calls: those not begun are returned, those that run have their slot killed and are reported."""
-        self._release_all()
-        gone = [call for call in self.pending if call.invocation.number in numbers]
-        self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         for slot in list(self._slots.values()):
             if not any(call.invocation.number in numbers for call in slot.calls):
                 continue
-            stolen = self._steal(slot)
+            self._take_back(slot)
             while len(slot.calls) > 1 and self._read(slot):
                 pass  # what ended before the call that it is in
-            for call in reversed(stolen):
-                if call.invocation.number in numbers:
-                    gone.append(call)
-                else:
-                    self.pending.appendleft(call)
             if slot.calls and slot.calls[0].invocation.number in numbers:
                 slot.calls[0].kill_record = record
                 if slot.pid is not None:
                     cleanup.kill_group(slot.pid)
             self._settle(slot)
+        gone = [call for call in self.pending if call.invocation.number in numbers]
+        self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         self.pump()
         return gone
 

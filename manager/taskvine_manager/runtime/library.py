@@ -1,25 +1,26 @@
 """The library: a warm parent process that forks function slots from itself.
 
-The library imports what its functions need and builds their context once; every slot starts with both, in
-milliseconds. It runs no invocation itself. The node speaks to it over a ``SOCK_SEQPACKET`` socket in pickled tuples:
+The library imports the modules that the user has named and builds the context, once; every slot starts with both. It
+imports nothing else of the user's. Slots would share what a module makes when it is imported (an open file, a random
+stream), or the fork would break it (a thread). Slots import what their functions need, as a fresh process does.
 
-====================================== ==============================================================
-from the node                          meaning
-====================================== ==============================================================
-``("fork", slot, environment)`` + fd   fork a slot that serves the socket behind the descriptor
-``("import", function, modules)``      import modules that a slot needed (an encoded list), so that later slots
-                                       have them
-====================================== ==============================================================
+The library runs no invocation itself. The node speaks to it over a ``SOCK_SEQPACKET`` socket in pickled tuples:
+
+============================================= =======================================================
+from the node                                 meaning
+============================================= =======================================================
+``("fork", slot, environment, memory)`` + fd  fork a slot that serves the socket behind the descriptor;
+                                              ``memory`` is the limit of its calls in MB, 0 for none
+============================================= =======================================================
 
 ====================================== ==============================================================
 to the node                            meaning
 ====================================== ==============================================================
 ``("ready", pid)``                     said before anything but the standard library is imported
-``("warm",)``                          the context is built; forks follow
+``("warm",)``                          modules are imported, the context is built; forks follow
 ``("forked", slot, pid)``
 ``("exited", slot, status)``           ``status`` as of :func:`os.waitpid`
-``("imported", function, count)``      count of modules that were new to the library
-``("failed", kind, record)``           the context cannot be built; the library ends
+``("failed", kind, record)``           a module or the context cannot be had; the library ends
 ====================================== ==============================================================
 """
 
@@ -28,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import gc
 import importlib
 import os
@@ -35,7 +37,10 @@ import pickle
 import select
 import signal
 import socket
+import stat
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from taskvine_manager.runtime import context, failure, payload, slot
@@ -73,8 +78,9 @@ class Library:
     channel : socket.socket
         Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
-        (directory of the slots' working directories), ``sys_path`` (list of str, appended), ``context`` (path or bytes
-        of the encoded ``(setup, args, kwargs)``, or None) and ``context_scope`` (``"library"`` or ``"slot"``).
+        (directory of the slots' working directories), ``sys_path`` (list of str, appended), ``import_modules`` (names),
+        ``context`` (path or bytes of the encoded ``(setup, args, kwargs)``, or None) and ``context_scope``
+        (``"library"`` or ``"slot"``).
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -108,6 +114,12 @@ class Library:
         import cloudpickle  # noqa: F401  (slots are forked with it)
         import tblib  # noqa: F401
 
+        for name in self._config["import_modules"]:
+            try:
+                _import(name)
+            except BaseException as error:
+                self._say("failed", "library", import_failure(name, error))
+                return False
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "library":
             try:
@@ -123,37 +135,24 @@ class Library:
         packet, descriptors, _, _ = socket.recv_fds(self._channel, slot.PACKET_LIMIT, 1)
         if not packet:
             return False
-        message = pickle.loads(packet)
-        if message[0] == "fork":
-            self._fork(message[1], message[2], descriptors[0])
-        else:
-            self._import(message[1], message[2])
+        _, number, environment, memory = pickle.loads(packet)
+        self._fork(number, environment, memory, descriptors[0])
         return True
 
-    def _import(self, function: str, modules: payload.Payload) -> None:
-        before = len(sys.modules)
-        names: list[str] = payload.decode(modules)
-        payload.discard(modules)
-        for name in names:
-            try:
-                importlib.import_module(name)
-            except BaseException:  # a module that only the slot can import is left to the slots
-                continue
-        gc.freeze()
-        self._say("imported", function, len(sys.modules) - before)
-
-    def _fork(self, number: int, environment: dict[str, str], descriptor: int) -> None:
+    def _fork(self, number: int, environment: dict[str, str], memory: float, descriptor: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         library = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._be_slot(number, environment, descriptor, library)
+            self._be_slot(number, environment, memory, descriptor, library)
         os.close(descriptor)
         self._slots[pid] = number
         self._say("forked", number, pid)
 
-    def _be_slot(self, number: int, environment: dict[str, str], descriptor: int, library: int) -> NoReturn:
+    def _be_slot(
+        self, number: int, environment: dict[str, str], memory: float, descriptor: int, library: int
+    ) -> NoReturn:
         status = 1
         try:
             os.setpgid(0, 0)  # a task's own children end with its slot
@@ -171,7 +170,7 @@ class Library:
             self._slot_context(number)
             channel = socket.socket(fileno=descriptor)
             scratch = os.path.join(self._config["scratch"], f"slot-{number}")
-            slot.serve(channel, scratch, self._config["spool"], self._config["inline_limit"])
+            slot.serve(channel, scratch, self._config["spool"], self._config["inline_limit"], memory)
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -206,6 +205,43 @@ class Library:
         self._channel.send(pickle.dumps(message))
 
 
+class NotForLibraries(Exception):
+    """A module breaks a rule for modules that slots share with their library."""
+
+
+def _import(name: str) -> None:
+    """Import a module that the user has named.
+
+    Raises
+    ------
+    NotForLibraries
+        If it has started a thread, or keeps a file open that all slots would read from one position.
+    """
+    threads, files = set(threading.enumerate()), set(_open_files())
+    importlib.import_module(name)
+    advice = "Leave the module out of import_modules: each slot then imports it for itself, when a call needs it"
+    for thread in set(threading.enumerate()) - threads:
+        raise NotForLibraries(f"it starts a thread ({thread.name}), which slots would not have. {advice}")
+    for path in sorted(set(_open_files()) - files):
+        raise NotForLibraries(f"it keeps {path} open, and all slots would share the position in it. {advice}")
+
+
+def _open_files() -> Iterator[str]:
+    """Paths of the files that this process has open and does not only append to."""
+    with contextlib.suppress(OSError):
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
+                is_file = stat.S_ISREG(os.fstat(int(number)).st_mode)
+                if is_file and not fcntl.fcntl(int(number), fcntl.F_GETFL) & os.O_APPEND:
+                    yield os.readlink(f"/proc/self/fd/{number}")
+
+
+def import_failure(name: str, error: BaseException) -> bytes:
+    """Record of a module of ``import_modules`` that cannot be imported."""
+    reason = f"{name!r} of import_modules cannot be imported: {failure.describe(error)}"
+    return failure.lost("library", reason, stderr=failure.text(error, (__file__, importlib.__file__)))
+
+
 def context_failure(error: BaseException) -> bytes:
     """Record of a context whose setup function raised."""
     reason = f"the context cannot be built: {type(error).__name__}: {error}"
@@ -225,7 +261,7 @@ def _own_output(path: str) -> None:
 
 
 def _limit_threads(environment: dict[str, str]) -> None:
-    # A BLAS that the library has loaded has read its environment; threadpoolctl, where there is one, can still tell it.
+    # A BLAS that the library has loaded for the user has read its environment; threadpoolctl can still tell it.
     if "OMP_NUM_THREADS" in environment and "numpy" in sys.modules:
         try:
             import threadpoolctl
@@ -235,8 +271,11 @@ def _limit_threads(environment: dict[str, str]) -> None:
 
 
 def _reseed() -> None:
-    # The standard library's random module reseeds itself after a fork; numpy's global generator does not, and slots
-    # that all draw the same numbers would spoil every Monte Carlo run.
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    """Seed global generators that the library has loaded for the user: all slots would draw the same numbers.
+
+    The standard library's ``random`` seeds itself after a fork.
+    """
+    for name in ("numpy.random", "torch"):
+        seed = getattr(sys.modules.get(name), "seed", None)
+        if seed is not None:
+            seed()

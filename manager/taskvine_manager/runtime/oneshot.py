@@ -15,7 +15,7 @@ import pickle
 import sys
 import time
 
-from taskvine_manager.runtime import context, failure, library, payload, slot, values
+from taskvine_manager.runtime import context, failure, library, limits, payload, slot, values
 
 
 def main(directory: str, parent: int) -> None:
@@ -46,10 +46,12 @@ def _run(task: dict[str, object]) -> tuple[int, payload.Payload, float, float]:
             context.build(*payload.decode(encoded))  # type: ignore[arg-type]
         except BaseException as error:
             return failure.LOST, library.context_failure(error), time.time(), 0.0
+    found = limits.Limits()
     functions = slot.Functions()
     functions.add("task", task["function"])  # type: ignore[arg-type]
     function = slot.load_or_explain(functions, "task")
     if isinstance(function, bytes):
         return failure.LOST, function, time.time(), 0.0
     values.provide(task["values"])  # type: ignore[arg-type]
-    return slot.call(function, task["arguments"], str(task["spool"]), task["inline_limit"])  # type: ignore[arg-type]
+    arguments, limit = task["arguments"], task["inline_limit"]
+    return slot.call(function, arguments, str(task["spool"]), found, limit)  # type: ignore[arg-type]

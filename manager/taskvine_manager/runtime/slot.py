@@ -10,6 +10,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # a hundred times faster than signal, which makes enums
 import contextlib
 import ctypes
+import errno
 import os
 import pickle
 import shutil
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskvine_manager.runtime import failure, payload, values
+from taskvine_manager.runtime.limits import Limits, Room
 
 PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
@@ -143,6 +145,10 @@ class Functions:
     def __contains__(self, key: str) -> bool:
         return key in self._encoded
 
+    def __len__(self) -> int:
+        """Count of functions that were loaded."""
+        return len(self._loaded)
+
     def get(self, key: str) -> Callable[..., Any] | None:
         """The function if it is loaded."""
         return self._loaded.get(key)
@@ -155,7 +161,11 @@ class Functions:
 
 
 def call(
-    function: Callable[..., Any], arguments: payload.Payload, spool: str, limit: int = payload.INLINE_LIMIT
+    function: Callable[..., Any],
+    arguments: payload.Payload,
+    spool: str,
+    limits: Limits,
+    limit: int = payload.INLINE_LIMIT,
 ) -> tuple[int, payload.Payload, float, float]:
     """Run one invocation.
 
@@ -167,6 +177,8 @@ def call(
         Encoded ``(args, kwargs)``.
     spool : str
         Directory for the file of a large result.
+    limits : Limits
+        Restored when the function has ended: they do not hold for its result.
     limit : int
         Largest encoded result, in bytes, that is no file.
 
@@ -193,14 +205,15 @@ def call(
     seconds = time.perf_counter() - clock
     if os.getpid() != process:
         os._exit(0)  # the function forked, and here is the child: the parent answers for both
+    limits.restore(seconds)
     if error is None:
-        outcome, body = _encode_result(result, function, spool, limit)
+        outcome, body = _encode_result(result, function, spool, limit, limits.lowered)
     elif isinstance(error, Exception):
         outcome, body = failure.RAISED, failure.raised(error, _OWN_FILES)
     else:
         outcome, body = failure.LOST, _exited(function, error)
     if outcome != failure.RETURNED and isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
-        body = _spill(body, spool)
+        body = _spill(body, spool, limits.lowered)
     return outcome, body, started, seconds
 
 
@@ -239,7 +252,9 @@ def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
     )
 
 
-def _encode_result(result: Any, function: Callable[..., Any], spool: str, limit: int) -> tuple[int, payload.Payload]:
+def _encode_result(
+    result: Any, function: Callable[..., Any], spool: str, limit: int, lowered: list[str]
+) -> tuple[int, payload.Payload]:
     if type(result) in _PLAIN:
         body = pickle.dumps(result, 5)
         if len(body) <= limit:
@@ -248,15 +263,23 @@ def _encode_result(result: Any, function: Callable[..., Any], spool: str, limit:
 
     try:
         return failure.RETURNED, payload.encode(result, spool, cloudpickle.dumps, limit)
-    except OSError as error:
-        return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
     except BaseException as error:  # the result's own methods run here, and may do anything
+        if _is_full(error):
+            return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
         return failure.LOST, failure.lost(
             "result-dump",
-            f"a {type(result).__name__}: {failure.describe(error)}",
+            f"a {type(result).__name__}: {failure.describe(error)}{_hint(lowered)}",
             subject=_name(function),
             remote_traceback=failure.text(error, ()),
         )
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _hint(lowered: list[str]) -> str:
+    return f" (the task lowered {', '.join(lowered)} for good)" if lowered else ""
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
@@ -272,12 +295,13 @@ def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseExc
     return failure.lost(kind, failure.describe(error), subject=subject, remote_traceback=text)
 
 
-def _spill(record: bytes, spool: str) -> payload.Payload:
+def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
     # Only failure records get here: large results are files already.
     try:
         return payload.write_file(record, (), spool)
     except OSError as error:
-        return failure.lost("disk-full", f"the exception cannot be written: {error}", path=spool)
+        reason = f"the exception cannot be written: {error}{_hint(lowered)}"
+        return failure.lost("disk-full" if _is_full(error) else "exception-dump", reason, path=spool)
 
 
 def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | bytes:
@@ -288,26 +312,46 @@ def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | byte
         return _not_loadable("function-load", None, error)
 
 
-def serve(channel: socket.socket, scratch: str, spool: str, limit: int = payload.INLINE_LIMIT) -> None:
-    """Read packets and answer them until the node closes the socket.
+def serve(
+    channel: socket.socket, scratch: str, spool: str, limit: int = payload.INLINE_LIMIT, memory: float = 0.0
+) -> None:
+    """Read packets and answer them until the node closes the socket, or this process is of no more use.
 
     Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
     or None)``, these an encoded dict of the encoded results that the arguments refer to.
-    Packets sent are ``("m", key, modules)``, the encoded list of modules that a first load or call of a function
-    imported (empty bytes for none), ``("u", id)`` for a call of a function that never came, because the node took it
-    back just before, and ``("r", id, outcome, body, started, seconds)``.
+
+    Packets sent are
+
+    - ``("r", id, outcome, body, started, seconds)``, the answer to a call;
+    - ``("u", id)`` for a call of a function that never came, because the node took it back just before;
+    - ``("l", key)`` if calls have a memory limit, once a function is loaded: a call of it begins now;
+    - ``("e", id or None, MB, fresh)`` as the last one: the process ends. The call, if one is named, has not begun,
+      because the process holds as many MB, more than the limit. A fresh one has run nothing and has loaded only this
+      function: the call would find the same in any slot.
+
+    Parameters
+    ----------
+    channel : socket.socket
+        Connected to the node.
+    scratch, spool : str
+        Directories for the calls to run in, and for large results.
+    limit : int
+        Largest encoded result, in bytes, that is no file.
+    memory : float
+        Memory limit in MB of the calls that this slot is for; 0 for none.
     """
     stage = Stage(scratch)
     functions = Functions()
+    room = Room(memory)
+    limits = Limits()
     buffer = memoryview(bytearray(PACKET_LIMIT))
-    tried: set[str] = set()
     try:
         while size := channel.recv_into(buffer):
             packet = pickle.loads(buffer[:size])
             if packet[0] == "f":
                 functions.add(packet[1], packet[2])
-            else:
-                _answer(channel, packet, functions, tried, stage, spool, limit)
+            elif not _answer(channel, packet, functions, room, limits, stage, spool, limit):
+                break
     except (BrokenPipeError, ConnectionResetError):
         pass
     stage.leave()
@@ -317,44 +361,44 @@ def _answer(
     channel: socket.socket,
     packet: tuple[Any, ...],
     functions: Functions,
-    tried: set[str],
+    room: Room,
+    limits: Limits,
     stage: Stage,
     spool: str,
     limit: int,
-) -> None:
+) -> bool:
+    """Run a call and answer it; say whether this process can run another."""
     _, identity, key, arguments, sandbox, given = packet
     function = functions.get(key)
+    is_new = function is None
     if function is None:
         if key not in functions:
             channel.send(pickle.dumps(("u", identity)))
-            return
-        before = set(sys.modules)
+            return True
         loaded = load_or_explain(functions, key)
-        channel.send(pickle.dumps(("m", key, _imported(before, spool))))
         if isinstance(loaded, bytes):
+            room.used = True  # by what it has imported until then
             stage.restore()
             channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0)))
-            return
+            return True
         function = loaded
-    before = set() if key in tried else set(sys.modules)
+    if room.limit:
+        if excess := room.excess(look=is_new):
+            channel.send(pickle.dumps(("e", identity, excess, not room.used and len(functions) == 1)))
+            return False
+        if is_new:
+            channel.send(pickle.dumps(("l", key)))
+        room.used = True
     stage.enter(sandbox)
     if given is not None:
         values.provide(payload.decode(given))
         payload.discard(given)
-    answer = pickle.dumps(("r", identity, *call(function, arguments, spool, limit)))
-    if key not in tried:
-        tried.add(key)
-        if modules := _imported(before, spool):
-            channel.send(pickle.dumps(("m", key, modules)))
-    channel.send(answer)
-    stage.restore()  # nobody need wait for that, and it may be the end of this process
-
-
-def _imported(before: set[str], spool: str) -> payload.Payload:
-    # Only what another process can import by name: not modules made at run time, and not __main__.
-    names = [
-        name
-        for name, module in list(sys.modules.items())
-        if name not in before and name != "__mp_main__" and getattr(module, "__spec__", None) is not None
-    ]
-    return payload.encode(names, spool, pickle.dumps) if names else b""
+    channel.send(pickle.dumps(("r", identity, *call(function, arguments, spool, limits, limit))))
+    try:
+        stage.restore()  # nobody need wait for that
+        if not limits.lowered:
+            return True
+    except OSError:
+        sys.excepthook(*sys.exc_info())
+    channel.send(pickle.dumps(("e", None, 0.0, False)))
+    return False

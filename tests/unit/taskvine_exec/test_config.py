@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import os
 import pickle
 import subprocess
@@ -304,6 +305,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"library_config": {"memory": float("nan")}}, r"library_config\['memory'\]=nan"),
     ({"library_config": {"disk": -1}}, r"library_config\['disk'\]=-1"),
     ({"library_config": {"gpus": 0.5}}, r"library_config\['gpus'\]=0\.5"),
+    ({"library_config": {"import_modules": "numpy"}}, r"import_modules'\]='numpy' .*a list of modules"),
+    ({"library_config": {"import_modules": ["numpy, scipy"]}}, r"import_modules'\].*a list of modules"),
+    ({"library_config": {"import_modules": [".relative"]}}, r"import_modules'\].*their full names"),
+    ({"library_config": {"import_modules": ["__main__"]}}, r"import_modules'\].*without __main__"),
+    ({"library_config": {"import_modules": [len]}}, r"import_modules'\].*a list of modules"),
+    ({"library_config": {"hoisting_modules": []}}, r"did you mean 'import_modules'"),
     ({"library_config": {"context": "setup"}}, r"library_config\['context'\]='setup' .*callable"),
     ({"library_config": {"context": len, "context_args": "ab"}}, r"library_config\['context_args'\]"),
     ({"library_config": {"context": len, "context_kwargs": {1: 2}}}, r"context_kwargs.*string keys"),
@@ -375,6 +382,8 @@ def test_bad_values(settings: dict[str, Any], says: str) -> None:
         {"library_config": {"num_slots": 1, "cores": None, "memory": None, "disk": None}},
         {"library_config": {"cores": 0.5, "context": len, "context_args": ["ab"], "context_scope": "slot"}},
         {"library_config": {"context": None, "context_args": (), "context_kwargs": {}}},
+        {"library_config": {"import_modules": None}},
+        {"library_config": {"import_modules": [math, "os.path", "not_here"]}},
         {"autolabel_algorithm": "bucketing", "autolabel_window": 5},
         {"tune_parameters": {"perf-log-interval": 1, "sandbox_grow_factor": 1.5, "prefer-dispatch": True}},
         {"tune_parameters": TuneParameters({"temp-replica-count": 2})},
@@ -474,6 +483,7 @@ def test_everything_arrives(tmp_path: Path) -> None:
             "memory": 100,
             "disk": 200,
             "gpus": 0,
+            "import_modules": [os.path, "xml.dom"],
             "context": len,
             "context_args": ["abc"],
             "context_kwargs": {},
@@ -512,6 +522,7 @@ def test_everything_arrives(tmp_path: Path) -> None:
         library_memory=100.0,
         library_disk=200.0,
         library_gpus=0,
+        import_modules=(os.path.__name__, "xml.dom"),
         context=len,
         context_args=("abc",),
         context_kwargs={},

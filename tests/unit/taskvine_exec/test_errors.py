@@ -36,6 +36,7 @@ EXAMPLES: dict[str, Any] = {
     "signal": 9,
     "limit_mb": 500.0,
     "used_mb": 812.5,
+    "slot_mb": 612.5,
     "path": "/data/in put",
     "name": "temp-abc",
     "requested": {"cores": 64},
@@ -145,6 +146,7 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         # A signal says more than the exit code that comes with it.
         expected = {"signal": "SIGKILL", "exit_code": "SIGKILL" if cls is SlotDied else "3"}
         expected |= {"requested": "cores=64", "largest": "cores=2", "limit_mb": "500 MB"}
+        expected |= {"used_mb": "612.5 MB"}  # a task that was not started used nothing: its slot did
         assert expected.get(name, str(EXAMPLES[name]).strip()) in message, name
 
 
@@ -161,6 +163,11 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
             "task 7 lost: it used more memory than it may (812.5 MB used, 500 MB allowed)",
         ),
         (MemoryExceeded(7, limit_mb=500), "task 7 lost: it used more memory than it may (500 MB allowed)"),
+        (
+            MemoryExceeded(7, "ask for more memory to run f", limit_mb=500, slot_mb=612.54),
+            "task 7 lost: its memory limit of 500 MB is below the 612.5 MB that its slot holds before it begins "
+            "(interpreter, context and modules): ask for more memory to run f",
+        ),
         (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
         (
             ResourcesUnsatisfiable(7, requested={"cores": 64, "gpus": 1}, largest={"cores": 2}),

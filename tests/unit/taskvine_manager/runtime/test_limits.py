@@ -1,0 +1,110 @@
+"""Limits of processes: what is restored, what cannot be, and when memory is measured."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from taskvine_manager.runtime import limits
+from taskvine_manager.runtime.limits import Limits, Room
+
+
+@pytest.fixture
+def core() -> Iterator[tuple[int, int]]:
+    """A limit that nothing here depends on, as it was found; its soft one is above 0."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    if before[1] == 0:
+        pytest.skip("no core files are allowed here at all")
+    found = (before[1], before[1])
+    resource.setrlimit(resource.RLIMIT_CORE, found)
+    yield found
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+def test_every_limit_is_known_once() -> None:
+    names = {name for name in dir(resource) if name.startswith("RLIMIT_")}
+    assert set(limits._NAMES) == {getattr(resource, name) for name in names}
+    assert set(limits._NAMES.values()) <= names
+    assert limits._NAMES[resource.RLIMIT_NOFILE] == "RLIMIT_NOFILE"
+
+
+def test_soft_limit_is_restored(core: tuple[int, int]) -> None:
+    found = Limits()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, core[1]))
+    found.restore(1.0)
+    assert resource.getrlimit(resource.RLIMIT_CORE) == core
+    assert found.lowered == []
+
+
+@pytest.mark.parametrize("name", limits._FIRST)
+def test_limits_that_make_calls_fail_are_restored_after_the_shortest(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(resource, name):
+        pytest.skip("no such limit here")
+    number = getattr(resource, name)
+    now = {each: resource.getrlimit(each) for each in limits._NAMES}
+    before = dict(now)
+    monkeypatch.setattr(resource, "getrlimit", now.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", now.__setitem__)
+    found = Limits()
+    now[number] = (17, now[number][1])
+    found.restore(0.0)
+    assert now == before
+
+
+def test_hard_limit_that_cannot_be_raised(core: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {number: resource.getrlimit(number) for number in limits._NAMES}
+
+    def change(number: int, wanted: tuple[int, int]) -> None:
+        hard = now[number][1]
+        if hard >= 0 and not 0 <= wanted[1] <= hard:
+            raise ValueError("not allowed to raise maximum limit")
+        now[number] = wanted
+
+    found = Limits()
+    monkeypatch.setattr(resource, "getrlimit", now.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", change)
+    now[resource.RLIMIT_CORE] = (0, 0) if core[1] == 10 else (5, 10)
+    now[resource.RLIMIT_NOFILE] = (1, now[resource.RLIMIT_NOFILE][1])
+    for _ in range(2):
+        found.restore(1.0)
+        assert found.lowered == ["RLIMIT_CORE"]
+        assert now[resource.RLIMIT_CORE][0] == now[resource.RLIMIT_CORE][1], "as far as it may"
+        assert now[resource.RLIMIT_NOFILE][0] > 1
+
+
+def test_held_is_what_psutil_says() -> None:
+    process = psutil.Process()
+    assert limits.held(1e9) == pytest.approx(process.memory_info().rss / 2**20, rel=0.1)
+    assert limits.held(1.0) == pytest.approx(process.memory_full_info().uss / 2**20, rel=0.1)
+
+
+def test_memory_is_looked_at_when_a_function_is_new_and_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    clock = 100.0
+    monkeypatch.setattr(limits.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(limits, "held", lambda limit: looks.append(limit) or 120.0)
+    room = Room(100.0)
+    for look, used, seconds, expected in [
+        (True, False, 0.0, 120.0),
+        (False, False, 0.0, 120.0),  # nothing has run yet: the next call is told the same
+        (False, True, 0.05, 0.0),
+        (True, True, 0.0, 120.0),
+        (False, True, 0.11, 120.0),
+    ]:
+        clock += seconds
+        room.used = used
+        assert room.excess(look=look) == expected
+    assert looks == [100.0] * 4
+    monkeypatch.setattr(limits, "held", lambda limit: 80.0)
+    assert room.excess(look=True) == 0.0
+
+
+def test_without_a_limit_memory_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "held", lambda limit: os.abort())
+    assert Room(0.0).excess(look=True) == 0.0
