@@ -16,7 +16,7 @@ from typing import Any
 from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.slots import INIT_FAILED, Call, Report, Resources, died, open_log, tail, with_init
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 
 
@@ -149,8 +149,12 @@ class OneShots:
                     if source.read(1):
                         log.write(f"\n--- cut after {self._most_output} bytes\n".encode())
 
+    def processes(self) -> set[int]:
+        """Process ids of what :meth:`reap` waits for."""
+        return {process.pid for process in self._running}
+
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Process groups and the task that each runs."""
+        """Keepers and the task that each keeps."""
         return [(process.pid, call) for process, (call, _) in self._running.items()]
 
     def hand_back(self) -> list[Call]:
@@ -165,12 +169,14 @@ class OneShots:
         for process, (call, _) in self._running.items():
             if call.invocation.number in numbers:
                 call.kill_record = record
-                cleanup.kill_group(process.pid)
+                keeper.end(process.pid)
         return gone
 
     def stop(self) -> None:
-        """Kill every task."""
+        """End every task."""
         for process in self._running:
-            cleanup.kill_group(process.pid)
+            keeper.end(process.pid)
+        deadline = time.monotonic() + keeper.TERM_SECONDS + keeper.LAST_SECONDS
         for process in self._running:
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))

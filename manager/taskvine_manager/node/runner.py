@@ -18,7 +18,7 @@ from typing import Any
 from taskvine_manager.node import environment, hardware, memory
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, NodeInfo, Profile
@@ -148,6 +148,7 @@ class Runner(ABC):
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_leaving", True))
+        keeper.adopt_orphans()  # of libraries and keepers that were killed
         self._watch(self._wake, self._woken)
 
     def _open_radio(self) -> None:
@@ -158,10 +159,11 @@ class Runner(ABC):
         self._watch(self._radio, self._radio_speaks)
 
     def _stop_runtime(self) -> None:
-        """Kill what runs, as far as it was begun, and end the staging threads."""
+        """End what runs, as far as it was begun, and the staging threads."""
         for part in ("_slots", "_oneshots"):
             if hasattr(self, part):
                 getattr(self, part).stop()
+        keeper.end_children()
         self._stager.shutdown(wait=True, cancel_futures=True)
 
     # --- the loop ---
@@ -196,6 +198,7 @@ class Runner(ABC):
         while self._later_queue:
             self._later_queue.popleft()()
         self._oneshots.reap()
+        keeper.reap(self._oneshots.processes() | self._slots.processes())
 
     def _later(self, action: Callable[[], None]) -> None:
         """Have the loop do something; callable from the staging threads."""

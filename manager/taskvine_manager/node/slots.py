@@ -19,9 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
-from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, decode, discard, encode
 from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
 from taskvine_manager.wire.messages import Invocation, Profile
@@ -37,6 +36,8 @@ PIONEERS = 2
 TRIES = 3
 """Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
 unless for these the tuning parameter ``max-library-retries`` says otherwise."""
+IDLE_EXIT_SECONDS = 0.5
+"""Time for idle slots to run their exit handlers when the node ends."""
 IDLE_SLOTS = 64
 """Idle slots that are kept for calls like those they were made for."""
 
@@ -211,6 +212,7 @@ class SlotPool:
                 stderr=output,
                 env=self._environment,
                 cwd=self._config["scratch"],
+                start_new_session=True,  # nothing that is typed in a terminal reaches it
             )
         self._is_warm = False
         self._channel = ours
@@ -237,7 +239,7 @@ class SlotPool:
             if slot := self._slots.get(rest[0]):
                 slot.pid = rest[1]
                 if slot.calls and slot.calls[0].kill_record is not None:
-                    cleanup.kill_group(slot.pid)  # cancelled meanwhile
+                    keeper.end(slot.pid)  # cancelled meanwhile
         elif kind == "exited":
             self._slot_gone(*rest)
         elif kind == "imported":
@@ -272,7 +274,7 @@ class SlotPool:
             record = failure.lost("environment", "init_command failed", stderr=log)
         for slot in list(self._slots.values()):
             if slot.pid is not None:
-                cleanup.kill_group(slot.pid)
+                keeper.end(slot.pid)
             self._drain(slot)
             calls = list(slot.calls)
             self._forget(slot)
@@ -625,8 +627,12 @@ class SlotPool:
     def _retire(self, slot: Slot) -> None:
         self._forget(slot)  # it reads the end of its socket and exits; nothing of it is waited for
 
+    def processes(self) -> set[int]:
+        """Process ids of children of this process that :class:`SlotPool` waits for."""
+        return {self._library.pid} if self._library is not None else set()
+
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Process groups of slots and the call that each runs."""
+        """Keepers of slots and the call that each runs."""
         return [(slot.pid, slot.calls[0]) for slot in self._slots.values() if slot.calls and slot.pid is not None]
 
     def hand_back(self) -> list[Call]:
@@ -656,18 +662,24 @@ class SlotPool:
             if slot.calls and slot.calls[0].invocation.number in numbers:
                 slot.calls[0].kill_record = record
                 if slot.pid is not None:
-                    cleanup.kill_group(slot.pid)
+                    keeper.end(slot.pid)
             self._settle(slot)
         self.pump()
         return gone
 
     def stop(self) -> None:
-        """Kill every slot and end the library."""
+        """End every slot and the library; keepers of slots that ran something are still at work then."""
+        idle = []
         for slot in self._slots.values():
-            if slot.pid is not None:
-                cleanup.kill_group(slot.pid)
+            if slot.pid is not None and slot.calls:
+                keeper.end(slot.pid)
+            elif slot.pid is not None:
+                idle.append(slot.pid)
             slot.close()
         self._slots.clear()
+        deadline = time.monotonic() + IDLE_EXIT_SECONDS
+        while any(map(keeper.is_keeper, idle)) and time.monotonic() < deadline:
+            time.sleep(0.002)
         if self._library is not None:
             self._library.kill()
             self._library.wait()

@@ -16,7 +16,7 @@ to the node                            meaning
 ====================================== ==============================================================
 ``("ready", pid)``                     said before anything but the standard library is imported
 ``("warm",)``                          the context is built; forks follow
-``("forked", slot, pid)``
+``("forked", slot, pid)``              ``pid`` of the slot's keeper (:mod:`~taskvine_manager.runtime.keeper`)
 ``("exited", slot, status)``           ``status`` as of :func:`os.waitpid`
 ``("imported", function, count)``      count of modules that were new to the library
 ``("failed", kind, record)``           the context cannot be built; the library ends
@@ -26,7 +26,6 @@ to the node                            meaning
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import importlib
@@ -38,14 +37,13 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, failure, payload, slot
-
-_PR_SET_PDEATHSIG = 1
+from taskvine_manager.runtime import context, exits, failure, keeper, payload, slot
 
 
 def main(descriptor: int, parent: int) -> None:
     """Serve the node behind an inherited socket until it closes; ``parent`` is the process to die with."""
-    die_with_parent(parent)
+    keeper.die_with(parent, signal.SIGKILL)
+    keeper.fresh_signals()
     channel = socket.socket(fileno=descriptor)
     status = 1
     try:
@@ -55,14 +53,6 @@ def main(descriptor: int, parent: int) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)  # threads of a context must not keep it: the node waits for its end
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux; elsewhere, sockets that close say so)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class Library:
@@ -156,8 +146,8 @@ class Library:
     def _be_slot(self, number: int, environment: dict[str, str], descriptor: int, library: int) -> NoReturn:
         status = 1
         try:
-            os.setpgid(0, 0)  # a task's own children end with its slot
-            die_with_parent(library)
+            keeper.keep(library)  # the slot is the child of what was forked, which ends all that the slot starts
+            exits.disinherit()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()

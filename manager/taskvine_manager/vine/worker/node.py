@@ -21,8 +21,7 @@ from taskvine_manager.node import hardware, staging
 from taskvine_manager.node.cache import copy
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
-from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.library import die_with_parent
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
@@ -74,8 +73,8 @@ class Node(Runner):
     """
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:
-        die_with_parent(options.worker_pid)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        keeper.die_with(options.worker_pid, signal.SIGKILL)
+        keeper.disregard(signal.SIGINT)
         super().__init__(config, os.getcwd())
         self._options = options
         self.name = os.environ.get(cleanup.TOKEN + "_NODE") or f"{socket.gethostname()}-{options.worker_pid}"

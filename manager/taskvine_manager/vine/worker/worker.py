@@ -23,6 +23,7 @@ from functools import partial
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware
+from taskvine_manager.runtime import keeper
 
 MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
@@ -69,7 +70,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         environment["PARSL_WORKER_BLOCK_ID"] = options.block
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: told.append(received))
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: told.append(received))
+    keeper.disregard()
     if "--cores" not in rest:  # it would offer the machine's, whatever this process may use of them
         rest = ["--cores", str(hardware.cores()), *rest]
     gpus = hardware.gpus()
@@ -94,21 +97,24 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     finally:
         os.umask(before)
     clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory)
-    _stand_by(clean)
-    status = _wait(worker, told)
+    second = _stand_by(clean)
+    keeper.adopt_orphans()
+    status = _wait(worker, told, second)
     over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
+    cleanup.kill_group(worker.pid)
+    keeper.end_children(spare=[second])
     clean()
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
     return status if status >= 0 else 128 - status
 
 
-def _stand_by(clean: Callable[[], None]) -> None:
-    """Leave a process that cleans up if this one is killed: it sees the end of a pipe."""
+def _stand_by(clean: Callable[[], None]) -> int:
+    """Leave a process that cleans up if this one is killed: it sees the end of a pipe. Return its process id."""
     end, ours = os.pipe()
-    if os.fork():
+    if second := os.fork():
         os.close(end)
-        return
+        return second
     try:
         os.setsid()
         os.close(ours)
@@ -129,14 +135,14 @@ def _clean_up(worker: int, token: str, name: str, directory: str) -> None:
     remove(directory)
 
 
-def _wait(worker: subprocess.Popen[bytes], told: list[int]) -> int:
+def _wait(worker: subprocess.Popen[bytes], told: list[int], second: int) -> int:
     parent = os.getppid()
     deadline = None
     while True:
         try:
             return worker.wait(0.25 if deadline is None else 0.05)
         except subprocess.TimeoutExpired:
-            pass
+            keeper.reap((worker.pid, second))
         if deadline is None and (told or os.getppid() != parent):
             worker.terminate()
             deadline = time.monotonic() + GRACE
