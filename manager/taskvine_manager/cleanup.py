@@ -87,6 +87,7 @@ def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> 
     while found and rounds < _ROUNDS:
         late = time.monotonic() > patience
         rounds += late
+        kept = {pid for one in filter(keeper.is_keeper, found) for pid in keeper.descendants(one)}
         for pid in found:
             if late:
                 keeper.kill_trees([pid])
@@ -94,7 +95,7 @@ def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> 
                 if pid not in told:
                     told.add(pid)
                     keeper.end(pid)
-            elif not keeper.goes_last(pid):
+            elif pid not in kept and not keeper.goes_last(pid):
                 _kill(pid)
         killed.extend(pid for pid in found if pid not in killed)
         time.sleep(0.01)

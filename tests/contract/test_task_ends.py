@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -317,6 +318,92 @@ def test_exit_handlers_hold_nobody_up(make_executor: Make, mode: str) -> None:
     executor.submit(stay, {}).result(SECONDS)
     executor.shutdown()
     assert time.monotonic() - begun < 20  # not 1000
+
+
+# --- temporary files ------------------------------------------------------------------------------------------------
+
+
+def use_sockets() -> tuple[int, list[int]]:
+    import multiprocessing
+
+    with multiprocessing.Manager() as manager:
+        answer = manager.dict(a=1)["a"]
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        return answer, pool.map(abs, [-1])
+
+
+def links_to(directory: str) -> list[str]:
+    links = [path for path in Path("/tmp").glob("tv-*") if path.is_symlink()]
+    return [str(path) for path in links if os.readlink(path).startswith(directory)]
+
+
+@pytest.mark.parametrize("length", [24, 60, 90])
+def test_sockets_in_the_temporary_directory(
+    make_executor: Make, engine: str, mode: str, nothing_left: str, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    if engine == "embedded" and length > 60:
+        pytest.skip("tasks use the user's own temporary directory, which is too long")
+    directory = os.path.join(nothing_left, "x" * (length - len(nothing_left) - 1))
+    os.mkdir(directory)
+    monkeypatch.setenv("TMPDIR", directory)
+    monkeypatch.setattr(tempfile, "tempdir", directory)
+    executor = make_executor(function_exec_mode=mode)
+    assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
+    executor.shutdown()
+    assert not links_to(directory)
+    assert not settle(lambda: [name for name in os.listdir(directory) if name.startswith(("taskvine-", "tv-"))])
+
+
+def leave_files() -> str:
+    directory = tempfile.mkdtemp()
+    Path(directory, "file").write_text("left")
+    os.chmod(directory, 0o500)
+    return directory
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+def test_temporary_files_go_with_their_task(make_executor: Make, mode: str, nothing_left: str) -> None:
+    executor = make_executor(function_exec_mode=mode, cores=1)
+    left = executor.submit(leave_files, {}).result(SECONDS)
+    assert left.startswith(os.path.join(nothing_left, "tv-"))
+    if mode == "L2":
+        assert os.listdir(left) == ["file"]
+        executor.submit(os.kill, {}, executor.submit(os.getpid, {}).result(SECONDS), signal.SIGKILL).exception(SECONDS)
+    assert not settle(lambda: os.path.exists(left))
+    again = executor.submit(leave_files, {}).result(SECONDS)
+    executor.shutdown()
+    assert not settle(lambda: os.path.exists(again))
+
+
+def test_a_temporary_directory_of_the_users_is_used(make_executor: Make, mode: str, tmp_path: Path) -> None:
+    executor = make_executor(function_exec_mode=mode, env_vars={"TMPDIR": str(tmp_path)})
+    assert executor.submit(tempfile.gettempdir, {}).result(SECONDS) == str(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+def test_a_context_that_used_the_temporary_directory(make_executor: Make) -> None:
+    def set_up() -> dict[str, Any]:
+        return {"used": tempfile.gettempdir()}
+
+    def look() -> tuple[str, str]:
+        from taskvine_exec import load_variable_from_library
+
+        return load_variable_from_library("used"), tempfile.gettempdir()
+
+    executor = make_executor(library_config={"context": set_up})
+    library, slot = executor.submit(look, {}).result(SECONDS)
+    assert os.path.dirname(slot) == library
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+def test_the_next_supervisor_has_a_temporary_directory_too(make_executor: Make, mode: str) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    for _ in range(2):
+        assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
+        children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+        (supervisor,) = (child for child in children if "supervise" in child.cmdline())
+        supervisor.kill()
+    assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
 
 
 # --- signals --------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Node(Runner):
         spool = os.path.join(self._base, "spool")
         self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20, spool)
         self._open_wakeup()
-        self._open_radio()
+        self._open_radio(self._directory)
         self._start_runtime(
             self._info,
             gpus,

@@ -74,6 +74,7 @@ class Runner(ABC):
         pack: str | None,
         environments: str,
         without: Iterable[str] = (),
+        temporary: str | None = None,
     ) -> None:
         """Make slots and one-shots ready, and start the library if calls will come for it.
 
@@ -93,11 +94,15 @@ class Runner(ABC):
             Environment of the tasks.
         without : iterable of str
             Environment variables of this process that tasks are not to have.
+        temporary : str or None
+            Short path of a directory for the tasks' temporary files. None: this process's own.
         """
         config = self._config
         slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
         base = {name: value for name, value in os.environ.items() if name not in set(without)}
         base["TASKVINE_EXEC_RADIO"] = self._radio_path
+        if temporary is not None:
+            base.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))
         if pack is None:  # an installed source root is a site-packages, and would go before a pack's own
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         python = sys.executable
@@ -118,6 +123,7 @@ class Runner(ABC):
             "has_gpus": bool(gpus),
             "slot_cores": slot_cores,
             "env_vars": config["env_vars"],
+            "temporary": None if "TMPDIR" in config["env_vars"] else temporary,
         }
         self._cores = info.cores
         self._resources = Resources(info.cores, info.memory, gpus)
@@ -151,8 +157,8 @@ class Runner(ABC):
         keeper.adopt_orphans()  # of libraries and keepers that were killed
         self._watch(self._wake, self._woken)
 
-    def _open_radio(self) -> None:
-        self._radio_path = os.path.join(self._directory, "radio")
+    def _open_radio(self, directory: str) -> None:
+        self._radio_path = os.path.join(directory, "radio")
         self._radio = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._radio.bind(self._radio_path)
         self._radio.setblocking(False)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from taskvine_manager.node.hardware import thread_limits
+from taskvine_manager.node.temporary import Folders
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, decode, discard, encode
 from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
@@ -167,6 +168,7 @@ class SlotPool:
         self._command = command
         self._environment = environment
         self._config = config
+        self._folders = Folders(config["temporary"])
         self._resources = resources
         self._report = report
         self._watch = watch
@@ -279,6 +281,7 @@ class SlotPool:
             calls = list(slot.calls)
             self._forget(slot)
             self._clear_scratch(slot)
+            self._folders.remove(f"s{slot.number}")
             for call in calls[:1]:
                 call.tries += 1
             for call in reversed(calls):
@@ -386,6 +389,7 @@ class SlotPool:
         environment = thread_limits(cores, self._config["env_vars"]) if cores != self._config["slot_cores"] else {}
         if self._config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        environment.update(self._folders.make(f"s{self._numbers}"))
         slot = Slot(self._numbers, call.need, chosen)
         self._numbers += 1
         message = pickle.dumps(("fork", slot.number, environment))
@@ -563,6 +567,7 @@ class SlotPool:
         return self._take_back(slot)
 
     def _slot_gone(self, number: int, status: int) -> None:
+        self._folders.remove(f"s{number}")
         slot = self._slots.get(number)
         if slot is None:
             return  # retired

@@ -153,6 +153,7 @@ class Library:
             self._channel.close()
             for end in self._wakeup:
                 os.close(end)
+            _forget_temporary_directory(environment)
             os.environ.update(environment)
             _limit_threads(environment)
             _own_output(os.path.join(self._config["log"], f"slot-{number}.log"))
@@ -212,6 +213,13 @@ def _own_output(path: str) -> None:
     os.close(descriptor)
     sys.stdout = open(1, "w", buffering=1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)
+
+
+def _forget_temporary_directory(environment: dict[str, str]) -> None:
+    # The library's context may have asked for its path: then tempfile has kept it.
+    tempfile: Any = sys.modules.get("tempfile")
+    if tempfile is not None and "TMPDIR" in environment and tempfile.tempdir == os.environ.get("TMPDIR"):
+        tempfile.tempdir = None
 
 
 def _limit_threads(environment: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware
+from taskvine_manager.node import hardware, temporary
 from taskvine_manager.runtime import keeper
 
 MARK = "taskvine-exec/"
@@ -61,10 +61,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         os.makedirs(directory, mode=0o700)
     else:
         directory = tempfile.mkdtemp(prefix="taskvine-node-")
+    short = temporary.link(os.path.join(directory, "tmp"))
     environment = {
         **os.environ,
         cleanup.TOKEN: options.connect or directory,
         cleanup.TOKEN + "_NODE": name,
+        temporary.VARIABLE: short,
     }
     if options.block:
         environment["PARSL_WORKER_BLOCK_ID"] = options.block
@@ -92,11 +94,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         )
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
+        temporary.unlink(short)
         sys.stderr.write(f"taskvine-worker: {options.executable} cannot be started: {error}\n")
         return 127
     finally:
         os.umask(before)
-    clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory)
+    clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory, short)
     second = _stand_by(clean)
     keeper.adopt_orphans()
     status = _wait(worker, told, second)
@@ -126,7 +129,8 @@ def _stand_by(clean: Callable[[], None]) -> int:
         os._exit(0)
 
 
-def _clean_up(worker: int, token: str, name: str, directory: str) -> None:
+def _clean_up(worker: int, token: str, name: str, directory: str, short: str) -> None:
+    temporary.unlink(short)
     if not os.path.isdir(directory):
         return  # it has been done, and the process id may be another's by now
     cleanup.kill_group(worker)
