@@ -58,7 +58,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[st
     try:
         yield directory
         processes = settle(lambda: our_processes(directory))
-        left = settle(lambda: [entry for entry in os.listdir(directory) if entry.startswith("taskvine-")])
+        left = settle(lambda: [entry for entry in os.listdir(directory) if entry.startswith(("taskvine-", "tv-"))])
         left = left or settle(lambda: os.listdir(in_memory))
         assert not processes, f"processes remain: {[(p.pid, p.cmdline()) for p in processes]}"
         assert not left, f"directories remain: {left}"

@@ -6,12 +6,16 @@ import os
 import signal
 import time
 
+from taskvine_manager.runtime import keeper
+
 TOKEN = "TASKVINE_EXEC_RUN"
 """Environment variable that the processes of a run inherit; its value is the run's private directory."""
 CONNECT = "--connect"
 """Option of a node that names the same directory: one started by a provider, or by hand, inherits no token."""
 
 _ROUNDS = 20
+_KEEPERS_SECONDS = keeper.TERM_SECONDS + keeper.LAST_SECONDS + 0.25
+"""Time for keepers to end what is theirs, and for resource trackers to remove what they track."""
 
 
 def kill_group(group: int) -> None:
@@ -58,6 +62,9 @@ def _connects(command: list[str], directory: str) -> bool:
 def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> list[int]:
     """Kill what :func:`strays` finds until there is no more, for it may have had children meanwhile.
 
+    Keepers are told to end what is theirs, which need not carry the run's variable; they and processes that go last by
+    themselves are killed only if they take too long.
+
     Parameters
     ----------
     directory, node : str
@@ -71,17 +78,33 @@ def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> 
         What was killed.
     """
     killed: list[int] = []
+    told: set[int] = set()
     patience = time.monotonic() + grace
-    for _ in range(_ROUNDS):
-        while (found := strays(directory, node)) and time.monotonic() < patience:
-            time.sleep(0.01)
-        if not found:
-            break
+    while (found := strays(directory, node)) and time.monotonic() < patience:
+        time.sleep(0.01)
+    patience = time.monotonic() + _KEEPERS_SECONDS
+    rounds = 0
+    while found and rounds < _ROUNDS:
+        late = time.monotonic() > patience
+        rounds += late
+        kept = {pid for one in filter(keeper.is_keeper, found) for pid in keeper.descendants(one)}
         for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
+            if late:
+                keeper.kill_trees([pid])
+            elif keeper.is_keeper(pid):
+                if pid not in told:
+                    told.add(pid)
+                    keeper.end(pid)
+            elif pid not in kept and not keeper.goes_last(pid):
+                _kill(pid)
         killed.extend(pid for pid in found if pid not in killed)
         time.sleep(0.01)
+        found = strays(directory, node)
     return killed
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass

@@ -362,7 +362,9 @@ def test_call_that_kills_its_library_is_lost_and_others_are_not(make_executor: M
     def kill_parent() -> None:
         with open(tries, "a") as file:
             file.write("x")
-        os.kill(os.getppid(), signal.SIGKILL)
+        keeper = psutil.Process().parent()
+        assert keeper is not None
+        os.kill(keeper.ppid(), signal.SIGKILL)
         time.sleep(SECONDS)
 
     executor = make_executor(cores=1)

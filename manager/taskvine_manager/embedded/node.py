@@ -25,7 +25,7 @@ from taskvine_manager.node import hardware, staging
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.channel import Channel
@@ -116,7 +116,7 @@ class Node(Runner):
 
     def run(self) -> None:
         """Serve the manager until it lets the node go, or is gone itself."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        keeper.disregard(signal.SIGINT)
         os.environ[cleanup.TOKEN] = self._base
         os.environ[cleanup.TOKEN + "_NODE"] = self.name
         if self._options.block:
@@ -147,7 +147,7 @@ class Node(Runner):
         spool = os.path.join(self._base, "spool")
         self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20, spool)
         self._open_wakeup()
-        self._open_radio()
+        self._open_radio(self._directory)
         self._start_runtime(
             self._info,
             gpus,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from taskvine_manager import cleanup
 from taskvine_manager.node.slots import Call
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, keeper
 
 if TYPE_CHECKING:
     import psutil
@@ -28,29 +26,27 @@ def enforce(running: Iterable[tuple[int, Call]]) -> None:
     Parameters
     ----------
     running : iterable of (int, Call)
-        Process groups and the task that each runs.
+        Keepers and the task that each keeps.
     """
-    limited = [(group, call) for group, call in running if call.profile.memory is not None and call.kill_record is None]
-    members = _members({group for group, _ in limited}) if limited else {}
-    for group, call in limited:
+    limited = [(pid, call) for pid, call in running if call.profile.memory is not None and call.kill_record is None]
+    for pid, call in limited:
         limit = call.profile.memory or 0.0
-        used = _held(members[group], limit)
+        used = _held(_members(pid), limit)
         if used > limit:
             reason = f"while it ran {call.profile.name}"
             call.kill_record = failure.lost("memory", reason, limit_mb=float(limit), used_mb=used)
-            cleanup.kill_group(group)
+            keeper.end(pid)
 
 
-def _members(groups: set[int]) -> dict[int, list[psutil.Process]]:
-    """Processes by group, whoever their parents are; a task's child in a session of its own is none of them."""
+def _members(pid: int) -> list[psutil.Process]:
+    """A task's processes: those below its keeper. An L1 task's has no keeper while it starts."""
     import psutil
 
-    members: dict[int, list[psutil.Process]] = {group: [] for group in groups}
-    for pid in psutil.pids():
-        with contextlib.suppress(OSError, psutil.Error):
-            if (group := os.getpgid(pid)) in members:
-                members[group].append(psutil.Process(pid))
-    return members
+    found = []
+    for member in [*keeper.descendants(pid), *([] if keeper.is_keeper(pid) else [pid])]:
+        with contextlib.suppress(psutil.Error):
+            found.append(psutil.Process(member))
+    return found
 
 
 def _held(processes: list[psutil.Process], limit: float) -> float:

@@ -16,7 +16,8 @@ from typing import Any
 from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.slots import INIT_FAILED, Call, Report, Resources, died, open_log, tail, with_init
-from taskvine_manager.runtime import failure
+from taskvine_manager.node.temporary import Folders
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 
 
@@ -32,8 +33,8 @@ class OneShots:
     environment : dict of str to str
         Of every task, before what its own resources add.
     config : dict
-        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``log``, ``env_vars`` and ``has_gpus``, as for
-        the library.
+        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``log``, ``env_vars``, ``has_gpus`` and
+        ``temporary``, as for the library.
     resources : Resources
         Of the node, shared with its slots.
     report : callable
@@ -53,6 +54,7 @@ class OneShots:
         self._init_command = init_command
         self._environment = environment
         self._config = config
+        self._folders = Folders(config["temporary"])
         self._resources = resources
         self._report = report
         self._functions: dict[str, Payload] = {}
@@ -82,6 +84,7 @@ class OneShots:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         call.dispatched = time.time()
         try:
+            environment.update(self._folders.make(_folder(call)))
             with open(os.path.join(call.directory, "task"), "wb") as file:
                 pickle.dump(self._task(call), file)
             with open(os.path.join(call.directory, "output"), "wb") as output:
@@ -97,6 +100,7 @@ class OneShots:
         except OSError as error:
             kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
             record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=call.directory)
+            self._folders.remove(_folder(call))
             self._report(call, failure.LOST, record, 0.0, 0.0)
             return
         self._resources.take(cores, memory, gpus)
@@ -116,6 +120,7 @@ class OneShots:
             call, gpus = self._running.pop(process)
             cleanup.kill_group(process.pid)
             self._resources.give(call.need[0], call.need[1], gpus)
+            self._folders.remove(_folder(call))
             self._finish(call, process.returncode)
         self.pump()
 
@@ -149,8 +154,12 @@ class OneShots:
                     if source.read(1):
                         log.write(f"\n--- cut after {self._most_output} bytes\n".encode())
 
+    def processes(self) -> set[int]:
+        """Process ids of what :meth:`reap` waits for."""
+        return {process.pid for process in self._running}
+
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Process groups and the task that each runs."""
+        """Keepers and the task that each keeps."""
         return [(process.pid, call) for process, (call, _) in self._running.items()]
 
     def hand_back(self) -> list[Call]:
@@ -165,12 +174,19 @@ class OneShots:
         for process, (call, _) in self._running.items():
             if call.invocation.number in numbers:
                 call.kill_record = record
-                cleanup.kill_group(process.pid)
+                keeper.end(process.pid)
         return gone
 
     def stop(self) -> None:
-        """Kill every task."""
+        """End every task."""
         for process in self._running:
-            cleanup.kill_group(process.pid)
+            keeper.end(process.pid)
+        deadline = time.monotonic() + keeper.TERM_SECONDS + keeper.LAST_SECONDS
         for process in self._running:
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _folder(call: Call) -> str:
+    """Name of a task's temporary directory: that of its own directory, which no other task has had."""
+    return os.path.basename(str(call.directory))

@@ -18,7 +18,7 @@ from typing import Any
 from taskvine_manager.node import environment, hardware, memory
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, NodeInfo, Profile
@@ -74,6 +74,7 @@ class Runner(ABC):
         pack: str | None,
         environments: str,
         without: Iterable[str] = (),
+        temporary: str | None = None,
     ) -> None:
         """Make slots and one-shots ready, and start the library if calls will come for it.
 
@@ -93,11 +94,15 @@ class Runner(ABC):
             Environment of the tasks.
         without : iterable of str
             Environment variables of this process that tasks are not to have.
+        temporary : str or None
+            Short path of a directory for the tasks' temporary files. None: this process's own.
         """
         config = self._config
         slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
         base = {name: value for name, value in os.environ.items() if name not in set(without)}
         base["TASKVINE_EXEC_RADIO"] = self._radio_path
+        if temporary is not None:
+            base.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))
         if pack is None:  # an installed source root is a site-packages, and would go before a pack's own
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         python = sys.executable
@@ -119,6 +124,7 @@ class Runner(ABC):
             "has_gpus": bool(gpus),
             "slot_cores": slot_cores,
             "env_vars": config["env_vars"],
+            "temporary": None if "TMPDIR" in config["env_vars"] else temporary,
         }
         self._cores = info.cores
         self._resources = Resources(info.cores, info.memory, gpus)
@@ -149,20 +155,22 @@ class Runner(ABC):
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_leaving", True))
+        keeper.adopt_orphans()  # of libraries and keepers that were killed
         self._watch(self._wake, self._woken)
 
-    def _open_radio(self) -> None:
-        self._radio_path = os.path.join(self._directory, "radio")
+    def _open_radio(self, directory: str) -> None:
+        self._radio_path = os.path.join(directory, "radio")
         self._radio = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._radio.bind(self._radio_path)
         self._radio.setblocking(False)
         self._watch(self._radio, self._radio_speaks)
 
     def _stop_runtime(self) -> None:
-        """Kill what runs, as far as it was begun, and end the staging threads."""
+        """End what runs, as far as it was begun, and the staging threads."""
         for part in ("_slots", "_oneshots"):
             if hasattr(self, part):
                 getattr(self, part).stop()
+        keeper.end_children()
         self._stager.shutdown(wait=True, cancel_futures=True)
 
     # --- the loop ---
@@ -197,6 +205,7 @@ class Runner(ABC):
         while self._later_queue:
             self._later_queue.popleft()()
         self._oneshots.reap()
+        keeper.reap(self._oneshots.processes() | self._slots.processes())
 
     def _later(self, action: Callable[[], None]) -> None:
         """Have the loop do something; callable from the staging threads."""

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
-from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
-from taskvine_manager.runtime import failure
+from taskvine_manager.node.temporary import Folders
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, encode
 from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
 from taskvine_manager.wire.messages import Invocation, Profile
@@ -37,6 +37,8 @@ unless for these the tuning parameter ``max-library-retries`` says otherwise."""
 IDLE_SLOTS = 16
 """Idle slots that are kept for calls like those they were made for, or two for each core if that is more. Each has
 imported its modules for itself, and keeps them in memory."""
+IDLE_EXIT_SECONDS = 0.5
+"""Time for idle slots to run their exit handlers when the node ends."""
 
 
 class Resources:
@@ -168,6 +170,7 @@ class SlotPool:
         self._command = command
         self._environment = environment
         self._config = config
+        self._folders = Folders(config["temporary"])
         self._resources = resources
         self._report = report
         self._watch = watch
@@ -209,6 +212,7 @@ class SlotPool:
                 stderr=output,
                 env=self._environment,
                 cwd=self._config["scratch"],
+                start_new_session=True,  # nothing that is typed in a terminal reaches it
             )
         self._is_warm = False
         self._channel = ours
@@ -235,7 +239,7 @@ class SlotPool:
             if slot := self._slots.get(rest[0]):
                 slot.pid = rest[1]
                 if slot.calls and slot.calls[0].kill_record is not None:
-                    cleanup.kill_group(slot.pid)  # cancelled meanwhile
+                    keeper.end(slot.pid)  # cancelled meanwhile
         elif kind == "exited":
             self._slot_gone(*rest)
         elif kind == "failed":
@@ -259,11 +263,12 @@ class SlotPool:
             record = failure.lost("environment", "init_command failed", stderr=log)
         for slot in list(self._slots.values()):
             if slot.pid is not None:
-                cleanup.kill_group(slot.pid)
+                keeper.end(slot.pid)
             self._drain(slot)
             calls = list(slot.calls)
             self._forget(slot)
             self._clear_scratch(slot)
+            self._folders.remove(f"s{slot.number}")
             for call in calls[:1]:
                 call.tries += 1
             for call in reversed(calls):
@@ -352,6 +357,7 @@ class SlotPool:
         environment = thread_limits(cores, self._config["env_vars"]) if cores != self._config["slot_cores"] else {}
         if self._config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        environment.update(self._folders.make(f"s{self._numbers}"))
         slot = Slot(self._numbers, call.need, chosen)
         self._numbers += 1
         message = pickle.dumps(("fork", slot.number, environment, memory))
@@ -532,6 +538,7 @@ class SlotPool:
         return self._take_back(slot)
 
     def _slot_gone(self, number: int, status: int) -> None:
+        self._folders.remove(f"s{number}")
         slot = self._slots.get(number)
         if slot is None:
             return  # retired
@@ -594,8 +601,12 @@ class SlotPool:
     def _retire(self, slot: Slot) -> None:
         self._forget(slot)  # it reads the end of its socket and exits; nothing of it is waited for
 
+    def processes(self) -> set[int]:
+        """Process ids of children of this process that :class:`SlotPool` waits for."""
+        return {self._library.pid} if self._library is not None else set()
+
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Process groups of slots and the call that each runs.
+        """Keepers of slots and the call that each runs.
 
         A call with a memory limit runs once its slot has loaded the function: what that takes, and what the slot has
         held before, is compared with the limit by the slot itself.
@@ -626,7 +637,7 @@ class SlotPool:
             if slot.calls and slot.calls[0].invocation.number in numbers:
                 slot.calls[0].kill_record = record
                 if slot.pid is not None:
-                    cleanup.kill_group(slot.pid)
+                    keeper.end(slot.pid)
             self._settle(slot)
         gone = [call for call in self.pending if call.invocation.number in numbers]
         self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
@@ -634,12 +645,18 @@ class SlotPool:
         return gone
 
     def stop(self) -> None:
-        """Kill every slot and end the library."""
+        """End every slot and the library; keepers of slots that ran something are still at work then."""
+        idle = []
         for slot in self._slots.values():
-            if slot.pid is not None:
-                cleanup.kill_group(slot.pid)
+            if slot.pid is not None and slot.calls:
+                keeper.end(slot.pid)
+            elif slot.pid is not None:
+                idle.append(slot.pid)
             slot.close()
         self._slots.clear()
+        deadline = time.monotonic() + IDLE_EXIT_SECONDS
+        while any(map(keeper.is_keeper, idle)) and time.monotonic() < deadline:
+            time.sleep(0.002)
         if self._library is not None:
             self._library.kill()
             self._library.wait()

@@ -18,7 +18,7 @@ to the node                            meaning
 ====================================== ==============================================================
 ``("ready", pid)``                     said before anything but the standard library is imported
 ``("warm",)``                          modules are imported, the context is built; forks follow
-``("forked", slot, pid)``
+``("forked", slot, pid)``              ``pid`` of the slot's keeper (:mod:`~taskvine_manager.runtime.keeper`)
 ``("exited", slot, status)``           ``status`` as of :func:`os.waitpid`
 ``("failed", kind, record)``           a module or the context cannot be had; the library ends
 ====================================== ==============================================================
@@ -27,7 +27,6 @@ to the node                            meaning
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import fcntl
 import gc
@@ -43,14 +42,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, failure, payload, slot
-
-_PR_SET_PDEATHSIG = 1
+from taskvine_manager.runtime import context, exits, failure, keeper, payload, slot
 
 
 def main(descriptor: int, parent: int) -> None:
     """Serve the node behind an inherited socket until it closes; ``parent`` is the process to die with."""
-    die_with_parent(parent)
+    keeper.die_with(parent, signal.SIGKILL)
+    keeper.fresh_signals()
     channel = socket.socket(fileno=descriptor)
     status = 1
     try:
@@ -60,14 +58,6 @@ def main(descriptor: int, parent: int) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)  # threads of a context must not keep it: the node waits for its end
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux; elsewhere, sockets that close say so)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class Library:
@@ -155,13 +145,14 @@ class Library:
     ) -> NoReturn:
         status = 1
         try:
-            os.setpgid(0, 0)  # a task's own children end with its slot
-            die_with_parent(library)
+            keeper.keep(library)  # the slot is the child of what was forked, which ends all that the slot starts
+            exits.disinherit()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()
             for end in self._wakeup:
                 os.close(end)
+            _forget_temporary_directory(environment)
             os.environ.update(environment)
             _limit_threads(environment)
             _own_output(os.path.join(self._config["log"], f"slot-{number}.log"))
@@ -258,6 +249,13 @@ def _own_output(path: str) -> None:
     os.close(descriptor)
     sys.stdout = open(1, "w", buffering=1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)
+
+
+def _forget_temporary_directory(environment: dict[str, str]) -> None:
+    # The library's context may have asked for its path: then tempfile has kept it.
+    tempfile: Any = sys.modules.get("tempfile")
+    if tempfile is not None and "TMPDIR" in environment and tempfile.tempdir == os.environ.get("TMPDIR"):
+        tempfile.tempdir = None
 
 
 def _limit_threads(environment: dict[str, str]) -> None:

@@ -8,19 +8,19 @@ tuple ``(outcome, body, started, seconds)``. A process that ends without writing
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import pickle
 import sys
 import time
 
-from taskvine_manager.runtime import context, failure, library, limits, payload, slot, values
+from taskvine_manager.runtime import context, exits, failure, keeper, library, limits, payload, slot, values
 
 
 def main(directory: str, parent: int) -> None:
     """Run the task in ``directory``; ``parent`` is the process to die with."""
-    library.die_with_parent(parent)
+    keeper.keep(parent)
+    keeper.fresh_signals()
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it said before it died is in the log
     with open(os.path.join(directory, "task"), "rb") as file:
@@ -28,14 +28,12 @@ def main(directory: str, parent: int) -> None:
     sys.path.extend(entry for entry in task["sys_path"] if entry not in sys.path)
     os.chdir(os.path.join(directory, "sandbox"))
     outcome = _run(task)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # the task may have closed it, or put anything in its place
-            stream.flush()
+    exits.flush()
     partial = os.path.join(directory, "outcome.partial")
     with open(partial, "wb") as file:
         pickle.dump(outcome, file)
     os.rename(partial, os.path.join(directory, "outcome"))
-    # Threads and exit handlers that the task left behind must not keep the process, and its resources, alive.
+    exits.run()
     os._exit(0)
 
 

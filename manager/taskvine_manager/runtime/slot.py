@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_manager.runtime import failure, payload, values
+from taskvine_manager.runtime import exits, failure, payload, values
 from taskvine_manager.runtime.limits import Limits, Room
 
 PACKET_LIMIT = 160 * 1024
@@ -41,6 +41,8 @@ class Stage:
         self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
         self._handlers = [_signal.getsignal(number) for number in self._signals]
+        self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+        self._group = os.getpgrp()
 
     def _make_directory(self) -> None:
         os.makedirs(self.scratch, mode=0o700, exist_ok=True)
@@ -70,6 +72,10 @@ class Stage:
             for number, handler in zip(self._signals, self._handlers, strict=True):
                 if handler is not None and _signal.getsignal(number) is not handler:
                     _signal.signal(number, handler)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+        if os.getpgrp() != self._group:
+            # Refused to the leader of a session: it stays one, and the next call could not become one.
+            os.setpgid(0, self._group)
 
     def _restore_directory(self) -> None:
         try:
@@ -354,6 +360,7 @@ def serve(
                 break
     except (BrokenPipeError, ConnectionResetError):
         pass
+    exits.run()
     stage.leave()
 
 

@@ -17,12 +17,11 @@ from functools import partial
 from typing import Any
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, staging
+from taskvine_manager.node import hardware, staging, temporary
 from taskvine_manager.node.cache import copy
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
-from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.library import die_with_parent
+from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
@@ -31,7 +30,17 @@ from taskvine_manager.vine.worker.worker import GPUS
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, NodeInfo, Profile
 
-OF_THE_LIBRARY = ("CORES", "CORES_LIST", "MEMORY", "DISK", "GPUS", "GPUS_LIST", "VECLIB_NUM_THREADS", GPUS)
+OF_THE_LIBRARY = (
+    "CORES",
+    "CORES_LIST",
+    "MEMORY",
+    "DISK",
+    "GPUS",
+    "GPUS_LIST",
+    "VECLIB_NUM_THREADS",
+    GPUS,
+    temporary.VARIABLE,
+)
 """Environment variables that speak of the library, which has the whole worker."""
 PATIENCE = 0.020
 """Seconds that a result waits for the others of its parcel before it travels without them."""
@@ -74,8 +83,8 @@ class Node(Runner):
     """
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:
-        die_with_parent(options.worker_pid)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        keeper.die_with(options.worker_pid, signal.SIGKILL)
+        keeper.disregard(signal.SIGINT)
         super().__init__(config, os.getcwd())
         self._options = options
         self.name = os.environ.get(cleanup.TOKEN + "_NODE") or f"{socket.gethostname()}-{options.worker_pid}"
@@ -117,7 +126,9 @@ class Node(Runner):
             self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, os.path.dirname(self._directory)
         )
         self._open_wakeup()
-        self._open_radio()
+        self._temporary = os.environ.get(temporary.VARIABLE) or temporary.link(os.path.join(self._directory, "tmp"))
+        temporary.empty(self._temporary)
+        self._open_radio(self._temporary)
         program = os.path.abspath(sys.argv[0])
         self._start_runtime(
             self.info,
@@ -129,6 +140,7 @@ class Node(Runner):
             pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config["env_pack"],
             environments=self._environments,
             without=OF_THE_LIBRARY,
+            temporary=self._temporary,
         )
         os.set_blocking(self._options.in_pipe_fd, False)
         self._watch(self._options.in_pipe_fd, self._worker_speaks)
@@ -144,6 +156,8 @@ class Node(Runner):
                 self._tick()
         finally:
             self._stop_runtime()
+            if temporary.VARIABLE not in os.environ:
+                temporary.unlink(self._temporary)
 
     def _timeout(self) -> float | None:
         waits = self._waits()

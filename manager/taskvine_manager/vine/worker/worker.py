@@ -22,7 +22,8 @@ from collections.abc import Callable
 from functools import partial
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware
+from taskvine_manager.node import hardware, temporary
+from taskvine_manager.runtime import keeper
 
 MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
@@ -60,16 +61,20 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         os.makedirs(directory, mode=0o700)
     else:
         directory = tempfile.mkdtemp(prefix="taskvine-node-")
+    short = temporary.link(os.path.join(directory, "tmp"))
     environment = {
         **os.environ,
         cleanup.TOKEN: options.connect or directory,
         cleanup.TOKEN + "_NODE": name,
+        temporary.VARIABLE: short,
     }
     if options.block:
         environment["PARSL_WORKER_BLOCK_ID"] = options.block
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: told.append(received))
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: told.append(received))
+    keeper.disregard()
     if "--cores" not in rest:  # it would offer the machine's, whatever this process may use of them
         rest = ["--cores", str(hardware.cores()), *rest]
     gpus = hardware.gpus()
@@ -89,26 +94,30 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         )
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
+        temporary.unlink(short)
         sys.stderr.write(f"taskvine-worker: {options.executable} cannot be started: {error}\n")
         return 127
     finally:
         os.umask(before)
-    clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory)
-    _stand_by(clean)
-    status = _wait(worker, told)
+    clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory, short)
+    second = _stand_by(clean)
+    keeper.adopt_orphans()
+    status = _wait(worker, told, second)
     over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
+    cleanup.kill_group(worker.pid)
+    keeper.end_children(spare=[second])
     clean()
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
     return status if status >= 0 else 128 - status
 
 
-def _stand_by(clean: Callable[[], None]) -> None:
-    """Leave a process that cleans up if this one is killed: it sees the end of a pipe."""
+def _stand_by(clean: Callable[[], None]) -> int:
+    """Leave a process that cleans up if this one is killed: it sees the end of a pipe. Return its process id."""
     end, ours = os.pipe()
-    if os.fork():
+    if second := os.fork():
         os.close(end)
-        return
+        return second
     try:
         os.setsid()
         os.close(ours)
@@ -120,7 +129,8 @@ def _stand_by(clean: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def _clean_up(worker: int, token: str, name: str, directory: str) -> None:
+def _clean_up(worker: int, token: str, name: str, directory: str, short: str) -> None:
+    temporary.unlink(short)
     if not os.path.isdir(directory):
         return  # it has been done, and the process id may be another's by now
     cleanup.kill_group(worker)
@@ -129,14 +139,14 @@ def _clean_up(worker: int, token: str, name: str, directory: str) -> None:
     remove(directory)
 
 
-def _wait(worker: subprocess.Popen[bytes], told: list[int]) -> int:
+def _wait(worker: subprocess.Popen[bytes], told: list[int], second: int) -> int:
     parent = os.getppid()
     deadline = None
     while True:
         try:
             return worker.wait(0.25 if deadline is None else 0.05)
         except subprocess.TimeoutExpired:
-            pass
+            keeper.reap((worker.pid, second))
         if deadline is None and (told or os.getppid() != parent):
             worker.terminate()
             deadline = time.monotonic() + GRACE
