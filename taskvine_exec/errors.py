@@ -40,6 +40,7 @@ that turns such a record into an exception.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from signal import Signals
@@ -444,10 +445,10 @@ class ResultNotSerializable(SerializationFailed):
 
 
 class ExceptionNotSerializable(SerializationFailed):
-    """The function raised, but its exception cannot be sent; the remote traceback tells what it was."""
+    """The function raised, but its exception cannot be passed on; the remote traceback tells what it was."""
 
     def _what(self) -> str:
-        return "the exception that the function raised cannot be serialized"
+        return "the exception that the function raised cannot be passed on"
 
 
 def _task(task_id: int | None) -> str:
@@ -531,6 +532,15 @@ class WorkerLaunchFailed(TaskVineExecutorError):
         command = f" [command: {self.command}]" if self.command else ""
         what = _sentence("a worker could not be launched", self.reason)
         return what + code + command + _section("stderr", self.stderr)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether an exception may come from a signal handler (Ctrl-C, for one) and not from the code that was called.
+
+    Python runs signal handlers in the main thread only. In any other thread, a SystemExit or KeyboardInterrupt was
+    raised by the user's own methods; passed on there it would end the thread, and leave its futures unresolved.
+    """
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
 
 
 #: Short tags for what infrastructure does to a task, as they travel in result records.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -15,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +46,7 @@ from taskvine_exec.errors import (
     TaskCancelled,
     WorkerLaunchFailed,
     from_record,
+    is_interruption,
 )
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
@@ -353,10 +353,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         try:
             encode = encode_arguments if self._references is None else self._references.encode
             arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # the arguments' own methods run here, and may do anything
+            reason = failure.describe(error)
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
-            future.set_exception(refusal)  # for those who wait for its outputs
+            _set_exception(future, refusal)  # for those who wait for its outputs
+            if is_interruption(error):
+                raise
             raise refusal from error
         future.needs = values
         self._tasks[number] = future
@@ -410,9 +412,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 storage=storage,
                 streams_travel=not getattr(self._settings, "local", True),
             )
-        except Exception as error:
-            future.set_exception(error)  # for those who wait for its outputs
-            raise
+        except BaseException as error:
+            if is_interruption(error) or isinstance(error, Exception):
+                _set_exception(future, error)  # for those who wait for its outputs
+                raise
+            reason = f"its files cannot be looked at: {failure.describe(error)}"
+            refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason)
+            _set_exception(future, refusal)
+            raise refusal from error
 
     def _new_profile(
         self, function: FunctionReference, specification: ResourceSpecification, name: str, link: ManagerLink
@@ -868,9 +875,14 @@ def _storage(given: list[Any] | None, files: TempFiles) -> list[Any]:
     return [own, *others]
 
 
-def _set_exception(future: Future[Any], error: Exception) -> None:
-    with contextlib.suppress(Exception):  # done already, or its callback's own fault
+def _set_exception(future: Future[Any], error: BaseException) -> None:
+    """Fail a future, unless it is done; an exception of one of its callbacks ends neither this thread nor its loop."""
+    try:
         future.set_exception(error)
+    except InvalidStateError:
+        pass
+    except BaseException:  # concurrent.futures stops only Exceptions of callbacks
+        logger.exception("a callback of a task's future")
 
 
 def _tail(path: str) -> str:

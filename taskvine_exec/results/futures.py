@@ -149,7 +149,7 @@ def _unreadable(number: int, error: BaseException) -> BaseException:
 def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
     try:
         record: dict[str, Any] = payload.decode(body)
-        if "exception" in record:
+        if "exceptions" in record:
             return _raised(number, record)
         fields = {"node": node or None, **{key: value for key, value in record.items() if value is not None}}
         return from_record(fields.pop("kind"), number, fields)
@@ -161,11 +161,25 @@ def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
 
 def _raised(number: int, record: dict[str, Any]) -> BaseException:
     try:
-        return failure.rebuild(record)
+        raised = failure.rebuild(record)
     except BaseException as error:
-        reason = f"it cannot be loaded here: {failure.describe(error)}"
-        what = ExceptionNotSerializable(
-            task_id=number, reason=reason, subject=record["type"], remote_traceback=record["text"]
-        )
-        what.__cause__ = error
-        return what
+        return _replaced(number, record, f"it cannot be loaded here: {failure.describe(error)}", error)
+    if not isinstance(raised, Exception):
+        return _replaced(number, record, f"here it is a {type(raised).__name__}, which would end the thread", raised)
+    # The DataFlowKernel calls repr() in a callback of the future: what is raised there leaves the app's future
+    # unresolved for ever.
+    for method in (repr, str):
+        try:
+            method(raised)
+        except BaseException as error:
+            reason = f"its __{method.__name__}__ raises {type(error).__name__}"
+            return _replaced(number, record, reason, raised)
+    return raised
+
+
+def _replaced(number: int, record: dict[str, Any], reason: str, cause: BaseException) -> ExceptionNotSerializable:
+    what = ExceptionNotSerializable(
+        task_id=number, reason=reason, subject=record["type"], remote_traceback=record["text"]
+    )
+    what.__cause__ = cause
+    return what

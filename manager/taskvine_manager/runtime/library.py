@@ -208,7 +208,7 @@ class Library:
 
 def context_failure(error: BaseException) -> bytes:
     """Record of a context whose setup function raised."""
-    reason = f"the context cannot be built: {type(error).__name__}: {error}"
+    reason = f"the context cannot be built: {failure.describe(error)}"
     return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__, context.__file__)))
 
 

@@ -29,7 +29,7 @@ def main(directory: str, parent: int) -> None:
     os.chdir(os.path.join(directory, "sandbox"))
     outcome = _run(task)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # the task may have closed it, or put anything in its place
+        with contextlib.suppress(BaseException):  # the task may have closed it, or put anything in its place
             stream.flush()
     partial = os.path.join(directory, "outcome.partial")
     with open(partial, "wb") as file:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # a hundred times faster than signal, which makes enums
 import contextlib
 import ctypes
+import operator
 import os
 import pickle
 import shutil
@@ -60,7 +61,9 @@ class Stage:
         self._restore_directory()
         for number, copy in self._copies:
             os.dup2(copy, number)
-        if [sys.stdin, sys.stdout, sys.stderr] != self._streams or any(stream.closed for stream in self._streams):
+        # Compared by identity: what a call has put there may have an __eq__ that does anything.
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        if any(map(operator.is_not, streams, self._streams)) or any(stream.closed for stream in self._streams):
             self._reopen()
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
@@ -228,7 +231,7 @@ def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
     code = getattr(error, "code", None)
     try:
         code = "" if code is None else str(code)
-    except Exception as problem:
+    except BaseException as problem:
         code = f"<its __str__ raised {type(problem).__name__}>"
     return failure.lost(
         "exit",
@@ -263,7 +266,10 @@ _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
+    try:
+        return str(getattr(function, "__name__", type(function).__name__))
+    except BaseException:  # a callable object's own methods may do anything
+        return type(function).__name__
 
 
 def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseException) -> bytes:
