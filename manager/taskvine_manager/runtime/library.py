@@ -220,8 +220,7 @@ def _own_output(path: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdout, sys.stderr = slot.standard_stream(1), slot.standard_stream(2)
 
 
 def _limit_threads(environment: dict[str, str]) -> None:

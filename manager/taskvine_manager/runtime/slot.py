@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from taskvine_manager.runtime import failure, payload, values
 
@@ -28,6 +28,25 @@ PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
 _OWN_FILES = (__file__, payload.__file__)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+def _encodings() -> tuple[tuple[str | None, str | None], ...]:
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    return tuple((getattr(stream, "encoding", None), getattr(stream, "errors", None)) for stream in streams)
+
+
+_ENCODINGS = _encodings()
+"""Encoding and error handler that Python gave the standard streams of this process when it started: they depend on the
+locale, on ``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."""
+
+
+def standard_stream(number: int) -> TextIO:
+    """Open a standard stream as a fresh process has it, but for its buffer: what a call prints is written by the line."""
+    encoding, errors = _ENCODINGS[number]
+    mode, buffering = ("w", 1) if number else ("r", -1)
+    stream = open(number, mode, buffering, encoding=encoding, errors=errors, newline="\n", closefd=False)
+    stream.buffer.raw.name = f"<{('stdin', 'stdout', 'stderr')[number]}>"  # type: ignore[attr-defined]
+    return stream  # type: ignore[return-value]
 
 
 class Stage:
@@ -90,8 +109,7 @@ class Stage:
     def _reopen(self) -> None:
         for number, stream in enumerate(self._streams):
             if stream.closed:
-                mode, buffering = ("w", 1) if number else ("r", -1)
-                self._streams[number] = open(number, mode, buffering=buffering, closefd=False)
+                self._streams[number] = standard_stream(number)
         sys.stdin, sys.stdout, sys.stderr = self._streams
 
     def leave(self) -> None:
