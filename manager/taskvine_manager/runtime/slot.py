@@ -41,7 +41,7 @@ locale, on ``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."
 
 
 def standard_stream(number: int) -> TextIO:
-    """Open a standard stream as a fresh process has it, but for its buffer: what a call prints is written by the line."""
+    """Open a standard stream as a fresh process has it, but line-buffered: what a call printed must outlive a crash."""
     encoding, errors = _ENCODINGS[number]
     mode, buffering = ("w", 1) if number else ("r", -1)
     stream = open(number, mode, buffering, encoding=encoding, errors=errors, newline="\n", closefd=False)
