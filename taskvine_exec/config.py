@@ -37,6 +37,7 @@ __all__ = [
     "TaskVineFactoryConfig",
     "TaskVineManagerConfig",
     "VineSettings",
+    "WorkingDirectory",
     "embedded_settings",
     "own_factory_config",
     "own_manager_config",
@@ -44,6 +45,7 @@ __all__ = [
     "validate",
     "vine_settings",
     "with_overrides",
+    "working_directory",
 ]
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,8 @@ _FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
     "setup": "context",
     "library_context_info": "context",
 }
+
+WorkingDirectory = Literal["submit", "sandbox"]
 
 _LAUNCH_METHODS = ("provider", "factory", "manual")
 
@@ -946,6 +950,20 @@ def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactory
     for name in ("workers_per_cycle", "factory_timeout", "scratch_dir"):
         if (value := getattr(factory, name)) != getattr(TaskVineFactoryConfig, name):
             logger.warning("%s=%r has no effect: the embedded engine starts its nodes itself, at once", name, value)
+
+
+def working_directory(asked: WorkingDirectory | None, settings: EmbeddedSettings) -> WorkingDirectory:
+    """Where apps run: what was asked for, else the user's directory if nodes are expected to see it.
+
+    Parameters
+    ----------
+    asked
+        'submit' (the user's directory), 'sandbox' (a private directory for each call), or None for the default.
+    settings
+        Of the executor.
+    """
+    here = settings.local if isinstance(settings, VineSettings) else True
+    return asked or ("submit" if here or settings.shared_fs else "sandbox")
 
 
 def retuned(

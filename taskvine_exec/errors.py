@@ -15,6 +15,7 @@
         │   ├── FileMissing              an input file is not there
         │   ├── FileLost                 every replica of a temp file is gone
         │   ├── OutputMissing            a declared output was never written
+        │   ├── WorkingDirectoryMissing  the node does not see the directory that apps run in
         │   ├── DiskFull                 no storage was left on the node
         │   └── ResourcesUnsatisfiable   no node can ever hold the request
         ├── TaskCancelled                cancelled, or overtaken by shutdown
@@ -78,7 +79,9 @@ __all__ = [
     "TaskLost",
     "TaskVineExecutorError",
     "WorkerLaunchFailed",
+    "WorkingDirectoryMissing",
     "from_record",
+    "is_interruption",
 ]
 
 
@@ -287,6 +290,29 @@ class OutputMissing(TaskLost):
 
     def _what(self) -> str:
         return f"its output file {self.path!r} was never written" if self.path else "an output file was never written"
+
+
+@dataclass(eq=False, repr=False)
+class WorkingDirectoryMissing(TaskLost):
+    """The node does not see the directory in which apps run.
+
+    Parameters
+    ----------
+    path
+        The directory: where the program was when the executor was started.
+    """
+
+    path: str = ""
+
+    def _what(self) -> str:
+        return f"its working directory {self.path!r} cannot be used there"
+
+    def _details(self) -> str:
+        advice = (
+            ". Apps run in the directory in which the program was when the executor was started: start it in one that "
+            "all nodes see, or give the executor working_directory='sandbox'"
+        )
+        return advice + super()._details()
 
 
 @dataclass(eq=False, repr=False)
@@ -555,6 +581,7 @@ LOST_KINDS: Mapping[str, type[TaskLost]] = {
     "file-missing": FileMissing,
     "file-lost": FileLost,
     "output-missing": OutputMissing,
+    "directory-missing": WorkingDirectoryMissing,
     "disk-full": DiskFull,
     "unsatisfiable": ResourcesUnsatisfiable,
 }

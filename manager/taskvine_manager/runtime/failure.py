@@ -8,10 +8,12 @@ the user's process builds one error class.
 from __future__ import annotations
 
 import builtins
+import os
 import pickle
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +23,10 @@ _TEXT_LIMIT = 20_000
 _REASON_LIMIT = 2_000
 _FIRST_FRAMES, _LAST_FRAMES = 32, 64
 """What is kept of a deep traceback: its plain data is nested, and pickle does not go down a thousand levels."""
+_NOT_FOUND = 127
+"""Exit status of a shell that has not found a command."""
+_MOST_PATHS, _LONGEST_PATH = 50, 1000
+"""Paths that are looked for after a failure, and characters of each."""
 _MOST_EXCEPTIONS = 100
 """Exceptions of one record: causes, contexts and members of groups beyond them are left to the text."""
 
@@ -68,13 +74,15 @@ def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
         Pickled dict with ``type``, ``text`` and ``exceptions``; or a record of :func:`lost` if the exception cannot be
         pickled and read back. ``exceptions`` lists the exception itself and then its causes, contexts and members of
         groups, each once, as a dict: ``body`` (its pickle; None for a member, which is in its group's), ``traceback``
-        (plain data or None), ``notes``, ``suppress`` (``__suppress_context__``), and ``cause``, ``context`` and
-        ``members`` as positions in the list. An exception other than the first that cannot be pickled is None.
+        (plain data or None), ``notes``, ``suppress`` (``__suppress_context__``), ``missing`` (relative paths that may
+        have been looked for in vain), and ``cause``, ``context`` and ``members`` as positions in the list. An exception
+        other than the first that cannot be pickled is None. ``directory`` is where the process was.
     """
     words = text(error, own_files)
     try:
         exceptions = _exceptions(error, own_files)
-        return pickle.dumps({"type": type(error).__qualname__, "text": words, "exceptions": exceptions})
+        name, directory = type(error).__qualname__, _current_directory()
+        return pickle.dumps({"type": name, "text": words, "exceptions": exceptions, "directory": directory})
     except BaseException as problem:  # the exception's own methods run here, and may do anything
         return lost(
             "exception-dump",
@@ -131,6 +139,7 @@ def _exceptions(error: BaseException, own_files: tuple[str, ...]) -> list[dict[s
                 "traceback": _plain(frames) if frames is not None else None,
                 "notes": _notes(each),
                 "suppress": each.__suppress_context__,
+                "missing": _missing(each),
                 "members": inside,
                 "cause": position(each.__cause__),
                 "context": position(each.__context__),
@@ -162,6 +171,41 @@ def _notes(error: BaseException) -> list[str] | None:
     if not isinstance(notes, list):
         return None
     return [note for note in notes if isinstance(note, str)]
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _missing(error: BaseException) -> list[str]:
+    """Relative paths that an exception speaks of and that are not there."""
+    words: list[str] = []
+    if isinstance(error, FileNotFoundError):
+        names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+        words = list(map(os.fsdecode, names)) if error.filename is not None else _words(str(error))
+    elif type(error).__name__ == "BashExitFailure":
+        any_word = getattr(error, "exitcode", None) == _NOT_FOUND
+        words = [word for word in _words(_command(error)) if any_word or "." in word or "/" in word]
+    paths = [word for word in dict.fromkeys(words) if word and len(word) < _LONGEST_PATH and not os.path.isabs(word)]
+    return [path for path in paths[:_MOST_PATHS] if not os.path.lexists(path)]
+
+
+def _command(error: BaseException) -> str:
+    """The command line of a bash app of Parsl's that failed."""
+    frames = error.__traceback__
+    while frames is not None:
+        frame = frames.tb_frame
+        if frame.f_code.co_name == "remote_side_bash_executor":
+            return str(frame.f_locals.get("executable", ""))
+        frames = frames.tb_next
+    return ""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"""[^\s'"`=,:;()<>|&]+""", text[:_TEXT_LIMIT])
 
 
 def _in_group(error: BaseException) -> Iterator[BaseException]:
@@ -224,10 +268,17 @@ def _users(frames: TracebackType | None, own_files: tuple[str, ...]) -> Tracebac
     return frames if frames is not None else first
 
 
-def rebuild(record: dict[str, Any]) -> BaseException:
+def rebuild(record: dict[str, Any], explain: Callable[[list[str], str], str | None] = lambda *_: None) -> BaseException:
     """The exception of a record, with its remote traceback, notes, causes, contexts and members.
 
     What hangs on the exception and cannot be loaded here is left out.
+
+    Parameters
+    ----------
+    record : dict
+        As of :func:`raised`.
+    explain : callable
+        Called with paths that were missing and the directory where the task ran; what it returns becomes a note.
 
     Raises
     ------
@@ -249,6 +300,8 @@ def rebuild(record: dict[str, Any]) -> BaseException:
     for place, copies in made.items():
         description = described[place]
         assert description is not None
+        if description["missing"] and (note := explain(description["missing"], record["directory"])):
+            description["notes"] = [*(description["notes"] or ()), note]
         for error in copies:
             _hang(error, description, made)
     return made[0][0]

@@ -73,8 +73,9 @@ class Library:
     channel : socket.socket
         Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
-        (directory of the slots' working directories), ``sys_path`` (list of str, appended), ``context`` (path or bytes
-        of the encoded ``(setup, args, kwargs)``, or None) and ``context_scope`` (``"library"`` or ``"slot"``).
+        (directory of the slots' own directories), ``directory`` (the user's, in which calls run; or None), ``sys_path``
+        (list of str, appended), ``context`` (path or bytes of the encoded ``(setup, args, kwargs)``, or None) and
+        ``context_scope`` (``"library"`` or ``"slot"``).
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -171,7 +172,8 @@ class Library:
             self._slot_context(number)
             channel = socket.socket(fileno=descriptor)
             scratch = os.path.join(self._config["scratch"], f"slot-{number}")
-            slot.serve(channel, scratch, self._config["spool"], self._config["inline_limit"])
+            config = self._config
+            slot.serve(channel, scratch, config["spool"], config["inline_limit"], config["directory"])
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())

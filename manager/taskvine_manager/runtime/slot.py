@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from taskvine_manager.runtime import failure, payload, values
+from taskvine_manager.runtime import failure, payload, sandbox, values
 
 PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
@@ -50,11 +50,24 @@ def standard_stream(number: int) -> TextIO:
 
 
 class Stage:
-    """Where calls run: each finds the directory, standard streams and signal handlers that the first one found."""
+    """Where calls run: each finds the directory, standard streams and signal handlers that the first one found.
 
-    def __init__(self, scratch: str) -> None:
+    Parameters
+    ----------
+    scratch : str
+        A directory of the slot's own. Calls without a sandbox run in it if there is no ``directory``, and it is emptied
+        after each.
+    directory : str or None
+        The user's directory in which all calls run: nothing in it is ever removed.
+    """
+
+    def __init__(self, scratch: str, directory: str | None = None) -> None:
         self.scratch = os.path.realpath(scratch)
+        self._directory = directory
+        self._home = ""
         self._make_directory()
+        if directory is not None:
+            self._try_to_go_home()
         self._streams = [sys.stdin, sys.stdout, sys.stderr]
         self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -64,10 +77,43 @@ class Stage:
         os.makedirs(self.scratch, mode=0o700, exist_ok=True)
         os.chdir(self.scratch)
 
-    def enter(self, sandbox: str | None) -> None:
-        """Make the working directory of the next call current."""
-        if sandbox is not None:
-            os.chdir(sandbox)
+    def enter(self, call_sandbox: str | None) -> None:
+        """Make the working directory of the next call current.
+
+        Raises
+        ------
+        OSError
+            If that is a directory of the user's, and this node does not see it.
+        """
+        sandbox.use(call_sandbox)
+        if self._directory is not None:
+            if not self._is_at_home():
+                self._go_home()
+        elif call_sandbox is not None:
+            os.chdir(call_sandbox)
+
+    def _is_at_home(self) -> bool:
+        try:
+            return os.getcwd() == self._home
+        except OSError:  # it has been removed
+            return False
+
+    def _go_home(self) -> None:
+        assert self._directory is not None
+        os.chdir(self._directory)
+        self._home = os.getcwd()  # not the path that was given, which may lead through links
+
+    def _try_to_go_home(self) -> None:
+        """Go home unless that cannot be done; then the next call will say so."""
+        if not self._is_at_home():
+            try:
+                self._go_home()
+            except OSError:
+                os.chdir("/")
+
+    def left(self, call_sandbox: str | None) -> tuple[str, ...]:
+        """Files that the call has left in the slot's own directory; what is in its sandbox the node looks at."""
+        return () if self._directory is not None or call_sandbox is not None else sandbox.left_in(self.scratch)
 
     def restore(self) -> None:
         """Undo what a call may have done to this process.
@@ -92,6 +138,9 @@ class Stage:
                     _signal.signal(number, handler)
 
     def _restore_directory(self) -> None:
+        if self._directory is not None:
+            self._try_to_go_home()
+            return
         try:
             if os.getcwd() != self.scratch:
                 os.chdir(self.scratch)
@@ -296,6 +345,11 @@ def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseExc
     return failure.lost(kind, failure.describe(error), subject=subject, remote_traceback=text)
 
 
+def no_directory(error: OSError) -> bytes:
+    """Record of a call whose working directory its node does not see."""
+    return failure.lost("directory-missing", error.strerror or str(error), path=error.filename)
+
+
 def _spill(record: bytes, spool: str) -> payload.Payload:
     # Only failure records get here: large results are files already.
     try:
@@ -312,16 +366,22 @@ def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | byte
         return _not_loadable("function-load", None, error)
 
 
-def serve(channel: socket.socket, scratch: str, spool: str, limit: int = payload.INLINE_LIMIT) -> None:
-    """Read packets and answer them until the node closes the socket.
+def serve(
+    channel: socket.socket,
+    scratch: str,
+    spool: str,
+    limit: int = payload.INLINE_LIMIT,
+    directory: str | None = None,
+) -> None:
+    """Read packets and answer them until the node closes the socket. Calls run in the user's ``directory``, if given.
 
     Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
     or None)``, these an encoded dict of the encoded results that the arguments refer to.
     Packets sent are ``("m", key, modules)``, the encoded list of modules that a first load or call of a function
     imported (empty bytes for none), ``("u", id)`` for a call of a function that never came, because the node took it
-    back just before, and ``("r", id, outcome, body, started, seconds)``.
+    back just before, and ``("r", id, outcome, body, started, seconds, left)``, the latter as of :meth:`Stage.left`.
     """
-    stage = Stage(scratch)
+    stage = Stage(scratch, directory)
     functions = Functions()
     buffer = memoryview(bytearray(PACKET_LIMIT))
     tried: set[str] = set()
@@ -346,7 +406,7 @@ def _answer(
     spool: str,
     limit: int,
 ) -> None:
-    _, identity, key, arguments, sandbox, given = packet
+    _, identity, key, arguments, call_sandbox, given = packet
     function = functions.get(key)
     if function is None:
         if key not in functions:
@@ -357,15 +417,20 @@ def _answer(
         channel.send(pickle.dumps(("m", key, _imported(before, spool))))
         if isinstance(loaded, bytes):
             stage.restore()
-            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0)))
+            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
             return
         function = loaded
     before = set() if key in tried else set(sys.modules)
-    stage.enter(sandbox)
+    try:
+        stage.enter(call_sandbox)
+    except OSError as error:
+        channel.send(pickle.dumps(("r", identity, failure.LOST, no_directory(error), time.time(), 0.0, ())))
+        return
     if given is not None:
         values.provide(payload.decode(given))
         payload.discard(given)
-    answer = pickle.dumps(("r", identity, *call(function, arguments, spool, limit)))
+    ending = call(function, arguments, spool, limit)
+    answer = pickle.dumps(("r", identity, *ending, stage.left(call_sandbox)))
     if key not in tried:
         tried.add(key)
         if modules := _imported(before, spool):

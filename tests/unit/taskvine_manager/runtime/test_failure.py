@@ -7,10 +7,12 @@ import pickle
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
 import parsl.app.python  # noqa: F401  (has tblib change how exceptions are pickled, as a function that imports parsl does)
 import pytest
+from parsl.app.errors import BashExitFailure
 
 from taskvine_manager.runtime import failure
 
@@ -349,6 +351,59 @@ def test_of_a_long_text_both_ends_are_kept() -> None:
     assert len(record["text"]) < 30_000
     assert record["text"].startswith("Traceback")
     assert record["text"].endswith("the end\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "paths"),
+    [
+        (FileNotFoundError(2, "No such file", "a/b.txt"), ["a/b.txt"]),
+        (FileNotFoundError(2, "No such file", b"a", None, "c"), ["a", "c"]),
+        (FileNotFoundError(2, "No such file", "/a"), []),
+        (FileNotFoundError(2, "No such file", "there"), []),
+        (FileNotFoundError("data.csv not found: 'x y'"), ["data.csv", "not", "found", "x", "y"]),
+        (OSError(2, "No such file", 3), []),
+        (ValueError("a/b.txt"), []),
+    ],
+    ids=repr,
+)
+def test_paths_that_are_missing_are_recorded(
+    error: Exception, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    record = record_of(caught(error))
+    assert record["exceptions"][0]["missing"] == paths
+    assert record["directory"] == str(tmp_path)
+
+
+def test_what_is_said_of_missing_paths_becomes_a_note() -> None:
+    cause = caught(FileNotFoundError(2, "No such file", "a"))
+    record = record_of(caught(ValueError("top"), cause))
+    back: Any = failure.rebuild(record, lambda paths, directory: f"{paths} in {directory}")
+    assert not hasattr(back, "__notes__")
+    assert back.__cause__.__notes__ == [f"['a'] in {record['directory']}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "paths"),
+    [
+        ("./run.sh --fast < data/in", 127, ["./run.sh", "--fast", "data/in"]),
+        ("./run.sh | sort > out.txt; here", 1, ["./run.sh", "out.txt"]),
+        ("sort", 127, ["sort"]),
+        ("sort", 1, []),
+    ],
+)
+def test_words_of_a_command_that_failed(
+    command: str, status: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remote_side_bash_executor() -> None:
+        executable = command  # Parsl's own has it in a local variable too
+        raise BashExitFailure(executable.partition(" ")[0], status)
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BashExitFailure) as info:
+        remote_side_bash_executor()
+    assert record_of(info.value)["exceptions"][0]["missing"] == paths
 
 
 def test_a_record_of_what_was_lost_keeps_its_fields() -> None:
