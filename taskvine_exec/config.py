@@ -134,7 +134,8 @@ class TaskVineManagerConfig:
         ``context_kwargs`` before any other and whose products the others read; ``context_scope`` says whether once
         per 'library', the default, or once per 'slot'.
     shared_fs
-        Whether workers see the same file system, so that files need not be sent.
+        Whether workers see the same file system, so that files need not be sent. Apps then run in the program's
+        directory, unless the executor's ``working_directory`` says otherwise.
     autolabel
         Whether to measure tasks and derive from that what they are taken to need.
     autolabel_algorithm

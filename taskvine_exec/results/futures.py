@@ -171,12 +171,10 @@ def _raised(number: int, record: dict[str, Any], node: str, directories: Working
         return _replaced(number, record, f"here it is a {type(raised).__name__}, which would end the thread", raised)
     # The DataFlowKernel calls repr() in a callback of the future: what is raised there leaves the app's future
     # unresolved for ever.
-    for method in (repr, str):
-        try:
-            method(raised)
-        except BaseException as error:
-            reason = f"its __{method.__name__}__ raises {type(error).__name__}"
-            return _replaced(number, record, reason, raised)
+    try:
+        repr(raised)
+    except BaseException as error:
+        return _replaced(number, record, f"its __repr__ raises {type(error).__name__}", raised)
     return raised
 
 

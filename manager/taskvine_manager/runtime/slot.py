@@ -65,6 +65,7 @@ class Stage:
         self.scratch = os.path.realpath(scratch)
         self._directory = directory
         self._home = ""
+        self._is_empty = False
         self._make_directory()
         if directory is not None:
             self._try_to_go_home()
@@ -113,7 +114,18 @@ class Stage:
 
     def left(self, call_sandbox: str | None) -> tuple[str, ...]:
         """Files that the call has left in the slot's own directory; what is in its sandbox the node looks at."""
-        return () if self._directory is not None or call_sandbox is not None else sandbox.left_in(self.scratch)
+        if self._directory is not None or call_sandbox is not None:
+            return ()
+        try:
+            if os.getcwd() == self.scratch:
+                self._is_empty = not os.listdir()
+                if self._is_empty:
+                    return ()
+            elif os.path.islink(self.scratch):  # what it points to stays
+                return ()
+        except OSError:  # the call has removed it
+            return ()
+        return sandbox.left_in(self.scratch)
 
     def restore(self) -> None:
         """Undo what a call may have done to this process.
@@ -140,6 +152,9 @@ class Stage:
     def _restore_directory(self) -> None:
         if self._directory is not None:
             self._try_to_go_home()
+            return
+        if self._is_empty:  # as left() has just seen
+            self._is_empty = False
             return
         try:
             if os.getcwd() != self.scratch:
