@@ -102,7 +102,7 @@ def measure(system: str, nodes: int, source: Path) -> dict[str, Any]:
     options: dict[str, Any] = {}
     executor: Any
     if system == "taskvine":
-        executor = TaskVineExecutor(cores=1, provider=provider)
+        executor = TaskVineExecutor(cores=1, provider=provider, working_directory="sandbox")
         options["dependency_resolver"] = DAG_RESOLVER
     else:
         executor = HighThroughputExecutor(

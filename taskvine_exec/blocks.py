@@ -151,7 +151,7 @@ class BlockExecutor(BlockProviderExecutor):
                         self._last_poll_time = 0.0
                         self.poll_facade()
                     self.handle_errors(self.status_facade)
-            except Exception:
+            except BaseException:  # a provider's methods may do anything, but this thread must go on
                 logger.exception("%s its blocks cannot be watched", self._scale_prefix)
 
     def _nodes_missing(self) -> bool:

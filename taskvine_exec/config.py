@@ -38,6 +38,7 @@ __all__ = [
     "TaskVineFactoryConfig",
     "TaskVineManagerConfig",
     "VineSettings",
+    "WorkingDirectory",
     "embedded_settings",
     "own_factory_config",
     "own_manager_config",
@@ -45,6 +46,7 @@ __all__ = [
     "validate",
     "vine_settings",
     "with_overrides",
+    "working_directory",
 ]
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ _FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
     "imports": "import_modules",
 }
 
+WorkingDirectory = Literal["submit", "sandbox"]
+
 _LAUNCH_METHODS = ("provider", "factory", "manual")
 
 
@@ -137,7 +141,8 @@ class TaskVineManagerConfig:
         ``context_args`` and ``context_kwargs`` before any other and whose products the others read; ``context_scope``
         says whether once per 'library', the default, or once per 'slot'.
     shared_fs
-        Whether workers see the same file system, so that files need not be sent.
+        Whether workers see the same file system, so that files need not be sent. Apps then run in the program's
+        directory, unless the executor's ``working_directory`` says otherwise.
     autolabel
         Whether to measure tasks and derive from that what they are taken to need.
     autolabel_algorithm
@@ -972,6 +977,20 @@ def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactory
     for name in ("workers_per_cycle", "factory_timeout", "scratch_dir"):
         if (value := getattr(factory, name)) != getattr(TaskVineFactoryConfig, name):
             logger.warning("%s=%r has no effect: the embedded engine starts its nodes itself, at once", name, value)
+
+
+def working_directory(asked: WorkingDirectory | None, settings: EmbeddedSettings) -> WorkingDirectory:
+    """Where apps run: what was asked for, else the user's directory if nodes are expected to see it.
+
+    Parameters
+    ----------
+    asked
+        'submit' (the user's directory), 'sandbox' (a private directory for each call), or None for the default.
+    settings
+        Of the executor.
+    """
+    here = settings.local if isinstance(settings, VineSettings) else True
+    return asked or ("submit" if here or settings.shared_fs else "sandbox")
 
 
 def retuned(

@@ -15,6 +15,7 @@
         │   ├── FileMissing              an input file is not there
         │   ├── FileLost                 every replica of a temp file is gone
         │   ├── OutputMissing            a declared output was never written
+        │   ├── WorkingDirectoryMissing  the node does not see the directory that apps run in
         │   ├── DiskFull                 no storage was left on the node
         │   └── ResourcesUnsatisfiable   no node can ever hold the request
         ├── TaskCancelled                cancelled, or overtaken by shutdown
@@ -40,6 +41,7 @@ that turns such a record into an exception.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from signal import Signals
@@ -77,7 +79,9 @@ __all__ = [
     "TaskLost",
     "TaskVineExecutorError",
     "WorkerLaunchFailed",
+    "WorkingDirectoryMissing",
     "from_record",
+    "is_interruption",
 ]
 
 
@@ -297,6 +301,29 @@ class OutputMissing(TaskLost):
 
 
 @dataclass(eq=False, repr=False)
+class WorkingDirectoryMissing(TaskLost):
+    """The node does not see the directory in which apps run.
+
+    Parameters
+    ----------
+    path
+        The directory: where the program was when the executor was started.
+    """
+
+    path: str = ""
+
+    def _what(self) -> str:
+        return f"its working directory {self.path!r} cannot be used there"
+
+    def _details(self) -> str:
+        advice = (
+            ". Apps run in the directory in which the program was when the executor was started: start it in one that "
+            "all nodes see, or give the executor working_directory='sandbox'"
+        )
+        return advice + super()._details()
+
+
+@dataclass(eq=False, repr=False)
 class DiskFull(TaskLost):
     """No storage was left on the node.
 
@@ -452,10 +479,10 @@ class ResultNotSerializable(SerializationFailed):
 
 
 class ExceptionNotSerializable(SerializationFailed):
-    """The function raised, but its exception cannot be sent; the remote traceback tells what it was."""
+    """The function raised, but its exception cannot be passed on; the remote traceback tells what it was."""
 
     def _what(self) -> str:
-        return "the exception that the function raised cannot be serialized"
+        return "the exception that the function raised cannot be passed on"
 
 
 def _task(task_id: int | None) -> str:
@@ -541,6 +568,15 @@ class WorkerLaunchFailed(TaskVineExecutorError):
         return what + code + command + _section("stderr", self.stderr)
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Whether an exception may come from a signal handler (Ctrl-C, for one) and not from the code that was called.
+
+    Python runs signal handlers in the main thread only. In any other thread, a SystemExit or KeyboardInterrupt was
+    raised by the user's own methods; passed on there it would end the thread, and leave its futures unresolved.
+    """
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
+
+
 #: Short tags for what infrastructure does to a task, as they travel in result records.
 LOST_KINDS: Mapping[str, type[TaskLost]] = {
     "slot-died": SlotDied,
@@ -553,6 +589,7 @@ LOST_KINDS: Mapping[str, type[TaskLost]] = {
     "file-missing": FileMissing,
     "file-lost": FileLost,
     "output-missing": OutputMissing,
+    "directory-missing": WorkingDirectoryMissing,
     "disk-full": DiskFull,
     "unsatisfiable": ResourcesUnsatisfiable,
 }

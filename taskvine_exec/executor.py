@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -15,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +27,7 @@ from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
 from parsl.dataflow.errors import DependencyError
-from parsl.errors import OptionalModuleMissing
+from parsl.errors import ConfigurationError, OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.providers import LocalProvider
@@ -47,12 +46,14 @@ from taskvine_exec.errors import (
     TaskCancelled,
     WorkerLaunchFailed,
     from_record,
+    is_interruption,
 )
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import frames
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
+from taskvine_exec.results.advice import WorkingDirectories, about_left
 from taskvine_exec.results.futures import TaskFuture, Where, settle
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.files import FilePlan, has_files
@@ -127,6 +128,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         With ``'reference'``, the result of a future is a ``proxystore.proxy.Proxy`` where it is larger than
         ``inline_limit``: it stays on its nodes, is fetched when it is first touched, and travels by reference into
         other apps of this executor. Apps with ``cache=True`` return values.
+    working_directory : {'submit', 'sandbox'}, optional
+        Where apps run. ``'submit'``: in the directory in which this program is when the executor is started, which
+        nodes must see under the same path; relative paths mean files there. ``'sandbox'``: each call in a private
+        directory that holds the files its app declares and is removed afterwards. Default: ``'submit'`` if all nodes
+        are on this machine or ``shared_fs`` is set, else ``'sandbox'``.
     **settings
         Fields of the two configuration classes.
 
@@ -159,6 +165,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         batching: bool = True,
         inline_limit: int = payload.INLINE_LIMIT,
         results: Literal["value", "reference"] = "value",
+        working_directory: config.WorkingDirectory | None = None,
         **settings: Any,
     ) -> None:
         self.label = label
@@ -169,6 +176,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self.batching = batching
         self.inline_limit = inline_limit
         self.results = results
+        self.working_directory = working_directory
         self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(
             config.own_manager_config(manager_config), config.own_factory_config(factory_config), settings
@@ -222,6 +230,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._profile_lock = threading.Lock()
         self._waiting = 0
         self._kept = Kept()
+        self._warned_of: set[str] = set()
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -236,11 +245,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             If no logs can be written under ``run_dir``.
         ExecutorShutDown
             If it has been shut down: an executor is started once.
+        parsl.errors.ConfigurationError
+            For ``working_directory='submit'`` if the program's current directory has been removed.
         """
         if self._over:
             raise ExecutorShutDown(label=self.label)
         if self._link is not None:
             return
+        self._choose_directory()
         super().start()  # type: ignore[no-untyped-call]
         logger.info(
             "executor %s: the %s engine runs it (engine=%r): %s",
@@ -257,7 +269,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._places = places = launch.make_places(log, in_memory=in_memory)
         try:
             self._functions = FunctionCache(places.spool)
-            launch.write_configs(places, self._settings)
+            directory = self._directories.start if self._directories.in_place else None
+            launch.write_configs(places, self._settings, directory)
             self._manager, end = launch.start_manager(places)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:
@@ -273,6 +286,22 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if script_dir is None or not launch.survives_shell(str(script_dir)):
                 provider.script_dir = places.scripts
         self._start_blocks()
+
+    def _choose_directory(self) -> None:
+        """Find out where this program is, and decide whether apps run there."""
+        in_place = config.working_directory(self.working_directory, self._settings) == "submit"
+        directory: str | None = None
+        try:
+            directory = os.getcwd()
+        except OSError as error:
+            what = f"the current directory of this program cannot be used: {error.strerror}"
+            if self.working_directory == "submit":
+                raise ConfigurationError(
+                    f"working_directory='submit', but {what}. Change to a directory that exists, or give 'sandbox'."
+                ) from error
+            if in_place:
+                logger.warning("executor %s: apps run in private directories, because %s", self.label, what)
+        self._directories = WorkingDirectories(directory, in_place and directory is not None)
 
     @property
     def launch_cmd(self) -> str:
@@ -353,10 +382,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         try:
             encode = encode_arguments if self._references is None else self._references.encode
             arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # the arguments' own methods run here, and may do anything
+            reason = failure.describe(error)
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
-            future.set_exception(refusal)  # for those who wait for its outputs
+            _set_exception(future, refusal)  # for those who wait for its outputs
+            if is_interruption(error):
+                raise
             raise refusal from error
         future.needs = values
         self._tasks[number] = future
@@ -409,10 +440,17 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 shared_fs=shared,
                 storage=storage,
                 streams_travel=not getattr(self._settings, "local", True),
+                directory=self._directories.start,
+                in_place=self._directories.in_place,
             )
-        except Exception as error:
-            future.set_exception(error)  # for those who wait for its outputs
-            raise
+        except BaseException as error:
+            if is_interruption(error) or isinstance(error, Exception):
+                _set_exception(future, error)  # for those who wait for its outputs
+                raise
+            reason = f"its files cannot be looked at: {failure.describe(error)}"
+            refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason)
+            _set_exception(future, refusal)
+            raise refusal from error
 
     def _new_profile(
         self, function: FunctionReference, specification: ResourceSpecification, name: str, link: ManagerLink
@@ -511,13 +549,15 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         proxy = None if self._references is None else self._references.proxy
         for item in completions:
             completion = Completion(*item)
+            if completion.left:
+                self._say_left(completion)
             for version, _, _ in completion.made:
                 self._temp_files.made.add(version)
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
                 future.needs = ()
                 try:
-                    settle(future, completion, self._load, proxy)
+                    settle(future, completion, self._load, proxy, self._directories)
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
                     logger.exception("a callback of task %d's future", completion.number)
                 if future.value is not None and completion.outcome == failure.RETURNED:
@@ -525,6 +565,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             yield
         if unread and self._link is not None:
             self._link.say("forget", unread)
+
+    def _say_left(self, completion: Completion) -> None:
+        """Warn of files that an app did not declare, once for each app."""
+        app, *files = completion.left
+        level = logging.DEBUG if app in self._warned_of else logging.WARNING
+        self._warned_of.add(app)
+        logger.log(level, "executor %s: %s", self.label, about_left(app, files, completion.node))
 
     def _release(self, value: Value, size: int, unread: list[str]) -> None:
         """See to it that the manager need not keep a result for longer than anybody may read it there."""
@@ -868,9 +915,14 @@ def _storage(given: list[Any] | None, files: TempFiles) -> list[Any]:
     return [own, *others]
 
 
-def _set_exception(future: Future[Any], error: Exception) -> None:
-    with contextlib.suppress(Exception):  # done already, or its callback's own fault
+def _set_exception(future: Future[Any], error: BaseException) -> None:
+    """Fail a future, unless it is done; an exception of one of its callbacks ends neither this thread nor its loop."""
+    try:
         future.set_exception(error)
+    except InvalidStateError:
+        pass
+    except BaseException:  # concurrent.futures stops only Exceptions of callbacks
+        logger.exception("a callback of a task's future")
 
 
 def _tail(path: str) -> str:

@@ -137,8 +137,8 @@ def survives_shell(path: str) -> bool:
     return shlex.quote(path) == path
 
 
-def write_configs(places: Places, settings: EmbeddedSettings) -> None:
-    """Write what the manager and the nodes are to know."""
+def write_configs(places: Places, settings: EmbeddedSettings, directory: str | None) -> None:
+    """Write what the manager and the nodes are to know; apps run in ``directory``, or in sandboxes if that is None."""
     context = None
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
@@ -147,6 +147,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "log": places.log,
         "program": _PROGRAM,
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
+        "directory": directory,
         "sys_path": [os.path.abspath(entry) for entry in sys.path],
         "env_vars": settings.env_vars,
         "env_pack": settings.env_pack,

@@ -195,7 +195,7 @@ class ManagerLink:
                     while self._receive():
                         pass  # its last words
                     self._gone(self._process.returncode)
-        except Exception:
+        except BaseException:
             logger.exception("the link to the manager broke")
             self._process.kill()
             self._gone(-signal.SIGKILL)

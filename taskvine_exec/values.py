@@ -20,7 +20,8 @@ from typing import Any, cast
 
 from parsl.dataflow.futures import AppFuture
 
-from taskvine_exec.errors import FileLost
+from taskvine_exec.errors import FileLost, ResultNotSerializable, is_interruption
+from taskvine_manager.runtime import failure
 
 _ATTRIBUTE = "_taskvine_value"
 _lock = threading.Lock()
@@ -124,9 +125,21 @@ class Value:
         return self._edges > 0
 
     def load(self) -> Any:
-        """Get a result that is on nodes."""
+        """Get a result that is on nodes.
+
+        Raises
+        ------
+        ResultNotSerializable
+            If its own methods raise an exception that would end the thread.
+        """
         assert self._load is not None
-        return self._load(self)
+        try:
+            return self._load(self)
+        except BaseException as error:
+            if isinstance(error, Exception) or is_interruption(error):
+                raise
+            reason = f"it cannot be loaded here: {failure.describe(error)}"
+            raise ResultNotSerializable(task_id=self.producer, reason=reason, subject="the result") from error
 
     def when_gone(self, forget: Callable[[str], None]) -> None:
         """Have its number forgotten when nobody can ask for it any more."""

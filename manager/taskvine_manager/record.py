@@ -89,7 +89,7 @@ class Recorder:
         """Invocations ended."""
         items = [
             (number, outcome, node, dispatched, started, seconds, _size(body), _sized(made), _kind(outcome, body))
-            for number, outcome, body, node, dispatched, started, seconds, made in completions
+            for number, outcome, body, node, dispatched, started, seconds, made, _ in completions
         ]
         self._add("done", time.time(), items)
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from taskvine_exec.errors import ExceptionNotSerializable, ResultNotSerializable, from_record
+from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.wire.messages import Completion
@@ -107,14 +108,16 @@ def settle(
     completion: Completion,
     load: Callable[[Where, Value], Any],
     proxy: Callable[[Value], Any] | None = None,
+    directories: WorkingDirectories | None = None,
 ) -> None:
     """Complete a future; one that is done already (cancelled, say) stays as it is.
 
     A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
     :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks; or it holds what
-    ``proxy`` makes of that.
+    ``proxy`` makes of that. An exception that a file was not found gets a note if that file is in the program's
+    directory and the task ran elsewhere, as ``directories`` know.
     """
-    number, outcome, body, node, dispatched, started, seconds, made = completion
+    number, outcome, body, node, dispatched, started, seconds, made, _ = completion
     if started:
         future.taskvine_times = TaskTimes(future.submitted, dispatched, started, started + seconds, node)
     try:
@@ -134,7 +137,7 @@ def settle(
                 future.value.comes_home(value)
             future.set_result(value)
         else:
-            future.set_exception(_failure(number, body, node))
+            future.set_exception(_failure(number, body, node, directories))
     except InvalidStateError:
         pass
 
@@ -146,11 +149,11 @@ def _unreadable(number: int, error: BaseException) -> BaseException:
     return what
 
 
-def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
+def _failure(number: int, body: payload.Payload, node: str, directories: WorkingDirectories | None) -> BaseException:
     try:
         record: dict[str, Any] = payload.decode(body)
-        if "exception" in record:
-            return _raised(number, record)
+        if "exceptions" in record:
+            return _raised(number, record, node, directories or WorkingDirectories(None, in_place=False))
         fields = {"node": node or None, **{key: value for key, value in record.items() if value is not None}}
         return from_record(fields.pop("kind"), number, fields)
     except Exception as error:
@@ -159,13 +162,25 @@ def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
         payload.discard(body)
 
 
-def _raised(number: int, record: dict[str, Any]) -> BaseException:
+def _raised(number: int, record: dict[str, Any], node: str, directories: WorkingDirectories) -> BaseException:
     try:
-        return failure.rebuild(record)
+        raised = failure.rebuild(record, partial(directories.about_missing, node=node))
     except BaseException as error:
-        reason = f"it cannot be loaded here: {failure.describe(error)}"
-        what = ExceptionNotSerializable(
-            task_id=number, reason=reason, subject=record["type"], remote_traceback=record["text"]
-        )
-        what.__cause__ = error
-        return what
+        return _replaced(number, record, f"it cannot be loaded here: {failure.describe(error)}", error)
+    if not isinstance(raised, Exception):
+        return _replaced(number, record, f"here it is a {type(raised).__name__}, which would end the thread", raised)
+    # The DataFlowKernel calls repr() in a callback of the future: what is raised there leaves the app's future
+    # unresolved for ever.
+    try:
+        repr(raised)
+    except BaseException as error:
+        return _replaced(number, record, f"its __repr__ raises {type(error).__name__}", raised)
+    return raised
+
+
+def _replaced(number: int, record: dict[str, Any], reason: str, cause: BaseException) -> ExceptionNotSerializable:
+    what = ExceptionNotSerializable(
+        task_id=number, reason=reason, subject=record["type"], remote_traceback=record["text"]
+    )
+    what.__cause__ = cause
+    return what

@@ -9,12 +9,15 @@ absolute                           on a file system that nodes share with the us
 ``http://``, ``ftp://``            fetched by Parsl's staging inside the task
 ================================= ===================================================================
 
-With ``shared_fs``, and for paths that lead out of the sandbox (``../``), relative paths are made absolute instead.
-What a staging provider of Parsl's moves inside the task (http and ftp by default) is left to it.
+Where apps run in the user's directory (``working_directory="submit"``), relative paths are left as they are: they
+name the same files there. Where apps run in sandboxes, relative paths are made absolute instead with ``shared_fs``, and
+if they lead out of the sandbox (``../``). What a staging provider of Parsl's moves inside the task (http and ftp by
+default) is left to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +27,7 @@ from parsl.data_provider.staging import Staging
 from parsl.utils import get_std_fname_mode
 
 from taskvine_exec.submission.staging import SCHEME, TempFiles, version_of
+from taskvine_manager.runtime import sandbox
 from taskvine_manager.wire.messages import FileUse
 
 _WRITTEN = ("outputs", "stdout", "stderr")
@@ -49,6 +53,11 @@ class FilePlan:
     streams_travel : bool
         Whether standard streams with relative paths are brought from the sandbox, for nodes that do not see where the
         user will look for them.
+    directory : str, optional
+        What relative paths are relative to: where the user's program was when the executor was started. Default: where
+        it is now.
+    in_place : bool
+        Whether apps run in that directory.
 
     Attributes
     ----------
@@ -76,13 +85,17 @@ class FilePlan:
         shared_fs: bool,
         storage: Sequence[Staging] = (),
         streams_travel: bool = False,
+        directory: str | None = None,
+        in_place: bool = False,
     ) -> None:
         self._files = files
         self._task = task
         self._producer = producer
         self._shared = shared_fs
         self._storage = storage
-        self._streams_travel = streams_travel and not shared_fs
+        self._streams_travel = streams_travel and not shared_fs and not in_place
+        self._directory = directory
+        self._in_place = in_place
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
         self.args = tuple(self._input(value) for value in args)
@@ -105,11 +118,11 @@ class FilePlan:
             return [self._output(item) for item in value] if isinstance(value, (list, tuple)) else self._output(value)
         if isinstance(value, File):
             return self._output(value)
-        return self._stream(key, value) if self._streams_travel else absolute_stream(key, value)
+        return self._stream(key, value) if self._streams_travel else absolute_stream(key, value, self._directory)
 
     def _stream(self, key: str, value: Any) -> Any:
         """Have a standard stream brought from the sandbox, if its path is relative."""
-        absolute = absolute_stream(key, value)
+        absolute = absolute_stream(key, value, self._directory)
         if absolute == value or value is None:
             return value
         path, mode = get_std_fname_mode(key, value)
@@ -118,7 +131,7 @@ class FilePlan:
         inside = os.path.normpath(path)
         if inside not in [use.name for use in self.outputs]:
             stream = "w" if mode.startswith("w") else "a"
-            self.outputs.append(FileUse("local", inside, os.path.abspath(path), 0, stream))
+            self.outputs.append(FileUse("local", inside, _absolute(path, self._directory), 0, stream))
         return (inside, mode)
 
     def _input(self, value: Any) -> Any:
@@ -128,11 +141,11 @@ class FilePlan:
             if version_of(value) is None:
                 value = value.cleancopy()
                 self._files.consume(value)
-            return _use(value, self.inputs)
+            return self._temp(value, self.inputs)
         path = _local_path(value)
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "in"):
             return value
-        if value.scheme != "file" and not os.path.exists(path):
+        if value.scheme != "file" and not os.path.exists(_absolute(path, self._directory)):
             return value  # nobody has put it here, as a staging task of Parsl's would have
         return self._local(value, path, self.inputs)
 
@@ -143,24 +156,40 @@ class FilePlan:
             if version_of(value) is None:
                 value = value.cleancopy()
                 self._files.produce(value, self._task, self._producer)
-            return _use(value, self.outputs)
+            return self._temp(value, self.outputs)
         path = _local_path(value)
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "out"):
             return value
+        if self._in_place and not _leads_out(path):
+            with contextlib.suppress(OSError):  # the app will say what is wrong
+                os.makedirs(os.path.dirname(_absolute(path, self._directory)), exist_ok=True)
         return self._local(value, path, self.outputs)
 
     def _local(self, file: File, path: str, uses: list[FileUse]) -> File:
+        if self._in_place:
+            return file
+        absolute = _absolute(path, self._directory)
         if self._shared or _leads_out(path):
-            return _at(file, os.path.abspath(path))
+            return _at(file, absolute)
         inside = os.path.normpath(path)
-        _add(uses, FileUse("local", inside, os.path.abspath(path)))
+        _add(uses, FileUse("local", inside, absolute))
         # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
         return _at(file, inside) if ".." in path.split(os.sep) else file
 
+    def _temp(self, file: File, uses: list[FileUse]) -> File:
+        _add(uses, FileUse("temp", str(file.local_path), str(version_of(file)), getattr(file, "replicas", 0)))
+        return _InSandbox(file) if self._in_place else file
 
-def _use(file: File, uses: list[FileUse]) -> File:
-    _add(uses, FileUse("temp", str(file.local_path), str(version_of(file)), getattr(file, "replicas", 0)))
-    return file
+
+class _InSandbox(File):
+    """A File for a task that does not run in its sandbox: there its path is the one in the sandbox, made absolute."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file.url)
+        self.__dict__.update({name: value for name, value in file.__dict__.items() if name != "replicas"})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sandbox.locate, (File, self.url, self.__dict__)
 
 
 def _add(uses: list[FileUse], use: FileUse) -> None:
@@ -203,9 +232,15 @@ def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return False
 
 
-def absolute_stream(name: str, value: Any) -> Any:
+def _absolute(path: str, directory: str | None) -> str:
+    """A path made absolute, relative to a directory or else to where this program is now."""
+    return os.path.abspath(path) if directory is None else os.path.normpath(os.path.join(directory, path))
+
+
+def absolute_stream(name: str, value: Any, directory: str | None = None) -> Any:
     """A standard stream's specification with its path made absolute: streams are appended to where the user will look.
 
+    A relative path is relative to ``directory``, or else to where this program is now.
     What is no valid specification is left for Parsl to refuse in the task.
     """
     if value is None:
@@ -216,7 +251,7 @@ def absolute_stream(name: str, value: Any) -> Any:
         return value
     if os.path.isabs(path):
         return value
-    absolute = os.path.abspath(path)
+    absolute = _absolute(path, directory)
     return (absolute, mode) if isinstance(value, tuple) else absolute
 
 

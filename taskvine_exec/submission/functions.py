@@ -25,9 +25,9 @@ from parsl.data_provider.http import in_task_transfer_wrapper as http_wrapper
 from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
-from taskvine_exec.errors import FunctionNotSerializable
+from taskvine_exec.errors import FunctionNotSerializable, is_interruption
 from taskvine_exec.values import Edge
-from taskvine_manager.runtime import payload
+from taskvine_manager.runtime import failure, payload
 
 _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
 
@@ -103,8 +103,10 @@ class FunctionCache:
         name = getattr(function, "__name__", type(function).__name__)
         try:
             body = serialize_function(function)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # the user's own methods run here, and may do anything
+            if is_interruption(error):
+                raise
+            reason = failure.describe(error)
             raise FunctionNotSerializable(task_id=None, reason=reason, subject=name) from error
         key = hashlib.blake2b(body, digest_size=20).hexdigest()
         with self._lock:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
+import traceback
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from taskvine_exec import TaskVineExecutor
 
 Make = Callable[..., TaskVineExecutor]
+ExceptionGroup: Any = getattr(builtins, "ExceptionGroup", None)
 
 
 def test_returns(make_executor: Make, mode: str) -> None:
@@ -36,6 +41,30 @@ def test_raises_with_remote_traceback(make_executor: Make, mode: str) -> None:
         frames.append(trace.tb_frame.f_code.co_name)
         trace = trace.tb_next
     assert frames == ["outer"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes came with Python 3.11")
+def test_raises_with_members_context_and_notes(make_executor: Make, mode: str) -> None:
+    def member() -> None:
+        raise KeyError("member")
+
+    def outer() -> None:
+        try:
+            member()
+        except KeyError as error:
+            group = ExceptionGroup("several", [error, ValueError("other")])
+        group.add_note("a note")
+        try:
+            int("no number")
+        except ValueError:
+            raise group  # noqa: B904  (its context is what is tested)
+
+    error: Any = make_executor(function_exec_mode=mode).submit(outer, {}).exception(30)
+    assert [type(each) for each in error.exceptions] == [KeyError, ValueError]
+    assert [frame.name for frame in traceback.extract_tb(error.exceptions[0].__traceback__)] == ["outer", "member"]
+    assert error.__notes__ == ["a note"]
+    assert isinstance(error.__context__, ValueError)
+    assert traceback.extract_tb(error.__context__.__traceback__)[0].name == "outer"
 
 
 @pytest.mark.parametrize("megabytes", [0.001, 1, 16])

@@ -37,6 +37,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
+@pytest.fixture
+def make_executor(make_executor: Make) -> Make:
+    """Executors whose apps run in sandboxes: there, files are staged."""
+    return lambda **settings: make_executor(**{"working_directory": "sandbox", **settings})
+
+
 # --- tasks ---
 
 

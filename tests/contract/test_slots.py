@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -178,6 +179,59 @@ def test_prints_go_to_logs(make_executor: Make, mode: str, run_dir: str) -> None
     logged = "".join(path.read_text() for path in Path(run_dir).rglob("*.log"))
     for words in ("said", "muttered", "written", "shouted"):
         assert f"{words}\n" in logged
+
+
+STREAMS = """
+import sys
+facts = [(s.encoding, s.errors, s.name, s.mode) for s in (sys.stdin, sys.stdout, sys.stderr)]
+"""
+
+
+def stream_facts() -> Any:
+    names: dict[str, Any] = {}
+    exec(STREAMS, names)
+    return names["facts"]
+
+
+def close_standard_streams() -> None:
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONUTF8": "1"},
+        {"PYTHONIOENCODING": "latin-1:replace"},
+        {"PYTHONIOENCODING": ":surrogateescape"},
+    ],
+    ids=str,
+)
+def test_text_streams_are_those_of_a_fresh_process(make_executor: Make, mode: str, variables: dict[str, str]) -> None:
+    said = subprocess.check_output(
+        [sys.executable, "-c", f"{STREAMS}\nprint(facts)"], env={**os.environ, **variables}, text=True
+    )
+    executor = make_executor(function_exec_mode=mode, env_vars=variables, cores=1)
+    assert str(executor.submit(stream_facts, {}).result(SECONDS)) == said.strip()
+    executor.submit(close_standard_streams, {}).result(SECONDS)
+    assert str(executor.submit(stream_facts, {}).result(SECONDS)) == said.strip()
+
+
+def test_what_is_not_text_is_printed_as_a_fresh_process_does(make_executor: Make, mode: str, run_dir: str) -> None:
+    def talk() -> None:
+        print("error \udce9", file=sys.stderr)
+        print("output \udce9")
+
+    variables = {"PYTHONIOENCODING": "utf-8:surrogateescape"}
+    executor = make_executor(function_exec_mode=mode, env_vars=variables)
+    assert executor.submit(talk, {}).exception(SECONDS) is None
+    executor.shutdown()
+    logged = b"".join(path.read_bytes() for path in Path(run_dir).rglob("*.log"))
+    assert b"error \\udce9\n" in logged
+    assert b"output \xe9\n" in logged
 
 
 def test_output_of_a_task_that_died_is_kept(make_executor: Make, mode: str, run_dir: str) -> None:

@@ -557,7 +557,7 @@ MISCHIEF = [
 def test_next_call_finds_things_in_order(
     make_executor: Make, mode: str, mischief: Callable[[], None], run_dir: str
 ) -> None:
-    executor = make_executor(function_exec_mode=mode, cores=1)
+    executor = make_executor(function_exec_mode=mode, cores=1, working_directory="sandbox")
     before = executor.submit(probe, {}).result(SECONDS)
     assert executor.submit(mischief, {}).result(SECONDS) is None
     after = executor.submit(probe, {}).result(SECONDS)
@@ -580,7 +580,7 @@ def test_directory_that_is_not_ours_is_not_emptied(make_executor: Make, tmp_path
         os.symlink(precious, directory)
         os.chdir(directory)
 
-    executor = make_executor(cores=1)
+    executor = make_executor(cores=1, working_directory="sandbox")
     executor.submit(link, {}).result(SECONDS)
     assert executor.submit(os.listdir, {}).result(SECONDS) == []
     executor.shutdown()

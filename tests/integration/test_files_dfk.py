@@ -286,7 +286,7 @@ def server() -> Iterator[str]:
 
 @pytest.mark.parametrize("shared_fs", [False, True])
 def test_http_files_are_fetched_in_the_task(load: Load, server: str, home: Path, shared_fs: bool) -> None:
-    load([TaskVineExecutor(label="tv", cores=2, shared_fs=shared_fs)])
+    load([TaskVineExecutor(label="tv", cores=2, shared_fs=shared_fs, working_directory="sandbox")])
     remote = File(f"{server}/dir/data.txt")
     assert read(inputs=[remote]).result(30) == "from afar"
     assert os.listdir(home) == []
@@ -296,6 +296,12 @@ def test_http_files_are_fetched_in_the_task(load: Load, server: str, home: Path,
     assert future.outputs[0].result(30).filepath == "copy.txt"
     assert (home / "copy.txt").read_text() == "from afar"
     assert (home / "data.txt").read_text() == "stale"
+
+
+def test_http_files_are_fetched_to_where_the_task_runs(load: Load, server: str, home: Path) -> None:
+    load([TaskVineExecutor(label="tv", cores=2)])
+    assert read(inputs=[File(f"{server}/dir/data.txt")]).result(30) == "from afar"
+    assert (home / "data.txt").read_text() == "from afar"
 
 
 def test_files_are_put_into_zip_files(load: Load, home: Path, tmp_path: Path) -> None:

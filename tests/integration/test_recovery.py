@@ -385,7 +385,7 @@ def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Op
     for _ in range(2):
         Path("shared.dat").read_bytes()
     assert shared.count() == 2  # it can count
-    it = cluster(4)
+    it = cluster(4, working_directory="sandbox")
     futures = [look(str(tmp_path / "gate"), number, inputs=[File("shared.dat")]) for number in range(4)]
     assert len({future.result(30)[0] for future in futures}) == 1
     assert shared.count() == 1

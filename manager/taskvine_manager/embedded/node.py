@@ -575,7 +575,9 @@ class Node(Runner):
         number = call.invocation.number
         outcome, body, started, seconds, made = ending
         self._completions.append(
-            Completion(number, outcome, body, self.name, call.dispatched, started, seconds, tuple(made))
+            Completion(
+                number, outcome, body, self.name, call.dispatched, started, seconds, tuple(made), self._left(call)
+            )
         )
         if outcome == failure.RETURNED:
             for use in call.invocation.outputs:

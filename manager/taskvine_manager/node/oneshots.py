@@ -15,7 +15,17 @@ from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
-from taskvine_manager.node.slots import INIT_FAILED, Call, Report, Resources, died, open_log, tail, with_init
+from taskvine_manager.node.slots import (
+    INIT_FAILED,
+    Call,
+    Report,
+    Resources,
+    died,
+    open_log,
+    start_directory,
+    tail,
+    with_init,
+)
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
@@ -33,7 +43,7 @@ class OneShots:
     environment : dict of str to str
         Of every task, before what its own resources add.
     config : dict
-        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``log``, ``env_vars``, ``has_gpus`` and
+        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``directory``, ``log``, ``env_vars``, ``has_gpus`` and
         ``temporary``, as for the library.
     resources : Resources
         Of the node, shared with its slots.
@@ -94,7 +104,7 @@ class OneShots:
                     stdout=output,
                     stderr=output,
                     env=environment,
-                    cwd=os.path.join(call.directory, "sandbox"),
+                    cwd=start_directory(self._config["directory"], os.path.join(call.directory, "sandbox")),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -111,7 +121,7 @@ class OneShots:
             "function": self._functions[call.profile.function],
             "arguments": call.invocation.arguments,
             "values": call.values,
-            **{key: self._config[key] for key in ("sys_path", "spool", "inline_limit", "context")},
+            **{key: self._config[key] for key in ("sys_path", "spool", "inline_limit", "context", "directory")},
         }
 
     def reap(self) -> None:

@@ -20,6 +20,7 @@ from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.runtime.sandbox import left_in
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, NodeInfo, Profile
 
@@ -117,6 +118,7 @@ class Runner(ABC):
             "spool": spool,
             "inline_limit": config["inline_limit"],
             "scratch": os.path.join(self._directory, "scratch"),
+            "directory": config["directory"],
             "sys_path": config["sys_path"],
             "import_modules": config["import_modules"],
             "context": config["context"],
@@ -220,6 +222,18 @@ class Runner(ABC):
             while True:
                 said.append(self._radio.recv(1 << 20))
         return said
+
+    def _left(self, call: Call) -> tuple[str, ...]:
+        """What a call has left in a private directory, as of :class:`~taskvine_manager.wire.messages.Completion`.
+
+        If the call has a sandbox, it must still be there.
+        """
+        left = call.left
+        if call.directory is not None and self._config["directory"] is None:
+            uses = (*call.invocation.inputs, *call.invocation.outputs)
+            declared = [use.name for use in uses if use.kind != "value"]
+            left = left_in(os.path.join(call.directory, "sandbox"), declared)
+        return (call.profile.name, *left) if left else ()
 
     def _need(self, profile: Profile) -> tuple[float, float, int]:
         """Cores, memory in MB and gpus that a call takes."""

@@ -76,6 +76,7 @@ class Call:
         "given",
         "invocation",
         "kill_record",
+        "left",
         "need",
         "profile",
         "supply",
@@ -95,6 +96,8 @@ class Call:
         self.supply: Any = None
         self.given: Payload | None = None
         self.kill_record: bytes | None = None
+        self.left: tuple[str, ...] = ()
+        """Files that it wrote in a private directory and did not declare."""
         self.tries = 0
 
     def reads(self, name: str) -> bool:
@@ -211,7 +214,7 @@ class SlotPool:
                 stdout=output,
                 stderr=output,
                 env=self._environment,
-                cwd=self._config["scratch"],
+                cwd=start_directory(self._config["directory"], self._config["scratch"]),
                 start_new_session=True,  # nothing that is typed in a terminal reaches it
             )
         self._is_warm = False
@@ -446,7 +449,7 @@ class SlotPool:
             return True
         if call.kill_record is not None:
             slot.killed_late = True
-        outcome, body, started, seconds = message[2:]
+        outcome, body, started, seconds, call.left = message[2:]
         if outcome == failure.RETURNED:
             category = call.profile.category
             known = self._estimates.get(category, seconds)
@@ -662,6 +665,11 @@ class SlotPool:
             self._library.wait()
         if self._channel is not None:
             self._channel.close()
+
+
+def start_directory(directory: str | None, own: str) -> str:
+    """Where a process of tasks starts: in the user's directory if that is where calls run and this node sees it."""
+    return directory if directory is not None and os.access(directory, os.X_OK) else own
 
 
 INIT_FAILED = 97

@@ -33,7 +33,7 @@ def run() -> None:
 def flush() -> None:
     """Write out what is buffered in the standard streams."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # the task may have closed it, or put anything in its place
+        with contextlib.suppress(BaseException):  # the task may have closed it, or put anything in its place
             stream.flush()
 
 

@@ -7,8 +7,13 @@ the user's process builds one error class.
 
 from __future__ import annotations
 
+import builtins
+import os
 import pickle
+import re
+import sys
 import traceback
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +23,12 @@ _TEXT_LIMIT = 20_000
 _REASON_LIMIT = 2_000
 _FIRST_FRAMES, _LAST_FRAMES = 32, 64
 """What is kept of a deep traceback: its plain data is nested, and pickle does not go down a thousand levels."""
+_NOT_FOUND = 127
+"""Exit status of a shell that has not found a command."""
+_MOST_PATHS, _LONGEST_PATH = 50, 1000
+"""Paths that are looked for after a failure, and characters of each."""
+_MOST_EXCEPTIONS = 100
+"""Exceptions of one record: causes, contexts and members of groups beyond them are left to the text."""
 
 
 def lost(kind: str, reason: str, **fields: Any) -> bytes:
@@ -36,7 +47,7 @@ def lost_file(record: object) -> str | None:
 def brief(record: object) -> str:
     """What a record says, in a line."""
     said = pickle.loads(record) if isinstance(record, bytes) else {}
-    if "exception" in said:
+    if "exceptions" in said:
         return str(said["text"]).strip().rpartition("\n")[2]
     return str(said.get("reason", "it ended"))
 
@@ -60,12 +71,18 @@ def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
     Returns
     -------
     bytes
-        Pickled dict with ``exception`` (pickle), ``traceback`` (plain data or None), ``text``, ``type`` and ``cause``
-        (a record or None); or a record of :func:`lost` if the exception cannot be pickled and read back.
+        Pickled dict with ``type``, ``text`` and ``exceptions``; or a record of :func:`lost` if the exception cannot be
+        pickled and read back. ``exceptions`` lists the exception itself and then its causes, contexts and members of
+        groups, each once, as a dict: ``body`` (its pickle; None for a member, which is in its group's), ``traceback``
+        (plain data or None), ``notes``, ``suppress`` (``__suppress_context__``), ``missing`` (relative paths that may
+        have been looked for in vain), and ``cause``, ``context`` and ``members`` as positions in the list. An exception
+        other than the first that cannot be pickled is None. ``directory`` is where the process was.
     """
     words = text(error, own_files)
     try:
-        return pickle.dumps(_record(error, own_files, words, depth=8))
+        exceptions = _exceptions(error, own_files)
+        name, directory = type(error).__qualname__, _current_directory()
+        return pickle.dumps({"type": name, "text": words, "exceptions": exceptions, "directory": directory})
     except BaseException as problem:  # the exception's own methods run here, and may do anything
         return lost(
             "exception-dump",
@@ -79,7 +96,7 @@ def describe(error: BaseException) -> str:
     """Class and message of an exception in short, even if it cannot say its message."""
     try:
         message = str(error)
-    except Exception as problem:
+    except BaseException as problem:  # the exception's own methods may do anything, leaving the process included
         message = f"<its __str__ raised {type(problem).__name__}>"
     return f"{type(error).__name__}: {message}"[:_REASON_LIMIT]
 
@@ -88,45 +105,146 @@ def text(error: BaseException, own_files: tuple[str, ...]) -> str:
     """The traceback of an exception as text, from the user's first frame on."""
     try:
         words = "".join(traceback.format_exception(type(error), error, _users(error.__traceback__, own_files)))
-    except Exception:
+    except BaseException:
         words = describe(error)
     if len(words) > _TEXT_LIMIT:
         words = f"{words[: _TEXT_LIMIT // 2]}\n...\n{words[-_TEXT_LIMIT // 2 :]}"
     return words
 
 
-def _record(error: BaseException, own_files: tuple[str, ...], words: str, depth: int) -> dict[str, Any]:
-    body = _dump_bare(error)
-    if not isinstance(pickle.loads(body), BaseException):  # what cannot be read back here will not be anywhere
-        raise TypeError("its pickle holds something else")
-    frames = _users(error.__traceback__, own_files)
-    cause = error.__cause__
-    return {
-        "type": type(error).__qualname__,
-        "exception": body,
-        "traceback": _plain(frames) if frames is not None else None,
-        "text": words,
-        "cause": _cause_record(cause, own_files, depth - 1) if cause is not None and depth else None,
-    }
+def _exceptions(error: BaseException, own_files: tuple[str, ...]) -> list[dict[str, Any] | None]:
+    """Describe an exception and all that hang on it, as :func:`raised` lists them."""
+    found = [error]
+    positions = {id(error): 0}
+    members: set[int] = set()
+
+    def position(other: BaseException | None) -> int | None:
+        if other is None:
+            return None
+        if id(other) not in positions:
+            if len(found) == _MOST_EXCEPTIONS:
+                return None
+            positions[id(other)] = len(found)
+            found.append(other)
+        return positions[id(other)]
+
+    described: list[dict[str, Any] | None] = []
+    for each in found:  # it grows
+        inside = list(map(position, _members(each)))
+        members.update(place for place in inside if place is not None and place >= len(described))
+        frames = _users(each.__traceback__, own_files)
+        described.append(
+            {
+                "body": None,
+                "traceback": _plain(frames) if frames is not None else None,
+                "notes": _notes(each),
+                "suppress": each.__suppress_context__,
+                "missing": _missing(each),
+                "members": inside,
+                "cause": position(each.__cause__),
+                "context": position(each.__context__),
+            }
+        )
+    for place, (each, description) in enumerate(zip(found, described, strict=True)):
+        assert description is not None
+        if place and place in members:
+            continue
+        try:
+            description["body"] = _dump_bare(each)
+        except BaseException:
+            if not place:
+                raise
+            described[place] = None  # the text has it, and the exception itself is not to be lost with it
+    return described
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    """The members of an exception group, of Python's own or of its backport's."""
+    kind = getattr(builtins, "BaseExceptionGroup", None) or getattr(
+        sys.modules.get("exceptiongroup"), "BaseExceptionGroup", None
+    )
+    return error.exceptions if kind is not None and isinstance(error, kind) else ()
+
+
+def _notes(error: BaseException) -> list[str] | None:
+    notes = getattr(error, "__notes__", None)
+    if not isinstance(notes, list):
+        return None
+    return [note for note in notes if isinstance(note, str)]
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _missing(error: BaseException) -> list[str]:
+    """Relative paths that an exception speaks of and that are not there."""
+    words: list[str] = []
+    if isinstance(error, FileNotFoundError):
+        names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+        words = list(map(os.fsdecode, names)) if error.filename is not None else _words(str(error))
+    elif type(error).__name__ == "BashExitFailure":
+        any_word = getattr(error, "exitcode", None) == _NOT_FOUND
+        words = [word for word in _words(_command(error)) if any_word or "." in word or "/" in word]
+    paths = [word for word in dict.fromkeys(words) if word and len(word) < _LONGEST_PATH and not os.path.isabs(word)]
+    return [path for path in paths[:_MOST_PATHS] if not os.path.lexists(path)]
+
+
+def _command(error: BaseException) -> str:
+    """The command line of a bash app of Parsl's that failed."""
+    frames = error.__traceback__
+    while frames is not None:
+        frame = frames.tb_frame
+        if frame.f_code.co_name == "remote_side_bash_executor":
+            return str(frame.f_locals.get("executable", ""))
+        frames = frames.tb_next
+    return ""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"""[^\s'"`=,:;()<>|&]+""", text[:_TEXT_LIMIT])
+
+
+def _in_group(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and if it is a group, its members in any depth."""
+    seen = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            left += _members(each)
+            yield each
 
 
 def _dump_bare(error: BaseException) -> bytes:
-    """Pickle an exception without what hangs on it, which a process that has imported parsl would pickle with it."""
+    """Pickle an exception without what hangs on it, which a process that has imported parsl would pickle with it.
+
+    Raises
+    ------
+    TypeError
+        If its pickle is not that of an exception.
+    Exception
+        Whatever pickling and unpickling raise: what cannot be read back here will not be anywhere.
+    """
     import cloudpickle
 
-    hung = error.__traceback__, error.__cause__, error.__context__, error.__suppress_context__
-    error.__traceback__ = error.__cause__ = error.__context__ = None
+    hung = []
+    for each in _in_group(error):
+        hung.append((each, each.__traceback__, each.__cause__, each.__context__, each.__suppress_context__))
+        each.__traceback__ = each.__cause__ = each.__context__ = None
     try:
-        return cloudpickle.dumps(error)  # type: ignore[no-any-return]
+        body: bytes = cloudpickle.dumps(error)
     finally:
-        error.__traceback__, error.__cause__, error.__context__, error.__suppress_context__ = hung
-
-
-def _cause_record(cause: BaseException, own_files: tuple[str, ...], depth: int) -> dict[str, Any] | None:
-    try:
-        return _record(cause, own_files, "", depth)
-    except Exception:  # the text has it, and the exception itself is not to be lost with it
-        return None
+        for each, frames, cause, context, suppress in hung:
+            each.__traceback__, each.__cause__, each.__context__ = frames, cause, context
+            each.__suppress_context__ = suppress
+    if not isinstance(pickle.loads(body), BaseException):
+        raise TypeError("its pickle holds something else")
+    return body
 
 
 def _plain(frames: TracebackType) -> dict[str, Any]:
@@ -150,13 +268,70 @@ def _users(frames: TracebackType | None, own_files: tuple[str, ...]) -> Tracebac
     return frames if frames is not None else first
 
 
-def rebuild(record: dict[str, Any]) -> BaseException:
-    """The exception of a record, with its remote traceback and its causes."""
-    error: BaseException = pickle.loads(record["exception"])
-    if record["traceback"] is not None:
+def rebuild(record: dict[str, Any], explain: Callable[[list[str], str], str | None] = lambda *_: None) -> BaseException:
+    """The exception of a record, with its remote traceback, notes, causes, contexts and members.
+
+    What hangs on the exception and cannot be loaded here is left out.
+
+    Parameters
+    ----------
+    record : dict
+        As of :func:`raised`.
+    explain : callable
+        Called with paths that were missing and the directory where the task ran; what it returns becomes a note.
+
+    Raises
+    ------
+    Exception
+        Whatever the exception itself raises when it is unpickled.
+    """
+    described: list[dict[str, Any] | None] = record["exceptions"]
+    made: dict[int, list[BaseException]] = {}
+    for place, description in enumerate(described):
+        if description is None or description["body"] is None:
+            continue
+        try:
+            error: BaseException = pickle.loads(description["body"])
+        except BaseException:
+            if not place:
+                raise
+            continue
+        _place(described, made, place, error)
+    for place, copies in made.items():
+        description = described[place]
+        assert description is not None
+        if description["missing"] and (note := explain(description["missing"], record["directory"])):
+            description["notes"] = [*(description["notes"] or ()), note]
+        for error in copies:
+            _hang(error, description, made)
+    return made[0][0]
+
+
+def _place(
+    described: list[dict[str, Any] | None], made: dict[int, list[BaseException]], place: int, error: BaseException
+) -> None:
+    """Note which exceptions of a record a group and its members, as they were unpickled, are."""
+    left = [(place, error)]
+    while left:
+        place, error = left.pop()
+        copies = made.setdefault(place, [])
+        if any(error is copy for copy in copies):
+            continue
+        copies.append(error)
+        description = described[place]
+        if description is not None:
+            pairs = zip(description["members"], _members(error), strict=False)
+            left += [(inside, member) for inside, member in pairs if inside is not None]
+
+
+def _hang(error: BaseException, description: dict[str, Any], made: dict[int, list[BaseException]]) -> None:
+    if description["traceback"] is not None:
         import tblib
 
-        error = error.with_traceback(tblib.Traceback.from_dict(record["traceback"]).as_traceback())
-    if record["cause"] is not None:
-        error.__cause__ = rebuild(record["cause"])
-    return error
+        error.__traceback__ = tblib.Traceback.from_dict(description["traceback"]).as_traceback()
+    if description["notes"] is not None:
+        error.__notes__ = description["notes"]  # before Python 3.11 nothing shows them
+    error.__cause__, error.__context__ = (
+        made[place][0] if (place := description[name]) in made else None for name in ("cause", "context")
+    )
+    error.__suppress_context__ = description["suppress"]

@@ -68,9 +68,9 @@ class Library:
     channel : socket.socket
         Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
-        (directory of the slots' working directories), ``sys_path`` (list of str, appended), ``import_modules`` (names),
-        ``context`` (path or bytes of the encoded ``(setup, args, kwargs)``, or None) and ``context_scope``
-        (``"library"`` or ``"slot"``).
+        (directory of the slots' own directories), ``directory`` (the user's, in which calls run; or None), ``sys_path``
+        (list of str, appended), ``import_modules`` (names), ``context`` (path or bytes of the encoded ``(setup, args,
+        kwargs)``, or None) and ``context_scope`` (``"library"`` or ``"slot"``).
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -161,7 +161,8 @@ class Library:
             self._slot_context(number)
             channel = socket.socket(fileno=descriptor)
             scratch = os.path.join(self._config["scratch"], f"slot-{number}")
-            slot.serve(channel, scratch, self._config["spool"], self._config["inline_limit"], memory)
+            config = self._config
+            slot.serve(channel, scratch, config["spool"], config["inline_limit"], memory, config["directory"])
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -235,7 +236,7 @@ def import_failure(name: str, error: BaseException) -> bytes:
 
 def context_failure(error: BaseException) -> bytes:
     """Record of a context whose setup function raised."""
-    reason = f"the context cannot be built: {type(error).__name__}: {error}"
+    reason = f"the context cannot be built: {failure.describe(error)}"
     return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__, context.__file__)))
 
 
@@ -247,8 +248,7 @@ def _own_output(path: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdout, sys.stderr = slot.standard_stream(1), slot.standard_stream(2)
 
 
 def _forget_temporary_directory(environment: dict[str, str]) -> None:

@@ -2,8 +2,9 @@
 
 Run as ``python -m taskvine_manager task DIRECTORY``, where the directory holds ``task`` (a pickled dict: ``function``
 and ``arguments``, encoded; ``values``, results that the arguments refer to; ``sys_path``; ``spool``; ``inline_limit``;
-``context``) and ``sandbox``, the task's working directory. The process writes ``outcome`` beside them: the pickled
-tuple ``(outcome, body, started, seconds)``. A process that ends without writing it has died.
+``context``; ``directory``, the user's, in which the task runs, or None) and ``sandbox``, where the files are that the
+task's app declares, and where the task runs if there is no such directory. The process writes ``outcome`` beside them:
+the pickled tuple ``(outcome, body, started, seconds)``. A process that ends without writing it has died.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pickle
 import sys
 import time
 
-from taskvine_manager.runtime import context, exits, failure, keeper, library, limits, payload, slot, values
+from taskvine_manager.runtime import context, exits, failure, keeper, library, limits, payload, sandbox, slot, values
 
 
 def main(directory: str, parent: int) -> None:
@@ -26,8 +27,14 @@ def main(directory: str, parent: int) -> None:
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
     sys.path.extend(entry for entry in task["sys_path"] if entry not in sys.path)
-    os.chdir(os.path.join(directory, "sandbox"))
-    outcome = _run(task)
+    own = os.path.join(directory, "sandbox")
+    sandbox.use(own)
+    try:
+        os.chdir(task["directory"] or own)
+    except OSError as error:
+        outcome: tuple[int, payload.Payload, float, float] = failure.LOST, slot.no_directory(error), time.time(), 0.0
+    else:
+        outcome = _run(task)
     exits.flush()
     partial = os.path.join(directory, "outcome.partial")
     with open(partial, "wb") as file:

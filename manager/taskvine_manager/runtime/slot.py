@@ -11,6 +11,7 @@ import _signal  # type: ignore[import-not-found]  # a hundred times faster than 
 import contextlib
 import ctypes
 import errno
+import operator
 import os
 import pickle
 import shutil
@@ -20,9 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
-from taskvine_manager.runtime import exits, failure, payload, values
+from taskvine_manager.runtime import exits, failure, payload, sandbox, values
 from taskvine_manager.runtime.limits import Limits, Room
 
 PACKET_LIMIT = 160 * 1024
@@ -31,12 +32,45 @@ _OWN_FILES = (__file__, payload.__file__)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-class Stage:
-    """Where calls run: each finds the directory, standard streams and signal handlers that the first one found."""
+def _encodings() -> tuple[tuple[str | None, str | None], ...]:
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    return tuple((getattr(stream, "encoding", None), getattr(stream, "errors", None)) for stream in streams)
 
-    def __init__(self, scratch: str) -> None:
+
+_ENCODINGS = _encodings()
+"""Encoding and error handler that Python gave the standard streams of this process when it started: they depend on the
+locale, on ``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."""
+
+
+def standard_stream(number: int) -> TextIO:
+    """Open a standard stream as a fresh process has it, but line-buffered: what a call printed must outlive a crash."""
+    encoding, errors = _ENCODINGS[number]
+    mode, buffering = ("w", 1) if number else ("r", -1)
+    stream = open(number, mode, buffering, encoding=encoding, errors=errors, newline="\n", closefd=False)
+    stream.buffer.raw.name = f"<{('stdin', 'stdout', 'stderr')[number]}>"  # type: ignore[attr-defined]
+    return stream  # type: ignore[return-value]
+
+
+class Stage:
+    """Where calls run: each finds the directory, standard streams and signal handlers that the first one found.
+
+    Parameters
+    ----------
+    scratch : str
+        A directory of the slot's own. Calls without a sandbox run in it if there is no ``directory``, and it is emptied
+        after each.
+    directory : str or None
+        The user's directory in which all calls run: nothing in it is ever removed.
+    """
+
+    def __init__(self, scratch: str, directory: str | None = None) -> None:
         self.scratch = os.path.realpath(scratch)
+        self._directory = directory
+        self._home = ""
+        self._is_empty = False
         self._make_directory()
+        if directory is not None:
+            self._try_to_go_home()
         self._streams = [sys.stdin, sys.stdout, sys.stderr]
         self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -48,10 +82,54 @@ class Stage:
         os.makedirs(self.scratch, mode=0o700, exist_ok=True)
         os.chdir(self.scratch)
 
-    def enter(self, sandbox: str | None) -> None:
-        """Make the working directory of the next call current."""
-        if sandbox is not None:
-            os.chdir(sandbox)
+    def enter(self, call_sandbox: str | None) -> None:
+        """Make the working directory of the next call current.
+
+        Raises
+        ------
+        OSError
+            If that is a directory of the user's, and this node does not see it.
+        """
+        sandbox.use(call_sandbox)
+        if self._directory is not None:
+            if not self._is_at_home():
+                self._go_home()
+        elif call_sandbox is not None:
+            os.chdir(call_sandbox)
+
+    def _is_at_home(self) -> bool:
+        try:
+            return os.getcwd() == self._home
+        except OSError:  # it has been removed
+            return False
+
+    def _go_home(self) -> None:
+        assert self._directory is not None
+        os.chdir(self._directory)
+        self._home = os.getcwd()  # not the path that was given, which may lead through links
+
+    def _try_to_go_home(self) -> None:
+        """Go home unless that cannot be done; then the next call will say so."""
+        if not self._is_at_home():
+            try:
+                self._go_home()
+            except OSError:
+                os.chdir("/")
+
+    def left(self, call_sandbox: str | None) -> tuple[str, ...]:
+        """Files that the call has left in the slot's own directory; what is in its sandbox the node looks at."""
+        if self._directory is not None or call_sandbox is not None:
+            return ()
+        try:
+            if os.getcwd() == self.scratch:
+                self._is_empty = not os.listdir()
+                if self._is_empty:
+                    return ()
+            elif os.path.islink(self.scratch):  # what it points to stays
+                return ()
+        except OSError:  # the call has removed it
+            return ()
+        return sandbox.left_in(self.scratch)
 
     def restore(self) -> None:
         """Undo what a call may have done to this process.
@@ -64,7 +142,9 @@ class Stage:
         self._restore_directory()
         for number, copy in self._copies:
             os.dup2(copy, number)
-        if [sys.stdin, sys.stdout, sys.stderr] != self._streams or any(stream.closed for stream in self._streams):
+        # Compared by identity: what a call has put there may have an __eq__ that does anything.
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        if any(map(operator.is_not, streams, self._streams)) or any(stream.closed for stream in self._streams):
             self._reopen()
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
@@ -78,6 +158,12 @@ class Stage:
             os.setpgid(0, self._group)
 
     def _restore_directory(self) -> None:
+        if self._directory is not None:
+            self._try_to_go_home()
+            return
+        if self._is_empty:  # as left() has just seen
+            self._is_empty = False
+            return
         try:
             if os.getcwd() != self.scratch:
                 os.chdir(self.scratch)
@@ -95,8 +181,7 @@ class Stage:
     def _reopen(self) -> None:
         for number, stream in enumerate(self._streams):
             if stream.closed:
-                mode, buffering = ("w", 1) if number else ("r", -1)
-                self._streams[number] = open(number, mode, buffering=buffering, closefd=False)
+                self._streams[number] = standard_stream(number)
         sys.stdin, sys.stdout, sys.stderr = self._streams
 
     def leave(self) -> None:
@@ -247,7 +332,7 @@ def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
     code = getattr(error, "code", None)
     try:
         code = "" if code is None else str(code)
-    except Exception as problem:
+    except BaseException as problem:
         code = f"<its __str__ raised {type(problem).__name__}>"
     return failure.lost(
         "exit",
@@ -292,13 +377,21 @@ _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
+    try:
+        return str(getattr(function, "__name__", type(function).__name__))
+    except BaseException:  # a callable object's own methods may do anything
+        return type(function).__name__
 
 
 def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseException) -> bytes:
     subject = "" if function is None else _name(function)
     text = failure.text(error, _OWN_FILES)
     return failure.lost(kind, failure.describe(error), subject=subject, remote_traceback=text)
+
+
+def no_directory(error: OSError) -> bytes:
+    """Record of a call whose working directory its node does not see."""
+    return failure.lost("directory-missing", error.strerror or str(error), path=error.filename)
 
 
 def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
@@ -319,7 +412,12 @@ def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | byte
 
 
 def serve(
-    channel: socket.socket, scratch: str, spool: str, limit: int = payload.INLINE_LIMIT, memory: float = 0.0
+    channel: socket.socket,
+    scratch: str,
+    spool: str,
+    limit: int = payload.INLINE_LIMIT,
+    memory: float = 0.0,
+    directory: str | None = None,
 ) -> None:
     """Read packets and answer them until the node closes the socket, or this process is of no more use.
 
@@ -328,7 +426,7 @@ def serve(
 
     Packets sent are
 
-    - ``("r", id, outcome, body, started, seconds)``, the answer to a call;
+    - ``("r", id, outcome, body, started, seconds, left)``, the answer to a call; ``left`` as of :meth:`Stage.left`;
     - ``("u", id)`` for a call of a function that never came, because the node took it back just before;
     - ``("l", key)`` if calls have a memory limit, once a function is loaded: a call of it begins now;
     - ``("e", id or None, MB, fresh)`` as the last one: the process ends. The call, if one is named, has not begun,
@@ -345,8 +443,10 @@ def serve(
         Largest encoded result, in bytes, that is no file.
     memory : float
         Memory limit in MB of the calls that this slot is for; 0 for none.
+    directory : str, optional
+        The user's directory, in which calls run. Default: in ``scratch``, or in a call's sandbox.
     """
-    stage = Stage(scratch)
+    stage = Stage(scratch, directory)
     functions = Functions()
     room = Room(memory)
     limits = Limits()
@@ -375,7 +475,7 @@ def _answer(
     limit: int,
 ) -> bool:
     """Run a call and answer it; say whether this process can run another."""
-    _, identity, key, arguments, sandbox, given = packet
+    _, identity, key, arguments, call_sandbox, given = packet
     function = functions.get(key)
     is_new = function is None
     if function is None:
@@ -386,7 +486,7 @@ def _answer(
         if isinstance(loaded, bytes):
             room.used = True  # by what it has imported until then
             stage.restore()
-            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0)))
+            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
             return True
         function = loaded
     if room.limit:
@@ -396,11 +496,16 @@ def _answer(
         if is_new:
             channel.send(pickle.dumps(("l", key)))
         room.used = True
-    stage.enter(sandbox)
+    try:
+        stage.enter(call_sandbox)
+    except OSError as error:
+        channel.send(pickle.dumps(("r", identity, failure.LOST, no_directory(error), time.time(), 0.0, ())))
+        return True
     if given is not None:
         values.provide(payload.decode(given))
         payload.discard(given)
-    channel.send(pickle.dumps(("r", identity, *call(function, arguments, spool, limits, limit))))
+    ending = call(function, arguments, spool, limits, limit)
+    channel.send(pickle.dumps(("r", identity, *ending, stage.left(call_sandbox))))
     try:
         stage.restore()  # nobody need wait for that
         if not limits.lowered:

@@ -115,7 +115,9 @@ class Completion(NamedTuple):
     """How an invocation ended: ``outcome`` and ``body`` as in :mod:`taskvine_manager.runtime.failure`.
 
     Times are in seconds since the epoch. ``made`` lists temp files as ``(id, bytes, stamp)``; the stamp changes when a
-    file is touched (it is the change time of its inode, in ns).
+    file is touched (it is the change time of its inode, in ns). ``left`` is the name of the app and then the files that
+    it wrote in a private directory without declaring them, at most
+    :data:`~taskvine_manager.runtime.sandbox.MOST_LEFT`; it is empty where there are none.
     """
 
     number: int
@@ -126,6 +128,7 @@ class Completion(NamedTuple):
     started: float
     seconds: float
     made: tuple[tuple[str, int, int], ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class NodeInfo(NamedTuple):

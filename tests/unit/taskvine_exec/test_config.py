@@ -33,6 +33,7 @@ from taskvine_exec.config import (
     validate,
     vine_settings,
     with_overrides,
+    working_directory,
 )
 from taskvine_manager.runtime import payload
 from taskvine_tune import TuneParameters
@@ -858,3 +859,28 @@ def test_retuning_is_checked_in_the_same_way(tmp_path: Path) -> None:
 def test_a_tune_parameters_object_is_kept() -> None:
     tune = TuneParameters({"immediate-recovery": True})
     assert own_manager_config(TaskVineManagerConfig(tune_parameters=tune)).tune_parameters is tune
+
+
+def vine(*, launch: str, provider: Any = None, **settings: Any) -> VineSettings:
+    manager, factory = with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), settings)
+    return vine_settings(manager, factory, function_exec_mode="L2", worker_launch_method=launch, provider=provider)
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "default"),
+    [
+        ("embedded", {}, "submit"),
+        ("embedded", {"shared_fs": True}, "submit"),
+        ("taskvine", {"launch": "provider", "provider": LocalProvider()}, "submit"),
+        ("taskvine", {"launch": "factory"}, "submit"),
+        ("taskvine", {"launch": "factory", "batch_type": "slurm"}, "sandbox"),
+        ("taskvine", {"launch": "provider", "provider": CondorProvider()}, "sandbox"),
+        ("taskvine", {"launch": "provider", "provider": CondorProvider(), "shared_fs": True}, "submit"),
+        ("taskvine", {"launch": "manual"}, "sandbox"),
+    ],
+)
+def test_apps_run_where_the_program_is_if_nodes_see_it(engine: str, settings: dict[str, Any], default: str) -> None:
+    made = embedded(**settings) if engine == "embedded" else vine(**settings)
+    assert working_directory(None, made) == default
+    assert working_directory("submit", made) == "submit"
+    assert working_directory("sandbox", made) == "sandbox"

@@ -201,6 +201,7 @@ def test_tags() -> None:
         "file-missing",
         "file-lost",
         "output-missing",
+        "directory-missing",
         "disk-full",
         "unsatisfiable",
     }

@@ -429,7 +429,8 @@ class Node(Runner):
         load.open.discard(number)
         if not load.done:
             load.since = time.monotonic()
-        load.done.append(Completion(number, outcome, sent, self.name, call.dispatched, started, seconds, made))
+        left = self._left(call)
+        load.done.append(Completion(number, outcome, sent, self.name, call.dispatched, started, seconds, made, left))
         if call.directory is not None:
             self._stager.submit(staging.remove, call.directory)
 

@@ -19,6 +19,7 @@ from parsl.data_provider.http import HTTPInTaskStaging, HTTPSeparateTaskStaging
 
 from taskvine_exec.submission.files import FilePlan, absolute_stream, has_files
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, temp_name, version_of
+from taskvine_manager.runtime import sandbox
 from taskvine_manager.wire.messages import FileUse
 
 T = "taskvinetemp:///"
@@ -39,7 +40,14 @@ class Planner:
         self.futures: list[Future[Any]] = []
 
     def __call__(
-        self, *args: Any, shared_fs: bool = False, storage: Any = (), travel: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        shared_fs: bool = False,
+        storage: Any = (),
+        travel: bool = False,
+        directory: str | None = None,
+        in_place: bool = False,
+        **kwargs: Any,
     ) -> FilePlan:
         task = f"t{len(self.futures)}"
         self.futures.append(Future())
@@ -52,6 +60,8 @@ class Planner:
             shared_fs=shared_fs,
             storage=storage,
             streams_travel=travel,
+            directory=directory,
+            in_place=in_place,
         )
 
 
@@ -427,3 +437,51 @@ def test_streams_that_are_outputs_too_or_one_file_are_brought_once(plan: Planner
     assert [use.name for use in made.outputs] == ["out"]
     made = plan(stdout="out", stderr="out", travel=True)
     assert [use.name for use in made.outputs] == ["out"]
+
+
+# --- where apps run in the user's directory ---
+
+
+def test_in_place_relative_paths_stay_as_they_are(plan: Planner, here: Path) -> None:
+    files = [File("a"), File("sub/../b"), File("../c"), File("/d")]
+    made = plan(*files, in_place=True, directory=str(here), outputs=[File("new/folder/e"), File("../f")])
+    assert [file.filepath for file in made.args] == ["a", "sub/../b", "../c", "/d"]
+    assert [file.filepath for file in made.kwargs["outputs"]] == ["new/folder/e", "../f"]
+    assert made.inputs == made.outputs == []
+    assert os.listdir(here) == ["new"], "folders of outputs are made"
+
+
+def test_in_place_streams_do_not_travel(plan: Planner, here: Path) -> None:
+    made = plan(in_place=True, travel=True, directory=str(here), stdout="logs/out", stderr=("../err", "w"))
+    assert made.kwargs == {"stdout": str(here / "logs" / "out"), "stderr": (str(here.parent / "err"), "w")}
+    assert made.outputs == []
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_paths_are_relative_to_where_the_program_began(
+    plan: Planner, here: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    (here / "moved").mkdir()
+    monkeypatch.chdir(here / "moved")
+    made = plan(File("a"), in_place=in_place, directory=str(here), outputs=[File("new/b")], stdout="out")
+    assert [use.source for use in (*made.inputs, *made.outputs)] == (
+        [] if in_place else [str(here / "a"), str(here / "new" / "b")]
+    )
+    assert made.kwargs["stdout"] == str(here / "out")
+    assert os.listdir(here / "moved") == []
+
+
+def test_in_place_temp_files_are_found_in_the_sandbox(plan: Planner, here: Path) -> None:
+    file = File(T + "folder/x")
+    made = plan(in_place=True, outputs=[file])
+    (sent,) = pickle.loads(pickle.dumps(made.kwargs["outputs"]))
+    assert type(sent) is File
+    assert (sent.url, sent.filepath, version_of(sent)) == (file.url, "folder/x", "folder/x@t0")
+    sandbox.use("/box")
+    try:
+        (sent,) = pickle.loads(pickle.dumps(made.kwargs["outputs"]))
+        assert sent.filepath == "/box/folder/x"
+    finally:
+        sandbox.use(None)
+    assert made.outputs == [FileUse("temp", "folder/x", "folder/x@t0")]
+    assert file.local_path is None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
 import pickle
+import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
 import parsl.app.python  # noqa: F401  (has tblib change how exceptions are pickled, as a function that imports parsl does)
 import pytest
+from parsl.app.errors import BashExitFailure
 
 from taskvine_manager.runtime import failure
 
 HERE = (__file__,)
+ExceptionGroup: Any = getattr(builtins, "ExceptionGroup", None)
 
 
 class Custom(Exception):
@@ -116,7 +121,7 @@ def test_with_none_but_our_frames_they_are_shown() -> None:
 
 def test_an_exception_that_was_never_raised_has_no_traceback() -> None:
     record = record_of(ValueError("no"))
-    assert record["traceback"] is None
+    assert record["exceptions"][0]["traceback"] is None
     assert failure.rebuild(record).__traceback__ is None
 
 
@@ -137,14 +142,157 @@ def test_a_cause_that_cannot_be_pickled_is_left_to_the_text() -> None:
     assert "locked" in record["text"]
 
 
-def test_causes_that_go_in_a_circle_come_to_an_end() -> None:
+def test_causes_that_go_in_a_circle_come_as_a_circle() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    back: BaseException | None = failure.rebuild(record_of(first))
-    depth = 0
+    back = failure.rebuild(record_of(first))
+    assert str(back.__cause__) == "second"
+    assert back.__cause__ is not None
+    assert back.__cause__.__cause__ is back
+
+
+def test_a_chain_without_end_is_cut() -> None:
+    error = ValueError(0)
+    for number in range(1, 300):
+        error = caught(ValueError(number), error)  # type: ignore[assignment]
+    back: BaseException | None = failure.rebuild(record_of(error))
+    numbers = []
     while back is not None:
-        back, depth = back.__cause__, depth + 1
-    assert depth == 9
+        numbers.append(back.args[0])
+        back = back.__cause__
+    assert numbers == list(range(299, 199, -1))
+
+
+def in_context(error: BaseException, context: BaseException) -> BaseException:
+    try:
+        try:
+            raise context
+        except type(context):
+            raise error  # noqa: B904  (that it was raised while another was handled is what is tested)
+    except BaseException as got:
+        return got
+
+
+def test_the_context_comes_too() -> None:
+    back = failure.rebuild(record_of(in_context(ValueError("top"), KeyError("first"))))
+    assert back.__cause__ is None
+    assert isinstance(back.__context__, KeyError)
+    assert names(back.__context__) == ["in_context"]
+    assert not back.__suppress_context__
+    assert "During handling of the above exception" in "".join(traceback.format_exception(back))
+
+
+def test_a_suppressed_context_stays_suppressed() -> None:
+    error = in_context(ValueError("top"), KeyError("first"))
+    error.__cause__ = None  # as "from None" does
+    back = failure.rebuild(record_of(error))
+    assert isinstance(back.__context__, KeyError)
+    assert back.__suppress_context__
+    assert "KeyError" not in "".join(traceback.format_exception(back))
+
+
+def test_what_is_cause_and_context_is_one_exception() -> None:
+    error = in_context(ValueError("top"), KeyError("first"))
+    error.__cause__ = error.__context__
+    back = failure.rebuild(record_of(error))
+    assert back.__cause__ is back.__context__ is not None
+
+
+def test_a_context_that_cannot_be_loaded_here_is_left_out() -> None:
+    record = record_of(in_context(ValueError("top"), KeyError("first")))
+    record["exceptions"][1]["body"] = b"no pickle"
+    assert failure.rebuild(record).__context__ is None
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Custom("so", 3)], ids=repr)
+def test_notes_come_too(error: BaseException) -> None:
+    error.__notes__ = ["one", "two"]  # type: ignore[attr-defined]  # what add_note does, from Python 3.11 on
+    assert failure.rebuild(record_of(caught(error))).__notes__ == ["one", "two"]  # type: ignore[attr-defined]
+
+
+class ReducesItself(Exception):
+    def __reduce__(self) -> Any:
+        return ReducesItself, self.args
+
+
+def test_notes_of_an_exception_that_pickles_in_its_own_way_come_too() -> None:
+    error = ReducesItself("a")
+    error.__notes__ = ["one"]  # type: ignore[attr-defined]
+    assert failure.rebuild(record_of(error)).__notes__ == ["one"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
+class TestGroups:
+    def group(self, *members: BaseException) -> Any:
+        return caught(ExceptionGroup("several", list(members)))
+
+    def test_members_keep_frames_notes_causes_and_contexts(self) -> None:
+        first = caught(ValueError("one"), caught(KeyError("cause")))
+        second = in_context(OSError(2, "two"), KeyError("context"))
+        second.__notes__ = ["note"]  # type: ignore[attr-defined]
+        back: Any = failure.rebuild(record_of(self.group(first, second)))
+        assert back.message == "several"
+        assert names(back) == ["caught"]
+        one, two = back.exceptions
+        assert names(one) == ["caught"]
+        assert isinstance(one.__cause__, KeyError)
+        assert names(one.__cause__) == ["caught"]
+        assert names(two) == ["in_context"]
+        assert isinstance(two.__context__, KeyError)
+        assert two.__notes__ == ["note"]
+        with pytest.raises(ExceptionGroup) as info:
+            raise back
+        assert info.value.subgroup(ValueError).exceptions == (one,)
+
+    def test_groups_in_groups(self) -> None:
+        inner = self.group(caught(ValueError("deep")), caught(KeyError("deeper")))
+        back: Any = failure.rebuild(record_of(self.group(caught(OSError("flat")), inner)))
+        assert [type(error) for error in back.exceptions[1].exceptions] == [ValueError, KeyError]
+        assert names(back.exceptions[1]) == ["caught"]
+        assert names(back.exceptions[1].exceptions[1]) == ["caught"]
+
+    def test_a_member_that_is_the_context_too_is_one_exception(self) -> None:
+        member = caught(ValueError("one"))
+        error = self.group(member)
+        error.__context__ = member
+        back: Any = failure.rebuild(record_of(error))
+        assert back.__context__ is back.exceptions[0]
+        assert names(back.__context__) == ["caught"]
+
+    def test_a_member_of_two_groups(self) -> None:
+        member = caught(ValueError("one"))
+        back: Any = failure.rebuild(record_of(self.group(self.group(member), self.group(member))))
+        assert [names(inner.exceptions[0]) for inner in back.exceptions] == [["caught"]] * 2
+
+    def test_a_group_as_the_cause(self) -> None:
+        back: Any = failure.rebuild(record_of(caught(ValueError("top"), self.group(caught(KeyError("one"))))))
+        assert names(back.__cause__.exceptions[0]) == ["caught"]
+
+    def test_a_member_that_cannot_be_pickled_says_so(self) -> None:
+        record = record_of(self.group(caught(ValueError("one")), caught(HoldsALock())))
+        assert record["kind"] == "exception-dump"
+        assert "one" in record["remote_traceback"]
+        assert "locked" in record["remote_traceback"]
+
+    def test_the_exception_itself_is_as_it_was_afterwards(self) -> None:
+        member = caught(ValueError("one"), caught(KeyError("cause")))
+        record_of(self.group(member))
+        assert names(member) == ["caught"]
+        assert isinstance(member.__cause__, KeyError)
+
+
+class Leaves(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+def test_what_ends_the_process_when_it_is_to_say_its_message_is_described() -> None:
+    assert failure.describe(Leaves()) == "Leaves: <its __str__ raised SystemExit>"
+    record = record_of(caught(Leaves()))
+    assert "Leaves" in record["text"]
+    assert isinstance(failure.rebuild(record), Leaves)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +351,59 @@ def test_of_a_long_text_both_ends_are_kept() -> None:
     assert len(record["text"]) < 30_000
     assert record["text"].startswith("Traceback")
     assert record["text"].endswith("the end\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "paths"),
+    [
+        (FileNotFoundError(2, "No such file", "a/b.txt"), ["a/b.txt"]),
+        (FileNotFoundError(2, "No such file", b"a", None, "c"), ["a", "c"]),
+        (FileNotFoundError(2, "No such file", "/a"), []),
+        (FileNotFoundError(2, "No such file", "there"), []),
+        (FileNotFoundError("data.csv not found: 'x y'"), ["data.csv", "not", "found", "x", "y"]),
+        (OSError(2, "No such file", 3), []),
+        (ValueError("a/b.txt"), []),
+    ],
+    ids=repr,
+)
+def test_paths_that_are_missing_are_recorded(
+    error: Exception, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    record = record_of(caught(error))
+    assert record["exceptions"][0]["missing"] == paths
+    assert record["directory"] == str(tmp_path)
+
+
+def test_what_is_said_of_missing_paths_becomes_a_note() -> None:
+    cause = caught(FileNotFoundError(2, "No such file", "a"))
+    record = record_of(caught(ValueError("top"), cause))
+    back: Any = failure.rebuild(record, lambda paths, directory: f"{paths} in {directory}")
+    assert not hasattr(back, "__notes__")
+    assert back.__cause__.__notes__ == [f"['a'] in {record['directory']}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "paths"),
+    [
+        ("./run.sh --fast < data/in", 127, ["./run.sh", "--fast", "data/in"]),
+        ("./run.sh | sort > out.txt; here", 1, ["./run.sh", "out.txt"]),
+        ("sort", 127, ["sort"]),
+        ("sort", 1, []),
+    ],
+)
+def test_words_of_a_command_that_failed(
+    command: str, status: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remote_side_bash_executor() -> None:
+        executable = command  # Parsl's own has it in a local variable too
+        raise BashExitFailure(executable.partition(" ")[0], status)
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BashExitFailure) as info:
+        remote_side_bash_executor()
+    assert record_of(info.value)["exceptions"][0]["missing"] == paths
 
 
 def test_a_record_of_what_was_lost_keeps_its_fields() -> None:

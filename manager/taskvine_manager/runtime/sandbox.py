@@ -1,0 +1,60 @@
+"""The sandbox of a task: a private directory with the files that its app declares, removed when the task is over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+MOST_LEFT = 11
+"""Files named of what a task leaves behind: one more than is shown, so that there are known to be others."""
+_MOST_LOOKED_AT = 1000
+_directory: str | None = None
+
+
+def use(directory: str | None) -> None:
+    """Say which sandbox the arguments about to be decoded refer to; None where the call has none."""
+    global _directory
+    _directory = directory
+
+
+def locate(make: Callable[[str], Any], url: str, state: dict[str, Any]) -> Any:
+    """Make the File of an argument whose bytes are in the sandbox; what stands for it was pickled as this call.
+
+    Its ``local_path`` becomes absolute, because the task runs in another directory.
+    """
+    file = make(url)
+    file.__dict__.update(state)
+    if _directory is not None:
+        file.local_path = os.path.join(_directory, file.local_path)
+    return file
+
+
+def left_in(directory: str, declared: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name the files in a sandbox that are none of those declared, nor in a declared folder.
+
+    Returns
+    -------
+    tuple of str
+        Relative paths, sorted, at most :data:`MOST_LEFT`.
+    """
+    known = {os.path.normpath(name) for name in declared}
+    found: list[str] = []
+    folders = [""]
+    looked_at = 0
+    while folders and looked_at < _MOST_LOOKED_AT:
+        folder = folders.pop()
+        try:
+            with os.scandir(os.path.join(directory, folder)) as entries:
+                for entry in entries:
+                    looked_at += 1
+                    name = os.path.join(folder, entry.name)
+                    if name in known or looked_at > _MOST_LOOKED_AT:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(name)
+                    else:
+                        found.append(name)
+        except OSError:  # the task may have removed it, or closed it to everybody
+            continue
+    return tuple(sorted(found)[:MOST_LEFT])

@@ -1,0 +1,77 @@
+"""What to tell a user whose task looked for a file, or left one, in a directory other than the program's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taskvine_manager.runtime.sandbox import MOST_LEFT
+
+
+@dataclass(frozen=True)
+class WorkingDirectories:
+    """Where the tasks of an executor run.
+
+    Parameters
+    ----------
+    start : str or None
+        Directory of the user's program when the executor was started; None if it had been removed.
+    in_place : bool
+        Whether tasks run there, and not in sandboxes.
+    """
+
+    start: str | None
+    in_place: bool
+
+    def about_missing(self, missing: Sequence[str], ran_in: str, node: str) -> str | None:
+        """Say that a file which a task did not find is in the program's directory.
+
+        Parameters
+        ----------
+        missing : sequence of str
+            Relative paths that the task may have looked for; they were not where it ran.
+        ran_in : str
+            The directory where it ran.
+        node : str
+            The node.
+
+        Returns
+        -------
+        str or None
+            A note for the task's exception; None if the program has no such file either.
+        """
+        try:
+            here: str | None = os.getcwd()
+        except OSError:
+            here = None
+        for directory in dict.fromkeys((self.start, here)):
+            if directory is None or directory == ran_in:
+                continue
+            for name in missing:
+                if os.path.exists(os.path.join(directory, name)):
+                    return self._note(name, directory, ran_in, node)
+        return None
+
+    def _note(self, name: str, directory: str, ran_in: str, node: str) -> str:
+        where = f"{name!r} exists in {directory}, but the task ran in {ran_in} on node {node}"
+        if self.in_place:
+            return (
+                f"{where}. Tasks run in the directory in which the program was when the executor was started. Change "
+                "directory before that, or use an absolute path."
+            )
+        return (
+            f"{where}, a private directory that holds only the files that the app declares. To declare this one, pass "
+            f"inputs=[File({name!r})] to the app, and let it open inputs[0].filepath. Or have apps run in the "
+            "program's directory, with TaskVineExecutor(working_directory='submit'), if the nodes see it."
+        )
+
+
+def about_left(app: str, left: Sequence[str], node: str) -> str:
+    """Say which files an app wrote in a private directory and did not declare."""
+    names = ", ".join(map(repr, left[: MOST_LEFT - 1])) + (" and others" if len(left) >= MOST_LEFT else "")
+    return (
+        f"app {app!r} wrote files that it does not declare: {names}. They were removed with the private directory that "
+        f"it ran in (on node {node}). To keep a file, pass outputs=[File({left[0]!r})] to the app. Or have apps run in "
+        "the program's directory, with TaskVineExecutor(working_directory='submit'), if the nodes see it."
+    )

@@ -1,0 +1,54 @@
+"""What is said of files that a task did not find, and of those that it left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskvine_exec.results.advice import WorkingDirectories, about_left
+from taskvine_manager.runtime.sandbox import MOST_LEFT
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "start"
+    directory.mkdir()
+    (directory / "data.txt").touch()
+    monkeypatch.chdir(directory)
+    return directory
+
+
+def test_a_sandbox_has_what_is_declared(start: Path) -> None:
+    said = WorkingDirectories(str(start), in_place=False).about_missing(["no", "data.txt"], "/box", "n1")
+    assert said is not None
+    assert said.startswith(f"'data.txt' exists in {start}, but the task ran in /box on node n1, a private directory")
+    assert "inputs=[File('data.txt')]" in said
+
+
+def test_a_program_may_have_moved(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "later.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    directories = WorkingDirectories(str(start), in_place=True)
+    said = directories.about_missing(["later.txt"], str(start), "n1")
+    assert said is not None
+    assert said.startswith(f"'later.txt' exists in {tmp_path}, but the task ran in {start} on node n1. ")
+    assert "File(" not in said
+
+
+@pytest.mark.parametrize("missing", [[], ["no"]])
+def test_of_what_is_nowhere_nothing_is_said(start: Path, missing: list[str]) -> None:
+    assert WorkingDirectories(str(start), in_place=False).about_missing(missing, "/box", "n1") is None
+    assert WorkingDirectories(None, in_place=False).about_missing(missing, "/box", "n1") is None
+
+
+def test_of_what_has_come_meanwhile_nothing_is_said(start: Path) -> None:
+    assert WorkingDirectories(str(start), in_place=True).about_missing(["data.txt"], str(start), "n1") is None
+
+
+def test_what_was_left_is_named_up_to_a_number() -> None:
+    assert "declare: 'a', 'b'. They" in about_left("app", ["a", "b"], "n1")
+    names = [f"f{number:02}" for number in range(MOST_LEFT)]
+    said = about_left("app", names, "n1")
+    assert f"{names[-2]!r} and others. " in said
+    assert names[-1] not in said
