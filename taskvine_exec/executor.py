@@ -27,7 +27,6 @@ from parsl.data_provider.files import File
 from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
-from parsl.dataflow.errors import DependencyError
 from parsl.errors import OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
@@ -53,6 +52,7 @@ from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import frames
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
+from taskvine_exec.results.failures import FailureQueue, dependency_error
 from taskvine_exec.results.futures import TaskFuture, Where, settle
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.files import FilePlan, has_files
@@ -222,6 +222,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._profile_lock = threading.Lock()
         self._waiting = 0
         self._kept = Kept()
+        self._failures = FailureQueue(self._fail_now)
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -461,17 +462,21 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _value_settled(self, number: int, consumer: int, value: Value) -> None:
         if value.error is not None:
-            self._fail(number, DependencyError([(value.error, f"task {value.producer}")], consumer))
+            self._fail(number, dependency_error(value.error, value.producer, consumer))
 
     def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
         over = Over(producer)
         if (error := over.exception()) is not None:
-            self._fail(number, DependencyError([(error, f"task {over.tid}")], consumer))
+            self._fail(number, dependency_error(error, over.tid, consumer))
         elif version not in self._temp_files.made:
             reason = f"the task that was to make {version} is over (memoized, perhaps) and did not make it"
             self._fail(number, FileLost(task_id=number, reason=reason, name=version))
 
     def _fail(self, number: int, error: Exception) -> None:
+        """Fail a task, and in turn what depends on it."""
+        self._failures.add(number, error)
+
+    def _fail_now(self, number: int, error: Exception) -> None:
         future = self._tasks.pop(number, None)
         if future is not None and self._link is not None:
             self._link.say("cancel", [number])

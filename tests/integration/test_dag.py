@@ -19,7 +19,7 @@ from parsl.executors import ThreadPoolExecutor
 from parsl.providers import LocalProvider
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
-from tests.conftest import eventually, settle
+from tests.conftest import Gate, eventually, settle
 
 LARGE = 100_000  # doubles: well over what rides inside messages
 Load = Callable[..., DataFlowKernel]
@@ -356,3 +356,28 @@ def test_thousands_of_small_results_are_the_argument_of_one_call(
     gate.touch()
     assert first.result(30) == 1
     assert future.result(60) == count * size
+
+
+def test_a_failed_task_fails_a_very_long_chain(load: Load, engine: str, gate: Gate) -> None:
+    load([TaskVineExecutor(label="tv", cores=2, engine=engine)], dependency_resolver=DAG_RESOLVER)
+
+    @parsl.python_app
+    def head(directory: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(os.path.join(directory, "open")):
+            time.sleep(0.01)
+        raise ValueError("the root cause")
+
+    link = parsl.python_app(lambda x: x)
+    futures = [head(str(gate.directory))]
+    for _ in range(10_000):
+        futures.append(link(futures[-1]))
+    gate.open()
+    error = futures[-1].exception(120)
+    assert isinstance(error, DependencyError)
+    assert error.__cause__ is futures[0].exception()
+    assert len(str(error)) < 200
+    assert all(future.done() for future in futures)
+    assert increment(1).result(60) == 2
