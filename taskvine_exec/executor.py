@@ -49,7 +49,7 @@ from taskvine_exec.errors import (
 )
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
-from taskvine_exec.parsl_hooks import frames
+from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.results.failures import FailureQueue, dependency_error
@@ -355,7 +355,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             encode = encode_arguments if self._references is None else self._references.encode
             arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = _unresolved(args, kwargs) or f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             future.set_exception(refusal)  # for those who wait for its outputs
             raise refusal from error
@@ -893,6 +893,19 @@ def _references() -> References:
         hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
         raise OptionalModuleMissing(["proxystore"], hint) from error
     return References()
+
+
+def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Say where a future was left in the arguments of a task, if one was."""
+    named = [(f"args[{number}]", value) for number, value in enumerate(args)]
+    for name, value in [*named, *kwargs.items()]:
+        if (place := containers.where(name, value)) is not None:
+            return (
+                f"{place} is a future that was not replaced by its result. Futures are replaced where they are "
+                "arguments themselves or items of inputs; with dependency_resolver=DAG_RESOLVER also inside lists, "
+                "tuples, sets, dicts and dataclasses"
+            )
+    return ""
 
 
 def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:
