@@ -42,6 +42,7 @@ from taskvine_exec.errors import (
     ExecutorNotStarted,
     ExecutorShutDown,
     FileLost,
+    FileUnreadable,
     ManagerLost,
     TaskCancelled,
     WorkerLaunchFailed,
@@ -53,7 +54,7 @@ from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.results.failures import FailureQueue, dependency_error
-from taskvine_exec.results.futures import TaskFuture, Where, settle
+from taskvine_exec.results.futures import TaskFuture, Where, settle, unreadable
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.files import FilePlan, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
@@ -62,7 +63,7 @@ from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile
 from taskvine_exec.values import Edge, Kept, Place, Value, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import staging
-from taskvine_manager.node.cache import Source, check
+from taskvine_manager.node.cache import Source, check, is_lost
 from taskvine_manager.node.cache import copy as copy_file
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
@@ -256,6 +257,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
         in_memory = self._engine == "embedded"
         self._places = places = launch.make_places(log, in_memory=in_memory)
+        payload.keep_spare()
         try:
             self._functions = FunctionCache(places.spool)
             launch.write_configs(places, self._settings)
@@ -541,14 +543,24 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _load(self, where: Where, value: Value) -> Any:
         """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
+        frames = self._read(where, value)
+        try:
+            return frames.load()
+        except Exception as error:  # the result's own methods, which may raise anything
+            raise unreadable(value.producer, error) from error
+
+    def _read(self, where: Where, value: Value) -> payload.Frames:
         for _ in range(_TRIES):
             try:
                 check(Source(*where[1:]))
-                return payload.decode(where.path)
-            except (OSError, ValueError):  # its node has gone, or somebody has written to it
+                return payload.read(where.path)
+            except (OSError, payload.Damaged) as error:
+                if not payload.is_lost(error):
+                    reason = f"{error}. It is kept: ask for it again when there is enough of what lacked"
+                    raise FileUnreadable(task_id=value.producer, reason=reason, name=value.number) from error
                 answer = self._locate(value.number, where, None)
             if isinstance(answer, bytes):
-                return payload.decode(answer)
+                return payload.Frames(answer)
             where = answer
         raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
 
@@ -650,7 +662,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             try:
                 check(Source(*where[1:]))
                 copy_file(where.path, target)
-            except FileNotFoundError:
+            except OSError as error:
+                if not is_lost(error, where.path):
+                    raise
                 spoiled = where  # its node has just gone, or somebody has written to it: another may have it
                 continue
             return target

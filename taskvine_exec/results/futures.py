@@ -126,7 +126,7 @@ def settle(
             try:
                 value = payload.decode(body)
             except BaseException as error:  # unpickling runs the result's own methods, which may do anything
-                future.set_exception(_unreadable(number, error))
+                future.set_exception(unreadable(number, error))
                 return
             finally:
                 payload.discard(body)
@@ -139,7 +139,8 @@ def settle(
         pass
 
 
-def _unreadable(number: int, error: BaseException) -> BaseException:
+def unreadable(number: int, error: BaseException) -> BaseException:
+    """The error of a result whose classes cannot be loaded in this process."""
     reason = f"it cannot be loaded here: {failure.describe(error)}"
     what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")
     what.__cause__ = error
@@ -154,7 +155,7 @@ def _failure(number: int, body: payload.Payload, node: str) -> BaseException:
         fields = {"node": node or None, **{key: value for key, value in record.items() if value is not None}}
         return from_record(fields.pop("kind"), number, fields)
     except Exception as error:
-        return _unreadable(number, error)
+        return unreadable(number, error)
     finally:
         payload.discard(body)
 

@@ -6,6 +6,16 @@ from typing import Any
 
 from taskvine_manager.runtime import payload
 
+
+class Lost(Exception):
+    """The file of a value is lost: ``number`` names the value, ``reason`` says what is wrong with its file."""
+
+    def __init__(self, number: str, reason: str) -> None:
+        super().__init__(number, reason)
+        self.number = number
+        self.reason = reason
+
+
 _encoded: dict[str, payload.Payload] = {}
 
 
@@ -22,5 +32,13 @@ def fetch(number: str) -> Any:
     ------
     KeyError
         If the call was not given it.
+    Lost
+        If its file is not there, or is not whole.
     """
-    return payload.decode(_encoded[number])
+    try:
+        frames = payload.read(_encoded[number])
+    except (OSError, payload.Damaged) as error:
+        if payload.is_lost(error):
+            raise Lost(number, str(error)) from error
+        raise
+    return frames.load()

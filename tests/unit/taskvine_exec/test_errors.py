@@ -16,6 +16,7 @@ from taskvine_exec.errors import (
     LOST_KINDS,
     RECORD_KINDS,
     FileLost,
+    FileUnreadable,
     MemoryExceeded,
     ResourcesUnsatisfiable,
     SlotDied,
@@ -162,6 +163,7 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         ),
         (MemoryExceeded(7, limit_mb=500), "task 7 lost: it used more memory than it may (500 MB allowed)"),
         (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
+        (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' is there, but cannot be read: no room"),
         (
             ResourcesUnsatisfiable(7, requested={"cores": 64, "gpus": 1}, largest={"cores": 2}),
             "task 7 lost: no node can ever hold it (it asks for cores=64, gpus=1; the largest node has cores=2)",
@@ -193,6 +195,7 @@ def test_tags() -> None:
         "environment",
         "file-missing",
         "file-lost",
+        "file-unreadable",
         "output-missing",
         "disk-full",
         "unsatisfiable",
