@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import gc
 import itertools
 import logging
 import os
@@ -42,7 +43,6 @@ from taskvine_exec.errors import (
     ExecutorNotStarted,
     ExecutorShutDown,
     FileLost,
-    FileUnreadable,
     ManagerLost,
     TaskCancelled,
     WorkerLaunchFailed,
@@ -53,14 +53,15 @@ from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
+from taskvine_exec.results import keeping
 from taskvine_exec.results.failures import FailureQueue, dependency_error
-from taskvine_exec.results.futures import TaskFuture, Where, settle, unreadable
+from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.files import FilePlan, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
-from taskvine_exec.values import Edge, Kept, Place, Value, collect
+from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Source, check, is_lost
@@ -82,6 +83,8 @@ _STOP_SECONDS = 5.0
 AT_ONCE = 4
 """As long as there are not more tasks than these, a new one is sent by the thread that submits it: there is nothing to
 gather it with, and the link's thread need not wake up."""
+_HOME_SECONDS = 60.0
+"""How long results may take to come home at shutdown that are not on this machine, or were lost."""
 _TRIES = 10
 """Times that a file is asked for again whose replica could not be read."""
 
@@ -224,6 +227,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._waiting = 0
         self._kept = Kept()
         self._failures = FailureQueue(self._fail_now)
+        self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
+        self._results_kept = threading.Event()
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -538,30 +543,26 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if value.place is Place.HOME and not value.has_edges:
             unread.append(value.number)  # whoever reads it from now on gets it from here
         else:
+            if value.place is Place.NODES:
+                self._values[value.number] = value
             value.when_gone(partial(_forget_value, weakref.ref(self), size))
             self._kept.add(size)
 
-    def _load(self, where: Where, value: Value) -> Any:
+    def _load(self, value: Value, timeout: float | None) -> Any:
         """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
-        frames = self._read(where, value)
-        try:
-            return frames.load()
-        except Exception as error:  # the result's own methods, which may raise anything
-            raise unreadable(value.producer, error) from error
-
-    def _read(self, where: Where, value: Value) -> payload.Frames:
+        until = None if timeout is None else time.monotonic() + timeout
         for _ in range(_TRIES):
-            try:
-                check(Source(*where[1:]))
-                return payload.read(where.path)
-            except (OSError, payload.Damaged) as error:
-                if not payload.is_lost(error):
-                    reason = f"{error}. It is kept: ask for it again when there is enough of what lacked"
-                    raise FileUnreadable(task_id=value.producer, reason=reason, name=value.number) from error
-                answer = self._locate(value.number, where, None)
-            if isinstance(answer, bytes):
-                return payload.Frames(answer)
-            where = answer
+            where = value.where
+            if where is None:  # it has another way to be loaded just now
+                raise ExecutorShutDown(label=self.label)
+            found = keeping.read(where, value)
+            if found is None:
+                answer = self._locate(value.number, where, _left(until))
+                if isinstance(answer, Where):
+                    value.where = answer
+                    continue
+                found = payload.Frames(answer)
+            return keeping.load(found, value)
         raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
 
     def _locate(self, file: str, spoiled: Where | None, timeout: float | None) -> Where | bytes:
@@ -571,16 +572,36 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         ------
         FileLost
             If it is nowhere and cannot be made again.
+        ExecutorShutDown
+            If the executor ended, after all results that somebody may ask for have been given another way to be loaded.
         """
+        if self._over:
+            self._results_kept.wait(timeout)
+        link = self._running_link()
         if spoiled is not None:
-            self._running_link().say("spoiled", spoiled.node, file, spoiled.stamp)
-        answer = self._ask("locate", file, timeout=timeout)
-        if isinstance(answer, bytes):
-            return answer
-        if len(answer) == 1:
-            record = payload.decode(answer[0])
-            raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
-        return Where(*answer)
+            link.say("spoiled", spoiled.node, file, spoiled.stamp)
+        return _understood(self._ask("locate", file, timeout=timeout))
+
+    def _keep_results(self, link: ManagerLink) -> None:
+        """Keep results that are done and not read yet readable without the manager and its nodes."""
+
+        def locate(file: str, spoiled: Where | None, seconds: float) -> Future[Any]:
+            if spoiled is not None:
+                link.say("spoiled", spoiled.node, file, spoiled.stamp)
+            return link.ask("locate", file, timeout=seconds)
+
+        def unread() -> list[Value]:
+            values = list(self._values.values())
+            return [value for value in values if value.place is Place.NODES and not value.is_read]
+
+        try:
+            if unread():
+                gc.collect()  # a future and its task refer to each other: see which are in use
+                keeping.Keeper(locate, _understood, _HOME_SECONDS).keep(unread())
+        except Exception:
+            logger.exception("executor %s: results cannot be kept", self.label)
+        finally:
+            self._results_kept.set()
 
     takes_edges = True
     """DAG_RESOLVER may leave edges in the arguments of this executor's tasks."""
@@ -651,13 +672,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         Exception
             Whatever its task raised.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         version = self._version(file)
         self._temp_files.producer(version).result(timeout)
         target = os.path.abspath(path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         spoiled = None
         for _ in range(_TRIES):
-            where = self._locate(version, spoiled, timeout)
+            where = self._locate(version, spoiled, _left(until))
             assert isinstance(where, Where)  # only results ride inside messages
             try:
                 check(Source(*where[1:]))
@@ -787,7 +809,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
         try:
-            return self._running_link().ask(kind, *rest).result(timeout)
+            return self._running_link().ask(kind, *rest, timeout=timeout).result(timeout)
         except ConnectionError:
             self._running_link()  # knows better what happened
             raise
@@ -835,6 +857,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             report = self._report(link) if os.environ.get(REPORT_VARIABLE) else None
             # Before the link's thread has to act: a callback there may be waiting for one of these.
             self._fail_all(self._shutdown_error)
+            self._keep_results(link)
             if not link.stop(_STOP_SECONDS):
                 logger.error("executor %s: its manager did not stop in time and is killed", self.label)
                 manager.kill()
@@ -920,6 +943,20 @@ def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
                 "tuples, sets, dicts and dataclasses"
             )
     return ""
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def _understood(answer: Any) -> Where | bytes:
+    """The place of a file, or a small result itself, from the manager's answer; raises what the manager reports."""
+    if isinstance(answer, bytes):
+        return answer
+    if len(answer) == 1:
+        record = payload.decode(answer[0])
+        raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
+    return Where(*answer)
 
 
 def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:

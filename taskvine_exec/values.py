@@ -13,17 +13,32 @@ import gc
 import pickle
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from parsl.dataflow.futures import AppFuture
 
-from taskvine_exec.errors import FileLost
+from taskvine_exec.errors import ExecutorShutDown, FileLost
+from taskvine_exec.parsl_hooks import frames
 
 _ATTRIBUTE = "_taskvine_value"
 _lock = threading.Lock()
+
+
+Loader = Callable[["Value", float | None], Any]
+"""Gets a value that is on nodes, in so many seconds at most."""
+
+
+class Where(NamedTuple):
+    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
+
+    node: str
+    path: str
+    size: int
+    stamp: int
 
 
 class Place(enum.Enum):
@@ -55,9 +70,11 @@ class Value:
         "_load",
         "_waiting",
         "error",
+        "is_read",
         "number",
         "place",
         "producer",
+        "where",
     )
 
     def __init__(self, number: str, producer: int) -> None:
@@ -68,7 +85,9 @@ class Value:
         self._at_home: Any = None
         self._edges = 0
         self._waiting: list[Callable[[Value], None]] | None = []
-        self._load: Callable[[Value], Any] | None = None
+        self._load: Loader | None = None
+        self.is_read = False
+        self.where: Where | None = None
         self._end: weakref.finalize[..., Value] | None = None
         self._future: weakref.ref[AppFuture] | None = None
 
@@ -113,8 +132,9 @@ class Value:
             self._at_home = value
             self.error = None
 
-    def stays(self, load: Callable[[Value], Any]) -> None:
-        """Say that the result is on nodes, and how to get it."""
+    def stays(self, load: Loader, where: Where | None = None) -> None:
+        """Say that the result is on nodes, and how to get it; or that there is another way to get it now."""
+        self.where = where
         self._load = load
         self.place = Place.NODES
 
@@ -123,10 +143,19 @@ class Value:
         """Whether any task has been given an edge to it."""
         return self._edges > 0
 
-    def load(self) -> Any:
-        """Get a result that is on nodes."""
-        assert self._load is not None
-        return self._load(self)
+    def load(self, timeout: float | None = None) -> Any:
+        """Get a result that is on nodes, waiting for so many seconds at most if it has to be made again."""
+        while True:
+            load = self._load
+            assert load is not None
+            try:
+                loaded = load(self, timeout)
+            except ExecutorShutDown:
+                if load is self._load:
+                    raise
+                continue  # it was brought home meanwhile
+            self.is_read = True
+            return loaded
 
     def when_gone(self, forget: Callable[[str], None]) -> None:
         """Have its number forgotten when nobody can ask for it any more."""
@@ -162,7 +191,7 @@ class Value:
             callback(self)
 
 
-def _refuse(value: Value) -> Any:
+def _refuse(value: Value, timeout: float | None) -> Any:
     raise value._forgotten()
 
 
@@ -208,18 +237,23 @@ class ValueFuture(AppFuture):
 
         Raises
         ------
+        TimeoutError
+            If the task is not done in time, or its result was lost and is not made again in time.
         FileLost
-            If it cannot be had any more.
+            If it was lost and cannot be made again.
+        FileUnreadable
+            If it cannot be read just now.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         error = self.exception(timeout)
         if error is not None:
             return super().result()
-        return self._resolved()
+        return self._resolved(None if until is None else max(0.0, until - time.monotonic()))
 
-    def _resolved(self) -> Any:
+    def _resolved(self, timeout: float | None) -> Any:
         result = self._result
         if type(result) is Value:
-            result = result.load()
+            result = result.load(timeout)
             self._result = result  # every later call returns the same object
         return result
 
@@ -228,7 +262,8 @@ class ValueFuture(AppFuture):
     def _Future__get_result(self) -> Any:
         if self._exception is not None:
             return super()._Future__get_result()  # type: ignore[misc]
-        return self._resolved()
+        # How much of its time is left is not known: it gets as much again.
+        return self._resolved(frames.timeout_of_result())
 
 
 def _take_apart(reference: weakref.ref[AppFuture]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from functools import partial
 from typing import Any, NamedTuple
 
 from taskvine_exec.errors import ExceptionNotSerializable, ResultNotSerializable, from_record
-from taskvine_exec.values import Value
+from taskvine_exec.values import Loader, Value, Where
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.wire.messages import Completion
 
@@ -26,15 +25,6 @@ class TaskTimes(NamedTuple):
     started: float
     finished: float
     node: str
-
-
-class Where(NamedTuple):
-    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
-
-    node: str
-    path: str
-    size: int
-    stamp: int
 
 
 class _Condition:
@@ -105,13 +95,13 @@ class TaskFuture(Future[Any]):
 def settle(
     future: TaskFuture,
     completion: Completion,
-    load: Callable[[Where, Value], Any],
+    load: Loader,
     proxy: Callable[[Value], Any] | None = None,
 ) -> None:
     """Complete a future; one that is done already (cancelled, say) stays as it is.
 
     A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
-    :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks; or it holds what
+    :class:`~taskvine_exec.values.Value`, and ``load(value, timeout)`` gets it when somebody asks; or it holds what
     ``proxy`` makes of that.
     """
     number, outcome, body, node, dispatched, started, seconds, made = completion
@@ -120,7 +110,7 @@ def settle(
     try:
         if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
             size, stamp = next(((size, stamp) for file, size, stamp in made if file == future.value.number), (0, 0))
-            future.value.stays(partial(load, Where(node, body, size, stamp)))
+            future.value.stays(load, Where(node, body, size, stamp))
             future.set_result(future.value if proxy is None else proxy(future.value))
         elif outcome == failure.RETURNED:
             try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
+import gc
 import os
 import resource
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,10 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec import executor as executor_module
-from taskvine_exec.errors import FileUnreadable, ResultNotSerializable
+from taskvine_exec.errors import FileLost, FileUnreadable, ResultNotSerializable
+from taskvine_exec.results import keeping
 from taskvine_manager.runtime import payload
+from tests.conftest import eventually
 
 Load = Callable[..., DataFlowKernel]
 LARGE = 250_000  # doubles: mapped where they are read
@@ -81,9 +87,9 @@ def test_a_result_that_cannot_be_read_just_now_is_kept_and_not_made_again(
 
     with monkeypatch.context() as patched:
         if place == "check":
-            patched.setattr(executor_module, "check", refuse)
+            patched.setattr(keeping, "check", refuse)
         else:
-            patched.setattr(payload, "_bytes_of", refuse)
+            patched.setattr(payload, "_opened", refuse)
         for _ in range(2):
             with pytest.raises(FileUnreadable, match="is there, but cannot be read"):
                 future.result(60)
@@ -129,3 +135,223 @@ def test_a_result_whose_class_fails_to_load_is_kept_and_not_made_again(
     assert account.read_text() == "x"
     assert executor.stats()["tasks_recovered"] == 0
     assert np.array_equal(make(1).result(60)[:2], [1.0, 1.0])
+
+
+def end() -> None:
+    """End the run as the end of a ``with`` block does."""
+    parsl.dfk().cleanup()
+    parsl.clear()
+
+
+def settled(*futures: Any) -> None:
+    for future in futures:
+        assert future.exception(60) is None
+
+
+@parsl.python_app
+def text(count: int) -> str:
+    return "x" * count
+
+
+@pytest.mark.parametrize("mode", ["L1", "L2"])
+@pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
+def test_results_that_are_done_can_be_read_after_the_run(
+    start: Callable[..., TaskVineExecutor], mode: str, resolver: Any
+) -> None:
+    executor = start(resolver, function_exec_mode=mode)
+    futures = [make(number) for number in range(4)]
+    small, middle = text(10), text(100_000)
+    consumer = parsl.python_app(lambda array: array + 1)(futures[0])
+    settled(*futures, small, middle, consumer)
+    held = futures[1].result(60)
+    end()
+    assert not os.path.exists(executor._places.base)
+    assert futures[0].result() is futures[0].result()
+    assert futures[1].result() is held
+    assert [future.result(1)[-1] for future in futures] == [0.0, 1.0, 2.0, 3.0]
+    futures[2].result()[:] = 9.0  # writable, as before
+    assert consumer.result()[0] == 1.0
+    assert (small.result(), middle.result()) == ("x" * 10, "x" * 100_000)
+
+
+def test_many_results_are_kept_with_few_descriptors(
+    start: Callable[..., TaskVineExecutor], few_descriptors: None
+) -> None:
+    start()
+    futures = [make(number) for number in range(60)] + [text(40_000) for _ in range(60)]
+    settled(*futures)
+    before = len(os.listdir("/proc/self/fd"))
+    end()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert [future.result()[0] for future in futures[:60]] == [float(number) for number in range(60)]
+    assert all(future.result() == "x" * 40_000 for future in futures[60:])
+
+
+def test_results_that_nobody_holds_are_not_kept(start: Callable[..., TaskVineExecutor]) -> None:
+    start()
+    kept, dropped = make(1), make(2)
+    settled(kept, dropped)
+    del dropped
+    end()
+    assert _mapped_results() == 1
+    assert kept.result()[0] == 1.0
+    del kept
+    gc.collect()
+    assert _mapped_results() == 0
+
+
+def _mapped_results() -> int:
+    with open("/proc/self/maps") as file:
+        return sum(line.endswith("(deleted)\n") and float(line.split()[4]) > 0 and "tv" in line for line in file)
+
+
+def test_a_proxy_can_be_touched_after_the_run(start: Callable[..., TaskVineExecutor]) -> None:
+    pytest.importorskip("proxystore")
+    start(None, results="reference")
+    proxies = [make(number).result(60) for number in (3, 4)]
+    assert proxies[0][0] == 3.0
+    end()
+    assert [proxy[0] for proxy in proxies] == [3.0, 4.0]
+
+
+def _result_file(executor: TaskVineExecutor, future: Any) -> str:
+    value = future.__dict__["_taskvine_value"]
+    return str(os.path.realpath(value.where.path))
+
+
+@pytest.fixture
+def embedded_start(load: Load) -> Callable[..., TaskVineExecutor]:
+    """As ``start``, for tests that take files out of nodes' caches."""
+
+    def make(**settings: Any) -> TaskVineExecutor:
+        executor = TaskVineExecutor(label="tv", engine="embedded", **{"cores": 2, **settings})
+        load([executor], dependency_resolver=DAG_RESOLVER)
+        return executor
+
+    return make
+
+
+def test_a_result_that_was_lost_is_made_again_at_shutdown(
+    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
+) -> None:
+    executor = embedded_start()
+    account = tmp_path / "account"
+    future = make(5, str(account))
+    settled(future)
+    os.unlink(_result_file(executor, future))
+    end()
+    assert future.result()[0] == 5.0
+    assert account.read_text() == "xx"
+
+
+@parsl.python_app
+def make_once_then_wait(directory: str, parsl_resource_specification: Any = None) -> Any:
+    import os
+    import time
+
+    import numpy as np
+
+    if os.path.exists(os.path.join(directory, "ran")):
+        open(os.path.join(directory, "again"), "w").close()
+        while not os.path.exists(os.path.join(directory, "open")):
+            time.sleep(0.01)
+    open(os.path.join(directory, "ran"), "w").close()
+    return np.full(250_000, 7.0)
+
+
+def test_a_result_that_does_not_come_home_in_time_is_an_error_in_words(
+    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = embedded_start()
+    future, other = make_once_then_wait(str(tmp_path)), make(2)
+    settled(future, other)
+    os.unlink(_result_file(executor, future))
+    monkeypatch.setattr(executor_module, "_HOME_SECONDS", 0.3)
+    begun = time.monotonic()
+    end()
+    assert time.monotonic() - begun < 30
+    with pytest.raises(FileLost, match="did not come home in time"):
+        future.result()
+    assert other.result()[0] == 2.0
+
+
+def test_a_result_that_cannot_be_made_again_is_an_error_after_the_run(
+    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
+) -> None:
+    executor = embedded_start()
+    future = make_once_then_wait(str(tmp_path), parsl_resource_specification={"recoverable": False})
+    settled(future)
+    os.unlink(_result_file(executor, future))
+    end()
+    with pytest.raises(FileLost):
+        future.result()
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_timeout_of_result_holds_for_what_has_to_be_made_again(
+    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
+) -> None:
+    executor = embedded_start()
+    future = make_once_then_wait(str(tmp_path))
+    settled(future)
+    os.unlink(_result_file(executor, future))
+    for seconds in (0.2, 0):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            future.result(timeout=seconds)
+    eventually((tmp_path / "again").exists)
+    (tmp_path / "open").touch()
+    assert future.result(timeout=60)[0] == 7.0
+    assert future.result(timeout=0)[0] == 7.0
+
+
+def test_the_timeout_holds_in_a_callback_too(embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
+    executor = embedded_start()
+    future = make_once_then_wait(str(tmp_path))
+    settled(future)
+    os.unlink(_result_file(executor, future))
+    said: list[Any] = []
+
+    def ask(_: Any) -> None:
+        try:
+            said.append(future.result(timeout=0.2))
+        except concurrent.futures.TimeoutError:
+            said.append("too late")
+
+    other = text(10)
+    other.add_done_callback(ask)
+    settled(other)
+    assert eventually(lambda: said) == ["too late"]
+    (tmp_path / "open").touch()
+    assert future.result(timeout=60)[0] == 7.0
+
+
+def test_whoever_waits_for_a_result_as_the_run_ends_gets_it(
+    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
+) -> None:
+    executor = embedded_start()
+    future = make_once_then_wait(str(tmp_path))
+    settled(future)
+    os.unlink(_result_file(executor, future))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(future.result)
+        eventually((tmp_path / "again").exists)
+        ending = pool.submit(end)
+        (tmp_path / "open").touch()
+        ending.result(60)
+        assert waiting.result(60)[0] == 7.0
+    assert future.result()[0] == 7.0
+
+
+def test_a_callback_may_end_the_run(embedded_start: Callable[..., TaskVineExecutor]) -> None:
+    executor = embedded_start()
+    future, last = make(6), text(10)
+    settled(future)
+    ended = threading.Event()
+
+    def end_it(_: Any) -> None:
+        executor.shutdown()
+        ended.set()
+
+    last.add_done_callback(end_it)
+    assert ended.wait(60)
+    assert future.result()[0] == 6.0

@@ -23,6 +23,7 @@ import struct
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,8 @@ FAST = "fast"
 file system, a quarter of the memory as it usually is, is used for what is large and short-lived."""
 MAPPED_FROM = 1 << 20
 """Files below this many bytes are read at once: that is as quick as mapping them."""
+MOST_MAPPED = 16_384
+"""Files mapped at a time, at most: a quarter of what Linux allows a process, whose own memory needs mappings too."""
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
 """What the system says of a file that is not there. Any other error says that it cannot be read just now."""
 _BAND_LIMIT = 16 * 1024
@@ -182,8 +185,15 @@ def decode(payload: Payload) -> Any:
     return read(payload).load()
 
 
-def read(payload: Payload) -> Frames:
+def read(payload: Payload, mapped_from: int = MAPPED_FROM) -> Frames:
     """Read or map what :func:`encode` made, without loading it.
+
+    Parameters
+    ----------
+    payload : bytes or str
+        What :func:`encode` returned.
+    mapped_from : int
+        Files of so many bytes are mapped, if they can be; smaller ones are read.
 
     Raises
     ------
@@ -192,7 +202,7 @@ def read(payload: Payload) -> Frames:
     """
     if not isinstance(payload, str):
         return Frames(payload)
-    view = _bytes_of(payload)
+    view = _bytes_of(payload, mapped_from)
     if len(view) < _HEAD.size:
         raise Damaged(f"{payload}: too short for a value")
     magic, count, length = _HEAD.unpack_from(view)
@@ -208,13 +218,15 @@ def read(payload: Payload) -> Frames:
     return Frames(view[start : start + length], buffers)
 
 
-def _bytes_of(path: str) -> memoryview:
+def _bytes_of(path: str, mapped_from: int) -> memoryview:
     """The bytes of a file, writable and private: mapped if that is worth it and possible, else read."""
     with _opened(path) as descriptor:
         length = os.fstat(descriptor).st_size
-        if length >= MAPPED_FROM:
+        if length >= mapped_from and len(_mappings) < MOST_MAPPED:
             with contextlib.suppress(OSError):  # a limit on mappings, or a file system that cannot map
-                return memoryview(_mapped(descriptor, length))
+                mapping = _mapped(descriptor, length)
+                _mappings.add(mapping)
+                return memoryview(mapping)
         whole = memoryview(bytearray(length))
         done = 0
         while done < length and (count := os.preadv(descriptor, [whole[done:]], done)):
@@ -238,6 +250,12 @@ def _mapped(descriptor: int, length: int) -> mmap.mmap:
     return mapping
 
 
+def mappings() -> int:
+    """How many files are mapped now."""
+    return len(_mappings)
+
+
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _MAP_FIXED = 0x10
 _broken: list[mmap.mmap] = []
 
