@@ -11,7 +11,6 @@ import collections
 import enum
 import gc
 import pickle
-import sys
 import threading
 import time
 import weakref
@@ -66,7 +65,6 @@ class Value:
         "_at_home",
         "_edges",
         "_end",
-        "_future",
         "_load",
         "_waiting",
         "error",
@@ -89,7 +87,6 @@ class Value:
         self.is_read = False
         self.where: Where | None = None
         self._end: weakref.finalize[..., Value] | None = None
-        self._future: weakref.ref[AppFuture] | None = None
 
     @classmethod
     def unattended(cls, number: int) -> Value:
@@ -110,7 +107,6 @@ class Value:
                 return known
             tid: int = future.tid
             value = cls(f"result-{tid}", tid)
-            value._future = weakref.ref(future)
             future.__dict__[_ATTRIBUTE] = value
             if type(future) is AppFuture:
                 future.__class__ = ValueFuture
@@ -257,6 +253,12 @@ class ValueFuture(AppFuture):
             self._result = result  # every later call returns the same object
         return result
 
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        self._done_callbacks: list[Any] = []  # they have been called, and some refer to the task record
+        record: Any = _Record(self)
+        self.task_record = record
+
     # Who asked for the result before the DFK had launched the task is in Future.result, of a future that had not this
     # class yet. It ends there with a call of Future.__get_result, which is looked up then, and found here.
     def _Future__get_result(self) -> Any:
@@ -266,32 +268,25 @@ class ValueFuture(AppFuture):
         return self._resolved(frames.timeout_of_result())
 
 
-def _take_apart(reference: weakref.ref[AppFuture]) -> None:
-    """Free a future that nobody but its own task refers to.
+class _Record(dict[str, Any]):
+    """The task record of a future that is done: a copy that refers to the future weakly.
 
-    It, its task record and the executor's future refer to each other. Until Python's cyclic collector comes by, nodes
-    would keep a result that nobody can ask for. Where anything else refers to one of them, this does nothing.
+    The DFK's own record, which it goes on using, stays as it is. It and the future would refer to each other, and nodes
+    would keep the result until Python's cyclic collector comes by. With this copy, a future goes as soon as the DFK
+    has dropped its record and nobody else refers to the future.
     """
-    future = reference()
-    if future is None or not future.done():
-        return
-    record: Any = future.task_record
-    ours: Any = record.get("exec_fu")
-    if ours is None or not ours.done():
-        return
-    # The record is in the callback that the DFK has added to the executor's future as well.
-    counts = (sys.getrefcount(future), sys.getrefcount(record), sys.getrefcount(ours))
-    if all(count <= _LOCAL + others for count, others in zip(counts, (1, 2, 1), strict=True)):
-        record.clear()
 
+    __slots__ = ("_future",)
 
-def _count_of_a_local() -> int:
-    probe = object()
-    return sys.getrefcount(probe)
+    def __init__(self, future: AppFuture) -> None:
+        super().__init__(future.task_record)
+        self.pop("app_fu", None)
+        self._future = weakref.ref(future)
 
-
-_LOCAL = _count_of_a_local()
-"""What ``sys.getrefcount`` says of an object that only a local variable refers to; it depends on the interpreter."""
+    def __missing__(self, key: str) -> Any:
+        if key == "app_fu" and (future := self._future()) is not None:
+            return future
+        raise KeyError(key)
 
 
 class Edge:
@@ -308,9 +303,7 @@ class Edge:
 
     def let_go(self) -> None:
         """Keep the value no longer: the task is over for good, and its record may be kept for long."""
-        value, self._value = self._value, None
-        if value is not None and value._future is not None:
-            _take_apart(value._future)
+        self._value = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         from taskvine_manager.runtime import values

@@ -63,7 +63,7 @@ def launched() -> dict[str, Any] | None:
 
 
 def run_ends() -> bool:
-    """Whether the DFK ends the run, from within ``scale_in``: it scales all blocks in, then shuts the executors down."""
+    """Whether the DFK ends the run, from within ``scale_in``: it scales all blocks in, then shuts executors down."""
     return _find(_CLOSE) is not None
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import parsl
 import pytest
+from parsl.concurrent import ParslPoolExecutor
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import DependencyError
 from parsl.executors import ThreadPoolExecutor
@@ -313,6 +314,10 @@ def test_a_chain_keeps_neither_files_nor_task_records(dag: TaskVineExecutor) -> 
     assert settle(lambda: (gc.collect() and None) or sum(ref() is not None for ref in markers) > 3) is False
 
 
+def _plus_one(x: int) -> int:
+    return x + 1
+
+
 def _add_one(array: Any, marker: Any) -> Any:
     return array + 1.0
 
@@ -461,3 +466,52 @@ def test_a_failed_task_fails_a_very_long_chain(load: Load, engine: str, gate: Ga
     assert len(str(error)) < 200
     assert all(future.done() for future in futures)
     assert increment(1).result(60) == 2
+
+
+def test_task_records_stay_as_parsl_made_them(load: Load, engine: str) -> None:
+    executor = TaskVineExecutor(label="tv", cores=2, engine=engine)
+    dfk = load([executor], dependency_resolver=DAG_RESOLVER, garbage_collect=False)
+    first = increment(1)
+    second = increment(first)
+    assert second.result(60) == 3
+    tid = first.tid
+    del first
+    gc.collect()
+    for number in (tid, second.tid):
+        record = dfk.tasks[number]
+        assert record["id"] == number
+        assert record["status"].name == "exec_done"
+        assert record["app_fu"].result(0) in (2, 3)
+    assert dfk.tasks[tid]["exec_fu"].result() == 2
+    dfk.wait_for_current_tasks()
+
+
+def test_a_record_that_somebody_holds_stays_whole(dag: TaskVineExecutor) -> None:
+    held = increment(1).task_record  # as a loop over dfk.tasks does
+    child = increment(held["app_fu"])
+    assert child.result(60) == 3
+    eventually(held["app_fu"].done)
+    assert {"id", "app_fu", "exec_fu", "status", "dfk", "kwargs"} <= held.keys()
+
+
+def test_a_future_that_is_done_answers_as_before(dag: TaskVineExecutor, tmp_path: Path) -> None:
+    future = parsl.python_app(lambda x, stdout: x)(7, stdout=str(tmp_path / "out"))
+    assert future.result(60) == 7
+    assert future.task_record["app_fu"] is future
+    assert future.task_record["id"] == future.tid
+    assert future.task_status() == "exec_done"
+    assert future.stdout == str(tmp_path / "out")
+    with pytest.raises(KeyError):
+        future.task_record["nothing"]
+
+
+def test_waiting_for_tasks_while_futures_go(dag: TaskVineExecutor, gate: Gate) -> None:
+    held = parsl.python_app(gate.task)()
+    with ParslPoolExecutor(dfk=parsl.dfk()) as pool:
+        for round_ in range(10):
+            pairs = [pool.submit(_plus_one, pool.submit(_plus_one, number)) for number in range(10)]
+            assert [pair.result(60) for pair in pairs] == [number + 2 for number in range(10)], round_
+        del pairs
+        gate.open()
+        parsl.dfk().wait_for_current_tasks()
+    assert held.done()
