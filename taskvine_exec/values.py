@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, cast
 
+from parsl.data_provider.files import File
 from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.errors import ExecutorShutDown, FileLost
@@ -25,6 +26,7 @@ from taskvine_exec.parsl_hooks import frames
 
 _ATTRIBUTE = "_taskvine_value"
 _lock = threading.Lock()
+_IMMUTABLE = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
 
 Loader = Callable[["Value", float | None], Any]
@@ -64,6 +66,7 @@ class Value:
         "__weakref__",
         "_at_home",
         "_edges",
+        "_encoded",
         "_end",
         "_load",
         "_waiting",
@@ -81,6 +84,7 @@ class Value:
         self.place = Place.PENDING
         self.error: BaseException | None = None
         self._at_home: Any = None
+        self._encoded: bytes | None = None
         self._edges = 0
         self._waiting: list[Callable[[Value], None]] | None = []
         self._load: Loader | None = None
@@ -114,18 +118,28 @@ class Value:
         return value
 
     def argument(self) -> Any:
-        """What stands for the value in a consumer's arguments: itself if it is small and has come, else an edge."""
+        """What stands for the value in a consumer's arguments: a copy if it is small and has come, else an edge.
+
+        Either way the consumer gets the result as its task returned it, whatever the user's process has written into
+        its own copy since.
+        """
         with _lock:
             if self.place is Place.HOME:
-                return self._at_home
+                return self._at_home if self._encoded is None else Copy(self.number, self._encoded)
             self._edges += 1
         return Edge(self)
 
-    def comes_home(self, value: Any) -> None:
-        """Say that the result is small and here: consumers get it with their arguments from now on."""
+    def comes_home(self, value: Any, encoded: bytes | None = None) -> None:
+        """Say that the result is small and here: consumers get it with their arguments from now on.
+
+        They get what was ``encoded``, if that is given.
+        """
         with _lock:
             self.place = Place.HOME
-            self._at_home = value
+            if encoded is None or type(value) in _IMMUTABLE or isinstance(value, File):  # the executor stages Files
+                self._at_home, self._encoded = value, None
+            else:
+                self._at_home, self._encoded = None, encoded
             self.error = None
 
     def stays(self, load: Loader, where: Where | None = None) -> None:
@@ -317,6 +331,27 @@ class Edge:
     def __repr__(self) -> str:
         place = "" if self._value is None else f", {self._value.place.value}"
         return f"<Edge to {self._number}{place}>"
+
+
+class Copy:
+    """Stands in a task's arguments for a small result that is here.
+
+    It pickles as the call that loads what the result's task returned.
+    """
+
+    __slots__ = ("_encoded", "_number")
+
+    def __init__(self, number: str, encoded: bytes) -> None:
+        self._number = number
+        self._encoded = encoded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from taskvine_manager.runtime import values
+
+        return values.copy, (self._number, self._encoded)
+
+    def __repr__(self) -> str:
+        return f"<copy of {self._number}>"
 
 
 class _Seen(threading.local):

@@ -121,7 +121,7 @@ def settle(
             finally:
                 payload.discard(body)
             if future.value is not None:
-                future.value.comes_home(value)
+                future.value.comes_home(value, body if isinstance(body, bytes) else None)
             future.set_result(value)
         else:
             future.set_exception(_failure(number, body, node))

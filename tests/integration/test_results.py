@@ -153,7 +153,6 @@ def text(count: int) -> str:
     return "x" * count
 
 
-@pytest.mark.parametrize("mode", ["L1", "L2"])
 @pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
 def test_results_that_are_done_can_be_read_after_the_run(
     start: Callable[..., TaskVineExecutor], mode: str, resolver: Any
@@ -355,3 +354,46 @@ def test_a_callback_may_end_the_run(embedded_start: Callable[..., TaskVineExecut
     last.add_done_callback(end_it)
     assert ended.wait(60)
     assert future.result()[0] == 6.0
+
+
+@parsl.python_app
+def numbers(count: int) -> Any:
+    return [float(number) for number in range(count)]
+
+
+@parsl.python_app
+def are_one_object(first: Any, second: Any, nested: Any, inputs: Any = ()) -> bool:
+    return first is second is nested["k"][0] is inputs[0]
+
+
+@parsl.python_app
+def spoil(values: Any) -> Any:
+    first = values[0]
+    values[0] = -1.0
+    return first
+
+
+def _arguments(future: Any, resolver: Any) -> tuple[Any, ...]:
+    nested = {"k": [future if resolver is not None else future.result(60)]}
+    return future, future, nested
+
+
+@pytest.mark.parametrize("count", [3, 50_000])
+@pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
+def test_aliasing_is_that_of_pickling(
+    start: Callable[..., TaskVineExecutor], count: int, resolver: Any, mode: str
+) -> None:
+    """Once with small results and once with large ones."""
+    start(resolver, function_exec_mode=mode)
+    done = numbers(count)
+    settled(done)
+    assert are_one_object(*_arguments(done, resolver), inputs=[done]).result(60)
+    pending = numbers(count)
+    assert are_one_object(*_arguments(pending, resolver), inputs=[pending]).result(60)
+    # Each consumer has a copy of its own, and so has this process.
+    assert [spoil(done).result(60) for _ in range(3)] == [0.0] * 3
+    assert done.result(60)[0] == 0.0
+    done.result()[0] = 5.0
+    expected = 0.0 if resolver is DAG_RESOLVER else 5.0  # without it, Parsl passes the object that is here
+    assert spoil(done).result(60) == expected
+    assert done.result()[0] == 5.0

@@ -72,3 +72,40 @@ def test_what_the_users_class_raises_is_not_a_loss(tmp_path: Path) -> None:
     outcome, record = call((Reference("result-3"),), tmp_path)
     assert outcome == failure.LOST
     assert record["kind"] == "argument-load"
+
+
+def identities(*arguments: Any) -> list[bool]:
+    first, *others = arguments
+    return [each is first for each in others]
+
+
+def test_a_value_is_one_object_in_one_call_and_another_in_the_next(tmp_path: Path) -> None:
+    kept: list[Any] = []
+    small, large = pickle.dumps([1]), payload.encode([b"x" * LARGE], str(tmp_path), pickle.dumps)
+    values.provide({"small": small, "large": large})
+
+    def keep(*arguments: Any) -> list[bool]:
+        kept.append(arguments)
+        return identities(*arguments)
+
+    for number in ("small", "large"):
+        arguments = pickle.dumps(((Reference(number), Reference(number)), {}))
+        for _ in range(2):
+            outcome, body, _, _ = slot.call(keep, arguments, str(tmp_path))
+            assert outcome == failure.RETURNED
+            assert pickle.loads(body) == [True]  # type: ignore[arg-type]
+        assert kept[-1][0] is not kept[-2][0]
+    assert not values._loaded, "the process keeps arguments of calls that are over"
+
+
+def test_a_copy_that_came_with_the_arguments_is_one_object_too() -> None:
+    encoded = pickle.dumps([1])
+
+    class Copy:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return values.copy, ("result-1", encoded)
+
+    arguments = pickle.dumps((Copy(), {"k": Copy()}))
+    first, rest = values.decode(arguments)
+    assert first is rest["k"]
+    assert values.decode(arguments)[0] is not first
