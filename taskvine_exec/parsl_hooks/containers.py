@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 _ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
@@ -269,7 +269,7 @@ def where(name: str, value: object) -> str | None:
         path, item = left.popleft()
         if is_future(item):
             return path
-        if type(item) in _ATOMS or id(item) in seen or isinstance(item, type):
+        if type(item) in _ATOMS or id(item) in seen or issubclass(type(item), (type, ModuleType)):
             continue
         seen[id(item)] = item  # alive, or its id could be given out again
         left.extend(_parts(path, item))
@@ -304,20 +304,25 @@ def _parts(path: str, item: Any) -> Iterable[tuple[str, Any]]:
         yield f"{path}.keywords", item.keywords
     elif issubclass(kind, MethodType):
         yield f"{path}.__self__", item.__self__
-    try:
-        attributes = object.__getattribute__(item, "__dict__")
-    except AttributeError:
-        attributes = {}
-    if isinstance(attributes, dict):
-        for name, value in list(attributes.items()):
-            yield f"{path}.{name}", value
-    for owner in kind.__mro__:
-        slots = owner.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            mangled = f"_{owner.__name__.lstrip('_')}{name}" if name.startswith("__") else name
-            value = _attribute(item, mangled)
-            if value is not _ABSENT:
-                yield f"{path}.{name}", value
+    yield from _attributes(path, item)
+
+
+def _attributes(path: str, item: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes that are stored in an object, without running any code of its class: a proxy would fetch."""
+    for owner in type(item).__mro__:
+        stored = owner.__dict__.get("__dict__")
+        if stored is not None:
+            if isinstance(stored, GetSetDescriptorType):
+                for name, value in list(stored.__get__(item).items()):
+                    yield f"{path}.{name}", value
+            break
+    for owner in type(item).__mro__:
+        for name, slot in owner.__dict__.items():
+            if isinstance(slot, MemberDescriptorType):
+                try:
+                    yield f"{path}.{name}", slot.__get__(item)
+                except AttributeError:  # it has no value
+                    continue
 
 
 def _short(key: object) -> str:

@@ -264,3 +264,20 @@ def test_nothing_is_said_where_no_future_is() -> None:
     root = tree()
     assert containers.where("x", root) is None
     assert containers.where("x", [1, "a", len, Model, Model(1), Point(2)]) is None
+
+
+def test_looking_for_a_future_runs_no_code_of_the_users() -> None:
+    class Shy:
+        __slots__ = ("hidden",)
+
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise AssertionError("it was looked at")
+
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError("it was looked at")
+
+    assert containers.where("x", [Shy()]) is None
+    shy = Shy()
+    object.__setattr__(shy, "hidden", done(1))
+    assert containers.where("x", shy) == "x.hidden"
