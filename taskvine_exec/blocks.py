@@ -22,6 +22,7 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 
 from taskvine_exec.errors import WorkerLaunchFailed
+from taskvine_exec.parsl_hooks import frames
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,8 @@ class BlockExecutor(BlockProviderExecutor):
         they hold is copied, and then they are cancelled."""
         active = [block for block, status in list(self._status.items()) if status.state not in TERMINAL_STATES]
         chosen = active[max(0, len(active) - blocks) :]
+        if frames.run_ends():  # shutdown comes next, and needs the nodes: results are on them
+            return chosen
         for block in chosen:
             self._drain_block(block)
         return chosen

@@ -14,6 +14,7 @@
         │   ├── EnvironmentFailed        init_command or env_pack could not be applied
         │   ├── FileMissing              an input file is not there
         │   ├── FileLost                 every replica of a temp file is gone
+        │   ├── FileUnreadable           a file is there, and cannot be read or copied just now
         │   ├── OutputMissing            a declared output was never written
         │   ├── WorkingDirectoryMissing  the node does not see the directory that apps run in
         │   ├── DiskFull                 no storage was left on the node
@@ -62,6 +63,7 @@ __all__ = [
     "ExecutorShutDown",
     "FileLost",
     "FileMissing",
+    "FileUnreadable",
     "FunctionNotLoadable",
     "FunctionNotSerializable",
     "LibraryFailed",
@@ -282,6 +284,24 @@ class FileLost(TaskLost):
 
     def _what(self) -> str:
         return f"every replica of temp file {self.name!r} is gone" if self.name else "a temp file is gone"
+
+
+@dataclass(eq=False, repr=False)
+class FileUnreadable(TaskLost):
+    """A result or temp file is there, but cannot be read or copied: descriptors, memory, storage or a permission lack.
+
+    The file is kept. ``future.result()`` can be called again when what lacked is there.
+
+    Parameters
+    ----------
+    name
+        The name of the file.
+    """
+
+    name: str = ""
+
+    def _what(self) -> str:
+        return f"{self.name!r} is there, but cannot be read" if self.name else "a file is there, but cannot be read"
 
 
 @dataclass(eq=False, repr=False)
@@ -588,6 +608,7 @@ LOST_KINDS: Mapping[str, type[TaskLost]] = {
     "environment": EnvironmentFailed,
     "file-missing": FileMissing,
     "file-lost": FileLost,
+    "file-unreadable": FileUnreadable,
     "output-missing": OutputMissing,
     "directory-missing": WorkingDirectoryMissing,
     "disk-full": DiskFull,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import itertools
 import logging
 import os
@@ -26,7 +27,6 @@ from parsl.data_provider.files import File
 from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.zip import ZipFileStaging
-from parsl.dataflow.errors import DependencyError
 from parsl.errors import ConfigurationError, OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
@@ -50,20 +50,22 @@ from taskvine_exec.errors import (
 )
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
-from taskvine_exec.parsl_hooks import frames
+from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
+from taskvine_exec.results import keeping
 from taskvine_exec.results.advice import WorkingDirectories, about_left
-from taskvine_exec.results.futures import TaskFuture, Where, settle
+from taskvine_exec.results.failures import FailureQueue, dependency_error
+from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.files import FilePlan, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
-from taskvine_exec.values import Edge, Kept, Place, Value, collect
+from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import staging
-from taskvine_manager.node.cache import Source, check
+from taskvine_manager.node.cache import Source, check, is_lost
 from taskvine_manager.node.cache import copy as copy_file
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
@@ -82,6 +84,8 @@ _STOP_SECONDS = 5.0
 AT_ONCE = 4
 """As long as there are not more tasks than these, a new one is sent by the thread that submits it: there is nothing to
 gather it with, and the link's thread need not wake up."""
+_HOME_SECONDS = 60.0
+"""How long results may take to come home at shutdown that are not on this machine, or were lost."""
 _TRIES = 10
 """Times that a file is asked for again whose replica could not be read."""
 
@@ -231,6 +235,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._waiting = 0
         self._kept = Kept()
         self._warned_of: set[str] = set()
+        self._failures = FailureQueue(self._fail_now)
+        self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
+        self._results_kept = threading.Event()
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -267,6 +274,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
         in_memory = self._engine == "embedded"
         self._places = places = launch.make_places(log, in_memory=in_memory)
+        payload.keep_spare()
         try:
             self._functions = FunctionCache(places.spool)
             directory = self._directories.start if self._directories.in_place else None
@@ -383,7 +391,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             encode = encode_arguments if self._references is None else self._references.encode
             arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
         except BaseException as error:  # the arguments' own methods run here, and may do anything
-            reason = failure.describe(error)
+            reason = _unresolved(args, kwargs) or failure.describe(error)
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             _set_exception(future, refusal)  # for those who wait for its outputs
             if is_interruption(error):
@@ -499,17 +507,21 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _value_settled(self, number: int, consumer: int, value: Value) -> None:
         if value.error is not None:
-            self._fail(number, DependencyError([(value.error, f"task {value.producer}")], consumer))
+            self._fail(number, dependency_error(value.error, value.producer, consumer))
 
     def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
         over = Over(producer)
         if (error := over.exception()) is not None:
-            self._fail(number, DependencyError([(error, f"task {over.tid}")], consumer))
+            self._fail(number, dependency_error(error, over.tid, consumer))
         elif version not in self._temp_files.made:
             reason = f"the task that was to make {version} is over (memoized, perhaps) and did not make it"
             self._fail(number, FileLost(task_id=number, reason=reason, name=version))
 
     def _fail(self, number: int, error: Exception) -> None:
+        """Fail a task, and in turn what depends on it."""
+        self._failures.add(number, error)
+
+    def _fail_now(self, number: int, error: Exception) -> None:
         future = self._tasks.pop(number, None)
         if future is not None and self._link is not None:
             self._link.say("cancel", [number])
@@ -578,20 +590,26 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if value.place is Place.HOME and not value.has_edges:
             unread.append(value.number)  # whoever reads it from now on gets it from here
         else:
+            if value.place is Place.NODES:
+                self._values[value.number] = value
             value.when_gone(partial(_forget_value, weakref.ref(self), size))
             self._kept.add(size)
 
-    def _load(self, where: Where, value: Value) -> Any:
+    def _load(self, value: Value, timeout: float | None) -> Any:
         """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
+        until = None if timeout is None else time.monotonic() + timeout
         for _ in range(_TRIES):
-            try:
-                check(Source(*where[1:]))
-                return payload.decode(where.path)
-            except (OSError, ValueError):  # its node has gone, or somebody has written to it
-                answer = self._locate(value.number, where, None)
-            if isinstance(answer, bytes):
-                return payload.decode(answer)
-            where = answer
+            where = value.where
+            if where is None:  # it has another way to be loaded just now
+                raise ExecutorShutDown(label=self.label)
+            found = keeping.read(where, value)
+            if found is None:
+                answer = self._locate(value.number, where, _left(until))
+                if isinstance(answer, Where):
+                    value.where = answer
+                    continue
+                found = payload.Frames(answer)
+            return keeping.load(found, value)
         raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
 
     def _locate(self, file: str, spoiled: Where | None, timeout: float | None) -> Where | bytes:
@@ -601,16 +619,36 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         ------
         FileLost
             If it is nowhere and cannot be made again.
+        ExecutorShutDown
+            If the executor ended, after all results that somebody may ask for have been given another way to be loaded.
         """
+        if self._over:
+            self._results_kept.wait(timeout)
+        link = self._running_link()
         if spoiled is not None:
-            self._running_link().say("spoiled", spoiled.node, file, spoiled.stamp)
-        answer = self._ask("locate", file, timeout=timeout)
-        if isinstance(answer, bytes):
-            return answer
-        if len(answer) == 1:
-            record = payload.decode(answer[0])
-            raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
-        return Where(*answer)
+            link.say("spoiled", spoiled.node, file, spoiled.stamp)
+        return _understood(self._ask("locate", file, timeout=timeout))
+
+    def _keep_results(self, link: ManagerLink) -> None:
+        """Keep results that are done and not read yet readable without the manager and its nodes."""
+
+        def locate(file: str, spoiled: Where | None, seconds: float) -> Future[Any]:
+            if spoiled is not None:
+                link.say("spoiled", spoiled.node, file, spoiled.stamp)
+            return link.ask("locate", file, timeout=seconds)
+
+        def unread() -> list[Value]:
+            values = list(self._values.values())
+            return [value for value in values if value.place is Place.NODES and not value.is_read]
+
+        try:
+            if unread():
+                gc.collect()  # a future and its task refer to each other: see which are in use
+                keeping.Keeper(locate, _understood, _HOME_SECONDS).keep(unread())
+        except Exception:
+            logger.exception("executor %s: results cannot be kept", self.label)
+        finally:
+            self._results_kept.set()
 
     takes_edges = True
     """DAG_RESOLVER may leave edges in the arguments of this executor's tasks."""
@@ -681,18 +719,21 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         Exception
             Whatever its task raised.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         version = self._version(file)
         self._temp_files.producer(version).result(timeout)
         target = os.path.abspath(path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         spoiled = None
         for _ in range(_TRIES):
-            where = self._locate(version, spoiled, timeout)
+            where = self._locate(version, spoiled, _left(until))
             assert isinstance(where, Where)  # only results ride inside messages
             try:
                 check(Source(*where[1:]))
                 copy_file(where.path, target)
-            except FileNotFoundError:
+            except OSError as error:
+                if not is_lost(error, where.path):
+                    raise
                 spoiled = where  # its node has just gone, or somebody has written to it: another may have it
                 continue
             return target
@@ -815,7 +856,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
         try:
-            return self._running_link().ask(kind, *rest).result(timeout)
+            return self._running_link().ask(kind, *rest, timeout=timeout).result(timeout)
         except ConnectionError:
             self._running_link()  # knows better what happened
             raise
@@ -863,6 +904,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             report = self._report(link) if os.environ.get(REPORT_VARIABLE) else None
             # Before the link's thread has to act: a callback there may be waiting for one of these.
             self._fail_all(self._shutdown_error)
+            self._keep_results(link)
             if not link.stop(_STOP_SECONDS):
                 logger.error("executor %s: its manager did not stop in time and is killed", self.label)
                 manager.kill()
@@ -940,6 +982,33 @@ def _references() -> References:
         hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
         raise OptionalModuleMissing(["proxystore"], hint) from error
     return References()
+
+
+def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Say where a future was left in the arguments of a task, if one was."""
+    named = [(f"args[{number}]", value) for number, value in enumerate(args)]
+    for name, value in [*named, *kwargs.items()]:
+        if (place := containers.where(name, value)) is not None:
+            return (
+                f"{place} is a future that was not replaced by its result. Futures are replaced where they are "
+                "arguments themselves or items of inputs; with dependency_resolver=DAG_RESOLVER also inside lists, "
+                "tuples, sets, dicts and dataclasses"
+            )
+    return ""
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def _understood(answer: Any) -> Where | bytes:
+    """The place of a file, or a small result itself, from the manager's answer; raises what the manager reports."""
+    if isinstance(answer, bytes):
+        return answer
+    if len(answer) == 1:
+        record = payload.decode(answer[0])
+        raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
+    return Where(*answer)
 
 
 def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -113,8 +114,11 @@ class ManagerLink:
         self._words.append(message)
         self._nudge()
 
-    def ask(self, kind: str, *rest: Any) -> Future[Any]:
-        """Send a request; the future gets its answer, or ConnectionError if the manager goes before."""
+    def ask(self, kind: str, *rest: Any, timeout: float | None = None) -> Future[Any]:
+        """Send a request; the future gets its answer, or ConnectionError if the manager goes before.
+
+        In the link's own thread this waits for the answer, for ``timeout`` seconds at most.
+        """
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._requests[number] = future
@@ -122,7 +126,7 @@ class ManagerLink:
         if self._dead:
             self._fail_requests()
         elif self._thread is threading.current_thread():
-            self._await(future)
+            self._await(future, timeout)
         return future
 
     def _gone(self, status: int) -> None:
@@ -235,11 +239,12 @@ class ManagerLink:
             self._channel.queue(*self._words.popleft())
         self._channel.push()
 
-    def _await(self, answer: Future[Any]) -> None:
+    def _await(self, answer: Future[Any], timeout: float | None) -> None:
         """A future's callback asks: get the answer here and now, and keep for later what else comes meanwhile."""
         poller = select.poll()
         self._flush()
-        while not answer.done():
+        until = None if timeout is None else time.monotonic() + timeout
+        while not answer.done() and (until is None or time.monotonic() < until):
             poller.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.full else 0))
             if poller.poll(100):
                 self._flush()

@@ -13,18 +13,34 @@ import gc
 import pickle
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from parsl.data_provider.files import File
 from parsl.dataflow.futures import AppFuture
 
-from taskvine_exec.errors import FileLost, ResultNotSerializable, is_interruption
+from taskvine_exec.errors import ExecutorShutDown, FileLost, ResultNotSerializable, is_interruption
 from taskvine_manager.runtime import failure
 
 _ATTRIBUTE = "_taskvine_value"
 _lock = threading.Lock()
+_IMMUTABLE = frozenset({int, float, bool, str, bytes, complex, type(None)})
+
+
+Loader = Callable[["Value", float | None], Any]
+"""Gets a value that is on nodes, in so many seconds at most."""
+
+
+class Where(NamedTuple):
+    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
+
+    node: str
+    path: str
+    size: int
+    stamp: int
 
 
 class Place(enum.Enum):
@@ -51,14 +67,16 @@ class Value:
         "__weakref__",
         "_at_home",
         "_edges",
+        "_encoded",
         "_end",
-        "_future",
         "_load",
         "_waiting",
         "error",
+        "is_read",
         "number",
         "place",
         "producer",
+        "where",
     )
 
     def __init__(self, number: str, producer: int) -> None:
@@ -67,11 +85,13 @@ class Value:
         self.place = Place.PENDING
         self.error: BaseException | None = None
         self._at_home: Any = None
+        self._encoded: bytes | None = None
         self._edges = 0
         self._waiting: list[Callable[[Value], None]] | None = []
-        self._load: Callable[[Value], Any] | None = None
+        self._load: Loader | None = None
+        self.is_read = False
+        self.where: Where | None = None
         self._end: weakref.finalize[..., Value] | None = None
-        self._future: weakref.ref[AppFuture] | None = None
 
     @classmethod
     def unattended(cls, number: int) -> Value:
@@ -92,7 +112,6 @@ class Value:
                 return known
             tid: int = future.tid
             value = cls(f"result-{tid}", tid)
-            value._future = weakref.ref(future)
             future.__dict__[_ATTRIBUTE] = value
             if type(future) is AppFuture:
                 future.__class__ = ValueFuture
@@ -100,22 +119,33 @@ class Value:
         return value
 
     def argument(self) -> Any:
-        """What stands for the value in a consumer's arguments: itself if it is small and has come, else an edge."""
+        """What stands for the value in a consumer's arguments: a copy if it is small and has come, else an edge.
+
+        Either way the consumer gets the result as its task returned it, whatever the user's process has written into
+        its own copy since.
+        """
         with _lock:
             if self.place is Place.HOME:
-                return self._at_home
+                return self._at_home if self._encoded is None else Copy(self.number, self._encoded)
             self._edges += 1
         return Edge(self)
 
-    def comes_home(self, value: Any) -> None:
-        """Say that the result is small and here: consumers get it with their arguments from now on."""
+    def comes_home(self, value: Any, encoded: bytes | None = None) -> None:
+        """Say that the result is small and here: consumers get it with their arguments from now on.
+
+        They get what was ``encoded``, if that is given.
+        """
         with _lock:
             self.place = Place.HOME
-            self._at_home = value
+            if encoded is None or type(value) in _IMMUTABLE or isinstance(value, File):  # the executor stages Files
+                self._at_home, self._encoded = value, None
+            else:
+                self._at_home, self._encoded = None, encoded
             self.error = None
 
-    def stays(self, load: Callable[[Value], Any]) -> None:
-        """Say that the result is on nodes, and how to get it."""
+    def stays(self, load: Loader, where: Where | None = None) -> None:
+        """Say that the result is on nodes, and how to get it; or that there is another way to get it now."""
+        self.where = where
         self._load = load
         self.place = Place.NODES
 
@@ -124,22 +154,30 @@ class Value:
         """Whether any task has been given an edge to it."""
         return self._edges > 0
 
-    def load(self) -> Any:
-        """Get a result that is on nodes.
+    def load(self, timeout: float | None = None) -> Any:
+        """Get a result that is on nodes, waiting for so many seconds at most if it has to be made again.
 
         Raises
         ------
         ResultNotSerializable
             If its own methods raise an exception that would end the thread.
         """
-        assert self._load is not None
-        try:
-            return self._load(self)
-        except BaseException as error:
-            if isinstance(error, Exception) or is_interruption(error):
-                raise
-            reason = f"it cannot be loaded here: {failure.describe(error)}"
-            raise ResultNotSerializable(task_id=self.producer, reason=reason, subject="the result") from error
+        while True:
+            load = self._load
+            assert load is not None
+            try:
+                loaded = load(self, timeout)
+            except ExecutorShutDown:
+                if load is self._load:
+                    raise
+                continue  # it was brought home meanwhile
+            except BaseException as error:
+                if isinstance(error, Exception) or is_interruption(error):
+                    raise
+                reason = f"it cannot be loaded here: {failure.describe(error)}"
+                raise ResultNotSerializable(task_id=self.producer, reason=reason, subject="the result") from error
+            self.is_read = True
+            return loaded
 
     def when_gone(self, forget: Callable[[str], None]) -> None:
         """Have its number forgotten when nobody can ask for it any more."""
@@ -175,7 +213,7 @@ class Value:
             callback(self)
 
 
-def _refuse(value: Value) -> Any:
+def _refuse(value: Value, timeout: float | None) -> Any:
     raise value._forgotten()
 
 
@@ -221,55 +259,69 @@ class ValueFuture(AppFuture):
 
         Raises
         ------
+        TimeoutError
+            If the task is not done in time, or its result was lost and is not made again in time.
         FileLost
-            If it cannot be had any more.
+            If it was lost and cannot be made again.
+        FileUnreadable
+            If it cannot be read just now.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         error = self.exception(timeout)
         if error is not None:
             return super().result()
-        return self._resolved()
+        return self._resolved(None if until is None else max(0.0, until - time.monotonic()))
 
-    def _resolved(self) -> Any:
+    def _resolved(self, timeout: float | None) -> Any:
         result = self._result
         if type(result) is Value:
-            result = result.load()
+            result = result.load(timeout)
             self._result = result  # every later call returns the same object
         return result
+
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        self._done_callbacks: list[Any] = []  # they have been called, and some refer to the task record
+        record: Any = _Record(self)
+        self.task_record = record
 
     # Who asked for the result before the DFK had launched the task is in Future.result, of a future that had not this
     # class yet. It ends there with a call of Future.__get_result, which is looked up then, and found here.
     def _Future__get_result(self) -> Any:
         if self._exception is not None:
             return super()._Future__get_result()  # type: ignore[misc]
-        return self._resolved()
+        # How much of its time is left is not known: it gets as much again.
+        return self._resolved(_timeout_of_result())
 
 
-def _take_apart(reference: weakref.ref[AppFuture]) -> None:
-    """Free a future that nobody but its own task refers to.
+def _timeout_of_result() -> float | None:
+    """Timeout of the call of ``Future.result`` two frames above; None if it has none, or there is no such call."""
+    frame = sys._getframe(2)
+    if frame.f_code is not Future.result.__code__:
+        return None
+    timeout = frame.f_locals.get("timeout")
+    return timeout if isinstance(timeout, (int, float)) else None
 
-    It, its task record and the executor's future refer to each other. Until Python's cyclic collector comes by, nodes
-    would keep a result that nobody can ask for. Where anything else refers to one of them, this does nothing.
+
+class _Record(dict[str, Any]):
+    """The task record of a future that is done: a copy that refers to the future weakly.
+
+    The DFK's own record, which it goes on using, stays as it is. It and the future would refer to each other, and nodes
+    would keep the result until Python's cyclic collector comes by. With this copy, a future goes as soon as the DFK
+    has dropped its record and nobody else refers to the future.
     """
-    future = reference()
-    if future is None or not future.done():
-        return
-    record: Any = future.task_record
-    ours: Any = record.get("exec_fu")
-    if ours is None or not ours.done():
-        return
-    # The record is in the callback that the DFK has added to the executor's future as well.
-    counts = (sys.getrefcount(future), sys.getrefcount(record), sys.getrefcount(ours))
-    if all(count <= _LOCAL + others for count, others in zip(counts, (1, 2, 1), strict=True)):
-        record.clear()
 
+    __slots__ = ("_future",)
 
-def _count_of_a_local() -> int:
-    probe = object()
-    return sys.getrefcount(probe)
+    def __init__(self, future: AppFuture) -> None:
+        super().__init__(future.task_record)
+        self.pop("app_fu", None)
+        self._future = weakref.ref(future)
 
-
-_LOCAL = _count_of_a_local()
-"""What ``sys.getrefcount`` says of an object that only a local variable refers to; it depends on the interpreter."""
+    def __missing__(self, key: str) -> Any:
+        if key == "app_fu" and (future := self._future()) is not None:
+            return future
+        raise KeyError(key)
 
 
 class Edge:
@@ -286,9 +338,7 @@ class Edge:
 
     def let_go(self) -> None:
         """Keep the value no longer: the task is over for good, and its record may be kept for long."""
-        value, self._value = self._value, None
-        if value is not None and value._future is not None:
-            _take_apart(value._future)
+        self._value = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         from taskvine_manager.runtime import values
@@ -302,6 +352,27 @@ class Edge:
     def __repr__(self) -> str:
         place = "" if self._value is None else f", {self._value.place.value}"
         return f"<Edge to {self._number}{place}>"
+
+
+class Copy:
+    """Stands in a task's arguments for a small result that is here.
+
+    It pickles as the call that loads what the result's task returned.
+    """
+
+    __slots__ = ("_encoded", "_number")
+
+    def __init__(self, number: str, encoded: bytes) -> None:
+        self._number = number
+        self._encoded = encoded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from taskvine_manager.runtime import values
+
+        return values.copy, (self._number, self._encoded)
+
+    def __repr__(self) -> str:
+        return f"<copy of {self._number}>"
 
 
 class _Seen(threading.local):

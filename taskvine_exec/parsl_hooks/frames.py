@@ -12,6 +12,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from parsl.dataflow.dflow import DataFlowKernel
+from parsl.jobs.job_status_poller import JobStatusPoller
 
 _DEPTH = 16
 """Frames looked at: typeguard and logging wrappers stand between."""
@@ -31,6 +32,7 @@ def _codes(*names: str) -> frozenset[CodeType]:
 _SUBMIT = _codes("submit", "_launch_if_ready_async")
 _LAUNCH = _codes("launch_task")
 _UNWRAP = _codes("_unwrap_futures")
+_CLOSE = frozenset({JobStatusPoller.close.__code__})
 
 
 def _find(codes: frozenset[CodeType]) -> FrameType | None:
@@ -57,6 +59,11 @@ def consumer() -> dict[str, Any] | None:
 def launched() -> dict[str, Any] | None:
     """Task record of the task that the DFK is giving to an executor, from within its ``submit``."""
     return _record(_find(_LAUNCH))
+
+
+def run_ends() -> bool:
+    """Whether the DFK ends the run, from within ``scale_in``: it scales all blocks in, then shuts executors down."""
+    return _find(_CLOSE) is not None
 
 
 def unwraps_inputs() -> bool:

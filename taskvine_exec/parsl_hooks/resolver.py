@@ -1,29 +1,27 @@
 """DAG_RESOLVER: the dependency DAG goes to the manager instead of being waited for in the DFK.
 
-``Config(dependency_resolver=DAG_RESOLVER)`` changes what becomes of futures in an app's arguments, in any depth of
-lists, tuples, sets and dicts. The future of a task of the same TaskVineExecutor is not waited for: the consumer is
-submitted at once, with an :class:`~taskvine_exec.values.Edge` in the future's place. Every other future gets the
-ordinary wait and value.
+``Config(dependency_resolver=DAG_RESOLVER)`` changes what becomes of futures in an app's arguments, at any depth of
+lists, tuples, sets, dicts, their subclasses, and dataclasses. The future of a task of the same TaskVineExecutor is not
+waited for: the consumer is submitted at once, with an :class:`~taskvine_exec.values.Edge` in the future's place. Every
+other future gets the ordinary wait and value.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from parsl.app.futures import DataFuture
 from parsl.dataflow.dependency_resolvers import DependencyResolver
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 
-from taskvine_exec.parsl_hooks import frames
+from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.values import Value
 
 _dfk_logger = logging.getLogger("parsl.dataflow.dflow")
-_CONTAINERS = (list, tuple, set, dict)
 
 
 class _Finished(AppFuture):
@@ -54,10 +52,16 @@ def gather(argument: object) -> list[Future[Any]]:
     """Futures that the DFK is to wait for before it launches the consumer of an argument.
 
     Each costs the DFK a look at whether the consumer is ready, even one that is done.
+
+    Raises
+    ------
+    ValueError
+        If a container holds a future and contains itself: the call of the app raises it.
     """
-    found = _futures(argument)
+    found = containers.find(argument)
     if not found:
         return []
+    containers.order(argument)
     consumer = frames.consumer()
     if consumer is not None and isinstance(argument, list) and argument is consumer["kwargs"].get("inputs"):
         return []  # the DFK asks again for each of its items
@@ -66,7 +70,7 @@ def gather(argument: object) -> list[Future[Any]]:
         if not _is_edge(future, consumer):
             waited.append(future)
         elif consumer is not None and _is_watched(consumer["dfk"]):
-            waited.append(_Finished(future))
+            waited.append(_Finished(cast("AppFuture", future)))
     return waited
 
 
@@ -80,53 +84,21 @@ def unwrap(argument: object) -> object:
 
     Raises
     ------
+    TypeError
+        If a container cannot be copied with other items.
     Exception
         What a future raised that is no edge. Those among the items of ``inputs`` are left in place: the DFK unwraps
         each of them after the list, and would count a failure twice.
     """
-    if not _futures(argument):
+    if not containers.find(argument):
         return argument
-    lenient = not isinstance(argument, Future) and frames.unwraps_inputs()
-    return _replace(argument, frames.consumer(), lenient)
+    consumer = frames.consumer()
+    lenient = not containers.is_future(argument) and frames.unwraps_inputs()
+    return containers.replace(argument, lambda future: _one(future, consumer, lenient))
 
 
 DAG_RESOLVER = DependencyResolver(traverse_to_gather=gather, traverse_to_unwrap=unwrap)
 """The resolver to give to ``parsl.Config``."""
-
-
-def _futures(argument: object) -> list[Any]:
-    if isinstance(argument, Future):
-        return [argument]
-    if type(argument) not in _CONTAINERS:
-        return []
-    found: list[Any] = []
-    _collect(argument, found)
-    return found
-
-
-def _collect(argument: Any, found: list[Any]) -> None:
-    kind = type(argument)
-    if kind is dict:
-        for key, value in argument.items():
-            _collect(key, found)
-            _collect(value, found)
-    elif kind in (list, tuple, set):
-        for item in argument:
-            _collect(item, found)
-    elif isinstance(argument, Future):
-        found.append(argument)
-
-
-def _replace(argument: Any, consumer: dict[str, Any] | None, lenient: bool) -> Any:
-    kind = type(argument)
-    if isinstance(argument, Future):
-        return _one(argument, consumer, lenient)
-    if kind not in _CONTAINERS or not _futures(argument):
-        return argument
-    again: Callable[[Any], Any] = lambda item: _replace(item, consumer, lenient)  # noqa: E731
-    if kind is dict:
-        return {again(key): again(value) for key, value in argument.items()}
-    return kind(again(item) for item in argument)
 
 
 def _one(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:

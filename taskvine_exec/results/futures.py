@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from taskvine_exec.errors import ExceptionNotSerializable, ResultNotSerializable, from_record
 from taskvine_exec.results.advice import WorkingDirectories
-from taskvine_exec.values import Value
+from taskvine_exec.values import Loader, Value, Where
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.wire.messages import Completion
 
@@ -27,15 +27,6 @@ class TaskTimes(NamedTuple):
     started: float
     finished: float
     node: str
-
-
-class Where(NamedTuple):
-    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
-
-    node: str
-    path: str
-    size: int
-    stamp: int
 
 
 class _Condition:
@@ -106,14 +97,14 @@ class TaskFuture(Future[Any]):
 def settle(
     future: TaskFuture,
     completion: Completion,
-    load: Callable[[Where, Value], Any],
+    load: Loader,
     proxy: Callable[[Value], Any] | None = None,
     directories: WorkingDirectories | None = None,
 ) -> None:
     """Complete a future; one that is done already (cancelled, say) stays as it is.
 
     A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
-    :class:`~taskvine_exec.values.Value`, and ``load(where, value)`` gets it when somebody asks; or it holds what
+    :class:`~taskvine_exec.values.Value`, and ``load(value, timeout)`` gets it when somebody asks; or it holds what
     ``proxy`` makes of that. An exception that a file was not found gets a note if that file is in the program's
     directory and the task ran elsewhere, as ``directories`` know.
     """
@@ -123,18 +114,18 @@ def settle(
     try:
         if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
             size, stamp = next(((size, stamp) for file, size, stamp in made if file == future.value.number), (0, 0))
-            future.value.stays(partial(load, Where(node, body, size, stamp)))
+            future.value.stays(load, Where(node, body, size, stamp))
             future.set_result(future.value if proxy is None else proxy(future.value))
         elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)
             except BaseException as error:  # unpickling runs the result's own methods, which may do anything
-                future.set_exception(_unreadable(number, error))
+                future.set_exception(unreadable(number, error))
                 return
             finally:
                 payload.discard(body)
             if future.value is not None:
-                future.value.comes_home(value)
+                future.value.comes_home(value, body if isinstance(body, bytes) else None)
             future.set_result(value)
         else:
             future.set_exception(_failure(number, body, node, directories))
@@ -142,7 +133,8 @@ def settle(
         pass
 
 
-def _unreadable(number: int, error: BaseException) -> BaseException:
+def unreadable(number: int, error: BaseException) -> BaseException:
+    """The error of a result whose classes cannot be loaded in this process."""
     reason = f"it cannot be loaded here: {failure.describe(error)}"
     what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")
     what.__cause__ = error
@@ -157,7 +149,7 @@ def _failure(number: int, body: payload.Payload, node: str, directories: Working
         fields = {"node": node or None, **{key: value for key, value in record.items() if value is not None}}
         return from_record(fields.pop("kind"), number, fields)
     except Exception as error:
-        return _unreadable(number, error)
+        return unreadable(number, error)
     finally:
         payload.discard(body)
 

@@ -26,7 +26,7 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
 from taskvine_exec.errors import FunctionNotSerializable, is_interruption
-from taskvine_exec.values import Edge
+from taskvine_exec.values import Copy, Edge
 from taskvine_manager.runtime import failure, payload
 
 _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
@@ -188,7 +188,7 @@ def encode_arguments(
     return payload.encode((args, kwargs), spool, cloudpickle.dumps, limit)
 
 
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Edge})
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Copy, Edge})
 _LOOK = 32
 
 

@@ -172,6 +172,25 @@ def test_large_file_comes_home_in_pieces_that_hold_nobody_up(
     assert content.endswith(b"end")
 
 
+def test_results_on_another_machine_come_home_when_the_run_ends(
+    make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None]
+) -> None:
+    pytest.importorskip("proxystore")
+
+    def make(number: int, megabytes: int) -> Any:
+        import numpy as np
+
+        return np.full(megabytes * 2**17, float(number))
+
+    executor = make_executor(worker_launch_method="manual", results="reference")
+    bare_worker(executor)
+    futures = [executor.submit(make, {}, number, 6 if number == 3 else 1) for number in range(24)]
+    proxies = [future.result(SECONDS) for future in futures]
+    del proxies[5], futures
+    executor.shutdown()
+    assert [proxy[-1] for proxy in proxies] == [float(number) for number in range(24) if number != 5]
+
+
 def test_packed_environment_travels(
     make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
 ) -> None:

@@ -6,29 +6,33 @@ import gc
 import tempfile
 import threading
 import weakref
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import parsl
 import pytest
+from parsl.concurrent import ParslPoolExecutor
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import DependencyError
 from parsl.executors import ThreadPoolExecutor
 from parsl.providers import LocalProvider
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
-from tests.conftest import eventually, settle
+from taskvine_exec.errors import ArgumentNotSerializable
+from tests.conftest import Gate, eventually, settle
 
 LARGE = 100_000  # doubles: well over what rides inside messages
 Load = Callable[..., DataFlowKernel]
 
 
 @pytest.fixture
-def dag(load: Load) -> TaskVineExecutor:
+def dag(load: Load, engine: str) -> TaskVineExecutor:
     """An executor under a DFK with the resolver."""
-    dfk = load(dependency_resolver=DAG_RESOLVER)
+    dfk = load([TaskVineExecutor(label="tv", cores=2, engine=engine)], dependency_resolver=DAG_RESOLVER)
     executor = dfk.executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     return executor
@@ -97,6 +101,83 @@ def test_edges_in_any_depth_of_containers(dag: TaskVineExecutor, count: int) -> 
     parts = [make(count, float(number)) for number in range(5)]
     nested = [parts[0], (parts[1], [parts[2]]), {"a": {"b": [parts[3]]}, "c": parts[4]}]
     assert total(nested).result(30) == 10.0 * count
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+@dataclass
+class Box:
+    content: Any
+    label: str = ""
+
+
+@pytest.mark.parametrize("count", [1, LARGE])
+@pytest.mark.parametrize("pending", [True, False])
+def test_edges_in_subclasses_and_dataclasses(dag: TaskVineExecutor, gate: Gate, count: int, pending: bool) -> None:
+    held = parsl.python_app(gate.task)
+    parts = [make(count, float(number)) for number in range(5)]
+    if pending:  # for the futures to be edges to what is not there yet
+        first = held()
+        parts.append(parsl.python_app(lambda array, _: array)(parts[0], first))
+    else:
+        parts.append(parts[0])
+        for part in parts:
+            part.result(30)
+    counted: defaultdict[str, Any] = defaultdict(list, k=parts[1])
+    argument = [OrderedDict(b=parts[2], a=counted), Pair(parts[3], [parts[4]]), Box({"k": parts[5]}, "x")]
+
+    @parsl.python_app
+    def look(argument: Any) -> Any:
+        ordered, pair, box = argument
+        kinds = [type(each).__name__ for each in (ordered, ordered["a"], pair, box)]
+        values = [ordered["b"], ordered["a"]["k"], pair.first, pair.second[0], box.content["k"]]
+        return kinds, list(ordered), ordered["a"]["new"], box.label, [float(value.sum()) for value in values]
+
+    future = look(argument)
+    gate.open()
+    kinds, order, new, label, sums = future.result(60)
+    assert kinds == ["OrderedDict", "defaultdict", "Pair", "Box"]
+    assert (order, new, label) == (["b", "a"], [], "x")
+    assert sums == [2.0 * count, 1.0 * count, 3.0 * count, 4.0 * count, 0.0]
+
+
+@pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
+def test_an_argument_with_cycles_and_no_future_works(load: Load, resolver: Any) -> None:
+    load(dependency_resolver=resolver)
+    tree: dict[str, Any] = {"name": "root", "children": []}
+    tree["children"].append({"name": "leaf", "parent": tree})
+    name = parsl.python_app(lambda node, _: node["children"][0]["parent"]["children"][0]["name"])
+    assert name(tree, increment(1)).result(60) == "leaf"
+
+
+def test_a_cycle_that_holds_a_future_is_refused_in_words(dag: TaskVineExecutor) -> None:
+    looped: list[Any] = [increment(1)]
+    looped.append(looped)
+    with pytest.raises(ValueError, match="a future inside a list that contains itself"):
+        total(looped)
+    assert increment(1).result(60) == 2
+    parsl.dfk().wait_for_current_tasks()
+
+
+class Holder:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
+def test_a_future_left_in_an_argument_is_an_error_that_says_where(load: Load, resolver: Any) -> None:
+    load(dependency_resolver=resolver)
+    kept = increment(1)
+    app = parsl.python_app(lambda *args, **kwargs: 1)
+    error = app(1, {"k": Holder([kept])}).exception(60)
+    assert isinstance(error, ArgumentNotSerializable)
+    assert "args[1]['k'].value[0] is a future that was not replaced" in str(error)
+    assert "x.value is a future" in str(app(x=Holder(kept)).exception(60))
+    for done_or_not in (kept, increment(increment(1))):
+        assert "args[0].value is a future" in str(app(Holder(done_or_not)).exception(60))
 
 
 def test_sum_tree_of_large_arrays(dag: TaskVineExecutor) -> None:
@@ -233,6 +314,10 @@ def test_a_chain_keeps_neither_files_nor_task_records(dag: TaskVineExecutor) -> 
     assert settle(lambda: (gc.collect() and None) or sum(ref() is not None for ref in markers) > 3) is False
 
 
+def _plus_one(x: int) -> int:
+    return x + 1
+
+
 def _add_one(array: Any, marker: Any) -> Any:
     return array + 1.0
 
@@ -356,3 +441,77 @@ def test_thousands_of_small_results_are_the_argument_of_one_call(
     gate.touch()
     assert first.result(30) == 1
     assert future.result(60) == count * size
+
+
+def test_a_failed_task_fails_a_very_long_chain(load: Load, engine: str, gate: Gate) -> None:
+    load([TaskVineExecutor(label="tv", cores=2, engine=engine)], dependency_resolver=DAG_RESOLVER)
+
+    @parsl.python_app
+    def head(directory: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(os.path.join(directory, "open")):
+            time.sleep(0.01)
+        raise ValueError("the root cause")
+
+    link = parsl.python_app(lambda x: x)
+    futures = [head(str(gate.directory))]
+    for _ in range(10_000):
+        futures.append(link(futures[-1]))
+    gate.open()
+    error = futures[-1].exception(120)
+    assert isinstance(error, DependencyError)
+    assert error.__cause__ is futures[0].exception()
+    assert len(str(error)) < 200
+    assert all(future.done() for future in futures)
+    assert increment(1).result(60) == 2
+
+
+def test_task_records_stay_as_parsl_made_them(load: Load, engine: str) -> None:
+    executor = TaskVineExecutor(label="tv", cores=2, engine=engine)
+    dfk = load([executor], dependency_resolver=DAG_RESOLVER, garbage_collect=False)
+    first = increment(1)
+    second = increment(first)
+    assert second.result(60) == 3
+    tid = first.tid
+    del first
+    gc.collect()
+    for number in (tid, second.tid):
+        record = dfk.tasks[number]
+        assert record["id"] == number
+        assert record["status"].name == "exec_done"
+        assert record["app_fu"].result(0) in (2, 3)
+    assert dfk.tasks[tid]["exec_fu"].result() == 2
+    dfk.wait_for_current_tasks()
+
+
+def test_a_record_that_somebody_holds_stays_whole(dag: TaskVineExecutor) -> None:
+    held = increment(1).task_record  # as a loop over dfk.tasks does
+    child = increment(held["app_fu"])
+    assert child.result(60) == 3
+    eventually(held["app_fu"].done)
+    assert {"id", "app_fu", "exec_fu", "status", "dfk", "kwargs"} <= held.keys()
+
+
+def test_a_future_that_is_done_answers_as_before(dag: TaskVineExecutor, tmp_path: Path) -> None:
+    future = parsl.python_app(lambda x, stdout: x)(7, stdout=str(tmp_path / "out"))
+    assert future.result(60) == 7
+    assert future.task_record["app_fu"] is future
+    assert future.task_record["id"] == future.tid
+    assert future.task_status() == "exec_done"
+    assert future.stdout == str(tmp_path / "out")
+    with pytest.raises(KeyError):
+        future.task_record["nothing"]
+
+
+def test_waiting_for_tasks_while_futures_go(dag: TaskVineExecutor, gate: Gate) -> None:
+    held = parsl.python_app(gate.task)()
+    with ParslPoolExecutor(dfk=parsl.dfk()) as pool:
+        for round_ in range(10):
+            pairs = [pool.submit(_plus_one, pool.submit(_plus_one, number)) for number in range(10)]
+            assert [pair.result(60) for pair in pairs] == [number + 2 for number in range(10)], round_
+        del pairs
+        gate.open()
+        parsl.dfk().wait_for_current_tasks()
+    assert held.done()

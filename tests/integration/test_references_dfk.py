@@ -39,14 +39,14 @@ def resolver(request: pytest.FixtureRequest) -> Any:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Files of values that this process has read."""
     paths: list[str] = []
-    decode = payload.decode
+    read = payload.read
 
-    def spy(encoded: payload.Payload) -> Any:
+    def spy(encoded: payload.Payload, *rest: Any) -> Any:
         if isinstance(encoded, str):
             paths.append(encoded)
-        return decode(encoded)
+        return read(encoded, *rest)
 
-    monkeypatch.setattr(payload, "decode", spy)
+    monkeypatch.setattr(payload, "read", spy)
     return paths
 
 

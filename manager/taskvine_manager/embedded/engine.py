@@ -23,7 +23,7 @@ from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.node import staging
-from taskvine_manager.node.cache import Source, check, copy, file_name, release
+from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.scheduling import core
 from taskvine_manager.wire.channel import Channel
@@ -478,7 +478,7 @@ class EmbeddedEngine:
     def _bring(self, file: str, source: Source) -> None:
         """Copy a node's replica to the manager's directory; runs in a thread."""
         target = self._path(core.RELAY, file)
-        stamp, problem = 0, None
+        stamp, problem, lost = 0, None, False
         try:
             os.makedirs(self._relay, mode=0o700, exist_ok=True)
             check(source)
@@ -486,8 +486,8 @@ class EmbeddedEngine:
             check(source)
             stamp = os.stat(target).st_ctime_ns
         except OSError as error:
-            problem = str(error)
-        self._moved.append(core.Relayed(file, stamp, problem))
+            problem, lost = str(error), is_lost(error, source.path)
+        self._moved.append(core.Relayed(file, stamp, problem, lost))
         with contextlib.suppress(OSError):  # full, and so awake already; or closed
             self._waker.send(b"m")
 

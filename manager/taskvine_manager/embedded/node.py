@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, staging
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, release
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, is_lost, release
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
@@ -271,7 +271,7 @@ class Node(Runner):
                 self._cache.fetch(file, Source(*source))
                 size, stamp = self._cache.stamp(file)
             except OSError as error:
-                problem, spoiled = str(error), isinstance(error, Spoiled)
+                problem, spoiled = str(error), is_lost(error, source[0])
             seconds = time.perf_counter() - clock
             self._later(lambda: self._send("cached", file, size, problem, stamp, seconds, spoiled, source[3]))
             self._later(lambda: self._came([file]))
@@ -406,7 +406,7 @@ class Node(Runner):
                 return False
         try:
             self._give_values(call, supply.values)
-        except Spoiled:
+        except OSError:
             return False  # staging will say so
         return True
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from taskvine_manager.runtime import spares
-from taskvine_manager.runtime.payload import FAST, roomy
+from taskvine_manager.runtime.payload import FAST, GONE, roomy
 
 _FICLONE = 0x40049409
 """Linux's ioctl to share a file's extents with a copy (linux/fs.h)."""
@@ -504,6 +504,14 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def is_lost(error: BaseException, path: str) -> bool:
+    """Whether an error says that the file at a path is not there, or is not what was published.
+
+    Other errors, such as a full disk or a lack of descriptors, say nothing about the file.
+    """
+    return isinstance(error, OSError) and error.errno in GONE and error.filename == path
+
+
 def check(source: Source) -> None:
     """See that a cached file is what was published.
 
@@ -511,10 +519,14 @@ def check(source: Source) -> None:
     ------
     Spoiled
         If it is not, or is not there.
+    OSError
+        If it cannot be looked at.
     """
     try:
         status = os.stat(source.path)
-    except FileNotFoundError as error:
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
         raise Spoiled(errno.ENOENT, "it is not there any more", source.path) from error
     if (status.st_size, status.st_ctime_ns) != (source.size, source.stamp):
         raise Spoiled(errno.ENOENT, "it was written to since it was made", source.path)

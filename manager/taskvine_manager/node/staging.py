@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, copy
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, copy, is_lost
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import FAST
 from taskvine_manager.wire.messages import FileUse
@@ -70,7 +70,9 @@ def bring_in(
             else:
                 _with_room(cache, partial(_copy_local, use.source, cache, peers.get(use.source), target))
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise StagingFailed(_explain_input(use, error)) from error
+            source = sources.get(use.source)
+            places = [cache.path(use.source), *([source.path] if source is not None else [])]
+            raise StagingFailed(_explain_input(use, error, places)) from error
     for use in outputs:
         try:
             if use.kind != "value":
@@ -91,7 +93,7 @@ def _fetch(file: str, cache: Cache, source: Source | None) -> None:
     if file in cache:
         return
     if source is None:
-        raise FileNotFoundError(errno.ENOENT, "it is not on this node, nor known to be on any other", file)
+        raise Spoiled(errno.ENOENT, "it is not on this node, nor known to be on any other", file)
     _with_room(cache, partial(cache.fetch, file, source))
 
 
@@ -173,12 +175,15 @@ def bring_out(
     return made, None
 
 
-def _explain_input(use: FileUse, error: OSError | ValueError) -> bytes:
+def _explain_input(use: FileUse, error: OSError | ValueError, places: Sequence[str]) -> bytes:
+    """Record why an input could not be brought in; temp files and results may be at these places."""
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _full(use, error)
-        if error.errno == errno.ENOENT and use.kind != "local":
-            return failure.lost("file-lost", f"{_words(error)}: {error.filename}", name=use.source)
+        if use.kind != "local":
+            lost = isinstance(error, Spoiled) or any(is_lost(error, place) for place in places)
+            kind = "file-lost" if lost else "file-unreadable"
+            return failure.lost(kind, f"{_words(error)}: {error.filename}", name=use.source)
     return failure.lost("file-missing", _words(error), path=use.source)
 
 

@@ -13,15 +13,19 @@ nobody else's bytes change when it writes.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import functools
 import mmap
 import os
 import pickle
 import struct
 import sys
 import tempfile
+import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from taskvine_manager.runtime import spares
 
@@ -36,9 +40,10 @@ FAST = "fast"
 file system, a quarter of the memory as it usually is, is used for what is large and short-lived."""
 MAPPED_FROM = 1 << 20
 """Files below this many bytes are read at once: that is as quick as mapping them."""
-MOST_MAPPED = 256
-"""Files mapped at a time, at most: before Python 3.13, each mapping keeps a file descriptor open."""
-_mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+MOST_MAPPED = 16_384
+"""Files mapped at a time, at most: a quarter of what Linux allows a process, whose own memory needs mappings too."""
+GONE = frozenset({errno.ENOENT, errno.ESTALE})
+"""What the system says of a file that is not there. Any other error says that it cannot be read just now."""
 _BAND_LIMIT = 16 * 1024
 _ALIGN = 64
 _HEAD = struct.Struct("<8sQQ")
@@ -141,6 +146,30 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+class Damaged(ValueError):
+    """A file is not what :func:`encode` wrote, or is cut short."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of reading a value's file says that the file is lost.
+
+    It does if the file is not there or is not what was written. A process that is short of descriptors or memory, or
+    lacks a permission, says nothing about the file.
+    """
+    return isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno in GONE)
+
+
+class Frames(NamedTuple):
+    """A value that has been read, or mapped, and not loaded yet."""
+
+    body: bytes | memoryview
+    buffers: Sequence[memoryview] = ()
+
+    def load(self) -> Any:
+        """Make the value of it: this runs the code of the value's classes, which may raise anything."""
+        return pickle.loads(self.body, buffers=self.buffers)
+
+
 def decode(payload: Payload) -> Any:
     """Load what :func:`encode` made.
 
@@ -148,42 +177,131 @@ def decode(payload: Payload) -> Any:
 
     Raises
     ------
-    ValueError
+    Damaged
         If the file is not one of ours, or is cut short.
     OSError
         If the file cannot be opened.
     """
+    return read(payload).load()
+
+
+def read(payload: Payload, mapped_from: int = MAPPED_FROM) -> Frames:
+    """Read or map what :func:`encode` made, without loading it.
+
+    Parameters
+    ----------
+    payload : bytes or str
+        What :func:`encode` returned.
+    mapped_from : int
+        Files of so many bytes are mapped, if they can be; smaller ones are read.
+
+    Raises
+    ------
+    Damaged, OSError
+        As of :func:`decode`.
+    """
     if not isinstance(payload, str):
-        return pickle.loads(payload)
-    view = _bytes_of(payload)
+        return Frames(payload)
+    view = _bytes_of(payload, mapped_from)
     if len(view) < _HEAD.size:
-        raise ValueError(f"{payload}: too short for a value")
+        raise Damaged(f"{payload}: too short for a value")
     magic, count, length = _HEAD.unpack_from(view)
     start = _HEAD.size + _ENTRY.size * count
     if magic != MAGIC or start + length > len(view):
-        raise ValueError(f"{payload}: not a value, or cut short")
+        raise Damaged(f"{payload}: not a value, or cut short")
     buffers = []
     for index in range(count):
         offset, size = _ENTRY.unpack_from(view, _HEAD.size + _ENTRY.size * index)
         if offset + size > len(view):
-            raise ValueError(f"{payload}: cut short in buffer {index}")
+            raise Damaged(f"{payload}: cut short in buffer {index}")
         buffers.append(view[offset : offset + size])
-    return pickle.loads(view[start : start + length], buffers=buffers)
+    return Frames(view[start : start + length], buffers)
 
 
-def _bytes_of(path: str) -> memoryview:
-    """The bytes of a file, writable and private: mapped if that is worth it, else read."""
-    with open(path, "rb") as file:
-        length = os.fstat(file.fileno()).st_size
-        if sys.version_info >= (3, 13):
-            if length >= MAPPED_FROM:
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY, trackfd=False))
-        elif length >= MAPPED_FROM and len(_mapped) < MOST_MAPPED:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            _mapped.add(mapping)
-            return memoryview(mapping)
-        read = memoryview(mmap.mmap(-1, length) if length >= MAPPED_FROM else bytearray(length))
-        return read[: file.readinto(read)]
+def _bytes_of(path: str, mapped_from: int) -> memoryview:
+    """The bytes of a file, writable and private: mapped if that is worth it and possible, else read."""
+    with _opened(path) as descriptor:
+        length = os.fstat(descriptor).st_size
+        if length >= mapped_from and len(_mappings) < MOST_MAPPED:
+            with contextlib.suppress(OSError):  # a limit on mappings, or a file system that cannot map
+                mapping = _mapped(descriptor, length)
+                _mappings.add(mapping)
+                return memoryview(mapping)
+        whole = memoryview(bytearray(length))
+        done = 0
+        while done < length and (count := os.preadv(descriptor, [whole[done:]], done)):
+            done += count
+        return whole[:done]
+
+
+def _mapped(descriptor: int, length: int) -> mmap.mmap:
+    """Map a file copy-on-write, without keeping a descriptor of it open."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY, trackfd=False)
+    # Until 3.13, mmap keeps a duplicate of the descriptor. Map memory without a file, and put the file in its place.
+    mapping = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    place = ctypes.c_char.from_buffer(mapping)
+    address = ctypes.addressof(place)
+    del place
+    access, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
+    if _libc_mmap()(address, length, access, flags, descriptor, 0) != address:
+        _broken.append(mapping)  # never unmapped: the range may be free already, and belong to somebody else soon
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return mapping
+
+
+def mappings() -> int:
+    """How many files are mapped now."""
+    return len(_mappings)
+
+
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_MAP_FIXED = 0x10
+_broken: list[mmap.mmap] = []
+
+
+@functools.cache
+def _libc_mmap() -> Callable[..., int | None]:
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    return function
+
+
+_spare: list[int] = []
+_spare_lock = threading.Lock()
+
+
+def keep_spare() -> None:
+    """Keep a descriptor, which is closed when none is left to open a value with; a no-op if there is one."""
+    with contextlib.suppress(OSError), _spare_lock:
+        if not _spare:
+            _spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Open a file for reading, with the spare descriptor if there is no other."""
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    descriptor, used_spare = -1, False
+    try:
+        try:
+            descriptor = os.open(path, flags)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            with _spare_lock:
+                if not _spare:
+                    raise
+                used_spare = True
+                os.close(_spare.pop())
+                descriptor = os.open(path, flags)
+        yield descriptor
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+        if used_spare:
+            keep_spare()
 
 
 def size(payload: Payload) -> int:

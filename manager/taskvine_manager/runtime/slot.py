@@ -286,7 +286,9 @@ def call(
     """
     started = time.time()
     try:
-        args, kwargs = payload.decode(arguments)
+        args, kwargs = values.decode(arguments)
+    except values.Lost as lost:
+        return failure.LOST, failure.lost("file-lost", lost.reason, name=lost.number), started, 0.0
     except BaseException as problem:
         return failure.LOST, _not_loadable("argument-load", function, problem), started, 0.0
     process = os.getpid()

@@ -552,8 +552,20 @@ class Scheduler:
     def _relayed(self, event: Relayed) -> None:
         node = self._storage.relayed(event.file, event.stamp, event.problem)
         file = self._files.get(event.file)
-        if node is not None and file is not None and self._storage.remove(node, file):
-            self._lost([file])
+        if node is None or file is None:
+            return
+        if event.lost:
+            if self._storage.remove(node, file):
+                self._lost([file])
+        elif self._storage.relay_failed(event.file):
+            self._cannot_copy(file, str(event.problem))
+
+    def _cannot_copy(self, file: File, problem: str) -> None:
+        """End what waits for a file that is there, and cannot be brought to where it is needed."""
+        for number in self._graph.consumers(file.name):
+            task = self._tasks[number]
+            if task.state is State.READY:
+                self._end(task, "file-unreadable", f"it cannot be copied: {problem}", name=file.name)
 
     def _crowded(self, event: Crowded) -> None:
         node = self._nodes.get(event.node)

@@ -120,11 +120,15 @@ class InputCached:
 
 @dataclass(frozen=True)
 class Relayed:
-    """A file has come to the manager's directory, or could not be brought there (``problem``)."""
+    """A file has come to the manager's directory, or could not be brought there (``problem``).
+
+    ``lost`` says whether that is because the file is not there, or is not what it was.
+    """
 
     file: str
     stamp: int
     problem: str | None
+    lost: bool = True
 
 
 @dataclass(frozen=True)

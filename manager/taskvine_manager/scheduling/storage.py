@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +29,8 @@ from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.scheduling.nodes import SHORT, Node, Transfer
 from taskvine_manager.scheduling.tasks import Order
 
+RELAY_TRIES = 3
+"""How often a file may fail to come to the manager's directory before what needs it there is given up."""
 LOOKED_AT = 16
 """Nodes that are compared for one choice, at most: its cost must not grow with their number."""
 
@@ -114,6 +117,7 @@ class Storage:
         self._graph = graph
         self._peers = peer_transfers
         self._relaying = 0
+        self._relay_failures: Counter[str] = Counter()
         self._relays: dict[str, str] = {}  # files under way to the manager's directory, by the node they come from
         self._drops: dict[str, list[str]] = {}
         self._discards: list[str] = []
@@ -360,7 +364,16 @@ class Storage:
             self.moved += file.size
         else:
             return source
+        self._relay_failures.pop(name, None)
         return None
+
+    def relay_failed(self, name: str) -> bool:
+        """A file that is there did not come to the manager's directory; say whether to try no more."""
+        self._relay_failures[name] += 1
+        if self._relay_failures[name] < RELAY_TRIES:
+            return False
+        del self._relay_failures[name]
+        return True
 
     # --- users' files ---
 

@@ -46,14 +46,15 @@ copy of a user's file), ``("crowded", id, size)`` (what it made has no room), ``
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 try:
     import msgpack
 except ModuleNotFoundError:  # a node of TaskVine's needs the records alone, and nothing that parsl does not bring
     msgpack = None
 
-from taskvine_manager.runtime.payload import Payload
+if TYPE_CHECKING:
+    from taskvine_manager.runtime.payload import Payload
 
 _ITEMS = 1 << 24
 """Most items of one list or dict in a stream: msgpack believes what it is told and makes room for as many at once."""

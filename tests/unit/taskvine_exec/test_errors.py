@@ -16,6 +16,7 @@ from taskvine_exec.errors import (
     LOST_KINDS,
     RECORD_KINDS,
     FileLost,
+    FileUnreadable,
     MemoryExceeded,
     ResourcesUnsatisfiable,
     SlotDied,
@@ -169,6 +170,7 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
             "(interpreter, context and modules): ask for more memory to run f",
         ),
         (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
+        (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' is there, but cannot be read: no room"),
         (
             ResourcesUnsatisfiable(7, requested={"cores": 64, "gpus": 1}, largest={"cores": 2}),
             "task 7 lost: no node can ever hold it (it asks for cores=64, gpus=1; the largest node has cores=2)",
@@ -200,6 +202,7 @@ def test_tags() -> None:
         "environment",
         "file-missing",
         "file-lost",
+        "file-unreadable",
         "output-missing",
         "directory-missing",
         "disk-full",

@@ -490,7 +490,12 @@ class VineEngine:
             return completion
         body: Any = completion.body
         if isinstance(body, Body):
-            body = self._store.spool(body.data)
+            try:
+                body = self._store.spool(body.data)
+            except OSError as error:
+                reason = f"the result cannot be kept beside the manager: {error.strerror}"
+                full = failure.lost("disk-full", reason, path=error.filename or self._base)
+                return completion._replace(outcome=failure.LOST, body=full)
             spooled[body] = len(completion.body.data)  # type: ignore[union-attr]
             completion = completion._replace(body=body)
         if completion.outcome == failure.RETURNED and (record := self._traffic.bring_home(flight)) is not None:
@@ -581,7 +586,12 @@ class VineEngine:
         elif file in self._fetches:
             self._fetches[file].requests.append(request)
         else:
-            self._fetches[file] = Fetch([request], self._store.spool(b""))
+            try:
+                path = self._store.spool(b"")
+            except OSError as error:
+                self._outlet.located(request, (_unreadable(file, error),))
+                return
+            self._fetches[file] = Fetch([request], path)
             self._handle(events.Wanted(file, 0))
 
     def _fetched(self, said: events.Fetched) -> None:
@@ -592,9 +602,13 @@ class VineEngine:
             self._end_fetch(file, said.record)
         elif piece is not None and piece[0] == (fetch.size or piece[0]):
             size, data = piece
-            with open(fetch.path, "ab") as home:
-                home.write(data)
-                fetch.size, fetch.offset = size, home.tell()
+            try:
+                with open(fetch.path, "ab") as home:
+                    home.write(data)
+                    fetch.size, fetch.offset = size, home.tell()
+            except OSError as error:  # a full disk, say: the file is where it was
+                self._end_fetch(file, _unreadable(file, error))
+                return
             if data and fetch.offset < size:
                 self._handle(events.Wanted(file, fetch.offset))
             else:
@@ -648,6 +662,11 @@ class VineEngine:
         if self._factory is not None:
             self._factory.kill()
             self._factory.wait()
+
+
+def _unreadable(file: str, error: OSError) -> bytes:
+    reason = f"it cannot be brought home: {error.strerror or error}: {error.filename}"
+    return failure.lost("file-unreadable", reason, name=file)
 
 
 def _publish(path: str, content: str) -> None:

@@ -182,10 +182,11 @@ class Store:
         stored.disturbed += 1
 
     def _copied(self, path: str) -> str | None:
-        home = self.spool(b"")
+        home = ""
         try:
+            home = self.spool(b"")
             copy(path, home)
-        except OSError:  # its worker has just gone
+        except OSError:  # its worker has just gone, or there is no room: it is read where it is, or fetched
             remove([home])
             return None
         return home
@@ -193,8 +194,12 @@ class Store:
     def spool(self, data: bytes) -> str:
         """Write a value's bytes to a file of their own."""
         descriptor, path = tempfile.mkstemp(prefix="value-", dir=os.path.join(self._base, "spool"))
-        with open(descriptor, "wb") as file:
-            file.write(data)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+        except OSError:
+            remove([path])
+            raise
         return path
 
 

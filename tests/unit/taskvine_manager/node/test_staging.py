@@ -163,6 +163,40 @@ def test_temp_file_that_somebody_wrote_to_is_lost(place: Place) -> None:
     assert "u@1" not in place.cache
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("kind", ["temp", "value"])
+def test_what_cannot_be_read_just_now_is_not_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, kind: str
+) -> None:
+    source = place.user / "other"
+    source.write_text("data")
+    use = FileUse(kind, "t", "t@1")
+
+    def refuse(path: str, target: str) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_module, "_fill", refuse)
+        assert place.refusal(use, t=replica(source))["kind"] == "file-unreadable"
+    place.bring_in(use, t=replica(source))
+    assert "t@1" in place.cache
+
+
+def test_only_a_missing_source_is_a_loss(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = place.user / "other"
+    source.write_text("data")
+    use = temp("t")
+    place.cache.fetch("t@1", replica(source))
+    for path, kind in ((place.cache.path("t@1"), "file-lost"), (str(place.sandbox / "t"), "file-unreadable")):
+
+        def miss(_: str, target: str, path: str = path) -> None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cache_module, "_fill", miss)
+            assert place.refusal(use, t=replica(source))["kind"] == kind
+
+
 def test_folders_of_outputs_are_made(place: Place) -> None:
     place.bring_in(outputs=(place.local("deep/er/out.txt"), temp("x/y")))
     assert (place.sandbox / "deep" / "er").is_dir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from taskvine_manager.runtime import failure
@@ -694,6 +696,23 @@ def test_what_could_not_be_brought_to_the_manager_is_made_again() -> None:
     told = world.handle(core.Relayed("file", 0, "it was written to since it was made"))
     assert core.Drop("a", ["file"]) in told
     assert again(told) == [(temp("file"),)]
+
+
+def test_a_full_disk_at_the_manager_neither_removes_a_replica_nor_runs_a_task_again() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.call(needs=["file"])
+    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
+    assert told == [core.Relay("file", core.Replica("a", 100, 1))]  # it may have room now
+    world.handle(core.Relayed("file", 0, "no space left", lost=False))
+    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
+    (finish,) = only(core.Finish, told)
+    (completion,) = finish.completions
+    said = pickle.loads(completion.body)
+    assert said["kind"] == "file-unreadable"
+    assert "no space left" in said["reason"]
+    assert not again(told)
+    assert world.core.stats()["replicas"] == {"file": ["a"]}
+    assert only(core.Relay, world.call(needs=["file"])), "later ones try anew"
 
 
 def test_what_nobody_needs_any_more_when_it_comes_is_removed() -> None:

@@ -1,0 +1,167 @@
+"""Results that stay readable when their executor ends.
+
+A result on nodes is a file in a directory that goes with the run. Before that, each such file is mapped whose future is
+still in use. Its bytes stay where they are, in memory or on disk, but without a name, until the future is dropped or
+the process ends. Results that are not on this machine, or were lost, are brought home first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
+from typing import Any
+
+from taskvine_exec.errors import FileLost, FileUnreadable
+from taskvine_exec.results.futures import unreadable
+from taskvine_exec.values import Value, Where
+from taskvine_manager.node.cache import Source, check
+from taskvine_manager.runtime import payload
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Results that are on their way home at a time."""
+
+
+def read(where: Where, value: Value, *, mapped_from: int = payload.MAPPED_FROM) -> payload.Frames | None:
+    """Read or map a result where it is said to be; None if it is lost there.
+
+    Raises
+    ------
+    FileUnreadable
+        If it is there and cannot be read.
+    """
+    try:
+        check(Source(*where[1:]))
+        return payload.read(where.path, mapped_from)
+    except (OSError, payload.Damaged) as error:
+        if payload.is_lost(error):
+            return None
+        reason = f"{error}. The file is kept: ask for the result again when the cause is gone"
+        raise FileUnreadable(task_id=value.producer, reason=reason, name=value.number) from error
+
+
+def load(frames: payload.Frames, value: Value) -> Any:
+    """Make a result of what was read.
+
+    Raises
+    ------
+    ResultNotSerializable
+        If its classes raise an exception.
+    """
+    try:
+        return frames.load()
+    except Exception as error:
+        raise unreadable(value.producer, error) from error
+
+
+class Keeper:
+    """Keeps results readable without their executor.
+
+    Parameters
+    ----------
+    locate : callable
+        Asks the manager for a result, given its number, the place where it was lost, if it was, and how many seconds
+        there are; returns the answer's future.
+    understand : callable
+        Turns an answer into the encoded result or the place where it is; raises the error that the manager reports.
+    seconds : float
+        How long results have to come home that are not on this machine, or were lost.
+    """
+
+    def __init__(
+        self,
+        locate: Callable[[str, Where | None, float], Future[Any]],
+        understand: Callable[[Any], bytes | Where],
+        seconds: float,
+    ) -> None:
+        self._locate = locate
+        self._understand = understand
+        self._until = time.monotonic() + seconds
+        self._room = _memory() / 2  # for those that cannot be mapped, since there are so many
+
+    def keep(self, values: Iterable[Value]) -> None:
+        """Give each value another way to be loaded; where there is none, that raises the reason."""
+        ordered = sorted(values, key=lambda value: 0 if value.where is None else -value.where.size)
+        away = deque(value for value in ordered if not self._keep_here(value, value.where))
+        if away:
+            logger.info("%d results that are not on this machine, or were lost, are brought home", len(away))
+            self._fetch(away)
+
+    def _keep_here(self, value: Value, where: Where | None) -> bool:
+        """Map a result, or read it; False if it is not there."""
+        if where is None:
+            return False
+        try:
+            if payload.mappings() >= payload.MOST_MAPPED:
+                self._room -= where.size
+                if self._room < 0:
+                    reason = "too little memory was left to keep it when the executor ended"
+                    raise FileUnreadable(task_id=value.producer, reason=reason, name=value.number)
+            found = read(where, value, mapped_from=1)
+        except Exception as error:
+            value.stays(partial(_fail, error))
+            return True
+        if found is None:
+            return False
+        value.stays(partial(_load, found))
+        return True
+
+    def _fetch(self, away: deque[Value]) -> None:
+        asked: dict[Future[Any], Value] = {}
+        while away or asked:
+            while away and len(asked) < AT_ONCE and self._left:
+                value = away.popleft()
+                asked[self._locate(value.number, value.where, self._left)] = value
+            done, _ = wait(asked, self._left, FIRST_COMPLETED)
+            if not done:
+                break
+            for answer in done:
+                self._arrived(asked.pop(answer), answer)
+        for value in [*asked.values(), *away]:
+            _give_up(value, "the executor ended, and the result did not come home in time")
+
+    @property
+    def _left(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+    def _arrived(self, value: Value, answer: Future[Any]) -> None:
+        try:
+            where = self._understand(answer.result())
+        except ConnectionError:
+            _give_up(value, "the executor ended, and its manager had gone before the result came home")
+            return
+        except Exception as error:
+            value.stays(partial(_fail, error))
+            return
+        if isinstance(where, bytes):
+            value.stays(partial(_load, payload.Frames(where)))
+        elif not self._keep_here(value, where):
+            _give_up(value, "the executor ended, and the result was removed before it could be read")
+
+
+def _load(frames: payload.Frames, value: Value, timeout: float | None) -> Any:
+    return load(frames, value)
+
+
+def _fail(error: Exception, value: Value, timeout: float | None) -> Any:
+    raise error
+
+
+def _give_up(value: Value, reason: str) -> None:
+    value.stays(partial(_fail, FileLost(task_id=value.producer, reason=reason, name=value.number)))
+
+
+def _memory() -> float:
+    """Bytes of memory that processes may still use; without a limit if the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            said = dict(line.split(":", 1) for line in file)
+        return float(said["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        return math.inf

@@ -1,0 +1,108 @@
+"""Failures that spread along chains of tasks."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from parsl.dataflow.errors import DependencyError, JoinError
+
+from taskvine_exec.results.failures import FailureQueue, dependency_error
+
+
+def test_a_failure_that_causes_another_does_not_nest() -> None:
+    failed: list[int] = []
+    depth: list[int] = []
+
+    def fail(number: int, error: Exception) -> None:
+        failed.append(number)
+        depth.append(len(depth_of_stack()))
+        if number < 5 * sys.getrecursionlimit():
+            queue.add(number + 1, error)
+
+    def depth_of_stack() -> list[object]:
+        frame, found = sys._getframe(), []
+        while frame is not None:
+            found.append(frame)
+            frame = frame.f_back  # type: ignore[assignment]
+        return found  # type: ignore[return-value]
+
+    queue = FailureQueue(fail)
+    queue.add(0, ValueError("first"))
+    assert failed == list(range(5 * sys.getrecursionlimit() + 1))
+    assert len(set(depth)) == 1
+
+
+def test_failures_of_several_threads_all_come_through() -> None:
+    failed: list[int] = []
+    queue = FailureQueue(lambda number, error: failed.append(number))
+    threads = [
+        threading.Thread(target=lambda first=first: [queue.add(first + n, ValueError()) for n in range(2000)])  # type: ignore[misc]
+        for first in (0, 10_000, 20_000)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(failed) == [first + n for first in (0, 10_000, 20_000) for n in range(2000)]
+
+
+def test_a_failure_added_while_another_thread_fails_one_is_not_lost() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    failed: list[tuple[int, str]] = []
+
+    def fail(number: int, error: Exception) -> None:
+        failed.append((number, threading.current_thread().name))
+        if number == 0:
+            inside.set()
+            assert go_on.wait(30)
+
+    queue = FailureQueue(fail)
+    thread = threading.Thread(target=queue.add, args=(0, ValueError()), name="first")
+    thread.start()
+    assert inside.wait(30)
+    queue.add(1, ValueError())  # returns at once: the thread that is at it takes this one too
+    assert [number for number, _ in failed] == [0]
+    go_on.set()
+    thread.join()
+    assert failed == [(0, "first"), (1, "first")]
+
+
+def test_an_exception_of_a_callback_does_not_stop_the_queue() -> None:
+    failed: list[int] = []
+
+    def fail(number: int, error: Exception) -> None:
+        failed.append(number)
+        if number == 0:
+            raise KeyboardInterrupt
+
+    queue = FailureQueue(fail)
+    try:
+        queue.add(0, ValueError())
+    except KeyboardInterrupt:
+        pass
+    queue.add(1, ValueError())
+    assert failed == [0, 1]
+
+
+def test_the_root_cause_is_named_once_however_long_the_chain() -> None:
+    root = ValueError("no")
+    error: BaseException = root
+    for number in range(10_000):
+        error = dependency_error(error, number, number + 1)
+    assert error.__cause__ is root
+    assert isinstance(error, DependencyError)
+    assert error.dependent_exceptions_tids == [(root, "task 9999 <- ... <- task 0")]
+    assert error.task_id == 10_000
+    assert len(str(error)) < 200
+    short = dependency_error(dependency_error(root, 1, 2), 2, 3)
+    assert short.dependent_exceptions_tids == [(root, "task 2 <- task 1")]
+
+
+def test_an_error_of_parsls_own_is_followed_to_its_root() -> None:
+    root = ValueError("no")
+    joined = JoinError([(root, "task 1"), (KeyError(), "task 2")], 3)
+    error = dependency_error(joined, 3, 4)
+    assert error.dependent_exceptions_tids == [(root, "task 3 <- task 1 (+ others)")]
+    nested = DependencyError([(DependencyError([(root, "task 1")], 2), "task 2")], 3)
+    assert dependency_error(nested, 3, 4).dependent_exceptions_tids == [(root, "task 3 <- ... <- task 1")]

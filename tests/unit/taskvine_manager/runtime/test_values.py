@@ -1,0 +1,111 @@
+"""Results of other calls among the arguments of a call."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskvine_manager.runtime import failure, payload, slot, values
+
+LARGE = payload.INLINE_LIMIT + 1
+
+
+class Reference:
+    """Pickles as an edge does."""
+
+    def __init__(self, number: str) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return values.fetch, (self.number,)
+
+
+def call(arguments: Any, spool: Path) -> tuple[int, dict[str, Any]]:
+    outcome, body, _, _ = slot.call(lambda *args: None, pickle.dumps((arguments, {})), str(spool))
+    return outcome, pickle.loads(body) if isinstance(body, bytes) else {}
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_result_whose_file_is_lost_is_reported_by_its_name(tmp_path: Path, damage: str) -> None:
+    path = payload.encode(b"x" * LARGE, str(tmp_path), pickle.dumps)
+    assert isinstance(path, str)
+    if damage == "missing":
+        payload.discard(path)
+    else:
+        Path(path).write_bytes(Path(path).read_bytes()[:100])
+    values.provide({"result-3": path})
+    outcome, record = call((Reference("result-3"),), tmp_path)
+    assert outcome == failure.LOST
+    assert (record["kind"], record["name"]) == ("file-lost", "result-3")
+
+
+def test_a_result_that_cannot_be_read_just_now_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    values.provide({"result-3": "somewhere"})
+    monkeypatch.setattr(payload, "read", lambda given: payload.Frames(given) if isinstance(given, bytes) else refuse(0))
+    outcome, record = call((Reference("result-3"),), tmp_path)
+    assert outcome == failure.LOST
+    assert record["kind"] == "argument-load"
+    assert "Too many open files" in record["reason"]
+
+
+class Unreadable:
+    """Raises what a lost file would, from its own code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _raise, (FileNotFoundError(errno.ENOENT, "no such file", "the user's"),)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_what_the_users_class_raises_is_not_a_loss(tmp_path: Path) -> None:
+    path = payload.encode([Unreadable(), b"x" * LARGE], str(tmp_path), pickle.dumps)
+    values.provide({"result-3": path})
+    outcome, record = call((Reference("result-3"),), tmp_path)
+    assert outcome == failure.LOST
+    assert record["kind"] == "argument-load"
+
+
+def identities(*arguments: Any) -> list[bool]:
+    first, *others = arguments
+    return [each is first for each in others]
+
+
+def test_a_value_is_one_object_in_one_call_and_another_in_the_next(tmp_path: Path) -> None:
+    kept: list[Any] = []
+    small, large = pickle.dumps([1]), payload.encode([b"x" * LARGE], str(tmp_path), pickle.dumps)
+    values.provide({"small": small, "large": large})
+
+    def keep(*arguments: Any) -> list[bool]:
+        kept.append(arguments)
+        return identities(*arguments)
+
+    for number in ("small", "large"):
+        arguments = pickle.dumps(((Reference(number), Reference(number)), {}))
+        for _ in range(2):
+            outcome, body, _, _ = slot.call(keep, arguments, str(tmp_path))
+            assert outcome == failure.RETURNED
+            assert pickle.loads(body) == [True]  # type: ignore[arg-type]
+        assert kept[-1][0] is not kept[-2][0]
+    assert not values._loaded, "the process keeps arguments of calls that are over"
+
+
+def test_a_copy_that_came_with_the_arguments_is_one_object_too() -> None:
+    encoded = pickle.dumps([1])
+
+    class Copy:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return values.copy, ("result-1", encoded)
+
+    arguments = pickle.dumps((Copy(), {"k": Copy()}))
+    first, rest = values.decode(arguments)
+    assert first is rest["k"]
+    assert values.decode(arguments)[0] is not first
