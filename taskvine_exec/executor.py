@@ -217,8 +217,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._link: ManagerLink | None = None
         self._manager: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
-        self._profiles: dict[tuple[str, ResourceSpecification, str], int] = {}
-        self._sent_functions: set[str] = set()
+        self._profile_numbers = itertools.count()
         self._profile_lock = threading.Lock()
         self._waiting = 0
         self._kept = Kept()
@@ -342,7 +341,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         specification = resources.parse(resource_specification)
         function = self._functions.reference(func)
         name = getattr(func, "__name__", function.name)
-        profile = self._profiles.get((function.key, specification, name))
+        profile = function.profiles.get((specification, name))
         if profile is None:
             profile = self._new_profile(function, specification, name, link)
         number = next(self._numbers)
@@ -418,11 +417,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self, function: FunctionReference, specification: ResourceSpecification, name: str, link: ManagerLink
     ) -> int:
         with self._profile_lock:
-            key = (function.key, specification, name)
-            known = self._profiles.get(key)
+            known = function.profiles.get((specification, name))
             if known is not None:
                 return known
-            number = len(self._profiles)
+            number = next(self._profile_numbers)
             mode = specification.mode or self._mode
             category = specification.category or (name if self._settings.autocategory else "parsl-default")
             profile = Profile(
@@ -438,12 +436,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 category,
                 specification.recoverable,
             )
-            functions = []
-            if function.key not in self._sent_functions:
-                self._sent_functions.add(function.key)
-                functions.append((function.key, function.encoded))
+            # The manager keeps it from now on, until it is told that no task will ask for it any more.
+            functions = [] if function.profiles else [(function.key, function.encoded)]
+            function.encoded = b""
             link.define(functions, [profile])
-            self._profiles[key] = number
+            function.profiles[specification, name] = number
             return number
 
     def _share(self, asked: float | None, library: float | None, mode: str) -> float | None:

@@ -18,15 +18,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
-
 import taskvine_manager
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, staging
-from taskvine_manager.runtime import payload
+from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.wire.messages import L2
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
@@ -142,7 +140,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
     context = None
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
-        context = payload.encode(made, places.spool, cloudpickle.dumps)
+        context = payload.encode(made, places.spool, pickling.dumps)
     nodes: dict[str, Any] = {
         "log": places.log,
         "program": _PROGRAM,

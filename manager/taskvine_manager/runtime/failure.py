@@ -112,12 +112,12 @@ def _record(error: BaseException, own_files: tuple[str, ...], words: str, depth:
 
 def _dump_bare(error: BaseException) -> bytes:
     """Pickle an exception without what hangs on it, which a process that has imported parsl would pickle with it."""
-    import cloudpickle
+    from taskvine_manager.runtime import pickling
 
     hung = error.__traceback__, error.__cause__, error.__context__, error.__suppress_context__
     error.__traceback__ = error.__cause__ = error.__context__ = None
     try:
-        return cloudpickle.dumps(error)  # type: ignore[no-any-return]
+        return pickling.dumps(error)
     finally:
         error.__traceback__, error.__cause__, error.__context__, error.__suppress_context__ = hung
 

@@ -105,8 +105,9 @@ class Library:
                 return
 
     def _prepare(self) -> bool:
-        import cloudpickle  # noqa: F401  (slots are forked with it)
         import tblib  # noqa: F401
+
+        from taskvine_manager.runtime import pickling  # noqa: F401  (slots are forked with it)
 
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "library":

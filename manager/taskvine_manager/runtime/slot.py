@@ -244,10 +244,10 @@ def _encode_result(result: Any, function: Callable[..., Any], spool: str, limit:
         body = pickle.dumps(result, 5)
         if len(body) <= limit:
             return failure.RETURNED, body
-    import cloudpickle
+    from taskvine_manager.runtime import pickling
 
     try:
-        return failure.RETURNED, payload.encode(result, spool, cloudpickle.dumps, limit)
+        return failure.RETURNED, payload.encode(result, spool, pickling.dumps, limit)
     except OSError as error:
         return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
     except BaseException as error:  # the result's own methods run here, and may do anything
