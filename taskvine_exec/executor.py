@@ -65,7 +65,7 @@ from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Source, check
 from taskvine_manager.node.cache import copy as copy_file
 from taskvine_manager.record import read_record
-from taskvine_manager.runtime import failure, payload
+from taskvine_manager.runtime import failure, payload, search_path
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
 from taskvine_tune.tuning import Source as Parameters
@@ -255,8 +255,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         in_memory = self._engine == "embedded"
         self._places = places = launch.make_places(log, in_memory=in_memory)
         try:
-            self._functions = FunctionCache(places.spool)
-            launch.write_configs(places, self._settings)
+            path = search_path.of_this_process()
+            self._functions = FunctionCache(places.spool, path)
+            launch.write_configs(places, self._settings, path)
             self._manager, end = launch.start_manager(places)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:

@@ -25,6 +25,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, staging
 from taskvine_manager.runtime import payload, pickling
+from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_manager.wire.messages import L2
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
@@ -135,8 +136,8 @@ def survives_shell(path: str) -> bool:
     return shlex.quote(path) == path
 
 
-def write_configs(places: Places, settings: EmbeddedSettings) -> None:
-    """Write what the manager and the nodes are to know."""
+def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath) -> None:
+    """Write what the manager and the nodes are to know; they import modules from where ``path`` says."""
     context = None
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
@@ -145,7 +146,7 @@ def write_configs(places: Places, settings: EmbeddedSettings) -> None:
         "log": places.log,
         "program": _PROGRAM,
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
-        "sys_path": [os.path.abspath(entry) for entry in sys.path],
+        "sys_path": path,
         "env_vars": settings.env_vars,
         "env_pack": settings.env_pack,
         "init_command": settings.init_command,

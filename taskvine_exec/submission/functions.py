@@ -31,6 +31,7 @@ from taskvine_exec.errors import FunctionNotSerializable
 from taskvine_exec.submission.fingerprint import Fingerprint
 from taskvine_exec.values import Edge
 from taskvine_manager.runtime import payload, pickling
+from taskvine_manager.runtime.search_path import OnPath, SearchPath, Watch, of_this_process
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +111,14 @@ class FunctionCache:
     ----------
     spool : str
         Directory for serialized functions that are too large for a message.
+    path : SearchPath, optional
+        Where nodes import modules from; that of this process by default. A function takes the present one along if
+        that is another.
     """
 
-    def __init__(self, spool: str) -> None:
+    def __init__(self, spool: str, path: SearchPath | None = None) -> None:
         self._spool = spool
+        self._path = Watch(path or of_this_process())
         self._lock = threading.RLock()  # a function may be collected, and its entry with it, at any allocation
         self._known: dict[int, _Known] = {}
         self._by_key: weakref.WeakValueDictionary[str, FunctionReference] = weakref.WeakValueDictionary()
@@ -129,6 +134,9 @@ class FunctionCache:
         """
         function = without_wrap_error(function)
         inner, wrappers = _see_through(function)
+        if self._path.look():
+            with self._lock:
+                self._known.clear()
         known = self._known.get(id(inner))
         if known is not None and known.function() is inner and wrappers is not None:
             found = known.references.get(wrappers)
@@ -192,6 +200,8 @@ class FunctionCache:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise FunctionNotSerializable(task_id=None, reason=reason, subject=name) from error
+        if (path := self._path.changed) is not None:
+            body = pickle.dumps(OnPath(path, body), 5)
         key = hashlib.blake2b(body, digest_size=20).hexdigest()
         with self._lock:
             known = self._by_key.get(key)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from taskvine_exec import TaskVineExecutor
 from tests.changes import CHANGES, Program
@@ -112,3 +116,77 @@ def test_a_class_of_the_program_is_not_changed_by_results(make_executor: Make) -
     assert isinstance(result, variables["C"])
     assert (result.x, result.m()) == (2, 2)
     assert executor.submit(functools.partial(getattr, variables["C"], "x"), {}).result(60) == 2
+
+
+# --- where modules are imported from ---------------------------------------------------------------------------------
+
+INSTALLED = "mypy"
+"""A package in site-packages that no process of ours imports."""
+
+
+def origin() -> str:
+    import importlib
+
+    return str(importlib.import_module("mypy").__file__)
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A directory of the user's with a module that hides an installed package."""
+    assert INSTALLED not in sys.modules
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / f"{INSTALLED}.py").write_text("")
+    return tmp_path / "beside"
+
+
+def test_what_is_first_on_the_path_is_imported_on_nodes(
+    make_executor: Make, mode: str, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(beside))
+    executor = make_executor(function_exec_mode=mode)
+    assert executor.submit(origin, {}).result(60) == str(beside / f"{INSTALLED}.py")
+
+
+def test_what_is_last_on_the_path_hides_nothing(
+    make_executor: Make, mode: str, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(beside)])
+    executor = make_executor(function_exec_mode=mode)
+    assert "site-packages" in executor.submit(origin, {}).result(60)
+
+
+def test_each_call_has_the_path_of_its_submission(
+    make_executor: Make, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def where(name: str) -> str:
+        import importlib
+        import sys
+
+        sys.modules.pop(name, None)
+        return str(importlib.import_module(name).__file__)
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "of_the_user.py").write_text("")
+    executor = make_executor(function_exec_mode=mode, library_config={"num_slots": 1})
+    paths = [[str(tmp_path / name), *sys.path] for name in ("one", "two")]
+    futures = []
+    for turn in range(4):
+        monkeypatch.setattr(sys, "path", paths[turn % 2])
+        futures.append(executor.submit(where, {}, "of_the_user"))
+    expected = [str(tmp_path / name / "of_the_user.py") for name in ("one", "two")] * 2
+    assert [future.result(60) for future in futures] == expected
+
+
+def test_what_was_imported_before_it_was_hidden_stays(
+    make_executor: Make, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"hidden_for_{tmp_path.name}"
+    for name in ("hidden", "hiding"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{module}.py").write_text(f"WHO = {name!r}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "hidden"), *sys.path])
+    __import__(module)
+    executor = make_executor(function_exec_mode=mode)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "hiding"), *sys.path])
+    assert executor.submit(eval, {}, f"__import__({module!r}).WHO").result(60) == "hidden"

@@ -38,7 +38,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, failure, payload, slot
+from taskvine_manager.runtime import context, failure, payload, search_path, slot
 
 _PR_SET_PDEATHSIG = 1
 
@@ -73,7 +73,7 @@ class Library:
     channel : socket.socket
         Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
-        (directory of the slots' working directories), ``sys_path`` (list of str, appended), ``context`` (path or bytes
+        (directory of the slots' working directories), ``sys_path`` (SearchPath), ``context`` (path or bytes
         of the encoded ``(setup, args, kwargs)``, or None) and ``context_scope`` (``"library"`` or ``"slot"``).
     """
 
@@ -85,7 +85,7 @@ class Library:
         """Serve until the node goes."""
         self._say("ready", os.getpid())
         self._config: dict[str, Any] = pickle.loads(self._channel.recv(slot.PACKET_LIMIT))
-        sys.path.extend(entry for entry in self._config["sys_path"] if entry not in sys.path)
+        search_path.start(self._config["sys_path"])
         if not self._prepare():
             return
         self._say("warm")

@@ -15,7 +15,7 @@ import pickle
 import sys
 import time
 
-from taskvine_manager.runtime import context, failure, library, payload, slot, values
+from taskvine_manager.runtime import context, failure, library, payload, search_path, slot, values
 
 
 def main(directory: str, parent: int) -> None:
@@ -25,7 +25,7 @@ def main(directory: str, parent: int) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it said before it died is in the log
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
-    sys.path.extend(entry for entry in task["sys_path"] if entry not in sys.path)
+    search_path.start(task["sys_path"])
     os.chdir(os.path.join(directory, "sandbox"))
     outcome = _run(task)
     for stream in (sys.stdout, sys.stderr):

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_manager.runtime import failure, payload, values
+from taskvine_manager.runtime import failure, payload, search_path, values
 
 PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
@@ -135,6 +135,7 @@ class Functions:
     def __init__(self) -> None:
         self._encoded: dict[str, payload.Payload] = {}
         self._loaded: dict[str, Callable[..., Any]] = {}
+        self._paths: dict[str, search_path.SearchPath] = {}
 
     def add(self, key: str, encoded: payload.Payload) -> None:
         """Keep an encoded function; it is loaded by the first call that needs it."""
@@ -144,14 +145,22 @@ class Functions:
         return key in self._encoded
 
     def get(self, key: str) -> Callable[..., Any] | None:
-        """The function if it is loaded."""
-        return self._loaded.get(key)
+        """The function if it is loaded; modules are imported for it as they were in the user's process."""
+        function = self._loaded.get(key)
+        if function is not None:
+            search_path.use(self._paths.get(key))
+        return function
 
     def load(self, key: str) -> Callable[..., Any]:
         """Load a function, importing what it needs."""
-        function: Callable[..., Any] = payload.decode(self._encoded[key])
+        function: Any = payload.decode(self._encoded[key])
+        if isinstance(function, search_path.OnPath):
+            self._paths[key] = function.path
+            search_path.use(function.path)
+            function = pickle.loads(function.body)
         self._loaded[key] = function
-        return function
+        self._encoded[key] = b""
+        return function  # type: ignore[no-any-return]
 
 
 def call(
@@ -352,6 +361,8 @@ def _answer(
 
 def _imported(before: set[str], spool: str) -> payload.Payload:
     # Only what another process can import by name: not modules made at run time, and not __main__.
+    if not search_path.is_as_at_start():  # the library looks elsewhere
+        return b""
     names = [
         name
         for name, module in list(sys.modules.items())
