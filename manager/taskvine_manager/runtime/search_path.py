@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import site
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -18,13 +17,12 @@ from typing import Any, NamedTuple
 
 
 class SearchPath(NamedTuple):
-    """``sys.path`` of a process, with absolute entries; the first ``leading`` stand before those of the interpreter.
+    """``sys.path`` of a process, with absolute entries, and the prefix of its interpreter.
 
     ``imported`` says where a module was found that the process had imported before an entry hid it: ``(name, entry)``.
     """
 
     entries: tuple[str, ...]
-    leading: int
     prefix: str
     imported: tuple[tuple[str, str], ...] = ()
 
@@ -40,29 +38,18 @@ def of_this_process() -> SearchPath:
     """Where this process looks for modules now."""
     texts: list[Any] = list(sys.path)  # programs put other things there, which Python ignores
     entries = tuple(dict.fromkeys(os.path.abspath(entry) for entry in texts if isinstance(entry, str)))
-    leading = _leading(entries)
-    return SearchPath(entries, leading, sys.prefix, tuple(_hidden(entries, leading)))
+    return SearchPath(entries, sys.prefix, tuple(_hidden(entries)))
 
 
-def _leading(entries: tuple[str, ...]) -> int:
-    standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    packages = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    known = {os.path.abspath(path) for path in (*standard, *packages, *site.getsitepackages(), _user_site()) if path}
-    within = tuple(os.path.abspath(path) + os.sep for path in standard)
-    zipped = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+def _hidden(entries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Modules that were imported from behind an entry that has one of their name.
+
+    Only entries before the standard library are looked at: they are the user's.
+    """
+    standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
     for count, entry in enumerate(entries):
-        if entry in known or entry.startswith(within) or os.path.basename(entry) == zipped:
-            return count
-    return len(entries)
-
-
-def _user_site() -> str:
-    return site.getusersitepackages() if site.ENABLE_USER_SITE else ""
-
-
-def _hidden(entries: tuple[str, ...], leading: int) -> Iterator[tuple[str, str]]:
-    """Modules that were imported from behind an entry that has one of their name."""
-    for count, entry in enumerate(entries[:leading]):
+        if entry in standard:
+            return
         for name in _modules_in(entry):
             module = sys.modules.get(name)
             file = getattr(module, "__file__", None)
@@ -108,11 +95,11 @@ def merged(path: SearchPath, own: list[str], prefix: str) -> list[str]:
     own : list of str
         That the process has by itself.
     prefix : str
-        Of its interpreter. Another interpreter's own entries stand before what came with the user's.
+        Of its interpreter. Another interpreter, as of an ``env_pack``, looks among its own packages first: the user's
+        may be for another version of Python.
     """
-    entries = list(path.entries)
-    parts = [entries, own] if prefix == path.prefix else [entries[: path.leading], own, entries[path.leading :]]
-    return list(dict.fromkeys(entry for part in parts for entry in part))
+    first, last = (path.entries, own) if prefix == path.prefix else (own, path.entries)
+    return list(dict.fromkeys([*first, *last]))
 
 
 _own: list[str] = []

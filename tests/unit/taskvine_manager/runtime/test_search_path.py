@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from taskvine_manager.runtime import search_path
 from taskvine_manager.runtime.search_path import SearchPath, Watch, merged, of_this_process
 
-USER = SearchPath(("/script", "/pythonpath", "/lib/python", "/lib/python/site-packages", "/editable"), 2, "/usr")
+USER = SearchPath(("/script", "/pythonpath", "/lib/python", "/lib/python/site-packages", "/editable"), "/usr")
 
 
 def test_the_same_interpreter_looks_in_the_same_order() -> None:
@@ -21,24 +20,9 @@ def test_the_same_interpreter_looks_in_the_same_order() -> None:
     assert merged(USER, own, "/usr") == [*USER.entries, "/root"]
 
 
-def test_another_interpreter_keeps_its_own_before_what_came_with_the_users() -> None:
+def test_another_interpreter_looks_among_its_own_packages_first() -> None:
     own = ["/root", "/env/python", "/env/python/site-packages"]
-    assert merged(USER, own, "/env") == [*USER.entries[:2], *own, *USER.entries[2:]]
-
-
-@pytest.mark.parametrize("variable", [{}, {"PYTHONPATH": "/pythonpath"}], ids=["no PYTHONPATH", "PYTHONPATH"])
-def test_what_stands_before_the_interpreter_is_known(tmp_path: Path, variable: dict[str, str]) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import json\nfrom taskvine_manager.runtime.search_path import of_this_process\n"
-        "print(json.dumps(of_this_process()))"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variable
-    said = subprocess.run([sys.executable, script], env=environment, capture_output=True, check=True, text=True).stdout
-    entries, leading, prefix, imported = json.loads(said)
-    assert entries[:leading] == [str(tmp_path), *variable.values()]
-    assert prefix == sys.prefix
-    assert not imported
+    assert merged(USER, own, "/env") == [*own, *USER.entries]
 
 
 def test_entries_are_absolute_and_nothing_but_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
