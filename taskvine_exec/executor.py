@@ -256,7 +256,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._places = places = launch.make_places(log, in_memory=in_memory)
         try:
             path = search_path.of_this_process()
-            self._functions = FunctionCache(places.spool, path)
+            self._functions = FunctionCache(places.spool, path, partial(_retire, weakref.ref(self)))
             launch.write_configs(places, self._settings, path)
             self._manager, end = launch.start_manager(places)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
@@ -892,6 +892,13 @@ def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:
     """Have a task that is over for good, whose record may be kept for long, keep the results no longer that it read."""
     for edge in edges:
         edge.let_go()
+
+
+def _retire(reference: weakref.ref[TaskVineExecutor], profiles: list[int], size: int) -> None:
+    """Tell the manager that no more tasks of a function will come."""
+    executor = reference()
+    if executor is not None and executor._link is not None and not executor._over:
+        executor._link.retire(profiles, size)
 
 
 def _forget_value(reference: weakref.ref[TaskVineExecutor], size: int, number: str) -> None:

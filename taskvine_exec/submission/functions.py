@@ -30,11 +30,13 @@ from parsl.serialize import concretes
 from taskvine_exec.errors import FunctionNotSerializable
 from taskvine_exec.submission.fingerprint import Fingerprint
 from taskvine_exec.values import Edge
+from taskvine_manager.functions import remove
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import OnPath, SearchPath, Watch, of_this_process
 
 logger = logging.getLogger(__name__)
 
+Retire = Callable[[list[int], int], None]
 RECENT = 4
 """References that are kept of functions to which no weak reference can be made, such as some callable objects."""
 SLOW = 0.020
@@ -111,13 +113,17 @@ class FunctionCache:
     ----------
     spool : str
         Directory for serialized functions that are too large for a message.
+    retire : callable, optional
+        Called with the numbers of the profiles of a function that nobody can submit any more, and with its size in
+        bytes; at any time and in any thread.
     path : SearchPath, optional
         Where nodes import modules from; that of this process by default. A function takes the present one along if
         that is another.
     """
 
-    def __init__(self, spool: str, path: SearchPath | None = None) -> None:
+    def __init__(self, spool: str, path: SearchPath | None = None, retire: Retire | None = None) -> None:
         self._spool = spool
+        self._retire = retire
         self._path = Watch(path or of_this_process())
         self._lock = threading.RLock()  # a function may be collected, and its entry with it, at any allocation
         self._known: dict[int, _Known] = {}
@@ -210,7 +216,18 @@ class FunctionCache:
                 if len(body) > payload.INLINE_LIMIT:
                     encoded = payload.write_file(body, (), self._spool)
                 known = self._by_key[key] = FunctionReference(key, encoded, name)
+                file = encoded if isinstance(encoded, str) else ""
+                weakref.finalize(known, _ended, known.profiles, file, len(body), self._retire).atexit = False
         return known
+
+
+def _ended(profiles: dict[Hashable, int], path: str, size: int, retire: Retire | None) -> None:
+    """A function will be submitted no more: its file is the manager's to remove, if that was ever told of it."""
+    if not profiles:
+        if path:
+            remove(path)
+    elif retire is not None:
+        retire(list(profiles.values()), size)
 
 
 def without_wrap_error(function: Callable[..., Any]) -> Callable[..., Any]:

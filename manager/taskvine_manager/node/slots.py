@@ -8,6 +8,7 @@ not begun can be taken back at any moment (see :mod:`taskvine_manager.runtime.sl
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import pickle
@@ -37,6 +38,8 @@ PIONEERS = 2
 TRIES = 3
 """Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
 unless for these the tuning parameter ``max-library-retries`` says otherwise."""
+FORGOTTEN_AT_ONCE = 1000
+"""Functions that a slot is told to forget in one packet."""
 IDLE_SLOTS = 64
 """Idle slots that are kept for calls like those they were made for."""
 
@@ -116,6 +119,8 @@ class Slot:
         self.other_end = theirs
         self.pid: int | None = None
         self.functions: set[str] = set()
+        self.outdated: set[str] = set()
+        """Functions that the slot has, and is yet to be told to forget."""
         self.calls: deque[Call] = deque()
         self.need: tuple[float, float, int] | None = None
         self.heard = 0.0
@@ -246,7 +251,8 @@ class SlotPool:
             self._broken = rest[1]
 
     def _imported(self, function: str, count: int) -> None:
-        self._warm.add(function)
+        if function in self._functions:
+            self._warm.add(function)
         self._importing.pop(function, None)
         self._release(function)
         if count:
@@ -305,6 +311,29 @@ class SlotPool:
     def add_function(self, key: str, encoded: Payload) -> None:
         """Keep a function for the calls that will name it."""
         self._functions[key] = encoded
+
+    def forget_functions(self, keys: set[str]) -> int:
+        """Forget functions that no call here needs; return how many bytes of memory they took."""
+        freed = 0
+        for key in keys:
+            encoded = self._functions.pop(key, b"")
+            freed += len(encoded)
+            self._warm.discard(key)
+            self._loading.pop(key, None)
+        for slot in self._slots.values():
+            if known := slot.functions & keys:
+                slot.functions -= known
+                slot.outdated |= known
+                self._tidy(slot)
+        return freed
+
+    def _tidy(self, slot: Slot) -> None:
+        """Have a slot forget what it need not keep, if its socket takes that now."""
+        if slot.outdated:
+            some = list(itertools.islice(slot.outdated, FORGOTTEN_AT_ONCE))
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                slot.socket.send(pickle.dumps(("d", some)))
+                slot.outdated.difference_update(some)
 
     def add(self, call: Call) -> None:
         """Queue a call; :meth:`pump` sends it on."""
@@ -406,8 +435,10 @@ class SlotPool:
             slot.heard = time.monotonic()
             self._resources.take(first.need[0], first.need[1], slot.gpus)
         key = profile.function
+        self._tidy(slot)
         try:
             if key not in slot.functions:
+                slot.outdated.discard(key)
                 slot.socket.send(pickle.dumps(("f", key, self._functions[key])))
                 slot.functions.add(key)
                 if key not in self._warm:
@@ -482,7 +513,8 @@ class SlotPool:
     def _loaded(self, key: str, encoded: Payload) -> None:
         """A slot has loaded a function: the library is to import what that took, unless it has been told already."""
         if not encoded:
-            self._warm.add(key)
+            if key in self._functions:
+                self._warm.add(key)
             self._release(key)
             return
         modules: list[str] = decode(encoded)
@@ -501,6 +533,7 @@ class SlotPool:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
             slot.need = None
             self._idle.append(slot)
+            self._tidy(slot)
             for key in slot.functions & self._held.keys():
                 self._release(key)
 
@@ -521,6 +554,8 @@ class SlotPool:
             if message[0] == "f":
                 slot.functions.discard(message[1])
                 self._stop_loading(slot, [message[1]])
+            elif message[0] == "d":
+                slot.outdated.update(message[1])
             else:
                 numbers.add(message[1])
         if numbers:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, NamedTuple
@@ -46,6 +45,8 @@ def _hidden(entries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
     Only entries before the standard library are looked at: they are the user's.
     """
+    import sysconfig  # here, since every process imports this module, and few need that
+
     standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
     for count, entry in enumerate(entries):
         if entry in standard:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # a hundred times faster than signal, which makes enums
 import contextlib
 import ctypes
+import gc
 import os
 import pickle
 import shutil
@@ -18,10 +19,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from taskvine_manager.runtime import failure, payload, search_path, values
+from taskvine_manager.runtime import failure, payload, release, search_path, values
 
 PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
@@ -136,6 +137,8 @@ class Functions:
         self._encoded: dict[str, payload.Payload] = {}
         self._loaded: dict[str, Callable[..., Any]] = {}
         self._paths: dict[str, search_path.SearchPath] = {}
+        self._sizes: dict[str, int] = {}
+        self._freed = 0
 
     def add(self, key: str, encoded: payload.Payload) -> None:
         """Keep an encoded function; it is loaded by the first call that needs it."""
@@ -153,14 +156,30 @@ class Functions:
 
     def load(self, key: str) -> Callable[..., Any]:
         """Load a function, importing what it needs."""
-        function: Any = payload.decode(self._encoded[key])
+        encoded = self._encoded[key]
+        size = payload.size(encoded)
+        function: Any = payload.decode(encoded)
         if isinstance(function, search_path.OnPath):
             self._paths[key] = function.path
             search_path.use(function.path)
             function = pickle.loads(function.body)
         self._loaded[key] = function
         self._encoded[key] = b""
+        self._sizes[key] = size
         return function  # type: ignore[no-any-return]
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget functions that no call will name any more."""
+        size = 0
+        for key in keys:
+            size += self._sizes.pop(key, 0) + len(self._encoded.pop(key, b""))
+            self._loaded.pop(key, None)
+            self._paths.pop(key, None)
+        self._freed += size
+        if self._freed >= release.ENOUGH:
+            self._freed = 0
+            gc.collect()  # functions refer to themselves by their globals
+            release.trim()
 
 
 def call(
@@ -300,8 +319,9 @@ def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | byte
 def serve(channel: socket.socket, scratch: str, spool: str, limit: int = payload.INLINE_LIMIT) -> None:
     """Read packets and answer them until the node closes the socket.
 
-    Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
-    or None)``, these an encoded dict of the encoded results that the arguments refer to.
+    Packets read are ``("f", key, encoded function)``, ``("d", keys)`` for functions to forget, and ``("c", id, key,
+    encoded arguments, sandbox or None, results or None)``, these an encoded dict of the encoded results that the
+    arguments refer to.
     Packets sent are ``("m", key, modules)``, the encoded list of modules that a first load or call of a function
     imported (empty bytes for none), ``("u", id)`` for a call of a function that never came, because the node took it
     back just before, and ``("r", id, outcome, body, started, seconds)``.
@@ -315,6 +335,9 @@ def serve(channel: socket.socket, scratch: str, spool: str, limit: int = payload
             packet = pickle.loads(buffer[:size])
             if packet[0] == "f":
                 functions.add(packet[1], packet[2])
+            elif packet[0] == "d":
+                functions.forget(packet[1])
+                tried.difference_update(packet[1])
             else:
                 _answer(channel, packet, functions, tried, stage, spool, limit)
     except (BrokenPipeError, ConnectionResetError):
