@@ -68,7 +68,7 @@ from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Source, check, is_lost
 from taskvine_manager.node.cache import copy as copy_file
 from taskvine_manager.record import read_record
-from taskvine_manager.runtime import failure, payload
+from taskvine_manager.runtime import failure, payload, search_path
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
 from taskvine_tune.tuning import Source as Parameters
@@ -229,8 +229,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._link: ManagerLink | None = None
         self._manager: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
-        self._profiles: dict[tuple[str, ResourceSpecification, str], int] = {}
-        self._sent_functions: set[str] = set()
+        self._profile_numbers = itertools.count()
         self._profile_lock = threading.Lock()
         self._waiting = 0
         self._kept = Kept()
@@ -276,9 +275,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._places = places = launch.make_places(log, in_memory=in_memory)
         payload.keep_spare()
         try:
-            self._functions = FunctionCache(places.spool)
+            path = search_path.of_this_process()
+            self._functions = FunctionCache(places.spool, path, partial(_retire, weakref.ref(self)))
             directory = self._directories.start if self._directories.in_place else None
-            launch.write_configs(places, self._settings, directory)
+            launch.write_configs(places, self._settings, path, directory)
             self._manager, end = launch.start_manager(places)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:
@@ -379,7 +379,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         specification = resources.parse(resource_specification)
         function = self._functions.reference(func)
         name = getattr(func, "__name__", function.name)
-        profile = self._profiles.get((function.key, specification, name))
+        profile = function.profiles.get((specification, name))
         if profile is None:
             profile = self._new_profile(function, specification, name, link)
         number = next(self._numbers)
@@ -464,11 +464,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self, function: FunctionReference, specification: ResourceSpecification, name: str, link: ManagerLink
     ) -> int:
         with self._profile_lock:
-            key = (function.key, specification, name)
-            known = self._profiles.get(key)
+            known = function.profiles.get((specification, name))
             if known is not None:
                 return known
-            number = len(self._profiles)
+            number = next(self._profile_numbers)
             mode = specification.mode or self._mode
             category = specification.category or (name if self._settings.autocategory else "parsl-default")
             profile = Profile(
@@ -484,12 +483,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 category,
                 specification.recoverable,
             )
-            functions = []
-            if function.key not in self._sent_functions:
-                self._sent_functions.add(function.key)
-                functions.append((function.key, function.encoded))
+            # The manager keeps it from now on, until it is told that no task will ask for it any more.
+            functions = [] if function.profiles else [(function.key, function.encoded)]
+            function.encoded = b""
             link.define(functions, [profile])
-            self._profiles[key] = number
+            function.profiles[specification, name] = number
             return number
 
     def _share(self, asked: float | None, library: float | None, mode: str) -> float | None:
@@ -1015,6 +1013,13 @@ def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:
     """Have a task that is over for good, whose record may be kept for long, keep the results no longer that it read."""
     for edge in edges:
         edge.let_go()
+
+
+def _retire(reference: weakref.ref[TaskVineExecutor], profiles: list[int], size: int) -> None:
+    """Tell the manager that no more tasks of a function will come."""
+    executor = reference()
+    if executor is not None and executor._link is not None and not executor._over:
+        executor._link.retire(profiles, size)
 
 
 def _forget_value(reference: weakref.ref[TaskVineExecutor], size: int, number: str) -> None:

@@ -18,15 +18,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
-
 import taskvine_manager
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, staging
-from taskvine_manager.runtime import payload
+from taskvine_manager.runtime import payload, pickling
+from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_manager.wire.messages import L2
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
@@ -137,18 +136,21 @@ def survives_shell(path: str) -> bool:
     return shlex.quote(path) == path
 
 
-def write_configs(places: Places, settings: EmbeddedSettings, directory: str | None) -> None:
-    """Write what the manager and the nodes are to know; apps run in ``directory``, or in sandboxes if that is None."""
+def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, directory: str | None) -> None:
+    """Write the configurations of the manager and the nodes.
+
+    Nodes import modules from where ``path`` says. Apps run in ``directory``, or in sandboxes if that is None.
+    """
     context = None
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
-        context = payload.encode(made, places.spool, cloudpickle.dumps)
+        context = payload.encode(made, places.spool, pickling.dumps)
     nodes: dict[str, Any] = {
         "log": places.log,
         "program": _PROGRAM,
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
         "directory": directory,
-        "sys_path": [os.path.abspath(entry) for entry in sys.path],
+        "sys_path": path,
         "env_vars": settings.env_vars,
         "env_pack": settings.env_pack,
         "init_command": settings.init_command,

@@ -21,12 +21,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import Invocation, Profile
 
 logger = logging.getLogger(__name__)
 
+MESSAGE_BYTES, MESSAGE_CALLS = 1 << 18, 1024
+"""Functions, by their size, and invocations, by their number, that go into one message to the manager."""
 HANDFUL = 32
 """Futures completed before what has been submitted meanwhile is sent."""
 
@@ -68,6 +71,7 @@ class ManagerLink:
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._awake = False
+        self._memory = release.Memory()
         # Reentrant: a value may be collected, and its end announced, at any allocation under it.
         self._pipe_lock = threading.RLock()
         self._pipe_closed = False
@@ -113,6 +117,11 @@ class ManagerLink:
         """Send any other message."""
         self._words.append(message)
         self._nudge()
+
+    def retire(self, profiles: list[int], size: int) -> None:
+        """Say that no more invocations of a function come, of whose memory so many bytes are free."""
+        self._memory.freed(size)
+        self.say("retire", profiles)
 
     def ask(self, kind: str, *rest: Any, timeout: float | None = None) -> Future[Any]:
         """Send a request; the future gets its answer, or ConnectionError if the manager goes before.
@@ -183,7 +192,11 @@ class ManagerLink:
             while not self._closing:
                 if not self._channel.ended:
                     poller.register(link, select.POLLIN | (select.POLLOUT if self._channel.full else 0))
-                events = dict(poller.poll(None if death is not None else 500))
+                wait = self._memory.wait
+                seconds = [0.5] if death is None else []
+                seconds += [wait] if wait is not None else []
+                events = dict(poller.poll(1000 * min(seconds) if seconds else None))
+                self._memory.tidy()
                 if self._wake in events:
                     os.read(self._wake, 4096)
                     self._flush()
@@ -228,16 +241,32 @@ class ManagerLink:
             self._send_all()
 
     def _send_all(self) -> None:
-        """Send what has gathered as far as the socket takes it; only with ``_sending`` held."""
-        while self._invocations:
-            count = len(self._invocations)
-            batch = [self._invocations.popleft() for _ in range(min(count, 4096))]
-            functions = [self._functions.popleft() for _ in range(len(self._functions))]
-            profiles = [self._profiles.popleft() for _ in range(len(self._profiles))]
-            self._channel.queue("submit", functions, profiles, batch)
-        while self._words:
-            self._channel.queue(*self._words.popleft())
+        """Send what has gathered as far as the socket takes it; only with ``_sending`` held.
+
+        What it does not take yet stays in the queues, where it needs no second copy.
+        """
         self._channel.push()
+        while (self._invocations or self._words) and not self._channel.full:
+            words = len(self._words)  # they may be about what was submitted before they were said: that goes first
+            if self._invocations or self._profiles:
+                self._send_some()
+            else:
+                for _ in range(words):
+                    self._channel.queue(*self._words.popleft())
+            self._channel.push()
+
+    def _send_some(self) -> None:
+        count = len(self._invocations)
+        functions, size = [], 0
+        while self._functions and size < MESSAGE_BYTES:
+            functions.append(self._functions.popleft())
+            size += len(functions[-1][1])
+        if self._functions:  # invocations follow all functions that they call
+            self._channel.queue("submit", functions, [], [])
+            return
+        profiles = [self._profiles.popleft() for _ in range(len(self._profiles))]
+        batch = [self._invocations.popleft() for _ in range(min(count, MESSAGE_CALLS))]
+        self._channel.queue("submit", functions, profiles, batch)
 
     def _await(self, answer: Future[Any], timeout: float | None) -> None:
         """A future's callback asks: get the answer here and now, and keep for later what else comes meanwhile."""

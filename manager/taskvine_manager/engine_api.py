@@ -57,6 +57,9 @@ class Engine(Protocol):
     def forget(self, files: tuple[str, ...]) -> None:
         """Remove temp files everywhere."""
 
+    def retire(self, profiles: tuple[int, ...]) -> None:
+        """Take no more invocations with these profiles; forget their functions when no task needs them."""
+
     def drain(self, block: str) -> None:
         """Let the nodes of a block finish, save what only they have, and let them go."""
 

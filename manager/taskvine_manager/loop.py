@@ -247,6 +247,9 @@ class Manager:
         self._record.forgotten(files)
         self._engine.forget(files)
 
+    def _on_retire(self, profiles: tuple[int, ...]) -> None:
+        self._engine.retire(profiles)
+
     def _on_drain(self, block: str) -> None:
         self._engine.drain(block)
 

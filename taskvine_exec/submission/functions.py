@@ -1,21 +1,23 @@
-"""Functions, serialized once each.
+"""Functions, serialized once for each version of them.
 
 Parsl wraps a function anew for every invocation that has a walltime, is monitored or stages files in its task. Those
 wrappers are known here by their code objects and seen through: what is cached is the user's function with the
-wrappers' parameters. Keys are weak, and never ``id()``, which Python gives out again.
+wrappers' parameters.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
-import cloudpickle
 import parsl.serialize.facade as registries
 from parsl.app.errors import wrap_error
 from parsl.app.python import timeout
@@ -26,9 +28,19 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
 from taskvine_exec.errors import FunctionNotSerializable, is_interruption
+from taskvine_exec.submission.fingerprint import Fingerprint
 from taskvine_exec.values import Copy, Edge
-from taskvine_manager.runtime import failure, payload
+from taskvine_manager.functions import remove
+from taskvine_manager.runtime import failure, payload, pickling
+from taskvine_manager.runtime.search_path import OnPath, SearchPath, Watch, of_this_process
 
+logger = logging.getLogger(__name__)
+
+Retire = Callable[[list[int], int], None]
+RECENT = 4
+"""References that are kept of functions to which no weak reference can be made, such as some callable objects."""
+SLOW = 0.020
+"""Seconds that pickling a function again may take before the user is told."""
 _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
 
 
@@ -50,33 +62,76 @@ _KNOWN: dict[CodeType, str] = {
     **_wrappers(http_wrapper, "func"),
     **_wrappers(ftp_wrapper, "func"),
 }
+# Hashing code takes longer than all else that is done with a function whose captures have not changed.
+_ERROR_CODES = frozenset(map(id, _WRAP_ERROR))
+_KNOWN_CODES = frozenset(map(id, _KNOWN))
 
 
-class FunctionReference(NamedTuple):
-    """A function by the hash of its serialized content."""
+class FunctionReference:
+    """A function as it was at some submission, by the hash of its serialized content.
 
-    key: str
-    encoded: payload.Payload
-    name: str
+    The executor keeps the numbers of its profiles here. They are of no more use once this is gone: it is kept by the
+    cache while the function is as it was.
+
+    Parameters
+    ----------
+    key : str
+        The hash.
+    encoded : Payload
+        The content; empty once it has been sent.
+    name : str
+        Of the function.
+    """
+
+    __slots__ = ("__weakref__", "encoded", "key", "name", "profiles")
+
+    def __init__(self, key: str, encoded: payload.Payload, name: str) -> None:
+        self.key = key
+        self.encoded = encoded
+        self.name = name
+        self.profiles: dict[Hashable, int] = {}
+
+
+class _Known:
+    """What is known of a function object: its captures, and the reference of each way to wrap it."""
+
+    __slots__ = ("fingerprint", "function", "references", "said")
+
+    def __init__(self, function: weakref.ref[Any], fingerprint: Fingerprint) -> None:
+        self.function = function
+        self.fingerprint = fingerprint
+        self.references: dict[Hashable, FunctionReference] = {}
+        self.said = False
 
 
 class FunctionCache:
-    """Serialized functions by function object.
+    """Serialized functions by function object, and by nothing that two functions could have in common.
+
+    A function is serialized anew when something that it captures has changed.
 
     Parameters
     ----------
     spool : str
         Directory for serialized functions that are too large for a message.
+    retire : callable, optional
+        Called with the numbers of the profiles of a function that nobody can submit any more, and with its size in
+        bytes; at any time and in any thread.
+    path : SearchPath, optional
+        Where nodes import modules from; that of this process by default. A function takes the present one along if
+        that is another.
     """
 
-    def __init__(self, spool: str) -> None:
+    def __init__(self, spool: str, path: SearchPath | None = None, retire: Retire | None = None) -> None:
         self._spool = spool
-        self._lock = threading.Lock()
-        self._known: weakref.WeakKeyDictionary[Any, dict[Hashable, FunctionReference]] = weakref.WeakKeyDictionary()
-        self._by_key: dict[str, FunctionReference] = {}
+        self._retire = retire
+        self._path = Watch(path or of_this_process())
+        self._lock = threading.RLock()  # a function may be collected, and its entry with it, at any allocation
+        self._known: dict[int, _Known] = {}
+        self._by_key: weakref.WeakValueDictionary[str, FunctionReference] = weakref.WeakValueDictionary()
+        self._recent: deque[FunctionReference] = deque(maxlen=RECENT)
 
     def reference(self, function: Callable[..., Any]) -> FunctionReference:
-        """The reference of a function, serialized now if it has not been before.
+        """The reference of a function as it is now.
 
         Raises
         ------
@@ -85,19 +140,64 @@ class FunctionCache:
         """
         function = without_wrap_error(function)
         inner, wrappers = _see_through(function)
+        if self._path.look():
+            with self._lock:
+                self._known.clear()
+        known = self._known.get(id(inner))
+        if known is not None and known.function() is inner and wrappers is not None:
+            found = known.references.get(wrappers)
+            if found is not None and known.fingerprint.holds:
+                if not known.fingerprint.mutable:
+                    return found
+                return self._again(known, function, wrappers)
+        return self._first(function, inner, wrappers)
+
+    def _first(self, function: Any, inner: Any, wrappers: Hashable) -> FunctionReference:
+        """Serialize a function that is new, or wrapped in a new way, or has changed."""
+        if wrappers is None or (known := self._entry(inner)) is None:
+            reference = self._serialize(function)
+            self._recent.append(reference)  # nothing else keeps it until the next call
+            return reference
+        reference = known.references[wrappers] = self._serialize(function)
+        return reference
+
+    def _entry(self, inner: Any) -> _Known | None:
+        """The entry of a function whose captures are as they are now; None if no weak reference can be made to it."""
+        known = self._known.get(id(inner))
+        if known is not None and known.function() is inner and known.fingerprint.holds:
+            return known
+        number = id(inner)
         try:
-            found = self._known[inner].get(wrappers) if wrappers is not None else None
-        except (KeyError, TypeError):
-            found = None
-        if found is None:
-            found = self._serialize(function)
-            if wrappers is not None:
-                try:
-                    with self._lock:
-                        self._known.setdefault(inner, {})[wrappers] = found
-                except TypeError:  # a callable object that cannot be hashed or weakly referenced
-                    pass
-        return found
+            watched = weakref.ref(inner, lambda gone: self._collected(number, gone))
+        except TypeError:
+            return None
+        known = _Known(watched, Fingerprint(inner))  # before it is pickled: what changes meanwhile is seen next time
+        with self._lock:
+            self._known[number] = known
+        return known
+
+    def _collected(self, number: int, gone: weakref.ref[Any]) -> None:
+        with self._lock:
+            known = self._known.get(number)
+            if known is not None and known.function is gone:  # else another object has got its number already
+                del self._known[number]
+
+    def _again(self, known: _Known, function: Any, wrappers: Hashable) -> FunctionReference:
+        """Serialize a function that has captured what may have changed; the same content has the same reference."""
+        clock = time.thread_time()
+        reference = self._serialize(function)
+        seconds = time.thread_time() - clock
+        if seconds > SLOW and not known.said:
+            known.said = True
+            logger.warning(
+                "%s refers to %s, which can change between two calls, so it is pickled for each call. That takes "
+                "%.0f ms. Pass it as an argument, or load it once in each library (see Context in the README).",
+                reference.name,
+                known.fingerprint.mutable,
+                seconds * 1000,
+            )
+        known.references[wrappers] = reference
+        return reference
 
     def _serialize(self, function: Callable[..., Any]) -> FunctionReference:
         name = getattr(function, "__name__", type(function).__name__)
@@ -108,6 +208,8 @@ class FunctionCache:
                 raise
             reason = failure.describe(error)
             raise FunctionNotSerializable(task_id=None, reason=reason, subject=name) from error
+        if (path := self._path.changed) is not None:
+            body = pickle.dumps(OnPath(path, body), 5)
         key = hashlib.blake2b(body, digest_size=20).hexdigest()
         with self._lock:
             known = self._by_key.get(key)
@@ -116,12 +218,23 @@ class FunctionCache:
                 if len(body) > payload.INLINE_LIMIT:
                     encoded = payload.write_file(body, (), self._spool)
                 known = self._by_key[key] = FunctionReference(key, encoded, name)
+                file = encoded if isinstance(encoded, str) else ""
+                weakref.finalize(known, _ended, known.profiles, file, len(body), self._retire).atexit = False
         return known
+
+
+def _ended(profiles: dict[Hashable, int], path: str, size: int, retire: Retire | None) -> None:
+    """A function will be submitted no more: its file is the manager's to remove, if that was ever told of it."""
+    if not profiles:
+        if path:
+            remove(path)
+    elif retire is not None:
+        retire(list(profiles.values()), size)
 
 
 def without_wrap_error(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function without Parsl's outermost ``wrap_error``: a slot reports exceptions itself, traceback and all."""
-    while isinstance(function, FunctionType) and function.__code__ in _WRAP_ERROR:
+    while type(function) is FunctionType and id(function.__code__) in _ERROR_CODES:
         function = _variables(function)[_WRAP_ERROR[function.__code__]]
     return function
 
@@ -134,12 +247,11 @@ def _variables(function: FunctionType) -> dict[str, Any]:
 def _see_through(function: Any) -> tuple[Any, Hashable]:
     """The function inside known wrappers, and what tells these wrappers apart; None if nothing can."""
     layers: list[Hashable] = []
-    while isinstance(function, FunctionType) and function.__code__ in _KNOWN:
+    while type(function) is FunctionType and id(function.__code__) in _KNOWN_CODES:
         variables = _variables(function)
         inner = variables.pop(_KNOWN[function.__code__])
-        layer = (function.__code__, *((name, _telling(value)) for name, value in sorted(variables.items())))
         try:
-            hash(layer)
+            layer = (function.__code__, *((name, _telling(value)) for name, value in sorted(variables.items())))
         except TypeError:
             return function, None
         layers.append(layer)
@@ -147,15 +259,43 @@ def _see_through(function: Any) -> tuple[Any, Hashable]:
     return function, tuple(layers)
 
 
-def _telling(value: Any) -> Any:
-    return (value.url, value.local_path) if isinstance(value, File) else value
+def _telling(value: Any) -> Hashable:
+    """What tells the variable of a wrapper from others.
+
+    Raises
+    ------
+    TypeError
+        If it is of a kind that may change.
+    """
+    if isinstance(value, File):
+        return value.url, value.local_path
+    hash(value)
+    return _Same(value)
+
+
+class _Same:
+    """An object as a key: equal to itself, or to one of the same type and value if it is of a plain type."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same):
+            return NotImplemented
+        mine, theirs = self._value, other._value
+        return mine is theirs or (type(mine) is type(theirs) and type(mine) in _PLAIN and bool(mine == theirs))
+
+    def __hash__(self) -> int:
+        return hash(self._value) if type(self._value) in _PLAIN else id(self._value)
 
 
 def serialize_function(function: Callable[..., Any]) -> bytes:
-    """Pickle a function: with the serializers that the user registered with Parsl, if any, else with cloudpickle."""
+    """Pickle a function: with the serializers that the user registered with Parsl, if any, else with our own."""
     if _user_registered(registries.methods_for_code):
-        return cloudpickle.dumps(_Deferred(registries.serialize(function)))  # type: ignore[no-any-return]
-    return cloudpickle.dumps(function, protocol=5)  # type: ignore[no-any-return]
+        return pickling.dumps(_Deferred(registries.serialize(function)))
+    return pickling.dumps(function)
 
 
 def _user_registered(methods: dict[bytes, Any]) -> bool:
@@ -177,15 +317,15 @@ def encode_arguments(
 ) -> payload.Payload:
     """Encode the arguments of one call, into a file under ``spool`` if they take more than ``limit`` bytes.
 
-    Plain values take the standard pickler, which is several times faster than cloudpickle's; it would pickle the
+    Plain values take the standard pickler, which is several times faster than ours; it would pickle the
     user's own functions and classes by reference, so only values that hold none may take it.
     """
     if _user_registered(registries.methods_for_data):
         deferred = (_Deferred(registries.serialize(args)), _Deferred(registries.serialize(kwargs)))
-        return payload.encode(deferred, spool, cloudpickle.dumps, limit)
+        return payload.encode(deferred, spool, pickling.dumps, limit)
     if _is_plain(args, 3) and _is_plain(kwargs, 3):
         return payload.encode((args, kwargs), spool, pickle.dumps, limit)
-    return payload.encode((args, kwargs), spool, cloudpickle.dumps, limit)
+    return payload.encode((args, kwargs), spool, pickling.dumps, limit)
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Copy, Edge})

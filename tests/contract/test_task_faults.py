@@ -78,13 +78,13 @@ def wait_for(path: str) -> None:
 
 def test_function_that_cannot_be_pickled_is_refused_by_submit(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
-    lock = threading.Lock()
-    with pytest.raises(FunctionNotSerializable, match="lock"):
-        executor.submit(lambda: lock, {})
+    generator = (i for i in range(3))
+    with pytest.raises(FunctionNotSerializable, match="generator"):
+        executor.submit(lambda: generator, {})
     assert executor.submit(echo, {}).result(SECONDS) == "well"
 
 
-@pytest.mark.parametrize("make", [threading.Lock, lambda: (i for i in range(3))], ids=["lock", "generator"])
+@pytest.mark.parametrize("make", [sys._getframe, lambda: (i for i in range(3))], ids=["frame", "generator"])
 def test_argument_that_cannot_be_pickled_is_refused_by_submit(
     make_executor: Make, mode: str, make: Callable[[], Any]
 ) -> None:
@@ -106,8 +106,8 @@ class Exits:
 
 @pytest.mark.parametrize(
     "make",
-    [threading.Lock, lambda: (i for i in range(3)), lambda: ["x" * 2**20, threading.Lock()], Exits],
-    ids=["lock", "generator", "large", "exits"],
+    [sys._getframe, lambda: (i for i in range(3)), lambda: ["x" * 2**20, sys._getframe()], Exits],
+    ids=["frame", "generator", "large", "exits"],
 )
 def test_result_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Any]) -> None:
     executor = make_executor(function_exec_mode=mode)
@@ -116,10 +116,10 @@ def test_result_that_cannot_be_pickled(make_executor: Make, mode: str, make: Cal
     assert executor.submit(echo, {}).result(SECONDS) == "well"
 
 
-class HoldsLock(Exception):
+class HoldsAGenerator(Exception):
     def __init__(self) -> None:
         super().__init__("the words of it")
-        self.lock = threading.Lock()
+        self.generator = (i for i in range(3))
 
 
 class NeedsTwo(Exception):
@@ -134,7 +134,7 @@ class TurnsIntoText(Exception):
 
 @pytest.mark.parametrize(
     "make",
-    [HoldsLock, lambda: NeedsTwo("one", "two"), lambda: TurnsIntoText("the words of it")],
+    [HoldsAGenerator, lambda: NeedsTwo("one", "two"), lambda: TurnsIntoText("the words of it")],
     ids=["no dump", "no load", "no exception"],
 )
 def test_exception_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Exception]) -> None:

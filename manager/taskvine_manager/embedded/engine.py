@@ -22,6 +22,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
+from taskvine_manager.functions import Functions
 from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
 from taskvine_manager.runtime.payload import Payload, discard
@@ -124,8 +125,7 @@ class EmbeddedEngine:
         self._wake, self._waker = socket.socketpair()
         self._links: dict[int, NodeLink] = {}
         self._by_name: dict[str, NodeLink] = {}
-        self._functions: dict[str, Payload] = {}
-        self._profiles: dict[int, Profile] = {}
+        self._functions = Functions()
         self._blocked: set[NodeLink] = set()
         self._cleaners: list[threading.Thread] = []
         self._draining: set[str] = set()
@@ -153,16 +153,29 @@ class EmbeddedEngine:
     def submit(
         self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
     ) -> None:
-        self._functions.update(functions)
-        for profile in profiles:
-            self._profiles[profile.number] = profile
-        self._handle(core.Submitted(tuple(profiles), invocations))
+        for key, encoded in functions:
+            self._functions.define(key, encoded)
+        self._handle(core.Submitted(tuple(map(self._functions.hold, profiles)), invocations))
 
     def cancel(self, numbers: tuple[int, ...]) -> None:
         self._handle(core.Cancelled(numbers))
 
     def forget(self, files: tuple[str, ...]) -> None:
         self._handle(core.Forgotten(files))
+
+    def retire(self, profiles: tuple[int, ...]) -> None:
+        self._handle(core.Retired(profiles))
+
+    def _forget_functions(self) -> None:
+        """Have nodes forget the functions that no task needs any more."""
+        if gone := self._functions.gone():
+            for link in self._by_name.values():
+                held = [each for each in gone if each.key in link.functions]
+                if held:
+                    numbers = [number for each in held for number in each.profiles]
+                    link.functions.difference_update(each.key for each in held)
+                    link.profiles.difference_update(numbers)
+                    link.send("retire", [each.key for each in held], numbers)
 
     def drain(self, block: str) -> None:
         self._draining.add(block)
@@ -225,6 +238,7 @@ class EmbeddedEngine:
         return len(self._core.tasks)
 
     def tick(self) -> float | None:
+        self._forget_functions()
         self._cleaners = [cleaner for cleaner in self._cleaners if cleaner.is_alive()]
         for link in list(self._blocked):
             link.channel.push()
@@ -233,6 +247,9 @@ class EmbeddedEngine:
         if self._draining:
             self._drain()
         waits = [0.005] if self._blocked else []
+        self._functions.memory.tidy()
+        if (wait := self._functions.memory.wait) is not None:
+            waits.append(wait)
         if not self._stopping:
             self._lose_nodes()
             if (wait := self._losses.wait) is not None:
@@ -454,7 +471,8 @@ class EmbeddedEngine:
 
     def _run(self, link: NodeLink, run: core.Run) -> None:
         profiles = {task.profile.number: task.profile for task in run.tasks if task.profile.number not in link.profiles}
-        keys = {profile.function for profile in profiles.values()} - link.functions
+        # The keys of profiles end with the last of them: what outlives that has copies.
+        keys = {str(profile.function) for profile in profiles.values()} - link.functions
         link.profiles.update(profiles)
         link.functions.update(keys)
         link.send(

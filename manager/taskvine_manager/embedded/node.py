@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -230,6 +230,7 @@ class Node(Runner):
         copies: dict[str, tuple[str, str, tuple[int, ...]]],
     ) -> None:
         for key, encoded in functions:
+            self._retired.discard(key)
             self._slots.add_function(key, encoded)
             self._oneshots.add_function(key, encoded)
         for item in profiles:
@@ -262,6 +263,12 @@ class Node(Runner):
             self._stage(call, supply)
         else:
             self._slots.add(call)
+
+    def _on_retire(self, functions: tuple[str, ...], profiles: tuple[int, ...]) -> None:
+        self._retire(functions, profiles)
+
+    def _live(self) -> Iterable[Call]:
+        return self._calls.values()
 
     def _on_fetch(self, file: str, source: tuple[str, int, int, str]) -> None:
         def fetch() -> None:

@@ -80,6 +80,11 @@ class OneShots:
         """Keep a function for the tasks that will name it."""
         self._functions[key] = encoded
 
+    def forget_functions(self, keys: Iterable[str]) -> None:
+        """Forget functions that no task here needs."""
+        for key in keys:
+            self._functions.pop(key, None)
+
     def pump(self) -> None:
         """Start pending tasks for as long as there is room."""
         while self.pending and self._resources.fits(*self.pending[0].need):

@@ -18,7 +18,7 @@ from typing import Any
 from taskvine_manager.node import environment, hardware, memory
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
-from taskvine_manager.runtime import failure, keeper
+from taskvine_manager.runtime import failure, keeper, release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.sandbox import left_in
 from taskvine_manager.wire.channel import Channel
@@ -46,6 +46,8 @@ class Runner(ABC):
         self._stager = ThreadPoolExecutor(2, thread_name_prefix="staging")
         self._later_queue: deque[Callable[[], None]] = deque()
         self._profiles: dict[int, Profile] = {}
+        self._retired: set[str] = set()  # functions to be forgotten once no call here needs them
+        self._memory = release.Memory()
         self._limited: set[int] = set()
         self._leaving = False
         self._watch_slots = False
@@ -56,6 +58,10 @@ class Runner(ABC):
     @abstractmethod
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         """A call has ended."""
+
+    @abstractmethod
+    def _live(self) -> Iterable[Call]:
+        """The calls that are here."""
 
     @abstractmethod
     def _radio_speaks(self) -> None:
@@ -184,15 +190,34 @@ class Runner(ABC):
             waits.append(LOOK_AT_SLOTS)
         if self._limited:
             waits.append(memory.INTERVAL)
+        if (wait := self._memory.wait) is not None:
+            waits.append(wait)
         return waits
 
     def _look_after(self) -> None:
         """Do what is due."""
         self._watch_slots = self._slots.rebalance()
+        if self._retired:
+            self._forget_functions()
+        self._memory.tidy()
         self._oneshots.pump()  # slots may have given back what it waits for
         if self._limited and (now := time.monotonic()) - self._memory_looked >= memory.INTERVAL:
             self._memory_looked = now
             memory.enforce([*self._slots.running(), *self._oneshots.running()])
+
+    def _retire(self, functions: Iterable[str], profiles: Iterable[int]) -> None:
+        """Forget functions that no call will name any more, and their profiles."""
+        for number in profiles:
+            self._profiles.pop(number, None)
+        self._retired.update(functions)
+        self._forget_functions()
+
+    def _forget_functions(self) -> None:
+        gone = self._retired - {call.profile.function for call in self._live()}
+        if gone:
+            self._retired -= gone
+            self._oneshots.forget_functions(gone)
+            self._memory.freed(self._slots.forget_functions(gone))
 
     def _watch(self, channel: socket.socket | Channel | int, callback: Callable[[], None]) -> None:
         self._selector.register(channel, selectors.EVENT_READ, callback)

@@ -7,6 +7,8 @@ not begun can be taken back at any moment (see :mod:`taskvine_manager.runtime.sl
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
 import pickle
@@ -39,6 +41,8 @@ IDLE_SLOTS = 16
 imported its modules for itself, and keeps them in memory."""
 IDLE_EXIT_SECONDS = 0.5
 """Time for idle slots to run their exit handlers when the node ends."""
+FORGOTTEN_AT_ONCE = 1000
+"""Functions that a slot is told to forget in one packet."""
 
 
 class Resources:
@@ -121,6 +125,8 @@ class Slot:
         self.functions: set[str] = set()
         self.loaded: set[str] = set()
         """Functions whose calls begin at once; known only of slots whose calls have a memory limit."""
+        self.outdated: set[str] = set()
+        """Functions that the slot has, and is yet to be told to forget."""
         self.calls: deque[Call] = deque()
         self.need: tuple[float, float, int] | None = None
         self.heard = 0.0
@@ -293,6 +299,29 @@ class SlotPool:
         """Keep a function for the calls that will name it."""
         self._functions[key] = encoded
 
+    def forget_functions(self, keys: set[str]) -> int:
+        """Forget functions that no call here needs; return how many bytes of memory they took."""
+        freed = 0
+        for key in keys:
+            encoded = self._functions.pop(key, b"")
+            freed += len(encoded)
+            self._least_memory.pop(key, None)
+        for slot in self._slots.values():
+            if known := slot.functions & keys:
+                slot.functions -= known
+                slot.loaded -= known
+                slot.outdated |= known
+                self._tidy(slot)
+        return freed
+
+    def _tidy(self, slot: Slot) -> None:
+        """Have a slot forget what it need not keep, if its socket takes that now."""
+        if slot.outdated:
+            some = list(itertools.islice(slot.outdated, FORGOTTEN_AT_ONCE))
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                slot.socket.send(pickle.dumps(("d", some)))
+                slot.outdated.difference_update(some)
+
     def add(self, call: Call) -> None:
         """Queue a call; :meth:`pump` sends it on."""
         self.pending.append(call)
@@ -383,8 +412,10 @@ class SlotPool:
             slot.heard = time.monotonic()
             self._resources.take(first.need[0], first.need[1], slot.gpus)
         key = profile.function
+        self._tidy(slot)
         try:
             if key not in slot.functions:
+                slot.outdated.discard(key)
                 slot.socket.send(pickle.dumps(("f", key, self._functions[key])))
                 slot.functions.add(key)
             share = math.ceil(len(self.pending) / max(1, len(self._slots)))
@@ -490,6 +521,7 @@ class SlotPool:
             self._resources.give(slot.need[0], slot.need[1], slot.gpus)
             slot.need = None
             self._idle.append(slot)
+            self._tidy(slot)
 
     # --- taking back, and ends ---
 
@@ -507,6 +539,8 @@ class SlotPool:
             message = pickle.loads(packet)
             if message[0] == "f":
                 slot.functions.discard(message[1])
+            elif message[0] == "d":
+                slot.outdated.update(message[1])
             else:
                 numbers.add(message[1])
         if numbers:

@@ -230,14 +230,14 @@ def _dump_bare(error: BaseException) -> bytes:
     Exception
         Whatever pickling and unpickling raise: what cannot be read back here will not be anywhere.
     """
-    import cloudpickle
+    from taskvine_manager.runtime import pickling
 
     hung = []
     for each in _in_group(error):
         hung.append((each, each.__traceback__, each.__cause__, each.__context__, each.__suppress_context__))
         each.__traceback__ = each.__cause__ = each.__context__ = None
     try:
-        body: bytes = cloudpickle.dumps(error)
+        body: bytes = pickling.dumps(error)
     finally:
         for each, frames, cause, context, suppress in hung:
             each.__traceback__, each.__cause__, each.__context__ = frames, cause, context

@@ -42,7 +42,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, exits, failure, keeper, payload, slot
+from taskvine_manager.runtime import context, exits, failure, keeper, payload, search_path, slot
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -69,7 +69,7 @@ class Library:
         Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
         (directory of the slots' own directories), ``directory`` (the user's, in which calls run; or None), ``sys_path``
-        (list of str, appended), ``import_modules`` (names), ``context`` (path or bytes of the encoded ``(setup, args,
+        (SearchPath), ``import_modules`` (names), ``context`` (path or bytes of the encoded ``(setup, args,
         kwargs)``, or None) and ``context_scope`` (``"library"`` or ``"slot"``).
     """
 
@@ -81,7 +81,7 @@ class Library:
         """Serve until the node goes."""
         self._say("ready", os.getpid())
         self._config: dict[str, Any] = pickle.loads(self._channel.recv(slot.PACKET_LIMIT))
-        sys.path.extend(entry for entry in self._config["sys_path"] if entry not in sys.path)
+        search_path.start(self._config["sys_path"])
         if not self._prepare():
             return
         self._say("warm")
@@ -101,8 +101,9 @@ class Library:
                 return
 
     def _prepare(self) -> bool:
-        import cloudpickle  # noqa: F401  (slots are forked with it)
         import tblib  # noqa: F401
+
+        from taskvine_manager.runtime import pickling  # noqa: F401  (slots are forked with it)
 
         for name in self._config["import_modules"]:
             try:

@@ -15,7 +15,19 @@ import pickle
 import sys
 import time
 
-from taskvine_manager.runtime import context, exits, failure, keeper, library, limits, payload, sandbox, slot, values
+from taskvine_manager.runtime import (
+    context,
+    exits,
+    failure,
+    keeper,
+    library,
+    limits,
+    payload,
+    sandbox,
+    search_path,
+    slot,
+    values,
+)
 
 
 def main(directory: str, parent: int) -> None:
@@ -26,7 +38,7 @@ def main(directory: str, parent: int) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it said before it died is in the log
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
-    sys.path.extend(entry for entry in task["sys_path"] if entry not in sys.path)
+    search_path.start(task["sys_path"])
     own = os.path.join(directory, "sandbox")
     sandbox.use(own)
     try:

@@ -11,6 +11,7 @@ import _signal  # type: ignore[import-not-found]  # a hundred times faster than 
 import contextlib
 import ctypes
 import errno
+import gc
 import operator
 import os
 import pickle
@@ -20,10 +21,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
-from taskvine_manager.runtime import exits, failure, payload, sandbox, values
+from taskvine_manager.runtime import exits, failure, payload, release, sandbox, search_path, values
 from taskvine_manager.runtime.limits import Limits, Room
 
 PACKET_LIMIT = 160 * 1024
@@ -228,6 +229,9 @@ class Functions:
     def __init__(self) -> None:
         self._encoded: dict[str, payload.Payload] = {}
         self._loaded: dict[str, Callable[..., Any]] = {}
+        self._paths: dict[str, search_path.SearchPath] = {}
+        self._sizes: dict[str, int] = {}
+        self._freed = 0
 
     def add(self, key: str, encoded: payload.Payload) -> None:
         """Keep an encoded function; it is loaded by the first call that needs it."""
@@ -241,14 +245,38 @@ class Functions:
         return len(self._loaded)
 
     def get(self, key: str) -> Callable[..., Any] | None:
-        """The function if it is loaded."""
-        return self._loaded.get(key)
+        """The function if it is loaded; modules are imported for it as they were in the user's process."""
+        function = self._loaded.get(key)
+        if function is not None:
+            search_path.use(self._paths.get(key))
+        return function
 
     def load(self, key: str) -> Callable[..., Any]:
         """Load a function, importing what it needs."""
-        function: Callable[..., Any] = payload.decode(self._encoded[key])
+        encoded = self._encoded[key]
+        size = payload.size(encoded)
+        function: Any = payload.decode(encoded)
+        if isinstance(function, search_path.OnPath):
+            self._paths[key] = function.path
+            search_path.use(function.path)
+            function = pickle.loads(function.body)
         self._loaded[key] = function
-        return function
+        self._encoded[key] = b""
+        self._sizes[key] = size
+        return function  # type: ignore[no-any-return]
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget functions that no call will name any more."""
+        size = 0
+        for key in keys:
+            size += self._sizes.pop(key, 0) + len(self._encoded.pop(key, b""))
+            self._loaded.pop(key, None)
+            self._paths.pop(key, None)
+        self._freed += size
+        if self._freed >= release.ENOUGH:
+            self._freed = 0
+            gc.collect()  # functions refer to themselves by their globals
+            release.trim()
 
 
 def call(
@@ -352,10 +380,10 @@ def _encode_result(
         body = pickle.dumps(result, 5)
         if len(body) <= limit:
             return failure.RETURNED, body
-    import cloudpickle
+    from taskvine_manager.runtime import pickling
 
     try:
-        return failure.RETURNED, payload.encode(result, spool, cloudpickle.dumps, limit)
+        return failure.RETURNED, payload.encode(result, spool, pickling.dumps, limit)
     except BaseException as error:  # the result's own methods run here, and may do anything
         if _is_full(error):
             return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
@@ -423,8 +451,12 @@ def serve(
 ) -> None:
     """Read packets and answer them until the node closes the socket, or this process is of no more use.
 
-    Packets read are ``("f", key, encoded function)`` and ``("c", id, key, encoded arguments, sandbox or None, results
-    or None)``, these an encoded dict of the encoded results that the arguments refer to.
+    Packets read are
+
+    - ``("f", key, encoded function)``;
+    - ``("d", keys)`` for functions to forget;
+    - ``("c", id, key, encoded arguments, sandbox or None, results or None)``, these an encoded dict of the encoded
+      results that the arguments refer to.
 
     Packets sent are
 
@@ -458,6 +490,8 @@ def serve(
             packet = pickle.loads(buffer[:size])
             if packet[0] == "f":
                 functions.add(packet[1], packet[2])
+            elif packet[0] == "d":
+                functions.forget(packet[1])
             elif not _answer(channel, packet, functions, room, limits, stage, spool, limit):
                 break
     except (BrokenPipeError, ConnectionResetError):

@@ -46,6 +46,7 @@ from taskvine_manager.scheduling.events import (
     Relayed,
     Release,
     Replica,
+    Retired,
     Returned,
     Run,
     Submitted,
@@ -119,6 +120,7 @@ class Scheduler:
         self._done = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._submitted,
+            Retired: self._retired,
             NodeJoined: self._node_joined,
             NodeLeft: self._node_left,
             NodeDraining: self._node_draining,
@@ -257,6 +259,11 @@ class Scheduler:
             else:
                 self._make_ready(task)
         self._rank(ranked)
+
+    def _retired(self, event: Retired) -> None:
+        for number in event.profiles:
+            self._profiles.pop(number, None)
+            self._shapes.pop(number, None)
 
     def _enter(self, task: Task) -> bool:
         """Take an invocation that has to do with files; say whether it is in the graph."""
@@ -696,7 +703,7 @@ class Scheduler:
         number = -next(self._recoveries)
         profile = origin.profile
         invocation = origin.invocation._replace(number=number)
-        task = Task(invocation, profile, self._shapes[profile.number], next(self._sequence))
+        task = Task(invocation, profile, Shape(*profile[3:8]), next(self._sequence))
         task.origin = origin
         task.files = origin.inputs
         self._recovered += 1
@@ -1190,6 +1197,7 @@ __all__ = [
     "Relayed",
     "Release",
     "Replica",
+    "Retired",
     "Returned",
     "Run",
     "Scheduler",

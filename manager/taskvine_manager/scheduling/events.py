@@ -45,6 +45,13 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Retired:
+    """Profiles with which no more invocations arrive."""
+
+    profiles: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class NodeJoined:
     """A node is ready for work."""
 
@@ -171,6 +178,7 @@ class Tuned:
 
 Event = (
     Submitted
+    | Retired
     | NodeJoined
     | NodeLeft
     | NodeDraining

@@ -37,6 +37,8 @@ class Parcel(NamedTuple):
         Bring what has come since of the parcel ``number`` whose answer left something open.
     ``"cancel"``
         Drop or kill the invocations ``numbers``, whose outcome nobody waits for.
+    ``"retire"``
+        Forget ``functions``, whose contents are left out, and the profiles ``numbers``.
     ``"read"``
         Send a piece of the one staged file: ``numbers`` are where it begins and how many bytes it has.
     ``"hello"``

@@ -10,6 +10,7 @@ User's process to manager:
 ``("submit", functions, profiles, invocations)`` new functions ``(key, payload)``, profiles, invocations
 ``("cancel", ids)``                              their futures are settled: drop or kill them
 ``("forget", files)``                            temp files that nobody will ask for again
+``("retire", profiles)``                         numbers of profiles that no invocation will name any more
 ``("drain", block)``                             finish what runs on a block's nodes, then let them go
 ``("locate", request, file)``                    where is a temp file? (it is made again if it was lost)
 ``("spoiled", node, file, stamp)``               a node's replica is not what was put there
@@ -35,8 +36,9 @@ Manager to user's process:
 ================================================ =====================================================
 
 Manager to node: ``("run", functions, profiles, invocations, sources, values, copies)``, ``("fetch", file, source)``,
-``("drop", files)``, ``("full",)`` (nothing can be dropped), ``("cancel", ids)``, ``("drain",)``, ``("exit",)``. A
-source is ``(path, size, stamp, node)``, a copy of a user's file ``(path, name, stamp)``.
+``("retire", keys, profiles)`` (functions to forget), ``("drop", files)``, ``("full",)`` (nothing can be dropped),
+``("cancel", ids)``, ``("drain",)``, ``("exit",)``. A source is ``(path, size, stamp, node)``, a copy of a user's file
+``(path, name, stamp)``.
 
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
 problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
@@ -60,6 +62,8 @@ _ITEMS = 1 << 24
 """Most items of one list or dict in a stream: msgpack believes what it is told and makes room for as many at once."""
 
 _NOTHING = object()
+_LARGE = 1 << 20
+"""Bytes of the largest buffer for what has not come whole that is kept when it is empty."""
 
 L1, L2 = "L1", "L2"
 """A task in a fresh process; a function call in a warm library."""
@@ -176,6 +180,9 @@ class Decoder:
     """Messages out of a stream of bytes that may be cut anywhere."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self._unpacker = msgpack.Unpacker(
             use_list=False,
             unicode_errors="surrogateescape",
@@ -183,10 +190,14 @@ class Decoder:
             max_array_len=_ITEMS,
             max_map_len=_ITEMS,
         )
+        self._fed = 0
+        self._most = 0
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take bytes."""
         self._unpacker.feed(data)
+        self._fed += len(data)
+        self._most = max(self._most, self._fed - self._unpacker.tell())
 
     def next(self) -> tuple[Any, ...] | None:
         """The next message that has come whole, or None.
@@ -198,6 +209,8 @@ class Decoder:
         """
         message = next(self._unpacker, _NOTHING)
         if message is _NOTHING:
+            if self._most > _LARGE and self._unpacker.tell() == self._fed:
+                self._start()  # an unpacker's buffer never shrinks
             return None
         if not _is_tagged(message):
             raise ValueError(f"not a tagged message: {message!r:.80}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from taskvine_exec.link import ManagerLink
+from taskvine_exec.link import MESSAGE_BYTES, ManagerLink
 from taskvine_manager.wire.channel import Channel
-from taskvine_manager.wire.messages import Invocation
+from taskvine_manager.wire.messages import Invocation, Profile
 
 
 class Manager:
@@ -141,3 +141,47 @@ def test_submitting_to_a_closed_link_is_no_error(manager: Manager) -> None:
     manager.link.close()
     in_thread(lambda: manager.link.submit(Invocation(1, 0, b"a"), at_once=True))
     manager.link.submit(Invocation(2, 0, b"b"))
+
+
+def messages_until(manager: Manager, kind: str) -> list[tuple[Any, ...]]:
+    heard = []
+    while not heard or heard[-1][0] != kind:
+        message = manager.heard()
+        assert message is not None
+        heard.append(message)
+    return heard
+
+
+def test_what_was_submitted_goes_before_what_was_said_after_it(manager: Manager) -> None:
+    for number in range(5000):
+        manager.link.submit(Invocation(number, 0, b"a"))
+    manager.link.retire([0], 1)
+    manager.link.start()
+    *submitted, said = messages_until(manager, "retire")
+    assert said == ("retire", (0,))
+    assert [number for message in submitted for number in numbers(message)] == list(range(5000))
+
+
+def test_a_profile_goes_before_the_word_that_it_is_of_no_more_use(manager: Manager) -> None:
+    profile = Profile(7, "key", "f", "L2", None, None, None, None, 0.0, "f")
+    manager.link.define([("key", b"function")], [profile])
+    manager.link.retire([7], 1)  # its arguments could not be pickled, say
+    manager.link.start()
+    first, _ = messages_until(manager, "retire")
+    assert (first[1], first[2]) == ((("key", b"function"),), (tuple(profile),))
+
+
+def test_many_functions_go_in_messages_of_some_size_and_before_their_calls(manager: Manager) -> None:
+    for number in range(100):
+        manager.link.define([(str(number), b"\0" * 30_000)], [])
+        manager.link.submit(Invocation(number, number, b"a"))
+    manager.link.say("end")
+    manager.link.start()
+    known: set[str] = set()
+    called: list[int] = []
+    for message in messages_until(manager, "end")[:-1]:
+        assert sum(len(body) for _, body in message[1]) <= MESSAGE_BYTES + 30_000
+        known.update(key for key, _ in message[1])
+        called += numbers(message)
+        assert known >= set(map(str, called))
+    assert called == list(range(100))

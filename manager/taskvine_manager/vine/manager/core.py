@@ -36,6 +36,7 @@ from taskvine_manager.vine.manager.events import (
     FilesLost,
     Finish,
     Forgotten,
+    FunctionsGone,
     Instruction,
     Launch,
     Locate,
@@ -44,6 +45,7 @@ from taskvine_manager.vine.manager.events import (
     Refused,
     Reinstall,
     Release,
+    Retired,
     SayNodes,
     Staged,
     Submitted,
@@ -131,6 +133,8 @@ class Core:
         self._fetching = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._on_submitted,
+            Retired: self._on_retired,
+            FunctionsGone: self._on_functions_gone,
             Cancelled: self._on_cancelled,
             Forgotten: self._on_forgotten,
             Asked: self._on_asked,
@@ -234,6 +238,21 @@ class Core:
                 if not ready:
                     continue
             self._ready(job)
+
+    def _on_retired(self, event: Retired) -> None:
+        for number in event.profiles:
+            self._profiles.pop(number, None)
+
+    def _on_functions_gone(self, event: FunctionsGone) -> None:
+        """Have nodes forget functions that no invocation needs: those that they were sent."""
+        for key in event.functions:
+            self._functions.pop(key, None)
+        for node in self.nodes.values():
+            if held := node.functions & event.functions.keys():
+                node.functions -= held
+                numbers = tuple(number for key in held for number in event.functions[key])
+                kept = tuple((key, b"") for key in sorted(held))
+                self._send(node, Parcel("retire", next(self._numbers), kept, numbers=numbers, brief=True))
 
     def _ready(self, job: Job) -> None:
         temps = [use.source for use in job.invocation.inputs if use.source in self.temps]
@@ -507,6 +526,7 @@ class Core:
     def _fly(self, jobs: list[Job], room: Room, taken: Need | None) -> None:
         flight = Flight(next(self._numbers), {job.invocation.number: job for job in jobs}, room, taken)
         functions = {job.profile.function: self._functions[job.profile.function] for job in jobs}
+        flight.functions = tuple(functions)
         cargo = Cargo(functions.items(), self.values, local=self._local)
         for job in jobs:
             outputs = [use for use in job.invocation.outputs if self._stays(job, use)]
@@ -521,6 +541,7 @@ class Core:
         node = self._fleet.of(room)
         if node.ours:  # others have nothing that could tie a task to them
             flight.pinned = node.address
+            node.functions.update(map(str, functions))  # copies: the keys themselves end with the last profile
         self._launch(
             flight,
             cargo.parcel(flight.number, brief=len(jobs) == 1 and not cargo.outputs and self._is_brief(jobs[0])),

@@ -19,6 +19,7 @@ from typing import Any
 from taskvine_manager import cleanup
 from taskvine_manager.engine_api import NodesFail, Outlet, Watch
 from taskvine_manager.factory import NodeFactory
+from taskvine_manager.functions import Functions
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine.manager import events, port
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 INLINE_FUNCTION = 4096
 """Functions up to so many bytes ride in parcels; larger ones are cached files."""
+RETIREMENT = 0.5
+"""Seconds between two times that nodes are told which functions to forget."""
 FETCH_TRIES, FETCH_PAUSE = 20, 0.1
 """How often a piece of a file is asked for, and seconds between."""
 HOUSEKEEPING = 1.0
@@ -165,6 +168,9 @@ class VineEngine:
             min_nodes=config.min_nodes,
             idle_timeout=config.idle_timeout,
         )
+        self._functions = Functions()
+        self._gone: dict[str, tuple[int, ...]] = {}
+        self._retired = 0.0
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._watched: set[tuple[int, int]] = set()
         self._due = True
@@ -231,9 +237,26 @@ class VineEngine:
     def submit(
         self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
     ) -> None:
-        kept = tuple((key, self._function(encoded)) for key, encoded in functions)
-        self._handle(events.Submitted(kept, tuple(profiles), invocations))
+        for key, encoded in functions:
+            self._functions.define(key, encoded if key in self._functions else self._function(encoded))
+        kept = tuple((key, self._functions[key]) for key, _ in functions)
+        self._handle(events.Submitted(kept, tuple(map(self._functions.hold, profiles)), invocations))
         self._due = True
+
+    def retire(self, profiles: tuple[int, ...]) -> None:
+        self._handle(events.Retired(profiles))
+
+    def _forget_functions(self) -> None:
+        """Have nodes forget the functions that no task needs any more, in one go with others."""
+        if gone := self._functions.gone():
+            self._store.forget([each.encoded for each in gone if isinstance(each.encoded, str)])
+            self._gone.update((each.key, each.profiles) for each in gone)
+        if self._gone and time.monotonic() - self._retired >= RETIREMENT:
+            self._retired = time.monotonic()
+            gone_now, self._gone = self._gone, {}
+            still = {key: numbers for key, numbers in gone_now.items() if key not in self._functions}
+            if still:
+                self._handle(events.FunctionsGone(still))
 
     def _function(self, encoded: Payload) -> Payload:
         if isinstance(encoded, str) or len(encoded) <= INLINE_FUNCTION:
@@ -309,6 +332,8 @@ class VineEngine:
 
     def tick(self) -> float | None:
         now = time.monotonic()
+        self._forget_functions()
+        self._functions.memory.tidy()
         for entry in [entry for entry in self._timers if entry[0] <= now]:
             self._timers.remove(entry)
             entry[1]()

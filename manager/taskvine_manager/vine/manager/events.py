@@ -41,6 +41,20 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Retired:
+    """Profiles with which no more invocations arrive."""
+
+    profiles: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FunctionsGone:
+    """Functions that no invocation needs any more, by key, and the numbers of the profiles that they had."""
+
+    functions: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """Invocations whose outcome nobody waits for any more."""
 
@@ -167,6 +181,8 @@ class Clock:
 
 Event = (
     Submitted
+    | Retired
+    | FunctionsGone
     | Cancelled
     | Forgotten
     | Asked

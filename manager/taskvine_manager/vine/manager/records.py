@@ -91,7 +91,8 @@ class Flight:
     ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``pinned``
     is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
     temp files that it makes or has made: what it was given is let go once it has ``landed`` and they are gone, for
-    TaskVine makes them again by running the task once more. What it ``reads`` is needed for as long.
+    TaskVine makes them again by running the task once more. What it ``reads``, and the ``functions`` that its
+    invocations call, are needed for as long.
     """
 
     number: int
@@ -103,6 +104,7 @@ class Flight:
     temps: int = 0
     landed: bool = False
     reads: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
     errand: Greeting | Rescue | Copy | Fetch | None = None
 
     @property
@@ -167,6 +169,8 @@ class VineNode:
         )
         total = Need(max(cores, float(self.slots)), self.info.memory, self.info.disk, float(self.info.gpus))
         self.room = Room(total, self.slots, self.name)
+        self.functions: set[str] = set()
+        """Keys of the functions that it was sent."""
         self.greeted = not self.ours
         self.draining = False
         self.leaving = False

@@ -128,6 +128,11 @@ class Store:
             self._locals[key] = self._vine.local(plain, cache=True)
         return self._locals[key]
 
+    def forget(self, paths: list[str]) -> None:
+        """Let files of this machine go that no task will read any more."""
+        for key in [key for key in self._locals if key[0] in paths] if self._locals else ():
+            self._vine.undeclare([self._locals.pop(key)])
+
     # --- reading ---
 
     def found(self, name: str) -> Where | None:

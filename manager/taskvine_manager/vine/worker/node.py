@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -254,6 +254,21 @@ class Node(Runner):
             self._calls[number][0].kill_record = record
         self._say(call, Answer(self.name))
 
+    def _on_retire(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
+        self._retire([key for key, _ in parcel.functions], parcel.numbers)
+        self._say(call, Answer(self.name))
+
+    def _live(self) -> Iterable[Call]:
+        return [call for call, _ in self._calls.values()]
+
+    def _forget_functions(self) -> None:
+        before = self._retired.copy()
+        super()._forget_functions()
+        for key in before - self._retired:
+            self._functions.discard(key)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._directory, "functions", key))
+
     def _on_read(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
         (name,) = (parcel.staged or {}).values()
         offset, most = parcel.numbers
@@ -292,6 +307,7 @@ class Node(Runner):
             self._begin(begun, load, values)
 
     def _add_function(self, key: str, encoded: Payload, load: Load) -> None:
+        self._retired.discard(key)
         if key in self._functions:
             return
         if isinstance(encoded, str) and encoded in load.staged:

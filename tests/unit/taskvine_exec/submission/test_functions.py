@@ -30,7 +30,7 @@ from parsl.serialize.base import SerializerBase
 from taskvine_exec.errors import FunctionNotSerializable
 from taskvine_exec.submission import functions
 from taskvine_exec.submission.functions import FunctionCache, encode_arguments
-from taskvine_manager.runtime import payload
+from taskvine_manager.runtime import payload, pickling
 
 Wrap = Callable[[Any], Any]
 
@@ -42,15 +42,15 @@ def cache(tmp_path: Path) -> FunctionCache:
 
 @pytest.fixture
 def dumped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What cloudpickle was asked to pickle."""
+    """What was pickled."""
     seen: list[Any] = []
-    dumps = cloudpickle.dumps
+    dumps = pickling.dumps
 
     def count(value: Any, *args: Any, **kwargs: Any) -> Any:
         seen.append(value)
         return dumps(value, *args, **kwargs)
 
-    monkeypatch.setattr(cloudpickle, "dumps", count)
+    monkeypatch.setattr(pickling, "dumps", count)
     return seen
 
 

@@ -1,0 +1,173 @@
+"""Where modules are imported from: nodes look in the same places as the user's process, in the same order.
+
+The user's process says where it looks (:func:`of_this_process`). A process that runs tasks looks there too
+(:func:`start`). A function that was submitted after ``sys.path`` had changed carries the new one (:class:`OnPath`).
+Each call finds the one that was in force when it was submitted (:func:`use`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any, NamedTuple
+
+
+class SearchPath(NamedTuple):
+    """``sys.path`` of a process, with absolute entries, and the prefix of its interpreter.
+
+    ``imported`` says where a module was found that the process had imported before an entry hid it: ``(name, entry)``.
+    """
+
+    entries: tuple[str, ...]
+    prefix: str
+    imported: tuple[tuple[str, str], ...] = ()
+
+
+class OnPath(NamedTuple):
+    """A pickled function that is to be loaded, and called, with another ``sys.path`` than that of the start."""
+
+    path: SearchPath
+    body: bytes
+
+
+def of_this_process() -> SearchPath:
+    """Where this process looks for modules now."""
+    texts: list[Any] = list(sys.path)  # programs put other things there, which Python ignores
+    entries = tuple(dict.fromkeys(os.path.abspath(entry) for entry in texts if isinstance(entry, str)))
+    return SearchPath(entries, sys.prefix, tuple(_hidden(entries)))
+
+
+def _hidden(entries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Modules that were imported from behind an entry that has one of their name.
+
+    Only entries before the standard library are looked at: they are the user's.
+    """
+    import sysconfig  # here, since every process imports this module, and few need that
+
+    standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    for count, entry in enumerate(entries):
+        if entry in standard:
+            return
+        for name in _modules_in(entry):
+            module = sys.modules.get(name)
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str):
+                place = os.path.dirname(os.path.abspath(file))
+                place = os.path.dirname(place) if hasattr(module, "__path__") else place
+                if place in entries[count + 1 :]:
+                    yield name, place
+
+
+def _modules_in(entry: str) -> set[str]:
+    try:
+        names = os.listdir(entry)
+    except OSError:  # an archive, or nothing
+        return set()
+    known = {name.partition(".")[0] for name in names if name.endswith((".py", ".so"))}
+    return known | {name for name in names if name in sys.modules and _is_package(os.path.join(entry, name))}
+
+
+def _is_package(path: str) -> bool:
+    return os.path.exists(os.path.join(path, "__init__.py"))
+
+
+class _Imported:
+    """Finds the modules that the user's process had imported where it had found them."""
+
+    def __init__(self, places: dict[str, str]) -> None:
+        self._places = places
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """As of any finder in ``sys.meta_path``."""
+        place = self._places.get(name)
+        return None if place is None else PathFinder.find_spec(name, [place])
+
+
+def merged(path: SearchPath, own: list[str], prefix: str) -> list[str]:
+    """``sys.path`` for a process that looks where the user's process does.
+
+    Parameters
+    ----------
+    path : SearchPath
+        Of the user's process.
+    own : list of str
+        That the process has by itself.
+    prefix : str
+        Of its interpreter. Another interpreter, as of an ``env_pack``, looks among its own packages first: the user's
+        may be for another version of Python.
+    """
+    first, last = (path.entries, own) if prefix == path.prefix else (own, path.entries)
+    return list(dict.fromkeys([*first, *last]))
+
+
+_own: list[str] = []
+_start: SearchPath | None = None
+_current: SearchPath | None = None
+
+
+def start(path: SearchPath) -> None:
+    """Look where the user's process did when its executor was started."""
+    global _own, _start
+    _own, _start = sys.path.copy(), path
+    _switch(path)
+
+
+def use(path: SearchPath | None) -> None:
+    """Look where the user's process did when a call was submitted; None for where it did at the start."""
+    wanted = path or _start
+    if wanted is not None and wanted != _current:
+        _switch(wanted)
+
+
+def is_as_at_start() -> bool:
+    """Whether no other path than that of the start is in use."""
+    return _current == _start
+
+
+def _switch(path: SearchPath) -> None:
+    global _current
+    sys.path[:] = merged(path, _own, sys.prefix)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder) is not _Imported]
+    if path.imported and path.prefix == sys.prefix:
+        sys.meta_path.insert(0, _Imported(dict(path.imported)))
+    _current = path
+    importlib.invalidate_caches()
+
+
+class Watch:
+    """Notices that ``sys.path`` has changed since the executor was started.
+
+    Parameters
+    ----------
+    path : SearchPath
+        Of the start.
+    """
+
+    def __init__(self, path: SearchPath) -> None:
+        self._start = path
+        self._seen: list[object] = []
+        self._directory = ""
+        self.changed: SearchPath | None = None
+        """What is in force now, if that is not what was at the start."""
+        self.look()
+
+    def look(self) -> bool:
+        """Say whether something else is in force than at the last look."""
+        if sys.path == self._seen and (not self._directory or self._directory == _directory()):
+            return False
+        self._seen = list(sys.path)
+        relative = any(isinstance(entry, str) and not os.path.isabs(entry) for entry in self._seen)
+        self._directory = _directory() if relative else ""
+        before, now = self.changed, of_this_process()
+        self.changed = now if now != self._start else None
+        return before != self.changed
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "gone"

@@ -1,0 +1,203 @@
+"""Pickled functions and values work in another process, which has another ``__main__``."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import parsl.serialize
+import pytest
+
+from taskvine_manager.runtime import payload, pickling
+from tests.changes import Change, Program
+
+ELSEWHERE = """
+import pickle, sys
+from taskvine_manager.runtime import pickling
+function, arguments = map(pickle.loads, pickle.load(sys.stdin.buffer))
+sys.stdout.buffer.write(pickling.dumps(function(*arguments)))
+"""
+
+
+def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a fresh process."""
+    given = pickle.dumps((pickling.dumps(function), pickling.dumps(arguments)))
+    ran = subprocess.run([sys.executable, "-c", ELSEWHERE], input=given, capture_output=True, check=False)
+    assert not ran.returncode, ran.stderr.decode()
+    return pickle.loads(ran.stdout)
+
+
+PROGRAMS = {
+    "lru_cache": "from functools import lru_cache\n@lru_cache(maxsize=3)\ndef f(n=7): return n and n + f(n - 1)",
+    "lru_cache, its limits": "from functools import lru_cache\n@lru_cache(maxsize=3, typed=True)\ndef g(): pass\n"
+    "def f(): return g.cache_parameters()",
+    "lru_cache, its attributes": "from functools import cache\n@cache\ndef f(): return f.x\nf.x = 3",
+    "singledispatch": "from functools import partial, singledispatch\n@singledispatch\ndef g(x): return 'any'\n"
+    "@g.register\ndef _(x: int): return g.x\n@g.register\ndef _(x: list): return [g(i) for i in x]\n"
+    "g.x = 3\nf = partial(g, [1, 'a', [2]])",
+    "singledispatch, inside": "from functools import singledispatch\n@singledispatch\ndef g(x): return 'any'\n"
+    "@g.register\ndef _(x: list): return [g(i) for i in x]\ndef f(): return g([1, [2]])",
+    "singledispatchmethod": "from functools import singledispatchmethod\nclass C:\n @singledispatchmethod\n"
+    " def m(self, x): return 'any'\n @m.register\n def _(self, x: int): return 'int'\n"
+    "def f(): return C().m(1), C().m('')",
+    "partial": "from functools import partial\ndef g(x, *, y): return x, y\nf = partial(partial(g, 1), y=2)",
+    "partialmethod": "from functools import partialmethod\nclass C:\n def m(self, x): return x\n"
+    " n = partialmethod(m, 3)\ndef f(): return C().n()",
+    "cached_property": "from functools import cached_property\nclass C:\n @cached_property\n def p(self):\n"
+    "  'Says.'\n  return 3\ndef f():\n c = C()\n return c.p, vars(c), C.p.__doc__",
+    "a callable object with a cached_property": "from functools import cached_property\nclass C:\n @cached_property\n"
+    " def p(self): return 3\n def __call__(self): return self.p\nf = C()",
+    "a lock": "import threading\nlock = threading.Lock()\nS = 3\ndef f():\n with lock: return S",
+    "a lock in a callable object": "import threading\nclass C:\n def __init__(self): self.lock = threading.RLock()\n"
+    " def __call__(self):\n  with self.lock: return 3\nf = C()",
+    "a weak dictionary": "import weakref\nW = weakref.WeakKeyDictionary()\ndef f(): return len(W)",
+    "a class method": "class C:\n x = 3\n @classmethod\n def m(cls): return cls.x\nf = C.m",
+    "a class": "f = type('C', (dict,), {})",
+    "a builtin": "f = dict",
+    "a bound builtin": "f = [3, 1, 2].copy",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=list(PROGRAMS))
+def test_what_python_programs_call_works_elsewhere(program: str) -> None:
+    f = Program(Change(program, "")).f
+    assert elsewhere(f) == f()
+
+
+class Node:
+    """Knows its parent as programs do that want no cycles."""
+
+    def __init__(self, parent: Any = None) -> None:
+        self.children: list[Node] = []
+        self.lock = threading.Lock()
+        self.parent = parent and weakref.ref(parent)
+        if parent:
+            parent.children.append(self)
+
+
+def test_arguments_that_only_dill_can_pickle_keep_their_shape() -> None:
+    root = Node()
+    Node(root)
+    loaded = pickle.loads(pickling.dumps(root))
+    assert loaded.children[0].parent() is loaded
+    assert loaded.lock.acquire(timeout=1)
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+@pytest.mark.parametrize("beside", [None, weakref.ref(Node)], ids=["by itself", "beside what only dill can pickle"])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_lock_is_free_where_it_is_loaded(make: Callable[[], Any], beside: Any, held: bool) -> None:
+    lock = make()
+    if held:
+        lock.acquire()
+    (loaded, _) = pickle.loads(pickling.dumps((lock, beside)))
+    assert loaded.acquire(timeout=1)
+
+
+class Plain:
+    """Nothing."""
+
+
+VALUES: dict[str, Any] = {
+    "a lock": threading.Lock(),
+    "an object with a lock": Node(),
+    "keys": {1: 2}.keys(),
+    "an object of a local class": type("C", (), {"x": 1})(),
+    "a weak reference": weakref.ref(Plain),
+    "a weak dictionary": weakref.WeakValueDictionary({1: Plain}),
+    "bytes by their memory": memoryview(b"abc"),
+    "a generator": (i for i in range(3)),
+    "a stream": sys.stdout,
+    "an array": np.arange(3),
+    "a module": pytest,
+    "a method": Node.__init__,
+    "a mapping proxy": vars(Plain),
+    "a lock beside an array": [threading.Lock(), np.zeros(100_000)],
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+def test_whatever_parsl_can_serialize_can_be_pickled(value: Any) -> None:
+    try:
+        parsl.serialize.deserialize(parsl.serialize.serialize(value))
+    except Exception:
+        pytest.skip("not even Parsl can")
+    pickle.loads(pickling.dumps(value))
+
+
+def test_what_nobody_can_pickle_is_refused_with_the_first_reason() -> None:
+    with pytest.raises(TypeError, match="generator"):
+        pickling.dumps([threading.Lock(), (i for i in ())])
+
+
+def test_without_dill_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dill", None)
+    with pytest.raises(TypeError, match="weakref"):
+        pickling.dumps(Node(Node()))
+
+
+def test_large_buffers_stay_out_of_band(tmp_path: Any) -> None:
+    array = np.arange(100_000)
+    encoded = payload.encode([array], str(tmp_path), pickling.dumps)
+    (loaded,) = payload.decode(encoded)
+    assert (loaded == array).all()
+    with open(encoded, "rb") as file:
+        assert file.read().count(array.tobytes()) == 1
+
+
+CLASSES = {
+    "a class": "class C:\n x = 1\n def m(self): return S\ndef f(): return C()",
+    "an exception": "class C(Exception):\n x = 1\n def m(self): return S\ndef f(): return C()",
+    "a dataclass": "from dataclasses import dataclass\n@dataclass\nclass C:\n x = 1\n def m(self): return S\n"
+    "def f(): return C()",
+}
+
+
+@pytest.mark.parametrize("program", CLASSES.values(), ids=list(CLASSES))
+def test_a_class_that_comes_home_stays_as_it_is(program: str) -> None:
+    made = Program(Change("S = 1\n" + program, "S = 2\nC.x = 2"))
+    variables = made.f.__globals__
+    given = pickling.dumps(made.f())
+    made.run_on()
+    for body in (given, pickling.dumps(elsewhere(made.f))):
+        result = pickle.loads(body)
+        assert type(result) is variables["C"]
+        assert (result.x, result.m(), variables["C"].x) == (2, 2, 2)
+
+
+def test_a_class_of_another_process_follows_its_changes() -> None:
+    # The two versions are loaded by one process, as by a slot.
+    made = Program(Change("class C: x = 1\ndef f(): return C.x", "C.x = 2"))
+    versions = [pickling.dumps(made.f)]
+    made.run_on()
+    versions.append(pickling.dumps(made.f))
+
+    def load(versions: list[bytes]) -> list[int]:
+        import pickle
+
+        return [pickle.loads(version)() for version in versions]
+
+    load.__module__ = "__main__"
+    assert elsewhere(load, versions) == [1, 2]
+
+
+def test_equal_objects_are_told_apart() -> None:
+    class Equal:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+    known, one, other = pickling.Identities(), Equal(), Equal()
+    known.add(one)
+    assert one in known
+    assert other not in known
+    del one
+    assert len(known) == 0
