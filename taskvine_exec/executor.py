@@ -55,6 +55,7 @@ from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.results.futures import TaskFuture, Where, settle
 from taskvine_exec.submission import resources
+from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.files import FilePlan, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.submission.resources import ResourceSpecification
@@ -222,6 +223,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._profile_lock = threading.Lock()
         self._waiting = 0
         self._kept = Kept()
+        self._buffers = Buffers()
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -352,7 +354,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             args, kwargs = plan.args, plan.kwargs
         try:
             encode = encode_arguments if self._references is None else self._references.encode
-            arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
+            arguments, values, edges = collect(
+                encode, args, kwargs, self._places.spool, self._settings.inline_limit, self._buffers
+            )
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
@@ -686,12 +690,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
             lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
             ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
-            nodes); ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest
-            end); on the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and
-            ``nodes_killed`` (on purpose, by ``executor.loss-interval``).
+            nodes); ``arguments_stored`` (bytes of large buffers in arguments that are stored now, each counted
+            once), ``arguments_shared`` (bytes that did not have to be stored, because equal ones were there);
+            ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest end); on
+            the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and ``nodes_killed``
+            (on purpose, by ``executor.loss-interval``).
         """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
-        return answer
+        return {**answer, "arguments_stored": self._buffers.stored(), "arguments_shared": self._buffers.shared}
 
     def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
         """The whole run so far as a graph: invocations, the data between them, and how it went.

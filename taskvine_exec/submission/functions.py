@@ -26,6 +26,7 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
 from taskvine_exec.errors import FunctionNotSerializable
+from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.values import Edge
 from taskvine_manager.runtime import payload
 
@@ -170,20 +171,41 @@ class _Deferred:
         return registries.deserialize, (self._body,)
 
 
+class _LargeBytes:
+    """Pickles as bytes out of band, which are shared then. Pickle itself takes buffers out of band, but not bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:  # type: ignore[override]
+        return bytes, (pickle.PickleBuffer(self._data),)
+
+
+def _large(value: Any) -> Any:
+    return _LargeBytes(value) if type(value) is bytes and len(value) >= payload.SHARED_FROM else value
+
+
 def encode_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], spool: str, limit: int = payload.INLINE_LIMIT
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    spool: str,
+    limit: int = payload.INLINE_LIMIT,
+    buffers: Buffers | None = None,
 ) -> payload.Payload:
     """Encode the arguments of one call, into a file under ``spool`` if they take more than ``limit`` bytes.
+
+    Large buffers in them are stored once in ``buffers``, if that is given.
 
     Plain values take the standard pickler, which is several times faster than cloudpickle's; it would pickle the
     user's own functions and classes by reference, so only values that hold none may take it.
     """
     if _user_registered(registries.methods_for_data):
         deferred = (_Deferred(registries.serialize(args)), _Deferred(registries.serialize(kwargs)))
-        return payload.encode(deferred, spool, cloudpickle.dumps, limit)
-    if _is_plain(args, 3) and _is_plain(kwargs, 3):
-        return payload.encode((args, kwargs), spool, pickle.dumps, limit)
-    return payload.encode((args, kwargs), spool, cloudpickle.dumps, limit)
+        return payload.encode(deferred, spool, cloudpickle.dumps, limit, buffers)
+    dumps = pickle.dumps if _is_plain(args, 3) and _is_plain(kwargs, 3) else cloudpickle.dumps
+    if buffers is not None and bytes in map(type, (*args, *kwargs.values())):
+        args, kwargs = tuple(map(_large, args)), {name: _large(value) for name, value in kwargs.items()}
+    return payload.encode((args, kwargs), spool, dumps, limit, buffers)
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Edge})

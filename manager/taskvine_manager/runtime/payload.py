@@ -8,11 +8,17 @@ A small value is the pickle itself. A large one is a file that its reader maps c
 
 Integers are little-endian and unsigned. A reader gets writable objects whose bytes are never copied on load, and
 nobody else's bytes change when it writes.
+
+A value may share its large buffers with others (see :class:`Sharing`). Such a buffer is a file that holds nothing else,
+and every value that uses it has a claim to it (:mod:`taskvine_manager.runtime.claims`). The offset in the table is 0
+then, and the claim's path is that of the value's file with a dot and a count behind it. Where the value has been
+brought to another machine, the buffer itself is at that path.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import pickle
@@ -21,9 +27,9 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from taskvine_manager.runtime import spares
+from taskvine_manager.runtime import claims, spares
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
@@ -38,11 +44,18 @@ MAPPED_FROM = 1 << 20
 """Files below this many bytes are read at once: that is as quick as mapping them."""
 MOST_MAPPED = 256
 """Files mapped at a time, at most: before Python 3.13, each mapping keeps a file descriptor open."""
+SHARED_FROM = 1 << 20
+"""Buffers of at least this many bytes can be shared between values."""
 _mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _BAND_LIMIT = 16 * 1024
 _ALIGN = 64
 _HEAD = struct.Struct("<8sQQ")
 _ENTRY = struct.Struct("<QQ")
+_ELSEWHERE = 0
+"""The offset of a buffer that is a file of its own."""
+_PREFIX = "value-"
+_SHARING_PREFIX = "sharing"
+"""Begins the name of a value's file that shares buffers; their count follows, so that nobody need read the file."""
 
 Payload = bytes | str
 """An encoded value: the bytes themselves, or the path of the file that holds them."""
@@ -50,7 +63,19 @@ Payload = bytes | str
 Dumps = Callable[..., bytes]
 
 
-def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) -> Payload:
+class Sharing(Protocol):
+    """Keeps the large buffers of values so that equal ones are stored once."""
+
+    def directory(self, buffers: Sequence[memoryview]) -> str | None:
+        """Return the directory where one of these buffers may be stored already, if there is one."""
+
+    def put(self, buffer: memoryview, path: str) -> None:
+        """Make a claim at ``path`` to a file with the bytes of a buffer, which is stored now if it is not yet."""
+
+
+def encode(
+    value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT, sharing: Sharing | None = None
+) -> Payload:
     """Encode a value, into a file under ``directory`` if it is large.
 
     Parameters
@@ -63,6 +88,8 @@ def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) 
         ``pickle.dumps`` or ``cloudpickle.dumps``: called with ``protocol`` and ``buffer_callback``.
     limit : int
         Largest pickle, in bytes, that is returned rather than written.
+    sharing : Sharing, optional
+        Stores the buffers of at least :data:`SHARED_FROM` bytes. Default: they are part of the value's own file.
 
     Returns
     -------
@@ -91,7 +118,7 @@ def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) 
         whole = dumps(value, protocol=5) if buffers else body
         if len(whole) <= limit:
             return whole
-    return write_file(body, buffers, directory)
+    return write_file(body, buffers, directory, sharing)
 
 
 def roomy(directory: str, size: int) -> str:
@@ -105,34 +132,80 @@ def roomy(directory: str, size: int) -> str:
     return fast if free - size > total / 2 else directory
 
 
-def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> str:
+def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, sharing: Sharing | None = None) -> str:
     """Write a pickle and its buffers to a new file in ``directory`` and return the file's path."""
+    shared = [buffer for buffer in buffers if buffer.nbytes >= SHARED_FROM] if sharing is not None else []
     offset = _HEAD.size + _ENTRY.size * len(buffers) + len(body)
     table = []
     for buffer in buffers:
+        if sharing is not None and buffer.nbytes >= SHARED_FROM:
+            table.append((_ELSEWHERE, buffer.nbytes))
+            continue
         offset = -(-offset // _ALIGN) * _ALIGN
         table.append((offset, buffer.nbytes))
         offset += buffer.nbytes
-    descriptor, path = _new_file(directory, offset)
+    place, prefix = None, _PREFIX
+    if sharing is not None and shared:
+        place, prefix = sharing.directory(shared), f"{_SHARING_PREFIX}{len(shared)}-"
+    place = place or roomy(directory, offset + sum(buffer.nbytes for buffer in shared))
+    descriptor, path = _new_file(place, offset, prefix)
     try:
         with open(descriptor, "wb", buffering=0) as file:
             head = _HEAD.pack(MAGIC, len(buffers), len(body)) + b"".join(_ENTRY.pack(*entry) for entry in table)
             _write_all(file.fileno(), head)
             _write_all(file.fileno(), body)
             for (start, _), buffer in zip(table, buffers, strict=True):
-                file.seek(start)
-                _write_all(file.fileno(), buffer)
+                if start != _ELSEWHERE:
+                    file.seek(start)
+                    _write_all(file.fileno(), buffer)
             file.truncate(offset)
+        for buffer, claim in zip(shared, shared_by(path), strict=True):
+            sharing.put(buffer, claim)  # type: ignore[union-attr]
     except BaseException:
-        os.unlink(path)
+        _unlink(path)
+        for claim in shared_by(path):
+            release(claim)
         raise
     return path
 
 
-def _new_file(directory: str, size: int) -> tuple[int, str]:
-    place = roomy(directory, size)
-    spare = spares.take(place, size, "value-") if place != directory else None
-    return spare or tempfile.mkstemp(prefix="value-", dir=place)
+def write_buffer(buffer: memoryview, claim: str) -> str:
+    """Write the bytes of a buffer to a new file beside a first claim to it, and return the file's path."""
+    descriptor, path = _new_file(os.path.dirname(claim), buffer.nbytes, "buffer-")
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _write_all(file.fileno(), buffer)
+            file.truncate(buffer.nbytes)
+        claims.offer(path)
+        claims.claim(path, claim)
+    except BaseException:
+        claims.withdraw(path)
+        _unlink(path)
+        raise
+    return path
+
+
+def shared_by(path: str) -> list[str]:
+    """Return the paths of the claims that a value in a file has to buffers that it shares with others."""
+    name = os.path.basename(path)
+    if not name.startswith(_SHARING_PREFIX):
+        return []
+    count = name[len(_SHARING_PREFIX) :].partition("-")[0]
+    return [f"{path}.{index}" for index in range(int(count))] if count.isdecimal() else []
+
+
+def link(path: str, target: str) -> None:
+    """Keep a value's file, and its claims to the buffers that it shares, under another name too.
+
+    The name must begin as the first one does: up to the hyphen it says how many buffers there are.
+    """
+    for source, other in zip((path, *shared_by(path)), (target, *shared_by(target)), strict=True):
+        os.link(source, other)
+
+
+def _new_file(place: str, size: int, prefix: str) -> tuple[int, str]:
+    spare = spares.take(place, size, prefix) if os.path.basename(place) == FAST else None
+    return spare or tempfile.mkstemp(prefix=prefix, dir=place)
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -163,12 +236,19 @@ def decode(payload: Payload) -> Any:
     if magic != MAGIC or start + length > len(view):
         raise ValueError(f"{payload}: not a value, or cut short")
     buffers = []
+    elsewhere = itertools.count()
     for index in range(count):
         offset, size = _ENTRY.unpack_from(view, _HEAD.size + _ENTRY.size * index)
-        if offset + size > len(view):
+        whole = view if offset != _ELSEWHERE else _shared(f"{payload}.{next(elsewhere)}", size)
+        if offset + size > len(whole):
             raise ValueError(f"{payload}: cut short in buffer {index}")
-        buffers.append(view[offset : offset + size])
+        buffers.append(whole[offset : offset + size])
     return pickle.loads(view[start : start + length], buffers=buffers)
+
+
+def _shared(path: str, size: int) -> memoryview:
+    """The bytes of a buffer by a claim to it; or by its own path, if that is what has so many bytes."""
+    return _bytes_of(path if os.path.getsize(path) == size else claims.claimed(path))
 
 
 def _bytes_of(path: str) -> memoryview:
@@ -187,15 +267,33 @@ def _bytes_of(path: str) -> memoryview:
 
 
 def size(payload: Payload) -> int:
-    """Bytes that a payload holds, wherever they are."""
-    return os.path.getsize(payload) if isinstance(payload, str) else len(payload)
+    """Bytes that a payload holds, wherever they are; shared buffers are included."""
+    if not isinstance(payload, str):
+        return len(payload)
+    return sum(map(os.path.getsize, (payload, *map(claims.claimed, shared_by(payload)))))
 
 
 def discard(payload: Payload) -> None:
-    """Remove the file behind a payload, if there is one and it is still there."""
+    """Remove the file behind a payload, if there is one, and the shared buffers that nobody else claims."""
     if isinstance(payload, str):
-        if os.path.basename(os.path.dirname(payload)) == FAST:
-            spares.give(payload)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(payload)
+        _remove(payload)
+        for claim in shared_by(payload):
+            release(claim)
+
+
+def release(claim: str) -> None:
+    """Give a claim to a shared buffer up, and remove the buffer if nobody else claims it."""
+    if (buffer := claims.release(claim)) is not None:
+        _remove(buffer)
+
+
+def _remove(path: str) -> None:
+    if os.path.basename(os.path.dirname(path)) == FAST:
+        spares.give(path)
+    else:
+        _unlink(path)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

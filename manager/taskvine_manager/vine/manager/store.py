@@ -7,6 +7,7 @@ directory.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskvine_manager.node.cache import copy
+from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.records import HOME
 
@@ -39,6 +41,16 @@ class Stored:
     disturbed: int = 0
 
 
+@dataclass(eq=False)
+class Buffer:
+    """A buffer that arguments share: its path, TaskVine's file, a claim of ours, and how many calls read it."""
+
+    path: str
+    file: Any
+    claim: str
+    readers: int = 0
+
+
 class Store:
     """Temp files and files of this machine, declared to TaskVine.
 
@@ -58,6 +70,8 @@ class Store:
         self._directory_of = directory_of
         self._temps: dict[str, Stored] = {}
         self._locals: dict[tuple[str, int, int], Any] = {}
+        self._buffers: dict[str, Buffer] = {}
+        self._numbers = itertools.count()
         os.makedirs(os.path.join(base, "files"), mode=0o700, exist_ok=True)
 
     # --- declarations ---
@@ -127,6 +141,31 @@ class Store:
                     shutil.copyfile(path, plain)
             self._locals[key] = self._vine.local(plain, cache=True)
         return self._locals[key]
+
+    def share(self, claim: str) -> Buffer:
+        """A buffer that the arguments of several calls share, by the claim of one: each worker gets it once.
+
+        Raises
+        ------
+        OSError
+            If the claim has been given up.
+        """
+        path = claims.claimed(claim)
+        buffer = self._buffers.get(path)
+        if buffer is None:
+            own = os.path.join(self._base, "files", f"claim-{next(self._numbers)}")
+            claims.claim(path, own)
+            buffer = self._buffers[path] = Buffer(path, self._vine.local(path, cache=True), own)
+        buffer.readers += 1
+        return buffer
+
+    def unshare(self, buffer: Buffer) -> None:
+        """A function call that reads a buffer is over; after the last one it is removed everywhere."""
+        buffer.readers -= 1
+        if not buffer.readers:
+            del self._buffers[buffer.path]
+            self._vine.undeclare([buffer.file])
+            payload.release(buffer.claim)
 
     # --- reading ---
 
