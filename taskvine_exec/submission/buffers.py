@@ -43,14 +43,18 @@ class Buffers:
         self._most = _FEW
         self.shared = 0
 
-    def directory(self, buffers: Sequence[memoryview]) -> str | None:
+    def sample(self, buffer: memoryview) -> bytes:
+        """Return a key that equal buffers have, and others hardly ever."""
+        return _sample(buffer)
+
+    def directory(self, samples: Sequence[bytes]) -> str | None:
         """Return the directory where one of these buffers may be stored already: claims do not cross file systems."""
-        for buffer in buffers:
-            if (alike := self._alike.get(_sample(buffer))) is not None and (found := alike.directory()) is not None:
+        for sample in samples:
+            if (alike := self._alike.get(sample)) is not None and (found := alike.directory()) is not None:
                 return found
         return None
 
-    def put(self, buffer: memoryview, path: str) -> None:
+    def put(self, buffer: memoryview, sample: bytes, path: str) -> None:
         """Make a claim at ``path`` to a file with the bytes of a buffer, which is stored now if it is not yet.
 
         Raises
@@ -58,7 +62,6 @@ class Buffers:
         OSError
             If there is no room for it.
         """
-        sample = _sample(buffer)
         with self._lock:
             alike = self._alike.get(sample)
             if alike is None:
@@ -133,10 +136,7 @@ class _Alike:
 def _sample(buffer: memoryview) -> bytes:
     step = max(_PIECE, (buffer.nbytes - _PIECE) // (_PIECES - 1))
     pieces = [buffer[start : start + _PIECE] for start in range(0, buffer.nbytes, step)]
-    digest = hashlib.blake2b(buffer.nbytes.to_bytes(8, "little"), digest_size=16)
-    for piece in pieces:
-        digest.update(piece)
-    return digest.digest()
+    return hashlib.blake2b(b"".join(pieces), digest_size=16, salt=buffer.nbytes.to_bytes(8, "little")).digest()
 
 
 def _write(buffer: memoryview, path: str) -> str:

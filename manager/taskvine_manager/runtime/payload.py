@@ -66,10 +66,13 @@ Dumps = Callable[..., bytes]
 class Sharing(Protocol):
     """Keeps the large buffers of values so that equal ones are stored once."""
 
-    def directory(self, buffers: Sequence[memoryview]) -> str | None:
-        """Return the directory where one of these buffers may be stored already, if there is one."""
+    def sample(self, buffer: memoryview) -> bytes:
+        """Return a key that equal buffers have."""
 
-    def put(self, buffer: memoryview, path: str) -> None:
+    def directory(self, samples: Sequence[bytes]) -> str | None:
+        """Return the directory where a buffer with one of these samples is stored, if there is one."""
+
+    def put(self, buffer: memoryview, sample: bytes, path: str) -> None:
         """Make a claim at ``path`` to a file with the bytes of a buffer, which is stored now if it is not yet."""
 
 
@@ -134,11 +137,12 @@ def roomy(directory: str, size: int) -> str:
 
 def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, sharing: Sharing | None = None) -> str:
     """Write a pickle and its buffers to a new file in ``directory`` and return the file's path."""
-    shared = [buffer for buffer in buffers if buffer.nbytes >= SHARED_FROM] if sharing is not None else []
+    shared: list[tuple[memoryview, bytes]] = []
     offset = _HEAD.size + _ENTRY.size * len(buffers) + len(body)
     table = []
     for buffer in buffers:
         if sharing is not None and buffer.nbytes >= SHARED_FROM:
+            shared.append((buffer, sharing.sample(buffer)))
             table.append((_ELSEWHERE, buffer.nbytes))
             continue
         offset = -(-offset // _ALIGN) * _ALIGN
@@ -146,8 +150,8 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, shari
         offset += buffer.nbytes
     place, prefix = None, _PREFIX
     if sharing is not None and shared:
-        place, prefix = sharing.directory(shared), f"{_SHARING_PREFIX}{len(shared)}-"
-    place = place or roomy(directory, offset + sum(buffer.nbytes for buffer in shared))
+        place, prefix = sharing.directory([sample for _, sample in shared]), f"{_SHARING_PREFIX}{len(shared)}-"
+    place = place or roomy(directory, offset + sum(buffer.nbytes for buffer, _ in shared))
     descriptor, path = _new_file(place, offset, prefix)
     try:
         with open(descriptor, "wb", buffering=0) as file:
@@ -159,8 +163,9 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, shari
                     file.seek(start)
                     _write_all(file.fileno(), buffer)
             file.truncate(offset)
-        for buffer, claim in zip(shared, shared_by(path), strict=True):
-            sharing.put(buffer, claim)  # type: ignore[union-attr]
+        if sharing is not None:
+            for (buffer, sample), claim in zip(shared, shared_by(path), strict=True):
+                sharing.put(buffer, sample, claim)
     except BaseException:
         _unlink(path)
         for claim in shared_by(path):
