@@ -690,8 +690,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
             lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
             ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
-            nodes); ``arguments_stored`` (bytes of large buffers in arguments that are stored now, each counted
-            once), ``arguments_shared`` (bytes that did not have to be stored, because equal ones were there);
+            nodes); ``arguments_stored`` (bytes of large arguments that are stored now), ``arguments_shared`` (bytes
+            of large arguments that were not stored, because equal ones were);
             ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest end); on
             the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and ``nodes_killed``
             (on purpose, by ``executor.loss-interval``).

@@ -1,12 +1,12 @@
 """Large buffers of arguments, stored once however many tasks they are given to.
 
-An array that is an argument of many tasks is pickled for each of them, and its bytes would be stored each time. Here
-they are compared with what is stored already. Two buffers share a file only if all their bytes are equal at that time:
-neither the identity of an object nor a digest is trusted. An array that was changed in place gets a new file.
+An argument of many tasks is pickled for each of them. To store its bytes only once, :class:`Buffers` compares each
+large buffer with the stored ones. Two buffers share a file only if all their bytes are equal when the second one is
+submitted: neither object identity nor a digest is trusted. So an array that was changed in place gets a new file.
 
-Each value has a claim to the file of its buffer (:mod:`taskvine_manager.runtime.claims`). The manager gives the claim
-up when the task cannot have to run again, and the file goes with the last claim. Nothing has to be said to this
-process: it finds out when it tries to claim the file once more.
+Each task has a claim to the files of its buffers (:mod:`taskvine_manager.runtime.claims`). The manager removes the
+claim when the task cannot be run again, and a file is removed with its last claim. This process is not told: it sees
+that a file is gone when it tries to claim it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from taskvine_manager.runtime import claims, payload
 
 _PIECES = 64
 _PIECE = 64
-"""A sample is so many pieces of so many bytes, evenly spread. Buffers with equal samples are compared."""
+"""Number and bytes of the evenly spread pieces that are a buffer's sample. Buffers with equal samples are compared."""
 _CANDIDATES = 4
-"""Files with the same sample that a buffer is compared with, at most."""
+"""Most files that a new buffer is compared with."""
 _FEW = 64
-"""Files or samples that need no clearing up."""
+"""Number of table entries below which entries of removed files are kept."""
 
 
 class Buffers:
-    """The large buffers that an executor has stored. Safe to use from several threads.
+    """The large buffers that an executor has stored. Thread-safe.
 
-    ``shared`` counts the bytes that did not have to be stored again.
+    ``shared`` counts the bytes that were not stored, because equal ones were.
     """
 
     def __init__(self) -> None:
@@ -44,30 +44,30 @@ class Buffers:
         self.shared = 0
 
     def sample(self, buffer: memoryview) -> bytes:
-        """Return a key that equal buffers have, and others hardly ever."""
+        """Return a key that is the same for equal buffers, and rarely for others."""
         return _sample(buffer)
 
     def directory(self, samples: Sequence[bytes]) -> str | None:
-        """Return the directory where one of these buffers may be stored already: claims do not cross file systems."""
+        """Return the directory of a stored buffer with one of these samples: claims do not cross file systems."""
         for sample in samples:
             if (alike := self._alike.get(sample)) is not None and (found := alike.directory()) is not None:
                 return found
         return None
 
     def put(self, buffer: memoryview, sample: bytes, path: str) -> None:
-        """Make a claim at ``path`` to a file with the bytes of a buffer, which is stored now if it is not yet.
+        """Make a claim at ``path`` to a file with the bytes of a buffer; write the file if there is none.
 
         Raises
         ------
         OSError
-            If there is no room for it.
+            If the file system is full.
         """
         with self._lock:
             alike = self._alike.get(sample)
             if alike is None:
                 self._forget_what_has_gone()
                 alike = self._alike[sample] = _Alike()
-        with alike.lock:  # of two threads with the same new buffer, the second waits and finds it
+        with alike.lock:  # if two threads submit the same new buffer, the second one waits and finds it
             if alike.claim(buffer, path):
                 with self._lock:
                     self.shared += buffer.nbytes
@@ -75,20 +75,20 @@ class Buffers:
                 alike.add(_write(buffer, path), buffer.nbytes)
 
     def stored(self) -> int:
-        """Return the bytes that are stored now, each buffer counted once."""
+        """Return the number of bytes that are stored now."""
         with self._lock:
             every = list(self._alike.values())
         return sum(alike.stored() for alike in every)
 
     def _forget_what_has_gone(self) -> None:
-        """Drop the samples of buffers that are not stored any more, once there are twice as many as were left last."""
+        """Drop the samples of removed buffers, whenever the number of samples has doubled."""
         if len(self._alike) >= self._most:
             self._alike = {sample: alike for sample, alike in self._alike.items() if not alike.has_gone()}
             self._most = max(_FEW, 2 * len(self._alike))
 
 
 class _Alike:
-    """Stored buffers of one sample, the one that was used last at the end."""
+    """The stored buffers of one sample, the most recently used one last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -96,7 +96,7 @@ class _Alike:
         self._most = _FEW
 
     def directory(self) -> str | None:
-        """Where the one is that was used last."""
+        """Return the directory of the most recently used buffer, if it is still stored."""
         last = list(self._sizes)[-1:]
         return os.path.dirname(last[0]) if last and claims.is_offered(last[0]) else None
 
@@ -105,10 +105,10 @@ class _Alike:
         for file in list(self._sizes)[: -_CANDIDATES - 1 : -1]:
             try:
                 claims.claim(file, path)
-            except FileNotFoundError:  # nobody needed it any more
+            except FileNotFoundError:  # its last claim has been removed
                 del self._sizes[file]
                 continue
-            except OSError:  # it is on another file system, or has as many claims as that allows
+            except OSError:  # another file system, or one that allows no more links to a file
                 continue
             if _holds(file, buffer):
                 self._sizes[file] = self._sizes.pop(file)
@@ -117,19 +117,19 @@ class _Alike:
         return False
 
     def add(self, file: str, size: int) -> None:
-        """Add a file that has just been made."""
+        """Add a new file."""
         if len(self._sizes) >= self._most:
             self._sizes = {each: size for each, size in self._sizes.items() if claims.is_offered(each)}
             self._most = max(_FEW, 2 * len(self._sizes))
         self._sizes[file] = size
 
     def stored(self) -> int:
-        """Return the bytes of the files that are there."""
+        """Return the number of bytes that are stored now."""
         with self.lock:
             return sum(size for file, size in self._sizes.items() if claims.is_offered(file))
 
     def has_gone(self) -> bool:
-        """Whether none of the files is there, and none is being made."""
+        """Whether no buffer is stored, and none is being written."""
         return not self.lock.locked() and not any(map(claims.is_offered, list(self._sizes)))
 
 
@@ -145,12 +145,12 @@ def _write(buffer: memoryview, path: str) -> str:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        said = f"{error.strerror}: an argument of {buffer.nbytes / 1e6:,.0f} MB has no room"
+        said = f"{error.strerror}: an argument of {buffer.nbytes / 1e6:,.0f} MB cannot be stored"
         raise OSError(error.errno, said, os.path.dirname(path)) from error
 
 
 class _PyBuffer(ctypes.Structure):
-    """``Py_buffer``, for the address of memory that cannot be written to; ``ctypes`` itself gives it of no such."""
+    """``Py_buffer``: ``ctypes`` itself gives no address of read-only memory."""
 
     _fields_ = (
         ("address", ctypes.c_void_p),
@@ -186,7 +186,7 @@ def _address(of: memoryview | mmap.mmap) -> Iterator[int]:
 
 
 def _holds(path: str, buffer: memoryview) -> bool:
-    """Whether a file holds the bytes of a buffer, and nothing else."""
+    """Whether the bytes of a file and of a buffer are equal. Runs without the interpreter lock."""
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size != buffer.nbytes:
             return False

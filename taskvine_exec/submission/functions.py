@@ -172,7 +172,7 @@ class _Deferred:
 
 
 class _LargeBytes:
-    """Pickles as bytes out of band, which are shared then. Pickle itself takes buffers out of band, but not bytes."""
+    """Pickles bytes out of band, so that they can be shared; pickle itself never does."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -194,7 +194,7 @@ def encode_arguments(
 ) -> payload.Payload:
     """Encode the arguments of one call, into a file under ``spool`` if they take more than ``limit`` bytes.
 
-    Large buffers in them are stored once in ``buffers``, if that is given.
+    Large buffers, and large bytes objects that are arguments themselves, are stored in ``buffers`` if it is given.
 
     Plain values take the standard pickler, which is several times faster than cloudpickle's; it would pickle the
     user's own functions and classes by reference, so only values that hold none may take it.

@@ -1,8 +1,8 @@
-"""Files that go with the last who needs them, whatever process that is.
+"""Files that several values use, counted by the file system.
 
-A file that several values use has a short file beside it, which holds its path. A claim to the file is a hard link to
-that short file. So the file system counts the claims, processes need not tell each other of them, and a claim says
-where the file is. The file itself has one name only.
+Such a file has a short *claims file* beside it, which holds its path. A claim is a hard link to the claims file. So the
+file system counts the claims, processes need not tell each other about them, and a claim says where the file is. The
+file itself has a single name, so that tools which add up sizes count it once.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ _ENDING = ".ending"
 
 
 def offer(file: str) -> None:
-    """Let a file be claimed from now on."""
+    """Make a file claimable."""
     descriptor = os.open(file + _SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb", buffering=0) as claims:
         claims.write(os.fsencode(file))
 
 
 def withdraw(file: str) -> None:
-    """Undo an offer that nobody has taken."""
+    """Make a file that has no claims unclaimable."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(file + _SUFFIX)
 
 
 def is_offered(file: str) -> bool:
-    """Whether a file is there, and can be claimed."""
+    """Whether a file exists and can be claimed."""
     return os.path.exists(file + _SUFFIX)
 
 
@@ -38,7 +38,7 @@ def claim(file: str, path: str) -> None:
     Raises
     ------
     FileNotFoundError
-        If nobody needed the file any more.
+        If the last claim has been released: the file is gone or about to go.
     OSError
         If the file system allows no more claims.
     """
@@ -46,24 +46,25 @@ def claim(file: str, path: str) -> None:
 
 
 def claimed(path: str) -> str:
-    """Return the file that a claim is to."""
+    """Return the path of the file that a claim refers to."""
     with open(path, "rb", buffering=0) as claim:
         return os.fsdecode(claim.read())
 
 
 def release(path: str) -> str | None:
-    """Give a claim up; return the file if it was the last, for the caller to remove."""
+    """Remove a claim. If it was the last, return the path of the file, which the caller must remove."""
     try:
         file = claimed(path)
         os.unlink(path)
     except FileNotFoundError:
         return None
     claims, ending = file + _SUFFIX, file + _ENDING
-    with contextlib.suppress(FileNotFoundError):  # another has come first, and looks once more
+    # If the claims file is not there, another process is in this loop, and will check the count again.
+    with contextlib.suppress(FileNotFoundError):
         while os.stat(claims).st_nlink == 1:
-            os.rename(claims, ending)  # nobody can claim the file from here on
+            os.rename(claims, ending)  # from here on the file cannot be claimed
             if os.stat(ending).st_nlink == 1:
                 os.unlink(ending)
                 return file
-            os.rename(ending, claims)  # somebody just had
+            os.rename(ending, claims)  # it was claimed just before
     return None

@@ -9,10 +9,9 @@ A small value is the pickle itself. A large one is a file that its reader maps c
 Integers are little-endian and unsigned. A reader gets writable objects whose bytes are never copied on load, and
 nobody else's bytes change when it writes.
 
-A value may share its large buffers with others (see :class:`Sharing`). Such a buffer is a file that holds nothing else,
-and every value that uses it has a claim to it (:mod:`taskvine_manager.runtime.claims`). The offset in the table is 0
-then, and the claim's path is that of the value's file with a dot and a count behind it. Where the value has been
-brought to another machine, the buffer itself is at that path.
+A value can share large buffers with other values (see :class:`Sharing`). A shared buffer is a file without a header,
+and each value has a claim to it (:mod:`taskvine_manager.runtime.claims`). Its offset in the table is 0. The claim's
+path is the path of the value's file plus a dot and a number. On another machine, the buffer itself is at that path.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ _ELSEWHERE = 0
 """The offset of a buffer that is a file of its own."""
 _PREFIX = "value-"
 _SHARING_PREFIX = "sharing"
-"""Begins the name of a value's file that shares buffers; their count follows, so that nobody need read the file."""
+"""Begins the name of a file whose value shares buffers. The number of buffers follows."""
 
 Payload = bytes | str
 """An encoded value: the bytes themselves, or the path of the file that holds them."""
@@ -64,7 +63,7 @@ Dumps = Callable[..., bytes]
 
 
 class Sharing(Protocol):
-    """Keeps the large buffers of values so that equal ones are stored once."""
+    """Storage for the large buffers of values, in which equal buffers share a file."""
 
     def sample(self, buffer: memoryview) -> bytes:
         """Return a key that equal buffers have."""
@@ -73,7 +72,7 @@ class Sharing(Protocol):
         """Return the directory where a buffer with one of these samples is stored, if there is one."""
 
     def put(self, buffer: memoryview, sample: bytes, path: str) -> None:
-        """Make a claim at ``path`` to a file with the bytes of a buffer, which is stored now if it is not yet."""
+        """Make a claim at ``path`` to a file with the bytes of a buffer; write the file if there is none."""
 
 
 def encode(
@@ -175,7 +174,7 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, shari
 
 
 def write_buffer(buffer: memoryview, claim: str) -> str:
-    """Write the bytes of a buffer to a new file beside a first claim to it, and return the file's path."""
+    """Write a buffer to a new file, with a first claim to it in the same directory, and return the file's path."""
     descriptor, path = _new_file(os.path.dirname(claim), buffer.nbytes, "buffer-")
     try:
         with open(descriptor, "wb", buffering=0) as file:
@@ -191,7 +190,7 @@ def write_buffer(buffer: memoryview, claim: str) -> str:
 
 
 def shared_by(path: str) -> list[str]:
-    """Return the paths of the claims that a value in a file has to buffers that it shares with others."""
+    """Return the paths of a value's claims to shared buffers, from the name of the value's file alone."""
     name = os.path.basename(path)
     if not name.startswith(_SHARING_PREFIX):
         return []
@@ -200,9 +199,9 @@ def shared_by(path: str) -> list[str]:
 
 
 def link(path: str, target: str) -> None:
-    """Keep a value's file, and its claims to the buffers that it shares, under another name too.
+    """Link a value's file, and its claims to shared buffers, to a second name.
 
-    The name must begin as the first one does: up to the hyphen it says how many buffers there are.
+    The name must begin like the first one: the part before the hyphen holds the number of shared buffers.
     """
     for source, other in zip((path, *shared_by(path)), (target, *shared_by(target)), strict=True):
         os.link(source, other)
@@ -252,7 +251,7 @@ def decode(payload: Payload) -> Any:
 
 
 def _shared(path: str, size: int) -> memoryview:
-    """The bytes of a buffer by a claim to it; or by its own path, if that is what has so many bytes."""
+    """Return the bytes of a shared buffer: ``path`` is a claim, or on another machine the buffer itself."""
     return _bytes_of(path if os.path.getsize(path) == size else claims.claimed(path))
 
 
@@ -279,7 +278,7 @@ def size(payload: Payload) -> int:
 
 
 def discard(payload: Payload) -> None:
-    """Remove the file behind a payload, if there is one, and the shared buffers that nobody else claims."""
+    """Remove the file behind a payload, if there is one, and its claims to shared buffers."""
     if isinstance(payload, str):
         _remove(payload)
         for claim in shared_by(payload):
@@ -287,7 +286,7 @@ def discard(payload: Payload) -> None:
 
 
 def release(claim: str) -> None:
-    """Give a claim to a shared buffer up, and remove the buffer if nobody else claims it."""
+    """Remove a claim to a shared buffer, and the buffer if this was the last claim."""
     if (buffer := claims.release(claim)) is not None:
         _remove(buffer)
 

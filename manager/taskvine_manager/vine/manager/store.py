@@ -43,7 +43,7 @@ class Stored:
 
 @dataclass(eq=False)
 class Buffer:
-    """A buffer that arguments share: its path, TaskVine's file, a claim of ours, and how many calls read it."""
+    """A buffer that arguments share: its path, TaskVine's file, the manager's own claim, and how many calls read it."""
 
     path: str
     file: Any
@@ -143,12 +143,12 @@ class Store:
         return self._locals[key]
 
     def share(self, claim: str) -> Buffer:
-        """A buffer that the arguments of several calls share, by the claim of one: each worker gets it once.
+        """Declare the buffer behind a claim, once while any call reads it: each worker gets a single copy.
 
         Raises
         ------
         OSError
-            If the claim has been given up.
+            If the claim has been removed.
         """
         path = claims.claimed(claim)
         buffer = self._buffers.get(path)
@@ -160,7 +160,7 @@ class Store:
         return buffer
 
     def unshare(self, buffer: Buffer) -> None:
-        """A function call that reads a buffer is over; after the last one it is removed everywhere."""
+        """Count off a call that reads a buffer; after the last one, remove the buffer everywhere."""
         buffer.readers -= 1
         if not buffer.readers:
             del self._buffers[buffer.path]

@@ -290,7 +290,7 @@ def test_a_full_disk_leaves_nothing(
     monkeypatch.setattr(os, "write", full)
     if fails_at < 4:
         words = "No space left on device"
-        with pytest.raises(OSError, match=words if fails_at < 2 else f"{words}: an argument of 1 MB has no room"):
+        with pytest.raises(OSError, match=words if fails_at < 2 else f"{words}: an argument of 1 MB cannot be stored"):
             encode([array, np.zeros(COUNT), np.zeros(COUNT + 1)])
     payload.discard(kept)
     assert os.listdir(tmp_path) == []
