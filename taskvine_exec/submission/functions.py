@@ -203,8 +203,11 @@ def encode_arguments(
         deferred = (_Deferred(registries.serialize(args)), _Deferred(registries.serialize(kwargs)))
         return payload.encode(deferred, spool, cloudpickle.dumps, limit, buffers)
     dumps = pickle.dumps if _is_plain(args, 3) and _is_plain(kwargs, 3) else cloudpickle.dumps
-    if buffers is not None and bytes in map(type, (*args, *kwargs.values())):
-        args, kwargs = tuple(map(_large, args)), {name: _large(value) for name, value in kwargs.items()}
+    if buffers is not None:
+        if bytes in map(type, args):
+            args = tuple(map(_large, args))
+        if kwargs and bytes in map(type, kwargs.values()):
+            kwargs = {name: _large(value) for name, value in kwargs.items()}
     return payload.encode((args, kwargs), spool, dumps, limit, buffers)
 
 

@@ -188,7 +188,7 @@ def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        with pytest.raises(ArgumentNotSerializable, match="No space left.*: an argument of 4 MB cannot be stored"):
+        with pytest.raises(ArgumentNotSerializable, match="an argument of 4 MB cannot be stored"):
             executor.submit(len, {}, np.zeros(COUNT))
     assert let_go(executor)
     assert executor.submit(len, {}, np.zeros(COUNT)).result(SECONDS) == COUNT
