@@ -74,9 +74,10 @@ def test_an_array_of_the_users(executor: TaskVineExecutor, tmp_path: Path) -> No
     gate = tmp_path / "open"
     array = np.arange(COUNT, dtype=float)
     futures = [read(array, index, str(gate)) for index in range(TASKS)]
+    eventually(lambda: executor.stats()["arguments_shared"] == (TASKS - 1) * SIZE)  # the DFK has launched them all
     array[0] = -1
     futures.append(read(array, 0, str(gate)))
-    eventually(lambda: executor.stats()["arguments_shared"] == (TASKS - 1) * SIZE)
+    eventually(lambda: executor.stats()["arguments_stored"] == 2 * SIZE)
     assert stored(executor) <= 3 * SIZE
     gate.touch()
     assert [future.result(60) for future in futures] == [*range(TASKS), -1]
