@@ -58,6 +58,7 @@ from taskvine_exec.results.advice import WorkingDirectories, about_left
 from taskvine_exec.results.failures import FailureQueue, dependency_error
 from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.submission import resources
+from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.files import FilePlan, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.submission.resources import ResourceSpecification
@@ -237,6 +238,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._failures = FailureQueue(self._fail_now)
         self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
         self._results_kept = threading.Event()
+        self._buffers = Buffers()
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
@@ -389,7 +391,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             args, kwargs = plan.args, plan.kwargs
         try:
             encode = encode_arguments if self._references is None else self._references.encode
-            arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
+            arguments, values, edges = collect(
+                encode, args, kwargs, self._places.spool, self._settings.inline_limit, self._buffers
+            )
         except BaseException as error:  # the arguments' own methods run here, and may do anything
             reason = _unresolved(args, kwargs) or failure.describe(error)
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
@@ -772,12 +776,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
             lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
             ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
-            nodes); ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest
-            end); on the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and
-            ``nodes_killed`` (on purpose, by ``executor.loss-interval``).
+            nodes); ``arguments_stored`` (bytes of large arguments that are stored now), ``arguments_shared`` (bytes
+            of large arguments that were not stored, because equal ones were);
+            ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest end); on
+            the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and ``nodes_killed``
+            (on purpose, by ``executor.loss-interval``).
         """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
-        return answer
+        return {**answer, "arguments_stored": self._buffers.stored(), "arguments_shared": self._buffers.shared}
 
     def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
         """The whole run so far as a graph: invocations, the data between them, and how it went.

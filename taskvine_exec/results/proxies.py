@@ -20,6 +20,7 @@ from parsl.dataflow.memoization import id_for_memo
 from parsl.errors import ParslError
 from proxystore.proxy import Proxy, ProxyResolveError
 
+from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.functions import encode_arguments
 from taskvine_exec.values import Edge, Place, Value
 from taskvine_manager.runtime import payload
@@ -39,11 +40,13 @@ class References:
         """A proxy of a result that is on nodes; it keeps it there for as long as it lives."""
         return ResultProxy(_Fetch(value, self))
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], spool: str, limit: int) -> payload.Payload:
+    def encode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], spool: str, limit: int, buffers: Buffers
+    ) -> payload.Payload:
         """Encode the arguments of a call on this executor: its own proxies among them become edges."""
         self._encoding.here = True
         try:
-            return encode_arguments(args, kwargs, spool, limit)
+            return encode_arguments(args, kwargs, spool, limit, buffers)
         finally:
             self._encoding.here = False
 

@@ -28,6 +28,7 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
 from taskvine_exec.errors import FunctionNotSerializable, is_interruption
+from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.fingerprint import Fingerprint
 from taskvine_exec.values import Copy, Edge
 from taskvine_manager.functions import remove
@@ -312,20 +313,44 @@ class _Deferred:
         return registries.deserialize, (self._body,)
 
 
+class _LargeBytes:
+    """Pickles bytes out of band, so that they can be shared; pickle itself never does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:  # type: ignore[override]
+        return bytes, (pickle.PickleBuffer(self._data),)
+
+
+def _large(value: Any) -> Any:
+    return _LargeBytes(value) if type(value) is bytes and len(value) >= payload.SHARED_FROM else value
+
+
 def encode_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], spool: str, limit: int = payload.INLINE_LIMIT
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    spool: str,
+    limit: int = payload.INLINE_LIMIT,
+    buffers: Buffers | None = None,
 ) -> payload.Payload:
     """Encode the arguments of one call, into a file under ``spool`` if they take more than ``limit`` bytes.
+
+    Large buffers, and large bytes objects that are arguments themselves, are stored in ``buffers`` if it is given.
 
     Plain values take the standard pickler, which is several times faster than ours; it would pickle the
     user's own functions and classes by reference, so only values that hold none may take it.
     """
     if _user_registered(registries.methods_for_data):
         deferred = (_Deferred(registries.serialize(args)), _Deferred(registries.serialize(kwargs)))
-        return payload.encode(deferred, spool, pickling.dumps, limit)
-    if _is_plain(args, 3) and _is_plain(kwargs, 3):
-        return payload.encode((args, kwargs), spool, pickle.dumps, limit)
-    return payload.encode((args, kwargs), spool, pickling.dumps, limit)
+        return payload.encode(deferred, spool, pickling.dumps, limit, buffers)
+    dumps = pickle.dumps if _is_plain(args, 3) and _is_plain(kwargs, 3) else pickling.dumps
+    if buffers is not None:
+        if bytes in map(type, args):
+            args = tuple(map(_large, args))
+        if kwargs and bytes in map(type, kwargs.values()):
+            kwargs = {name: _large(value) for name, value in kwargs.items()}
+    return payload.encode((args, kwargs), spool, dumps, limit, buffers)
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Copy, Edge})

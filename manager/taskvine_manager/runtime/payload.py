@@ -8,6 +8,10 @@ A small value is the pickle itself. A large one is a file that its reader maps c
 
 Integers are little-endian and unsigned. A reader gets writable objects whose bytes are never copied on load, and
 nobody else's bytes change when it writes.
+
+A value can share large buffers with other values (see :class:`Sharing`). A shared buffer is a file without a header,
+and each value has a claim to it (:mod:`taskvine_manager.runtime.claims`). Its offset in the table is 0. The claim's
+path is the path of the value's file plus a dot and a number. On another machine, the buffer itself is at that path.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import itertools
 import mmap
 import os
 import pickle
@@ -25,9 +30,9 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from taskvine_manager.runtime import spares
+from taskvine_manager.runtime import claims, spares
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
@@ -44,10 +49,17 @@ MOST_MAPPED = 16_384
 """Files mapped at a time, at most: a quarter of what Linux allows a process, whose own memory needs mappings too."""
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
 """What the system says of a file that is not there. Any other error says that it cannot be read just now."""
+SHARED_FROM = 1 << 20
+"""Buffers of at least this many bytes can be shared between values."""
 _BAND_LIMIT = 16 * 1024
 _ALIGN = 64
 _HEAD = struct.Struct("<8sQQ")
 _ENTRY = struct.Struct("<QQ")
+_ELSEWHERE = 0
+"""The offset of a buffer that is a file of its own."""
+_PREFIX = "value-"
+_SHARING_PREFIX = "sharing"
+"""Begins the name of a file whose value shares buffers. The number of buffers follows."""
 
 Payload = bytes | str
 """An encoded value: the bytes themselves, or the path of the file that holds them."""
@@ -55,7 +67,22 @@ Payload = bytes | str
 Dumps = Callable[..., bytes]
 
 
-def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) -> Payload:
+class Sharing(Protocol):
+    """Storage for the large buffers of values, in which equal buffers share a file."""
+
+    def sample(self, buffer: memoryview) -> bytes:
+        """Return a key that equal buffers have."""
+
+    def directory(self, samples: Sequence[bytes]) -> str | None:
+        """Return the directory where a buffer with one of these samples is stored, if there is one."""
+
+    def put(self, buffer: memoryview, sample: bytes, path: str) -> None:
+        """Make a claim at ``path`` to a file with the bytes of a buffer; write the file if there is none."""
+
+
+def encode(
+    value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT, sharing: Sharing | None = None
+) -> Payload:
     """Encode a value, into a file under ``directory`` if it is large.
 
     Parameters
@@ -68,6 +95,8 @@ def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) 
         ``pickle.dumps`` or ``cloudpickle.dumps``: called with ``protocol`` and ``buffer_callback``.
     limit : int
         Largest pickle, in bytes, that is returned rather than written.
+    sharing : Sharing, optional
+        Stores the buffers of at least :data:`SHARED_FROM` bytes. Default: they are part of the value's own file.
 
     Returns
     -------
@@ -96,7 +125,7 @@ def encode(value: Any, directory: str, dumps: Dumps, limit: int = INLINE_LIMIT) 
         whole = dumps(value, protocol=5) if buffers else body
         if len(whole) <= limit:
             return whole
-    return write_file(body, buffers, directory)
+    return write_file(body, buffers, directory, sharing)
 
 
 def roomy(directory: str, size: int) -> str:
@@ -110,34 +139,82 @@ def roomy(directory: str, size: int) -> str:
     return fast if free - size > total / 2 else directory
 
 
-def write_file(body: bytes, buffers: Sequence[memoryview], directory: str) -> str:
+def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, sharing: Sharing | None = None) -> str:
     """Write a pickle and its buffers to a new file in ``directory`` and return the file's path."""
+    shared: list[tuple[memoryview, bytes]] = []
     offset = _HEAD.size + _ENTRY.size * len(buffers) + len(body)
     table = []
     for buffer in buffers:
+        if sharing is not None and buffer.nbytes >= SHARED_FROM:
+            shared.append((buffer, sharing.sample(buffer)))
+            table.append((_ELSEWHERE, buffer.nbytes))
+            continue
         offset = -(-offset // _ALIGN) * _ALIGN
         table.append((offset, buffer.nbytes))
         offset += buffer.nbytes
-    descriptor, path = _new_file(directory, offset)
+    place, prefix = None, _PREFIX
+    if sharing is not None and shared:
+        place, prefix = sharing.directory([sample for _, sample in shared]), f"{_SHARING_PREFIX}{len(shared)}-"
+    place = place or roomy(directory, offset + sum(buffer.nbytes for buffer, _ in shared))
+    descriptor, path = _new_file(place, offset, prefix)
     try:
         with open(descriptor, "wb", buffering=0) as file:
             head = _HEAD.pack(MAGIC, len(buffers), len(body)) + b"".join(_ENTRY.pack(*entry) for entry in table)
             _write_all(file.fileno(), head)
             _write_all(file.fileno(), body)
             for (start, _), buffer in zip(table, buffers, strict=True):
-                file.seek(start)
-                _write_all(file.fileno(), buffer)
+                if start != _ELSEWHERE:
+                    file.seek(start)
+                    _write_all(file.fileno(), buffer)
             file.truncate(offset)
+        if sharing is not None:
+            for (buffer, sample), claim in zip(shared, shared_by(path), strict=True):
+                sharing.put(buffer, sample, claim)
     except BaseException:
-        os.unlink(path)
+        _unlink(path)
+        for claim in shared_by(path):
+            release(claim)
         raise
     return path
 
 
-def _new_file(directory: str, size: int) -> tuple[int, str]:
-    place = roomy(directory, size)
-    spare = spares.take(place, size, "value-") if place != directory else None
-    return spare or tempfile.mkstemp(prefix="value-", dir=place)
+def write_buffer(buffer: memoryview, claim: str) -> str:
+    """Write a buffer to a new file, with a first claim to it in the same directory, and return the file's path."""
+    descriptor, path = _new_file(os.path.dirname(claim), buffer.nbytes, "buffer-")
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _write_all(file.fileno(), buffer)
+            file.truncate(buffer.nbytes)
+        claims.offer(path)
+        claims.claim(path, claim)
+    except BaseException:
+        claims.withdraw(path)
+        _unlink(path)
+        raise
+    return path
+
+
+def shared_by(path: str) -> list[str]:
+    """Return the paths of a value's claims to shared buffers, from the name of the value's file alone."""
+    name = os.path.basename(path)
+    if not name.startswith(_SHARING_PREFIX):
+        return []
+    count = name[len(_SHARING_PREFIX) :].partition("-")[0]
+    return [f"{path}.{index}" for index in range(int(count))] if count.isdecimal() else []
+
+
+def link(path: str, target: str) -> None:
+    """Link a value's file, and its claims to shared buffers, to a second name.
+
+    The name must begin like the first one: the part before the hyphen holds the number of shared buffers.
+    """
+    for source, other in zip((path, *shared_by(path)), (target, *shared_by(target)), strict=True):
+        os.link(source, other)
+
+
+def _new_file(place: str, size: int, prefix: str) -> tuple[int, str]:
+    spare = spares.take(place, size, prefix) if os.path.basename(place) == FAST else None
+    return spare or tempfile.mkstemp(prefix=prefix, dir=place)
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -210,12 +287,19 @@ def read(payload: Payload, mapped_from: int = MAPPED_FROM) -> Frames:
     if magic != MAGIC or start + length > len(view):
         raise Damaged(f"{payload}: not a value, or cut short")
     buffers = []
+    elsewhere = itertools.count()
     for index in range(count):
         offset, size = _ENTRY.unpack_from(view, _HEAD.size + _ENTRY.size * index)
-        if offset + size > len(view):
+        whole = view if offset != _ELSEWHERE else _shared(f"{payload}.{next(elsewhere)}", size, mapped_from)
+        if offset + size > len(whole):
             raise Damaged(f"{payload}: cut short in buffer {index}")
-        buffers.append(view[offset : offset + size])
+        buffers.append(whole[offset : offset + size])
     return Frames(view[start : start + length], buffers)
+
+
+def _shared(path: str, size: int, mapped_from: int) -> memoryview:
+    """Return the bytes of a shared buffer: ``path`` is a claim, or on another machine the buffer itself."""
+    return _bytes_of(path if os.path.getsize(path) == size else claims.claimed(path), mapped_from)
 
 
 def _bytes_of(path: str, mapped_from: int) -> memoryview:
@@ -305,15 +389,33 @@ def _opened(path: str) -> Iterator[int]:
 
 
 def size(payload: Payload) -> int:
-    """Bytes that a payload holds, wherever they are."""
-    return os.path.getsize(payload) if isinstance(payload, str) else len(payload)
+    """Bytes that a payload holds, wherever they are; shared buffers are included."""
+    if not isinstance(payload, str):
+        return len(payload)
+    return sum(map(os.path.getsize, (payload, *map(claims.claimed, shared_by(payload)))))
 
 
 def discard(payload: Payload) -> None:
-    """Remove the file behind a payload, if there is one and it is still there."""
+    """Remove the file behind a payload, if there is one, and its claims to shared buffers."""
     if isinstance(payload, str):
-        if os.path.basename(os.path.dirname(payload)) == FAST:
-            spares.give(payload)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(payload)
+        _remove(payload)
+        for claim in shared_by(payload):
+            release(claim)
+
+
+def release(claim: str) -> None:
+    """Remove a claim to a shared buffer, and the buffer if this was the last claim."""
+    if (buffer := claims.release(claim)) is not None:
+        _remove(buffer)
+
+
+def _remove(path: str) -> None:
+    if os.path.basename(os.path.dirname(path)) == FAST:
+        spares.give(path)
+    else:
+        _unlink(path)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

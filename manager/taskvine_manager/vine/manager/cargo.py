@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.runtime.payload import Payload, shared_by
 from taskvine_manager.vine.manager.events import Staged
 from taskvine_manager.vine.manager.records import Job
 from taskvine_manager.vine.parcels import Parcel
@@ -16,6 +16,8 @@ class Cargo:
 
     Parameters
     ----------
+    number : int
+        Of its flight.
     functions : iterable of (str, Payload)
         That its invocations call.
     held : mapping of str to Payload
@@ -25,8 +27,14 @@ class Cargo:
     """
 
     def __init__(
-        self, functions: Iterable[tuple[str, Payload]], held: Mapping[str, Payload], *, local: bool = True
+        self,
+        number: int,
+        functions: Iterable[tuple[str, Payload]],
+        held: Mapping[str, Payload],
+        *,
+        local: bool = True,
     ) -> None:
+        self._number = number
         self._functions = tuple(functions)
         self._held = held
         self._local = local
@@ -43,9 +51,8 @@ class Cargo:
     def add(self, job: Job, outputs: list[FileUse]) -> None:
         """Add an invocation, of whose outputs these are files."""
         self._jobs.append(job)
-        arguments = job.invocation.arguments
-        if isinstance(arguments, str) and (outputs or not self._local):
-            self._bring("kept" if outputs else "arguments", arguments, "a")
+        if isinstance(job.invocation.arguments, str):
+            self._add_arguments(job.invocation.arguments, kept=bool(outputs))
         for use in job.invocation.inputs:
             if use.kind == "value" and use.source in self._held:
                 self._values[use.source] = self._held[use.source]
@@ -56,6 +63,16 @@ class Cargo:
             kind = "temp" if use.kind != "local" else "added" if use.stream == "a" else "brought"
             self.outputs.append(Staged(kind, use.source, name))
 
+    def _add_arguments(self, path: str, *, kept: bool) -> None:
+        """Add a file of arguments; it is ``kept`` for as long as TaskVine may have to run the call again."""
+        if not self._local:
+            self._bring("kept" if kept else "arguments", path, "a")
+            for buffer in shared_by(path):
+                self.inputs.append(Staged("shared", buffer, self._staged[path] + buffer.removeprefix(path)))
+        elif kept:
+            self._staged[path] = link = f"{path}-{self._number}"
+            self.inputs.append(Staged("kept", path, link))
+
     def _bring(self, kind: str, source: str, letter: str) -> None:
         self._staged[source] = name = f"{letter}{len(self._staged)}"
         self.inputs.append(Staged(kind, source, name))
@@ -65,12 +82,12 @@ class Cargo:
         """The temp files that TaskVine is to bring."""
         return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
 
-    def parcel(self, number: int, *, brief: bool = False) -> Parcel:
+    def parcel(self, *, brief: bool = False) -> Parcel:
         """What goes to the supervisor; ``brief`` if a small answer is to be expected."""
         profiles = {job.profile.number: job.profile for job in self._jobs}
         return Parcel(
             "run",
-            number,
+            self._number,
             self._functions,
             tuple(tuple(profile) for profile in profiles.values()),
             tuple(tuple(job.invocation) for job in self._jobs),

@@ -527,7 +527,7 @@ class Core:
         flight = Flight(next(self._numbers), {job.invocation.number: job for job in jobs}, room, taken)
         functions = {job.profile.function: self._functions[job.profile.function] for job in jobs}
         flight.functions = tuple(functions)
-        cargo = Cargo(functions.items(), self.values, local=self._local)
+        cargo = Cargo(flight.number, functions.items(), self.values, local=self._local)
         for job in jobs:
             outputs = [use for use in job.invocation.outputs if self._stays(job, use)]
             cargo.add(job, outputs)
@@ -544,7 +544,7 @@ class Core:
             node.functions.update(map(str, functions))  # copies: the keys themselves end with the last profile
         self._launch(
             flight,
-            cargo.parcel(flight.number, brief=len(jobs) == 1 and not cargo.outputs and self._is_brief(jobs[0])),
+            cargo.parcel(brief=len(jobs) == 1 and not cargo.outputs and self._is_brief(jobs[0])),
             inputs=tuple(cargo.inputs),
             outputs=tuple(cargo.outputs),
             priority=jobs[0].priority,

@@ -19,8 +19,10 @@ class Staged(NamedTuple):
 
     ``kind`` says what ``source`` is: ``"local"``, the path of a file on this machine that many may read;
     ``"arguments"``, the path of one that this task alone reads; ``"kept"``, the same, for a task that TaskVine may have
-    to run again when its call is over; ``"temp"``, the id of a temp file; ``"brought"``, the path that an output is to
-    have when it has come home; ``"added"``, the path of a file that it is to be added to.
+    to run again when its call is over (if nodes are on this machine, the name is the path of a link, and nothing
+    travels); ``"shared"``, the path of a claim to a buffer that arguments share; ``"temp"``, the id of a temp
+    file; ``"brought"``, the path that an output is to have when it has come home; ``"added"``, the path of a file that
+    it is to be added to.
     """
 
     kind: str

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import taskvine_manager
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, payload
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.manager.events import Launch, Staged
 from taskvine_manager.vine.manager.port import VinePort
-from taskvine_manager.vine.manager.store import Store, remove
+from taskvine_manager.vine.manager.store import Buffer, Store
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import Completion
 
@@ -38,7 +38,8 @@ class Outbound:
 
     ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``added`` holds those of
     files that they are added to; ``reads`` names its temp files, ``seen`` is whether it has been sent to a worker,
-    ``answered`` what has come of it last.
+    ``answered`` what has come of it last; ``kept`` and ``shared`` are arguments, by their paths, and buffers of
+    theirs that are let go with it.
     """
 
     task: Any = None
@@ -47,7 +48,8 @@ class Outbound:
     reads: tuple[str, ...] = ()
     answered: bytes = b""
     files: list[Any] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    shared: list[Buffer] = field(default_factory=list)
     brought: dict[str, str] = field(default_factory=dict)
     added: set[str] = field(default_factory=set)
 
@@ -112,7 +114,11 @@ class Traffic:
             If a file on this machine is not there; nothing has been launched then.
         """
         outbound = self._outbound.setdefault(said.flight, Outbound())
-        inputs = [(self._input(staged, said.flight, outbound), staged.name) for staged in said.inputs]
+        inputs = []
+        for staged in said.inputs:
+            file = self._input(staged, said.flight, outbound)
+            if file is not None:
+                inputs.append((file, staged.name))
         outputs = []
         for staged in said.outputs:
             if staged.kind == "temp":
@@ -155,17 +161,24 @@ class Traffic:
         outbound.reads = tuple(staged.source for staged in said.inputs if staged.kind == "temp")
         self._flights[task.id] = said.flight
 
-    def _input(self, staged: Staged, flight: int, outbound: Outbound) -> Any:
-        kind, source, _ = staged
+    def _input(self, staged: Staged, flight: int, outbound: Outbound) -> Any | None:
+        """Make a file of TaskVine's of an input; None for one that does not travel."""
+        kind, source, name = staged
         if kind == "temp":
             return self._store.temp(source)
         if kind == "local":
             return self._store.local(source)
+        if kind == "shared":
+            outbound.shared.append(self._store.share(source))
+            return outbound.shared[-1].file
         if kind == "kept":  # it may be needed once more after the call has ended, and with it its own file
-            kept = os.path.join(self._base, "spool", f"kept-{flight}-{len(outbound.paths)}")
+            is_path = os.path.isabs(name)
+            kept = name if is_path else f"{source}-{flight}"
+            outbound.kept.append(kept)
             with contextlib.suppress(FileNotFoundError):
-                os.link(source, kept)
-            outbound.paths.append(kept)
+                payload.link(source, kept)
+            if is_path:
+                return None
             source = kept
         return self._own(source, outbound)
 
@@ -189,7 +202,10 @@ class Traffic:
         outbound = self._outbound.pop(flight, None)
         if outbound is not None:
             self._vine.undeclare(outbound.files)
-            remove(outbound.paths)
+            for path in outbound.kept:
+                payload.discard(path)
+            for buffer in outbound.shared:
+                self._store.unshare(buffer)
 
     def placed(self) -> dict[int, str]:
         """Addresses of workers that function calls have been sent to since this was last asked.

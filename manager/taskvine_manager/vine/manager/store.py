@@ -7,6 +7,7 @@ directory.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskvine_manager.node.cache import copy
+from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.records import HOME
 
@@ -39,6 +41,16 @@ class Stored:
     disturbed: int = 0
 
 
+@dataclass(eq=False)
+class Buffer:
+    """A buffer that arguments share: its path, TaskVine's file, the manager's own claim, and how many calls read it."""
+
+    path: str
+    file: Any
+    claim: str
+    readers: int = 0
+
+
 class Store:
     """Temp files and files of this machine, declared to TaskVine.
 
@@ -58,6 +70,8 @@ class Store:
         self._directory_of = directory_of
         self._temps: dict[str, Stored] = {}
         self._locals: dict[tuple[str, int, int], Any] = {}
+        self._buffers: dict[str, Buffer] = {}
+        self._numbers = itertools.count()
         os.makedirs(os.path.join(base, "files"), mode=0o700, exist_ok=True)
 
     # --- declarations ---
@@ -132,6 +146,30 @@ class Store:
         """Let files of this machine go that no task will read any more."""
         for key in [key for key in self._locals if key[0] in paths] if self._locals else ():
             self._vine.undeclare([self._locals.pop(key)])
+    def share(self, claim: str) -> Buffer:
+        """Declare the buffer behind a claim, once while any call reads it: each worker gets a single copy.
+
+        Raises
+        ------
+        OSError
+            If the claim has been removed.
+        """
+        path = claims.claimed(claim)
+        buffer = self._buffers.get(path)
+        if buffer is None:
+            own = os.path.join(self._base, "files", f"claim-{next(self._numbers)}")
+            claims.claim(path, own)
+            buffer = self._buffers[path] = Buffer(path, self._vine.local(path, cache=True), own)
+        buffer.readers += 1
+        return buffer
+
+    def unshare(self, buffer: Buffer) -> None:
+        """Count off a call that reads a buffer; after the last one, remove the buffer everywhere."""
+        buffer.readers -= 1
+        if not buffer.readers:
+            del self._buffers[buffer.path]
+            self._vine.undeclare([buffer.file])
+            payload.release(buffer.claim)
 
     # --- reading ---
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.node.cache import Source, check
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import claims, failure
 from taskvine_manager.vine.manager import engine
 from taskvine_manager.vine.manager.batching import MOST
 from taskvine_manager.vine.manager.core import PIECE
@@ -603,8 +603,11 @@ def test_small_result_is_told_as_it_is_and_what_is_nowhere_is_said_to_be(make: C
     assert play.outlet.answers[2] == b"small"
 
 
-def test_large_arguments_go_with_their_call_or_with_what_it_has_made(make: Callable[..., Play], tmp_path: Path) -> None:
-    play = make()
+@pytest.mark.parametrize("local", [True, False])
+def test_large_arguments_go_with_their_call_or_with_what_it_has_made(
+    make: Callable[..., Play], tmp_path: Path, local: bool
+) -> None:
+    play = make(local=local)
     play.join()
     files = [tmp_path / "spool" / f"value-{number}" for number in range(3)]
     for file in files:
@@ -621,9 +624,48 @@ def test_large_arguments_go_with_their_call_or_with_what_it_has_made(make: Calla
     play.tick()
     assert not any(file.exists() for file in files)
     (kept,) = (tmp_path / "spool").iterdir()
-    assert any(file.content == str(kept) for file in task.inputs.values())
+    if local:  # nothing travels
+        assert task.parcel.staged == {str(files[2]): str(kept), ">x@1": "o1"}
+    else:
+        assert any(file.content == str(kept) for file in task.inputs.values())
     play.engine.forget(("x@1",))
     assert not kept.exists()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_buffer_that_arguments_share_goes_with_the_last_who_may_need_it(
+    make: Callable[..., Play], tmp_path: Path, local: bool
+) -> None:
+    play = make(local=local)
+    play.join(cores=8)
+    spool = tmp_path / "spool"
+    (spool / "buffer").write_bytes(b"shared")
+    claims.offer(str(spool / "buffer"))
+    calls = []
+    for number in range(3):
+        path = spool / f"sharing1-{number}"
+        path.write_bytes(b"arguments")
+        claims.claim(str(spool / "buffer"), f"{path}.0")
+        calls.append(call(number)._replace(arguments=str(path)))
+    play.submit(*calls[:2], cores=1.0)
+    play.submit(calls[2]._replace(outputs=(FileUse("temp", "x", "x@1"),)))
+    tasks = list(play.work)
+    files = {id(file): file for task in tasks for name, file in task.inputs.items() if name.endswith(".0")}
+    assert [file.content for file in files.values()] == ([] if local else [str(spool / "buffer")])
+    for task in list(tasks):
+        done = []
+        for item in task.parcel.invocations:
+            made = (("x@1", 5, 0),) if item[0] == 2 else ()
+            done.append(tuple(Completion(item[0], failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, made)))
+        play.manager.end(task, Answer("b0-1", tuple(done)))
+        play.engine._event()
+        play.tick()
+    assert not [call.arguments for call in calls if os.path.exists(str(call.arguments))]
+    assert (spool / "buffer").exists()
+    assert all(file.declared for file in files.values())
+    play.engine.forget(("x@1",))
+    assert not [path for folder in ("spool", "files") for path in (tmp_path / folder).iterdir()]
+    assert not any(file.declared for file in files.values())
 
 
 def test_snapshot(make: Callable[..., Play]) -> None:

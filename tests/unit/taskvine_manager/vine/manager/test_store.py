@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import OVERUSED, Store
 from tests.unit.taskvine_manager.vine.manager import fake
@@ -28,6 +29,26 @@ def put(store: Store, tmp_path: Path, content: bytes) -> Path:
     status = path.stat()
     store.made("x", "n", (status.st_dev, status.st_ino, status.st_size))
     return path
+
+
+def test_a_shared_buffer_is_declared_once_while_somebody_reads_it(store: Store, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    (spool / "buffer").write_bytes(b"shared")
+    claims.offer(str(spool / "buffer"))
+    for name in "ab":
+        claims.claim(str(spool / "buffer"), str(spool / name))
+    first, second = store.share(str(spool / "a")), store.share(str(spool / "b"))
+    assert first is second
+    payload.release(str(spool / "a"))
+    payload.release(str(spool / "b"))
+    store.unshare(first)
+    assert (spool / "buffer").read_bytes() == b"shared"
+    assert first.file.declared
+    store.unshare(second)
+    assert not first.file.declared
+    assert os.listdir(spool) == os.listdir(tmp_path / "files") == []
+    with pytest.raises(FileNotFoundError):
+        store.share(str(spool / "a"))
 
 
 def test_file_on_this_machine_is_read_where_it_is(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Files that several values use, counted by the file system.
+
+Such a file has a short *claims file* beside it, which holds its path. A claim is a hard link to the claims file. So the
+file system counts the claims, processes need not tell each other about them, and a claim says where the file is. The
+file itself has a single name, so that tools which add up sizes count it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+_SUFFIX = ".claims"
+_ENDING = ".ending"
+
+
+def offer(file: str) -> None:
+    """Make a file claimable."""
+    descriptor = os.open(file + _SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb", buffering=0) as claims:
+        claims.write(os.fsencode(file))
+
+
+def withdraw(file: str) -> None:
+    """Make a file that has no claims unclaimable."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file + _SUFFIX)
+
+
+def is_offered(file: str) -> bool:
+    """Whether a file exists and can be claimed."""
+    return os.path.exists(file + _SUFFIX)
+
+
+def claim(file: str, path: str) -> None:
+    """Make a claim to a file at a path in the same file system.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the last claim has been released: the file is gone or about to go.
+    OSError
+        If the file system allows no more claims.
+    """
+    os.link(file + _SUFFIX, path)
+
+
+def claimed(path: str) -> str:
+    """Return the path of the file that a claim refers to."""
+    with open(path, "rb", buffering=0) as claim:
+        return os.fsdecode(claim.read())
+
+
+def release(path: str) -> str | None:
+    """Remove a claim. If it was the last, return the path of the file, which the caller must remove."""
+    try:
+        file = claimed(path)
+        os.unlink(path)
+    except FileNotFoundError:
+        return None
+    claims, ending = file + _SUFFIX, file + _ENDING
+    # If the claims file is not there, another process is in this loop, and will check the count again.
+    with contextlib.suppress(FileNotFoundError):
+        while os.stat(claims).st_nlink == 1:
+            os.rename(claims, ending)  # from here on the file cannot be claimed
+            if os.stat(ending).st_nlink == 1:
+                os.unlink(ending)
+                return file
+            os.rename(ending, claims)  # it was claimed just before
+    return None

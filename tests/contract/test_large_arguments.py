@@ -1,0 +1,231 @@
+"""A large argument of many tasks is stored once, as it was when it was given, and for as long as a task may need it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from parsl.data_provider.files import File
+
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec.errors import ArgumentNotSerializable
+from tests.conftest import Gate, eventually
+from tests.contract.conftest import cached
+
+Make = Callable[..., TaskVineExecutor]
+COUNT = 1 << 19
+SIZE = 8 * COUNT
+SECONDS = 60
+
+
+def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
+    """What an executor stores on this machine; free memory that it keeps for later apart."""
+    left = [executor._places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
+    while left:
+        try:
+            for entry in os.scandir(left.pop()):
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry
+                elif entry.name != "spares":
+                    left.append(entry.path)
+        except FileNotFoundError:  # it has just gone
+            pass
+
+
+def stored(executor: TaskVineExecutor) -> int:
+    """Bytes of files that are as large as an argument of these tests."""
+    total = 0
+    for entry in files(executor):
+        try:
+            size = entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+        total += size if size >= SIZE // 2 else 0
+    return total
+
+
+def let_go(executor: TaskVineExecutor) -> bool:
+    """Whether nothing is left of large arguments."""
+    left = [entry.name for entry in files(executor) if entry.name.startswith(("buffer-", "sharing", "claim-"))]
+    left = [name for name in left if not name.startswith("buffer-rnd")]  # TaskVine's own
+    return not left and executor.stats()["arguments_stored"] == 0
+
+
+def held(gate: Gate) -> Callable[..., float]:
+    """A task that waits at a gate, and says then what it finds in an array."""
+    hold = gate.task
+
+    def read(array: Any, index: int) -> float:
+        hold(index)
+        return float(array[index])
+
+    return read
+
+
+def test_an_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    array = np.arange(COUNT, dtype=float)
+    futures = [executor.submit(held(gate), {}, array, index) for index in range(8)]
+    gate.wait(2)
+    futures += [executor.submit(held(gate), {}, array.copy(), index) for index in range(8, 10)]
+    assert stored(executor) <= 2 * SIZE
+    stats = executor.stats()
+    assert stats["arguments_stored"] == SIZE
+    assert stats["arguments_shared"] == 9 * SIZE
+    gate.open()
+    assert [future.result(SECONDS) for future in futures] == list(range(10))
+    eventually(lambda: let_go(executor))
+    assert stored(executor) == 0
+
+
+def test_an_array_that_is_changed_between_two_tasks(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    array = np.zeros(COUNT)
+    futures = []
+    for index in (0, COUNT // 3, COUNT - 1):
+        futures.append(executor.submit(held(gate), {}, array, index))
+        array[index] = 1
+        futures.append(executor.submit(held(gate), {}, array, index))
+    assert executor.stats()["arguments_stored"] == 4 * SIZE
+    gate.open()
+    assert [future.result(SECONDS) for future in futures] == [0, 1] * 3
+    eventually(lambda: let_go(executor))
+
+
+def test_what_a_task_writes_into_an_argument_is_its_own(make_executor: Make, mode: str) -> None:
+    def add(array: Any) -> float:
+        array += 1
+        return float(array.sum())
+
+    executor = make_executor(function_exec_mode=mode)
+    array = np.zeros(COUNT)
+    assert [executor.submit(add, {}, array) for _ in range(2)][1].result(SECONDS) == COUNT
+    assert {future.result(SECONDS) for future in [executor.submit(add, {}, array) for _ in range(4)]} == {COUNT}
+    assert not array.any()
+
+
+def test_large_bytes(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    data = bytes(range(256)) * (SIZE // 256)
+    futures = [executor.submit(held(gate), {}, data, index=index) for index in range(4)]
+    assert executor.stats()["arguments_stored"] == SIZE
+    gate.open()
+    assert [future.result(SECONDS) for future in futures] == list(range(4))
+    eventually(lambda: let_go(executor))
+
+
+def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> None:
+    executor = make_executor()
+    array = np.zeros(COUNT)
+    futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
+    futures.append(executor.submit(held(gate), {"cores": 64}, array, 0))
+    assert futures[4].exception(SECONDS)
+    gate.wait(2)
+    executor._fail_all(executor._shutdown_error)  # as it does when it gives up
+    eventually(lambda: let_go(executor))
+    gate.open()
+    assert executor.submit(float, {}, 1).result(SECONDS) == 1
+
+
+def test_the_task_of_a_node_that_was_lost_runs_with_it_again(make_executor: Make, mode: str, gate: Gate) -> None:
+    executor = make_executor(function_exec_mode=mode)
+    array = np.arange(COUNT, dtype=float)
+    futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
+    gate.wait(2)
+    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    array += 1
+    gate.wait(4)
+    gate.open()
+    assert [future.result(SECONDS) for future in futures] == list(range(4))
+    eventually(lambda: let_go(executor))
+
+
+def test_what_was_made_from_it_can_be_made_again_until_it_is_forgotten(
+    make_executor: Make, mode: str, tmp_path: Path
+) -> None:
+    def write(array: Any, index: int, outputs: list[File]) -> None:
+        with open(outputs[0].filepath, "w") as file:
+            file.write(str(array[index]))
+
+    executor = make_executor(function_exec_mode=mode)
+    array = np.arange(COUNT, dtype=float)
+    made = [File(f"taskvinetemp:///made-{index}") for index in range(3)]
+    for future in [executor.submit(write, {}, array, index, outputs=[file]) for index, file in enumerate(made)]:
+        future.result(SECONDS)
+    assert executor.stats()["arguments_stored"] == SIZE
+    assert stored(executor) == SIZE
+    node = executor.nodes[0]["pid"]
+    os.kill(node, signal.SIGKILL)
+    eventually(lambda: node not in [other["pid"] for other in executor.nodes])
+    reading = [executor.submit(_read, {}, file) for file in made]
+    assert [future.result(SECONDS) for future in reading] == ["0.0", "1.0", "2.0"]
+    for file in made[:2]:
+        executor.forget(file)
+    assert executor.stats()["arguments_stored"] == SIZE
+    executor.forget(made[2])
+    eventually(lambda: let_go(executor))
+
+
+def _read(file: File) -> str:
+    with open(file.filepath) as opened:
+        return opened.read()
+
+
+def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = make_executor()
+    write = os.write
+
+    def full(descriptor: int, data: Any) -> int:
+        if len(data) > SIZE // 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(ArgumentNotSerializable, match="an argument of 4 MB cannot be stored"):
+            executor.submit(len, {}, np.zeros(COUNT))
+    assert let_go(executor)
+    assert executor.submit(len, {}, np.zeros(COUNT)).result(SECONDS) == COUNT
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+def test_other_machines_get_it_once(
+    make_executor: Make, start_node: Callable[[TaskVineExecutor], Any], mode: str, gate: Gate
+) -> None:
+    executor = make_executor(worker_launch_method="manual", function_exec_mode=mode)
+    start_node(executor)
+    arrays = [np.arange(COUNT, dtype=float), np.arange(COUNT, dtype=float) + 1]
+    assert executor.submit(float, {}, 1).result(SECONDS) == 1
+    futures = [executor.submit(held(gate), {}, arrays[index % 2], index) for index in range(8)]
+    gate.wait(2)
+    large = [entry for entry in cached(executor.nodes[0]) if entry.stat().st_size >= SIZE]
+    assert 1 <= len(large) <= 2
+    gate.open()
+    assert [future.result(SECONDS) for future in futures] == [index + index % 2 for index in range(8)]
+    assert executor.stats()["inputs_read"] < 2.5 * SIZE
+    eventually(lambda: let_go(executor))
+    eventually(lambda: not [entry for entry in cached(executor.nodes[0]) if entry.stat().st_size >= SIZE])
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+def test_other_machines_get_it_once_for_a_batch(
+    make_executor: Make, start_node: Callable[[TaskVineExecutor], Any]
+) -> None:
+    def read(array: Any, index: int) -> float:
+        return float(array[index])
+
+    executor = make_executor(worker_launch_method="manual")
+    start_node(executor)
+    array = np.arange(COUNT, dtype=float)
+    assert [executor.submit(read, {}, array, index).result(SECONDS) for index in range(4)] == list(range(4))
+    before = executor.stats()["inputs_read"]
+    futures = [executor.submit(read, {}, array, index) for index in range(100)]
+    assert [future.result(SECONDS) for future in futures] == list(range(100))
+    assert executor.stats()["inputs_read"] - before < 10 * SIZE  # it may have been let go in between
+    eventually(lambda: let_go(executor))

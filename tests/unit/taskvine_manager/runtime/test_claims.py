@@ -1,0 +1,88 @@
+"""A file is there for as long as somebody claims it, and is given to exactly one who is to remove it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from taskvine_manager.runtime import claims
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    (tmp_path / "file").write_bytes(b"content")
+    claims.offer(str(tmp_path / "file"))
+    return str(tmp_path / "file")
+
+
+def test_the_last_claim_takes_the_file_with_it(file: str, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in "abc"]
+    for path in paths:
+        claims.claim(file, path)
+        assert claims.claimed(path) == file
+    assert [claims.release(path) for path in paths] == [None, None, file]
+    assert os.listdir(tmp_path) == ["file"], "the file is for its caller to remove"
+    assert not claims.is_offered(file)
+    with pytest.raises(FileNotFoundError):
+        claims.claim(file, paths[0])
+
+
+def test_a_claim_that_was_given_up_is_nobodys(file: str, tmp_path: Path) -> None:
+    claims.claim(file, path := str(tmp_path / "a"))
+    assert claims.release(path) == file
+    assert claims.release(path) is None
+    assert claims.release(str(tmp_path / "never")) is None
+
+
+def test_a_claim_takes_no_room(file: str, tmp_path: Path) -> None:
+    for number in range(100):
+        claims.claim(file, str(tmp_path / str(number)))
+    assert len({os.stat(entry).st_ino for entry in os.scandir(tmp_path)}) == 2
+
+
+def test_a_claim_made_while_the_last_is_given_up(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the count and the end of the offer."""
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    claims.claim(file, first)
+    rename = os.rename
+
+    def late(source: str, target: str) -> None:
+        monkeypatch.setattr(claims.os, "rename", rename)
+        claims.claim(file, second)
+        rename(source, target)
+
+    monkeypatch.setattr(claims.os, "rename", late)
+    assert claims.release(first) is None
+    assert claims.is_offered(file)
+    assert claims.release(second) == file
+
+
+def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
+    """Whoever has a claim finds the file; it is given out for removal once, and last."""
+    over: list[str] = []
+    missing: list[str] = []
+
+    def use(name: int) -> None:
+        path = str(tmp_path / f"claim-{name}")
+        for _ in range(100):
+            try:
+                claims.claim(file, path)
+            except FileNotFoundError:  # it has gone, or seems to for a moment
+                continue
+            if not os.path.exists(claims.claimed(path)):
+                missing.append(path)
+            if (last := claims.release(path)) is not None:
+                os.unlink(last)
+                over.append(last)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not missing
+    assert over == [file]
+    assert os.listdir(tmp_path) == []
