@@ -146,7 +146,13 @@ class Keeper:
 
 
 def _load(frames: payload.Frames, value: Value, timeout: float | None) -> Any:
-    return load(frames, value)
+    loaded = load(frames, value)
+    value.stays(partial(_loaded, loaded))  # what it was loaded from is no longer needed
+    return loaded
+
+
+def _loaded(loaded: Any, value: Value, timeout: float | None) -> Any:
+    return loaded
 
 
 def _fail(error: Exception, value: Value, timeout: float | None) -> Any:
