@@ -570,6 +570,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             future = self._tasks.pop(completion.number, None)
             if isinstance(future, TaskFuture):
                 future.needs = ()
+                if future.value is not None and isinstance(completion.body, str):
+                    self._values[future.value.number] = future.value  # before anybody hears of it and ends the run
                 try:
                     settle(future, completion, self._load, proxy, self._directories)
                 except BaseException:  # concurrent.futures stops only Exceptions of callbacks
@@ -592,8 +594,6 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if value.place is Place.HOME and not value.has_edges:
             unread.append(value.number)  # whoever reads it from now on gets it from here
         else:
-            if value.place is Place.NODES:
-                self._values[value.number] = value
             value.when_gone(partial(_forget_value, weakref.ref(self), size))
             self._kept.add(size)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
@@ -24,6 +24,8 @@ from taskvine_manager.runtime import payload
 
 logger = logging.getLogger(__name__)
 
+TRIES = 10
+"""How often the manager is asked for a result that is not where it was said to be."""
 AT_ONCE = 16
 """Results that are on their way home at a time."""
 
@@ -101,11 +103,11 @@ class Keeper:
             if payload.mappings() >= payload.MOST_MAPPED:
                 self._room -= where.size
                 if self._room < 0:
-                    reason = "too little memory was left to keep it when the executor ended"
-                    raise FileUnreadable(task_id=value.producer, reason=reason, name=value.number)
+                    raise MemoryError("too little memory is left")
             found = read(where, value, mapped_from=1)
         except Exception as error:
-            value.stays(partial(_fail, error))
+            reason = f"{error.__cause__ or error}; it could not be kept when the executor ended"
+            value.stays(partial(_fail, FileUnreadable(task_id=value.producer, reason=reason, name=value.number)))
             return True
         if found is None:
             return False
@@ -114,6 +116,7 @@ class Keeper:
 
     def _fetch(self, away: deque[Value]) -> None:
         asked: dict[Future[Any], Value] = {}
+        tries: Counter[str] = Counter()
         while away or asked:
             while away and len(asked) < AT_ONCE and self._left:
                 value = away.popleft()
@@ -122,7 +125,13 @@ class Keeper:
             if not done:
                 break
             for answer in done:
-                self._arrived(asked.pop(answer), answer)
+                value = asked.pop(answer)
+                tries[value.number] += 1
+                if not self._arrived(value, answer):  # it was moved or replaced meanwhile: ask where it is now
+                    if tries[value.number] < TRIES:
+                        away.append(value)
+                    else:
+                        _give_up(value, "the executor ended, and the result could not be read where it was said to be")
         for value in [*asked.values(), *away]:
             _give_up(value, "the executor ended, and the result did not come home in time")
 
@@ -130,23 +139,31 @@ class Keeper:
     def _left(self) -> float:
         return max(0.0, self._until - time.monotonic())
 
-    def _arrived(self, value: Value, answer: Future[Any]) -> None:
+    def _arrived(self, value: Value, answer: Future[Any]) -> bool:
+        """Keep a result that the manager has found; False if it is not there."""
         try:
             where = self._understand(answer.result())
         except ConnectionError:
             _give_up(value, "the executor ended, and its manager had gone before the result came home")
-            return
+            return True
         except Exception as error:
             value.stays(partial(_fail, error))
-            return
+            return True
         if isinstance(where, bytes):
             value.stays(partial(_load, payload.Frames(where)))
-        elif not self._keep_here(value, where):
-            _give_up(value, "the executor ended, and the result was removed before it could be read")
+            return True
+        value.where = where
+        return self._keep_here(value, where)
 
 
 def _load(frames: payload.Frames, value: Value, timeout: float | None) -> Any:
-    return load(frames, value)
+    loaded = load(frames, value)
+    value.stays(partial(_loaded, loaded))  # what it was loaded from is no longer needed
+    return loaded
+
+
+def _loaded(loaded: Any, value: Value, timeout: float | None) -> Any:
+    return loaded
 
 
 def _fail(error: Exception, value: Value, timeout: float | None) -> Any:

@@ -1,0 +1,171 @@
+"""Results that stay readable without their executor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskvine_exec.errors import FileLost, FileUnreadable
+from taskvine_exec.results import keeping
+from taskvine_exec.results.keeping import Keeper
+from taskvine_exec.values import Value, Where
+from taskvine_manager.runtime import payload
+
+TEXT = "x" * (payload.INLINE_LIMIT + 1)
+
+
+def written(directory: Path, content: Any = TEXT) -> Where:
+    path = payload.encode(content, str(directory), pickle.dumps)
+    assert isinstance(path, str)
+    status = os.stat(path)
+    return Where("node", path, status.st_size, status.st_ctime_ns)
+
+
+def value_at(where: Where | None, number: int = 0) -> Value:
+    value = Value(f"result-{number}", number)
+    value.stays(lambda value, timeout: None, where)
+    return value
+
+
+def answered(answer: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    elif answer is not None:
+        future.set_result(answer)
+    return future
+
+
+class Manager:
+    """Answers requests in order; what it is asked is in ``asked``. It does not answer where it is to say None."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, Where | None]] = []
+
+    def locate(self, number: str, where: Where | None, seconds: float) -> Future[Any]:
+        self.asked.append((number, where))
+        return answered(self.answers.pop(0))
+
+    def keeper(self, seconds: float = 30.0) -> Keeper:
+        return Keeper(self.locate, lambda answer: answer, seconds)
+
+
+def test_what_is_here_is_mapped_and_outlives_its_file(tmp_path: Path) -> None:
+    manager = Manager()
+    wheres = [written(tmp_path, TEXT + str(number)) for number in range(3)]
+    values = [value_at(where, number) for number, where in enumerate(wheres)]
+    manager.keeper().keep(values)
+    assert not manager.asked
+    for where in wheres:
+        os.unlink(where.path)
+    assert [value.load() for value in values] == [TEXT + str(number) for number in range(3)]
+    assert values[0].load() is values[0].load()
+
+
+def test_what_is_elsewhere_is_asked_for_once_each(tmp_path: Path) -> None:
+    home = written(tmp_path)
+    gone = written(tmp_path)
+    os.unlink(gone.path)
+    manager = Manager(home, pickle.dumps("small"))
+    lost, remote = value_at(gone, 0), value_at(None, 1)
+    manager.keeper().keep([lost, remote])
+    assert sorted(manager.asked, key=str) == sorted([("result-0", gone), ("result-1", None)], key=str)
+    assert {value.load() for value in (lost, remote)} == {TEXT, "small"}
+
+
+def test_a_file_that_moves_again_is_asked_for_again(tmp_path: Path) -> None:
+    """TaskVine's links to a file change its stamp."""
+    where = written(tmp_path)
+    stale = where._replace(stamp=1)
+    manager = Manager(stale, stale, where)
+    value = value_at(stale)
+    manager.keeper().keep([value])
+    assert len(manager.asked) == 3
+    assert value.load() == TEXT
+
+
+def test_a_file_that_is_never_where_it_is_said_to_be_is_given_up(tmp_path: Path) -> None:
+    stale = written(tmp_path)._replace(stamp=1)
+    value = value_at(stale)
+    Manager(*[stale] * keeping.TRIES).keeper().keep([value])
+    with pytest.raises(FileLost, match="could not be read where it was said to be"):
+        value.load()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (FileLost(3, "its node has gone", name="result-0"), FileLost, "its node has gone"),
+        (ConnectionError("the manager is gone"), FileLost, "its manager had gone"),
+        (None, FileLost, "did not come home in time"),
+    ],
+)
+def test_what_does_not_come_home_says_why(answer: Any, kind: type[Exception], words: str) -> None:
+    value = value_at(None)
+    begun = time.monotonic()
+    Manager(answer).keeper(seconds=0.05).keep([value])
+    assert time.monotonic() - begun < 10
+    for _ in range(2):
+        with pytest.raises(kind, match=words):
+            value.load()
+
+
+def test_no_more_are_on_their_way_at_a_time_than_said(tmp_path: Path) -> None:
+    asked: list[Future[Any]] = []
+    home = written(tmp_path)
+
+    def locate(number: str, where: Where | None, seconds: float) -> Future[Any]:
+        asked.append(Future())
+        open_now = [future for future in asked if not future.done()]
+        assert len(open_now) <= keeping.AT_ONCE
+        if len(open_now) == keeping.AT_ONCE:
+            for future in open_now:
+                future.set_result(home)
+        return asked[-1]
+
+    values = [value_at(None, number) for number in range(3 * keeping.AT_ONCE)]
+    Keeper(locate, lambda answer: answer, 30.0).keep(values)
+    assert all(value.load() == TEXT for value in values)
+
+
+def test_where_there_are_too_many_to_map_the_smallest_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheres = [written(tmp_path, TEXT * (number + 1)) for number in range(5)]
+    values = [value_at(where, number) for number, where in enumerate(wheres)]
+    before = payload.mappings()
+    monkeypatch.setattr(payload, "MOST_MAPPED", before + 2)
+    monkeypatch.setattr(keeping, "_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
+    Manager().keeper().keep(values)
+    assert payload.mappings() == before + 2
+    for where in wheres:
+        os.unlink(where.path)
+    assert [value.load() for value in values] == [TEXT * (number + 1) for number in range(5)]
+
+
+@pytest.mark.parametrize("lack", ["memory", "permission"])
+def test_what_cannot_be_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+    value, other = value_at(written(tmp_path)), value_at(written(tmp_path), 1)
+    with monkeypatch.context() as patched:
+        if lack == "memory":
+            patched.setattr(payload, "MOST_MAPPED", 0)
+            patched.setattr(keeping, "_memory", lambda: 0.0)
+        else:
+            patched.setattr(payload, "_opened", _refuse)
+        Manager().keeper().keep([value])
+    Manager().keeper().keep([other])
+    words = "too little memory is left" if lack == "memory" else "Permission denied"
+    with pytest.raises(FileUnreadable, match=f"{words}.*could not be kept when the executor ended"):
+        value.load()
+    assert other.load() == TEXT
+
+
+def _refuse(path: str) -> Callable[..., Any]:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
