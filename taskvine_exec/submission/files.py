@@ -9,10 +9,10 @@ absolute                           on a file system that nodes share with the us
 ``http://``, ``ftp://``            fetched by Parsl's staging inside the task
 ================================= ===================================================================
 
-Where apps run in the user's directory (``working_directory="submit"``), relative paths are left as they are: they
-name the same files there. Where apps run in sandboxes, relative paths are made absolute instead with ``shared_fs``, and
-if they lead out of the sandbox (``../``). What a staging provider of Parsl's moves inside the task (http and ftp by
-default) is left to it.
+With ``working_directory="submit"``, apps run in the user's directory, and relative paths are left as they are: they
+name the same files there. In sandboxes, relative paths are made absolute if ``shared_fs`` is set, or if they lead out
+of the sandbox (``../``). Files that a staging provider of Parsl's moves inside the task (http and ftp by default) are
+left to it.
 """
 
 from __future__ import annotations

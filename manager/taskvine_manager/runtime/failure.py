@@ -221,7 +221,9 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 
 
 def _dump_bare(error: BaseException) -> bytes:
-    """Pickle an exception without what hangs on it, which a process that has imported parsl would pickle with it.
+    """Pickle an exception without its traceback, cause and context, and those of its members.
+
+    A process that has imported parsl would pickle these too, which may fail.
 
     Raises
     ------
@@ -271,7 +273,7 @@ def _users(frames: TracebackType | None, own_files: tuple[str, ...]) -> Tracebac
 def rebuild(record: dict[str, Any], explain: Callable[[list[str], str], str | None] = lambda *_: None) -> BaseException:
     """The exception of a record, with its remote traceback, notes, causes, contexts and members.
 
-    What hangs on the exception and cannot be loaded here is left out.
+    Causes and contexts that cannot be loaded here are left out.
 
     Parameters
     ----------
