@@ -9,7 +9,7 @@ the nearest *child subreaper* above them. The keeper is one, so every process th
 descendant, and stays one. When the task's process ends, when the keeper is told to (:func:`end`), or when the keeper's
 own parent ends, it ends them all, and then itself in the same way as its task: its status is the task's.
 
-The keeper leads the session, and the task's process leads nothing: it may call :func:`os.setsid`.
+The keeper leads the process group, and the task's process leads nothing: it may call :func:`os.setsid`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import _signal  # type: ignore[import-not-found]  # works on numbers; signal mak
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import sys
 import time
@@ -39,7 +38,7 @@ temporary folders, once the last process that uses them has ended; the manager o
 started removes its private directory, once the task's process has ended."""
 _ORDER = signal.SIGRTMIN + 6
 """Tells a keeper to end. A number that programs do not use: ``kill 0`` in a task's shell reaches its keeper too."""
-_ALL = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+_ALL = frozenset(_signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
 _LEFT = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTIN, signal.SIGTTOU})
 """Signals that Python ignores and resets in children by itself, and those that a handler would make it loop for."""
 _PR_SET_PDEATHSIG = 1
@@ -60,14 +59,16 @@ def keep(parent: int) -> None:
         die_with(parent, signal.SIGKILL)
         return
     mask = _signal.pthread_sigmask(signal.SIG_SETMASK, _ALL)
-    if os.getsid(0) != os.getpid():
-        os.setsid()
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
     adopt_orphans()
     die_with(parent, _ORDER)
     name = ctypes.create_string_buffer(16)
     _prctl(_PR_GET_NAME, name)
     _prctl(_PR_SET_NAME, NAME.encode())
     keeper = os.getpid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # before the fork: this discards a signal that is pending
     task = os.fork()
     if task:
         _watch(task)
@@ -80,8 +81,6 @@ def _watch(task: int) -> NoReturn:
     """Wait for the end of the task's process or the order to end it; then end everything below, and exit."""
     status: int = signal.SIGKILL
     try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.chdir("/")
         _close_descriptors()
         ended: dict[int, int] = {}
@@ -107,6 +106,8 @@ def _close_descriptors() -> None:
 
 def _exit_like(status: int) -> NoReturn:
     if os.WIFSIGNALED(status):
+        import resource
+
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the task has left one, if any
         if number != signal.SIGKILL:

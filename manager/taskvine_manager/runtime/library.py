@@ -148,8 +148,6 @@ class Library:
         try:
             keeper.keep(library)  # the slot is the child of what was forked, which ends all that the slot starts
             exits.disinherit()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()
             for end in self._wakeup:
                 os.close(end)

@@ -79,6 +79,23 @@ def test_a_keeper_ends_as_its_task_does(start: type[Kept], end: str, status: int
     assert not psutil.pid_exists(daemon)
 
 
+def test_a_task_that_ends_at_once_is_noticed() -> None:
+    """Its end may come before its keeper has begun to wait."""
+    program = f"""
+import os, signal, sys
+sys.path.append({ROOT!r})
+from taskvine_manager.runtime import keeper
+signal.signal(signal.SIGCHLD, lambda *_: None)
+for _ in range(200):
+    pid = os.fork()
+    if pid == 0:
+        keeper.keep(os.getppid())
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_the_task_leads_nothing_and_has_its_own_name(start: type[Kept]) -> None:
     kept = start("say(os.getpgrp() == os.getpid(), os.getppid(), open('/proc/self/comm').read().strip()); os.setsid()")
     name = "python" if os.path.islink(sys.executable) else os.path.basename(sys.executable)
