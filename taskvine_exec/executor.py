@@ -62,10 +62,10 @@ from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile
 from taskvine_exec.values import Edge, Kept, Place, Value, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import staging
-from taskvine_manager.node.cache import Source, check
-from taskvine_manager.node.cache import copy as copy_file
+from taskvine_manager.node.cache import Source, check, deliver
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload
+from taskvine_manager.vine import seals
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
 from taskvine_tune.tuning import Source as Parameters
@@ -644,8 +644,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             assert isinstance(where, Where)  # only results ride inside messages
             try:
                 check(Source(*where[1:]))
-                copy_file(where.path, target)
-            except FileNotFoundError:
+                deliver(where.path, target, seals.check(where.path) if self._engine == "taskvine" else None)
+            except (FileNotFoundError, seals.Cut):
                 spoiled = where  # its node has just gone, or somebody has written to it: another may have it
                 continue
             return target

@@ -4,6 +4,7 @@
 a Parsl File whose path is         means
 ================================= ===================================================================
 relative                           staged: copied into the task's sandbox, brought back from there
+                                   (a directory with all that is in it)
 absolute                           on a file system that nodes share with the user: used where it is
 ``taskvinetemp:///name``           lives on nodes
 ``http://``, ``ftp://``            fetched by Parsl's staging inside the task
@@ -62,7 +63,7 @@ class FilePlan:
     FileNotFoundError
         For a ``taskvinetemp`` input that no task has been asked to make.
     ValueError
-        If two inputs, or two outputs, would be the same file of the sandbox.
+        If two inputs, or two outputs, would be the same file of the sandbox, or one is the current directory.
     """
 
     def __init__(
@@ -147,13 +148,19 @@ class FilePlan:
         path = _local_path(value)
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "out"):
             return value
-        return self._local(value, path, self.outputs)
+        return self._local(value, path, self.outputs, is_output=True)
 
-    def _local(self, file: File, path: str, uses: list[FileUse]) -> File:
+    def _local(self, file: File, path: str, uses: list[FileUse], *, is_output: bool = False) -> File:
+        absolute = os.path.abspath(path)
         if self._shared or _leads_out(path):
-            return _at(file, os.path.abspath(path))
+            return _at(file, absolute)
         inside = os.path.normpath(path)
-        _add(uses, FileUse("local", inside, os.path.abspath(path)))
+        if inside == os.curdir:
+            raise ValueError(
+                f"File({file.url!r}) is all of the current directory {absolute}, and is not staged: name the files and "
+                "directories in it that the task needs, or give the absolute path to use it in place"
+            )
+        _add(uses, FileUse("local", inside, absolute, directory=is_output and os.path.isdir(absolute)))
         # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
         return _at(file, inside) if ".." in path.split(os.sep) else file
 

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         rest = ["--gpus", str(len(gpus)), *rest]
     environment[GPUS] = ",".join(gpus)
-    before = os.umask(0o077)
+    # Tasks make files with the user's umask: nobody else can enter the worker's directory anyway.
     try:
         worker = subprocess.Popen(
             [options.executable, "--workspace", directory, "--arch", MARK + name, "--feature", name, *rest],
@@ -91,8 +91,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         shutil.rmtree(directory, ignore_errors=True)
         sys.stderr.write(f"taskvine-worker: {options.executable} cannot be started: {error}\n")
         return 127
-    finally:
-        os.umask(before)
     clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory)
     _stand_by(clean)
     status = _wait(worker, told)

@@ -427,3 +427,23 @@ def test_streams_that_are_outputs_too_or_one_file_are_brought_once(plan: Planner
     assert [use.name for use in made.outputs] == ["out"]
     made = plan(stdout="out", stderr="out", travel=True)
     assert [use.name for use in made.outputs] == ["out"]
+
+
+# --- directories ---
+
+
+def test_output_directory_that_is_there_is_prepared(plan: Planner, here: Path) -> None:
+    (here / "old").mkdir()
+    (here / "file").touch()
+    made = plan(inputs=[File("old")], outputs=[File("old/"), File("new"), File("file")])
+    assert [use.directory for use in made.outputs] == [True, False, False]
+    assert [use.directory for use in made.inputs] == [False]
+    assert made.outputs[0] == FileUse("local", "old", str(here / "old"), directory=True)
+
+
+@pytest.mark.parametrize("path", [".", "./", "a/.."])
+def test_current_directory_is_not_staged(plan: Planner, path: str) -> None:
+    for files in ({"x": File(path)}, {"outputs": [File(path)]}):
+        with pytest.raises(ValueError, match="all of the current directory"):
+            plan(**files)
+    assert plan(File(path), shared_fs=True).args[0].filepath == os.getcwd()
