@@ -51,11 +51,12 @@ from taskvine_exec.errors import (
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import frames
+from taskvine_exec.parsl_hooks.files import staging as staging_files
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.results.futures import TaskFuture, Where, settle
 from taskvine_exec.submission import resources
-from taskvine_exec.submission.files import FilePlan, has_files
+from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
@@ -350,14 +351,21 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
+        nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
         try:
             encode = encode_arguments if self._references is None else self._references.encode
-            arguments, values, edges = collect(encode, args, kwargs, self._places.spool, self._settings.inline_limit)
+            spool, limit = self._places.spool, self._settings.inline_limit
+            arguments, values, edges = staging_files(nested, collect, encode, args, kwargs, spool, limit)
         except Exception as error:
+            if nested.error is not None:
+                if not future.done():
+                    future.set_exception(nested.error)
+                raise nested.error from None
             reason = f"{type(error).__name__}: {error}"
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             future.set_exception(refusal)  # for those who wait for its outputs
             raise refusal from error
+        plan = nested.plan
         future.needs = values
         self._tasks[number] = future
         record = frames.launched() if self.run_id is not None else None

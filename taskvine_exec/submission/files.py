@@ -10,6 +10,9 @@ absolute                           on a file system that nodes share with the us
 ``http://``, ``ftp://``            fetched by Parsl's staging inside the task
 ================================= ===================================================================
 
+Files are found anywhere in the arguments, as in lists, dicts and dataclasses. One that is not an argument itself or an
+item of ``inputs`` or ``outputs`` is an input, if it exists.
+
 With ``shared_fs``, and for paths that lead out of the sandbox (``../``), relative paths are made absolute instead.
 What a staging provider of Parsl's moves inside the task (http and ftp by default) is left to it.
 """
@@ -17,7 +20,7 @@ What a staging provider of Parsl's moves inside the task (http and ftp by defaul
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from parsl.data_provider.files import File
@@ -86,6 +89,7 @@ class FilePlan:
         self._streams_travel = streams_travel and not shared_fs
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
+        self._planned: dict[int, tuple[File, File]] = {}  # what becomes of each File, with the File to keep it alive
         self.args = tuple(self._input(value) for value in args)
         self.kwargs = dict(kwargs)
         # Inputs first: a task that reads and writes one name reads the version before its own.
@@ -122,9 +126,38 @@ class FilePlan:
             self.outputs.append(FileUse("local", inside, os.path.abspath(path), 0, stream))
         return (inside, mode)
 
+    def nested(self, file: File) -> File:
+        """What becomes of a File that the pickler has met in the arguments: an input, unless it has been dealt with."""
+        if id(file) not in self._planned:
+            planned = self._nested_temp(file) if file.scheme == SCHEME else self._nested_local(file)
+            self._planned[id(file)] = file, planned
+        return self._planned[id(file)][1]
+
+    def _nested_temp(self, file: File) -> File:
+        if version_of(file) is None:
+            file = file.cleancopy()
+            # Not the version that the task itself will make: its outputs are known by now.
+            own = {use.source for use in self.outputs}
+            if self._files.consume_before(file, own) is None:
+                return file  # it is an output, and no input
+        return _use(file, self.inputs)
+
+    def _nested_local(self, file: File) -> File:
+        path = _local_path(file)
+        is_there = path is not None and os.path.exists(path)
+        return self._read_file(file) if is_there or self._shared else file
+
     def _input(self, value: Any) -> Any:
-        if not isinstance(value, File):
-            return value
+        return self._dealt_with(self._read_file(value)) if isinstance(value, File) else value
+
+    def _output(self, value: Any) -> Any:
+        return self._dealt_with(self._written_file(value)) if isinstance(value, File) else value
+
+    def _dealt_with(self, file: File) -> File:
+        self._planned[id(file)] = file, file
+        return file
+
+    def _read_file(self, value: File) -> File:
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -137,9 +170,7 @@ class FilePlan:
             return value  # nobody has put it here, as a staging task of Parsl's would have
         return self._local(value, path, self.inputs)
 
-    def _output(self, value: Any) -> Any:
-        if not isinstance(value, File):
-            return value
+    def _written_file(self, value: File) -> File:
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -163,6 +194,34 @@ class FilePlan:
         _add(uses, FileUse("local", inside, absolute, directory=is_output and os.path.isdir(absolute)))
         # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
         return _at(file, inside) if ".." in path.split(os.sep) else file
+
+
+class NestedFiles:
+    """Deals with Files that the pickler meets; a call that has no others gets its plan with the first of them.
+
+    Parameters
+    ----------
+    plan : FilePlan or None
+        Of the call, so far.
+    make : callable
+        Makes a plan from arguments.
+    """
+
+    __slots__ = ("_make", "error", "plan")
+
+    def __init__(self, plan: FilePlan | None, make: Callable[[], FilePlan]) -> None:
+        self.plan = plan
+        self._make = make
+        self.error: Exception | None = None
+
+    def __call__(self, file: File) -> File:
+        try:
+            if self.plan is None:
+                self.plan = self._make()
+            return self.plan.nested(file)
+        except Exception as error:
+            self.error = error  # what pickles would say that the argument cannot be pickled
+            raise
 
 
 def _use(file: File, uses: list[FileUse]) -> File:
