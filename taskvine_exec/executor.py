@@ -51,6 +51,7 @@ from taskvine_exec.errors import (
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import containers, frames
+from taskvine_exec.parsl_hooks.files import staging as staging_files
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio
 from taskvine_exec.results import keeping
@@ -59,17 +60,17 @@ from taskvine_exec.results.failures import FailureQueue, dependency_error
 from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.buffers import Buffers
-from taskvine_exec.submission.files import FilePlan, has_files
+from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
 from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import staging
-from taskvine_manager.node.cache import Source, check, is_lost
-from taskvine_manager.node.cache import copy as copy_file
+from taskvine_manager.node.cache import Source, check, deliver, is_lost
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload, search_path
+from taskvine_manager.vine import seals
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
 from taskvine_tune.tuning import Source as Parameters
@@ -389,18 +390,24 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
+        nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
         try:
             encode = encode_arguments if self._references is None else self._references.encode
-            arguments, values, edges = collect(
-                encode, args, kwargs, self._places.spool, self._settings.inline_limit, self._buffers
+            spool, limit = self._places.spool, self._settings.inline_limit
+            arguments, values, edges = staging_files(
+                nested, collect, encode, args, kwargs, spool, limit, self._buffers
             )
         except BaseException as error:  # the arguments' own methods run here, and may do anything
+            if nested.error is not None:
+                _set_exception(future, nested.error)
+                raise nested.error from None
             reason = _unresolved(args, kwargs) or failure.describe(error)
             refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
             _set_exception(future, refusal)  # for those who wait for its outputs
             if is_interruption(error):
                 raise
             raise refusal from error
+        plan = nested.plan
         future.needs = values
         self._tasks[number] = future
         record = frames.launched() if self.run_id is not None else None
@@ -732,9 +739,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             assert isinstance(where, Where)  # only results ride inside messages
             try:
                 check(Source(*where[1:]))
-                copy_file(where.path, target)
+                deliver(where.path, target, seals.check(where.path) if self._engine == "taskvine" else None)
             except OSError as error:
-                if not is_lost(error, where.path):
+                if not isinstance(error, seals.Cut) and not is_lost(error, where.path):
                     raise
                 spoiled = where  # its node has just gone, or somebody has written to it: another may have it
                 continue

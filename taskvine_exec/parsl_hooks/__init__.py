@@ -1,1 +1,1 @@
-"""What depends on the inner workings of Parsl: task records read from frames, and the dependency resolver."""
+"""What depends on how Parsl works inside: task records read from frames, Files met by the pickler, the resolver."""

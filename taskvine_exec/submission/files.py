@@ -4,6 +4,7 @@
 a Parsl File whose path is         means
 ================================= ===================================================================
 relative                           staged: copied into the task's sandbox, brought back from there
+                                   (a directory with all that is in it)
 absolute                           on a file system that nodes share with the user: used where it is
 ``taskvinetemp:///name``           lives on nodes
 ``http://``, ``ftp://``            fetched by Parsl's staging inside the task
@@ -13,13 +14,16 @@ With ``working_directory="submit"``, apps run in the user's directory, and relat
 name the same files there. In sandboxes, relative paths are made absolute if ``shared_fs`` is set, or if they lead out
 of the sandbox (``../``). Files that a staging provider of Parsl's moves inside the task (http and ftp by default) are
 left to it.
+
+Files are found anywhere in the arguments, as in lists, dicts and dataclasses. One that is not an argument itself or an
+item of ``inputs`` or ``outputs`` is an input, if it exists.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from parsl.data_provider.files import File
@@ -71,7 +75,7 @@ class FilePlan:
     FileNotFoundError
         For a ``taskvinetemp`` input that no task has been asked to make.
     ValueError
-        If two inputs, or two outputs, would be the same file of the sandbox.
+        If two inputs, or two outputs, would be the same file of the sandbox, or one is the current directory.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class FilePlan:
         self._in_place = in_place
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
+        self._planned: dict[int, tuple[File, File]] = {}  # what becomes of each File, with the File to keep it alive
         self.args = tuple(self._input(value) for value in args)
         self.kwargs = dict(kwargs)
         # Inputs first: a task that reads and writes one name reads the version before its own.
@@ -134,9 +139,38 @@ class FilePlan:
             self.outputs.append(FileUse("local", inside, _absolute(path, self._directory), 0, stream))
         return (inside, mode)
 
+    def nested(self, file: File) -> File:
+        """What becomes of a File that the pickler has met in the arguments: an input, unless it has been dealt with."""
+        if id(file) not in self._planned:
+            planned = self._nested_temp(file) if file.scheme == SCHEME else self._nested_local(file)
+            self._planned[id(file)] = file, planned
+        return self._planned[id(file)][1]
+
+    def _nested_temp(self, file: File) -> File:
+        if version_of(file) is None:
+            file = file.cleancopy()
+            # Not the version that the task itself will make: its outputs are known by now.
+            own = {use.source for use in self.outputs}
+            if self._files.consume_before(file, own) is None:
+                return file  # it is an output, and no input
+        return self._temp(file, self.inputs)
+
+    def _nested_local(self, file: File) -> File:
+        path = _local_path(file)
+        is_there = path is not None and os.path.exists(_absolute(path, self._directory))
+        return self._read_file(file) if is_there or self._shared else file
+
     def _input(self, value: Any) -> Any:
-        if not isinstance(value, File):
-            return value
+        return self._dealt_with(self._read_file(value)) if isinstance(value, File) else value
+
+    def _output(self, value: Any) -> Any:
+        return self._dealt_with(self._written_file(value)) if isinstance(value, File) else value
+
+    def _dealt_with(self, file: File) -> File:
+        self._planned[id(file)] = file, file
+        return file
+
+    def _read_file(self, value: File) -> File:
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -149,9 +183,7 @@ class FilePlan:
             return value  # nobody has put it here, as a staging task of Parsl's would have
         return self._local(value, path, self.inputs)
 
-    def _output(self, value: Any) -> Any:
-        if not isinstance(value, File):
-            return value
+    def _written_file(self, value: File) -> File:
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -163,16 +195,21 @@ class FilePlan:
         if self._in_place and not _leads_out(path):
             with contextlib.suppress(OSError):  # the app will say what is wrong
                 os.makedirs(os.path.dirname(_absolute(path, self._directory)), exist_ok=True)
-        return self._local(value, path, self.outputs)
+        return self._local(value, path, self.outputs, is_output=True)
 
-    def _local(self, file: File, path: str, uses: list[FileUse]) -> File:
+    def _local(self, file: File, path: str, uses: list[FileUse], *, is_output: bool = False) -> File:
         if self._in_place:
             return file
         absolute = _absolute(path, self._directory)
         if self._shared or _leads_out(path):
             return _at(file, absolute)
         inside = os.path.normpath(path)
-        _add(uses, FileUse("local", inside, absolute))
+        if inside == os.curdir:
+            raise ValueError(
+                f"File({file.url!r}) is all of the current directory {absolute}, and is not staged: name the files and "
+                "directories in it that the task needs, or give the absolute path to use it in place"
+            )
+        _add(uses, FileUse("local", inside, absolute, directory=is_output and os.path.isdir(absolute)))
         # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
         return _at(file, inside) if ".." in path.split(os.sep) else file
 
@@ -190,6 +227,34 @@ class _InSandbox(File):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return sandbox.locate, (File, self.url, self.__dict__)
+
+
+class NestedFiles:
+    """Deals with Files that the pickler meets; a call that has no others gets its plan with the first of them.
+
+    Parameters
+    ----------
+    plan : FilePlan or None
+        Of the call, so far.
+    make : callable
+        Makes a plan from arguments.
+    """
+
+    __slots__ = ("_make", "error", "plan")
+
+    def __init__(self, plan: FilePlan | None, make: Callable[[], FilePlan]) -> None:
+        self.plan = plan
+        self._make = make
+        self.error: Exception | None = None
+
+    def __call__(self, file: File) -> File:
+        try:
+            if self.plan is None:
+                self.plan = self._make()
+            return self.plan.nested(file)
+        except Exception as error:
+            self.error = error  # what pickles would say that the argument cannot be pickled
+            raise
 
 
 def _add(uses: list[FileUse], use: FileUse) -> None:

@@ -76,6 +76,7 @@ class TempFiles:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._latest: dict[str, str] = {}
+        self._previous: dict[str, str] = {}
         self._producers: dict[str, Future[Any]] = {}
         self.made: set[str] = set()
         """Ids of versions that have been made."""
@@ -95,6 +96,8 @@ class TempFiles:
         name = temp_name(file)
         version = f"{name}@{task}"
         with self._lock:
+            if (previous := self._latest.get(name)) not in (None, version):
+                self._previous.setdefault(version, str(previous))
             self._latest[name] = version
             self._producers[version] = producer
         self._mark(file, name, version)
@@ -122,8 +125,27 @@ class TempFiles:
         self._mark(file, name, version)
         return version
 
-    def _mark(self, file: File, name: str, version: str) -> None:
+    def consume_before(self, file: File, own: set[str]) -> str | None:
+        """Find the latest version of a file that is none of these; None if there are only these.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no task has been asked to make it.
+        """
+        name = temp_name(file)
+        version = self._latest.get(name)
+        if version not in own:
+            return self.consume(file)
+        while version is not None and (version in own or version not in self._producers):
+            version = self._previous.get(version)
+        self._mark(file, name, version)
+        return version
+
+    def _mark(self, file: File, name: str, version: str | None) -> None:
         file.local_path = name
+        if version is None:
+            return
         setattr(file, _VERSION, version)  # it goes with the file object, through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
@@ -158,6 +180,7 @@ class TempFiles:
         """Drop a version."""
         with self._lock:
             self._producers.pop(version, None)
+            self._previous.pop(version, None)
             self.made.discard(version)
             name = version.rpartition("@")[0]
             if self._latest.get(name) == version:

@@ -102,6 +102,30 @@ def test_files_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pyt
     assert Path(executor.fetch(kept, tmp_path / "fetched")).read_text() == "a+a"
 
 
+def test_directories_travel(by_hand: Make, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(inputs: list[File], outputs: list[File], fails: bool = False) -> None:
+        import shutil
+
+        shutil.copytree(inputs[0].filepath, outputs[0].filepath, symlinks=True)
+        assert not fails
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "empty").mkdir(parents=True)
+    (tmp_path / "a" / "file").write_text("a")
+    (tmp_path / "a" / "link").symlink_to("file")
+    executor = by_hand(function_exec_mode=mode)
+    kept = File("taskvinetemp:///kept")
+    executor.submit(copy, {}, inputs=[File("a")], outputs=[kept])
+    executor.submit(copy, {}, inputs=[kept], outputs=[File("out/b")]).result(SECONDS)
+    executor.fetch(kept, "fetched")
+    failed = executor.submit(copy, {}, fails=True, inputs=[kept], outputs=[File("left")])
+    assert isinstance(failed.exception(SECONDS), AssertionError)
+    for name in ("out/b", "fetched", "left"):
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["empty", "file", "link"]
+        assert os.readlink(tmp_path / name / "link") == "file"
+        assert (tmp_path / name / "link").read_text() == "a"
+
+
 def test_standard_streams_travel(
     make_executor: Make,
     bare_worker: Callable[[TaskVineExecutor], None],

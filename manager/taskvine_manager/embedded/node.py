@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, staging
+from taskvine_manager.node import hardware, staging, trees
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, is_lost, release
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
@@ -566,7 +566,7 @@ class Node(Runner):
         outputs = [use for use in call.invocation.outputs if use.kind == "temp"]
         paths = [os.path.join(str(call.directory), "sandbox", use.name) for use in outputs]
         number = call.invocation.number
-        self._send("crowded", number, sum(os.path.getsize(path) for path in paths if os.path.exists(path)))
+        self._send("crowded", number, sum(trees.survey(path).size for path in paths if os.path.exists(path)))
 
     def _brought_out(self, call: Call, ending: Ending, made: list[tuple[str, int, int]], record: bytes | None) -> None:
         if record is not None:

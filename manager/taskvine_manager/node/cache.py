@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
+from taskvine_manager.node import trees
 from taskvine_manager.runtime import spares
 from taskvine_manager.runtime.payload import FAST, GONE, roomy
 
@@ -36,7 +37,7 @@ _FICLONE = 0x40049409
 _CHUNK = 1 << 20
 _NAME_LIMIT = 200
 """Longest file name in bytes that is used as it is; file systems allow 255."""
-_SETTLED_NS = 50_000_000
+SETTLED_NS = 50_000_000
 """A file that changed so shortly before it is looked at may change again under the same time stamp: kernels take theirs
 from a clock that ticks every 1 to 10 ms."""
 
@@ -150,8 +151,13 @@ class Cache:
                 del self._pins[name]
             self._changed.notify_all()
 
-    def adopt(self, name: str, made: str) -> int:
-        """Move a file that a task made into the cache under a temp file's name.
+    def adopt(self, name: str, made: str, within: str = "") -> int:
+        """Move a file that a task made into the cache under a temp file's name; a directory goes in as an archive.
+
+        Parameters
+        ----------
+        within : str, optional
+            The task's sandbox: links into it are followed, as it is about to go.
 
         Returns
         -------
@@ -161,13 +167,16 @@ class Cache:
         Raises
         ------
         OSError
-            If it is no regular file; ``ENOSPC`` if the quota or disk cannot hold it.
+            If it is no regular file or directory; ``ENOSPC`` if the quota or disk cannot hold it.
         """
-        status = _regular(made)
+        status = os.stat(made)
+        seen = trees.survey(made, within)
         partial = _partial(self.path(name))
-        with self._alone(name), self._room(name, status.st_size) as room:
+        with self._alone(name), self._room(name, seen.size) as room:
             try:
-                if os.path.islink(made) or status.st_nlink > 1:  # its bytes are, or may be written to, elsewhere
+                if seen.is_tree or trees.is_packed(made):
+                    trees.pack(made, partial, within)
+                elif os.path.islink(made) or status.st_nlink > 1:  # its bytes are, or may be written to, elsewhere
                     _fill(made, partial)
                 elif self._fast and os.path.realpath(os.path.dirname(made)) == self._fast:
                     os.symlink(os.path.join(self._fast, os.path.basename(made)), partial)
@@ -218,28 +227,29 @@ class Cache:
         return path
 
     def obtain(self, source: str, peer: Peer | None = None) -> str:
-        """Have a user's input file cached by content, pin it, and return its cache name.
+        """Have a user's input cached by content, pin it, and return its cache name.
 
-        A file that has not changed since it was cached is not read again; nor is one of which a peer has a copy.
+        What has not changed since it was cached is not read again; nor is what a peer has a copy of. A directory is
+        cached as one archive.
 
         Raises
         ------
         OSError
-            If it cannot be read (``ENOENT`` for a missing file), or the quota or disk cannot hold it.
+            If it cannot be read (``ENOENT`` if it is missing), or the quota or disk cannot hold it.
         """
         with self._alone(source):
             now = time.time_ns()
-            status = _regular(source)
+            seen = trees.survey(source)
             known = self._known.get(source)
-            if known is not None and known[0] == _stamp(status) and self._take(known[1]):
+            if known is not None and known[0] == seen.stamp and self._take(known[1]):
                 return known[1]
             name = None
-            if peer is not None and peer.stamp == _stamp(status):
+            if peer is not None and peer.stamp == seen.stamp:
                 name = self._bring_from(peer)
             if name is None:
-                name = self._bring(source, status)
-            if now - status.st_ctime_ns > _SETTLED_NS and _stamp(os.stat(source)) == _stamp(status):
-                self._known[source] = (_stamp(status), name)
+                name = self._bring(source, seen)
+            if now - seen.changed > SETTLED_NS and trees.survey(source).stamp == seen.stamp:
+                self._known[source] = (seen.stamp, name)
             return name
 
     def known(self, source: str) -> tuple[int, str, tuple[int, ...]] | None:
@@ -258,28 +268,39 @@ class Cache:
             return sum(self._remove(name) for name in self._evictable())
 
     def _take(self, name: str) -> bool:
-        """Pin an input if it is there."""
+        """Pin an input if it is there, and is what was published."""
         with self._lock:
             if name not in self._sizes:
+                return False
+            try:
+                check(Source(self.path(name), *self.stamp(name)))
+            except Spoiled:
+                self._remove(name)
                 return False
             self._pins[name] += 1
             self._sizes.move_to_end(name)
             return True
 
-    def _bring(self, source: str, status: os.stat_result) -> str:
-        """Copy a user's file, reading it once, and pin the copy."""
-        if self._has_like(status):  # it may be there: then no room is needed
-            name = _content_name(source, status)
+    def _bring(self, source: str, seen: trees.Survey) -> str:
+        """Copy what a user has, reading it once, and pin the copy."""
+        if not seen.is_tree and self._has_like(seen):  # it may be there: then no room is needed
+            name = _content_name(source, seen)
             if self._take(name):
                 return name
         partial = _partial(self._directory + os.sep)
-        with self._room(partial, status.st_size) as room:
+        with self._room(partial, seen.size) as room:
             try:
-                if _clone(source, partial):
-                    name = _content_name(partial, status)
+                if seen.is_tree:
+                    trees.pack(source, partial)
+                    name = _content_name(partial, seen)
+                elif _clone(source, partial):
+                    name = _content_name(partial, seen)
                 else:
-                    name = _copy_named(source, partial, status)
-                os.chmod(partial, _mode(status))
+                    name = _copy_named(source, partial, seen)
+                if not seen.is_tree and trees.is_packed(partial):  # it must not be taken for an archive of ours
+                    _archive(partial)
+                    name = _content_name(partial, seen)
+                os.chmod(partial, seen.mode & 0o777)
                 with self._alone(name):
                     if not self._take(name):
                         self._publish(name, partial, room, temp=False)
@@ -287,12 +308,12 @@ class Cache:
                 _unlink(partial)
         return name
 
-    def _has_like(self, status: os.stat_result) -> bool:
+    def _has_like(self, seen: trees.Survey) -> bool:
         with self._lock:
-            return any(size == status.st_size and name not in self._temp for name, size in self._sizes.items())
+            return any(size == seen.size and name not in self._temp for name, size in self._sizes.items())
 
     def _bring_from(self, peer: Peer) -> str | None:
-        """Copy another node's copy of a user's file and pin it; None if it cannot be had."""
+        """Copy another node's copy of a user's file and pin it; None if it cannot be had, or is not what it was."""
         with self._alone(peer.name):
             if self._take(peer.name):
                 return peer.name
@@ -300,6 +321,8 @@ class Cache:
             try:
                 with self._room(peer.name, os.path.getsize(peer.path)) as room:
                     _fill(peer.path, partial)
+                    if _digest(partial) != peer.name.partition("-")[0]:  # somebody has written to it
+                        return None
                     self._publish(peer.name, partial, room, temp=False)
             except FileNotFoundError:  # its node has evicted it, or gone
                 return None
@@ -436,19 +459,38 @@ def release(directory: str) -> None:
                 _unlink(os.readlink(entry.path))
 
 
-def copy(source: str, target: str) -> int:
-    """Copy a file so that ``target`` appears whole or not at all; return its size in bytes.
+def copy(source: str, target: str, length: int | None = None) -> int:
+    """Copy a file, or its first bytes, so that ``target`` appears whole or not at all; return its size in bytes.
 
     It shares extents where the file system can. Permissions go with it, except that its owner may always write to it.
     """
     partial = _partial(target)
     try:
         _fill(source, partial)
+        if length is not None:
+            os.truncate(partial, length)
         size = os.path.getsize(partial)
         os.replace(partial, target)
         return size
     finally:
         _unlink(partial)
+
+
+def deliver(source: str, target: str, length: int | None = None) -> None:
+    """Copy a cached file to where a task or the user wants it; an archive is laid out as the directory that it holds.
+
+    What was not there appears whole or not at all. A directory that is there is added to, file by file.
+
+    Parameters
+    ----------
+    length : int, optional
+        Bytes to copy, if not all.
+    """
+    _regular(source)
+    if trees.is_packed(source):
+        trees.unpack(source, target, length)
+    else:
+        copy(source, target, length)
 
 
 def _fill(source: str, target: str) -> None:
@@ -499,11 +541,6 @@ def _regular(path: str) -> os.stat_result:
     return status
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file does: its change time does even where its modification time is set back."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
 def is_lost(error: BaseException, path: str) -> bool:
     """Whether an error says that the file at a path is not there, or is not what was published.
 
@@ -532,27 +569,41 @@ def check(source: Source) -> None:
         raise Spoiled(errno.ENOENT, "it was written to since it was made", source.path)
 
 
-def _copy_named(source: str, target: str, status: os.stat_result) -> str:
+def _copy_named(source: str, target: str, seen: trees.Survey) -> str:
     """Copy a user's file; return its cache name."""
     digest = hashlib.blake2b(digest_size=20)
     with open(source, "rb") as reader, open(target, "wb") as writer:
         while chunk := reader.read(_CHUNK):
             digest.update(chunk)
             writer.write(chunk)
-    return _named(digest, status)
+    return _named(digest.hexdigest(), seen)
 
 
-def _content_name(path: str, status: os.stat_result) -> str:
+def _archive(path: str) -> None:
+    """Replace a file by an archive of it."""
+    archive = _partial(path)
+    try:
+        trees.pack(path, archive)
+        os.replace(archive, path)
+    finally:
+        _unlink(archive)
+
+
+def _content_name(path: str, seen: trees.Survey) -> str:
+    return _named(_digest(path), seen)
+
+
+def _digest(path: str) -> str:
     digest = hashlib.blake2b(digest_size=20)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return _named(digest, status)
+    return digest.hexdigest()
 
 
-def _named(digest: hashlib.blake2b, status: os.stat_result) -> str:
-    """Cache name of a user's file: a program and a file with the same bytes that is none are told apart."""
-    return digest.hexdigest() + ("-x" if status.st_mode & stat.S_IXUSR else "")
+def _named(digest: str, seen: trees.Survey) -> str:
+    """Cache name of what a user has: the same bytes with other permissions are another file."""
+    return f"{digest}-{seen.mode & 0o777:o}"
 
 
 _partials = itertools.count()

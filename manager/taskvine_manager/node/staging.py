@@ -1,4 +1,4 @@
-"""Files of one invocation on a node: into its sandbox before it runs, out of it afterwards.
+"""Files and directories of one invocation on a node: into its sandbox before it runs, out of it afterwards.
 
 Inputs are copies, never links into the cache: a task may write into what it reads, and the next consumer must not see
 that. (The copy shares extents on file systems that can.)
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, copy, is_lost
+from taskvine_manager.node import trees
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, copy, deliver, is_lost
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import FAST
 from taskvine_manager.wire.messages import FileUse
@@ -42,8 +43,8 @@ def bring_in(
     Parameters
     ----------
     inputs, outputs : iterable of FileUse
-        Inputs are copied in, but for results of other calls, which are read from the cache; for outputs, their
-        directories are made.
+        Inputs are copied in, but for results of other calls, which are read from the cache. For outputs, the
+        directories that lead to them are made, and those that the user has already.
     sandbox : str
         An existing, empty directory.
     cache : Cache
@@ -63,10 +64,10 @@ def bring_in(
             if use.kind == "value":
                 _fetch(use.source, cache, sources.get(use.source))
                 continue
-            target = _inside(sandbox, use.name)
+            target = inside(sandbox, use.name)
             if use.kind == "temp":
                 _fetch(use.source, cache, sources.get(use.source))
-                _with_room(cache, partial(copy, cache.checked(use.source), target))
+                _with_room(cache, partial(deliver, cache.checked(use.source), target))
             else:
                 _with_room(cache, partial(_copy_local, use.source, cache, peers.get(use.source), target))
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -76,7 +77,7 @@ def bring_in(
     for use in outputs:
         try:
             if use.kind != "value":
-                _inside(sandbox, use.name)
+                prepare(sandbox, use)
         except (OSError, ValueError) as error:
             raise StagingFailed(_explain_output(use, error)) from error
 
@@ -84,7 +85,7 @@ def bring_in(
 def _copy_local(source: str, cache: Cache, peer: Peer | None, target: str) -> None:
     name = cache.obtain(source, peer)
     try:
-        copy(cache.path(name), target)
+        deliver(cache.path(name), target)
     finally:
         cache.unpin(name)
 
@@ -109,12 +110,41 @@ def _with_room(cache: Cache, action: Callable[[], _T]) -> _T:
     return action()
 
 
-def _inside(sandbox: str, name: str) -> str:
+def inside(sandbox: str, name: str) -> str:
+    """Where a file of a sandbox goes; the directories that lead there are made.
+
+    Raises
+    ------
+    ValueError
+        If that is not below the sandbox.
+    """
     path = os.path.normpath(os.path.join(sandbox, name))
     if not path.startswith(sandbox + os.sep):
         raise ValueError(f"{name} points out of the task's sandbox")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return path
+
+
+def prepare(sandbox: str, use: FileUse) -> None:
+    """Make the directories that an output needs: the one that it is itself, if the user has it already."""
+    path = inside(sandbox, use.name)
+    if use.directory:
+        os.makedirs(path, exist_ok=True)
+
+
+def bring_home(made: str, target: str, sandbox: str) -> None:
+    """Copy an output to the user's path; a directory is added to one that is there.
+
+    Raises
+    ------
+    OSError
+        If it is a pipe or the like, or cannot be written.
+    """
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(made):
+        trees.copy_tree(made, target, sandbox)
+    else:
+        copy(made, target)
 
 
 def bring_out(
@@ -152,8 +182,7 @@ def bring_out(
                 if required and not (use.kind == "temp" and use.source in cache):
                     raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
             elif use.kind != "temp":
-                os.makedirs(os.path.dirname(use.source), exist_ok=True)
-                copy(path, use.source)
+                bring_home(path, use.source, sandbox)
         except (OSError, ValueError) as error:
             record = record or _explain_output(use, error)
     if record is not None or not required:
@@ -163,7 +192,7 @@ def bring_out(
         path = os.path.join(sandbox, use.name)
         if use.kind == "temp" and os.path.exists(path):  # else it is in the cache since an attempt before
             try:
-                _with_room(cache, partial(cache.adopt, use.source, path))
+                _with_room(cache, partial(cache.adopt, use.source, path, sandbox))
             except QuotaExceeded:
                 raise
             except OSError as error:

@@ -22,6 +22,8 @@ PACK = "env_pack"
 """Name of a packed environment in a library's sandbox, if it had to travel."""
 IN_OUTPUT = 1024
 """Largest standard output, in bytes, that TaskVine sends along with its word that a call has ended."""
+CUT = (-1, b"")
+"""Stands in an answer for a piece of a file that is not what was made."""
 IN, OUT = "in", "out"
 """Names of the two files in a sandbox."""
 
@@ -57,6 +59,8 @@ class Parcel(NamedTuple):
     numbers: tuple[int, ...] = ()
     brief: bool = False
     """Whether there is no file for the answer: one that is not small says that there is something to collect."""
+    sizes: dict[str, int] | None = None
+    """Bytes that staged files of the user's have at least, by what the invocations call them."""
 
 
 class Answer(NamedTuple):
@@ -64,8 +68,9 @@ class Answer(NamedTuple):
 
     ``open`` is whether invocations of the parcel still run: their results are to be collected. ``info`` is the node's
     :class:`~taskvine_manager.wire.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer
-    are on their node: ``(device, inode, bytes)`` by id. ``left`` is what a call that failed has written of the user's
-    files: it may tell why. ``piece`` is the size of a whole file, and a piece of it.
+    are on their node: ``(device, inode, bytes, modification time in ns)`` by id. ``left`` is what a call that failed
+    has written of the user's files: it may tell why. ``piece`` is the size of a whole file, and a piece of it, or
+    :data:`CUT` if the file is not whole.
     """
 
     node: str
@@ -73,7 +78,7 @@ class Answer(NamedTuple):
     open: bool = False
     info: tuple[Any, ...] | None = None
     radio: tuple[bytes, ...] = ()
-    files: dict[str, tuple[int, int, int]] | None = None
+    files: dict[str, tuple[int, int, int, int]] | None = None
     left: dict[str, bytes] | None = None
     piece: tuple[int, bytes] | None = None
 

@@ -97,6 +97,7 @@ class FileUse(NamedTuple):
     the sandbox, and empty for a value, which is decoded with the arguments. ``replicas`` is how many nodes are to have
     what is made, 0 for as many as of any temp file. What a task writes to a standard stream need not be there;
     ``stream`` says whether it is added to the file that the user has (``"a"``) or takes its place (``"w"``).
+    ``directory`` says that an output is a directory which the user has already: the task finds an empty one.
     """
 
     kind: str
@@ -104,6 +105,7 @@ class FileUse(NamedTuple):
     source: str
     replicas: int = 0
     stream: str = ""
+    directory: bool = False
 
 
 class Invocation(NamedTuple):

@@ -27,6 +27,7 @@ from taskvine_manager.vine.manager.events import (
     Cancelled,
     Clock,
     Connected,
+    CutShort,
     Cycle,
     Discard,
     Draining,
@@ -45,6 +46,7 @@ from taskvine_manager.vine.manager.events import (
     Refused,
     Reinstall,
     Release,
+    Renew,
     Retired,
     SayNodes,
     Staged,
@@ -54,7 +56,19 @@ from taskvine_manager.vine.manager.events import (
 )
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
-from taskvine_manager.vine.manager.records import Copy, Fetch, Flight, Greeting, Job, Rescue, TempFile, VineNode
+from taskvine_manager.vine.manager.records import (
+    HOME,
+    Case,
+    Copy,
+    Fetch,
+    Flight,
+    Greeting,
+    Job,
+    Probe,
+    Rescue,
+    TempFile,
+    VineNode,
+)
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, FileUse, Profile
 
@@ -64,6 +78,8 @@ PIECE = 4 << 20
 """Bytes of a file that come home at a time: this keeps the manager for some ten milliseconds."""
 BRIEF = 400
 """Bytes of a result that surely travels as standard output, with all that is said of its call."""
+MOST_RENEWALS = 10
+"""Times that a call is run again, without a charge, because a node had lost or spoiled one of its inputs."""
 BATCHES = "batches"
 """TaskVine's category of tasks of several calls."""
 
@@ -149,6 +165,7 @@ class Core:
             Answered: self._on_answered,
             Failed: self._on_failed,
             Refused: self._on_refused,
+            CutShort: self._on_cut_short,
             Cycle: self._on_cycle,
             Clock: self._on_clock,
         }
@@ -406,6 +423,13 @@ class Core:
         temp = self._holdings.find(file)
         return (temp.flight.number, temp.flight.reads) if temp is not None and temp.flight is not None else None
 
+    def given(self, file: str) -> list[str]:
+        """The user's files that TaskVine reads to recreate a temp file."""
+        temp = self._holdings.find(file)
+        if temp is None or temp.flight is None:
+            return []
+        return [each for each in temp.flight.given if self._holdings.find(each) is None]
+
     # --- workers ---
 
     def _on_connected(self, event: Connected) -> None:
@@ -586,6 +610,7 @@ class Core:
         near: bool = False,
     ) -> None:
         flight.node = None
+        flight.given = tuple(staged.source for staged in inputs if staged.kind in ("temp", "local"))
         self._flights[flight.number] = flight
         self._said.append(Launch(flight.number, parcel, inputs, outputs, priority, category, feature, near))
 
@@ -625,6 +650,9 @@ class Core:
         flight = self._flights.pop(event.flight, None)
         if flight is None:
             return
+        if event.result == failures.FORSAKEN and self._examine(flight):
+            self._land(flight, well=False)
+            return
         fault = failures.verdict(event.result).fault
         for job in flight.jobs.values():
             if job.over:
@@ -635,6 +663,79 @@ class Core:
             else:
                 self._again(job, record)
         self._land(flight, well=False)
+
+    def _examine(self, flight: Flight) -> bool:
+        """Find out which input its node has lost; say whether there is anything to find out.
+
+        A node gives a call up if a file is gone from its cache. TaskVine does not say so, and would send the call there
+        for ever.
+        """
+        if isinstance(flight.errand, Fetch):
+            self._renew(flight.errand.file)
+            return True
+        node = self.nodes.get(str(flight.where))
+        jobs = [job for job in flight.jobs.values() if not job.over]
+        needed = {use.source for job in jobs for use in job.invocation.inputs}
+        files = [file for file in flight.given if file in needed]
+        if not files or node is None:
+            return False
+        case = Case(jobs, len(files))
+        for job in jobs:
+            job.flight = None
+        for file in files:
+            kind = "temp" if file in self.temps else "local"
+            probe = Flight(next(self._numbers), errand=Probe(file, case))
+            inputs = (Staged(kind, file, "i0"),)
+            if node.ours:
+                self._send(node, Parcel("hello", probe.number, brief=True), probe, inputs)
+            else:
+                self._launch(probe, Parcel("hello", probe.number, brief=True), inputs=inputs, near=True)
+        return True
+
+    def _examined(self, probe: Probe, where: str, *, well: bool) -> None:
+        case = probe.case
+        temp = self.temps.get(probe.file)
+        if not well and temp is not None and not temp.recoverable:
+            # A transfer may have failed for other reasons: the node that made the file has the last word.
+            maker = next((node for node in self.nodes.values() if node.name == temp.node), None)
+            if maker is not None and maker.ours and maker.address != where:
+                again = Flight(next(self._numbers), errand=probe)
+                parcel = Parcel("hello", again.number, brief=True)
+                self._send(maker, parcel, again, (Staged("temp", probe.file, "i0"),))
+                return
+        case.open -= 1
+        if not well:
+            case.bad.append(probe.file)
+        if case.open:
+            return
+        for file in case.bad:
+            self._renew(file)
+        for job in case.jobs:
+            if job.over:
+                continue
+            if case.bad:
+                words = f"its node had lost {', '.join(sorted(case.bad))}"
+                self._renewed(job, failure.lost("file-lost", words, name=case.bad[0]))
+            else:
+                self._again(job, failures.record(failures.FORSAKEN, job.tries + 1))
+
+    def _renew(self, file: str) -> None:
+        """Have TaskVine send a file again or recreate it, because a node has lost or spoiled its replica."""
+        temp = self._holdings.find(file)
+        self._said.append(Renew(file, temp is None or temp.recoverable or temp.node == HOME))
+
+    def _renewed(self, job: Job, record: bytes) -> None:
+        """Retry a call that could not read an input, without a charge: the input is renewed."""
+        job.flight = None
+        job.renewals += 1
+        if job.renewals > MOST_RENEWALS:
+            self._fail(job, record)
+            return
+        self._said.append(Again(job.invocation.number, failure.brief(record)))
+        self._ready(job)
+
+    def _on_cut_short(self, event: CutShort) -> None:
+        self._renew(event.file)
 
     def _on_refused(self, event: Refused) -> None:
         flight = self._flights.pop(event.flight, None)
@@ -662,6 +763,10 @@ class Core:
         elif isinstance(errand, Fetch):
             self._fetching -= 1
             self._said.append(Fetched(flight.number, errand.file, well))
+        elif isinstance(errand, Probe):
+            # If its node went meanwhile, that says nothing of the file.
+            where = str(flight.where)
+            self._examined(errand, where, well=well or where not in self.nodes)
 
     def _again(self, job: Job, record: bytes, node: str = "") -> None:
         """Try a call again that was lost, or give it up."""
@@ -691,7 +796,8 @@ class Core:
             self._keep(job, completion, spooled)
         elif completion.outcome == failure.LOST and failure.lost_file(body) is not None:
             assert isinstance(body, bytes)
-            self._again(job, body)
+            self._renew(str(failure.lost_file(body)))
+            self._renewed(job, body)
         else:
             self._over(job)
             self._abandon_outputs(job)

@@ -22,6 +22,7 @@ from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.vine import parcels
 from taskvine_manager.vine.manager import events, port
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.outbound import Traffic
@@ -47,6 +48,8 @@ LOOK = 0.05
 """Seconds between two looks at the list of workers, at least."""
 MOST_RECOVERIES = 20
 """Tasks that TaskVine may run again, beyond two for each temp file, before nothing seems to come of it."""
+VAIN_RECOVERIES = 2
+"""Tasks that TaskVine may rerun without recreating any file, before their inputs are renewed too."""
 WAIT = "wait-for-workers"
 """The one parameter of TaskVine's that the engine acts on in its place."""
 BATCH = "executor.batch"
@@ -184,6 +187,8 @@ class VineEngine:
         self._pieces: dict[int, tuple[int, bytes]] = {}
         self._stuck: set[str] = set()
         self._recoveries = 0
+        self._missing: set[str] = set()
+        self._missed_at = 0
         self._joined = False
         self._finished: list[Completion] = []
         self._stopped = False
@@ -452,11 +457,19 @@ class VineEngine:
         """End what waits for files that TaskVine makes again in vain, which it would do for ever."""
         lost = {name for name in self._traffic.awaited() if self._is_lost(name)}
         if not lost:
-            self._stuck = lost
+            self._stuck = self._missing = lost
             return
         if changed or lost != self._stuck:
             self._stuck, self._recoveries = lost, self._vine.recoveries
         too_many = self._vine.recoveries - self._recoveries > MOST_RECOVERIES + 2 * len(self._store)
+        missing, there = self._lineage_of(lost)
+        if changed or missing != self._missing:
+            self._missing, self._missed_at = missing, self._vine.recoveries
+        elif self._vine.recoveries - self._missed_at > VAIN_RECOVERIES:
+            # What is read for them may be gone from a worker that does not know it.
+            self._missed_at = self._vine.recoveries + MOST_RECOVERIES
+            for name in sorted(there):
+                self._handle(events.CutShort(name))
         for name in sorted(lost):
             reason = self._why_not_remade(name)
             if reason is None and too_many:
@@ -469,6 +482,21 @@ class VineEngine:
         temp = self._core.temps.get(name)
         return temp is not None and bool(temp.node) and temp.node != HOME and not self._store.on_workers(name)
 
+    def _lineage_of(self, files: set[str]) -> tuple[set[str], set[str]]:
+        """Files to recreate for lost ones, these included, and the files on workers that are read for that."""
+        left, missing, there = list(files), set(files), set()
+        while left:
+            name = left.pop()
+            lineage = self._core.lineage(name)
+            there.update(self._core.given(name))
+            for each in set(lineage[1] if lineage is not None else ()) - missing:
+                if self._store.on_workers(each):
+                    there.add(each)
+                else:
+                    missing.add(each)
+                    left.append(each)
+        return missing, there
+
     def _why_not_remade(self, file: str) -> str | None:
         """What was wrong when TaskVine ran a task again for a file, or one for a file that it is made from."""
         left, known = [file], {file}
@@ -478,8 +506,11 @@ class VineEngine:
             if lineage is None:
                 continue
             flight, reads = lineage
-            if reason := self._traffic.failed_again(flight):
-                return reason
+            failed = self._traffic.failed_again(flight)
+            if (spoiled := failure.lost_file(failed)) is not None:
+                self._handle(events.CutShort(spoiled))
+            elif failed is not None:
+                return failure.brief(failed)
             lost = [each for each in reads if each not in known and not self._store.on_workers(each)]
             known.update(lost)
             left += lost
@@ -546,6 +577,8 @@ class VineEngine:
             self._store.drop(said.file)
         elif isinstance(said, events.Prune):
             self._store.prune(said.file)
+        elif isinstance(said, events.Renew):
+            self._renew(said)
         elif isinstance(said, events.Adopt):
             self._store.adopt(said.file, said.path)
         elif isinstance(said, events.Discard):
@@ -583,6 +616,15 @@ class VineEngine:
             record = failure.lost("file-missing", error.strerror or str(error), path=error.filename)
         if record is not None:
             self._handle(events.Refused(said.flight, record))
+
+    def _renew(self, said: events.Renew) -> None:
+        """Remove a file from all workers: TaskVine cannot be told that one of them has lost or spoiled it."""
+        if said.recoverable:
+            logger.warning("a node has lost or spoiled its copy of %s: it is sent again or recreated", said.file)
+            self._store.renew(said.file)
+        elif said.file in self._core.temps and self._store.replicas(said.file) < 2:
+            self._handle(events.FilesLost((said.file,)))
+        self._due = True
 
     def _told(self, said: events.Finish) -> Completion:
         """A completion as the user's process is to get it: with path and stamp of a result that it can read."""
@@ -623,6 +665,9 @@ class VineEngine:
         """Add a piece to a file that comes home; ask for the next, or once more for one that did not come."""
         piece = self._pieces.pop(said.flight, None)
         file, fetch = said.file, self._fetches[said.file]
+        if piece == parcels.CUT:
+            self._handle(events.CutShort(file))
+            piece = None
         if said.record or file not in self._core.temps:
             self._end_fetch(file, said.record)
         elif piece is not None and piece[0] == (fetch.size or piece[0]):

@@ -170,6 +170,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class CutShort:
+    """A node that was to read a temp file has found that it is not what was made."""
+
+    file: str
+
+
+@dataclass(frozen=True)
 class Cycle:
     """TaskVine is about to be given its turn: what there is room for is to be launched."""
 
@@ -199,6 +206,7 @@ Event = (
     | Answered
     | Failed
     | Refused
+    | CutShort
     | Cycle
     | Clock
 )
@@ -251,6 +259,17 @@ class Prune:
     """Remove a temp file from all nodes, but not the means to make it again: files were made from it."""
 
     file: str
+
+
+@dataclass(frozen=True)
+class Renew:
+    """Remove a file from all nodes, because one of them has spoiled or lost its replica; its readers get a new one.
+
+    A file that is not ``recoverable`` stays if other nodes may have it; else it is lost.
+    """
+
+    file: str
+    recoverable: bool
 
 
 @dataclass(frozen=True)
@@ -340,6 +359,7 @@ Instruction = (
     | Release
     | Drop
     | Prune
+    | Renew
     | Adopt
     | Discard
     | Finish

@@ -29,11 +29,13 @@ class Verdict(NamedTuple):
     words: str
 
 
+FORSAKEN = "forsaken"
+"""The result of a task that its worker gave up before it ran."""
 VERDICTS: dict[str, Verdict] = {
     "success": Verdict(Fault.SYSTEM, "node-lost", "it ended without an answer"),
     "unknown": Verdict(Fault.SYSTEM, "node-lost", "TaskVine does not know how it ended"),
     "signal": Verdict(Fault.SYSTEM, "node-lost", "its process was killed by a signal"),
-    "forsaken": Verdict(Fault.SYSTEM, "node-lost", "its worker gave it up"),
+    FORSAKEN: Verdict(Fault.SYSTEM, "node-lost", "its worker gave it up"),
     "max retries": Verdict(Fault.SYSTEM, "node-lost", "its workers were lost"),
     "library exit": Verdict(Fault.SYSTEM, "library", "the library of its worker ended"),
     "missing library": Verdict(Fault.SYSTEM, "library", "TaskVine has given its library up"),

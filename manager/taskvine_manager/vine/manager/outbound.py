@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -14,11 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import taskvine_manager
+from taskvine_manager.node import trees
+from taskvine_manager.node.cache import deliver
 from taskvine_manager.runtime import failure, payload
+from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.manager.events import Launch, Staged
 from taskvine_manager.vine.manager.port import VinePort
-from taskvine_manager.vine.manager.store import Buffer, Store
+from taskvine_manager.vine.manager.store import Buffer, Store, Version, remove
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import Completion
 
@@ -28,6 +32,8 @@ LIBRARY = "taskvine-exec"
 """Name of the supervisor as a library of TaskVine's."""
 RESERVE = 4
 """Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
+FORSAKEN = 1
+"""Times that workers may give a task up that reads cached files before we look into it."""
 UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input missing"}
 """Results of TaskVine's with which a supervisor's answer does not come."""
 
@@ -37,9 +43,9 @@ class Outbound:
     """What TaskVine was given for a flight: the task, the file of its answer, and what is let go with it.
 
     ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``added`` holds those of
-    files that they are added to; ``reads`` names its temp files, ``seen`` is whether it has been sent to a worker,
-    ``answered`` what has come of it last; ``kept`` and ``shared`` are arguments, by their paths, and buffers of
-    theirs that are let go with it.
+    files that they are added to; ``reads`` names its temp files, ``versions`` are the user's files that it reads;
+    ``seen`` is whether it has been sent to a worker, ``answered`` what has come of it last; ``kept`` and ``shared``
+    are arguments, by their paths, and buffers of theirs that are let go with it.
     """
 
     task: Any = None
@@ -47,6 +53,7 @@ class Outbound:
     seen: bool = False
     reads: tuple[str, ...] = ()
     answered: bytes = b""
+    versions: list[Version] = field(default_factory=list)
     files: list[Any] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     shared: list[Buffer] = field(default_factory=list)
@@ -97,7 +104,7 @@ class Traffic:
         ]
         pack = config["env_pack"]
         if ships and pack is not None and os.path.isfile(pack):
-            inputs.append((self._store.local(pack), parcels.PACK))
+            inputs.append((self._store.local(pack).file, parcels.PACK))
         command = (
             f"exec >library.out 2>&1 </dev/null; tar xf runtime.tar; p={shlex.quote(python)}; "
             f'[ -x "$p" ] || p=python3; '
@@ -114,9 +121,10 @@ class Traffic:
             If a file on this machine is not there; nothing has been launched then.
         """
         outbound = self._outbound.setdefault(said.flight, Outbound())
+        sizes: dict[str, int] = {}
         inputs = []
         for staged in said.inputs:
-            file = self._input(staged, said.flight, outbound)
+            file = self._input(staged, said.flight, outbound, sizes)
             if file is not None:
                 inputs.append((file, staged.name))
         outputs = []
@@ -130,7 +138,7 @@ class Traffic:
                     outbound.added.add(staged.source)
                 file = self._own(path, outbound)
             outputs.append((file, staged.name))
-        command, data = parcels.pack(said.parcel)
+        command, data = parcels.pack(said.parcel._replace(sizes=sizes) if sizes else said.parcel)
         task = self._vine.task(command, LIBRARY)
         if data is not None:
             file = self._vine.buffer(data)
@@ -151,6 +159,9 @@ class Traffic:
             task.set_category(said.category)
         if not said.near:
             self._vine.spread(task)
+        if any(staged.kind in ("temp", "local") for staged in said.inputs):
+            # A worker whose cache has lost an input gives the task up, and TaskVine would send it there for ever.
+            task.set_max_forsaken(FORSAKEN)
         self._vine.manager.submit(task)
         if said.feature is not None:
             # After it was submitted: the copy of it that TaskVine may run to make temp files again must not be tied to
@@ -161,13 +172,16 @@ class Traffic:
         outbound.reads = tuple(staged.source for staged in said.inputs if staged.kind == "temp")
         self._flights[task.id] = said.flight
 
-    def _input(self, staged: Staged, flight: int, outbound: Outbound) -> Any | None:
+    def _input(self, staged: Staged, flight: int, outbound: Outbound, sizes: dict[str, int]) -> Any | None:
         """Make a file of TaskVine's of an input; None for one that does not travel."""
         kind, source, name = staged
         if kind == "temp":
             return self._store.temp(source)
         if kind == "local":
-            return self._store.local(source)
+            version = self._store.local(source)
+            outbound.versions.append(version)
+            sizes[source] = version.size
+            return version.file
         if kind == "shared":
             outbound.shared.append(self._store.share(source))
             return outbound.shared[-1].file
@@ -206,6 +220,8 @@ class Traffic:
                 payload.discard(path)
             for buffer in outbound.shared:
                 self._store.unshare(buffer)
+            for version in outbound.versions:
+                self._store.leave(version)
 
     def placed(self) -> dict[int, str]:
         """Addresses of workers that function calls have been sent to since this was last asked.
@@ -243,8 +259,8 @@ class Traffic:
         outbound = (self._outbound[flight] for flight in self._flights.values())
         return {name for each in outbound if not each.seen for name in each.reads}
 
-    def failed_again(self, flight: int) -> str | None:
-        """Why a function call has failed that TaskVine has run once more, if it has since this was last asked.
+    def failed_again(self, flight: int) -> Payload | None:
+        """The record of a function call that TaskVine has run once more and that failed since this was last asked.
 
         TaskVine keeps such a task to itself, but its answer is where that of the first was.
         """
@@ -258,7 +274,7 @@ class Traffic:
         for item in Answer(*pickle.loads(said)).done:
             completion = Completion(*item)
             if completion.outcome != failure.RETURNED:
-                return failure.brief(completion.body)
+                return completion.body
         return None
 
     def bring_home(self, flight: int) -> bytes | None:
@@ -271,7 +287,7 @@ class Traffic:
                         shutil.copyfileobj(come, there)
                     os.unlink(path)
                 else:
-                    shutil.move(path, target)
+                    _move(path, target)
             except OSError as error:
                 words = error.strerror or str(error)
                 return failure.lost("output-missing", words, path=os.path.basename(target))
@@ -282,8 +298,27 @@ class Traffic:
         for path, data in files.items():
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
+                if data.startswith(trees.MAGIC):
+                    archive = os.path.join(self._base, "files", f"{flight}-left")
+                    with open(archive, "wb") as file:
+                        file.write(data)
+                    _move(archive, path)
+                    continue
                 with open(path, "ab" if path in self._outbound[flight].added else "wb") as file:
                     file.write(data)
+
+
+def _move(path: str, target: str) -> None:
+    """Move a file, or lay out an archive, where the user wants it."""
+    try:
+        if trees.is_packed(path):
+            deliver(path, target)
+        elif os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, "it is a directory, and the task made a file", target)
+        else:
+            shutil.move(path, target)
+    finally:
+        remove([path])
 
 
 def runtime_archive() -> bytes:

@@ -17,7 +17,8 @@ class Job:
     """An invocation in the core's hands.
 
     ``alone`` is whether it may not travel with others, ``suspect`` whether it may have brought a worker down, ``tries``
-    how many of its attempts were charged to it, ``flight`` what it was last launched with, while that is out.
+    how many of its attempts were charged to it, ``renewals`` how many were lost because a node had not kept an input,
+    ``flight`` what it was last launched with, while that is out.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Job:
         "over",
         "priority",
         "profile",
+        "renewals",
         "sequence",
         "suspect",
         "tries",
@@ -42,6 +44,7 @@ class Job:
         self.category = profile.category
         self.need = need_of(profile)
         self.tries = 0
+        self.renewals = 0
         self.suspect = False
         self.over = False
         self.alone = (
@@ -84,6 +87,23 @@ class Fetch:
     file: str
 
 
+@dataclass(frozen=True)
+class Probe:
+    """The errand of reading one input of a call on the node that gave the call up: does the node really have it?"""
+
+    file: str
+    case: Case
+
+
+@dataclass(eq=False)
+class Case:
+    """A call that its node gave up; ``open`` counts the inputs that are still looked at, ``bad`` are not there."""
+
+    jobs: list[Job]
+    open: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
 @dataclass(eq=False)
 class Flight:
     """A TaskVine task of ours, or a row of them: collecting what a parcel left open takes another.
@@ -92,7 +112,8 @@ class Flight:
     is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
     temp files that it makes or has made: what it was given is let go once it has ``landed`` and they are gone, for
     TaskVine makes them again by running the task once more. What it ``reads``, and the ``functions`` that its
-    invocations call, are needed for as long.
+    invocations call, are needed for as long. ``given`` are all its inputs that nodes keep, files of the user's
+    included.
     """
 
     number: int
@@ -105,7 +126,8 @@ class Flight:
     landed: bool = False
     reads: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
-    errand: Greeting | Rescue | Copy | Fetch | None = None
+    given: tuple[str, ...] = ()
+    errand: Greeting | Rescue | Copy | Fetch | Probe | None = None
 
     @property
     def where(self) -> str | None:

@@ -1,5 +1,8 @@
 """Files of TaskVine's as the manager process sees them: how they are declared, and how the user's process reads them.
 
+TaskVine names a file of this machine by its path, size and modification time in whole seconds. Each version of a
+user's file is therefore declared under another path, a link to the file. A directory is declared as one archive.
+
 On one machine, the file that a worker has in its cache is read where it is; else it is fetched, once, into the spool
 directory.
 """
@@ -7,24 +10,30 @@ directory.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
-import re
-import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from taskvine_manager.node.cache import copy
+from taskvine_manager.node import trees
+from taskvine_manager.node.cache import SETTLED_NS, copy
 from taskvine_manager.runtime import claims, payload
+from taskvine_manager.vine import seals
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.records import HOME
 
 OVERUSED = 3
 """Times that a file on this machine may be found changed by whoever wants to read it, before it gets a copy."""
-_PLAIN = re.compile(r"[A-Za-z0-9_./+=,-]{1,200}")
+LARGE = 16 << 20
+"""Bytes of files that are not compared by content: if one has just changed, it is looked at twice instead."""
+_CHUNK = 1 << 20
 
+Inode = tuple[int, int, int, int]
+"""What tells a file in a worker's cache: its device, inode, size in bytes and modification time in ns."""
 Where = tuple[str, str, int, int]
 """A file that the user's process can read: its node, path, size in bytes and stamp."""
 
@@ -36,9 +45,27 @@ class Stored:
 
     file: Any
     node: str = ""
-    inode: tuple[int, int, int] | None = None
+    inode: Inode | None = None
     home: str = ""
     disturbed: int = 0
+    adopted: bool = False
+    """Whether ``home`` is what TaskVine sends to nodes."""
+
+
+@dataclass(eq=False)
+class Version:
+    """One version of a user's file or directory, as long as it is the latest or ``users`` may read it."""
+
+    file: Any
+    path: str
+    """What TaskVine sends: a link to the file, or the archive of a directory."""
+    seen: trees.Survey
+    settled: bool
+    """Whether the file cannot have changed since under the same stamp."""
+    size: int
+    digest: str = ""
+    users: int = 0
+    latest: bool = True
 
 
 @dataclass(eq=False)
@@ -69,8 +96,8 @@ class Store:
         self._vine = vine
         self._directory_of = directory_of
         self._temps: dict[str, Stored] = {}
-        self._locals: dict[tuple[str, int, int], Any] = {}
         self._buffers: dict[str, Buffer] = {}
+        self._versions: dict[str, Version] = {}  # the latest of each path
         self._numbers = itertools.count()
         os.makedirs(os.path.join(base, "files"), mode=0o700, exist_ok=True)
 
@@ -83,14 +110,15 @@ class Store:
 
     def adopt(self, name: str, path: str) -> None:
         """Make a temp file of one that is on this machine, and ours."""
-        self._temps[name] = Stored(self._vine.local(path, cache=True), HOME, home=path)
+        seals.seal(path)  # whoever reads temp files looks for it
+        self._temps[name] = Stored(self._vine.local(path, cache=True), HOME, home=path, adopted=True)
 
     def temp(self, name: str) -> Any:
         """TaskVine's file of a temp file."""
         return self._temps[name].file
 
-    def made(self, name: str, node: str, inode: tuple[int, int, int] | None) -> None:
-        """A temp file is on a node; there, its device, inode and size are these."""
+    def made(self, name: str, node: str, inode: Inode | None) -> None:
+        """A temp file is on a node, and can be told by this there."""
         if (stored := self._temps.get(name)) is not None:
             stored.node, stored.inode = node, inode
 
@@ -107,6 +135,15 @@ class Store:
             self._vine.manager.prune_file(stored.file)
             remove([stored.home])
             stored.home = ""
+            stored.inode = None
+
+    def renew(self, name: str) -> None:
+        """Remove a temp file, or a user's file by its path, from all workers: its next reader gets a new copy."""
+        if (stored := self._temps.get(name)) is not None:
+            self._vine.manager.prune_file(stored.file)
+            stored.inode = None
+        elif (version := self._versions.get(name)) is not None:
+            self._vine.manager.prune_file(version.file)
 
     def __len__(self) -> int:
         """Temp files, be it that they are only there to be made again."""
@@ -121,31 +158,66 @@ class Store:
         """How many workers have a temp file."""
         return self._vine.replicas(self._temps[name].file)
 
-    def local(self, path: str) -> Any:
-        """A file of this machine, declared once for each of its versions.
+    def local(self, path: str) -> Version:
+        """The present version of a file or directory of this machine, for one more user; see :meth:`leave`.
 
         Raises
         ------
         OSError
-            If it is not there.
+            If it is not there, or cannot be sent.
         """
-        status = os.stat(path)
-        key = (path, status.st_mtime_ns, status.st_size)
-        if key not in self._locals:
-            plain = path
-            if not _PLAIN.fullmatch(path):  # TaskVine's protocol does not take every name
-                plain = os.path.join(self._base, "files", f"input-{len(self._locals)}")
-                try:
-                    os.link(path, plain)
-                except OSError:
-                    shutil.copyfile(path, plain)
-            self._locals[key] = self._vine.local(plain, cache=True)
-        return self._locals[key]
+        known = self._versions.get(path)
+        now = time.time_ns()
+        seen = trees.survey(path)
+        if known is None or known.seen.stamp != seen.stamp or not known.settled:
+            settled = now - seen.changed > SETTLED_NS
+            if not settled and seen.size > LARGE:
+                time.sleep(SETTLED_NS / 1e9)
+                before, seen = seen, trees.survey(path)
+                settled = before.stamp == seen.stamp
+            version = self._declared(path, seen, known, settled=settled)
+            if known is not None and version is not known:
+                known.latest = False
+                self._let_go(known)
+            known = self._versions[path] = version
+        known.users += 1
+        return known
+
+    def _declared(self, path: str, seen: trees.Survey, known: Version | None, *, settled: bool) -> Version:
+        """A new version; the known one, if it has the same stamp and content, so that it need not be sent again."""
+        plain = os.path.join(self._base, "files", f"input-{next(self._numbers)}")
+        digest = ""
+        if trees.must_pack(path):
+            trees.pack(path, plain)
+        else:
+            os.symlink(path, plain)
+        same = known is not None and known.seen.stamp == seen.stamp
+        if (same or not settled) and seen.size <= LARGE:
+            digest = _digest(plain)
+        if known is not None and same and digest and known.digest == digest:
+            remove([plain])
+            known.settled = settled
+            return known
+        return Version(self._vine.local(plain, cache=True), plain, seen, settled, os.path.getsize(plain), digest)
+
+    def leave(self, version: Version) -> None:
+        """Count one user of a version less."""
+        version.users -= 1
+        self._let_go(version)
+
+    def _let_go(self, version: Version) -> None:
+        if not version.users and not version.latest:
+            self._vine.undeclare([version.file])
+            remove([version.path])
 
     def forget(self, paths: list[str]) -> None:
         """Let files of this machine go that no task will read any more."""
-        for key in [key for key in self._locals if key[0] in paths] if self._locals else ():
-            self._vine.undeclare([self._locals.pop(key)])
+        for path in paths:
+            version = self._versions.pop(path, None)
+            if version is not None:
+                version.latest = False
+                self._let_go(version)
+
     def share(self, claim: str) -> Buffer:
         """Declare the buffer behind a claim, once while any call reads it: each worker gets a single copy.
 
@@ -204,12 +276,12 @@ class Store:
         directory = self._directory_of(stored.node)
         if not directory.startswith(self._base + os.sep):
             return None
-        device, inode, size = stored.inode
+        _, inode, _, _ = stored.inode
         with contextlib.suppress(OSError), os.scandir(os.path.join(directory, "cache")) as entries:
             for entry in entries:
                 if entry.inode() == inode:
-                    status = entry.stat()
-                    if (status.st_dev, status.st_size) == (device, size):
+                    there = entry.stat()
+                    if (there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns) == stored.inode:
                         return entry.path
         return None
 
@@ -253,6 +325,14 @@ def where(node: str, path: str) -> Where | None:
     except OSError:
         return None
     return node, path, status.st_size, status.st_ctime_ns
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def remove(paths: Iterable[str]) -> None:

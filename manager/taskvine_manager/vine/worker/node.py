@@ -17,13 +17,13 @@ from functools import partial
 from typing import Any
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, staging, temporary
-from taskvine_manager.node.cache import copy
+from taskvine_manager.node import hardware, staging, temporary, trees
+from taskvine_manager.node.cache import copy, deliver
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
-from taskvine_manager.vine import parcels
+from taskvine_manager.vine import parcels, seals
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.worker import pipe
 from taskvine_manager.vine.worker.worker import GPUS
@@ -57,9 +57,10 @@ class Load:
         self.call: pipe.FunctionCall | None = call
         self.sandbox = call.sandbox
         self.staged: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
         self.open: set[int] = set()
         self.done: list[Completion] = []
-        self.files: dict[str, tuple[int, int, int]] = {}
+        self.files: dict[str, tuple[int, int, int, int]] = {}
         self.left: dict[str, bytes] = {}
         self.since = 0.0
         self.status = 0
@@ -272,10 +273,17 @@ class Node(Runner):
     def _on_read(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
         (name,) = (parcel.staged or {}).values()
         offset, most = parcel.numbers
+        path = os.path.join(call.sandbox, name)
         piece = None
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(call.sandbox, name), "rb") as file:
-            file.seek(offset)
-            piece = os.fstat(file.fileno()).st_size, file.read(most)
+        try:
+            with open(path, "rb") as file:
+                seals.check(path)
+                file.seek(offset)
+                piece = os.fstat(file.fileno()).st_size, file.read(most)
+        except FileNotFoundError:
+            pass
+        except seals.Cut:
+            piece = parcels.CUT
         self._say(call, Answer(self.name, piece=piece))
 
     def _on_collect(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
@@ -289,6 +297,7 @@ class Node(Runner):
     def _on_run(self, call: pipe.FunctionCall, parcel: Parcel) -> None:
         load = self._loads[parcel.number] = Load(parcel.number, call)
         load.staged = parcel.staged or {}
+        load.sizes = parcel.sizes or {}
         load.brief = parcel.brief
         values = parcel.values or {}
         for key, encoded in parcel.functions:
@@ -331,11 +340,16 @@ class Node(Runner):
         else:
             if call.profile.memory is not None:
                 self._limited.add(call.invocation.number)
+            record = None
             for use in call.invocation.inputs:
                 if use.kind == "value":
                     inline = values.get(use.source)
                     call.values[use.source] = self._staged(load, use) if inline is None else inline
-            if call.profile.mode != L1 and not _files(call.invocation):
+                    if inline is None:
+                        record = record or _attempt(use, partial(seals.check, self._staged(load, use)))
+            if record is not None:
+                self._report(call, failure.LOST, record, 0.0, 0.0)
+            elif call.profile.mode != L1 and not _files(call.invocation):
                 self._slots.add(call)
             else:
                 self._stage(call, load)
@@ -361,14 +375,20 @@ class Node(Runner):
                     record = record or _attempt(use, partial(self._bring_in, load, use, sandbox))
             for use in call.invocation.outputs:
                 if use.kind != "value":
-                    record = record or _attempt(use, partial(_inside, sandbox, use.name))
+                    record = record or _attempt(use, partial(staging.prepare, sandbox, use))
             self._later(lambda: self._staged_in(call, record))
 
         self._stager.submit(stage)
 
     def _bring_in(self, load: Load, use: FileUse, sandbox: str) -> None:
         # A copy (sharing extents, where the file system can): what TaskVine has put there is a link into its cache.
-        copy(self._staged(load, use), _inside(sandbox, use.name))
+        staged, target = self._staged(load, use), staging.inside(sandbox, use.name)
+        if use.kind == "temp":
+            deliver(staged, target, seals.check(staged))
+            return
+        if os.path.getsize(staged) < load.sizes.get(use.source, 0):
+            raise seals.Cut(errno.EIO, "it was cut short on its node", staged)
+        deliver(staged, target)
 
     def _staged_in(self, call: Call, record: bytes | None) -> None:
         record = record or call.kill_record
@@ -413,12 +433,17 @@ class Node(Runner):
             outcome, body = failure.LOST, record
         if outcome == failure.RETURNED:
             for path, target in made:
-                shutil.move(path, target)
-        else:
+                try:
+                    _take_out(path, target, sandbox)
+                except OSError as error:
+                    discard(body)
+                    outcome, body = failure.LOST, _output_record(path, error)
+                    break
+        if outcome != failure.RETURNED:
             for use in call.invocation.outputs:
                 if use.kind == "local":
-                    with contextlib.suppress(OSError), open(os.path.join(sandbox, use.name), "rb") as file:
-                        load.left[use.source] = file.read()
+                    with contextlib.suppress(OSError):
+                        load.left[use.source] = _content(os.path.join(sandbox, use.name), sandbox)
         self._later(lambda: self._complete(call, outcome, body, started, seconds))
 
     def _complete(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
@@ -466,9 +491,9 @@ class Node(Runner):
                 shutil.move(body, path)
                 body = ""
             if use.kind != "local":
+                made.append((use.source, seals.seal(path), 0))
                 status = os.stat(path)
-                load.files[use.source] = (status.st_dev, status.st_ino, status.st_size)
-                made.append((use.source, status.st_size, 0))
+                load.files[use.source] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         return body, tuple(made)
 
 
@@ -477,12 +502,33 @@ def _files(invocation: Invocation) -> bool:
     return any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
 
 
-def _inside(sandbox: str, name: str) -> str:
-    path = os.path.normpath(os.path.join(sandbox, name))
-    if not path.startswith(sandbox + os.sep):
-        raise ValueError(f"{name} points out of the task's sandbox")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    return path
+def _take_out(path: str, target: str, sandbox: str) -> None:
+    """Move an output to where TaskVine takes it from; a directory becomes an archive."""
+    trees.survey(path, sandbox)  # refuses what cannot be staged
+    if trees.must_pack(path):
+        trees.pack(path, target, sandbox)
+    elif os.path.islink(path) or os.stat(path).st_nlink > 1:  # its bytes are, or may be written to, elsewhere
+        copy(path, target)
+    else:
+        shutil.move(path, target)
+
+
+def _content(path: str, sandbox: str) -> bytes:
+    """What an output holds; of a directory, its archive."""
+    trees.survey(path, sandbox)
+    if trees.must_pack(path):
+        archive = f"{sandbox}.archive"
+        trees.pack(path, archive, sandbox)
+        path = archive
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _output_record(path: str, error: OSError) -> bytes:
+    words, name = error.strerror or str(error), os.path.basename(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return failure.lost("disk-full", f"no room for {name}: {words}", path=error.filename or name)
+    return failure.lost("output-missing", words, path=name)
 
 
 def _attempt(use: FileUse, action: Callable[[], Any]) -> bytes | None:
@@ -493,5 +539,7 @@ def _attempt(use: FileUse, action: Callable[[], Any]) -> bytes | None:
         words = (isinstance(error, OSError) and error.strerror) or str(error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return failure.lost("disk-full", f"no room for {use.name}: {words}", path=error.filename or use.name)
+        if isinstance(error, seals.Cut):
+            return failure.lost("file-lost", f"{use.name or use.source}: {words}", name=use.source)
         return failure.lost("file-missing", words, path=use.source)
     return None

@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         rest = ["--gpus", str(len(gpus)), *rest]
     environment[GPUS] = ",".join(gpus)
-    before = os.umask(0o077)
+    # Tasks make files with the user's umask: nobody else can enter the worker's directory anyway.
     try:
         worker = subprocess.Popen(
             [options.executable, "--workspace", directory, "--arch", MARK + name, "--feature", name, *rest],
@@ -97,8 +97,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         temporary.unlink(short)
         sys.stderr.write(f"taskvine-worker: {options.executable} cannot be started: {error}\n")
         return 127
-    finally:
-        os.umask(before)
     clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory, short)
     second = _stand_by(clean)
     keeper.adopt_orphans()

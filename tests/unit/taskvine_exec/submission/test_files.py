@@ -17,8 +17,9 @@ from parsl.data_provider.files import File
 from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging, HTTPSeparateTaskStaging
 
-from taskvine_exec.submission.files import FilePlan, absolute_stream, has_files
-from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, temp_name, version_of
+from taskvine_exec.parsl_hooks.files import staging as staging_files
+from taskvine_exec.submission.files import FilePlan, NestedFiles, absolute_stream, has_files
+from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile, TempFiles, temp_name, version_of
 from taskvine_manager.runtime import sandbox
 from taskvine_manager.wire.messages import FileUse
 
@@ -485,3 +486,95 @@ def test_in_place_temp_files_are_found_in_the_sandbox(plan: Planner, here: Path)
         sandbox.use(None)
     assert made.outputs == [FileUse("temp", "folder/x", "folder/x@t0")]
     assert file.local_path is None
+# --- directories ---
+
+
+def test_output_directory_that_is_there_is_prepared(plan: Planner, here: Path) -> None:
+    (here / "old").mkdir()
+    (here / "file").touch()
+    made = plan(inputs=[File("old")], outputs=[File("old/"), File("new"), File("file")])
+    assert [use.directory for use in made.outputs] == [True, False, False]
+    assert [use.directory for use in made.inputs] == [False]
+    assert made.outputs[0] == FileUse("local", "old", str(here / "old"), directory=True)
+
+
+@pytest.mark.parametrize("path", [".", "./", "a/.."])
+def test_current_directory_is_not_staged(plan: Planner, path: str) -> None:
+    for files in ({"x": File(path)}, {"outputs": [File(path)]}):
+        with pytest.raises(ValueError, match="all of the current directory"):
+            plan(**files)
+    assert plan(File(path), shared_fs=True).args[0].filepath == os.getcwd()
+
+
+# --- Files that the pickler meets ---
+
+
+def pickled(made: FilePlan, value: Any) -> Any:
+    return pickle.loads(staging_files(made.nested, pickle.dumps, value))
+
+
+def test_file_in_any_object_is_an_input(plan: Planner, here: Path) -> None:
+    (here / "sub").mkdir()
+    (here / "sub" / "a").touch()
+    file = File("sub/../sub/a")
+    made = plan()
+    found = pickled(made, {"x": [file, (file,)]})
+    assert found["x"][0].filepath == "sub/a"
+    assert found["x"][0] is found["x"][1][0]
+    assert made.inputs == [FileUse("local", "sub/a", str(here / "sub" / "a"))]
+    assert file.local_path is None
+    assert pickle.loads(pickle.dumps(file)).local_path is None, "it is over with the call"
+
+
+def test_file_that_is_an_argument_too_is_dealt_with_once(plan: Planner, here: Path) -> None:
+    for name in ("a", "b"):
+        (here / name).touch()
+    made = plan(File("a"), outputs=[File("b")])
+    pickled(made, (made.args, made.kwargs))
+    assert [use.name for use in made.inputs] == ["a"]
+    assert [use.name for use in made.outputs] == ["b"]
+
+
+def test_file_in_an_object_that_is_not_there_is_left_alone(plan: Planner, here: Path) -> None:
+    made = plan()
+    for url in ("missing", str(here / "missing"), "http://example.org/a"):
+        found = pickled(made, [File(url)])[0]
+        assert (found.url, found.local_path) == (url, None)
+    assert made.inputs == []
+    assert pickled(plan(shared_fs=True), [File("missing")])[0].filepath == str(here / "missing")
+
+
+def test_temp_file_in_an_object_is_an_edge(plan: Planner) -> None:
+    plan(outputs=[TempFile("x", replicas=2)])
+    made = plan()
+    assert pickled(made, [File(T + "x")])[0].filepath == "x"
+    assert made.inputs == [FileUse("temp", "x", "x@t0")]
+    plan(outputs=[File(T + "x")])
+    later = plan()
+    held = [TempFile("x", replicas=2)]
+    for _ in range(2):  # arguments may be pickled twice
+        assert pickled(later, held)[0].filepath == "x"
+    assert later.inputs == [FileUse("temp", "x", "x@t2", 2)]
+
+
+def test_temp_file_that_the_task_writes_too_is_the_version_before(plan: Planner) -> None:
+    file = File(T + "x")
+    first = plan(outputs=[file])
+    assert pickled(first, [file])[0].filepath == "x"
+    assert first.inputs == []
+    second = plan(outputs=[file])
+    assert pickled(second, [file])[0].filepath == "x"
+    assert [use.source for use in (*second.inputs, *second.outputs)] == ["x@t0", "x@t1"]
+
+
+def test_plan_is_made_with_the_first_file_that_is_met(plan: Planner, here: Path) -> None:
+    (here / "a").touch()
+    nested = NestedFiles(None, plan)
+    staging_files(nested, pickle.dumps, [1, 2])
+    assert nested.plan is None
+    staging_files(nested, pickle.dumps, [File("a")])
+    assert nested.plan is not None
+    assert [use.name for use in nested.plan.inputs] == ["a"]
+    with pytest.raises(FileNotFoundError):
+        staging_files(nested, pickle.dumps, [File(T + "never")])
+    assert isinstance(nested.error, FileNotFoundError)

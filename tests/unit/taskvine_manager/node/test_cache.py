@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskvine_manager.node import cache as module
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, check, copy, file_name
+from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, check, copy, deliver, file_name
 from tests.conftest import eventually
 
 
@@ -65,7 +66,7 @@ def files(tmp_path: Path) -> Files:
 
 def old(path: str) -> str:
     """Make a file look long unchanged: a change time cannot be set, so the clock that it is compared with is."""
-    eventually(lambda: time.time_ns() - os.stat(path).st_ctime_ns > module._SETTLED_NS)
+    eventually(lambda: time.time_ns() - os.stat(path).st_ctime_ns > module.SETTLED_NS)
     return path
 
 
@@ -120,7 +121,7 @@ def test_changed_file_is_read_again_even_with_its_old_size_and_times(files: File
 def test_file_written_twice_within_a_tick_of_the_clock_is_read_twice(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_stamp", lambda status: (status.st_ino,))  # a clock that never ticks
+    monkeypatch.setattr(module.trees, "stamp", lambda status: (status.st_ino,))  # a clock that never ticks
     source = files.write("a.txt", 10, "1")
     first = files.cache.obtain(source)
     files.write("a.txt", 10, "2")
@@ -136,7 +137,7 @@ def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
     digest = module._content_name
     read: list[str] = []
 
-    def and_then_change(path: str, status: os.stat_result) -> str:
+    def and_then_change(path: str, status: module.trees.Survey) -> str:
         name = digest(path, status)
         if not read:
             files.write("a.txt", 20, "b")
@@ -145,7 +146,7 @@ def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
 
     monkeypatch.setattr(module, "_content_name", and_then_change)
     name = files.cache.obtain(source)
-    assert name == digest(source, os.stat(source))
+    assert name == digest(source, module.trees.survey(source))
     assert files.read(name) == "b" * 20
     assert files.cache.used == 30
     assert files.on_disk()[name] == 20
@@ -156,7 +157,7 @@ def test_file_that_changes_after_it_was_copied_is_read_again(files: Files, monke
     copied = module._copy_named
     changed: list[str] = []
 
-    def and_then_change(path: str, target: str, status: os.stat_result) -> str:
+    def and_then_change(path: str, target: str, status: module.trees.Survey) -> str:
         name = copied(path, target, status)
         if not changed:
             changed.append(files.write("a.txt", 20, "b"))
@@ -329,11 +330,11 @@ def test_file_is_read_where_no_peer_can_give_it(files: Files, why: str) -> None:
 
 
 def test_what_may_still_change_unseen_is_offered_to_nobody(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SETTLED_NS", 10**18)
+    monkeypatch.setattr(module, "SETTLED_NS", 10**18)
     source = files.write("a.txt", 10)
     name = files.cache.obtain(source)
     assert files.cache.known(source) is None
-    monkeypatch.setattr(module, "_SETTLED_NS", -1)
+    monkeypatch.setattr(module, "SETTLED_NS", -1)
     assert files.cache.obtain(source) == name
     assert files.cache.known(source) is not None
     files.cache.unpin(name)
@@ -342,17 +343,18 @@ def test_what_may_still_change_unseen_is_offered_to_nobody(files: Files, monkeyp
     assert files.cache.known(source) is None
 
 
-@pytest.mark.parametrize("what", ["directory", "pipe", "missing"])
+@pytest.mark.parametrize("what", ["pipe", "pipe in a directory", "missing"])
 def test_what_is_no_file_is_refused(files: Files, what: str) -> None:
     path = files.home / what
-    if what == "directory":
-        path.mkdir()
-    elif what == "pipe":
+    if what == "pipe":
         os.mkfifo(path)
+    elif what != "missing":
+        path.mkdir()
+        os.mkfifo(path / "pipe")
     for put in (files.cache.obtain, lambda path: files.cache.adopt("a@1", path)):
         with pytest.raises(OSError) as caught:
             put(str(path))
-        assert caught.value.errno == {"directory": errno.EISDIR, "pipe": errno.EINVAL, "missing": errno.ENOENT}[what]
+        assert caught.value.errno == (errno.ENOENT if what == "missing" else errno.EINVAL)
     assert files.cache.used == 0
     assert files.on_disk() == {}
 
@@ -627,3 +629,79 @@ class CacheMachine(RuleBasedStateMachine):
 
 TestCacheMachine = CacheMachine.TestCase
 TestCacheMachine.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+# --- directories ---
+
+
+def make_tree(files: Files, text: str = "x") -> str:
+    tree = files.home / "tree"
+    (tree / "sub" / "empty").mkdir(parents=True, exist_ok=True)
+    (tree / "sub" / "file").write_text(text)
+    return str(tree)
+
+
+def test_directory_is_cached_by_content(files: Files, tmp_path: Path) -> None:
+    files.cache = Cache(str(files.directory), 1000)
+    names = []
+    for text in ("x", "x", "y"):
+        names.append(files.cache.obtain(make_tree(files, text)))
+        files.cache.unpin(names[-1])
+    assert names[0] == names[1] != names[2]
+    assert files.cache.used == sum(files.on_disk().values())
+    deliver(files.cache.path(names[2]), str(tmp_path / "copy"))
+    assert (tmp_path / "copy" / "sub" / "file").read_text() == "y"
+    assert (tmp_path / "copy" / "sub" / "empty").is_dir()
+
+
+def test_unchanged_directory_is_not_packed_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.cache = Cache(str(files.directory), 1000)
+    tree = make_tree(files)
+    monkeypatch.setattr(module, "SETTLED_NS", -1)
+    name = files.cache.obtain(tree)
+    monkeypatch.setattr(module.trees, "pack", lambda path, *_: pytest.fail(f"{path} was read"))
+    assert files.cache.obtain(tree) == name
+
+
+def test_file_that_could_be_taken_for_an_archive(files: Files, tmp_path: Path) -> None:
+    files.cache = Cache(str(files.directory), 1000)
+    source = files.home / "a"
+    for put in (files.cache.obtain, lambda path: files.cache.adopt("a@1", path)):
+        source.write_bytes(module.trees.MAGIC)
+        put(str(source))
+    for name in files.cache._sizes:
+        deliver(files.cache.path(name), str(tmp_path / "copy"))
+        assert (tmp_path / "copy").read_bytes() == module.trees.MAGIC
+    assert files.cache.used == sum(files.on_disk().values())
+
+
+def test_same_bytes_with_other_permissions_are_another_file(files: Files) -> None:
+    names = set()
+    source = files.write("a", 10)
+    for mode in (0o600, 0o640, 0o755):
+        os.chmod(source, mode)
+        name = files.cache.obtain(source)
+        names.add(name)
+        assert stat.S_IMODE(os.stat(files.cache.path(name)).st_mode) == mode
+    assert len(names) == 3
+
+
+# --- what somebody does to the cache ---
+
+
+@pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 1), os.unlink], ids=["cut short", "deleted"])
+def test_users_file_that_was_spoiled_in_the_cache_is_read_again(files: Files, harm: Callable[[str], None]) -> None:
+    source = old(files.write("a", 10))
+    name = files.cache.obtain(source)
+    files.cache.unpin(name)
+    harm(files.cache.path(name))
+    assert files.cache.obtain(source) == name
+    assert files.read(name) == "a" * 10
+    assert files.cache.used == 10
+
+
+def test_peers_copy_that_somebody_has_written_to_is_not_taken(files: Files) -> None:
+    pair = Pair(files)
+    Path(pair.peer.path).write_text("b" * 10)
+    name = pair.second.obtain(pair.source, pair.peer)
+    assert Path(pair.second.path(name)).read_text() == "a" * 10

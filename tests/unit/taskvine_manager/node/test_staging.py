@@ -130,7 +130,7 @@ def test_users_file_is_copied_from_a_peer_and_not_read(place: Place, monkeypatch
     other.mkdir()
     node = Cache(str(other), 100)
     name = node.obtain(str(source))
-    peer = Peer(node.path(name), name, cache_module._stamp(source.stat()))
+    peer = Peer(node.path(name), name, cache_module.trees.stamp(source.stat()))
     monkeypatch.setattr(cache_module, "_copy_named", lambda *_: pytest.fail("the user's file was read"))
     place.bring_in(place.local("a"), peers={str(source): peer})
     assert (place.sandbox / "a").read_text() == "data"
@@ -210,10 +210,23 @@ def test_missing_input(place: Place) -> None:
     assert "No such file" in record["reason"]
 
 
-def test_directory_as_input_says_so(place: Place) -> None:
-    record = place.refusal(place.local("folder", "."))
-    assert record["kind"] == "file-missing"
-    assert "directory" in record["reason"]
+def test_directory_is_brought_in_with_all_that_is_in_it(place: Place) -> None:
+    (place.user / "a" / "b" / "empty").mkdir(parents=True)
+    (place.user / "a" / "b" / "c").write_text("c")
+    place.cache = Cache(str(place.directory), 1000)
+    place.bring_in(place.local("x/y", "a"))
+    assert (place.sandbox / "x" / "y" / "b" / "c").read_text() == "c"
+    assert (place.sandbox / "x" / "y" / "b" / "empty").is_dir()
+    assert place.cache._pins == {}
+    assert os.listdir(place.directory) == list(place.cache._sizes)
+
+
+def test_directory_without_room_is_refused(place: Place) -> None:
+    (place.user / "a").mkdir()
+    for name in "bc":
+        (place.user / "a" / name).write_text(name * 60)
+    assert place.refusal(place.local("a"))["kind"] == "disk-full"
+    assert os.listdir(place.directory) == []
 
 
 @pytest.mark.parametrize("sources", [{}, {"t": Source("/nowhere/taskvine/t@1", 1, 1)}])
@@ -304,10 +317,10 @@ def test_temp_file_without_room_can_be_brought_out_when_there_is_some(place: Pla
 def test_temp_file_on_a_full_disk_takes_its_siblings_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = place.cache.adopt
 
-    def no_space(name: str, made: str) -> int:
+    def no_space(name: str, made: str, within: str) -> int:
         if name == "u@1":
             raise OSError(errno.ENOSPC, "No space left on device", made)
-        return adopt(name, made)
+        return adopt(name, made, within)
 
     monkeypatch.setattr(place.cache, "adopt", no_space)
     (place.sandbox / "t").write_text("t" * 10)
@@ -320,12 +333,40 @@ def test_temp_file_on_a_full_disk_takes_its_siblings_back(place: Place, monkeypa
 
 
 def test_output_that_is_a_directory(place: Place) -> None:
-    (place.sandbox / "a").mkdir()
-    for use in (place.local("a"), temp("a")):
-        made, record = place.bring_out(use)
-        assert made == []
-        assert record is not None
-        assert (record["kind"], record["path"], "directory" in record["reason"]) == ("output-missing", "a", True)
+    place.cache = Cache(str(place.directory), 1000)
+    place.bring_in(outputs=(place.local("new"), place.local("old")._replace(directory=True)))
+    assert os.listdir(place.sandbox) == ["old"], "a directory that the user has is there for the task"
+    (place.user / "old").mkdir()
+    (place.user / "old" / "mine").write_text("mine")
+    (place.user / "old" / "b").write_text("to be replaced")
+    for name in ("new", "old"):
+        (place.sandbox / name / "empty").mkdir(parents=True)
+        (place.sandbox / name / "b").write_text("b")
+    (place.sandbox / "t").mkdir()
+    (place.sandbox / "t" / "b").write_text("b")
+    made, record = place.bring_out(place.local("new"), place.local("old"), temp("t"))
+    assert record is None
+    assert [name for name, _ in made] == ["t@1"]
+    assert place.cache.used == made[0][1] == os.path.getsize(place.cache.path("t@1"))
+    assert sorted(os.listdir(place.user / "new")) == ["b", "empty"]
+    assert sorted(os.listdir(place.user / "old")) == ["b", "empty", "mine"]
+    assert (place.user / "old" / "b").read_text() == "b"
+    place.bring_in(FileUse("temp", "again", "t@1"))
+    assert (place.sandbox / "again" / "b").read_text() == "b"
+
+
+@pytest.mark.parametrize("made", ["file", "directory"])
+def test_file_and_directory_do_not_replace_each_other(place: Place, made: str) -> None:
+    if made == "file":
+        (place.sandbox / "a").write_text("a")
+        (place.user / "a").mkdir()
+    else:
+        (place.sandbox / "a").mkdir()
+        (place.user / "a").write_text("mine")
+    _, record = place.bring_out(place.local("a"))
+    assert record is not None
+    assert (record["kind"], record["path"], "is a" in record["reason"].lower()) == ("output-missing", "a", True)
+    assert (place.user / "a").is_dir() == (made == "file")
 
 
 def test_output_that_cannot_be_written_says_so(place: Place) -> None:

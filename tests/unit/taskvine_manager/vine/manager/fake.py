@@ -44,9 +44,13 @@ class Task:
         self.exit_code = 0
         self.spread = False
         self.std_output = ""
+        self.max_forsaken = -1
 
     def set_library_required(self, library: str) -> None:
         self.library = library
+
+    def set_max_forsaken(self, max_forsaken: int) -> None:
+        self.max_forsaken = max_forsaken
 
     def set_priority(self, priority: float) -> None:
         self.priority = priority

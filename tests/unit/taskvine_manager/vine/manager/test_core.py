@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine.manager import events
-from taskvine_manager.vine.manager.core import URGENT, Core
+from taskvine_manager.vine.manager.core import MOST_RENEWALS, URGENT, Core
 from taskvine_manager.vine.manager.events import Finish, Instruction, Launch, Staged
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Profile
@@ -327,3 +327,126 @@ def test_file_that_is_not_to_be_made_again_is_lost_for_good() -> None:
         record = pickle.loads(finish.completion.body)
         assert (record["kind"], record["name"], record["node"]) == ("file-lost", "x@1", "b0-1")
     assert core.irreplaceable == []
+
+
+# --- cached files that a node has lost or spoiled ---
+
+
+def with_temps(core: Core, *names: str, recoverable: bool = True) -> None:
+    """Have a node make temp files."""
+    profile = PROFILE._replace(number=1, recoverable=recoverable)
+    for number, name in enumerate(names, 100):
+        core.handle(submitted(Invocation(number, 1, b"", (), (FileUse("temp", name, name),)), profile=profile))
+        (launch,) = core.handle(events.Cycle())
+        core.handle(events.Answered(launch.flight, "h:1", [returned(number, name)]))
+
+
+def reader(core: Core, *names: str) -> Launch:
+    """A call that reads them and a file of the user's, and is on a node."""
+    uses = (*(FileUse("temp", name, name) for name in names), FileUse("local", "given", "/given"))
+    core.handle(submitted(Invocation(1, 0, b"", uses)))
+    (launch,) = core.handle(events.Cycle())
+    core.handle(events.Placed({launch.flight: "h:1"}))
+    assert isinstance(launch, Launch)
+    return launch
+
+
+def probes(core: Core, launch: Launch) -> dict[str, int]:
+    """The flights that look for each input on the node that gave a call up."""
+    sent = of(Launch, core.handle(events.Failed(launch.flight, "forsaken")))
+    assert {(probe.parcel.kind, probe.feature, len(probe.inputs)) for probe in sent} == {("hello", "b0-1", 1)}
+    return {probe.inputs[0].source: probe.flight for probe in sent}
+
+
+def test_each_input_of_a_call_that_was_given_up_is_looked_for() -> None:
+    core = started(max_retries=0)
+    with_temps(core, "a", "b")
+    sent = probes(core, reader(core, "a", "b"))
+    assert sorted(sent) == ["/given", "a", "b"]
+    assert core.handle(events.Cycle()) == [], "it waits for what is found"
+    assert core.handle(events.Answered(sent["b"], "h:1", [])) == [events.Release(sent["b"])]
+    core.handle(events.Failed(sent["a"], "forsaken"))
+    found = core.handle(events.Failed(sent["/given"], "forsaken"))
+    assert of(events.Renew, found) == [events.Renew("a", True), events.Renew("/given", True)]
+    assert of(Finish, found) == []
+    (launch,) = core.handle(events.Cycle())
+    assert launch.parcel.kind == "run"
+    core.handle(events.Answered(launch.flight, "h:1", [returned(1)]))
+    assert (core.jobs, core.retried) == ({}, 0)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_node_that_made_what_must_not_be_made_again_has_the_last_word(elsewhere: bool) -> None:
+    core = started()
+    with_temps(core, "a", recoverable=False)
+    core.handle(events.Connected({"h:2": said("b0-2")}, (), 0.0))
+    launch = reader(core, "a")
+    if elsewhere:  # a transfer from the node that made it may have failed
+        core.temps["a"].node = "b0-2"
+    sent = probes(core, launch)
+    core.handle(events.Answered(sent["/given"], "h:1", []))
+    told = core.handle(events.Failed(sent["a"], "forsaken"))
+    if not elsewhere:
+        assert of(events.Renew, told) == [events.Renew("a", False)]
+        return
+    (probe,) = of(Launch, told)
+    assert probe.feature == "b0-2"
+    assert of(events.Renew, core.handle(events.Answered(probe.flight, "h:2", []))) == []
+
+
+def test_call_whose_inputs_are_all_there_is_charged_as_before() -> None:
+    core = started(max_retries=0)
+    with_temps(core, "a")
+    sent = probes(core, reader(core, "a"))
+    told = [each for flight in sent.values() for each in core.handle(events.Answered(flight, "h:1", []))]
+    assert of(events.Renew, told) == []
+    (finish,) = of(Finish, told)
+    assert failure.lost_kind(finish.completion.body) == "node-lost"
+
+
+def test_node_that_goes_while_it_is_looked_at_has_spoiled_nothing() -> None:
+    core = started(max_retries=0)
+    with_temps(core, "a")
+    probes(core, reader(core, "a"))
+    told = core.handle(events.Connected({}, ("h:1",), 1.0))
+    assert of(events.Renew, told) == []
+    assert len(of(Finish, told)) == 1
+
+
+def test_call_that_is_cancelled_meanwhile_stays_so() -> None:
+    core = started()
+    with_temps(core, "a")
+    sent = probes(core, reader(core, "a"))
+    core.handle(events.Cancelled((1,)))
+    for flight in sent.values():
+        core.handle(events.Failed(flight, "forsaken"))
+    assert core.handle(events.Cycle()) == []
+    assert core.jobs == {}
+
+
+@pytest.mark.parametrize("recoverable", [True, False])
+def test_input_that_is_not_whole_is_made_again_a_few_times(recoverable: bool) -> None:
+    core = started(max_retries=0)
+    with_temps(core, "a", recoverable=recoverable)
+    launch, renewed = reader(core, "a"), 0
+    record = failure.lost("file-lost", "a: it was cut short", name="a")
+    while True:
+        cut = Completion(1, failure.LOST, record, "b0-1", 1.0, 0.0, 0.0)
+        told = core.handle(events.Answered(launch.flight, "h:1", [cut]))
+        assert of(events.Renew, told) == [events.Renew("a", recoverable)]
+        renewed += 1
+        if finished := of(Finish, told):
+            break
+        (launch,) = core.handle(events.Cycle())
+    assert finished[0].completion.body == record
+    assert renewed == MOST_RENEWALS + 1
+
+
+def test_file_that_was_found_cut_short_while_it_came_home_is_made_again() -> None:
+    core = started()
+    with_temps(core, "a")
+    assert core.handle(events.CutShort("a")) == [events.Renew("a", True)]
+    (launch,) = of(Launch, core.handle(events.Wanted("a", 0)))
+    told = core.handle(events.Failed(launch.flight, "forsaken"))
+    assert of(events.Renew, told) == [events.Renew("a", True)]
+    assert of(events.Fetched, told) == [events.Fetched(launch.flight, "a", False)]

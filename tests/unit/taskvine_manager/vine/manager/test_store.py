@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from taskvine_manager.runtime import claims, payload
+from taskvine_manager.vine import seals
+from taskvine_manager.vine.manager import store as module
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import OVERUSED, Store
 from tests.unit.taskvine_manager.vine.manager import fake
@@ -27,7 +29,7 @@ def put(store: Store, tmp_path: Path, content: bytes) -> Path:
     path = tmp_path / "nodes" / "n" / "cache" / "temp-1"
     path.write_bytes(content)
     status = path.stat()
-    store.made("x", "n", (status.st_dev, status.st_ino, status.st_size))
+    store.made("x", "n", (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return path
 
 
@@ -65,7 +67,7 @@ def test_other_file_with_its_name_is_not_it(store: Store, tmp_path: Path) -> Non
 
 def test_file_of_a_node_that_is_gone_is_nowhere(store: Store, tmp_path: Path) -> None:
     put(store, tmp_path, b"made")
-    store.made("x", "other", (1, 2, 3))
+    store.made("x", "other", (1, 2, 3, 4))
     assert store.path("x") is None
 
 
@@ -92,26 +94,134 @@ def test_copy_that_was_written_to_is_not_given_again(store: Store, tmp_path: Pat
     assert store.found("x") == ("n", *(store.found("x") or ())[1:])
 
 
+def test_result_that_came_home_is_sealed_like_those_that_nodes_make(store: Store) -> None:
+    home = store.spool(b"home")
+    store.adopt("x", home)
+    assert seals.check(home) == 4
+    store.renew("x")
+    assert os.path.exists(home), "it is what TaskVine sends to nodes"
+
+
 def test_home_of_what_was_dropped_meanwhile_is_removed(store: Store) -> None:
     home = store.spool(b"late")
     store.bring_home("x", home)
     assert not os.path.exists(home)
 
 
-def test_every_version_of_a_file_is_declared_once(store: Store, tmp_path: Path) -> None:
+def test_file_that_took_the_place_of_another_is_not_it(store: Store, tmp_path: Path) -> None:
+    path = put(store, tmp_path, b"made")
+    times = path.stat()
+    path.write_bytes(b"else")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    assert store.found("x") is None
+
+
+# --- files of the user's ---
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of the user's; whether it has changed does not depend on the clock of the file system."""
+    monkeypatch.setattr(module, "SETTLED_NS", 10**18)
     path = tmp_path / "given"
     path.write_text("one")
-    first = store.local(str(path))
-    assert store.local(str(path)) is first
-    path.write_text("another")
-    assert store.local(str(path)) is not first
+    return path
+
+
+def declared(store: Store) -> int:
+    """Paths that stand for versions."""
+    return len([name for name in os.listdir(os.path.join(store._base, "files")) if name.startswith("input-")])
+
+
+def test_every_version_of_a_file_is_declared_once(store: Store, given: Path) -> None:
+    first = store.local(str(given))
+    assert store.local(str(given)) is first
+    given.write_text("another")
+    assert store.local(str(given)) is not first
     with pytest.raises(FileNotFoundError):
-        store.local(str(tmp_path / "never"))
+        store.local(str(given.parent / "never"))
+
+
+def test_versions_of_equal_size_and_second_have_names_of_their_own(store: Store, given: Path) -> None:
+    first = store.local(str(given))
+    status = given.stat()
+    for change in ("two", "six"):
+        given.write_text(change)
+        os.utime(given, ns=(status.st_atime_ns, status.st_mtime_ns))
+        second = store.local(str(given))
+        assert second.file.content != first.file.content
+        assert Path(second.file.content).read_text() == change
+        first = second
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_file_that_may_have_changed_within_a_tick_is_compared_by_content(
+    store: Store, given: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    monkeypatch.setattr(module.trees, "stamp", lambda status: (status.st_ino,))  # a clock that never ticks
+    first = store.local(str(given))
+    given.write_text("two" if changed else "one")
+    assert (store.local(str(given)) is first) != changed
+
+
+def test_settled_file_is_not_read_again(store: Store, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = store.local(str(given))
+    monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
+    assert store.local(str(given)) is first  # compared for the last time
+    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    assert store.local(str(given)) is first
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_large_file_that_has_just_changed_is_looked_at_twice(
+    store: Store, given: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    monkeypatch.setattr(module, "LARGE", 1)
+    monkeypatch.setattr(module.time, "sleep", lambda _: given.write_text("longer") if changed else None)
+    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    first = store.local(str(given))
+    assert first.size == len("longer" if changed else "one")
+    assert first.settled != changed
+
+
+def test_old_version_goes_with_its_last_user(store: Store, given: Path) -> None:
+    first, again = store.local(str(given)), store.local(str(given))
+    given.write_text("two")
+    second = store.local(str(given))
+    store.leave(first)
+    assert (first.file.declared, declared(store)) == (True, 2)
+    store.leave(again)
+    assert (first.file.declared, declared(store)) == (False, 1)
+    store.leave(second)
+    assert (second.file.declared, declared(store)) == (True, 1), "the latest is kept for the next user"
+
+
+def test_directory_is_declared_as_its_archive(store: Store, tmp_path: Path, given: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "file").write_text("one")
+    first = store.local(str(tree))
+    assert first.size == os.path.getsize(first.file.content)
+    module.trees.unpack(first.file.content, str(tmp_path / "copy"))
+    assert (tmp_path / "copy" / "sub" / "file").read_text() == "one"
+    assert store.local(str(tree)) is first
+    (tree / "sub" / "file").write_text("two")
+    assert store.local(str(tree)) is not first
+
+
+def test_lost_file_is_removed_from_workers_and_stays_declared(store: Store, tmp_path: Path, given: Path) -> None:
+    put(store, tmp_path, b"made")
+    version = store.local(str(given))
+    for name, file in (("x", store.temp("x")), (str(given), version.file)):
+        store.renew(name)
+        assert (file.replicas, file.declared) == (0, True)
+    assert store.found("x") is None
+    store.renew("never")
 
 
 def test_name_that_taskvine_does_not_take_is_given_another(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "two words"
     path.write_text("text")
-    given = store.local(str(path)).content
-    assert " " not in given
-    assert Path(given).read_text() == "text"
+    plain = store.local(str(path)).file.content
+    assert " " not in plain
+    assert Path(plain).read_text() == "text"

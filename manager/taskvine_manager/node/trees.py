@@ -1,0 +1,375 @@
+"""Directory trees: how one is copied, and how it becomes a single file that caches and engines can move.
+
+An archive holds one directory with everything below it::
+
+    MAGIC (16) | contents of the files, one after another | index | index length (8) | archive length (8) | END (8)
+
+The index is a JSON list of ``[kind, path, mode, size or link target]``, parents first and in a fixed order, so that
+equal trees give equal archives. Times and owners are not kept. The owner may always read and write what is unpacked.
+
+Symbolic links:
+
+* A link that leads to something in the tree stays a link; an absolute one becomes relative.
+* A relative link that leads out of the tree is replaced by a copy of what it leads to.
+* An absolute link that leads out stays as it is, as absolute paths of ``File`` are used in place. One that leads into a
+  task's sandbox is replaced by a copy.
+* A link to nothing stays as it is.
+
+A regular file that begins with :data:`MAGIC` is archived too, so every file that begins with it is an archive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import stat
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+MAGIC = b"\x93TVX-TREE-01\r\n\x1a\n"
+"""First bytes of every archive."""
+_END = b"TVX-END\n"
+_FOOT = struct.Struct("<QQ8s")
+_CHUNK = 1 << 20
+_DIRECTORY, _FILE, _LINK = "d", "f", "l"
+_Index = list[tuple[str, str, int, Any]]
+"""Kind, path, mode, and size or link target of each entry."""
+_UNUSUAL = "only files, directories and symbolic links can be staged"
+
+
+class Survey(NamedTuple):
+    """What a path holds."""
+
+    size: int
+    """Bytes that it takes in a cache: of a directory, those of its archive."""
+    stamp: tuple[int, ...]
+    """Changes when anything changes in it."""
+    changed: int
+    """Latest change time of anything in it, in ns."""
+    mode: int
+    is_tree: bool
+    """Whether it is a directory."""
+
+
+class _Found(NamedTuple):
+    """An entry of a tree on disk: ``source`` is what to read, which may be the end of a link."""
+
+    kind: str
+    path: str
+    source: str
+    status: os.stat_result
+    link: str = ""
+
+
+class _Item(NamedTuple):
+    """An entry to lay out: ``pour`` writes the contents of a file."""
+
+    kind: str
+    path: str
+    mode: int
+    link: str
+    pour: Callable[[BinaryIO], object]
+
+
+# --- looking ---
+
+
+def survey(path: str, within: str = "") -> Survey:
+    """Look at a file or a whole directory tree.
+
+    Parameters
+    ----------
+    path : str
+        File or directory; a link is followed.
+    within : str, optional
+        A directory that is about to go: absolute links into it are followed.
+
+    Raises
+    ------
+    OSError
+        If it is missing, or if it or anything in it is neither a file nor a directory nor a link.
+    """
+    status = os.stat(path)
+    if stat.S_ISREG(status.st_mode):
+        return Survey(status.st_size, stamp(status), status.st_ctime_ns, _mode(status), False)
+    digest = hashlib.blake2b(digest_size=16)
+    index: _Index = []
+    size, changed = len(MAGIC) + _FOOT.size, 0
+    for entry in _entries(path, within):
+        there = entry.status
+        held = there.st_size if entry.kind == _FILE else 0
+        size += held
+        changed = max(changed, there.st_ctime_ns)
+        digest.update(repr((entry.kind, entry.path, entry.link, there.st_mode, *stamp(there))).encode())
+        index.append(_listed(entry, held))
+    halves = struct.unpack("<QQ", digest.digest())
+    return Survey(
+        size + len(_encode(index)), (status.st_dev, status.st_ino, *halves), changed, _mode(status), is_tree=True
+    )
+
+
+def stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does: its change time does even where its modification time is set back."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_packed(path: str) -> bool:
+    """Whether a regular file is an archive."""
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def must_pack(path: str) -> bool:
+    """Whether a path is a directory, or a file that could be taken for the archive of one."""
+    return os.path.isdir(path) or (os.path.isfile(path) and is_packed(path))
+
+
+def _walk(root: str, within: str) -> Iterator[_Found]:
+    """All entries of a tree, parents first, the tree itself with an empty path."""
+    top = os.path.realpath(root)
+    within = os.path.realpath(within) if within else ""
+    yield _Found(_DIRECTORY, "", top, os.stat(top))
+    left: list[tuple[str, str, str, tuple[str, ...]]] = [(top, "", top, (top,))]
+    while left:
+        directory, prefix, base, trail = left.pop()
+        with os.scandir(directory) as scanned:
+            names = sorted(entry.name for entry in scanned)
+        for name in names:
+            path, source, link = os.path.join(prefix, name), os.path.join(directory, name), ""
+            status = os.lstat(source)
+            follows = trail
+            if stat.S_ISLNK(status.st_mode):
+                link = _kept_link(source, base, within)
+                if not link:
+                    source = os.path.realpath(source)
+                    status = os.stat(source)
+                    follows = (*trail, source)
+                    if stat.S_ISDIR(status.st_mode) and any(_is_in(each, source) for each in trail):
+                        words = f"a symbolic link leads to {source}, which the tree is part of"
+                        raise OSError(errno.ELOOP, words, os.path.join(root, path))
+            if link:
+                yield _Found(_LINK, path, source, status, link)
+            elif stat.S_ISDIR(status.st_mode):
+                yield _Found(_DIRECTORY, path, source, status)
+                left.append((source, path, base if follows is trail else source, follows))
+            elif stat.S_ISREG(status.st_mode):
+                yield _Found(_FILE, path, source, status)
+            else:
+                raise OSError(errno.EINVAL, f"it is not a regular file: {_UNUSUAL}", os.path.join(root, path))
+
+
+def _kept_link(path: str, base: str, within: str) -> str:
+    """Text of a link in the copy of a tree; empty if a copy of the link's target takes its place."""
+    said = os.readlink(path)
+    directory = os.path.dirname(path)
+    end = os.path.normpath(os.path.join(directory, said))
+    if _is_in(end, base):
+        return os.path.relpath(end, directory) if os.path.isabs(said) else said
+    if os.path.isabs(said):
+        real = os.path.realpath(path)
+        if _is_in(real, base):
+            return os.path.relpath(real, directory)
+        if not within or not _is_in(real, within):
+            return said
+    return "" if os.path.exists(path) else said
+
+
+def _is_in(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
+
+
+def _mode(status: os.stat_result) -> int:
+    least = stat.S_IRWXU if stat.S_ISDIR(status.st_mode) else stat.S_IRUSR | stat.S_IWUSR
+    return stat.S_IMODE(status.st_mode) & 0o777 | least
+
+
+# --- archives ---
+
+
+def pack(source: str, target: str, within: str = "") -> None:
+    """Write the archive of a directory, or of one file, to ``target``.
+
+    Raises
+    ------
+    OSError
+        As of :func:`survey`, or if it cannot be read or written.
+    """
+    index: _Index = []
+    with open(target, "wb") as archive:
+        archive.write(MAGIC)
+        for entry in _entries(source, within):
+            start = archive.tell()
+            if entry.kind == _FILE:
+                _pour_file(entry.source, archive)
+            index.append(_listed(entry, archive.tell() - start))
+        listing = _encode(index)
+        archive.write(listing)
+        archive.write(_FOOT.pack(len(listing), archive.tell() + _FOOT.size, _END))
+
+
+def _listed(entry: _Found, held: int) -> tuple[str, str, int, int | str]:
+    return (entry.kind, entry.path, _mode(entry.status), entry.link or held)
+
+
+def _encode(index: _Index) -> bytes:
+    return json.dumps(index, separators=(",", ":")).encode()  # in ASCII: names need not be text
+
+
+def unpack(archive: str, target: str, length: int | None = None) -> None:
+    """Lay out what an archive holds; a directory that is there already is added to.
+
+    Parameters
+    ----------
+    length : int, optional
+        Bytes of the archive, if the file holds something else behind it.
+
+    Raises
+    ------
+    OSError
+        If the archive is not whole (``EIO``), or cannot be laid out.
+    """
+    with open(archive, "rb") as source:
+        _lay_out(_items(source, archive, length), target)
+
+
+def _items(source: BinaryIO, path: str, length: int | None) -> Iterator[_Item]:
+    def pour(size: int, target: BinaryIO) -> None:
+        while size:
+            chunk = source.read(min(size, _CHUNK))
+            if not chunk:
+                raise _cut(path)
+            target.write(chunk)
+            size -= len(chunk)
+
+    start = len(MAGIC)
+    for kind, name, mode, said in _index(source, path, length):
+        if kind == _FILE:
+            source.seek(start)
+            start += said
+            yield _Item(kind, name, mode, "", functools.partial(pour, said))
+        else:
+            yield _Item(kind, name, mode, said if kind == _LINK else "", lambda _: None)
+
+
+def _index(source: BinaryIO, path: str, length: int | None) -> _Index:
+    length = source.seek(0, os.SEEK_END) if length is None else length
+    if length < len(MAGIC) + _FOOT.size:
+        raise _cut(path)
+    source.seek(length - _FOOT.size)
+    listed, whole, end = _FOOT.unpack(source.read(_FOOT.size))
+    if end != _END or whole != length or listed > length:
+        raise _cut(path)
+    source.seek(length - _FOOT.size - listed)
+    index: _Index = json.loads(source.read(listed))
+    return index
+
+
+def _cut(path: str) -> OSError:
+    return OSError(errno.EIO, "the archive of a directory is cut short", path)
+
+
+# --- copying ---
+
+
+def copy_tree(source: str, target: str, within: str = "") -> None:
+    """Copy a directory; one that is at ``target`` already is added to.
+
+    Raises
+    ------
+    OSError
+        As of :func:`survey`, or if it cannot be read or written.
+    """
+    _lay_out(
+        (
+            _Item(entry.kind, entry.path, _mode(entry.status), entry.link, functools.partial(_pour_file, entry.source))
+            for entry in _entries(source, within)
+        ),
+        target,
+    )
+
+
+def _entries(source: str, within: str) -> Iterator[_Found]:
+    status = os.stat(source)
+    if stat.S_ISDIR(status.st_mode):
+        return _walk(source, within)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, f"it is not a regular file: {_UNUSUAL}", source)
+    return iter([_Found(_FILE, "", source, status)])
+
+
+def _pour_file(path: str, target: BinaryIO) -> None:
+    # A pipe that has just taken the file's place must not hold this up.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        shutil.copyfileobj(file, target, _CHUNK)
+
+
+def _lay_out(items: Iterable[_Item], target: str) -> None:
+    """Write a tree: what was not there appears whole or not at all."""
+    if os.path.lexists(target):
+        _add(items, target)
+        return
+    partial = _partial(target)
+    try:
+        _add(items, partial)
+        os.rename(partial, target)
+    finally:
+        if os.path.isdir(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            _unlink(partial)
+
+
+def _add(items: Iterable[_Item], target: str) -> None:
+    """Add a tree to what is there, one file after another, each whole."""
+    folders = {""}
+    for kind, name, mode, link, pour in items:
+        if name and os.path.dirname(name) not in folders:
+            raise OSError(errno.EIO, f"the archive of a directory is damaged: {name!r} has no parent in it", target)
+        path = os.path.join(target, name) if name else target
+        if kind == _DIRECTORY:
+            folders.add(name)
+            _make_directory(path, mode)
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise IsADirectoryError(errno.EISDIR, "it is a directory, and is to be replaced by a file", path)
+        partial = _partial(path)
+        try:
+            if kind == _LINK:
+                os.symlink(link, partial)
+            else:
+                with open(partial, "xb") as file:
+                    pour(file)
+                os.chmod(partial, mode)
+            os.replace(partial, path)
+        finally:
+            _unlink(partial)
+
+
+def _make_directory(path: str, mode: int) -> None:
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file, and is to become a directory", path) from None
+    else:
+        os.chmod(path, mode)
+
+
+_partials = itertools.count()
+
+
+def _partial(target: str) -> str:
+    # Short, since the name of the file itself may be as long as names can be.
+    return os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_partials)}.partial")
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -1,0 +1,46 @@
+"""Seals: whether a file is all that was made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from taskvine_manager.vine import seals
+
+
+@pytest.fixture(params=[b"", b"x", b"x" * 100_000], ids=len)
+def sealed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "made"
+    path.write_bytes(request.param)
+    assert seals.seal(str(path)) == len(request.param)
+    return path
+
+
+def test_length_is_that_of_what_was_made(sealed: Path) -> None:
+    length = seals.check(str(sealed))
+    assert sealed.read_bytes()[:length].count(b"x") == length
+
+
+def test_every_cut_is_noticed(sealed: Path) -> None:
+    whole = sealed.stat().st_size
+    for left in {0, 1, 7, 8, 15, 16, whole // 2, whole - 1} - {whole}:
+        content = sealed.read_bytes()
+        os.truncate(sealed, min(left, whole - 1))
+        with pytest.raises(seals.Cut) as caught:
+            seals.check(str(sealed))
+        assert caught.value.filename == str(sealed)
+        sealed.write_bytes(content)
+
+
+def test_what_was_added_to_is_not_whole(sealed: Path) -> None:
+    with sealed.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(seals.Cut):
+        seals.check(str(sealed))
+
+
+def test_missing_file_is_not_a_cut(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        seals.check(str(tmp_path / "never"))
