@@ -32,6 +32,11 @@ def is_offered(file: str) -> bool:
     return os.path.exists(file + _SUFFIX)
 
 
+def count(file: str) -> int:
+    """Return the number of claims to a file."""
+    return os.stat(file + _SUFFIX).st_nlink - 1
+
+
 def claim(file: str, path: str) -> None:
     """Make a claim to a file at a path in the same file system.
 

@@ -583,6 +583,7 @@ class VineEngine:
             self._store.adopt(said.file, said.path)
         elif isinstance(said, events.Discard):
             payload.discard(said.value)
+            self._store.tidy_buffers()
         elif isinstance(said, events.Again):
             self._outlet.again([said.number], said.reason)
         elif isinstance(said, events.Locate):

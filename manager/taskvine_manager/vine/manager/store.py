@@ -219,7 +219,7 @@ class Store:
                 self._let_go(version)
 
     def share(self, claim: str) -> Buffer:
-        """Declare the buffer behind a claim, once while any call reads it: each worker gets a single copy.
+        """Declare the buffer behind a claim, once while any call may read it: each worker gets a single copy.
 
         Raises
         ------
@@ -236,12 +236,17 @@ class Store:
         return buffer
 
     def unshare(self, buffer: Buffer) -> None:
-        """Count off a call that reads a buffer; after the last one, remove the buffer everywhere."""
+        """Count off a call that reads a buffer."""
         buffer.readers -= 1
-        if not buffer.readers:
-            del self._buffers[buffer.path]
-            self._vine.undeclare([buffer.file])
-            payload.release(buffer.claim)
+        self.tidy_buffers()
+
+    def tidy_buffers(self) -> None:
+        """Remove buffers everywhere that no call reads or will read: calls that wait have claims of their own."""
+        for buffer in [buffer for buffer in self._buffers.values() if not buffer.readers]:
+            if claims.count(buffer.path) == 1:
+                del self._buffers[buffer.path]
+                self._vine.undeclare([buffer.file])
+                payload.release(buffer.claim)
 
     # --- reading ---
 
