@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 Retire = Callable[[list[int], int], None]
 RECENT = 4
 """References that are kept of functions to which no weak reference can be made, such as some callable objects."""
+VARIANTS = 64
+"""Ways to wrap one function that are kept: each file that an app stages in by itself makes another."""
 SLOW = 0.020
 """Seconds that pickling a function again may take before the user is told."""
 _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
@@ -160,6 +162,9 @@ class FunctionCache:
             self._recent.append(reference)  # nothing else keeps it until the next call
             return reference
         reference = known.references[wrappers] = self._serialize(function)
+        if len(known.references) > VARIANTS:
+            with self._lock:
+                known.references.pop(next(iter(known.references)), None)
         return reference
 
     def _entry(self, inner: Any) -> _Known | None:

@@ -133,6 +133,14 @@ def test_different_wrappers_make_different_functions(cache: FunctionCache) -> No
     assert len(set(keys)) == len(keys)
 
 
+def test_few_of_many_wrappers_are_kept(cache: FunctionCache) -> None:
+    function = make_function()
+    for number in range(2 * functions.VARIANTS):
+        cache.reference(fetching(function, f"http://host/{number}"))
+    gc.collect()
+    assert len(cache._by_key) == functions.VARIANTS
+
+
 def test_the_outermost_wrap_error_is_left_out_and_only_that(cache: FunctionCache) -> None:
     function = make_function()
     assert cache.reference(wrap_error(function)) is cache.reference(function)
