@@ -49,12 +49,21 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_executor(engine: str, run_dir: str) -> Iterator[Callable[..., TaskVineExecutor]]:
+def working_directory() -> str | None:
+    """Where the apps of :func:`make_executor` run; None for the executor's default. Modules override it."""
+    return None
+
+
+@pytest.fixture
+def make_executor(
+    engine: str, run_dir: str, working_directory: str | None
+) -> Iterator[Callable[..., TaskVineExecutor]]:
     """Start executors; they are shut down after the test."""
     made: list[TaskVineExecutor] = []
 
     def make(**settings: Any) -> TaskVineExecutor:
-        executor = TaskVineExecutor(engine=engine, **{"label": f"ex{len(made)}", "cores": 2, **settings})
+        own = {"label": f"ex{len(made)}", "cores": 2, "working_directory": working_directory}
+        executor = TaskVineExecutor(engine=engine, **{**own, **settings})
         executor.run_dir = run_dir
         made.append(executor)
         executor.start()

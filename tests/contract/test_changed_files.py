@@ -23,6 +23,12 @@ SIZE = 100_000
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.fixture
+def working_directory() -> str:
+    """Files are staged into sandboxes."""
+    return "sandbox"
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's current directory."""

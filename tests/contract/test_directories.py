@@ -21,6 +21,12 @@ T = "taskvinetemp:///"
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.fixture
+def working_directory() -> str:
+    """Files are staged into sandboxes."""
+    return "sandbox"
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's current directory; everybody may read what is made."""

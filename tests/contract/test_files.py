@@ -38,9 +38,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def make_executor(make_executor: Make) -> Make:
-    """Executors whose apps run in sandboxes: there, files are staged."""
-    return lambda **settings: make_executor(**{"working_directory": "sandbox", **settings})
+def working_directory() -> str:
+    """Files are staged into sandboxes."""
+    return "sandbox"
 
 
 # --- tasks ---

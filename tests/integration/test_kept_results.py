@@ -36,7 +36,9 @@ def start(request: pytest.FixtureRequest, load: Load, engine: str, mode: str) ->
     """Load Parsl, with the resolver and without."""
 
     def make() -> TaskVineExecutor:
-        executor = TaskVineExecutor(label="tv", cores=2, engine=engine, function_exec_mode=mode)
+        executor = TaskVineExecutor(
+            label="tv", cores=2, engine=engine, function_exec_mode=mode, working_directory="sandbox"
+        )
         load([executor], **({"dependency_resolver": DAG_RESOLVER} if request.param else {}))
         return executor
 
