@@ -6,6 +6,7 @@ added:
 - ``lru_cache`` and ``singledispatch`` functions and ``cached_property`` are pickled by value too, and a lock as a free
   one: who holds it here is no thread of the process that loads it;
 - what cloudpickle cannot pickle is given to dill, if dill is installed;
+- a future is refused: its copy would never be done;
 - a class that comes home to the process that defined it stays as it is there (see :func:`set_class_state`).
 """
 
@@ -25,6 +26,10 @@ from typing import Any, ClassVar
 import cloudpickle
 
 
+class FutureLeft(TypeError):
+    """A value holds a future, which no other process can complete."""
+
+
 def dumps(value: Any, protocol: int = 5, buffer_callback: Callable[..., Any] | None = None) -> bytes:
     """Pickle a value.
 
@@ -39,11 +44,15 @@ def dumps(value: Any, protocol: int = 5, buffer_callback: Callable[..., Any] | N
 
     Raises
     ------
+    FutureLeft
+        If the value holds a future.
     Exception
         What cloudpickle raised, if dill cannot pickle the value either.
     """
     try:
         return _dumps(value, protocol, buffer_callback)
+    except FutureLeft:
+        raise
     except Exception:
         body = _dill(value)
         if body is None:
@@ -63,15 +72,15 @@ def _dill(value: Any) -> bytes | None:
         import dill
     except ImportError:
         return None
-    for recurse in (True, False):  # with the globals that functions refer to, else as Parsl's own executors do
-        file = io.BytesIO()
-        pickler = dill.Pickler(file, protocol=5, recurse=recurse)
-        pickler.dispatch = type(pickler.dispatch)(pickler.dispatch)
-        for kind in _LOCKS:  # dill makes locks that nobody can acquire of some that are free
-            pickler.dispatch[kind] = _save_lock
-        with contextlib.suppress(Exception):
-            pickler.dump(value)
-            return file.getvalue()
+    file = io.BytesIO()
+    # Without recurse, functions would lose the globals that they refer to, and fail where they are called.
+    pickler = dill.Pickler(file, protocol=5, recurse=True)
+    pickler.dispatch = type(pickler.dispatch)(pickler.dispatch)
+    for kind in _LOCKS:  # dill makes locks that nobody can acquire of some that are free
+        pickler.dispatch[kind] = _save_lock
+    with contextlib.suppress(Exception):
+        pickler.dump(value)
+        return file.getvalue()
     return None
 
 
@@ -171,6 +180,13 @@ def fill_dispatcher(function: Any, state: tuple[dict[type, Any], dict[str, Any]]
     vars(function).update(added)
 
 
+def _refuse_future(kind: type) -> None:
+    # By its type alone: asking a proxy for its class would fetch its value.
+    futures: Any = sys.modules.get("concurrent.futures._base")
+    if futures is not None and issubclass(kind, futures.Future):
+        raise FutureLeft(f"it holds a future ({kind.__name__}), which only this process can complete: pass its result")
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     dispatch_table: ClassVar[Any] = ChainMap(
         {
@@ -182,6 +198,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     )
 
     def reducer_override(self, value: Any) -> Any:
+        _refuse_future(type(value))
         if type(value) is FunctionType and value.__code__ is _DISPATCHER and not is_by_reference(value):
             return _reduce_dispatcher(value)
         reduced = super().reducer_override(value)

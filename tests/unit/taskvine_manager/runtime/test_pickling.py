@@ -8,11 +8,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import parsl.serialize
 import pytest
+from parsl.dataflow.futures import AppFuture
 
 from taskvine_manager.runtime import payload, pickling
 from tests.changes import Change, Program
@@ -104,6 +106,19 @@ class Plain:
     """Nothing."""
 
 
+class Holder:
+    """An object that holds a value, beside what only dill can pickle."""
+
+    def __init__(self, value: Any) -> None:
+        self.keys = {1: 2}.keys()
+        self.value = value
+
+
+def iter_of(value: Any) -> Any:
+    """An iterator that has the value before it."""
+    return iter([value])
+
+
 VALUES: dict[str, Any] = {
     "a lock": threading.Lock(),
     "an object with a lock": Node(),
@@ -134,6 +149,20 @@ def test_whatever_parsl_can_serialize_can_be_pickled(value: Any) -> None:
 def test_what_nobody_can_pickle_is_refused_with_the_first_reason() -> None:
     with pytest.raises(TypeError, match="generator"):
         pickling.dumps([threading.Lock(), (i for i in ())])
+
+
+@pytest.mark.parametrize("future", [Future(), AppFuture({"id": 1})], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("hide", [lambda future: [future], Holder, lambda future: lambda: future, iter_of])
+def test_a_future_is_refused_wherever_it_is(future: Future[Any], hide: Callable[[Any], Any]) -> None:
+    with pytest.raises(pickling.FutureLeft, match=rf"holds a future \({type(future).__name__}\)"):
+        pickling.dumps(hide(future))
+
+
+def test_a_function_whose_globals_cannot_be_pickled_is_refused() -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "stream": (i for i in ())}
+    exec("def function(): return stream", names)
+    with pytest.raises(TypeError, match="generator"):
+        pickling.dumps(names["function"])
 
 
 def test_without_dill_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
