@@ -145,7 +145,7 @@ def test_additions_of_later_writers_are_passed_over(tmp_path: Path) -> None:
         ("run", VERSION, 1.0, {}, "more"),
         ("weather", "fair"),
         ("profiles", [(*PROFILE, "more")]),
-        ("submitted", 2.0, [(5, 0, 1, [("temp", "a", "a@t1", 2, "", "more")], [], "more")]),
+        ("submitted", 2.0, [(5, 0, 1, [("temp", "a", "a@t1", 2, "", False, "more")], [], "more")]),
         ("done", 3.0, [(5, 0, "n", 1.0, 1.0, 1.0, 7, [], "", "more")]),
     ]
     path.write_bytes(b"".join(map(msgpack.packb, entries_)))
