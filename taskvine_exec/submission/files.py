@@ -152,7 +152,7 @@ class FilePlan:
             # Not the version that the task itself will make: its outputs are known by now.
             own = {use.source for use in self.outputs}
             if self._files.consume_before(file, own) is None:
-                return file  # it is an output, and no input
+                return _InSandbox(file) if self._in_place else file  # it is an output, and no input
         return self._temp(file, self.inputs)
 
     def _nested_local(self, file: File) -> File:

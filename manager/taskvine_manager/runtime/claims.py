@@ -12,6 +12,8 @@ import os
 
 _SUFFIX = ".claims"
 _ENDING = ".ending"
+_LONGEST = 4096
+"""Bytes of a path that Linux takes, at most."""
 
 
 def offer(file: str) -> None:
@@ -51,9 +53,18 @@ def claim(file: str, path: str) -> None:
 
 
 def claimed(path: str) -> str:
-    """Return the path of the file that a claim refers to."""
+    """Return the path of the file that a claim refers to.
+
+    Raises
+    ------
+    ValueError
+        If the file at this path is no claim.
+    """
     with open(path, "rb", buffering=0) as claim:
-        return os.fsdecode(claim.read())
+        content = claim.read(_LONGEST + 1)
+    if not content or len(content) > _LONGEST or b"\0" in content:
+        raise ValueError(f"{path}: not a claim to a shared buffer")
+    return os.fsdecode(content)
 
 
 def release(path: str) -> str | None:

@@ -299,7 +299,12 @@ def read(payload: Payload, mapped_from: int = MAPPED_FROM) -> Frames:
 
 def _shared(path: str, size: int, mapped_from: int) -> memoryview:
     """Return the bytes of a shared buffer: ``path`` is a claim, or on another machine the buffer itself."""
-    return _bytes_of(path if os.path.getsize(path) == size else claims.claimed(path), mapped_from)
+    if os.path.getsize(path) != size:
+        try:
+            path = claims.claimed(path)
+        except ValueError as error:
+            raise Damaged(f"{path}: cut short") from error
+    return _bytes_of(path, mapped_from)
 
 
 def _bytes_of(path: str, mapped_from: int) -> memoryview:

@@ -12,7 +12,6 @@ added:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import sys
@@ -72,16 +71,24 @@ def _dill(value: Any) -> bytes | None:
         import dill
     except ImportError:
         return None
+    class Pickler(dill.Pickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            _refuse_future(type(value))
+            return NotImplemented
+
     file = io.BytesIO()
     # Without recurse, functions would lose the globals that they refer to, and fail where they are called.
-    pickler = dill.Pickler(file, protocol=5, recurse=True)
+    pickler = Pickler(file, protocol=5, recurse=True)
     pickler.dispatch = type(pickler.dispatch)(pickler.dispatch)
     for kind in _LOCKS:  # dill makes locks that nobody can acquire of some that are free
         pickler.dispatch[kind] = _save_lock
-    with contextlib.suppress(Exception):
+    try:
         pickler.dump(value)
-        return file.getvalue()
-    return None
+    except FutureLeft:
+        raise
+    except Exception:
+        return None
+    return file.getvalue()
 
 
 def _save_lock(pickler: Any, lock: Any) -> None:

@@ -122,11 +122,6 @@ def use(path: SearchPath | None) -> None:
         _switch(wanted)
 
 
-def is_as_at_start() -> bool:
-    """Whether no other path than that of the start is in use."""
-    return _current == _start
-
-
 def _switch(path: SearchPath) -> None:
     global _current
     sys.path[:] = merged(path, _own, sys.prefix)

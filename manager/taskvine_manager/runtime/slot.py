@@ -255,6 +255,7 @@ class Functions:
         """Load a function, importing what it needs."""
         encoded = self._encoded[key]
         size = payload.size(encoded)
+        search_path.use(None)  # not that of the call before
         function: Any = payload.decode(encoded)
         if isinstance(function, search_path.OnPath):
             self._paths[key] = function.path
@@ -522,6 +523,8 @@ def _answer(
         if isinstance(loaded, bytes):
             room.used = True  # by what it has imported until then
             stage.restore()
+            if given is not None:
+                payload.discard(given)
             channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
             return True
         function = loaded
@@ -535,6 +538,8 @@ def _answer(
     try:
         stage.enter(call_sandbox)
     except OSError as error:
+        if given is not None:
+            payload.discard(given)
         channel.send(pickle.dumps(("r", identity, failure.LOST, no_directory(error), time.time(), 0.0, ())))
         return True
     if given is not None:

@@ -19,6 +19,7 @@ from taskvine_manager.vine.manager import failures
 from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Need, Room
 from taskvine_manager.vine.manager.cargo import Cargo
 from taskvine_manager.vine.manager.events import (
+    CACHED,
     Abort,
     Again,
     Answered,
@@ -610,7 +611,7 @@ class Core:
         near: bool = False,
     ) -> None:
         flight.node = None
-        flight.given = tuple(staged.source for staged in inputs if staged.kind in ("temp", "local"))
+        flight.given = {staged.source: staged.kind for staged in inputs if staged.kind in CACHED}
         self._flights[flight.number] = flight
         self._said.append(Launch(flight.number, parcel, inputs, outputs, priority, category, feature, near))
 
@@ -676,16 +677,16 @@ class Core:
         node = self.nodes.get(str(flight.where))
         jobs = [job for job in flight.jobs.values() if not job.over]
         needed = {use.source for job in jobs for use in job.invocation.inputs}
-        files = [file for file in flight.given if file in needed]
-        if not files or node is None:
+        over = {use.source for job in flight.jobs.values() for use in job.invocation.inputs} - needed
+        files = [file for file in flight.given if file not in over]  # functions and shared arguments among them
+        if not jobs or not files or node is None:
             return False
         case = Case(jobs, len(files))
         for job in jobs:
             job.flight = None
         for file in files:
-            kind = "temp" if file in self.temps else "local"
             probe = Flight(next(self._numbers), errand=Probe(file, case))
-            inputs = (Staged(kind, file, "i0"),)
+            inputs = (Staged(flight.given[file], file, "i0"),)
             if node.ours:
                 self._send(node, Parcel("hello", probe.number, brief=True), probe, inputs)
             else:

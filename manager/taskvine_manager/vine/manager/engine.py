@@ -172,7 +172,6 @@ class VineEngine:
             idle_timeout=config.idle_timeout,
         )
         self._functions = Functions()
-        self._gone: dict[str, tuple[int, ...]] = {}
         self._retired = 0.0
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._watched: set[tuple[int, int]] = set()
@@ -252,16 +251,17 @@ class VineEngine:
         self._handle(events.Retired(profiles))
 
     def _forget_functions(self) -> None:
-        """Have nodes forget the functions that no task needs any more, in one go with others."""
+        """Have nodes forget the functions that no task needs any more, in one go with others.
+
+        A function that is submitted again before that is one that was never gone, and keeps its file: nodes know it by
+        that.
+        """
+        if time.monotonic() - self._retired < RETIREMENT:
+            return
         if gone := self._functions.gone():
-            self._store.forget([each.encoded for each in gone if isinstance(each.encoded, str)])
-            self._gone.update((each.key, each.profiles) for each in gone)
-        if self._gone and time.monotonic() - self._retired >= RETIREMENT:
             self._retired = time.monotonic()
-            gone_now, self._gone = self._gone, {}
-            still = {key: numbers for key, numbers in gone_now.items() if key not in self._functions}
-            if still:
-                self._handle(events.FunctionsGone(still))
+            self._store.forget([each.encoded for each in gone if isinstance(each.encoded, str)])
+            self._handle(events.FunctionsGone({each.key: each.profiles for each in gone}))
 
     def _function(self, encoded: Payload) -> Payload:
         if isinstance(encoded, str) or len(encoded) <= INLINE_FUNCTION:
@@ -583,7 +583,8 @@ class VineEngine:
             self._store.adopt(said.file, said.path)
         elif isinstance(said, events.Discard):
             payload.discard(said.value)
-            self._store.tidy_buffers()
+            if isinstance(said.value, str):
+                self._store.tidy_buffers()
         elif isinstance(said, events.Again):
             self._outlet.again([said.number], said.reason)
         elif isinstance(said, events.Locate):

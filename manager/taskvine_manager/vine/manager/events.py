@@ -13,6 +13,9 @@ from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
 
+CACHED = frozenset({"temp", "local", "shared"})
+"""Kinds of inputs that workers keep in their caches for other tasks, see :class:`Staged`."""
+
 
 class Staged(NamedTuple):
     """A file of a TaskVine task: ``name`` is what it is called in the sandbox.

@@ -20,7 +20,7 @@ from taskvine_manager.node.cache import deliver
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
-from taskvine_manager.vine.manager.events import Launch, Staged
+from taskvine_manager.vine.manager.events import CACHED, Launch, Staged
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import Buffer, Store, Version, remove
 from taskvine_manager.vine.parcels import Answer
@@ -159,7 +159,7 @@ class Traffic:
             task.set_category(said.category)
         if not said.near:
             self._vine.spread(task)
-        if any(staged.kind in ("temp", "local") for staged in said.inputs):
+        if any(staged.kind in CACHED for staged in said.inputs):
             # A worker whose cache has lost an input gives the task up, and TaskVine would send it there for ever.
             task.set_max_forsaken(FORSAKEN)
         self._vine.manager.submit(task)

@@ -112,8 +112,8 @@ class Flight:
     is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
     temp files that it makes or has made: what it was given is let go once it has ``landed`` and they are gone, for
     TaskVine makes them again by running the task once more. What it ``reads``, and the ``functions`` that its
-    invocations call, are needed for as long. ``given`` are all its inputs that nodes keep, files of the user's
-    included.
+    invocations call, are needed for as long. ``given`` has the kinds of its inputs that nodes keep in their caches, by
+    name or path.
     """
 
     number: int
@@ -126,7 +126,7 @@ class Flight:
     landed: bool = False
     reads: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
+    given: dict[str, str] = field(default_factory=dict)
     errand: Greeting | Rescue | Copy | Fetch | Probe | None = None
 
     @property

@@ -48,8 +48,6 @@ class Stored:
     inode: Inode | None = None
     home: str = ""
     disturbed: int = 0
-    adopted: bool = False
-    """Whether ``home`` is what TaskVine sends to nodes."""
 
 
 @dataclass(eq=False)
@@ -111,7 +109,7 @@ class Store:
     def adopt(self, name: str, path: str) -> None:
         """Make a temp file of one that is on this machine, and ours."""
         seals.seal(path)  # whoever reads temp files looks for it
-        self._temps[name] = Stored(self._vine.local(path, cache=True), HOME, home=path, adopted=True)
+        self._temps[name] = Stored(self._vine.local(path, cache=True), HOME, home=path)
 
     def temp(self, name: str) -> Any:
         """TaskVine's file of a temp file."""
@@ -138,12 +136,21 @@ class Store:
             stored.inode = None
 
     def renew(self, name: str) -> None:
-        """Remove a temp file, or a user's file by its path, from all workers: its next reader gets a new copy."""
+        """Remove a file from all workers: its next reader gets a new copy.
+
+        Parameters
+        ----------
+        name : str
+            Of a temp file; or the path of a user's file, of a function's, or of a claim to a shared buffer.
+        """
         if (stored := self._temps.get(name)) is not None:
             self._vine.manager.prune_file(stored.file)
             stored.inode = None
         elif (version := self._versions.get(name)) is not None:
             self._vine.manager.prune_file(version.file)
+        else:
+            with contextlib.suppress(OSError, ValueError):  # no claim, or one that has been released
+                self._vine.manager.prune_file(self._buffers[claims.claimed(name)].file)
 
     def __len__(self) -> int:
         """Temp files, be it that they are only there to be made again."""

@@ -526,6 +526,18 @@ def test_file_in_any_object_is_an_input(plan: Planner, here: Path) -> None:
     assert pickle.loads(pickle.dumps(file)).local_path is None, "it is over with the call"
 
 
+def test_output_that_is_in_a_container_too_has_one_path(plan: Planner) -> None:
+    file = File(T + "x")
+    made = plan(in_place=True, outputs=[file], cfg={"out": file})
+    sandbox.use("/box")
+    try:
+        found = pickled(made, made.kwargs)
+    finally:
+        sandbox.use(None)
+    assert found["outputs"][0].filepath == found["cfg"]["out"].filepath == "/box/x"
+    assert made.inputs == []
+
+
 def test_file_that_is_an_argument_too_is_dealt_with_once(plan: Planner, here: Path) -> None:
     for name in ("a", "b"):
         (here / name).touch()

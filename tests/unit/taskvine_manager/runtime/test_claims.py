@@ -86,3 +86,10 @@ def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
     assert not missing
     assert over == [file]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"x" * 5000], ids=["empty", "data", "long"])
+def test_a_file_that_is_no_claim_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data").write_bytes(content)
+    with pytest.raises(ValueError, match="not a claim"):
+        claims.claimed(str(tmp_path / "data"))

@@ -110,7 +110,7 @@ class Holder:
     """An object that holds a value, beside what only dill can pickle."""
 
     def __init__(self, value: Any) -> None:
-        self.keys = {1: 2}.keys()
+        self.reference = weakref.ref(Plain)
         self.value = value
 
 

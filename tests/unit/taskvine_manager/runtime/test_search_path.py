@@ -75,6 +75,32 @@ print(json.dumps(seen))
     assert json.loads(ran.stdout) == [first, "/other", "/of the call", first, "/of the call"]
 
 
+def test_a_function_is_loaded_with_its_own_path(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "of_the_user.py").write_text(f"WHO = {name!r}")
+    program = f"""
+import pickle, sys
+from taskvine_manager.runtime import search_path, slot
+import cloudpickle
+start = search_path.of_this_process()
+start = start._replace(entries=({str(tmp_path / "first")!r}, *start.entries))
+search_path.start(start)
+def other(): pass
+def function():
+    import of_the_user
+    return of_the_user.WHO
+functions = slot.Functions()
+path = start._replace(entries=({str(tmp_path / "second")!r}, *start.entries))
+functions.add("other", pickle.dumps(search_path.OnPath(path, cloudpickle.dumps(other))))
+functions.add("plain", cloudpickle.dumps(function))
+functions.load("other")()
+print(functions.load("plain")())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert ran.stdout.strip() == "first"
+
+
 def test_a_process_that_was_never_told_is_left_alone() -> None:
     before = sys.path.copy()
     search_path.use(None)

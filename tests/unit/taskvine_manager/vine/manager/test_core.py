@@ -375,6 +375,19 @@ def test_each_input_of_a_call_that_was_given_up_is_looked_for() -> None:
     assert (core.jobs, core.retried) == ({}, 0)
 
 
+def test_functions_and_shared_arguments_are_looked_for_too() -> None:
+    core = started(local=False)
+    call = Invocation(1, 0, "/spool/sharing1-a", (FileUse("local", "given", "/given"),))
+    core.handle(events.Submitted((("f", "/spool/function"),), (PROFILE,), [call]))
+    (launch,) = core.handle(events.Cycle())
+    core.handle(events.Placed({launch.flight: "h:1"}))
+    assert isinstance(launch, Launch)
+    sent = probes(core, launch)
+    assert sorted(sent) == ["/given", "/spool/function", "/spool/sharing1-a.0"]
+    told = [each for flight in sent.values() for each in core.handle(events.Failed(flight, "forsaken"))]
+    assert {each.file for each in of(events.Renew, told)} == set(sent)
+
+
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_node_that_made_what_must_not_be_made_again_has_the_last_word(elsewhere: bool) -> None:
     core = started()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -666,6 +667,36 @@ def test_a_buffer_that_arguments_share_goes_with_the_last_who_may_need_it(
     play.engine.forget(("x@1",))
     assert not [path for folder in ("spool", "files") for path in (tmp_path / folder).iterdir()]
     assert not any(file.declared for file in files.values())
+
+
+def test_a_function_that_is_submitted_again_soon_keeps_its_file(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RETIREMENT", 1e9)
+    play = make()
+    play.join()
+
+    def run(number: int) -> str:
+        """Run a call of a large function and forget its profile; return the path of the function's file."""
+        profile = Profile(number, "g", "app", L2, None, None, None, None, 0.0, "app", True)
+        play.engine.submit([("g", b"function" * 1000)], [profile], [Invocation(number, number, b"")])
+        play.tick()
+        (task,) = play.work
+        play.finish(task)
+        play.engine.retire((number,))
+        del profile
+        play.tick()
+        return str(dict(task.parcel.functions)["g"])
+
+    paths = {run(number) for number in range(1, 5)}
+    (path,) = paths  # nodes know the function by it
+    assert os.path.exists(path)
+    monkeypatch.setattr(engine, "RETIREMENT", 0.0)
+    play.manager.running.clear()
+    gc.collect()
+    play.tick()
+    assert not os.path.exists(path)
+    assert [task.parcel.kind for task in play.work] == ["retire"]
 
 
 def test_snapshot(make: Callable[..., Play]) -> None:

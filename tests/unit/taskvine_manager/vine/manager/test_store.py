@@ -46,6 +46,9 @@ def test_a_shared_buffer_is_declared_once_while_somebody_may_read_it(store: Stor
     store.unshare(second)
     assert first.file.declared, "the second call may have to be tried again"
     assert store.share(str(spool / "b")) is first
+    first.file.replicas = 1
+    store.renew(str(spool / "b"))
+    assert first.file.replicas == 0
     payload.release(str(spool / "b"))
     store.tidy_buffers()
     assert (spool / "buffer").read_bytes() == b"shared"
