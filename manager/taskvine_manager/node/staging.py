@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from taskvine_manager.node import trees
+from taskvine_manager.node import temporary, trees
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, copy, deliver, is_lost
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import FAST
@@ -231,12 +231,13 @@ def _words(error: OSError | ValueError) -> str:
 
 
 def remove_run(base: str) -> None:
-    """Remove a run's private directory, with what of it is in memory."""
+    """Remove a run's private directory, with what of it is in memory and links to it."""
     link = os.path.join(base, "spool", FAST)
     fast = os.readlink(link) if os.path.islink(link) else None
     remove(base)
     if fast is not None:
         remove(fast)
+    temporary.unlink_into(base)
 
 
 def remove(directory: str) -> None:

@@ -43,6 +43,16 @@ def unlink(path: str) -> None:
         os.unlink(path)
 
 
+def unlink_into(directory: str) -> None:
+    """Remove links to what is, or was, in a directory: those of workers that were killed."""
+    within = os.path.join(os.path.abspath(directory), "")
+    for root in {tempfile.gettempdir(), "/tmp"}:
+        with contextlib.suppress(OSError), os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith(PREFIX) and entry.is_symlink() and os.readlink(entry.path).startswith(within):
+                    unlink(entry.path)
+
+
 def empty(path: str) -> None:
     """Remove what an earlier user of a link's directory has left there."""
     for name in os.listdir(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskvine_manager.node import temporary
+from taskvine_manager.node import staging, temporary
 from tests.conftest import settle
 
 
@@ -44,3 +44,14 @@ def test_there_are_none_without_a_root() -> None:
     folders = temporary.Folders(None)
     assert folders.make("s0") == {}
     folders.remove("s0")
+
+
+def test_links_into_a_runs_directory_go_with_it(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "run-of-another"
+    gone, kept = (temporary.link(str(directory / "nodes" / "b0-1" / "tmp")) for directory in (run, other))
+    try:
+        staging.remove_run(str(run))
+        assert not os.path.lexists(gone)
+        assert os.path.isdir(kept)
+    finally:
+        temporary.unlink(kept)
