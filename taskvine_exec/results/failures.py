@@ -43,8 +43,8 @@ class FailureQueue:
 def dependency_error(error: BaseException, producer: object, consumer: int) -> DependencyError:
     """Make the error of a task whose dependency failed.
 
-    It refers to the root cause, not to the error of the task before it. In a chain of N tasks the messages would
-    otherwise take N² characters together.
+    As under Parsl, it refers to the dependency's error, and its cause is the root cause, in two steps at most:
+    if each of N errors in a chain referred to the one before, their messages would take N² characters together.
 
     Parameters
     ----------
@@ -55,10 +55,15 @@ def dependency_error(error: BaseException, producer: object, consumer: int) -> D
     consumer : int
         Number of the task that fails with it.
     """
-    path = f"task {producer}"
-    if isinstance(error, PropagatedException) and error.__cause__ is not None and error.__cause__ is not error:
-        names = [name for step in getattr(error, "_cause_sequence", ()) for name in step.split(_ARROW)]
-        if names:
-            path = _ARROW.join([path, *(["..."] if len(names) > 1 else []), names[-1]])
-        error = error.__cause__
-    return DependencyError([(error, path)], consumer)
+    return DependencyError([(_shortened(error), f"task {producer}")], consumer)
+
+
+def _shortened(error: BaseException) -> BaseException:
+    """Return an error, or in the place of one in a chain a copy that refers straight to the root cause."""
+    if not isinstance(error, PropagatedException) or error.__cause__ is None:
+        return error
+    if not isinstance(error.dependent_exceptions_tids[0][0], PropagatedException):
+        return error
+    names = [name for step in getattr(error, "_cause_sequence", ()) for name in step.split(_ARROW)]
+    path = _ARROW.join(["...", *names[-1:]])
+    return DependencyError([(error.__cause__, path)], error.task_id)

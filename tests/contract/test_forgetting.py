@@ -73,6 +73,23 @@ def test_functions_that_are_gone_are_forgotten_everywhere(make_executor: Make, t
     assert executor.submit(int, {}).result(60) == 0
 
 
+def test_a_module_that_keeps_an_exception_of_its_import_keeps_no_function(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "try:\n    import not_there\nexcept ImportError as error:\n    REASON = error\nclass Part: pass"
+    (tmp_path / "with_a_reason.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import with_a_reason  # type: ignore[import-not-found]
+
+    executor = make_executor()
+    part = with_a_reason.Part()
+    function = closure(0, 10, [part, Traced(f"{tmp_path}/gone")])
+    assert executor.submit(function, {}).result(60) == (0, 10)
+    del function
+    gc.collect()
+    eventually(lambda: os.path.exists(f"{tmp_path}/gone"))
+
+
 def test_tasks_of_functions_that_are_gone_run(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     count = 300 if mode == "L2" else 8

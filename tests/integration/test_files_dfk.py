@@ -141,12 +141,12 @@ def test_producer_that_fails_for_good_fails_its_consumers(load: Load, latch: str
     last = read(inputs=consumer.outputs, ran=ran)
     eventually(lambda: executor.stats()["tasks_waiting"] == 2)
     release(latch)
-    first, second = producer.tid, consumer.tid
-    for future, path in ((consumer, f"task {first}"), (last, f"task {second} <- task {first}")):
+    for future, parent in ((consumer, producer), (last, consumer)):
         error = future.exception(30)
         assert isinstance(error, DependencyError)
         assert error.task_id == future.tid
-        assert error.dependent_exceptions_tids == [(producer.exception(), path)]
+        ((reason, name),) = error.dependent_exceptions_tids
+        assert (reason, name) == (parent.exception(), f"task {parent.tid}")
     assert isinstance(read(inputs=producer.outputs, ran=ran).exception(30), DependencyError)
     assert not os.path.exists(ran)
     eventually(lambda: executor.stats()["tasks_pending"] == 0)

@@ -42,7 +42,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, exits, failure, keeper, payload, search_path, slot
+from taskvine_manager.runtime import context, exits, failure, keeper, limits, payload, search_path, slot
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -157,11 +157,12 @@ class Library:
             _own_output(os.path.join(self._config["log"], f"slot-{number}.log"))
             faulthandler.enable()
             _reseed()
+            own = limits.held(0.0) if memory else 0.0
             self._slot_context(number)
             channel = socket.socket(fileno=descriptor)
             scratch = os.path.join(self._config["scratch"], f"slot-{number}")
             config = self._config
-            slot.serve(channel, scratch, config["spool"], config["inline_limit"], memory, config["directory"])
+            slot.serve(channel, scratch, config["spool"], config["inline_limit"], memory, config["directory"], own)
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())

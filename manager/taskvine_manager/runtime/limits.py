@@ -66,10 +66,13 @@ class Room:
     ----------
     limit : float
         Memory limit in MB, the same for all calls of a slot; 0 for none.
+    own : float
+        MB that are not counted: pages of the interpreter that the slot has copied since it was forked.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, own: float = 0.0) -> None:
         self.limit = limit
+        self._own = own
         self.used = False
         """Whether a call has begun in this process: what it holds may be what a call has left."""
         self._looked = 0.0
@@ -88,7 +91,7 @@ class Room:
             return 0.0
         self._looked = now
         amount = held(self.limit)
-        return amount if amount > self.limit else 0.0
+        return amount if amount > self.limit + self._own else 0.0
 
 
 def held(limit: float) -> float:

@@ -240,6 +240,9 @@ class Functions:
     def __contains__(self, key: str) -> bool:
         return key in self._encoded
 
+    def __getitem__(self, key: str) -> Callable[..., Any]:
+        return self._loaded[key]
+
     def __len__(self) -> int:
         """Count of functions that were loaded."""
         return len(self._loaded)
@@ -264,7 +267,8 @@ class Functions:
         self._loaded[key] = function
         self._encoded[key] = b""
         self._sizes[key] = size
-        return function  # type: ignore[no-any-return]
+        del function  # see _answer
+        return self._loaded[key]
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget functions that no call will name any more."""
@@ -449,6 +453,7 @@ def serve(
     limit: int = payload.INLINE_LIMIT,
     memory: float = 0.0,
     directory: str | None = None,
+    own: float = 0.0,
 ) -> None:
     """Read packets and answer them until the node closes the socket, or this process is of no more use.
 
@@ -480,10 +485,12 @@ def serve(
         Memory limit in MB of the calls that this slot is for; 0 for none.
     directory : str, optional
         The user's directory, in which calls run. Default: in ``scratch``, or in a call's sandbox.
+    own : float
+        As of :class:`~taskvine_manager.runtime.limits.Room`.
     """
     stage = Stage(scratch, directory)
     functions = Functions()
-    room = Room(memory)
+    room = Room(memory, own)
     limits = Limits()
     buffer = memoryview(bytearray(PACKET_LIMIT))
     try:
@@ -513,9 +520,8 @@ def _answer(
 ) -> bool:
     """Run a call and answer it; say whether this process can run another."""
     _, identity, key, arguments, call_sandbox, given = packet
-    function = functions.get(key)
-    is_new = function is None
-    if function is None:
+    is_new = functions.get(key) is None
+    if is_new:
         if key not in functions:
             channel.send(pickle.dumps(("u", identity)))
             return True
@@ -527,7 +533,8 @@ def _answer(
                 payload.discard(given)
             channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
             return True
-        function = loaded
+        # If a module keeps an exception of its import, this frame lives on, and would keep the function.
+        del loaded
     if room.limit:
         if excess := room.excess(look=is_new):
             channel.send(pickle.dumps(("e", identity, excess, not room.used and len(functions) == 1)))
@@ -545,7 +552,7 @@ def _answer(
     if given is not None:
         values.provide(payload.decode(given))
         payload.discard(given)
-    ending = call(function, arguments, spool, limits, limit)
+    ending = call(functions[key], arguments, spool, limits, limit)
     channel.send(pickle.dumps(("r", identity, *ending, stage.left(call_sandbox))))
     try:
         stage.restore()  # nobody need wait for that

@@ -92,17 +92,21 @@ def test_the_root_cause_is_named_once_however_long_the_chain() -> None:
         error = dependency_error(error, number, number + 1)
     assert error.__cause__ is root
     assert isinstance(error, DependencyError)
-    assert error.dependent_exceptions_tids == [(root, "task 9999 <- ... <- task 0")]
+    ((before, name),) = error.dependent_exceptions_tids
+    assert isinstance(before, DependencyError)
+    assert (before.dependent_exceptions_tids, name) == ([(root, "... <- task 0")], "task 9999")
     assert error.task_id == 10_000
     assert len(str(error)) < 200
-    short = dependency_error(dependency_error(root, 1, 2), 2, 3)
-    assert short.dependent_exceptions_tids == [(root, "task 2 <- task 1")]
+    assert "task 9999 <- ... <- task 0" in str(error)
+    first = dependency_error(root, 1, 2)
+    assert dependency_error(first, 2, 3).dependent_exceptions_tids == [(first, "task 2")]
 
 
 def test_an_error_of_parsls_own_is_followed_to_its_root() -> None:
     root = ValueError("no")
     joined = JoinError([(root, "task 1"), (KeyError(), "task 2")], 3)
     error = dependency_error(joined, 3, 4)
-    assert error.dependent_exceptions_tids == [(root, "task 3 <- task 1 (+ others)")]
+    assert error.dependent_exceptions_tids == [(joined, "task 3")]
+    assert error.__cause__ is root
     nested = DependencyError([(DependencyError([(root, "task 1")], 2), "task 2")], 3)
-    assert dependency_error(nested, 3, 4).dependent_exceptions_tids == [(root, "task 3 <- ... <- task 1")]
+    assert "task 3 <- ... <- task 1" in str(dependency_error(nested, 3, 4))
