@@ -25,11 +25,18 @@ multiprocessing's own names 32."""
 
 
 def link(directory: str) -> str:
-    """Make a directory, and a link to it that has a short path; return the link's."""
+    """Make a directory, and a link to it that has a short path; return the link's.
+
+    Links of this user's to directories that are gone are removed: those of workers that were killed.
+    """
     os.makedirs(directory, mode=0o700, exist_ok=True)
     root = tempfile.gettempdir()
     if len(root) > LONGEST_ROOT and os.access("/tmp", os.W_OK):
         root = "/tmp"
+    for entry in _links(root):
+        with contextlib.suppress(OSError):
+            if not os.path.exists(entry.path) and entry.stat(follow_symlinks=False).st_uid == os.getuid():
+                unlink(entry.path)
     while True:
         path = os.path.join(root, PREFIX + secrets.token_hex(4))
         with contextlib.suppress(FileExistsError):
@@ -47,10 +54,16 @@ def unlink_into(directory: str) -> None:
     """Remove links to what is, or was, in a directory: those of workers that were killed."""
     within = os.path.join(os.path.abspath(directory), "")
     for root in {tempfile.gettempdir(), "/tmp"}:
-        with contextlib.suppress(OSError), os.scandir(root) as entries:
-            for entry in entries:
-                if entry.name.startswith(PREFIX) and entry.is_symlink() and os.readlink(entry.path).startswith(within):
+        for entry in _links(root):
+            with contextlib.suppress(OSError):
+                if os.readlink(entry.path).startswith(within):
                     unlink(entry.path)
+
+
+def _links(root: str) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        return [entry for entry in entries if entry.name.startswith(PREFIX) and entry.is_symlink()]
+    return []
 
 
 def empty(path: str) -> None:

@@ -55,3 +55,15 @@ def test_links_into_a_runs_directory_go_with_it(tmp_path: Path) -> None:
         assert os.path.isdir(kept)
     finally:
         temporary.unlink(kept)
+
+
+def test_the_next_worker_removes_links_that_lead_nowhere(tmp_path: Path) -> None:
+    gone = temporary.link(str(tmp_path / "killed" / "tmp"))
+    used = temporary.link(str(tmp_path / "runs" / "tmp"))
+    (tmp_path / "killed" / "tmp").rmdir()
+    new = temporary.link(str(tmp_path / "new" / "tmp"))
+    try:
+        assert [os.path.lexists(path) for path in (gone, used, new)] == [False, True, True]
+    finally:
+        temporary.unlink(used)
+        temporary.unlink(new)
