@@ -71,14 +71,14 @@ def _dill(value: Any) -> bytes | None:
         import dill
     except ImportError:
         return None
-    class Pickler(dill.Pickler):  # type: ignore[misc]
-        def reducer_override(self, value: Any) -> Any:
-            _refuse_future(type(value))
-            return NotImplemented
+    def refuse_future(value: Any) -> Any:
+        _refuse_future(type(value))
+        return NotImplemented
 
     file = io.BytesIO()
     # Without recurse, functions would lose the globals that they refer to, and fail where they are called.
-    pickler = Pickler(file, protocol=5, recurse=True)
+    pickler = dill.Pickler(file, protocol=5, recurse=True)
+    pickler.reducer_override = refuse_future  # not in a subclass, which dill takes for a pickler of somebody else's
     pickler.dispatch = type(pickler.dispatch)(pickler.dispatch)
     for kind in _LOCKS:  # dill makes locks that nobody can acquire of some that are free
         pickler.dispatch[kind] = _save_lock

@@ -184,4 +184,6 @@ def test_disregarded_signals_are_not_inherited() -> None:
         "subprocess.run(['grep', 'SigIgn', '/proc/self/status'], check=True)"
     )
     ran = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
-    assert int(ran.stdout.split()[1], 16) == 0
+    ignored = int(ran.stdout.split()[1], 16)
+    # Not those that the C library keeps for itself, and ignores in programs that it spawns.
+    assert not [number for number in signal.valid_signals() if ignored >> (number - 1) & 1]
