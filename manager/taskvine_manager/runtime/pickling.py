@@ -1,10 +1,10 @@
 """Pickling of functions and values: cloudpickle, with what it lacks.
 
-``cloudpickle`` pickles what ``pickle`` would look up in ``__main__`` or in a function by value. Three things are
+``cloudpickle`` pickles what ``pickle`` would look up in ``__main__`` or in a function by value. Four things are
 added:
 
-- ``lru_cache`` and ``singledispatch`` functions and ``cached_property`` are pickled by value too, and a lock as a free
-  one: who holds it here is no thread of the process that loads it;
+- ``lru_cache`` and ``singledispatch`` functions, ``singledispatchmethod`` and ``cached_property`` are pickled by value
+  too, and a lock as a free one: who holds it here is no thread of the process that loads it;
 - what cloudpickle cannot pickle is given to dill, if dill is installed;
 - a future is refused: its copy would never be done;
 - a class that comes home to the process that defined it stays as it is there (see :func:`set_class_state`).
@@ -194,11 +194,22 @@ def _refuse_future(kind: type) -> None:
         raise FutureLeft(f"it holds a future ({kind.__name__}), which only this process can complete: pass its result")
 
 
+def _reduce_method(value: Any) -> Any:
+    # From Python 3.13 on it holds a cache of weak references.
+    return functools.singledispatchmethod, (value.func,), dict(value.dispatcher.registry), None, None, fill_method
+
+
+def fill_method(method: Any, registry: dict[type, Any]) -> None:
+    """Register the implementations of a ``singledispatchmethod`` that has just been made."""
+    fill_dispatcher(method.dispatcher, (registry, {}))
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     dispatch_table: ClassVar[Any] = ChainMap(
         {
             CACHED: _reduce_cached,
             functools.cached_property: _reduce_cached_property,
+            functools.singledispatchmethod: _reduce_method,
             **dict.fromkeys(_LOCKS, _reduce_lock),
         },
         cloudpickle.Pickler.dispatch_table,
