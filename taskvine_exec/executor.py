@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,7 +61,7 @@ from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
-from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments
+from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments, encode_scalars
 from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
@@ -390,25 +390,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
         if plan is not None:
             args, kwargs = plan.args, plan.kwargs
-        nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
-        try:
-            encode = encode_arguments if self._references is None else self._references.encode
-            spool, limit = self._places.spool, self._settings.inline_limit
-            arguments, values, edges = staging_files(
-                nested, collect, encode, args, kwargs, spool, limit, self._buffers
-            )
-        except BaseException as error:  # the arguments' own methods run here, and may do anything
-            if nested.error is not None:
-                _set_exception(future, nested.error)
-                raise nested.error from None
-            reason = _unresolved(args, kwargs) or failure.describe(error)
-            refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
-            _set_exception(future, refusal)  # for those who wait for its outputs
-            if is_interruption(error):
-                raise
-            raise refusal from error
-        plan = nested.plan
-        future.needs = values
+        values: Sequence[Value] = ()
+        edges: Sequence[Edge] = ()
+        arguments: payload.Payload | None = encode_scalars(args, kwargs, self._settings.inline_limit)
+        if arguments is None:
+            arguments, values, edges, plan = self._encode(args, kwargs, plan, future, name)
+            future.needs = values
         self._tasks[number] = future
         record = frames.launched() if self.run_id is not None else None
         keeps = self._keeps_result(record)
@@ -437,6 +424,33 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         elif self._executor_bad_state.is_set():
             self._fail_all(self._bad_state_error)
         return future
+
+    def _encode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], plan: FilePlan | None, future: TaskFuture, name: str
+    ) -> tuple[payload.Payload, list[Value], list[Edge], FilePlan | None]:
+        """Encode the arguments of a call; find the results of other calls and the files that are in them.
+
+        Raises
+        ------
+        ArgumentNotSerializable
+            If they cannot be pickled; ``future`` then fails in the same way, for those who wait for its outputs.
+        """
+        nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
+        encode = encode_arguments if self._references is None else self._references.encode
+        spool, limit = self._places.spool, self._settings.inline_limit
+        try:
+            arguments, values, edges = staging_files(nested, collect, encode, args, kwargs, spool, limit, self._buffers)
+        except BaseException as error:  # the arguments' own methods run here, and may do anything
+            if nested.error is not None:
+                _set_exception(future, nested.error)
+                raise nested.error from None
+            reason = _unresolved(args, kwargs) or failure.describe(error)
+            refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason, subject=name)
+            _set_exception(future, refusal)
+            if is_interruption(error):
+                raise
+            raise refusal from error
+        return arguments, values, edges, nested.plan
 
     def _keeps_result(self, record: dict[str, Any] | None) -> bool:
         """Whether the result of a task, large or small, may be read by other tasks where it is."""
@@ -1022,7 +1036,7 @@ def _understood(answer: Any) -> Where | bytes:
     return Where(*answer)
 
 
-def _let_go(edges: list[Edge], consumer: Future[Any]) -> None:
+def _let_go(edges: Sequence[Edge], consumer: Future[Any]) -> None:
     """Have a task that is over for good, whose record may be kept for long, keep the results no longer that it read."""
     for edge in edges:
         edge.let_go()

@@ -232,8 +232,11 @@ def payloads(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 def _dependent(contender: Contender, plan: Plan, run: Callable[[Session, int], float]) -> Iterator[Sample]:
     with contender.open(plan.setting()) as session:
-        for number in range(10 * plan.cores):  # all workers have imported what they need
-            session.call(work.add, session.call(work.make, 1000, float(number)), 1.0).result()
+        # All workers have imported what they need. One after another, a single worker could run all of these calls.
+        for _ in range(10):
+            made = [session.call(work.make, 1000, float(number)) for number in range(10 * plan.cores)]
+            for added in [session.call(work.add, array, 1.0) for array in made]:
+                added.result()
         for point in plan.points:
             yield "time", point, run(session, point)
 

@@ -42,6 +42,7 @@ from taskvine_manager.runtime.pickling import CACHED, is_by_reference
 _MOST = 500
 """Objects that are watched for one function, at most. With more, pickling it again is cheaper."""
 _MISSING = object()
+_registry: set[str] | None = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
 _TUPLE_GETTER = type(vars(collections.namedtuple("_Named", "x"))["x"])
 _IMMUTABLE = frozenset(
     {
@@ -60,6 +61,11 @@ _MACHINERY = frozenset(
 )
 """Attributes of classes that Python or its library makes, and nobody changes."""
 _GLOBAL = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+
+
+def _by_value() -> set[str]:
+    """Modules whose functions the user wants pickled by value. The public function copies the set."""
+    return cloudpickle.list_registry_pickle_by_value() if _registry is None else _registry
 
 
 class Fingerprint:
@@ -92,7 +98,7 @@ class Fingerprint:
         self._gone: list[Any] = []
         self._has_packages = False
         self._modules = len(sys.modules)
-        self._registered = cloudpickle.list_registry_pickle_by_value()
+        self._registered = frozenset(_by_value())
         if not is_by_reference(function):
             self._seen: set[int] = set()
             self._look(function)
@@ -108,7 +114,7 @@ class Fingerprint:
                 return False
         if self._has_packages and len(sys.modules) != self._modules:
             return False  # submodules of a package travel with it once they are imported
-        return bool(cloudpickle.list_registry_pickle_by_value() == self._registered)
+        return _by_value() == self._registered
 
     def _look(self, function: Any) -> None:
         left = [function]

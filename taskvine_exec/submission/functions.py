@@ -332,6 +332,22 @@ def _large(value: Any) -> Any:
     return _LargeBytes(value) if type(value) is bytes and len(value) >= payload.SHARED_FROM else value
 
 
+def encode_scalars(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = payload.INLINE_LIMIT) -> bytes | None:
+    """Encode the arguments of a call as :func:`encode_arguments` would, in a fraction of its time, if they are scalars.
+
+    Returns
+    -------
+    bytes or None
+        None if there are other arguments, or they take more than ``limit`` bytes.
+    """
+    if not (_SCALARS.issuperset(map(type, args)) and _SCALARS.issuperset(map(type, kwargs.values()))):
+        return None
+    if _user_registered(registries.methods_for_data):
+        return None
+    encoded = pickle.dumps((args, kwargs), 5)
+    return encoded if len(encoded) <= limit else None
+
+
 def encode_arguments(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -358,7 +374,8 @@ def encode_arguments(
     return payload.encode((args, kwargs), spool, dumps, limit, buffers)
 
 
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex, Copy, Edge})
+_SCALARS = frozenset({int, float, bool, str, type(None), complex})
+_PLAIN = _SCALARS | {bytes, Copy, Edge}
 _LOOK = 32
 
 

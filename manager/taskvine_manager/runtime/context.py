@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from taskvine_manager.runtime import failure, payload
+
 _variables: dict[str, Any] = {}
 
 
@@ -31,14 +33,28 @@ def load_variable_from_library(name: str) -> Any:
         raise KeyError(f"no variable {name!r} in the library's context (there are: {known})") from None
 
 
-def build(setup: Callable[..., Mapping[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def build_or_explain(encoded: payload.Payload) -> bytes | None:
     """Run a context's setup function and keep what it returns.
 
-    Raises
-    ------
-    TypeError
-        If it returns anything but a mapping.
+    Parameters
+    ----------
+    encoded : bytes or str
+        The encoded ``(setup, args, kwargs)``.
+
+    Returns
+    -------
+    bytes or None
+        The record that says why it failed, if it did.
     """
+    try:
+        _build(*payload.decode(encoded))
+    except BaseException as error:  # the user's code runs here, and may call sys.exit
+        reason = f"the context cannot be built: {failure.describe(error)}"
+        return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__,)))
+    return None
+
+
+def _build(setup: Callable[..., Mapping[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     made = setup(*args, **kwargs)
     if not isinstance(made, Mapping):
         raise TypeError(f"a context's setup function returns a dict of variables, not {type(made).__name__}")

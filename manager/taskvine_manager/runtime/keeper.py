@@ -88,7 +88,8 @@ def _watch(task: int) -> NoReturn:
             if signal.sigwaitinfo({signal.SIGCHLD, _ORDER}).si_signo == _ORDER:
                 os.kill(task, signal.SIGKILL)
             ended.update(_reap_all())
-        end_children(lambda seconds: signal.sigtimedwait({signal.SIGCHLD}, seconds))
+        if _has_children():
+            end_children(lambda seconds: signal.sigtimedwait({signal.SIGCHLD}, seconds))
         status = ended[task]
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -42,7 +42,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, exits, failure, keeper, limits, payload, search_path, slot
+from taskvine_manager.runtime import context, exits, failure, keeper, limits, search_path, slot
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -103,7 +103,7 @@ class Library:
     def _prepare(self) -> bool:
         import tblib  # noqa: F401
 
-        from taskvine_manager.runtime import pickling  # noqa: F401  (slots are forked with it)
+        from taskvine_manager.runtime import pickling, spares  # noqa: F401  (slots are forked with them)
 
         for name in self._config["import_modules"]:
             try:
@@ -113,10 +113,9 @@ class Library:
                 return False
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "library":
-            try:
-                context.build(*payload.decode(encoded))
-            except BaseException as error:
-                self._say("failed", "context", context_failure(error))
+            record = context.build_or_explain(encoded)
+            if record is not None:
+                self._say("failed", "context", record)
                 return False
         gc.collect()
         gc.freeze()
@@ -176,12 +175,11 @@ class Library:
     def _slot_context(self, number: int) -> None:
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "slot":
-            try:
-                context.build(*payload.decode(encoded))
-            except BaseException as error:
+            record = context.build_or_explain(encoded)
+            if record is not None:
                 # The node reads the record when it learns that the slot is gone.
                 with open(os.path.join(self._config["scratch"], f"context-failed-{number}"), "wb") as file:
-                    file.write(context_failure(error))
+                    file.write(record)
                 os._exit(1)
 
     def _reap(self) -> None:
@@ -232,12 +230,6 @@ def import_failure(name: str, error: BaseException) -> bytes:
     """Record of a module of ``import_modules`` that cannot be imported."""
     reason = f"{name!r} of import_modules cannot be imported: {failure.describe(error)}"
     return failure.lost("library", reason, stderr=failure.text(error, (__file__, importlib.__file__)))
-
-
-def context_failure(error: BaseException) -> bytes:
-    """Record of a context whose setup function raised."""
-    reason = f"the context cannot be built: {failure.describe(error)}"
-    return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__, context.__file__)))
 
 
 def _own_output(path: str) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
+import sys
 import time
 
+_WAS_IMPORTED = "resource" in sys.modules
+import resource  # noqa: E402
+
+if not _WAS_IMPORTED:
+    del sys.modules["resource"]  # a user's module that imports it puts it there again: see Limits.restore
+
 _NAMES = {getattr(resource, name): name for name in sorted(dir(resource), reverse=True) if name.startswith("RLIMIT_")}
-_FIRST = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_STACK")
-"""Limits that make other calls fail, which are looked at after every call."""
-_SHORT = 0.0001
-"""Seconds: after a call that took less, looking at all limits would take too great a part of its time."""
+SHORT = 0.0001
+"""Seconds: what a call rarely changes is not looked at after one that took less, of whose time it would be a part."""
 _INTERVAL = 0.1
 """Seconds between looks at the memory of a slot that has run calls."""
 
@@ -20,10 +24,8 @@ class Limits:
     """The resource limits of this process, to be restored after each call."""
 
     def __init__(self) -> None:
-        self._numbers = tuple(sorted(_NAMES, key=lambda number: _NAMES[number] not in _FIRST))
+        self._numbers = tuple(_NAMES)
         self._found = list(map(resource.getrlimit, self._numbers))
-        count = sum(name in _FIRST for name in _NAMES.values())
-        self._first = self._numbers[:count], self._found[:count]
         self.lowered: list[str] = []
         """Names of the hard limits that a call has lowered and that this process may not raise again."""
 
@@ -33,11 +35,12 @@ class Limits:
         Parameters
         ----------
         seconds : float
-            How long the call took. After a very short one, only the limits that make other calls fail are looked at;
-            the others wait for the next call that takes longer.
+            How long the call took. After a call shorter than :data:`SHORT`, limits are looked at only if a module that
+            sets them is imported. Those that such a call has set in another way wait for the next longer call.
         """
-        numbers, found = self._first if seconds < _SHORT else (self._numbers, self._found)
-        if list(map(resource.getrlimit, numbers)) == found:
+        if seconds < SHORT and "resource" not in sys.modules and "psutil" not in sys.modules:
+            return
+        if list(map(resource.getrlimit, self._numbers)) == self._found:
             return
         self.lowered = [
             _NAMES[number] for number, found in zip(self._numbers, self._found, strict=True) if not _set(number, found)

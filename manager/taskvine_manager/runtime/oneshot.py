@@ -20,7 +20,6 @@ from taskvine_manager.runtime import (
     exits,
     failure,
     keeper,
-    library,
     limits,
     payload,
     sandbox,
@@ -59,10 +58,9 @@ def main(directory: str, parent: int) -> None:
 def _run(task: dict[str, object]) -> tuple[int, payload.Payload, float, float]:
     encoded = task["context"]
     if encoded is not None:
-        try:
-            context.build(*payload.decode(encoded))  # type: ignore[arg-type]
-        except BaseException as error:
-            return failure.LOST, library.context_failure(error), time.time(), 0.0
+        record = context.build_or_explain(encoded)  # type: ignore[arg-type]
+        if record is not None:
+            return failure.LOST, record, time.time(), 0.0
     found = limits.Limits()
     functions = slot.Functions()
     functions.add("task", task["function"])  # type: ignore[arg-type]

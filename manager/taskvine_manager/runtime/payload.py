@@ -26,13 +26,12 @@ import os
 import pickle
 import struct
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from taskvine_manager.runtime import claims, spares
+from taskvine_manager.runtime import claims
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
@@ -213,6 +212,10 @@ def link(path: str, target: str) -> None:
 
 
 def _new_file(place: str, size: int, prefix: str) -> tuple[int, str]:
+    import tempfile  # here, since every L1 task imports this module, and few make files
+
+    from taskvine_manager.runtime import spares
+
     spare = spares.take(place, size, prefix) if os.path.basename(place) == FAST else None
     return spare or tempfile.mkstemp(prefix=prefix, dir=place)
 
@@ -259,6 +262,8 @@ def decode(payload: Payload) -> Any:
     OSError
         If the file cannot be opened.
     """
+    if not isinstance(payload, str):
+        return pickle.loads(payload)
     return read(payload).load()
 
 
@@ -416,6 +421,8 @@ def release(claim: str) -> None:
 
 def _remove(path: str) -> None:
     if os.path.basename(os.path.dirname(path)) == FAST:
+        from taskvine_manager.runtime import spares  # see _new_file
+
         spares.give(path)
     else:
         _unlink(path)

@@ -71,6 +71,7 @@ def _dill(value: Any) -> bytes | None:
         import dill
     except ImportError:
         return None
+
     def refuse_future(value: Any) -> Any:
         _refuse_future(type(value))
         return NotImplemented

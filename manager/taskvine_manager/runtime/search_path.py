@@ -118,7 +118,7 @@ def start(path: SearchPath) -> None:
 def use(path: SearchPath | None) -> None:
     """Look where the user's process did when a call was submitted; None for where it did at the start."""
     wanted = path or _start
-    if wanted is not None and wanted != _current:
+    if wanted is not _current and wanted is not None and wanted != _current:
         _switch(wanted)
 
 

@@ -12,20 +12,20 @@ import contextlib
 import ctypes
 import errno
 import gc
-import operator
 import os
 import pickle
-import shutil
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from taskvine_manager.runtime import exits, failure, payload, release, sandbox, search_path, values
-from taskvine_manager.runtime.limits import Limits, Room
+from taskvine_manager.runtime.limits import SHORT, Limits, Room
+
+if TYPE_CHECKING:  # L1 tasks need no sockets, and each of them pays for what this module imports
+    import socket
 
 PACKET_LIMIT = 160 * 1024
 """Largest packet in bytes: below Linux's default socket buffer (net.core.wmem_default, 212,992)."""
@@ -76,6 +76,8 @@ class Stage:
         self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
         self._handlers = [_signal.getsignal(number) for number in self._signals]
+        count = sum(number < getattr(signal, "SIGRTMIN", signal.NSIG) for number in self._signals)
+        self._usual = self._signals[:count], self._handlers[:count]
         self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self._group = os.getpgrp()
 
@@ -132,24 +134,33 @@ class Stage:
             return ()
         return sandbox.left_in(self.scratch)
 
-    def restore(self) -> None:
+    def restore(self, seconds: float) -> None:
         """Undo what a call may have done to this process.
+
+        Parameters
+        ----------
+        seconds : float
+            How long the call took. Handlers of real-time signals are left to the next call that takes longer than
+            :data:`~taskvine_manager.runtime.limits.SHORT`.
 
         Raises
         ------
         OSError
             If there is no undoing it: the process is of no more use.
         """
-        self._restore_directory()
+        if self._directory is None:
+            self._restore_scratch()
         for number, copy in self._copies:
             os.dup2(copy, number)
         # Compared by identity: what a call has put there may have an __eq__ that does anything.
-        streams = (sys.stdin, sys.stdout, sys.stderr)
-        if any(map(operator.is_not, streams, self._streams)) or any(stream.closed for stream in self._streams):
+        stdin, stdout, stderr = self._streams
+        are_same = sys.stdin is stdin and sys.stdout is stdout and sys.stderr is stderr
+        if not are_same or stdin.closed or stdout.closed or stderr.closed:
             self._reopen()
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
-        if list(map(_signal.getsignal, self._signals)) != self._handlers:
+        signals, handlers = self._usual if seconds < SHORT else (self._signals, self._handlers)
+        if list(map(_signal.getsignal, signals)) != handlers:
             for number, handler in zip(self._signals, self._handlers, strict=True):
                 if handler is not None and _signal.getsignal(number) is not handler:
                     _signal.signal(number, handler)
@@ -158,10 +169,7 @@ class Stage:
             # Refused to the leader of a session: it stays one, and the next call could not become one.
             os.setpgid(0, self._group)
 
-    def _restore_directory(self) -> None:
-        if self._directory is not None:
-            self._try_to_go_home()
-            return
+    def _restore_scratch(self) -> None:
         if self._is_empty:  # as left() has just seen
             self._is_empty = False
             return
@@ -197,6 +205,8 @@ def remove(path: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         return
+    import shutil  # here, for the sake of L1 tasks
+
     shutil.rmtree(path, ignore_errors=True)
     if os.path.isdir(path):  # it holds directories that their maker has closed to himself
         with contextlib.suppress(OSError):
@@ -528,7 +538,7 @@ def _answer(
         loaded = load_or_explain(functions, key)
         if isinstance(loaded, bytes):
             room.used = True  # by what it has imported until then
-            stage.restore()
+            stage.restore(SHORT)
             if given is not None:
                 payload.discard(given)
             channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
@@ -555,7 +565,7 @@ def _answer(
     ending = call(functions[key], arguments, spool, limits, limit)
     channel.send(pickle.dumps(("r", identity, *ending, stage.left(call_sandbox))))
     try:
-        stage.restore()  # nobody need wait for that
+        stage.restore(ending[-1])  # nobody need wait for that
         if not limits.lowered:
             return True
     except OSError:

@@ -486,6 +486,8 @@ def test_in_place_temp_files_are_found_in_the_sandbox(plan: Planner, here: Path)
         sandbox.use(None)
     assert made.outputs == [FileUse("temp", "folder/x", "folder/x@t0")]
     assert file.local_path is None
+
+
 # --- directories ---
 
 

@@ -29,7 +29,7 @@ from parsl.serialize.base import SerializerBase
 
 from taskvine_exec.errors import FunctionNotSerializable
 from taskvine_exec.submission import functions
-from taskvine_exec.submission.functions import FunctionCache, encode_arguments
+from taskvine_exec.submission.functions import FunctionCache, encode_arguments, encode_scalars
 from taskvine_manager.runtime import payload, pickling
 
 Wrap = Callable[[Any], Any]
@@ -348,6 +348,7 @@ def test_a_registered_serializer_for_data_is_used(registry: types.SimpleNamespac
     encoded = encode_arguments((1, "two"), {"three": 3}, str(tmp_path))
     assert marking.seen == [(1, "two"), {"three": 3}]
     assert payload.decode(encoded) == ((1, "two"), {"three": 3})
+    assert encode_scalars((1, "two"), {"three": 3}) is None
 
 
 def test_serializers_are_tried_in_the_order_of_the_registry(registry: types.SimpleNamespace, tmp_path: Path) -> None:
@@ -403,6 +404,15 @@ def test_the_fast_way_means_the_same_as_the_slow(
     slow = payload.decode(payload.encode((args, kwargs), str(tmp_path_factory.getbasetemp()), cloudpickle.dumps))
     assert fast == slow == (args, kwargs)
     assert repr(fast) == repr(slow), "types differ"
+
+
+def test_scalars_are_encoded_in_the_same_way(tmp_path: Path) -> None:
+    args, kwargs = (1, 2.0, "three", None, True), {"nine": 9j}
+    assert encode_scalars(args, kwargs) == encode_arguments(args, kwargs, str(tmp_path))
+    assert encode_scalars(("x" * 100,), {}, limit=100) is None
+    for other in (b"4", [5], (6,), {"seven": 8}, File("file"), MyInt(1), Colour.RED):
+        assert encode_scalars((1, other), {}) is None
+        assert encode_scalars((1,), {"key": other}) is None
 
 
 def test_plain_arguments_take_the_fast_way(dumped: list[Any], tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import psutil
@@ -40,21 +42,27 @@ def test_soft_limit_is_restored(core: tuple[int, int]) -> None:
     assert found.lowered == []
 
 
-@pytest.mark.parametrize("name", limits._FIRST)
-def test_limits_that_make_calls_fail_are_restored_after_the_shortest(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not hasattr(resource, name):
-        pytest.skip("no such limit here")
-    number = getattr(resource, name)
-    now = {each: resource.getrlimit(each) for each in limits._NAMES}
-    before = dict(now)
-    monkeypatch.setattr(resource, "getrlimit", now.__getitem__)
-    monkeypatch.setattr(resource, "setrlimit", now.__setitem__)
-    found = Limits()
-    now[number] = (17, now[number][1])
-    found.restore(0.0)
-    assert now == before
+_SHORT_CALLS = """
+import importlib, sys
+from taskvine_manager.runtime.limits import Limits
+
+assert not {"resource", "psutil"} & sys.modules.keys(), "what imports a limit's setter could not be noticed"
+limits = Limits()
+if sys.argv[1] == "resource":
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (17, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+else:
+    import psutil
+    psutil.Process().rlimit(psutil.RLIMIT_NOFILE, (17, psutil.Process().rlimit(psutil.RLIMIT_NOFILE)[1]))
+limits.restore(0.0)
+import resource
+assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 17
+"""
+
+
+@pytest.mark.parametrize("module", ["resource", "psutil"])
+def test_limits_are_restored_after_the_shortest_call_that_has_set_them(module: str) -> None:
+    subprocess.run([sys.executable, "-c", _SHORT_CALLS, module], check=True, timeout=30)
 
 
 def test_hard_limit_that_cannot_be_raised(core: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +75,8 @@ def test_hard_limit_that_cannot_be_raised(core: tuple[int, int], monkeypatch: py
         now[number] = wanted
 
     found = Limits()
-    monkeypatch.setattr(resource, "getrlimit", now.__getitem__)
-    monkeypatch.setattr(resource, "setrlimit", change)
+    monkeypatch.setattr(limits.resource, "getrlimit", now.__getitem__)
+    monkeypatch.setattr(limits.resource, "setrlimit", change)
     now[resource.RLIMIT_CORE] = (0, 0) if core[1] == 10 else (5, 10)
     now[resource.RLIMIT_NOFILE] = (1, now[resource.RLIMIT_NOFILE][1])
     for _ in range(2):
