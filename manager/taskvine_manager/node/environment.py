@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tarfile
 
 
 class EnvironmentBroken(Exception):
@@ -53,6 +52,8 @@ def _find(pack: str, root: str) -> str:
 
 
 def _unpack(pack: str, directory: str) -> str:
+    import tarfile  # here, since every node imports this module, and few have a pack
+
     try:
         with open(pack, "rb") as file:
             digest = hashlib.blake2b(digest_size=16)

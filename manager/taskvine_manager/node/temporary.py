@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import tempfile
 import threading
 
@@ -38,7 +37,7 @@ def link(directory: str) -> str:
             if not os.path.exists(entry.path) and entry.stat(follow_symlinks=False).st_uid == os.getuid():
                 unlink(entry.path)
     while True:
-        path = os.path.join(root, PREFIX + secrets.token_hex(4))
+        path = os.path.join(root, PREFIX + os.urandom(4).hex())
         with contextlib.suppress(FileExistsError):
             os.symlink(os.path.abspath(directory), path)
             return path

@@ -25,7 +25,6 @@ import errno
 import functools
 import hashlib
 import itertools
-import json
 import os
 import shutil
 import stat
@@ -219,6 +218,8 @@ def _listed(entry: _Found, held: int) -> tuple[str, str, int, int | str]:
 
 
 def _encode(index: _Index) -> bytes:
+    import json  # here, since every node imports this module, and few stage directories
+
     return json.dumps(index, separators=(",", ":")).encode()  # in ASCII: names need not be text
 
 
@@ -267,6 +268,8 @@ def _index(source: BinaryIO, path: str, length: int | None) -> _Index:
     if end != _END or whole != length or listed > length:
         raise _cut(path)
     source.seek(length - _FOOT.size - listed)
+    import json
+
     index: _Index = json.loads(source.read(listed))
     return index
 
