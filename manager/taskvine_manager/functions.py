@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import weakref
 from collections import deque
 from typing import Any, NamedTuple
@@ -20,12 +21,18 @@ from taskvine_manager.wire.messages import Profile
 
 
 class Key(str):
-    """A function's key, whose end can be noticed."""
+    """A function's key, whose end can be noticed; ``plain`` is the same as a plain string."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "plain")
+    plain: str
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return str, (str(self),)
+        return str, (self.plain,)
+
+
+def plain(key: str) -> str:
+    """A key as a plain string, which does not keep the function; that of a key object is the same for all."""
+    return key.plain if isinstance(key, Key) else key
 
 
 class Gone(NamedTuple):
@@ -36,53 +43,77 @@ class Gone(NamedTuple):
     profiles: tuple[int, ...]
 
 
+class _Kept:
+    """An encoded function, the numbers of its profiles, and the key object that these share."""
+
+    __slots__ = ("encoded", "key", "name", "numbers")
+
+    def __init__(self, name: str, encoded: Payload) -> None:
+        self.name = name
+        self.encoded = encoded
+        self.numbers: tuple[int, ...] = ()
+        self.key: weakref.KeyedRef[str, Key] | None = None
+
+
 class Functions:
     """Encoded functions by key."""
 
     def __init__(self) -> None:
-        self._encoded: dict[str, Payload] = {}
-        self._numbers: dict[str, list[int]] = {}
-        self._keys: weakref.WeakValueDictionary[str, Key] = weakref.WeakValueDictionary()
-        self._ended: deque[str] = deque()
+        self._kept: dict[str, _Kept] = {}
+        self._most = 0
+        self._ended: deque[weakref.KeyedRef[str, Key]] = deque()
         self.memory = release.Memory()
 
     def __getitem__(self, key: str) -> Payload:
-        return self._encoded[key]
+        return self._kept[key].encoded
 
     def __contains__(self, key: str) -> bool:
-        return key in self._encoded
+        return key in self._kept
 
     def __len__(self) -> int:
-        return len(self._encoded)
+        return len(self._kept)
 
     def define(self, key: str, encoded: Payload) -> None:
         """Keep a function; one that is known stays as it is, since nodes may be about to read it."""
-        if key not in self._encoded:
-            self._encoded[key] = encoded
-        elif encoded != self._encoded[key]:
+        kept = self._kept.get(key)
+        if kept is None:
+            self._kept[key] = _Kept(key, encoded)
+            self._most = max(self._most, len(self._kept))
+        elif encoded != kept.encoded:
             remove(encoded)
 
     def hold(self, profile: Profile) -> Profile:
-        """The profile to give to tasks: it keeps its function."""
-        name = str(profile.function)
-        key = self._keys.get(name)
+        """The profile to give to tasks: it keeps its function.
+
+        Raises
+        ------
+        KeyError
+            If the function has not been defined.
+        """
+        kept = self._kept[profile.function]
+        key = None if kept.key is None else kept.key()
         if key is None:
-            key = self._keys[name] = Key(name)
-            weakref.finalize(key, self._ended.append, name).atexit = False
-        self._numbers.setdefault(name, []).append(profile.number)
-        return profile._replace(function=key)
+            key = Key(kept.name)
+            key.plain = kept.name
+            kept.key = weakref.KeyedRef(key, self._ended.append, kept.name)
+        kept.numbers += (profile.number,)
+        name, mode, category = map(sys.intern, (profile.name, profile.mode, profile.category))
+        return profile._replace(function=key, name=name, mode=mode, category=category)
 
     def gone(self) -> list[Gone]:
         """The functions that no profile names any more; they are forgotten here, and their files removed."""
         found = []
         while self._ended:
-            name = self._ended.popleft()
-            if name in self._keys or name not in self._encoded:  # it has been sent again, or is known to be gone
+            ended = self._ended.popleft()
+            kept = self._kept.get(ended.key)
+            if kept is None or kept.key is not ended:  # it is known to be gone, or has been sent again
                 continue
-            encoded = self._encoded.pop(name)
-            found.append(Gone(name, encoded, tuple(self._numbers.pop(name))))
-            self.memory.freed(len(encoded))
-            remove(encoded)
+            del self._kept[kept.name]
+            found.append(Gone(kept.name, kept.encoded, kept.numbers))
+            self.memory.freed(len(kept.encoded))
+            remove(kept.encoded)
+        if len(self._kept) < self._most // 8:
+            self._kept, self._most = dict(self._kept), len(self._kept)  # a table never shrinks by itself
         return found
 
 

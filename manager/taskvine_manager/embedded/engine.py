@@ -22,7 +22,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
-from taskvine_manager.functions import Functions
+from taskvine_manager.functions import Functions, plain
 from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
 from taskvine_manager.runtime.payload import Payload, discard
@@ -472,7 +472,7 @@ class EmbeddedEngine:
     def _run(self, link: NodeLink, run: core.Run) -> None:
         profiles = {task.profile.number: task.profile for task in run.tasks if task.profile.number not in link.profiles}
         # The keys of profiles end with the last of them: what outlives that has copies.
-        keys = {str(profile.function) for profile in profiles.values()} - link.functions
+        keys = {plain(profile.function) for profile in profiles.values()} - link.functions
         link.profiles.update(profiles)
         link.functions.update(keys)
         link.send(

@@ -291,6 +291,9 @@ class Functions:
         if self._freed >= release.ENOUGH:
             self._freed = 0
             gc.collect()  # functions refer to themselves by their globals
+            # Tables never shrink by themselves.
+            self._encoded, self._loaded = dict(self._encoded), dict(self._loaded)
+            self._paths, self._sizes = dict(self._paths), dict(self._sizes)
             release.trim()
 
 

@@ -94,6 +94,7 @@ class Scheduler:
         self._begun = False
         self._profiles: dict[int, Profile] = {}
         self._shapes: dict[int, Shape] = {}
+        self._last_shape: Shape | None = None
         self._tasks: dict[int, Task] = {}
         self._queues: dict[Shape, Queue] = {}
         self._graph = DependencyGraph()
@@ -246,7 +247,10 @@ class Scheduler:
     def _submitted(self, event: Submitted) -> None:
         for profile in event.profiles:
             self._profiles[profile.number] = profile
-            self._shapes[profile.number] = Shape(*profile[3:8])
+            shape = Shape(*profile[3:8])
+            if shape != self._last_shape:  # profiles in a row, of functions that differ, mostly have one shape
+                self._last_shape = shape
+            self._shapes[profile.number] = self._last_shape
         ranked = []
         for invocation in event.invocations:
             profile = self._profiles[invocation.profile]
