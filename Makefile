@@ -2,6 +2,7 @@
 #
 # PYTHON=...    the interpreter that .venv is made from (default: the first on PATH that is recent enough)
 # NO_VENV=1     use the environment of PYTHON as it is: no .venv, nothing installed (conda: see environment.yml)
+# WORKERS=...   processes that run tests at the same time (default: 2; 0 for none beside the one that starts them)
 # ARGS=...      passed on to pytest, run.py and the like: make unit ARGS="-k graph -x"
 
 SHELL := /bin/sh
@@ -13,6 +14,7 @@ SHELL := /bin/sh
 RECENT := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if "$$p" -c '$(RECENT)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
+WORKERS ?= 2
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 
 # Folders of the interpreters that pyenv has made, as in PATH.
@@ -50,7 +52,7 @@ typecheck: $(DEV)
 	$(RUN) -m mypy
 
 unit: $(DEV)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Every supported Python that is found, on PATH or made by pyenv, each with the newest and the oldest supported parsl:
 # make test-pythons ARGS="-f py313" for one of them alone.

@@ -11,6 +11,7 @@ from parsl.errors import ConfigurationError
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec import executor as executor_module
 from taskvine_manager.runtime import payload
+from taskvine_manager.wire.messages import Invocation
 
 Make = Callable[..., TaskVineExecutor]
 
@@ -37,14 +38,13 @@ def test_two_executors_in_one_process_differ(
     make_executor: Make, mode: str, travelled: list[type], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[type] = []
-    encode = executor_module.encode_arguments
+    make_invocation = executor_module.Invocation
 
-    def spy(*args: Any) -> Any:
-        encoded = encode(*args)
-        sent.append(type(encoded))
-        return encoded
+    def spy(number: int, profile: int, arguments: payload.Payload, *rest: Any) -> Invocation:
+        sent.append(type(arguments))
+        return make_invocation(number, profile, arguments, *rest)
 
-    monkeypatch.setattr(executor_module, "encode_arguments", spy)
+    monkeypatch.setattr(executor_module, "Invocation", spy)
     small = make_executor(inline_limit=100, function_exec_mode=mode)
     large = make_executor(inline_limit=60_000, function_exec_mode=mode)
     before = payload.INLINE_LIMIT
