@@ -77,8 +77,13 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
         os.close(results[0])
     length, _, rest = said.partition(b"\n")
     assert json.loads(rest[: int(length)])["name"] == "lib"
-    assert rest[int(length) :] == pipe.ended(3, 0)
-    (done,) = Answer(*pickle.loads(parcels.from_output((sandbox / ".out").read_text()))).done
+    if rest[int(length) :] == pipe.ended(3, 0):
+        answer = parcels.from_output((sandbox / ".out").read_text())
+    else:  # with long paths in its traceback it is too large for a call's output
+        assert rest[int(length) :] == pipe.ended(3, 1)
+        assert not brief
+        answer = (sandbox / parcels.OUT).read_bytes()
+    (done,) = Answer(*pickle.loads(answer)).done
     assert done[:2] == (7, failure.LOST)
     record: dict[str, Any] = pickle.loads(done[2])
     assert record["kind"] == "library"
