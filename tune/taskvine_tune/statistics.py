@@ -231,7 +231,7 @@ def bootstrap_interval(
     resampled = _resampled(one, other, measure, paired, max(resamples, math.ceil(_BEYOND / tail)), seed)
     low = np.quantile(resampled, tail, method="lower")
     high = np.quantile(resampled, 1 - tail, method="higher")
-    estimate = _compared(np.median(one), np.median(other), measure)
+    estimate = _compared(np.asarray(np.median(one)), np.asarray(np.median(other)), measure)
     return Interval(float(estimate), float(low), float(high), confidence)
 
 
@@ -247,7 +247,7 @@ def _resampled(one: _Array, other: _Array, measure: Measure, paired: bool, resam
     return np.concatenate(parts)
 
 
-def _compared(one: _Array | np.float64, other: _Array | np.float64, measure: Measure) -> _Array:
+def _compared(one: _Array, other: _Array, measure: Measure) -> _Array:
     return np.asarray(one / other if measure == "ratio" else one - other)
 
 

@@ -332,7 +332,9 @@ def _hang(error: BaseException, description: dict[str, Any], made: dict[int, lis
 
         error.__traceback__ = tblib.Traceback.from_dict(description["traceback"]).as_traceback()
     if description["notes"] is not None:
-        error.__notes__ = description["notes"]  # before Python 3.11 nothing shows them
+        vars(error)["__notes__"] = description[
+            "notes"
+        ]  # before Python 3.11 exceptions have none, and nothing shows them
     error.__cause__, error.__context__ = (
         made[place][0] if (place := description[name]) in made else None for name in ("cause", "context")
     )
