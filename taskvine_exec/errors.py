@@ -533,12 +533,15 @@ class ExecutorShutDown(TaskVineExecutorError):
     ----------
     label
         The label of the executor.
+    reason
+        Why it counts as shut down, if nobody has called ``shutdown``.
     """
 
     label: str
+    reason: str = ""
 
     def __str__(self) -> str:
-        return f"executor {self.label!r} has been shut down"
+        return f"executor {self.label!r} has been shut down" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(eq=False, repr=False)

@@ -228,6 +228,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._mode = resources.normalise_mode(function_exec_mode)
         self._state_lock = threading.Lock()
         self._over = False
+        self._over_reason = ""
         self._link: ManagerLink | None = None
         self._manager: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
@@ -291,6 +292,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             staging.remove_run(places.base)
             raise
         self._link.start()
+        _started.add(self)
         provider = self.provider
         if provider is not None and hasattr(provider, "script_dir"):
             script_dir = provider.script_dir
@@ -339,7 +341,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _running_link(self) -> ManagerLink:
         """The link, if tasks can be taken."""
         if self._over:
-            raise ExecutorShutDown(label=self.label)
+            raise ExecutorShutDown(label=self.label, reason=self._over_reason)
         if self._link is None:
             raise ExecutorNotStarted(label=self.label)
         if self._executor_bad_state.is_set():
@@ -382,6 +384,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         specification = resources.parse(resource_specification)
         function = self._functions.reference(func)
         name = getattr(func, "__name__", function.name)
+        if type(name) is not str:
+            name = function.name
         profile = function.profiles.get((specification, name))
         if profile is None:
             profile = self._new_profile(function, specification, name, link)
@@ -494,11 +498,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 return known
             number = next(self._profile_numbers)
             mode = specification.mode or self._mode
-            category = specification.category or (name if self._settings.autocategory else "parsl-default")
+            shown = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent
+            category = specification.category or (shown if self._settings.autocategory else "parsl-default")
             profile = Profile(
                 number,
                 function.key,
-                name,
+                shown,
                 mode,
                 self._share(specification.cores, self._settings.library_cores, mode),
                 self._share(specification.memory, self._settings.library_memory, mode),
@@ -943,6 +948,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._sweep()
         super().shutdown()
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the run is the parent's, and its threads are not here."""
+        self._state_lock = threading.Lock()
+        self._over = True
+        self._over_reason = "this process was forked from the one that started it"
+
     def _report(self, link: ManagerLink) -> RunReport | None:
         """What a sweep wants to know of the run."""
         try:
@@ -963,6 +974,17 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             report.write()
         except OSError as error:
             logger.error("executor %s: no report of the run can be written: %s", self.label, error)
+
+
+_started: weakref.WeakSet[TaskVineExecutor] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for executor in list(_started):
+        executor._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def _own_copy(provider: ExecutionProvider) -> ExecutionProvider:

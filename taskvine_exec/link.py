@@ -23,6 +23,7 @@ from typing import Any
 
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.wire import messages
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import Invocation, Profile
 
@@ -66,7 +67,7 @@ class ManagerLink:
         self._functions: deque[tuple[str, Payload]] = deque()
         self._profiles: deque[Profile] = deque()
         self._invocations: deque[Invocation] = deque()
-        self._words: deque[tuple[Any, ...]] = deque()
+        self._words: deque[bytes] = deque()
         self._kept: deque[tuple[Any, ...]] = deque()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -114,8 +115,14 @@ class ManagerLink:
         self._nudge()
 
     def say(self, *message: Any) -> None:
-        """Send any other message."""
-        self._words.append(message)
+        """Send any other message.
+
+        Raises
+        ------
+        Exception
+            If it cannot be encoded: that is found here, since in the link's thread it would end the run.
+        """
+        self._words.append(messages.encode(*message))
         self._nudge()
 
     def retire(self, profiles: list[int], size: int) -> None:
@@ -130,8 +137,10 @@ class ManagerLink:
         """
         number = next(self._numbers)
         future: Future[Any] = Future()
+        message = messages.encode(kind, number, *rest)
         self._requests[number] = future
-        self.say(kind, number, *rest)
+        self._words.append(message)
+        self._nudge()
         if self._dead:
             self._fail_requests()
         elif self._thread is threading.current_thread():
@@ -252,7 +261,7 @@ class ManagerLink:
                 self._send_some()
             else:
                 for _ in range(words):
-                    self._channel.queue(*self._words.popleft())
+                    self._channel.queue_encoded(self._words.popleft())
             self._channel.push()
 
     def _send_some(self) -> None:

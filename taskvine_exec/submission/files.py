@@ -32,6 +32,7 @@ from parsl.utils import get_std_fname_mode
 
 from taskvine_exec.submission.staging import SCHEME, TempFiles, version_of
 from taskvine_manager.runtime import sandbox
+from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import FileUse
 
 _WRITTEN = ("outputs", "stdout", "stderr")
@@ -136,7 +137,7 @@ class FilePlan:
         inside = os.path.normpath(path)
         if inside not in [use.name for use in self.outputs]:
             stream = "w" if mode.startswith("w") else "a"
-            self.outputs.append(FileUse("local", inside, _absolute(path, self._directory), 0, stream))
+            _add(self.outputs, FileUse("local", inside, _absolute(path, self._directory), 0, stream))
         return (inside, mode)
 
     def nested(self, file: File) -> File:
@@ -258,6 +259,10 @@ class NestedFiles:
 
 
 def _add(uses: list[FileUse], use: FileUse) -> None:
+    try:
+        messages.check(use)
+    except ValueError as error:
+        raise ValueError(f"the file {use.source!r}, {use.name!r} in the task's sandbox: {error}") from error
     for other in uses:
         if other == use:
             return

@@ -206,7 +206,8 @@ class FunctionCache:
         return reference
 
     def _serialize(self, function: Callable[..., Any]) -> FunctionReference:
-        name = getattr(function, "__name__", type(function).__name__)
+        name = getattr(function, "__name__", None)
+        name = name if type(name) is str else type(function).__name__
         try:
             body = serialize_function(function)
         except BaseException as error:  # the user's own methods run here, and may do anything

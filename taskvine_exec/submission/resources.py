@@ -48,6 +48,8 @@ _FOREIGN_NAMES: Mapping[str, str] = {
     "mode": "function_exec_mode",
 }
 
+MOST_GPUS = 1_000_000
+"""No node has so many; larger numbers do not fit into a message."""
 _MPI_NAMES = frozenset({"num_nodes", "num_ranks", "ranks_per_node", "launcher_options"})
 
 
@@ -219,14 +221,18 @@ def _amount(value: object) -> float:
 
 def _count(value: object) -> int:
     number = _amount(value)
-    if not number.is_integer():
-        raise ValueError("a whole number of at least 0")
+    if not number.is_integer() or number > MOST_GPUS:
+        raise ValueError(f"a whole number from 0 to {MOST_GPUS:,}")
     return int(number)
 
 
 def _name(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a non-empty string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text that UTF-8 can encode, without lone surrogates") from None
     return value
 
 

@@ -21,6 +21,7 @@ from parsl.utils import RepresentationMixin
 
 SCHEME = "taskvinetemp"
 _VERSION = "taskvine_version"
+MOST_REPLICAS = 1_000_000
 
 
 class TempFile(File):
@@ -36,14 +37,14 @@ class TempFile(File):
     Raises
     ------
     ValueError
-        If the name is none, or the count is below 1.
+        If the name is none, or the count is below 1 or above :data:`MOST_REPLICAS`.
     """
 
     def __init__(self, name: str, *, replicas: int) -> None:
         super().__init__(f"{SCHEME}:///{name.strip('/')}")
         temp_name(self)
-        if isinstance(replicas, bool) or replicas != int(replicas) or replicas < 1:
-            raise ValueError(f"replicas={replicas!r}: must be a whole number of at least 1")
+        if isinstance(replicas, bool) or replicas != int(replicas) or not 1 <= replicas <= MOST_REPLICAS:
+            raise ValueError(f"replicas={replicas!r}: must be a whole number from 1 to {MOST_REPLICAS}")
         self.replicas = replicas
 
     def cleancopy(self) -> TempFile:

@@ -23,9 +23,9 @@ from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions, plain
-from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
 from taskvine_manager.runtime.payload import Payload, discard
+from taskvine_manager.runtime.removal import remove
 from taskvine_manager.scheduling import core
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
@@ -416,7 +416,7 @@ class EmbeddedEngine:
         if os.path.isdir(info.directory):
             cleanup.kill_strays(self._base, info.name)
             release(os.path.join(info.directory, "cache"))
-            staging.remove(info.directory)
+            remove(info.directory)
 
     def _say_nodes(self) -> None:
         infos = [link.info for link in self._by_name.values() if link.info is not None]
@@ -503,8 +503,8 @@ class EmbeddedEngine:
             copy(source.path, target)
             check(source)
             stamp = os.stat(target).st_ctime_ns
-        except OSError as error:
-            problem, lost = str(error), is_lost(error, source.path)
+        except Exception as error:
+            problem, lost = str(error) or type(error).__name__, is_lost(error, source.path)
         self._moved.append(core.Relayed(file, stamp, problem, lost))
         with contextlib.suppress(OSError):  # full, and so awake already; or closed
             self._waker.send(b"m")

@@ -27,6 +27,7 @@ from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
+from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, Completion, Invocation, NodeInfo, Profile
@@ -174,7 +175,7 @@ class Node(Runner):
     def _tear_down(self) -> None:
         self._stop_runtime()
         release(os.path.join(self._directory, "cache"))
-        staging.remove(self._directory)
+        remove(self._directory)
         if hasattr(self, "_manager"):
             self._manager.close()
         if self._abandoned and not _is_alive(self._config["user"]):  # nobody else is left to do it
@@ -277,14 +278,14 @@ class Node(Runner):
             try:
                 self._cache.fetch(file, Source(*source))
                 size, stamp = self._cache.stamp(file)
-            except OSError as error:
-                problem, spoiled = str(error), is_lost(error, source[0])
+            except Exception as error:
+                problem, spoiled = str(error) or type(error).__name__, is_lost(error, source[0])
             seconds = time.perf_counter() - clock
             self._later(lambda: self._send("cached", file, size, problem, stamp, seconds, spoiled, source[3]))
             self._later(lambda: self._came([file]))
 
         self._coming[file] += 1
-        self._stager.submit(fetch)
+        self._in_background(fetch)
 
     def _on_drop(self, files: tuple[str, ...]) -> None:
         for file in files:
@@ -429,8 +430,12 @@ class Node(Runner):
         # Of its own each time: one that was given back may return while what it left is still being removed.
         call.directory = os.path.join(self._directory, "sandboxes", f"t{number}-{next(self._sandboxes)}")
         if not call.invocation.inputs and not call.invocation.outputs:
-            self._make_sandbox(call)  # cheap enough to do here
-            self._staged_in(call, None)
+            record = None
+            try:
+                self._make_sandbox(call)  # cheap enough to do here
+            except OSError as error:
+                record = _no_sandbox(call, error)
+            self._staged_in(call, record)
             return
 
         fetched = [use.source for use in call.invocation.inputs if use.source in supply.sources]
@@ -453,14 +458,15 @@ class Node(Runner):
             except staging.StagingFailed as error:
                 record = error.record
             except Spoiled as error:
-                spoiled = next(use.source for use in inputs if self._cache.path(use.source) == error.filename)
+                paths = {self._cache.path(use.source): use.source for use in inputs}
+                spoiled = paths.get(error.filename, error.filename)
                 record = failure.lost("file-lost", f"{error.strerror}: {error.filename}", name=spoiled)
-            except OSError as error:
-                record = failure.lost("disk-full", f"no sandbox can be made: {error}", path=str(call.directory))
+            except Exception as error:
+                record = _no_sandbox(call, error)
             self._later(lambda: self._came(fetched))
             self._later(lambda: self._staged_in(call, record))
 
-        self._stager.submit(stage)
+        self._in_background(stage)
 
     def _say_fetched(self, invocation: Invocation, supply: Supply, seconds: float) -> None:
         """What was fetched for a task is a replica like any other."""
@@ -545,7 +551,7 @@ class Node(Runner):
 
     def _after_result(self, call: Call, ending: Ending) -> None:
         if call.directory is not None and any(use.kind != "value" for use in call.invocation.outputs):
-            self._stager.submit(self._bring_out, call, ending)
+            self._in_background(self._bring_out, call, ending)
         else:
             self._complete(call, ending)
 
@@ -561,8 +567,8 @@ class Node(Runner):
 
     def _wait_to_bring_out(self, call: Call, ending: Ending, error: QuotaExceeded) -> None:
         record = failure.lost("disk-full", f"no room for an output: {error.strerror}", path=error.filename)
-        retry = partial(self._stager.submit, self._bring_out, call, ending)
-        self._crowded.append((retry, partial(self._brought_out, call, ending, [], record)))  # type: ignore[arg-type]
+        retry = partial(self._in_background, self._bring_out, call, ending)
+        self._crowded.append((retry, partial(self._brought_out, call, ending, [], record)))
         outputs = [use for use in call.invocation.outputs if use.kind == "temp"]
         paths = [os.path.join(str(call.directory), "sandbox", use.name) for use in outputs]
         number = call.invocation.number
@@ -605,7 +611,7 @@ class Node(Runner):
                 del self._making[use.source]
                 followers += self._following.pop(use.source, ())
         if call.directory is not None:
-            self._stager.submit(staging.remove, call.directory)
+            self._in_background(remove, call.directory)
         if not self._calls:
             self._idle_since = time.monotonic()
         if give_back and followers:
@@ -632,6 +638,11 @@ class Node(Runner):
     def _radio_speaks(self) -> None:
         if said := self._overheard():
             self._send("radio", said)
+
+
+def _no_sandbox(call: Call, error: Exception) -> bytes:
+    reason = f"no sandbox can be made: {failure.describe(error)}"
+    return failure.lost("disk-full", reason, path=str(call.directory))
 
 
 def _is_alive(process: int) -> bool:

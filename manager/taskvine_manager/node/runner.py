@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from taskvine_manager.node import environment, hardware, memory
@@ -240,6 +240,10 @@ class Runner(ABC):
         with contextlib.suppress(BlockingIOError):
             self._waker.send(b"s")
 
+    def _in_background(self, action: Callable[..., None], *args: Any) -> None:
+        """Have a staging thread do something; what it raises, against all expectation, is at least not hidden."""
+        self._stager.submit(action, *args).add_done_callback(_show)
+
     def _overheard(self) -> list[bytes]:
         """What tasks have said on the radio since this was last asked."""
         said = []
@@ -267,3 +271,8 @@ class Runner(ABC):
             slots = self._config["slots"] if profile.mode != L1 else None
             cores = self._cores / slots if slots else min(1.0, self._cores)
         return (cores, profile.memory or 0.0, profile.gpus or 0)
+
+
+def _show(ended: Future[None]) -> None:
+    if not ended.cancelled() and (error := ended.exception()) is not None:
+        sys.excepthook(type(error), error, error.__traceback__)

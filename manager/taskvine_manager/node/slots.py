@@ -24,7 +24,8 @@ from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, encode
-from taskvine_manager.runtime.slot import PACKET_LIMIT, remove
+from taskvine_manager.runtime.removal import remove
+from taskvine_manager.runtime.slot import PACKET_LIMIT
 from taskvine_manager.wire.messages import Invocation, Profile
 
 CHUNK_SECONDS = 0.002

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -17,6 +16,7 @@ from taskvine_manager.node import temporary, trees
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, copy, deliver, is_lost
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import FAST
+from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.messages import FileUse
 
 _T = TypeVar("_T")
@@ -70,7 +70,7 @@ def bring_in(
                 _with_room(cache, partial(deliver, cache.checked(use.source), target))
             else:
                 _with_room(cache, partial(_copy_local, use.source, cache, peers.get(use.source), target))
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        except Exception as error:  # ValueError: a name that no file can have; RecursionError: a path that is too deep
             source = sources.get(use.source)
             places = [cache.path(use.source), *([source.path] if source is not None else [])]
             raise StagingFailed(_explain_input(use, error, places)) from error
@@ -78,8 +78,8 @@ def bring_in(
         try:
             if use.kind != "value":
                 prepare(sandbox, use)
-        except (OSError, ValueError) as error:
-            raise StagingFailed(_explain_output(use, error)) from error
+        except Exception as error:
+            raise StagingFailed(explain_output(use, error)) from error
 
 
 def _copy_local(source: str, cache: Cache, peer: Peer | None, target: str) -> None:
@@ -183,8 +183,8 @@ def bring_out(
                     raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
             elif use.kind != "temp":
                 bring_home(path, use.source, sandbox)
-        except (OSError, ValueError) as error:
-            record = record or _explain_output(use, error)
+        except Exception as error:
+            record = record or explain_output(use, error)
     if record is not None or not required:
         return [], record
     made: list[tuple[str, int, int]] = []
@@ -195,16 +195,16 @@ def bring_out(
                 _with_room(cache, partial(cache.adopt, use.source, path, sandbox))
             except QuotaExceeded:
                 raise
-            except OSError as error:
+            except Exception as error:
                 for name, _, _ in made:
                     cache.drop(name)
-                return [], _explain_output(use, error)
+                return [], explain_output(use, error)
         if use.kind == "temp":
             made.append((use.source, *cache.stamp(use.source)))
     return made, None
 
 
-def _explain_input(use: FileUse, error: OSError | ValueError, places: Sequence[str]) -> bytes:
+def _explain_input(use: FileUse, error: Exception, places: Sequence[str]) -> bytes:
     """Record why an input could not be brought in; temp files and results may be at these places."""
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -212,22 +212,26 @@ def _explain_input(use: FileUse, error: OSError | ValueError, places: Sequence[s
         if use.kind != "local":
             lost = isinstance(error, Spoiled) or any(is_lost(error, place) for place in places)
             kind = "file-lost" if lost else "file-unreadable"
-            return failure.lost(kind, f"{_words(error)}: {error.filename}", name=use.source)
-    return failure.lost("file-missing", _words(error), path=use.source)
+            return failure.lost(kind, f"{words(error)}: {error.filename}", name=use.source)
+    return failure.lost("file-missing", words(error), path=use.source)
 
 
-def _explain_output(use: FileUse, error: OSError | ValueError) -> bytes:
+def explain_output(use: FileUse, error: Exception) -> bytes:
+    """Record why an output cannot be made or brought out."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _full(use, error)
-    return failure.lost("output-missing", _words(error), path=use.name)
+    return failure.lost("output-missing", words(error), path=use.name)
 
 
 def _full(use: FileUse, error: OSError) -> bytes:
-    return failure.lost("disk-full", f"no room for {use.name}: {_words(error)}", path=error.filename or use.name)
+    return failure.lost("disk-full", f"no room for {use.name}: {words(error)}", path=error.filename or use.name)
 
 
-def _words(error: OSError | ValueError) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+def words(error: Exception) -> str:
+    """What an exception says; of one that is not expected, its type too."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if isinstance(error, ValueError) else failure.describe(error)
 
 
 def remove_run(base: str) -> None:
@@ -238,18 +242,3 @@ def remove_run(base: str) -> None:
     if fast is not None:
         remove(fast)
     temporary.unlink_into(base)
-
-
-def remove(directory: str) -> None:
-    """Remove a directory, with what a task may have made unreadable in it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    if os.path.isdir(directory):
-        for root, folders, _ in os.walk(directory):
-            for folder in folders:
-                path = os.path.join(root, folder)
-                if not os.path.islink(path):  # a link may lead to what is the user's
-                    try:
-                        os.chmod(path, 0o700)
-                    except OSError:
-                        continue
-        shutil.rmtree(directory, ignore_errors=True)

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 
-from taskvine_manager.runtime.slot import remove
+from taskvine_manager.runtime.removal import remove
 
 VARIABLE = "TASKVINE_EXEC_TEMPORARY"
 """Environment variable of a worker: the link, made by the process that started it and removed by that one."""

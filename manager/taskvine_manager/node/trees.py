@@ -32,6 +32,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from taskvine_manager.runtime.removal import remove
+
 MAGIC = b"\x93TVX-TREE-01\r\n\x1a\n"
 """First bytes of every archive."""
 _END = b"TVX-END\n"
@@ -323,10 +325,7 @@ def _lay_out(items: Iterable[_Item], target: str) -> None:
         _add(items, partial)
         os.rename(partial, target)
     finally:
-        if os.path.isdir(partial):
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            _unlink(partial)
+        remove(partial)
 
 
 def _add(items: Iterable[_Item], target: str) -> None:

@@ -8,7 +8,6 @@ no other with it. Packets are pickled tuples; see :func:`serve`.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # a hundred times faster than signal, which makes enums
-import contextlib
 import ctypes
 import errno
 import gc
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from taskvine_manager.runtime import exits, failure, payload, release, sandbox, search_path, values
 from taskvine_manager.runtime.limits import SHORT, Limits, Room
+from taskvine_manager.runtime.removal import remove
 
 if TYPE_CHECKING:  # L1 tasks need no sockets, and each of them pays for what this module imports
     import socket
@@ -197,25 +197,6 @@ class Stage:
         """Remove the directory."""
         os.chdir("/")
         remove(self.scratch)
-
-
-def remove(path: str) -> None:
-    """Remove a file or directory, as far as that is possible; links are not followed."""
-    if not os.path.isdir(path) or os.path.islink(path):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        return
-    import shutil  # here, for the sake of L1 tasks
-
-    shutil.rmtree(path, ignore_errors=True)
-    if os.path.isdir(path):  # it holds directories that their maker has closed to himself
-        with contextlib.suppress(OSError):
-            os.chmod(path, 0o700)
-            for parent, names, _ in os.walk(path):
-                for name in names:
-                    if not os.path.islink(folder := os.path.join(parent, name)):
-                        os.chmod(folder, 0o700)
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _end_walltimes() -> None:

@@ -42,7 +42,11 @@ class Channel:
 
     def queue(self, *message: Any) -> None:
         """Put a message behind those that are to be sent."""
-        self._outgoing += messages.encode(*message)
+        self.queue_encoded(messages.encode(*message))
+
+    def queue_encoded(self, message: bytes) -> None:
+        """Put a message that is encoded already behind those that are to be sent."""
+        self._outgoing += message
 
     def send(self, *message: Any) -> None:
         """Send a message as far as the socket takes it; :meth:`push` sends the rest."""

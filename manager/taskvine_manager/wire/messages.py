@@ -158,6 +158,20 @@ def encode(*message: Any) -> bytes:
     return encoded
 
 
+def check(record: tuple[Any, ...]) -> None:
+    """See that a record can be part of a message, before it is queued for a thread that cannot tell its user.
+
+    Raises
+    ------
+    ValueError
+        If it cannot: a number is beyond 64 bits, a text has a lone surrogate, or a value is of a type that is not sent.
+    """
+    try:
+        encode(record)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"it cannot be sent: {error}") from error
+
+
 def decode(data: bytes) -> tuple[Any, ...]:
     """Decode one message that came whole.
 

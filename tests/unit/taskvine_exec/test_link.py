@@ -185,3 +185,15 @@ def test_many_functions_go_in_messages_of_some_size_and_before_their_calls(manag
         called += numbers(message)
         assert known >= set(map(str, called))
     assert called == list(range(100))
+
+
+@pytest.mark.parametrize("word", ["\ud800", 2**70, object()], ids=["surrogate", "number", "object"])
+def test_what_cannot_be_encoded_is_refused_where_it_is_said(manager: Manager, word: Any) -> None:
+    manager.link.start()
+    for say in (manager.link.say, manager.link.ask):
+        with pytest.raises((ValueError, OverflowError, TypeError)):
+            say("forget", [word])
+    manager.link.say("forget", ["file"])
+    assert manager.heard() == ("forget", ("file",))
+    assert not manager.gone.done()
+    assert not manager.link._requests

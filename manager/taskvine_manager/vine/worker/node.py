@@ -23,6 +23,7 @@ from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
+from taskvine_manager.runtime.removal import remove
 from taskvine_manager.vine import parcels, seals
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.worker import pipe
@@ -363,7 +364,12 @@ class Node(Runner):
         number = call.invocation.number
         call.directory = os.path.join(self._directory, "sandboxes", f"t{number}-{next(self._sandboxes)}")
         sandbox = os.path.join(call.directory, "sandbox")
-        os.makedirs(sandbox, mode=0o700)
+        try:
+            os.makedirs(sandbox, mode=0o700)
+        except OSError as error:
+            reason = f"no sandbox can be made: {failure.describe(error)}"
+            self._staged_in(call, failure.lost("disk-full", reason, path=call.directory))
+            return
         if not _files(call.invocation):
             self._staged_in(call, None)
             return
@@ -375,10 +381,13 @@ class Node(Runner):
                     record = record or _attempt(use, partial(self._bring_in, load, use, sandbox))
             for use in call.invocation.outputs:
                 if use.kind != "value":
-                    record = record or _attempt(use, partial(staging.prepare, sandbox, use))
+                    try:
+                        staging.prepare(sandbox, use)
+                    except Exception as error:
+                        record = record or staging.explain_output(use, error)
             self._later(lambda: self._staged_in(call, record))
 
-        self._stager.submit(stage)
+        self._in_background(stage)
 
     def _bring_in(self, load: Load, use: FileUse, sandbox: str) -> None:
         # A copy (sharing extents, where the file system can): what TaskVine has put there is a link into its cache.
@@ -405,7 +414,7 @@ class Node(Runner):
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         if call.directory is not None and _files(call.invocation):
-            self._stager.submit(self._bring_out, call, outcome, body, started, seconds)
+            self._in_background(self._bring_out, call, outcome, body, started, seconds)
         else:
             self._complete(call, outcome, body, started, seconds)
 
@@ -426,8 +435,8 @@ class Node(Runner):
                 if not os.path.exists(path):
                     raise FileNotFoundError(errno.ENOENT, "the task ended without it", use.name)
                 made.append((path, self._staged(load, use, ">")))
-            except OSError as error:
-                record = record or failure.lost("output-missing", error.strerror or str(error), path=use.name)
+            except Exception as error:
+                record = record or failure.lost("output-missing", staging.words(error), path=use.name)
         if outcome == failure.RETURNED and record is not None:
             discard(body)
             outcome, body = failure.LOST, record
@@ -435,14 +444,14 @@ class Node(Runner):
             for path, target in made:
                 try:
                     _take_out(path, target, sandbox)
-                except OSError as error:
+                except Exception as error:
                     discard(body)
                     outcome, body = failure.LOST, _output_record(path, error)
                     break
         if outcome != failure.RETURNED:
             for use in call.invocation.outputs:
                 if use.kind == "local":
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(Exception):  # the task has failed anyway
                         load.left[use.source] = _content(os.path.join(sandbox, use.name), sandbox)
         self._later(lambda: self._complete(call, outcome, body, started, seconds))
 
@@ -473,7 +482,7 @@ class Node(Runner):
         left = self._left(call)
         load.done.append(Completion(number, outcome, sent, self.name, call.dispatched, started, seconds, made, left))
         if call.directory is not None:
-            self._stager.submit(staging.remove, call.directory)
+            self._in_background(remove, call.directory)
 
     def _keep(self, call: Call, load: Load, body: Payload) -> tuple[Payload, tuple[tuple[str, int, int], ...]]:
         """Leave temp files, and a large result that others may read, to TaskVine: they have no stamp before it has
@@ -524,9 +533,9 @@ def _content(path: str, sandbox: str) -> bytes:
         return file.read()
 
 
-def _output_record(path: str, error: OSError) -> bytes:
-    words, name = error.strerror or str(error), os.path.basename(path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _output_record(path: str, error: Exception) -> bytes:
+    words, name = staging.words(error), os.path.basename(path)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return failure.lost("disk-full", f"no room for {name}: {words}", path=error.filename or name)
     return failure.lost("output-missing", words, path=name)
 
@@ -535,8 +544,8 @@ def _attempt(use: FileUse, action: Callable[[], Any]) -> bytes | None:
     """Do something about a file; return the failure record if it cannot be done."""
     try:
         action()
-    except (OSError, ValueError) as error:
-        words = (isinstance(error, OSError) and error.strerror) or str(error)
+    except Exception as error:
+        words = staging.words(error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return failure.lost("disk-full", f"no room for {use.name}: {words}", path=error.filename or use.name)
         if isinstance(error, seals.Cut):

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from taskvine_manager.node import cache as cache_module
-from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source
 from taskvine_manager.node.staging import StagingFailed, bring_in, bring_out
 from taskvine_manager.wire.messages import FileUse
@@ -398,28 +397,3 @@ def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: 
     (place.user / "c").write_text("c" * 40)
     assert place.refusal(place.local("c"))["kind"] == "disk-full"  # 40 in the cache and 40 in the sandbox
     assert os.listdir(place.sandbox) == []
-
-
-# --- removal ---
-
-
-def test_remove_touches_nothing_behind_a_link(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    (place.user / "precious").mkdir(0o500)
-    (place.sandbox / "folder").mkdir()
-    (place.sandbox / "link").symlink_to(place.user / "precious")
-    rmtree, calls = staging.shutil.rmtree, []
-
-    def fail_first(*args: Any, **kwargs: Any) -> None:  # root can remove what is unreadable
-        calls.append(args)
-        if len(calls) > 1:
-            rmtree(*args, **kwargs)
-
-    monkeypatch.setattr(staging.shutil, "rmtree", fail_first)
-    (place.sandbox / "folder").chmod(0o000)
-    staging.remove(str(place.sandbox))
-    assert not place.sandbox.exists()
-    assert stat.S_IMODE((place.user / "precious").stat().st_mode) == 0o500
-
-
-def test_remove_of_nothing(tmp_path: Path) -> None:
-    staging.remove(str(tmp_path / "missing"))
