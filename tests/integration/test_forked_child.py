@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.contract.conftest import engine  # noqa: F401  (fixture)
 
 PROGRAM = """
