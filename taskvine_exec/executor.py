@@ -8,7 +8,6 @@ import gc
 import itertools
 import logging
 import os
-import pickle
 import shlex
 import subprocess
 import threading
@@ -53,7 +52,7 @@ from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.parsl_hooks.files import staging as staging_files
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
-from taskvine_exec.radio import TaskVineRadio
+from taskvine_exec.radio import TaskVineRadio, read_message
 from taskvine_exec.results import keeping
 from taskvine_exec.results.advice import WorkingDirectories, about_left
 from taskvine_exec.results.failures import FailureQueue, dependency_error
@@ -563,8 +562,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             return self._complete(rest[0])
         if kind == "radio":
             if self.monitoring_messages is not None:
-                for said in rest[0]:
-                    self.monitoring_messages.put(pickle.loads(said))
+                for message in filter(None, map(read_message, rest[0])):
+                    self.monitoring_messages.put(message)
         elif kind == "waiting":
             self._now_waiting(rest[0])
         elif kind == "nodes":

@@ -7,14 +7,18 @@ listening port, or a shared file system.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
 from multiprocessing.queues import Queue
 from typing import Any
 
+from parsl.monitoring.message_type import MessageType
 from parsl.monitoring.radios.base import MonitoringRadioReceiver, MonitoringRadioSender, RadioConfig
 from parsl.utils import RepresentationMixin
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "TASKVINE_EXEC_RADIO"
 """Environment variable with the path of the node's socket."""
@@ -53,3 +57,22 @@ class TaskVineRadioSender(MonitoringRadioSender):
         """Send one message."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.sendto(pickle.dumps(message), self._path)
+
+
+def read_message(said: bytes) -> tuple[MessageType, Any] | None:
+    """Read a message; any process of a task can send to the node's socket, so it may be anything.
+
+    Returns
+    -------
+    tuple of (MessageType, dict), or None
+        What Parsl's monitoring takes. What it does not take is logged.
+    """
+    try:
+        message = pickle.loads(said)
+    except BaseException as error:  # unpickling may raise anything
+        logger.warning("a monitoring message cannot be read: %s", type(error).__name__)
+        return None
+    if isinstance(message, tuple) and len(message) == 2 and isinstance(message[0], MessageType):
+        return message
+    logger.warning("a task has sent a %s as a monitoring message", type(message).__name__)
+    return None

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskvine_manager import cleanup
+from taskvine_manager.embedded import incoming
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
@@ -28,7 +29,7 @@ from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.scheduling import core
 from taskvine_manager.wire.channel import Channel
-from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
+from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
 
@@ -312,41 +313,55 @@ class EmbeddedEngine:
     def _node_speaks(self, link: NodeLink) -> None:
         channel = link.channel
         channel.read()
-        try:
-            while (message := channel.next()) is not None:
-                self._on_message(link, *message)
-        except ValueError as error:
-            logger.error("node %s speaks no sense and is dropped: %s", link.info, error)
-            self._node_gone(link, str(error))
-            return
+        while True:
+            try:
+                message = channel.next()
+                if message is not None:
+                    self._check(link, message)
+            except ValueError as error:
+                logger.error("node %s sent what no node sends, and is dropped: %s", link.info, error)
+                self._node_gone(link, str(error))
+                return
+            if message is None:
+                break
+            self._on_message(link, *message)
         if channel.ended:
             self._node_gone(link, "its connection ended")
+
+    def _check(self, link: NodeLink, message: tuple[Any, ...]) -> None:
+        """See that a message is of its form, and that it is the node's turn to send it.
+
+        Raises
+        ------
+        ValueError
+            If not: what such a node says next cannot be trusted either.
+        """
+        kind, *rest = message
+        if kind != "hello":
+            if link.info is None:
+                raise ValueError(f"{kind!r:.100} before hello")
+            incoming.check(kind, tuple(rest))
+            return
+        info = incoming.hello(self._base, tuple(rest))
+        if link.info is not None or any(
+            other.info is not None and other.info.name == info.name for other in self._links.values()
+        ):
+            raise ValueError(f"a second hello of {info.name!r}")
 
     def _on_message(self, link: NodeLink, kind: str, *rest: Any) -> None:
         if kind == "hello":
             self._joined(link, NodeInfo(*rest[0]))
             return
-        if link.info is None:
-            raise ValueError(f"{kind} before hello")
+        assert link.info is not None
         name = link.info.name
-        if kind == "done":
-            self._handle(core.Completed(name, [Completion(*item) for item in rest[0]]))
-        elif kind == "returned":
-            self._handle(core.Returned(name, rest[0]))
-        elif kind == "cached":
-            self._handle(core.FileCached(name, *rest))
-        elif kind == "input":
-            self._handle(core.InputCached(name, *rest))
-        elif kind == "crowded":
-            self._handle(core.Crowded(name, *rest))
-        elif kind == "radio":
+        if kind == "radio":
             self._outlet.radio(list(rest[0]))
         elif kind == "idle":
             self._idle(link, name)
         elif kind == "leaving":
             link.told = True
-        else:
-            raise ValueError(f"unknown message {kind!r}")
+        elif name in self._by_name:  # else it waits to be let in, and has nothing to say of any task
+            self._handle(incoming.event(name, kind, tuple(rest)))
 
     def _idle(self, link: NodeLink, name: str) -> None:
         """Let a node go that has been idle for its timeout, unless it is one of the fewest, or the last with data."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import pickle
 import signal
@@ -49,18 +50,41 @@ def main(arguments: list[str]) -> None:
         cleanup.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)"
     )
     parser.add_argument("--block", default="", help="block that the node belongs to")
-    parser.add_argument("--cores", type=float, help="cores to offer (default: what this process may use)")
-    parser.add_argument("--memory", type=float, metavar="MB", help="memory to offer (default: the machine's)")
-    parser.add_argument("--disk", type=float, metavar="MB", help="space for its cache (default: what is free)")
-    parser.add_argument("--gpus", type=int, help="gpus to offer (default: those that it may use)")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="ask to leave after so long without work")
+    parser.add_argument("--cores", type=_some, help="cores to offer (default: what this process may use)")
+    parser.add_argument("--memory", type=_some, metavar="MB", help="memory to offer (default: the machine's)")
+    parser.add_argument("--disk", type=_some, metavar="MB", help="space for its cache (default: what is free)")
+    parser.add_argument("--gpus", type=_count, help="gpus to offer (default: those that it may use)")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="ask to leave after so long without work")
     options = parser.parse_args(arguments)
+    options.connect = os.path.abspath(options.connect)
     try:
         with open(os.path.join(options.connect, "node.config"), "rb") as file:
             config = pickle.load(file)
     except OSError as error:
         sys.exit(f"taskvine-node: no executor at {options.connect}: {error.strerror}")
     Node(options, config).run()
+
+
+def _some(text: str) -> float:
+    """Read an amount; argparse says which option it is of."""
+    amount = float(text)
+    if not (math.isfinite(amount) and amount > 0):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
+    return amount
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of at least 0")
+    return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least 0")
+    return count
 
 
 class Supply(NamedTuple):

@@ -327,6 +327,8 @@ class Scheduler:
                 continue  # cancelled meanwhile
             if completion.outcome == failure.LOST and task.invocation.inputs and self._reads_again(node, completion):
                 continue
+            if completion.outcome == failure.RETURNED and task.invocation.outputs:
+                completion = _checked(task, completion)
             if completion.outcome == failure.RETURNED:
                 self._estimate(task.profile.category, completion.seconds)
                 made += self._keep(task, completion)
@@ -1212,3 +1214,15 @@ __all__ = [
     "Tuned",
     "diagram",
 ]
+
+
+def _checked(task: Task, completion: Completion) -> Completion:
+    """A completion, or its failure if it lacks a file that the invocation makes: consumers would wait for ever."""
+    made = {name for name, _, _ in completion.made}
+    is_file = isinstance(completion.body, str)
+    for use in task.invocation.outputs:
+        if use.source not in made and (use.kind == "temp" or (use.kind == "value" and is_file)):
+            reason = f"node {completion.node} says that the task has ended, and nothing of it"
+            record = failure.lost("output-missing", reason, path=use.name or use.source)
+            return completion._replace(outcome=failure.LOST, body=record)
+    return completion

@@ -1,0 +1,130 @@
+"""What nodes say, checked before anything is done about it: a message that is wrong costs the node that sent it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from taskvine_manager.scheduling import core
+from taskvine_manager.wire.messages import Completion, NodeInfo
+
+Check = Callable[[Any], bool]
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _integer(value: Any) -> bool:
+    return type(value) is int
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _amount(value: Any) -> bool:
+    return _finite(value) and value >= 0
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _body(value: Any) -> bool:
+    return type(value) in (bytes, str)
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _many(check: Check) -> Check:
+    return lambda value: type(value) is tuple and all(map(check, value))
+
+
+def _maybe(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _record(*checks: Check) -> Check:
+    def holds(value: Any) -> bool:
+        if type(value) is not tuple or len(value) != len(checks):
+            return False
+        return all(check(item) for check, item in zip(checks, value, strict=True))
+
+    return holds
+
+
+# Numbers of invocations that make again what was lost are negative.
+_made = _record(_text, _whole, _integer)
+_completion = _record(_integer, _whole, _body, _text, _amount, _amount, _amount, _many(_made), _many(_text))
+_node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text)
+_FORMS: dict[str, Check] = {
+    "done": _record(_many(_completion)),
+    "returned": _record(_many(_integer)),
+    "cached": _record(_text, _whole, _maybe(_text), _integer, _amount, _flag, _text),
+    "input": _record(_text, _whole, _text, _many(_integer)),
+    "crowded": _record(_integer, _whole),
+    "radio": _record(_many(lambda value: type(value) is bytes)),
+    "idle": _record(),
+    "leaving": _record(),
+}
+
+
+def hello(base: str, rest: tuple[Any, ...]) -> NodeInfo:
+    """Read what a node says of itself.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory: the node's own must be where nodes of this run have theirs, since it is removed at
+        the node's end.
+    rest : tuple
+        Of the message, after its tag.
+
+    Raises
+    ------
+    ValueError
+        If it is not what a node of this run would say.
+    """
+    if len(rest) != 1 or not _node(rest[0]):
+        raise ValueError(f"no description of a node: {rest!r:.200}")
+    info = NodeInfo(*rest[0])
+    if not info.cores or os.path.basename(info.name) != info.name or info.name in ("", ".", ".."):
+        raise ValueError(f"no description of a node: {info!r:.200}")
+    above, own = os.path.split(info.directory)
+    if own != info.name or os.path.realpath(above) != os.path.realpath(os.path.join(base, "nodes")):
+        raise ValueError(f"node {info.name!r} names a directory that is not its own: {info.directory!r:.200}")
+    return info
+
+
+def check(kind: str, rest: tuple[Any, ...]) -> None:
+    """See that a message of a node that has said hello is of its form.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    form = _FORMS.get(kind)
+    if form is None:
+        raise ValueError(f"unknown message {kind!r:.100}")
+    if not form(rest):
+        raise ValueError(f"a message {kind!r} of another form: {rest!r:.200}")
+
+
+def event(name: str, kind: str, rest: tuple[Any, ...]) -> core.Event:
+    """What a checked message tells the scheduler."""
+    if kind == "done":
+        return core.Completed(name, [Completion(*item) for item in rest[0]])
+    if kind == "returned":
+        return core.Returned(name, rest[0])
+    if kind == "cached":
+        return core.FileCached(name, *rest)
+    if kind == "input":
+        return core.InputCached(name, *rest)
+    assert kind == "crowded"
+    return core.Crowded(name, *rest)

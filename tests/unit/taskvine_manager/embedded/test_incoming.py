@@ -1,0 +1,262 @@
+"""Whatever a node says, the engine goes on with the others."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from taskvine_manager.embedded import incoming
+from taskvine_manager.embedded.engine import EmbeddedConfig, EmbeddedEngine
+from taskvine_manager.runtime import failure
+from taskvine_manager.wire import messages
+from taskvine_manager.wire.channel import Channel
+from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
+
+PROFILE = Profile(0, "key", "f", L2, None, None, None, None, 0.0, "f")
+
+
+class Outlet:
+    """Keeps what the engine says."""
+
+    def __init__(self) -> None:
+        self.ended: list[Completion] = []
+        self.there: list[dict[str, Any]] = []
+
+    def done(self, completions: list[Completion]) -> None:
+        self.ended += completions
+
+    def nodes(self, nodes: list[dict[str, Any]]) -> None:
+        self.there = nodes
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Shell:
+    """An engine, and the loop around it."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        os.makedirs(os.path.join(base, "nodes"))
+        self.callbacks: dict[int, Callable[[], None]] = {}
+        self.outlet = Outlet()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(os.path.join(base, "manager.sock"))
+        listener.listen()
+        self.listener = listener
+        config = EmbeddedConfig(max_retries=1, tune={})
+        self.engine = EmbeddedEngine(
+            base,
+            listener,
+            config,
+            self.outlet,
+            self.callbacks.__setitem__,
+            self.callbacks.__delitem__,
+        )
+        self.peers: list[Node] = []
+
+    def turn(self) -> None:
+        """Let the engine act on what has come."""
+        while ready := select.select(list(self.callbacks), [], [], 0)[0]:
+            for descriptor in ready:
+                if descriptor in self.callbacks:
+                    self.callbacks[descriptor]()
+        self.engine.tick()
+
+    def node(self) -> Node:
+        node = Node(self)
+        self.peers.append(node)
+        self.turn()
+        return node
+
+    def close(self) -> None:
+        self.engine.stop()
+        for peer in self.peers:
+            peer.channel.close()
+        self.turn()
+        self.engine.kill()
+        self.listener.close()
+
+
+class Node:
+    """The node's end, in the hands of a test."""
+
+    def __init__(self, shell: Shell) -> None:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end.connect(os.path.join(shell.base, "manager.sock"))
+        self.channel = Channel(end)
+        self.shell = shell
+
+    def info(self, called: str, **fields: Any) -> NodeInfo:
+        directory = os.path.join(self.shell.base, "nodes", called)
+        return NodeInfo(called, 2.0, 1000.0, 1000.0, 0, 2, "", 4_000_000, directory)._replace(**fields)
+
+    def say(self, *message: Any) -> None:
+        self.channel.send(*message)
+        self.shell.turn()
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the engine has closed the connection; what it sent before that is read."""
+        while self.channel.read():
+            pass
+        return self.channel.ended
+
+    def work(self) -> bool:
+        """End the invocations that the node has been given, as they should; say whether there were any."""
+        while self.channel.read():
+            pass
+        done = []
+        while (message := self.channel.next()) is not None:
+            if message[0] == "run":
+                for number, _, _, _, outputs in message[3]:
+                    made = tuple((use[2], 3, 5) for use in outputs)
+                    done.append(completion(number)._replace(node="good", made=made))
+        if done:
+            self.say("done", done)
+        return bool(done)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        made = Shell(base)
+        yield made
+        made.close()
+
+
+HELLO_FAULTS: list[dict[str, Any]] = [
+    {"cores": math.nan},
+    {"cores": math.inf},
+    {"cores": 0.0},
+    {"cores": -1.0},
+    {"memory": -5.0},
+    {"memory": math.nan},
+    {"disk": "much"},
+    {"gpus": -1},
+    {"gpus": 0.5},
+    {"slots": "2"},
+    {"name": ".."},
+    {"name": "a/b"},
+    {"name": 5},
+    {"pid": -1},
+    {"directory": "/"},
+    {"directory": "/tmp"},
+    {"block": None},
+]
+
+
+@pytest.mark.parametrize("fields", HELLO_FAULTS, ids=str)
+def test_a_node_that_describes_itself_wrongly_is_dropped(shell: Shell, fields: dict[str, Any]) -> None:
+    node = shell.node()
+    node.say("hello", node.info("1", **fields))
+    assert node.is_dropped
+    assert not shell.outlet.there
+
+
+def test_a_second_hello_costs_the_second(shell: Shell) -> None:
+    first, second = shell.node(), shell.node()
+    first.say("hello", first.info("1"))
+    second.say("hello", second.info("1"))
+    assert second.is_dropped
+    assert not first.is_dropped
+    assert [node["name"] for node in shell.outlet.there] == ["1"]
+
+
+def test_what_comes_before_hello_costs_the_sender(shell: Shell) -> None:
+    node = shell.node()
+    node.say("done", [])
+    assert node.is_dropped
+
+
+def completion(number: int) -> Completion:
+    return Completion(number, failure.RETURNED, b"body", "bad", 1.0, 1.0, 0.1)
+
+
+VALID: list[tuple[Any, ...]] = [
+    ("done", [completion(1)]),
+    ("done", [completion(1)._replace(made=(("file", 3, 5),), left=("f", "left.txt"))]),
+    ("returned", (1, 2)),
+    ("cached", "file", 3, None, 5, 0.1, False, "bad"),
+    ("cached", "file", 0, "it is gone", 0, 0.1, True, "good"),
+    ("input", "/home/input", 3, "name-644", (1, 2, 3)),
+    ("crowded", 1, 10),
+    ("radio", [b"said"]),
+    ("idle",),
+    ("leaving",),
+]
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.lists(st.integers(0, 5), max_size=3),
+    st.dictionaries(st.text(max_size=2), st.integers(0, 5), max_size=2),
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> tuple[Any, ...]:
+    """A valid message in which one value, anywhere, is another; or which is longer or shorter."""
+    message = draw(st.sampled_from(VALID))
+
+    def change(value: Any, depth: int) -> Any:
+        if isinstance(value, (tuple, list)) and value and depth and draw(st.booleans()):
+            place = draw(st.integers(0, len(value) - 1))
+            return [*value[:place], change(value[place], depth - 1), *value[place + 1 :]]
+        return draw(JUNK)
+
+    kind = draw(st.integers(0, 9))
+    if kind == 0:
+        return (*message, draw(JUNK))
+    if kind == 1 and len(message) > 1:
+        return message[:-1]
+    if kind == 2 or len(message) == 1:
+        return message
+    place = draw(st.integers(1, len(message) - 1))
+    return (*message[:place], change(message[place], 3), *message[place + 1 :])
+
+
+@pytest.mark.parametrize("message", VALID, ids=str)
+def test_what_nodes_say_passes(message: tuple[Any, ...]) -> None:
+    kind, *rest = messages.decode(messages.encode(*message))
+    incoming.check(kind, tuple(rest))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(mutated(), min_size=1, max_size=8))
+def test_no_message_ends_the_run(said: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as base, contextlib.closing(Shell(base)) as shell:
+        bad, good = shell.node(), shell.node()
+        bad.say("hello", bad.info("bad"))
+        calls = [
+            Invocation(1, 0, b"", (), (FileUse("temp", "file", "file"),)),
+            Invocation(2, 0, b"", (), (FileUse("value", "", "result"),)),
+            Invocation(3, 0, b""),
+            Invocation(4, 0, b"", (FileUse("temp", "file", "file"),)),
+        ]
+        shell.engine.submit([("key", b"function")], [PROFILE], calls)
+        shell.turn()
+        for message in said:
+            bad.say(*message)
+        bad.channel.close()
+        good.say("hello", good.info("good"))
+        while good.work():
+            pass
+        ended = {each.number: each.outcome for each in shell.outlet.ended}
+        assert len(ended) == len(shell.outlet.ended), "one has ended twice"
+        assert {1, 2, 3} <= set(ended) <= {1, 2, 3, 4}
+        # The user's process cancels the fourth if the first, which makes its input, has failed.
+        assert ended[1] != failure.RETURNED or 4 in ended
