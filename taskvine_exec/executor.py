@@ -344,7 +344,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if self._link is None:
             raise ExecutorNotStarted(label=self.label)
         if self._executor_bad_state.is_set():
-            raise BadStateException(self, self._executor_exception)
+            raise self._bad_state()
         return self._link
 
     # --- tasks ---
@@ -704,7 +704,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         error = self._executor_exception
         if isinstance(error, ManagerLost):
             return dataclasses.replace(error, task_id=number)
-        return BadStateException(self, error)
+        return self._bad_state()
+
+    def _bad_state(self) -> BadStateException:
+        bad = BadStateException(self, self._executor_exception)
+        bad.args = (str(bad),)  # the DFK shows each error, and would show the whole executor with it
+        return bad
 
     def _shutdown_error(self, number: int) -> Exception:
         return TaskCancelled(task_id=number, reason="the executor shut down")
