@@ -99,7 +99,7 @@ def make_places(log: str | None, *, in_memory: bool = True) -> Places:
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
     if in_memory and (fast := _in_memory()) is not None:
-        os.symlink(fast, os.path.join(base, "spool", payload.FAST))
+        staging.keep_in_memory(base, fast)
     log = os.path.abspath(log or os.path.join(base, "log"))
     try:
         os.makedirs(log, exist_ok=True)

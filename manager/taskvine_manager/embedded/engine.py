@@ -25,6 +25,7 @@ from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions, plain
 from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
+from taskvine_manager.node.staging import memory_of
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.scheduling import core
@@ -430,7 +431,7 @@ class EmbeddedEngine:
     def _clean_after(self, info: NodeInfo) -> None:
         if os.path.isdir(info.directory):
             cleanup.kill_strays(self._base, info.name)
-            release(os.path.join(info.directory, "cache"))
+            release(os.path.join(info.directory, "cache"), memory_of(self._base))
             remove(info.directory)
 
     def _say_nodes(self) -> None:

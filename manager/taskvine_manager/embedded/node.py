@@ -198,7 +198,7 @@ class Node(Runner):
 
     def _tear_down(self) -> None:
         self._stop_runtime()
-        release(os.path.join(self._directory, "cache"))
+        release(os.path.join(self._directory, "cache"), staging.memory_of(self._base))
         remove(self._directory)
         if hasattr(self, "_manager"):
             self._manager.close()

@@ -451,12 +451,23 @@ class _Room:
         self.size = size
 
 
-def release(directory: str) -> None:
-    """Remove what the links of a cache directory lead to, before it goes itself."""
+def release(directory: str, fast: str | None) -> None:
+    """Remove what the links of a cache directory lead to, before it goes itself.
+
+    Parameters
+    ----------
+    directory : str
+        Of the cache.
+    fast : str or None
+        The run's directory in memory. Links to other places are not the cache's: a task has made them.
+    """
+    if fast is None:
+        return
+    own = os.path.realpath(fast)
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.is_symlink():
-                _unlink(os.readlink(entry.path))
+            if entry.is_symlink() and os.path.dirname(target := os.readlink(entry.path)) == own:
+                _unlink(target)
 
 
 def copy(source: str, target: str, length: int | None = None) -> int:

@@ -20,6 +20,8 @@ from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.messages import FileUse
 
 _T = TypeVar("_T")
+MARK = ".taskvine-run"
+"""File in a run's directory in memory, with the path of the run's private directory."""
 
 
 class StagingFailed(Exception):
@@ -236,9 +238,28 @@ def words(error: Exception) -> str:
 
 def remove_run(base: str) -> None:
     """Remove a run's private directory, with what of it is in memory and links to it."""
-    link = os.path.join(base, "spool", FAST)
-    fast = os.readlink(link) if os.path.islink(link) else None
+    fast = memory_of(base)
     remove(base)
     if fast is not None:
         remove(fast)
     temporary.unlink_into(base)
+
+
+def keep_in_memory(base: str, directory: str) -> None:
+    """Have large values of a run made in a new directory in memory, which is marked as the run's."""
+    with open(os.path.join(directory, MARK), "x", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(base)
+    os.symlink(directory, os.path.join(base, "spool", FAST))
+
+
+def memory_of(base: str) -> str | None:
+    """A run's directory in memory, if there is one.
+
+    A task can replace the link to it. What the link leads to is removed in the end, so it must have the run's mark.
+    """
+    try:
+        directory = os.readlink(os.path.join(base, "spool", FAST))
+        with open(os.path.join(directory, MARK), encoding="utf-8", errors="surrogateescape") as file:
+            return directory if file.read() == base else None
+    except OSError:
+        return None

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from taskvine_manager.node import cache as cache_module
+from taskvine_manager.node import staging
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source
 from taskvine_manager.node.staging import StagingFailed, bring_in, bring_out
+from taskvine_manager.runtime.payload import FAST
 from taskvine_manager.wire.messages import FileUse
 
 
@@ -397,3 +399,47 @@ def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: 
     (place.user / "c").write_text("c" * 40)
     assert place.refusal(place.local("c"))["kind"] == "disk-full"  # 40 in the cache and 40 in the sandbox
     assert os.listdir(place.sandbox) == []
+
+
+# --- the end of a run ---
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, Path]:
+    """The private directory of a run, and its directory in memory."""
+    base, memory = tmp_path / "taskvine-run", tmp_path / "memory"
+    (base / "spool").mkdir(parents=True)
+    memory.mkdir()
+    staging.keep_in_memory(str(base), str(memory))
+    (memory / "value").touch()
+    return base, memory
+
+
+def test_a_run_is_removed_with_what_it_has_in_memory(run: tuple[Path, Path]) -> None:
+    base, memory = run
+    staging.remove_run(str(base))
+    assert not base.exists()
+    assert not memory.exists()
+
+
+def test_a_link_that_a_task_has_put_in_its_place_is_not_followed(run: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = run
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis").touch()
+    (base / "spool" / FAST).unlink()
+    (base / "spool" / FAST).symlink_to(tmp_path / "home")
+    staging.remove_run(str(base))
+    assert not base.exists()
+    assert (tmp_path / "home" / "thesis").exists()
+
+
+def test_only_the_runs_own_files_are_released_with_a_cache(run: tuple[Path, Path], tmp_path: Path) -> None:
+    base, memory = run
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (tmp_path / "thesis").touch()
+    (cache / "result").symlink_to(memory / "value")
+    (cache / "planted").symlink_to(tmp_path / "thesis")
+    cache_module.release(str(cache), staging.memory_of(str(base)))
+    assert not (memory / "value").exists()
+    assert (tmp_path / "thesis").exists()
