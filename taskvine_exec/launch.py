@@ -209,6 +209,8 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
         ssl=settings.ssl,
         log=places.log,
         local=settings.local,
+        this_machine=stays_here(settings),
+        admission_command=(sys.executable, _PROGRAM, "admit"),
         batching=settings.batching,
         peer_transfers=settings.enable_peer_transfers,
         wait_for_nodes=settings.wait_for_workers or 0,
@@ -219,6 +221,12 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
         idle_timeout=settings.worker_timeout,
     )
     return {"engine": engine, "log": places.log, "record": places.record}
+
+
+def stays_here(settings: VineSettings) -> bool:
+    """Whether workers connect to this machine's loopback interface, all of them."""
+    address = settings.address or "localhost"
+    return settings.local and (address == "localhost" or address.startswith("127."))
 
 
 def _factory_command(places: Places, settings: VineSettings) -> list[str]:

@@ -23,7 +23,7 @@ from taskvine_manager.functions import Functions
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
-from taskvine_manager.vine.manager import events, port
+from taskvine_manager.vine.manager import admission, events, listening, port
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.outbound import Traffic
 from taskvine_manager.vine.manager.records import HOME
@@ -86,6 +86,10 @@ class VineConfig:
         As of :class:`~taskvine_manager.vine.manager.port.VinePort`.
     local : bool
         Whether nodes are on this machine: large values are then named by path.
+    this_machine : bool
+        Whether workers of other machines are kept out: nothing listens on a network then.
+    admission_command : tuple of str
+        Starts the process that admits workers, but for the descriptor of its socket.
     batching : bool
         Whether short calls travel together.
     peer_transfers : bool
@@ -114,6 +118,8 @@ class VineConfig:
     ssl: tuple[str, str] | bool = False
     log: str
     local: bool = True
+    this_machine: bool = False
+    admission_command: tuple[str, ...] = ()
     batching: bool = True
     peer_transfers: bool = True
     wait_for_nodes: int = 0
@@ -191,16 +197,21 @@ class VineEngine:
         self._joined = False
         self._finished: list[Completion] = []
         self._stopped = False
-        ssl = config.ssl
+        ssl = config.ssl if isinstance(config.ssl, tuple) else (port.make_key(base) if config.ssl else None)
+        # TaskVine's catalog server is told where TaskVine itself listens, and whether it speaks TLS.
+        self._admits = config.name is None and bool(config.admission_command)
+        self._admits = self._admits and (not config.this_machine or ssl is not None)
         self._vine = port.VinePort(
             vine if vine is not None else port.load(),
             port=config.port,
             name=config.name,
             directory=config.log,
             password_file=config.password_file,
-            ssl=ssl if isinstance(ssl, tuple) else (port.make_key(base) if ssl else None),
+            ssl=None if self._admits else ssl,
             tune=MUST_TUNE,
         )
+        self._admission: subprocess.Popen[bytes] | None = None
+        public = self._listen(ssl)
         self._store = Store(base, self._vine, self._directory_of)
         self._traffic = Traffic(base, self._vine, self._store)
         self.tune(config.tune)
@@ -208,8 +219,8 @@ class VineEngine:
             self._vine.manager.disable_peer_transfers()
         self._install()
         self._rescan()
-        _publish(os.path.join(base, ADDRESS), str(self._vine.port))
-        address = ["localhost", str(self._vine.port)]
+        _publish(os.path.join(base, ADDRESS), str(public))
+        address = ["localhost", str(public)]
         self._factory: subprocess.Popen[bytes] | None = None
         self._own_factory: NodeFactory | None = None
         if config.factory_command:
@@ -218,6 +229,31 @@ class VineEngine:
             log = os.path.join(config.log, "factory.out")
             command = [*config.node_command, *address]
             self._own_factory = NodeFactory(command, config.min_nodes, config.max_nodes, log)
+
+    def _listen(self, ssl: tuple[str, str] | None) -> int:
+        """Listen no further than for the workers that are expected; return the port that they connect to."""
+        config, public = self._config, self._vine.port
+        if self._admits:
+            assert config.password_file is not None
+            self._vine.listen_on_loopback(same_port=False)
+            key, certificate = ssl or (None, None)
+            told = admission.AdmissionConfig(
+                port=self._vine.port,
+                password_file=config.password_file,
+                key=key,
+                certificate=certificate,
+                log=os.path.join(config.log, "manager.log"),
+            )
+            host = listening.LOOPBACK if config.this_machine else ""
+            with listening.listen(host, public, fixed=bool(config.port)) as listener:
+                public = listener.getsockname()[1]
+                self._admission = admission.start(list(config.admission_command), listener, told)
+        elif config.this_machine and config.name is None:
+            self._vine.listen_on_loopback(same_port=True)
+            public = self._vine.port
+        where = "this machine" if config.this_machine and config.name is None else "any machine"
+        logger.info("TaskVine takes workers of %s at port %d", where, public)
+        return public
 
     def _start_factory(self, command: list[str]) -> None:
         with open(os.path.join(self._config.log, "factory.out"), "ab") as output:
@@ -342,6 +378,10 @@ class VineEngine:
         for entry in [entry for entry in self._timers if entry[0] <= now]:
             self._timers.remove(entry)
             entry[1]()
+        if self._admission is not None and self._admission.poll() is not None:
+            raise NodesFail(
+                f"the process that admits workers ended with status {self._admission.returncode}: see manager.log", ""
+            )
         if self._factory is not None and self._factory.poll() is not None:
             raise NodesFail(f"vine_factory ended with status {self._factory.returncode}", self._factory_said())
         if self._due:
@@ -719,7 +759,9 @@ class VineEngine:
         if self._factory is not None:
             self._factory.terminate()
         with contextlib.suppress(Exception):
-            self._vine.close()
+            self._vine.close()  # workers that come now find nobody
+        if self._admission is not None and self._admission.stdin is not None:
+            self._admission.stdin.close()  # it ends when it has passed on what TaskVine has said last
 
     @property
     def stopped(self) -> bool:
@@ -731,6 +773,12 @@ class VineEngine:
                 cleanup.kill_strays(self._base, node.name)
         if self._own_factory is not None:
             self._own_factory.kill()
+        if self._admission is not None:
+            try:
+                self._admission.wait(admission.LAST_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._admission.kill()
+                self._admission.wait()
         if self._factory is not None:
             self._factory.kill()
             self._factory.wait()
