@@ -7,7 +7,6 @@ import functools
 import itertools
 import os
 import pickle
-import secrets
 import shlex
 import shutil
 import socket
@@ -18,7 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from parsl.errors import ConfigurationError
+
 import taskvine_manager
+from taskvine_exec import passwords
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import cleanup
@@ -187,10 +189,11 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
     from taskvine_manager.vine.manager.engine import VineConfig
     from taskvine_manager.vine.parcels import Body
 
-    if settings.password_file is None:
-        secret = secrets.token_hex(32).encode()
-        with open(os.open(places.password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secret)
+    try:
+        if settings.password_file in (None, passwords.default_path()):
+            passwords.make(settings.password_file or places.password)
+    except OSError as error:
+        raise ConfigurationError(f"the password file cannot be made: {error}. Give project_password_file") from error
     context = nodes["context"]
     if isinstance(context, str):  # a node makes a file of it again
         with open(context, "rb") as file:

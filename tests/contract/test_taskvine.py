@@ -29,7 +29,7 @@ from parsl.app.errors import BashExitFailure
 from parsl.data_provider.files import File
 from parsl.executors.errors import BadStateException
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, passwords
 from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
 from tests.conftest import Gate, eventually
 
@@ -382,6 +382,7 @@ def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) 
     command = shlex.split(executor.launch_cmd)
     where = command.index("--password") + 1
     assert os.stat(command[where]).st_mode & 0o777 == 0o600
+    assert command[where] == passwords.default_path()  # nodes of other machines do not see the run's directory
     wrong = tmp_path / "wrong"
     wrong.write_text("guessed")
     command[where] = str(wrong)
