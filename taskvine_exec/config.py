@@ -116,7 +116,8 @@ class TaskVineManagerConfig:
     port
         Network port at which the manager listens for workers; 0 takes any free one.
     address
-        Address at which workers find the manager. If None, it is found out.
+        Address at which workers find the manager. If None, it is 'localhost' where all workers are on this machine and
+        for workers that are started by hand; else the one of this machine's name or default route.
     project_name
         Name under which the manager reports itself to TaskVine's public catalog server. If None, it does not.
     project_password_file
@@ -203,7 +204,8 @@ class TaskVineFactoryConfig:
     factory_timeout
         Seconds after which the factory ends itself if it sees no manager.
     scratch_dir
-        Directory the factory works in. If None, next to the manager's logs.
+        Directory in which ``vine_factory`` makes one for its jobs, which nodes of most batch systems have to see. If
+        None, that of the manager's logs.
     min_workers
         Number of workers to keep at all times.
     max_workers

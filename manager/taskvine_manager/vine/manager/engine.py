@@ -24,6 +24,7 @@ from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.manager import admission, events, listening, port
+from taskvine_manager.vine.manager.batch import LOOK_SECONDS, BatchFactory
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.outbound import Traffic
 from taskvine_manager.vine.manager.records import HOME
@@ -96,8 +97,12 @@ class VineConfig:
         Whether workers send files to each other.
     wait_for_nodes : int
         Workers that must have joined before anything runs.
+    address : str
+        Where workers of ``vine_factory`` find this machine.
     factory_command : tuple of str
         Starts ``vine_factory``, but for the address; else empty.
+    factory_scratch : str
+        The directory in which its jobs run.
     node_command : tuple of str
         Starts a worker on this machine, but for the address, if the engine itself is to; else empty.
     min_nodes, max_nodes : int
@@ -123,7 +128,9 @@ class VineConfig:
     batching: bool = True
     peer_transfers: bool = True
     wait_for_nodes: int = 0
+    address: str = "localhost"
     factory_command: tuple[str, ...] = ()
+    factory_scratch: str = ""
     node_command: tuple[str, ...] = ()
     min_nodes: int = 0
     max_nodes: int = 0
@@ -220,14 +227,14 @@ class VineEngine:
         self._install()
         self._rescan()
         _publish(os.path.join(base, ADDRESS), str(public))
-        address = ["localhost", str(public)]
-        self._factory: subprocess.Popen[bytes] | None = None
+        self._factory: BatchFactory | None = None
         self._own_factory: NodeFactory | None = None
         if config.factory_command:
-            self._start_factory([*config.factory_command, *address])
+            command = [*config.factory_command, config.address, str(public)]
+            self._factory = BatchFactory(command, config.factory_scratch, config.log)
         if config.node_command:
             log = os.path.join(config.log, "factory.out")
-            command = [*config.node_command, *address]
+            command = [*config.node_command, "localhost", str(public)]
             self._own_factory = NodeFactory(command, config.min_nodes, config.max_nodes, log)
 
     def _listen(self, ssl: tuple[str, str] | None) -> int:
@@ -254,16 +261,6 @@ class VineEngine:
         where = "this machine" if config.this_machine and config.name is None else "any machine"
         logger.info("TaskVine takes workers of %s at port %d", where, public)
         return public
-
-    def _start_factory(self, command: list[str]) -> None:
-        with open(os.path.join(self._config.log, "factory.out"), "ab") as output:
-            self._factory = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
 
     def _install(self) -> None:
         config = self._config
@@ -382,8 +379,8 @@ class VineEngine:
             raise NodesFail(
                 f"the process that admits workers ended with status {self._admission.returncode}: see manager.log", ""
             )
-        if self._factory is not None and self._factory.poll() is not None:
-            raise NodesFail(f"vine_factory ended with status {self._factory.returncode}", self._factory_said())
+        if self._factory is not None:
+            self._factory.check(joined=self._joined)
         if self._due:
             self._pump()
         elif now - self._housekept >= self._housekeeping_interval(now):
@@ -400,6 +397,7 @@ class VineEngine:
         if self._own_factory is not None and not self._stopped:
             self._adjust(self._own_factory, now)
         waits = [0.5] if self._own_factory is not None else []
+        waits += [LOOK_SECONDS] if self._factory is not None else []
         waits.append(max(0.0, self._housekept + self._housekeeping_interval(now) - now))
         waits += [max(0.0, when - now) for when, _ in self._timers]
         if self._look_due:
@@ -412,11 +410,6 @@ class VineEngine:
         slots = max((node.slots for node in nodes), default=self._config.slots)
         factory.adjust({node.info.pid for node in nodes}, self._core.demand, slots)
         self._handle(events.Clock(now))
-
-    def _factory_said(self) -> str:
-        with contextlib.suppress(OSError), open(os.path.join(self._config.log, "factory.out"), "rb") as file:
-            return file.read()[-2000:].decode(errors="replace")
-        return ""
 
     def _housekeeping_interval(self, now: float) -> float:
         return REPLICATION if now - self._temps_new < 2.0 else HOUSEKEEPING
@@ -781,7 +774,6 @@ class VineEngine:
                 self._admission.wait()
         if self._factory is not None:
             self._factory.kill()
-            self._factory.wait()
 
 
 def _unreadable(file: str, error: OSError) -> bytes:
