@@ -232,6 +232,8 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
 
 def stays_here(settings: VineSettings) -> bool:
     """Whether workers connect to this machine's loopback interface, all of them."""
+    if os.environ.get("CCTOOLS_IP_MODE", "IPV4") != "IPV4":  # TaskVine's workers may take localhost for ::1 then
+        return False
     address = settings.address or "localhost"
     return settings.local and (address == "localhost" or address.startswith("127."))
 

@@ -197,3 +197,9 @@ def test_address_of_the_manager(
 )
 def test_who_may_connect(provider: Any, address: str | None, here: bool) -> None:
     assert launch.stays_here(settings(provider, address=address)) is here
+
+
+def test_with_other_protocols_localhost_may_be_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.stays_here(settings(LocalProvider()))
+    monkeypatch.setenv("CCTOOLS_IP_MODE", "AUTO")
+    assert not launch.stays_here(settings(LocalProvider()))

@@ -11,13 +11,16 @@ import glob
 import logging
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from taskvine_manager import cleanup
 from taskvine_manager.engine_api import NodesFail
 from taskvine_manager.node.slots import tail
+from taskvine_manager.runtime import keeper
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,8 @@ class BatchFactory:
                 stderr=output,
                 env=environment,
                 start_new_session=True,
+                # If this process is killed, the factory would see that half a minute later. Here are no threads.
+                preexec_fn=partial(keeper.die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
             )
 
     def check(self, *, joined: bool) -> None:

@@ -117,7 +117,7 @@ def test_workers_that_fail_before_one_has_joined(make: Make, tmp_path: Path, sub
 def test_at_the_end_it_may_cancel_its_jobs(make: Make, tmp_path: Path) -> None:
     (tmp_path / "scratch" / "pwfile").touch()
     factory = make(
-        f"trap 'sleep 0.3; touch {tmp_path}/cancelled; exit 0' TERM; touch {tmp_path}/begun; sleep 60 & wait"
+        f"trap 'sleep 0.3; touch {tmp_path}/cancelled; kill $!; exit 0' TERM; touch {tmp_path}/begun; sleep 60 & wait"
     )
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
@@ -125,6 +125,24 @@ def test_at_the_end_it_may_cancel_its_jobs(make: Make, tmp_path: Path) -> None:
     factory.kill()
     assert (tmp_path / "cancelled").exists()
     assert not (tmp_path / "scratch" / "pwfile").exists()
+
+
+def test_it_is_told_when_its_parent_is_killed(tmp_path: Path) -> None:
+    program = tmp_path / "vine_factory"
+    program.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/told; kill $!; exit' TERM\ntouch {tmp_path}/begun\nsleep 60 & wait\n"
+    )
+    program.chmod(0o755)
+    start = f"""
+import os, time
+from taskvine_manager.vine.manager.batch import BatchFactory
+BatchFactory([{str(program)!r}], {str(tmp_path)!r}, {str(tmp_path)!r})
+while not os.path.exists({str(tmp_path / "begun")!r}):
+    time.sleep(0.01)
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", start], check=False)
+    eventually((tmp_path / "told").exists)
 
 
 def test_one_that_does_not_end_is_killed(
