@@ -34,8 +34,10 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 10.0
 """How long a connection may take until it has shown the password."""
-MOST_WAITING = 256
-"""Connections that may be about to show it; if there are more, the oldest is closed."""
+MOST_WAITING = 1024
+"""Connections that may be about to show it; if there are as many, the next one waits, or the oldest is closed."""
+PATIENCE = 2.0
+"""Seconds that a connection has in any case, however many wait: workers of a large run connect all at once."""
 LAST_SECONDS = 3.0
 """How long the process may go on once it is told to end."""
 GREETING_LINES = 32
@@ -147,7 +149,8 @@ class Admission:
         self._port = port
         self._password = password
         self._context = context
-        self._waiting: dict[asyncio.Task[None], str] = {}
+        self._waiting: dict[asyncio.Task[None], float] = {}  # since when
+        self._decided = asyncio.Event()  # about one of them
         self._admitted: set[asyncio.Task[None]] = set()
         self._said: dict[str, float] = {}
 
@@ -161,19 +164,33 @@ class Admission:
                 self._say("", f"a connection cannot be accepted: {error}")
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._waiting) >= MOST_WAITING:
-                next(iter(self._waiting)).cancel()
             task = loop.create_task(self._serve(connection, _plain(address[0])))
-            self._waiting[task] = _plain(address[0])
+            self._waiting[task] = loop.time()
             task.add_done_callback(self._over)
+            await self._make_room()
+
+    async def _make_room(self) -> None:
+        """Wait until another connection may come."""
+        loop = asyncio.get_running_loop()
+        while len(self._waiting) >= MOST_WAITING:
+            oldest, since = next(iter(self._waiting.items()))
+            if (left := since + PATIENCE - loop.time()) <= 0:
+                oldest.cancel()
+            self._decided.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._decided.wait(), left if left > 0 else None)
 
     async def finish(self, seconds: float) -> None:
         """Wait until TaskVine has ended the connections that it has, for so long at most."""
         if self._admitted:
             await asyncio.wait(self._admitted, timeout=seconds)
 
+    def _no_longer_waits(self, task: asyncio.Task[None]) -> None:
+        if self._waiting.pop(task, None) is not None:
+            self._decided.set()
+
     def _over(self, task: asyncio.Task[None]) -> None:
-        self._waiting.pop(task, None)
+        self._no_longer_waits(task)
         self._admitted.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection was dropped", exc_info=error)
@@ -187,7 +204,7 @@ class Admission:
                 raise Refused(f"it has not shown the password within {SECONDS:.0f} s") from None
             task = asyncio.current_task()
             assert task is not None
-            self._waiting.pop(task, None)
+            self._no_longer_waits(task)
             self._admitted.add(task)
             await self._join(streams, writers, address)
         except (Refused, ssl.SSLError) as error:

@@ -187,12 +187,27 @@ def test_the_silent_are_heard_for_a_while_beside_others(
 
 def test_of_too_many_the_oldest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_WAITING", 3)
+    monkeypatch.setattr(admission, "PATIENCE", 0.2)
 
     async def scene(made: World) -> None:
         silent = [await made.connect() for _ in range(3)]
         await made.enter()
         assert await ended(silent[0][0])
         await authenticate(*silent[2], PASSWORD)
+
+    play(scene)
+
+
+def test_many_that_come_at_once_are_all_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MOST_WAITING", 3)
+
+    async def scene(made: World) -> None:
+        async def enter() -> None:
+            await authenticate(*(await made.connect()), PASSWORD)
+
+        await asyncio.gather(*(enter() for _ in range(50)))
+        for _ in range(50):
+            await asyncio.wait_for(made.joined.get(), SECONDS)
 
     play(scene)
 
