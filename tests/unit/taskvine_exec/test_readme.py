@@ -49,7 +49,8 @@ class Quoted:
 
     @property
     def executors(self) -> list[ParslExecutor]:
-        return [executor for config in self.loaded for executor in config.executors]
+        loaded = [executor for config in self.loaded for executor in config.executors]
+        return loaded or [value for value in self.names.values() if isinstance(value, TaskVineExecutor)]
 
 
 def _shows(statement: ast.stmt) -> bool:
@@ -91,13 +92,14 @@ def test_blocks_for_clusters(quoted: Quoted, tmp_path: Path, code: str) -> None:
     assert not settings.local
     assert settings.password_file == passwords.default_path() == str(tmp_path / "taskvine-exec" / "password")
     assert settings.address not in (None, "localhost")
-    assert settings.node_cores
-    assert settings.node_memory
+    assert settings.node_memory  # else a job may have less than a node has
+    assert Config(executors=[executor])
     provider = executor.provider
     if settings.worker_launch_method == "provider":
         assert isinstance(provider, ClusterProvider)
         assert 0 < provider.init_blocks <= provider.max_blocks
     else:
+        assert settings.node_cores  # else vine_factory asks for one
         assert settings.max_workers > 1
 
 

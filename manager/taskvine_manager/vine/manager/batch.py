@@ -36,8 +36,9 @@ _REFUSALS = (b"job submission failed", b"failed to submit job")
 _SUBMITTED = re.compile(rb"batch: job \d+ submitted")
 _SCRIPT = """#!/bin/sh
 # vine_factory starts this on a node, in the directory of the job: it starts a worker, and keeps what the worker says.
-binary=$1
-shift
+binary=$1 host=$2 port=$3
+shift 3
+set -- "$@" "$host" "$port"
 output="worker-$(uname -n)-$$.out"
 if [ -x '{python}' ] && [ -e '{program}' ]; then
     '{python}' '{program}' worker --executable "$PWD/$binary" "$@" >"$output" 2>&1

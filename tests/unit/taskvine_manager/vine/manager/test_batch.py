@@ -172,7 +172,7 @@ def test_script_that_starts_a_worker(tmp_path: Path, python: str, status: int) -
     said = output.read_text()
     assert f"ended with status {status}" in said
     if os.path.exists(python):
-        assert said.startswith(f"worker --executable {tmp_path}/vine_worker head 9123 -C a b\n")
+        assert said.startswith(f"worker --executable {tmp_path}/vine_worker -C a b head 9123\n")
     else:
         assert said.startswith("there is no /no/python on ")
-        assert "bare head 9123 -C a b\n" in said
+        assert "bare -C a b head 9123\n" in said
