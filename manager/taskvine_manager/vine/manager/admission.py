@@ -56,7 +56,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmissionConfig:
-    """What the process is told.
+    """Settings of the process.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ class Admission:
                 await asyncio.wait_for(self._decided.wait(), left if left > 0 else None)
 
     async def finish(self, seconds: float) -> None:
-        """Wait until TaskVine has ended the connections that it has, for so long at most."""
+        """Wait until TaskVine has ended its connections, for ``seconds`` at most."""
         if self._admitted:
             await asyncio.wait(self._admitted, timeout=seconds)
 
@@ -301,9 +301,9 @@ def start(command: list[str], listener: socket.socket, config: AdmissionConfig) 
     command : list of str
         Starts :func:`main`, but for the descriptor.
     listener : socket.socket
-        Where it is to accept connections.
+        Socket at which it accepts connections.
     config : AdmissionConfig
-        What it is told.
+        Its settings.
     """
     process = subprocess.Popen(
         [*command, str(listener.fileno())],

@@ -138,7 +138,7 @@ class BatchFactory:
         try:
             with open(path, "rb") as file:
                 start = self._read.get(path, 0)
-                if os.fstat(file.fileno()).st_size < start:  # it has begun anew
+                if os.fstat(file.fileno()).st_size < start:  # the factory has started a new file
                     start = 0
                 file.seek(start)
                 said = file.read()

@@ -1,4 +1,4 @@
-"""Where TaskVine listens, and what may reach it there.
+"""The sockets at which TaskVine and its admission process listen.
 
 TaskVine listens on all interfaces and has no option for anything else. It accepts connections in the manager's only
 thread, and then waits for each of them: for as long as a TLS handshake takes, and 5 seconds for a password. So one
@@ -100,7 +100,7 @@ def close(descriptor: int) -> None:
 
 
 def listen(host: str, port: int, *, fixed: bool) -> socket.socket:
-    """Listen at a port, or at any other if that has been taken and need not be it; the socket does not block.
+    """Listen at a port, or at any free one if that is taken and another will do; the socket does not block.
 
     Parameters
     ----------
