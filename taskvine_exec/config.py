@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from parsl.errors import ConfigurationError
 
+from taskvine_exec import passwords
 from taskvine_exec.submission.resources import MODES_ALLOWED, Mode, brief, did_you_mean, normalise_mode
 from taskvine_manager.parameters import PARAMETERS, Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
@@ -115,11 +116,14 @@ class TaskVineManagerConfig:
     port
         Network port at which the manager listens for workers; 0 takes any free one.
     address
-        Address at which workers find the manager. If None, it is found out.
+        Address at which workers find the manager. If None, it is 'localhost' where all workers are on this machine and
+        for workers that are started by hand; else the one of this machine's name or default route.
     project_name
         Name under which the manager reports itself to TaskVine's public catalog server. If None, it does not.
     project_password_file
-        File with the password that manager and workers show each other. If None, one is made up for each run.
+        File with the password that manager and workers show each other, which only you may read. If None, one is made
+        up for each run where all workers are on this machine; else it is ``taskvine-exec/password`` in
+        ``$XDG_STATE_HOME`` or ``~/.local/state``, which is made if it is missing and has to be visible on the nodes.
     env_vars
         Environment variables to set for tasks.
     init_command
@@ -200,7 +204,8 @@ class TaskVineFactoryConfig:
     factory_timeout
         Seconds after which the factory ends itself if it sees no manager.
     scratch_dir
-        Directory the factory works in. If None, next to the manager's logs.
+        Directory in which ``vine_factory`` makes one for its jobs, which nodes of most batch systems have to see. If
+        None, that of the manager's logs.
     min_workers
         Number of workers to keep at all times.
     max_workers
@@ -897,13 +902,9 @@ def vine_settings(
     local = factory.batch_type == "local" if by_factory else _is_local(provider)
     if factory.python_env and (local or not by_factory):
         _refuse("python_env", factory.python_env, "left out where vine_factory is not used: give it as env_pack")
-    files = {
-        "TaskVineManagerConfig.project_password_file": manager.project_password_file,
-        "TaskVineFactoryConfig.python_env": factory.python_env,
-    }
-    for name, value in files.items():
-        if value is not None and not os.path.isfile(os.path.expanduser(value)):
-            _refuse(name, value, "the path of a file that exists")
+    if factory.python_env is not None and not os.path.isfile(os.path.expanduser(factory.python_env)):
+        _refuse("TaskVineFactoryConfig.python_env", factory.python_env, "the path of a file that exists")
+    password_file = _password_file(manager.project_password_file, local)
     common = _common("taskvine", manager, factory, {}, function_exec_mode, worker_launch_method, provider, inline_limit)
     _refuse_batch(common["tuning"], batching)
     return VineSettings(
@@ -912,7 +913,7 @@ def vine_settings(
         port=manager.port,
         address=manager.address,
         project_name=manager.project_name or None,
-        password_file=_absolute(manager.project_password_file),
+        password_file=password_file,
         ssl=ssl,
         local=local,
         batching=batching,
@@ -923,6 +924,25 @@ def vine_settings(
         batch_options=factory.batch_options,
         python_env=_absolute(factory.python_env),
     )
+
+
+def _password_file(given: str | None, local: bool) -> str | None:
+    """Choose and check the password file; None for one in the run's private directory, which only this machine has."""
+    if given is not None:
+        path = os.path.abspath(os.path.expanduser(given))
+        if (reason := passwords.unusable(path)) is not None:
+            raise ConfigurationError(f"project_password_file={given!r} cannot be used: {reason}")
+        return path
+    if local:
+        return None
+    path = passwords.default_path()
+    reason = passwords.unusable(path) if os.path.lexists(path) else passwords.unmakeable(path)
+    if reason is not None:
+        raise ConfigurationError(
+            f"workers on other machines need a password file, and {path} cannot be used: {reason}. Give "
+            "project_password_file, the path of a file that the nodes can read and nobody but you"
+        )
+    return path
 
 
 def _is_local(provider: Any | None) -> bool:

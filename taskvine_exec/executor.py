@@ -939,7 +939,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             # Before the link's thread has to act: a callback there may be waiting for one of these.
             self._fail_all(self._shutdown_error)
             self._keep_results(link)
-            if not link.stop(_STOP_SECONDS):
+            if not link.stop(_STOP_SECONDS + launch.leaving_seconds(self._settings)):
                 logger.error("executor %s: its manager did not stop in time and is killed", self.label)
                 manager.kill()
                 manager.wait()

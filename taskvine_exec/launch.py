@@ -7,7 +7,6 @@ import functools
 import itertools
 import os
 import pickle
-import secrets
 import shlex
 import shutil
 import socket
@@ -18,7 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from parsl.errors import ConfigurationError
+
 import taskvine_manager
+from taskvine_exec import addresses, passwords
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable
 from taskvine_manager import cleanup
@@ -187,15 +189,18 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
     from taskvine_manager.vine.manager.engine import VineConfig
     from taskvine_manager.vine.parcels import Body
 
-    if settings.password_file is None:
-        secret = secrets.token_hex(32).encode()
-        with open(os.open(places.password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secret)
+    try:
+        if settings.password_file in (None, passwords.default_path()):
+            passwords.make(settings.password_file or places.password)
+    except OSError as error:
+        raise ConfigurationError(f"the password file cannot be made: {error}. Give project_password_file") from error
     context = nodes["context"]
     if isinstance(context, str):  # a node makes a file of it again
         with open(context, "rb") as file:
             nodes = {**nodes, "context": Body(file.read())}
     by_factory = settings.worker_launch_method == "factory"
+    submits = by_factory and not settings.local
+    scratch = _factory_scratch(places, settings) if submits else ""
     engine = VineConfig(
         max_retries=settings.max_retries,
         uniform=settings.worker_launch_method != "manual",
@@ -209,10 +214,14 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
         ssl=settings.ssl,
         log=places.log,
         local=settings.local,
+        this_machine=stays_here(settings),
+        admission_command=(sys.executable, _PROGRAM, "admit"),
         batching=settings.batching,
         peer_transfers=settings.enable_peer_transfers,
         wait_for_nodes=settings.wait_for_workers or 0,
-        factory_command=tuple(_factory_command(places, settings)) if by_factory and not settings.local else (),
+        address=_address(settings),
+        factory_command=tuple(_factory_command(places, settings, scratch)) if submits else (),
+        factory_scratch=scratch,
         node_command=tuple(_vine_worker(places, settings)) if by_factory and settings.local else (),
         min_nodes=settings.min_workers,
         max_nodes=settings.max_workers,
@@ -221,11 +230,23 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
     return {"engine": engine, "log": places.log, "record": places.record}
 
 
-def _factory_command(places: Places, settings: VineSettings) -> list[str]:
+def stays_here(settings: VineSettings) -> bool:
+    """Whether workers connect to this machine's loopback interface, all of them."""
+    if os.environ.get("CCTOOLS_IP_MODE", "IPV4") != "IPV4":  # TaskVine's workers may take localhost for ::1 then
+        return False
+    address = settings.address or "localhost"
+    return settings.local and (address == "localhost" or address.startswith("127."))
+
+
+def _factory_command(places: Places, settings: VineSettings, scratch: str) -> list[str]:
     """The command of ``vine_factory``, but for the manager's address."""
-    scratch = settings.scratch_dir or os.path.join(places.base, "factory")
-    os.makedirs(scratch, exist_ok=True)
     factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
+    password = settings.password_file or places.password
+    for what, path in (("scratch_dir", scratch), ("project_password_file", password)):
+        if not survives_shell(path):
+            raise ConfigurationError(
+                f"vine_factory cannot use the path {path!r}, because of a character in it: give another {what}"
+            )
     options: dict[str, object] = {
         "--batch-type": settings.batch_type,
         "--worker-binary": shutil.which(os.path.expanduser(settings.worker)),
@@ -235,7 +256,7 @@ def _factory_command(places: Places, settings: VineSettings) -> list[str]:
         "--workers-per-cycle": settings.workers_per_cycle,
         "--timeout": settings.worker_timeout,
         "--factory-timeout": settings.factory_timeout,
-        "--password": settings.password_file or places.password,
+        "--password": password,
         "--cores": settings.node_cores,
         "--memory": settings.node_memory and int(settings.node_memory),
         "--disk": settings.node_disk and int(settings.node_disk),
@@ -244,13 +265,41 @@ def _factory_command(places: Places, settings: VineSettings) -> list[str]:
         "--batch-options": settings.batch_options,
         "--poncho-env": settings.python_env,
     }
-    command = [factory, "--parent-death"]
+    if settings.python_env is None:  # else this interpreter is not the nodes'
+        from taskvine_manager.vine.manager import batch
+
+        script = os.path.join(places.base, batch.SCRIPT)
+        batch.write_script(script, sys.executable, _PROGRAM)
+        options |= {"--wrapper": f"sh ./{batch.SCRIPT}", "--wrapper-input": script}
+    if settings.project_name is None:  # it would report to TaskVine's catalog server, of which nobody has asked
+        options["--catalog"] = "127.0.0.1:1"
+    command = [factory, "--parent-death", "--single-shot"]  # no other manager will come to where this one was
     command += [f"{option}={value}" for option, value in options.items() if value is not None]
     if settings.ssl:
         command.append("--ssl")
     if settings.worker_options:
         command.append(f"--extra-options={settings.worker_options}")
     return command
+
+
+def leaving_seconds(settings: EmbeddedSettings) -> float:
+    """Time that a manager may need to end because of what it has started: ``vine_factory`` cancels its jobs."""
+    if not isinstance(settings, VineSettings) or settings.local or settings.worker_launch_method != "factory":
+        return 0.0
+    from taskvine_manager.vine.manager import batch
+
+    return batch.END_SECONDS
+
+
+def _factory_scratch(places: Places, settings: VineSettings) -> str:
+    """Make a directory for the jobs of ``vine_factory``, which nodes have to see: among the logs, or here."""
+    private = os.path.commonpath([places.base, places.log]) == places.base
+    parent = settings.scratch_dir or (os.getcwd() if private else places.log)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        return tempfile.mkdtemp(prefix="factory-", dir=parent)
+    except OSError as error:
+        raise RunDirNotWritable(path=parent, reason=str(error)) from error
 
 
 def _beside(program: str) -> str:
@@ -266,15 +315,16 @@ def worker_program(settings: VineSettings) -> str:
 def vine_command(places: Places, settings: VineSettings) -> list[str]:
     """The command that starts a node of the TaskVine engine, once its manager says where it listens."""
     port = _await_address(places)
-    if settings.address is not None:
-        address = settings.address
-    elif settings.local or settings.worker_launch_method == "manual":
-        address = "localhost"
-    else:
-        from parsl.addresses import get_any_address
+    return [*_vine_worker(places, settings), _address(settings), port]
 
-        address = get_any_address()
-    return [*_vine_worker(places, settings), address, port]
+
+def _address(settings: VineSettings) -> str:
+    """Where workers find this machine: as the user says, or as it is found out for those of other machines."""
+    if settings.address is not None:
+        return settings.address
+    if settings.local or settings.worker_launch_method == "manual":
+        return "localhost"
+    return addresses.of_this_machine()
 
 
 def _vine_worker(places: Places, settings: VineSettings) -> list[str]:

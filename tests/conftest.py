@@ -52,6 +52,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[st
     directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")
     monkeypatch.setenv("TMPDIR", directory)
     monkeypatch.setattr(tempfile, "tempdir", directory)
+    monkeypatch.setenv("XDG_STATE_HOME", os.path.join(directory, "state"))  # passwords for workers elsewhere
     in_memory = tempfile.mkdtemp(prefix="tv", dir="/dev/shm" if os.path.isdir("/dev/shm") else directory)
     monkeypatch.setenv("TASKVINE_EXEC_MEMORY", in_memory)
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None

@@ -32,12 +32,16 @@ def main(arguments: list[str]) -> None:
         from taskvine_manager.vine.worker.worker import main as worker
 
         worker(rest)
+    elif role == "admit":
+        from taskvine_manager.vine.manager.admission import main as admit
+
+        admit(int(rest[0]))
     elif role == "manager":
         from taskvine_manager.loop import main as manager
 
         manager(rest[0], int(rest[1]), int(rest[2]), int(rest[3]))
     else:
-        sys.exit(f"unknown role {role!r}: one of manager, node, library, task, supervise, worker")
+        sys.exit(f"unknown role {role!r}: one of manager, node, library, task, supervise, worker, admit")
 
 
 def node(arguments: list[str] | None = None) -> None:

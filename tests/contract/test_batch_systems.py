@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from parsl.executors.errors import BadStateException
 from parsl.jobs.states import JobState
 from parsl.providers import CondorProvider, SlurmProvider
 from parsl.providers.base import ExecutionProvider
@@ -49,6 +51,39 @@ CONDOR = {
     "condor_rm": 'for job; do [ "$job" = -forcex ] || kill -- "-${job%.0}" 2> /dev/null; done; true',
 }
 
+# What vine_factory calls. Only the first job gets a node.
+FACTORY_SLURM = {
+    "sbatch": """
+        export SLURM_JOB_ID=$$
+        mkdir occupied 2> /dev/null || { echo "Submitted batch job 999999"; exit; }
+        setsid bash "${@: -1}" > /dev/null 2>&1 < /dev/null &
+        echo "Submitted batch job $$" """,
+    "scancel": "echo $* >> cancelled",
+}
+FACTORY_CONDOR = {
+    "condor_submit": r"""
+        touch condor.logfile
+        mkdir occupied 2> /dev/null || { echo "1 job(s) submitted to cluster 999999."; exit; }
+        here=$(mktemp -d)
+        cp $(sed -n 's/^transfer_input_files *= *//p' "$1" | tr , ' ') condor.sh "$here"
+        arguments=$(sed -n 's/^arguments *= *"\(.*\)"$/\1/p' "$1" | sed "s/\x27\x27\x27/\x27/g" | tr '$[' 'xx')
+        arguments=$(echo "$arguments" | sed 's/xx(x[^]]*])/2000/g')
+        cd "$here"
+        eval "set -- $arguments"
+        setsid sh condor.sh "$@" > /dev/null 2>&1 < /dev/null &
+        echo "1 job(s) submitted to cluster 7." """,
+    "condor_rm": "echo $* >> cancelled",
+}
+
+
+def install(commands: dict[str, str], directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the commands of a batch system on the path."""
+    directory.mkdir()
+    for name, script in commands.items():
+        (directory / name).write_text(f"#!/bin/bash\n{script}\n")
+        (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+
 
 @pytest.fixture(params=["taskvine"])
 def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
@@ -71,13 +106,52 @@ def test_block_of_a_batch_system(
     commands: dict[str, str],
     provider: Callable[[], ExecutionProvider],
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    for name, script in commands.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    install(commands, tmp_path / "bin", monkeypatch)
     executor = make_executor(provider=provider(), address="localhost")
     assert executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(SECONDS) == "0"
     assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
     assert executor.scale_in(1) == ["0"]
     eventually(lambda: not executor.nodes, SECONDS)
+
+
+@pytest.mark.parametrize("ssl", [False, True])
+@pytest.mark.parametrize(("kind", "commands"), [("slurm", FACTORY_SLURM), ("condor", FACTORY_CONDOR)])
+def test_workers_of_vine_factory(
+    make_executor: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    commands: dict[str, str],
+    ssl: bool,
+) -> None:
+    install(commands, tmp_path / "bin", monkeypatch)
+    two = {"min_workers": 2, "max_workers": 2, "workers_per_cycle": 2}
+    executor = make_executor(worker_launch_method="factory", batch_type=kind, address="localhost", ssl=ssl, **two)
+    assert executor.submit(os.getenv, {}, "TASKVINE_EXEC_RUN").result(SECONDS) != executor._places.base
+    (node,) = executor.nodes
+    assert node["name"].startswith(f"{socket.gethostname()}-")  # it has our launcher, which removes what it leaves
+    (scratch,) = Path(executor._places.log).glob("factory-*")
+    assert (scratch / "pwfile").stat().st_mode & 0o777 == 0o600
+    executor.shutdown()
+    assert not (scratch / "pwfile").exists()
+    assert "999999" in (scratch / "cancelled").read_text().split()
+
+
+def test_vine_factory_that_cannot_submit(make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install({"sbatch": "echo 'sbatch: error: no such partition' >&2; exit 1"}, tmp_path / "bin", monkeypatch)
+    executor = make_executor(worker_launch_method="factory", batch_type="slurm", address="localhost")
+    assert isinstance(executor.submit(int, {}).exception(SECONDS), BadStateException)
+    said = str(executor.executor_exception)
+    assert "no such partition" in said
+    assert os.path.join(executor._places.log, "factory.out") in said
+
+
+def test_workers_of_vine_factory_that_fail(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(FACTORY_SLURM, tmp_path / "bin", monkeypatch)
+    executor = make_executor(
+        worker_launch_method="factory", batch_type="slurm", address="localhost", worker_options="--no-such-option"
+    )
+    assert isinstance(executor.submit(int, {}).exception(SECONDS), BadStateException)
+    assert "ended with status" in str(executor.executor_exception)

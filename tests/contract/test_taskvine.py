@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from parsl.app.errors import BashExitFailure
 from parsl.data_provider.files import File
 from parsl.executors.errors import BadStateException
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, passwords
 from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
 from tests.conftest import Gate, eventually
 
@@ -381,6 +382,7 @@ def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) 
     command = shlex.split(executor.launch_cmd)
     where = command.index("--password") + 1
     assert os.stat(command[where]).st_mode & 0o777 == 0o600
+    assert command[where] == passwords.default_path()  # nodes of other machines do not see the run's directory
     wrong = tmp_path / "wrong"
     wrong.write_text("guessed")
     command[where] = str(wrong)
@@ -402,6 +404,86 @@ def test_tls(make_executor: Make, run_dir: str) -> None:
     assert "--ssl" in executor.launch_cmd
     key = os.path.join(executor._places.base, "vine.key")
     assert os.stat(key).st_mode & 0o777 == 0o600
+
+
+def listening(executor: TaskVineExecutor) -> list[tuple[str, int]]:
+    """Where the manager, and what it has started, listens on networks."""
+    assert executor._manager is not None
+    manager = psutil.Process(executor._manager.pid)
+    processes = [manager, *manager.children()]
+    # psutil has renamed it.
+    connections = [getattr(process, "net_connections", None) or process.connections for process in processes]
+    found = [each for look in connections for each in look()]
+    return sorted((each.laddr.ip, each.laddr.port) for each in found if each.status == psutil.CONN_LISTEN)
+
+
+@pytest.mark.parametrize("ssl", [False, True])
+def test_all_local_means_loopback(make_executor: Make, ssl: bool) -> None:
+    executor = make_executor(ssl=ssl)
+    assert executor.submit(int, {}).result(SECONDS) == 0
+    assert {address for address, _ in listening(executor)} == {"127.0.0.1"}
+
+
+def test_a_port_is_kept_to(make_executor: Make) -> None:
+    for settings in ({}, {"worker_launch_method": "manual"}):
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        executor = make_executor(port=port, **settings)
+        assert executor.wait_for_nodes(0 if settings else 1, SECONDS)
+        assert executor._node_command()[-1] == str(port)
+        assert ("0.0.0.0" if settings else "127.0.0.1", port) in listening(executor)
+
+
+@pytest.mark.parametrize("ssl", [False, True])
+def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Start, ssl: bool) -> None:
+    """Nor do those who stop within a TLS handshake, or within the password's protocol."""
+    executor = make_executor(worker_launch_method="manual", ssl=ssl)
+    start_node(executor)
+    assert executor.submit(int, {}).result(SECONDS) == 0
+    port = int(executor._node_command()[-1])
+    hello = bytes.fromhex("16030102000100 01fc0303")  # the beginning of a TLS handshake, of 512 bytes
+    with contextlib.ExitStack() as stack:
+        for said in [b""] * 10 + [hello] * 9 + [b"auth password sha1\n"]:
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(said)
+        started = time.monotonic()
+        for _ in range(50):
+            assert executor.submit(int, {}).result(SECONDS) == 0
+        start_node(executor)
+        assert executor.wait_for_nodes(2, SECONDS)
+        assert time.monotonic() - started < 5  # TaskVine gives each of them as long, or longer
+
+
+def test_silent_connections_of_this_machine_hold_nobody_up(make_executor: Make) -> None:
+    executor = make_executor()
+    assert executor.submit(int, {}).result(SECONDS) == 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(listening(executor)[0]))
+        started = time.monotonic()
+        for _ in range(50):
+            assert executor.submit(int, {}).result(SECONDS) == 0
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("megabytes", [0.001, 1, 16])
+def test_values_travel_encrypted(by_hand: Make, megabytes: float) -> None:
+    """TaskVine's workers wait for the network while a part of what has come is still to be decrypted."""
+    given = np.arange(int(megabytes * 2**17), dtype=np.float64)
+    executor = by_hand(ssl=True)
+    for factor in range(1, 6):
+        result = executor.submit(lambda array, factor: array * factor, {}, given, factor).result(SECONDS)
+        assert np.array_equal(result, given * factor)
+
+
+def test_without_the_process_that_admits_workers_the_run_ends(make_executor: Make, start_node: Start) -> None:
+    executor = make_executor(worker_launch_method="manual")
+    start_node(executor)
+    assert executor.submit(int, {}).result(SECONDS) == 0
+    assert executor._manager is not None
+    (process,) = (each for each in psutil.Process(executor._manager.pid).children() if "admit" in each.cmdline())
+    process.kill()
+    eventually(lambda: executor.bad_state_is_set, SECONDS)
+    assert "admits workers" in str(executor.executor_exception)
 
 
 def test_directories_are_private(make_executor: Make) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from parsl.errors import ConfigurationError, OptionalModuleMissing
 from parsl.launchers import SrunLauncher
 from parsl.providers import LocalProvider, SlurmProvider
 
-from taskvine_exec import TaskVineExecutor, config, engines, launch
+from taskvine_exec import TaskVineExecutor, config, engines, launch, passwords
+from taskvine_exec.errors import RunDirNotWritable
 
 
 def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> None:
@@ -81,7 +84,7 @@ def test_poncho_environment_is_for_vine_factory(tmp_path: Path) -> None:
     pack = tmp_path / "env.tar.gz"
     pack.touch()
     made = settings(None, "factory", batch_type="slurm", python_env=str(pack))
-    assert f"--poncho-env={pack}" in launch._factory_command(places(tmp_path), made)
+    assert f"--poncho-env={pack}" in launch._factory_command(places(tmp_path), made, "/scratch")
     with pytest.raises(ConfigurationError, match=r"python_env=.*file that exists"):
         settings(None, "factory", batch_type="slurm", python_env="/no/such/env")
     with pytest.raises(ConfigurationError, match=r"python_env=.*env_pack"):
@@ -119,6 +122,84 @@ def test_command_of_a_worker(tmp_path: Path) -> None:
 
 def test_command_of_the_factory(tmp_path: Path) -> None:
     made = settings(None, "factory", batch_type="slurm", max_workers=9, cores=4, batch_options="-p x", worker_timeout=7)
-    command = launch._factory_command(places(tmp_path), made)
+    command = launch._factory_command(places(tmp_path), made, "/scratch")
     expected = {"--batch-type=slurm", "--max-workers=9", "--cores=4", "--batch-options=-p x", "--timeout=7"}
     assert expected <= set(command)
+    assert {"--scratch-dir=/scratch", "--wrapper=sh ./taskvine-worker", "--catalog=127.0.0.1:1"} <= set(command)
+    assert f"--password={passwords.default_path()}" in command
+    script = (tmp_path / "taskvine-worker").read_text()
+    assert f"'{sys.executable}' '{launch._PROGRAM}' worker --executable" in script
+    subprocess.run(["sh", "-n", tmp_path / "taskvine-worker"], check=True)
+
+
+def test_catalog_server_is_for_named_projects(tmp_path: Path) -> None:
+    made = settings(None, "factory", batch_type="slurm", project_name="p")
+    assert not [word for word in launch._factory_command(places(tmp_path), made, "/s") if word.startswith("--catalog")]
+
+
+@pytest.mark.parametrize("path", ["/a b", "/it's"])
+def test_paths_that_vine_factory_cannot_handle(tmp_path: Path, path: str) -> None:
+    made = settings(None, "factory", batch_type="slurm")
+    with pytest.raises(ConfigurationError, match="give another scratch_dir"):
+        launch._factory_command(places(tmp_path), made, path)
+
+
+def test_scratch_of_the_factory_is_where_nodes_may_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, log, given = tmp_path / "base", tmp_path / "log", tmp_path / "given"
+    monkeypatch.chdir(tmp_path)
+
+    def scratch(log: Path, **fields: Any) -> Path:
+        made = settings(None, "factory", batch_type="slurm", **fields)
+        found = Path(launch._factory_scratch(launch.Places(str(base), str(log), ""), made))
+        assert found.stat().st_mode & 0o777 == 0o700  # it will hold the password
+        return found
+
+    assert scratch(log).parent == log
+    assert scratch(base / "log").parent == tmp_path  # nobody has chosen where logs go
+    assert scratch(log, scratch_dir=str(given)).parent == given
+    given.rename(tmp_path / "other")
+    given.touch()
+    with pytest.raises(RunDirNotWritable, match="given"):
+        scratch(log, scratch_dir=str(given))
+
+
+def test_manager_is_given_time_to_cancel_jobs() -> None:
+    assert launch.leaving_seconds(settings(None, "factory", batch_type="slurm")) > 6
+    assert launch.leaving_seconds(settings(None, "factory")) == 0
+    assert launch.leaving_seconds(settings(SlurmProvider())) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "method", "found"),
+    [
+        ({"address": "head"}, "provider", "head"),
+        ({}, "provider", "198.51.100.7"),
+        ({}, "manual", "localhost"),
+        ({"batch_type": "slurm"}, "factory", "198.51.100.7"),
+        ({}, "factory", "localhost"),
+    ],
+)
+def test_address_of_the_manager(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], method: str, found: str
+) -> None:
+    monkeypatch.setattr(launch.addresses, "of_this_machine", lambda: "198.51.100.7")
+    assert launch._address(settings(SlurmProvider() if method == "provider" else None, method, **fields)) == found
+
+
+@pytest.mark.parametrize(
+    ("provider", "address", "here"),
+    [
+        (LocalProvider(), None, True),
+        (LocalProvider(), "127.0.0.2", True),
+        (LocalProvider(), "head.example.org", False),  # workers are told to connect there
+        (SlurmProvider(), "localhost", False),
+    ],
+)
+def test_who_may_connect(provider: Any, address: str | None, here: bool) -> None:
+    assert launch.stays_here(settings(provider, address=address)) is here
+
+
+def test_with_other_protocols_localhost_may_be_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.stays_here(settings(LocalProvider()))
+    monkeypatch.setenv("CCTOOLS_IP_MODE", "AUTO")
+    assert not launch.stays_here(settings(LocalProvider()))

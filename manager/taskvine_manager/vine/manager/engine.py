@@ -23,7 +23,8 @@ from taskvine_manager.functions import Functions
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
-from taskvine_manager.vine.manager import events, port
+from taskvine_manager.vine.manager import admission, events, listening, port
+from taskvine_manager.vine.manager.batch import LOOK_SECONDS, BatchFactory
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.outbound import Traffic
 from taskvine_manager.vine.manager.records import HOME
@@ -86,14 +87,22 @@ class VineConfig:
         As of :class:`~taskvine_manager.vine.manager.port.VinePort`.
     local : bool
         Whether nodes are on this machine: large values are then named by path.
+    this_machine : bool
+        Whether workers of other machines are kept out: nothing listens on a network then.
+    admission_command : tuple of str
+        Starts the process that admits workers, but for the descriptor of its socket.
     batching : bool
         Whether short calls travel together.
     peer_transfers : bool
         Whether workers send files to each other.
     wait_for_nodes : int
         Workers that must have joined before anything runs.
+    address : str
+        Where workers of ``vine_factory`` find this machine.
     factory_command : tuple of str
         Starts ``vine_factory``, but for the address; else empty.
+    factory_scratch : str
+        The directory in which its jobs run.
     node_command : tuple of str
         Starts a worker on this machine, but for the address, if the engine itself is to; else empty.
     min_nodes, max_nodes : int
@@ -114,10 +123,14 @@ class VineConfig:
     ssl: tuple[str, str] | bool = False
     log: str
     local: bool = True
+    this_machine: bool = False
+    admission_command: tuple[str, ...] = ()
     batching: bool = True
     peer_transfers: bool = True
     wait_for_nodes: int = 0
+    address: str = "localhost"
     factory_command: tuple[str, ...] = ()
+    factory_scratch: str = ""
     node_command: tuple[str, ...] = ()
     min_nodes: int = 0
     max_nodes: int = 0
@@ -191,16 +204,21 @@ class VineEngine:
         self._joined = False
         self._finished: list[Completion] = []
         self._stopped = False
-        ssl = config.ssl
+        ssl = config.ssl if isinstance(config.ssl, tuple) else (port.make_key(base) if config.ssl else None)
+        # TaskVine's catalog server is told where TaskVine itself listens, and whether it speaks TLS.
+        self._admits = config.name is None and bool(config.admission_command)
+        self._admits = self._admits and (not config.this_machine or ssl is not None)
         self._vine = port.VinePort(
             vine if vine is not None else port.load(),
             port=config.port,
             name=config.name,
             directory=config.log,
             password_file=config.password_file,
-            ssl=ssl if isinstance(ssl, tuple) else (port.make_key(base) if ssl else None),
+            ssl=None if self._admits else ssl,
             tune=MUST_TUNE,
         )
+        self._admission: subprocess.Popen[bytes] | None = None
+        public = self._listen(ssl)
         self._store = Store(base, self._vine, self._directory_of)
         self._traffic = Traffic(base, self._vine, self._store)
         self.tune(config.tune)
@@ -208,26 +226,41 @@ class VineEngine:
             self._vine.manager.disable_peer_transfers()
         self._install()
         self._rescan()
-        _publish(os.path.join(base, ADDRESS), str(self._vine.port))
-        address = ["localhost", str(self._vine.port)]
-        self._factory: subprocess.Popen[bytes] | None = None
+        _publish(os.path.join(base, ADDRESS), str(public))
+        self._factory: BatchFactory | None = None
         self._own_factory: NodeFactory | None = None
         if config.factory_command:
-            self._start_factory([*config.factory_command, *address])
+            command = [*config.factory_command, config.address, str(public)]
+            self._factory = BatchFactory(command, config.factory_scratch, config.log)
         if config.node_command:
             log = os.path.join(config.log, "factory.out")
-            command = [*config.node_command, *address]
+            command = [*config.node_command, "localhost", str(public)]
             self._own_factory = NodeFactory(command, config.min_nodes, config.max_nodes, log)
 
-    def _start_factory(self, command: list[str]) -> None:
-        with open(os.path.join(self._config.log, "factory.out"), "ab") as output:
-            self._factory = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
+    def _listen(self, ssl: tuple[str, str] | None) -> int:
+        """Listen no further than for the workers that are expected; return the port that they connect to."""
+        config, public = self._config, self._vine.port
+        if self._admits:
+            assert config.password_file is not None
+            self._vine.listen_on_loopback(same_port=False)
+            key, certificate = ssl or (None, None)
+            told = admission.AdmissionConfig(
+                port=self._vine.port,
+                password_file=config.password_file,
+                key=key,
+                certificate=certificate,
+                log=os.path.join(config.log, "manager.log"),
             )
+            host = listening.LOOPBACK if config.this_machine else ""
+            with listening.listen(host, public, fixed=bool(config.port)) as listener:
+                public = listener.getsockname()[1]
+                self._admission = admission.start(list(config.admission_command), listener, told)
+        elif config.this_machine and config.name is None:
+            self._vine.listen_on_loopback(same_port=True)
+            public = self._vine.port
+        where = "this machine" if config.this_machine and config.name is None else "any machine"
+        logger.info("TaskVine takes workers of %s at port %d", where, public)
+        return public
 
     def _install(self) -> None:
         config = self._config
@@ -342,8 +375,12 @@ class VineEngine:
         for entry in [entry for entry in self._timers if entry[0] <= now]:
             self._timers.remove(entry)
             entry[1]()
-        if self._factory is not None and self._factory.poll() is not None:
-            raise NodesFail(f"vine_factory ended with status {self._factory.returncode}", self._factory_said())
+        if self._admission is not None and self._admission.poll() is not None:
+            raise NodesFail(
+                f"the process that admits workers ended with status {self._admission.returncode}: see manager.log", ""
+            )
+        if self._factory is not None:
+            self._factory.check(joined=self._joined)
         if self._due:
             self._pump()
         elif now - self._housekept >= self._housekeeping_interval(now):
@@ -360,6 +397,7 @@ class VineEngine:
         if self._own_factory is not None and not self._stopped:
             self._adjust(self._own_factory, now)
         waits = [0.5] if self._own_factory is not None else []
+        waits += [LOOK_SECONDS] if self._factory is not None else []
         waits.append(max(0.0, self._housekept + self._housekeeping_interval(now) - now))
         waits += [max(0.0, when - now) for when, _ in self._timers]
         if self._look_due:
@@ -372,11 +410,6 @@ class VineEngine:
         slots = max((node.slots for node in nodes), default=self._config.slots)
         factory.adjust({node.info.pid for node in nodes}, self._core.demand, slots)
         self._handle(events.Clock(now))
-
-    def _factory_said(self) -> str:
-        with contextlib.suppress(OSError), open(os.path.join(self._config.log, "factory.out"), "rb") as file:
-            return file.read()[-2000:].decode(errors="replace")
-        return ""
 
     def _housekeeping_interval(self, now: float) -> float:
         return REPLICATION if now - self._temps_new < 2.0 else HOUSEKEEPING
@@ -719,7 +752,9 @@ class VineEngine:
         if self._factory is not None:
             self._factory.terminate()
         with contextlib.suppress(Exception):
-            self._vine.close()
+            self._vine.close()  # workers that come now find nobody
+        if self._admission is not None and self._admission.stdin is not None:
+            self._admission.stdin.close()  # it ends when it has passed on what TaskVine has said last
 
     @property
     def stopped(self) -> bool:
@@ -731,9 +766,14 @@ class VineEngine:
                 cleanup.kill_strays(self._base, node.name)
         if self._own_factory is not None:
             self._own_factory.kill()
+        if self._admission is not None:
+            try:
+                self._admission.wait(admission.LAST_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._admission.kill()
+                self._admission.wait()
         if self._factory is not None:
             self._factory.kill()
-            self._factory.wait()
 
 
 def _unreadable(file: str, error: OSError) -> bytes:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from taskvine_manager.vine.manager import logs
+from taskvine_manager.vine.manager import listening, logs
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,11 @@ class VinePort:
             )
         finally:
             os.umask(before)
+        self._asked = port
+        self._port = int(self.manager.port)
+        self._listens = listening.descriptor_at(self._port)
+        if self._listens is not None:
+            listening.guard_descriptor(self._listens)
         self._pending: Any = None
         if password_file is not None:
             self.manager.set_password_file(password_file)
@@ -97,8 +102,22 @@ class VinePort:
 
     @property
     def port(self) -> int:
-        """Where workers are to connect to."""
-        return int(self.manager.port)
+        """Where TaskVine listens."""
+        return self._port
+
+    def listen_on_loopback(self, *, same_port: bool) -> None:
+        """Have TaskVine accept connections of this machine only, at the same port or at any free one.
+
+        Raises
+        ------
+        OSError
+            If somebody else has taken the port meanwhile.
+        RuntimeError
+            If TaskVine's listening socket is not found.
+        """
+        if self._listens is None:
+            raise RuntimeError("TaskVine's listening socket is not found among the descriptors of the manager")
+        self._port = listening.move(self._listens, self._port if same_port else 0, fixed=same_port and self._asked != 0)
 
     def tune(self, parameter: str, value: float) -> None:
         """Set a tuning parameter; one that this TaskVine does not know is logged."""

@@ -780,7 +780,7 @@ def test_a_connection_with_the_number_of_one_that_has_ended_is_watched(make: Cal
     play.engine._watch = lambda descriptor, _: watched.append(("watch", descriptor))
     play.engine._unwatch = lambda descriptor: watched.append(("unwatch", descriptor))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        play.manager.port = listener.getsockname()[1]
+        play.engine._vine._port = listener.getsockname()[1]
 
         def connection() -> tuple[socket.socket, socket.socket]:
             worker = socket.create_connection(listener.getsockname())

@@ -1,0 +1,347 @@
+"""The process that admits connections to TaskVine: it asks for the password before TaskVine sees a connection.
+
+TaskVine accepts connections in its only thread, and waits for each. So it listens on the loopback interface, and this
+process listens on the network in its place. Strangers may be silent here, or stop within a TLS handshake: each has some
+seconds, and nobody else waits for them. A connection that has shown the password is joined to one to TaskVine.
+
+TLS ends here. TaskVine takes a connection's address for that of its worker, and tells other workers to fetch files from
+there. So this process adds the address to the message in which a worker names its port, as TaskVine's workers do that
+are told their address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import os
+import resource
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from taskvine_manager.vine.manager.listening import LOOPBACK
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 10.0
+"""How long a connection may take until it has shown the password."""
+MOST_WAITING = 1024
+"""Connections that may be about to show it; if there are as many, the next one waits, or the oldest is closed."""
+PATIENCE = 2.0
+"""Seconds that a connection has in any case, however many wait: workers of a large run connect all at once."""
+LAST_SECONDS = 3.0
+"""How long the process may go on once it is told to end."""
+GREETING_LINES = 32
+"""Lines of a worker's greeting in which it may name its port."""
+PIECE = 1 << 18
+"""Bytes that are moved at a time."""
+SILENCE_SECONDS = 60.0
+"""Least time between two lines in the log about one address."""
+_IDENTITY = b"auth password sha1"
+_LONGEST_LINE = 1023
+
+
+class Refused(Exception):
+    """A connection is not admitted; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionConfig:
+    """Settings of the process.
+
+    Parameters
+    ----------
+    port : int
+        Where TaskVine listens on the loopback interface.
+    password_file : str
+        The file that workers have too.
+    key, certificate : str or None
+        Paths of TLS key and certificate; None for no TLS.
+    log : str
+        Path of the manager's log.
+    """
+
+    port: int
+    password_file: str
+    key: str | None = None
+    certificate: str | None = None
+    log: str
+
+
+def read_password(path: str) -> bytes:
+    """Read a password as TaskVine does: the whole file, up to the first NUL."""
+    with open(path, "rb") as file:
+        return file.read().split(b"\0", 1)[0]
+
+
+async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> None:
+    """Show the password and have it shown, by TaskVine's protocol, which is the same for both sides.
+
+    Each side sends a random key, and answers the other's with a hash of password and key.
+
+    Raises
+    ------
+    Refused
+        If the other side speaks another protocol, or has another password.
+    """
+    key = secrets.token_hex(32).encode()
+    writer.write(_IDENTITY + b"\n" + key + b"\n")
+    if await _line(reader) != _IDENTITY:
+        raise Refused("it does not speak TaskVine's protocol, or was started without a password")
+    writer.write(_digest(password, await _line(reader)) + b"\n")
+    right = hmac.compare_digest(await _line(reader), _digest(password, key))
+    writer.write(b"ok\n" if right else b"failure\n")
+    await writer.drain()
+    if await _line(reader) != b"ok" or not right:
+        raise Refused("it has another password")
+
+
+def _digest(password: bytes, key: bytes) -> bytes:
+    return hashlib.sha1(password + b" " + key, usedforsecurity=False).hexdigest().encode()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        line = await reader.readuntil(b"\n")
+    except asyncio.LimitOverrunError as error:
+        raise Refused("it does not speak TaskVine's protocol") from error
+    if len(line) > _LONGEST_LINE:
+        raise Refused("it does not speak TaskVine's protocol")
+    return line[:-1]
+
+
+def located(line: bytes, address: str) -> bytes:
+    """Put a worker's address into the line of its greeting that names the port of its transfer server."""
+    words = line.split()
+    if len(words) == 2 and words[0] == b"transfer-port":
+        return b"transfer-hostport %s %s\n" % (address.encode(), words[1])
+    return line
+
+
+class Admission:
+    """What admits connections.
+
+    Parameters
+    ----------
+    listener : socket.socket
+        Where they come; does not block.
+    port : int
+        Where TaskVine listens on the loopback interface.
+    password : bytes
+        To be shown.
+    context : ssl.SSLContext, optional
+        For TLS with those who connect.
+    """
+
+    def __init__(
+        self, listener: socket.socket, port: int, password: bytes, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._listener = listener
+        self._port = port
+        self._password = password
+        self._context = context
+        self._waiting: dict[asyncio.Task[None], float] = {}  # since when
+        self._decided = asyncio.Event()  # about one of them
+        self._admitted: set[asyncio.Task[None]] = set()
+        self._said: dict[str, float] = {}
+
+    async def serve(self) -> None:
+        """Accept connections, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(self._listener)
+            except OSError as error:  # no descriptors are left, or the connection was gone at once
+                self._say("", f"a connection cannot be accepted: {error}")
+                await asyncio.sleep(0.1)
+                continue
+            task = loop.create_task(self._serve(connection, _plain(address[0])))
+            self._waiting[task] = loop.time()
+            task.add_done_callback(self._over)
+            await self._make_room()
+
+    async def _make_room(self) -> None:
+        """Wait until another connection may come."""
+        loop = asyncio.get_running_loop()
+        while len(self._waiting) >= MOST_WAITING:
+            oldest, since = next(iter(self._waiting.items()))
+            if (left := since + PATIENCE - loop.time()) <= 0:
+                oldest.cancel()
+            self._decided.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._decided.wait(), left if left > 0 else None)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until TaskVine has ended its connections, for ``seconds`` at most."""
+        if self._admitted:
+            await asyncio.wait(self._admitted, timeout=seconds)
+
+    def _no_longer_waits(self, task: asyncio.Task[None]) -> None:
+        if self._waiting.pop(task, None) is not None:
+            self._decided.set()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._no_longer_waits(task)
+        self._admitted.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection was dropped", exc_info=error)
+
+    async def _serve(self, connection: socket.socket, address: str) -> None:
+        writers: list[asyncio.StreamWriter] = []
+        try:
+            try:
+                streams = await asyncio.wait_for(self._admit(connection, writers), SECONDS)
+            except asyncio.TimeoutError:
+                raise Refused(f"it has not shown the password within {SECONDS:.0f} s") from None
+            task = asyncio.current_task()
+            assert task is not None
+            self._no_longer_waits(task)
+            self._admitted.add(task)
+            await self._join(streams, writers, address)
+        except (Refused, ssl.SSLError) as error:
+            self._say(address, f"a connection from {address} was refused: {error}")
+        except (OSError, EOFError):
+            pass  # the other side has ended it
+        finally:
+            for writer in writers:
+                writer.transport.abort()
+            connection.close()
+
+    async def _admit(self, connection: socket.socket, writers: list[asyncio.StreamWriter]) -> asyncio.StreamReader:
+        loop = asyncio.get_running_loop()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = asyncio.StreamReader(limit=PIECE, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        limit = SECONDS if self._context else None
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=limit
+        )
+        writers.append(asyncio.StreamWriter(transport, protocol, reader, loop))
+        await authenticate(reader, writers[0], self._password)
+        return reader
+
+    async def _join(self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str) -> None:
+        """Connect to TaskVine, and pass on what either side says until one of them has nothing more to say."""
+        ours, writer = await asyncio.open_connection(LOOPBACK, self._port, limit=PIECE)
+        writers.append(writer)
+        await authenticate(ours, writer, self._password)
+        directions = [
+            asyncio.create_task(_pass_on(ours, writers[0])),
+            asyncio.create_task(self._pass_greeting_on(theirs, writer, address)),
+        ]
+        try:
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            for each in writers:
+                each.close()
+            for each in writers:
+                with contextlib.suppress(OSError, asyncio.TimeoutError):
+                    await asyncio.wait_for(each.wait_closed(), SECONDS)
+        finally:
+            for task in directions:
+                task.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
+
+    async def _pass_greeting_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
+        line = await reader.readuntil(b"\n")
+        writer.write(line)
+        if line.startswith(b"taskvine "):  # else it asks for the manager's status, and names no port
+            for _ in range(GREETING_LINES):
+                line = await reader.readuntil(b"\n")
+                writer.write(located(line, address))
+                if line.startswith((b"transfer-", b"info transfer_port_bind_failed")):
+                    break
+        await _pass_on(reader, writer)
+
+    def _say(self, address: str, what: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get(address, -SILENCE_SECONDS) >= SILENCE_SECONDS:
+            if len(self._said) > MOST_WAITING:
+                self._said.clear()
+            self._said[address] = now
+            logger.warning("%s", what)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    encrypted = writer.get_extra_info("sslcontext") is not None
+    while data := await reader.read(PIECE):
+        if encrypted and len(data) > 1:
+            # A worker that has read a part of a record waits for its socket, while OpenSSL holds the rest. A last
+            # record of one byte cannot be read in part, and wakes the worker.
+            writer.write(data[:-1])
+            data = data[-1:]
+        writer.write(data)
+        await writer.drain()
+
+
+def _plain(address: str) -> str:
+    """An address as IPv4, if it is one that IPv6 only carries."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
+
+
+# --- the process ---
+
+
+def start(command: list[str], listener: socket.socket, config: AdmissionConfig) -> subprocess.Popen[bytes]:
+    """Start the process; it ends when its standard input is closed, with this process at the latest.
+
+    Parameters
+    ----------
+    command : list of str
+        Starts :func:`main`, but for the descriptor.
+    listener : socket.socket
+        Socket at which it accepts connections.
+    config : AdmissionConfig
+        Its settings.
+    """
+    process = subprocess.Popen(
+        [*command, str(listener.fileno())],
+        stdin=subprocess.PIPE,
+        pass_fds=(listener.fileno(),),
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(asdict(config)).encode() + b"\n")
+    process.stdin.flush()
+    return process
+
+
+def main(descriptor: int) -> None:
+    """Admit connections that come to a listening socket, until the standard input ends."""
+    config = AdmissionConfig(**json.loads(sys.stdin.buffer.readline()))
+    logging.basicConfig(
+        filename=config.log, format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO
+    )
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports each handshake that fails
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:  # two descriptors for each worker
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    context = None
+    if config.key is not None and config.certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.certificate, config.key)
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(False)
+    admission = Admission(listener, config.port, read_password(config.password_file), context)
+    asyncio.run(_until_told(admission))
+
+
+async def _until_told(admission: Admission) -> None:
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), told.set)
+    serving = asyncio.create_task(admission.serve())
+    await told.wait()
+    serving.cancel()
+    await admission.finish(LAST_SECONDS / 2)
+    os._exit(0)

@@ -1,0 +1,54 @@
+"""The address at which other machines find this one, where the user does not say."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+_ELSEWHERE = "192.0.2.1"
+"""An address that nobody has (RFC 5737). Nothing is sent there: it is only asked which way that would go."""
+
+
+def of_this_machine() -> str:
+    """Choose the IPv4 address of this machine that other machines most probably reach.
+
+    That is the one that its name stands for, else the one of its default route, else any that is not the loopback
+    interface's. If it has no other, it is that one: workers can then be on this machine only.
+    """
+    candidates = [name for name in (_of_name(), _of_route()) if name is not None]
+    own = [address for address in _of_interfaces() if not ipaddress.ip_address(address).is_loopback]
+    chosen = next((address for address in candidates if address in own), next(iter(own), None))
+    if chosen is None:
+        logger.warning("this machine has no network: only workers on it can connect")
+        return "127.0.0.1"
+    if len(own) > 1:
+        others = ", ".join(address for address in own if address != chosen)
+        logger.info("workers connect to %s; give another address if they do not reach it (%s)", chosen, others)
+    return chosen
+
+
+def _of_name() -> str | None:
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return None
+
+
+def _of_route() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((_ELSEWHERE, 1))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
+
+
+def _of_interfaces() -> list[str]:
+    up = {name for name, status in psutil.net_if_stats().items() if status.isup}
+    interfaces = psutil.net_if_addrs().items()
+    return [each.address for name, found in interfaces if name in up for each in found if each.family == socket.AF_INET]

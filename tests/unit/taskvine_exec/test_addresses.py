@@ -1,0 +1,73 @@
+"""Which address of several is taken for the one that other machines reach."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from taskvine_exec import addresses
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """What a machine says of itself: what its name stands for, its default route, and its interfaces that are up."""
+    says: dict[str, str | None] = {
+        "name": None,
+        "route": None,
+        "lo": "127.0.0.1",
+        "eth0": "10.0.0.7",
+        "ib0": "10.1.0.7",
+    }
+
+    def interfaces() -> dict[str, list[SimpleNamespace]]:
+        six = SimpleNamespace(family=socket.AF_INET6, address="fe80::1")
+        return {
+            name: [six, SimpleNamespace(family=socket.AF_INET, address=address)]
+            for name, address in [*says.items(), ("down0", "10.9.0.7")]
+            if name not in ("name", "route") and address
+        }
+
+    monkeypatch.setattr(addresses, "_of_name", lambda: says["name"])
+    monkeypatch.setattr(addresses, "_of_route", lambda: says["route"])
+    monkeypatch.setattr(addresses.psutil, "net_if_addrs", interfaces)
+    up = {name: SimpleNamespace(isup=name != "down0") for name in ("lo", "eth0", "ib0", "down0")}
+    monkeypatch.setattr(addresses.psutil, "net_if_stats", lambda: up)
+    return says
+
+
+@pytest.mark.parametrize(
+    ("says", "chosen"),
+    [
+        ({"name": "10.1.0.7", "route": "10.0.0.7"}, "10.1.0.7"),
+        ({"name": "127.0.1.1", "route": "10.1.0.7"}, "10.1.0.7"),  # as Debian has it
+        ({"name": "192.0.2.9", "route": "10.1.0.7"}, "10.1.0.7"),  # of a router in front of it
+        ({"name": None, "route": None}, "10.0.0.7"),
+        ({"name": None, "route": "127.0.0.1"}, "10.0.0.7"),
+    ],
+)
+def test_choice(machine: dict[str, str | None], says: dict[str, str | None], chosen: str) -> None:
+    machine.update(says)
+    assert addresses.of_this_machine() == chosen
+
+
+def test_choice_is_told_where_there_are_several(
+    machine: dict[str, str | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, addresses.logger.name):
+        addresses.of_this_machine()
+        assert "10.0.0.7; give another address if they do not reach it (10.1.0.7)" in caplog.text
+
+
+def test_without_a_network(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
+    machine.update(eth0=None, ib0=None)
+    assert addresses.of_this_machine() == "127.0.0.1"
+    assert "no network" in caplog.text
+
+
+def test_here() -> None:
+    assert addresses.of_this_machine() in addresses._of_interfaces()
+    for found in (addresses._of_name(), addresses._of_route()):
+        assert found is None or socket.inet_aton(found)
