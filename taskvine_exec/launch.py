@@ -280,6 +280,7 @@ def vine_command(places: Places, settings: VineSettings) -> list[str]:
 def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     """The command of one worker, but for the manager's address."""
     command = [sys.executable, _PROGRAM, "worker", cleanup.CONNECT, places.base]
+    command += ["--package", taskvine_manager.VERSION, "--user", f"{socket.gethostname()}:{os.getpid()}"]
     command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
     command += ["--password", settings.password_file or places.password]
     command += ["--idle-timeout", "10000000"]  # it is the block's to end

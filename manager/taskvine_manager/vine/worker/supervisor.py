@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--function-slots", type=int)
     parser.add_argument("--worker-pid", type=int, required=True)
     options, _ = parser.parse_known_args(arguments)
+    _lead_group()
     for descriptor in (options.in_pipe_fd, options.out_pipe_fd):
         os.set_inheritable(descriptor, False)
     os.write(options.out_pipe_fd, pipe.greeting(options.name, options.task_id))
@@ -48,6 +49,16 @@ def main(arguments: list[str]) -> None:
         _answer_all(options, error)
         return
     serve()
+
+
+def _lead_group() -> None:
+    """Lead a process group, which the worker kills, and then waits for this process to end.
+
+    The worker asks for the group after it has forked, which the system refuses once the child runs another program. A
+    supervisor in the worker's own group would not be killed, and the worker would wait for it for ever.
+    """
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
 
 
 def _wake(worker: int) -> None:

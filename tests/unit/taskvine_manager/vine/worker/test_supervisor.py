@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import select
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,9 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
         os.close(calls[0])
         os.close(results[1])
         os.write(calls[1], pipe.frame(f"3 {command} {sandbox} {sandbox}/.out"))
+        assert select.select([results[0]], [], [], 30)[0]  # its greeting
+        # TaskVine kills it by its group, and fails to make that if the supervisor was quick to start.
+        assert os.getpgid(process.pid) == process.pid
         os.close(calls[1])
         assert process.wait(30) == 0
         said = os.read(results[0], 1000)
