@@ -113,14 +113,15 @@ def stand_by(traces: Traces) -> tuple[int, int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of this id."""
+    """Whether there is a process of this id, and it has not ended."""
     try:
         os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])  # not waited for yet
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
-    return True
+    except OSError:  # another user's, or a system without these files
+        return True
 
 
 def remove(directory: str) -> None:

@@ -146,8 +146,18 @@ def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
     """Ids of the gpus, and options that say what this process may use of the machine where the user does not: a worker
     would offer all that the machine has."""
     sizes: list[str] = []
+    said_why = []
     if trouble.option(rest, "--cores") is None:
-        sizes += ["--cores", str(hardware.cores())]
+        cores = hardware.core_limit()
+        sizes += ["--cores", str(int(cores.amount))]
+        said_why.append(f"{cores.amount:.0f} cores ({cores.source})")
+    if trouble.option(rest, "--memory") is None:
+        memory = hardware.memory_limit()
+        sizes += ["--memory", str(max(1, int(memory.amount)))]
+        said_why.append(f"{memory.amount:.0f} MB of memory ({memory.source})")
+    if said_why:
+        sys.stdout.write(f"taskvine-worker: using {', '.join(said_why)}\n")
+        sys.stdout.flush()
     gpus = hardware.gpus()
     said = trouble.option(rest, "--gpus")
     if said is not None:

@@ -123,6 +123,17 @@ def test_the_last_node_of_a_run_that_nobody_looks_after_removes_its_directory(
     assert run.exists() == stays
 
 
+def test_a_process_that_nobody_has_waited_for_is_not_alive() -> None:
+    process = subprocess.Popen(["true"], stdout=-1)
+    with process:
+        assert process.stdout is not None
+        process.stdout.read()
+        eventually(lambda: not traces.is_alive(process.pid))
+    assert not traces.is_alive(process.pid)
+    assert traces.is_alive(os.getpid())
+    assert traces.is_alive(1)
+
+
 def test_start_times_tell_processes_apart(start: Start) -> None:
     process = start()
     assert cleanup.start_time(process.pid) == cleanup.start_time(process.pid) is not None
