@@ -174,9 +174,9 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         (
             MemoryExceeded(7, "while it ran f", "n1", limit_mb=1000, used_mb=999.6, group="/sys/fs/cgroup/job_7"),
             "task 7 lost on node n1: the system killed its process for lack of memory: all processes of its node "
-            "together may use 1000 MB, of which 1000 MB were in use (limit of /sys/fs/cgroup/job_7): while it ran f. Ask "
-            "the batch system for more memory for each node, or say in the tasks' resource specification how much memory "
-            "each needs, so that fewer run at a time",
+            "together may use 1000 MB, of which 1000 MB were in use (limit of /sys/fs/cgroup/job_7): while it ran f. "
+            "Ask the batch system for more memory for each node, or say in the tasks' resource specification how much "
+            "memory each needs, so that fewer run at a time",
         ),
         (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
         (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' is there, but cannot be read: no room"),
