@@ -148,6 +148,7 @@ def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, 
     nodes: dict[str, Any] = {
         "log": places.log,
         "program": _PROGRAM,
+        "python_version": tuple(sys.version_info[:2]),
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
         "directory": directory,
         "sys_path": path,

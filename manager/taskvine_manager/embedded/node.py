@@ -162,7 +162,11 @@ class Node(Runner):
 
     def _connect(self) -> None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        end.connect(os.path.join(self._base, "manager.sock"))
+        try:
+            end.connect(os.path.join(self._base, "manager.sock"))
+        except ConnectionRefusedError:
+            self._abandoned = True
+            raise
         self._manager = Channel(end)
         self._watch(self._manager, self._manager_speaks)
         self._send("hello", self._info)

@@ -119,9 +119,9 @@ class Runner(ABC):
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         python = sys.executable
         try:
-            python = environment.interpreter(pack, environments)
+            python = environment.interpreter(pack, environments, tuple(config["python_version"]))
         except environment.EnvironmentBroken as error:
-            self._broken = failure.lost("environment", str(error))
+            self._broken = failure.lost("library" if pack is None else "environment", str(error))
         base = environment.activated(pack, python, base)
         command = [python, program]
         runtime = {

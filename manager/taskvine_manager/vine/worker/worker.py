@@ -130,7 +130,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if watch.found is None and status == 0 and not watch.has_joined and not listener.has_served and not calls.told:
         raise listener.silent()
     if watch.found is not None:
-        raise watch.found
+        return watch.found.status
     return status if status >= 0 else 128 - status
 
 
@@ -187,7 +187,7 @@ class _Calls:
 class _Watch:
     """The time of a worker: what it says is passed on, and it is ended when it is to be.
 
-    ``found`` is what keeps it from joining, if that is known.
+    ``found`` is what keeps it from joining, if that is known; the user has been told then.
     """
 
     worker: subprocess.Popen[bytes]
@@ -218,8 +218,8 @@ class _Watch:
             keeper.reap((self.worker.pid, self.second))
             if not self.has_joined and self.found is None:
                 self.has_joined = os.path.exists(self.joined)
-                self.found = None if self.has_joined else self.probe.look()
-            if self.deadline is None and (self.calls.told or self.found or os.getppid() != parent):
+                self._find(None if self.has_joined else self.probe.look())
+            if self.deadline is None and (self.calls.told or os.getppid() != parent):
                 self.worker.terminate()
                 self.deadline = time.monotonic() + GRACE
             elif self.deadline is not None and time.monotonic() > self.deadline:
@@ -227,14 +227,22 @@ class _Watch:
 
     def _read(self, name: str, stream: IO[bytes], to: int) -> None:
         def pass_on(data: bytes) -> None:
-            self.found = self.found or self.listener.feed(name, data)
+            found = self.listener.feed(name, data)
             while data:
                 try:
                     data = data[os.write(to, data) :]
                 except OSError:  # nobody reads what the job writes, or there is no room for it
-                    return
+                    break
+            self._find(found)
 
         self.open[stream.fileno()] = pass_on
+
+    def _find(self, found: Trouble | None) -> None:
+        """Say what the trouble is, and end the worker, which has nothing to finish."""
+        if found is not None and self.found is None:
+            self.found = found
+            trouble.say(found)
+            cleanup.kill_group(self.worker.pid)
 
     def _hear(self, seconds: float) -> bool:
         """Take what has been said, or wait for it; say whether there was anything."""

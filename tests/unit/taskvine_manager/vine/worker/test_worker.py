@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import taskvine_manager
+from taskvine_manager.node import hardware
 from taskvine_manager.vine.worker import trouble
 from tests.conftest import eventually
 
@@ -24,11 +25,12 @@ PROGRAM = os.path.join(os.path.dirname(taskvine_manager.__file__), "__main__.py"
 def launch(tmp_path: Path, nothing_left: str) -> Launch:
     """Start a launcher, whose worker is a shell script that is given here; ``$w`` is its workspace."""
 
-    def launch(script: str, *arguments: str) -> subprocess.Popen[str]:
+    def launch(script: str, *arguments: str, sized: bool = True) -> subprocess.Popen[str]:
         worker = tmp_path / "worker"
         worker.write_text(f"#!/bin/sh\nw=$2\n{script}\n")
         worker.chmod(0o755)
-        command = [sys.executable, PROGRAM, "worker", "--executable", str(worker), *arguments]
+        sizes = ["--cores=1", "--memory=100"] if sized else []
+        command = [sys.executable, PROGRAM, "worker", "--executable", str(worker), *sizes, *arguments]
         return subprocess.Popen(command, stdin=-3, stdout=-1, stderr=-1, text=True)
 
     return launch
@@ -50,6 +52,17 @@ def test_arguments(launch: Launch) -> None:
     assert "--cores" not in words
     assert words[words.index("--connect-timeout") + 1] == "60"
     assert words.index("--connect-timeout") < words.index("--cores=7")  # of two, a worker takes the last
+
+
+def test_a_worker_is_told_what_it_may_use(launch: Launch) -> None:
+    out, _ = launch('mkdir $w/cache; echo "$*"; sleep 0.5', sized=False).communicate(timeout=30)
+    why, given, _ = out.split("\n")
+    cores, megabytes = hardware.core_limit(), hardware.memory_limit()
+    assert f" {cores.amount:.0f} cores ({cores.source})" in why
+    assert f" {megabytes.amount:.0f} MB of memory ({megabytes.source})" in why
+    words = given.split()
+    assert words[words.index("--cores") + 1] == str(int(cores.amount))
+    assert words[words.index("--memory") + 1] == str(int(megabytes.amount))
 
 
 def test_much_output(launch: Launch) -> None:
