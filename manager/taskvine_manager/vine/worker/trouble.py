@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import taskvine_manager
+from taskvine_manager.node.limits import Kill
 
 REACH_SECONDS = 10.0
 """Time for the manager to accept a connection. A busy one, or a network that loses packets, may need some seconds."""
@@ -322,6 +323,16 @@ _PASSWORD = (
     "The program and its nodes must read the same file: name one that all of them see as project_password_file. "
     "Another manager may be listening at that address, too"
 )
+
+
+def out_of_memory(kill: Kill) -> str:
+    """Say that the worker was killed for lack of memory."""
+    used = f", of which {kill.used_mb:.0f} MB were in use" if kill.used_mb else ""
+    return (
+        f"taskvine-worker on {socket.gethostname()}: the system killed vine_worker for lack of memory: all processes "
+        f"of its node together may use {kill.limit_mb:.0f} MB{used} (limit of {kill.group}). Ask the batch system for "
+        "more memory for each node, or say in the tasks' resource specification how much memory each needs\n"
+    )
 
 
 def say(trouble: Trouble) -> int:

@@ -112,12 +112,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise Trouble(trouble.NOT_EXECUTABLE, f"{program} cannot be started: {error}") from None
     run_directory, begun = options.connect if here else "", cleanup.start_time(worker.pid)
     traces = Traces(worker.pid, begun, environment[cleanup.TOKEN], name, directory, short, run_directory, options.user)
+    kills = hardware.kills()
     second, done = stand_by(traces)
     keeper.adopt_orphans()
     to = trouble.address(rest)
     listener = Listener(to, password, directory)
     watch = _Watch(worker, calls, second, listener, Probe(to), os.path.join(directory, JOINED))
     watch.wait()
+    kill = kills.explain(time.monotonic())
     over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
     # The worker has ended and is not waited for yet: nothing else can have its process id, or its group's.
     cleanup.kill_group(worker.pid)
@@ -127,6 +129,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     os.write(done, DONE)
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
+    if status == -signal.SIGKILL and kill is not None and not calls.told and watch.found is None:
+        sys.stderr.write(trouble.out_of_memory(kill))
     if watch.found is None and status == 0 and not watch.has_joined and not listener.has_served and not calls.told:
         raise listener.silent()
     if watch.found is not None:

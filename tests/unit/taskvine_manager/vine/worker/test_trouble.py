@@ -12,6 +12,7 @@ import pytest
 
 import taskvine_exec
 import taskvine_manager
+from taskvine_manager.node.limits import Kill
 from taskvine_manager.vine.worker import trouble
 from taskvine_manager.vine.worker.trouble import Address, Listener, Probe, Trouble
 
@@ -235,3 +236,9 @@ def test_streams_are_read_apart() -> None:
     assert listener.has_served
     listener.feed("err", b"\nsomething else\n\n")
     assert listener.silent().text.endswith("login1:9 had taken it: something else")
+
+
+def test_worker_that_was_killed_for_lack_of_memory() -> None:
+    said = trouble.out_of_memory(Kill("/sys/fs/cgroup/job_7", 1000.0, 999.7))
+    assert "may use 1000 MB, of which 1000 MB were in use (limit of /sys/fs/cgroup/job_7)" in said
+    assert "of which" not in trouble.out_of_memory(Kill("the machine", 1000.0, 0.0))
