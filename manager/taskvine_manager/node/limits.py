@@ -1,4 +1,4 @@
-"""What a node may use of its machine, as control groups and batch systems say.
+"""Limits on the cores and memory of a node, set by control groups and batch systems.
 
 The functions here take what files and environment variables hold, and are pure; :mod:`taskvine_manager.node.hardware`
 has them read this process's own. A limit that cannot be read, or makes no sense, is none.
@@ -235,8 +235,8 @@ class Kill(NamedTuple):
 class Kills:
     """Notices when the system kills a process of this control group for lack of memory.
 
-    The system counts such kills, and does not say whom it has killed. So the death of a process by SIGKILL counts as
-    one of them if the count has gone up about then.
+    The system counts such kills, and does not say which process it has killed. The death of a process by SIGKILL is
+    attributed to lack of memory if the count has gone up within :data:`WINDOW`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a worker leaves on its node, and how it is removed, whoever is left to do it."""
+"""Processes and files that a worker leaves on its node, and their removal by any process that survives the worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DONE = b"d"
 
 @dataclass(frozen=True)
 class Traces:
-    """What a worker leaves.
+    """Processes and files of one worker.
 
     Parameters
     ----------
@@ -58,8 +58,10 @@ class Traces:
             cleanup.kill_group(self.worker)
 
     def remove(self) -> None:
-        """End every other process of the worker's, and remove its files. The workspace may be gone: a worker removes
-        it when it ends, and knows nothing of processes that have left its group."""
+        """End the worker's other processes, and remove its files.
+
+        The workspace may be gone: a worker removes it when it ends. It does not end processes that have left its group.
+        """
         with contextlib.suppress(ImportError):  # psutil: without it, what has left its group is not found
             cleanup.kill_strays(self.token, self.name)
         self.remove_files()

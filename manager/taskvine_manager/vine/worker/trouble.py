@@ -186,10 +186,10 @@ def reach(to: Address, seconds: float = REACH_SECONDS) -> None:
 
 
 class Probe:
-    """Tries the manager's address for a worker that is silent, in a thread of its own.
+    """Tries the manager's address in a thread if a worker stays silent.
 
-    A worker whose packets are dropped waits for the system to give up, and says nothing. Only then is the address
-    tried: to the manager, a connection that says nothing looks like a worker with a wrong password.
+    A worker whose packets are dropped waits for the system to give up, and says nothing. The address of a worker that
+    joins is not tried: to the manager, a connection that says nothing looks like a worker with a wrong password.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class Probe:
         self._has_waited = False
 
     def look(self) -> Trouble | None:
-        """What is known now; to be called again and again while the worker has not joined."""
+        """Return the trouble, once there is one. Call it repeatedly while the worker has not joined."""
         silent = time.monotonic() - self._since
         if self._to is None or silent < PROBE_SECONDS:
             return None
