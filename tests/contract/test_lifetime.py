@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -308,20 +309,51 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.parametrize("moment", ["start", "join", "run"])
-def test_user_and_manager_killed(engine: str, moment: str, nothing_left: str, run_dir: str, tmp_path: Path) -> None:
-    """Nodes are all that is left: they end what their tasks have started, and remove the run's directory."""
-    path = tmp_path / "begun"
-    path.mkdir()
-    command = [sys.executable, "-c", f"import os{PROGRAM}", engine, run_dir, str(path), moment]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as user:
+def kill_both(engine: str, moment: str, directory: str, run_dir: str, begun: Path, **variables: str) -> None:
+    """Kill a program and its manager, and wait until nothing is left of them."""
+    begun.mkdir()
+    command = [sys.executable, "-c", f"import os{PROGRAM}", engine, run_dir, str(begun), moment]
+    environment = {**os.environ, **variables}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as user:
         assert user.stdout is not None
         manager = int(user.stdout.readline())
         assert user.stdout.readline() == "now\n"
         user.kill()
         os.kill(manager, signal.SIGKILL)
-    eventually(lambda: not our_processes(nothing_left) and not our_processes(str(path)))
-    eventually(lambda: not [name for name in os.listdir(nothing_left) if name.startswith("taskvine-")])
+    eventually(lambda: not our_processes(directory) and not our_processes(str(begun)))
+    eventually(lambda: not [name for name in os.listdir(directory) if name.startswith("taskvine-")])
+
+
+@pytest.mark.parametrize("moment", ["start", "join", "run"])
+def test_user_and_manager_killed(engine: str, moment: str, nothing_left: str, run_dir: str, tmp_path: Path) -> None:
+    """Nodes are all that is left: they end what their tasks have started, and remove the run's directory."""
+    kill_both(engine, moment, nothing_left, run_dir, tmp_path / "begun")
+
+
+NO_GROUPS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/types.h>
+int setpgid(pid_t pid, pid_t group) {
+    int (*real)(pid_t, pid_t) = (int (*)(pid_t, pid_t)) dlsym(RTLD_NEXT, "setpgid");
+    if (pid == 0) return real(pid, group);
+    errno = EACCES;
+    return -1;
+}
+"""
+"""What a worker sees whose child is quick to run another program: the system refuses to put it in a group."""
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_user_and_manager_killed_when_a_worker_has_failed_to_make_a_group(
+    engine: str, nothing_left: str, run_dir: str, tmp_path: Path
+) -> None:
+    (tmp_path / "groups.c").write_text(NO_GROUPS)
+    library = str(tmp_path / "groups.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, str(tmp_path / "groups.c"), "-ldl"], check=True)
+    kill_both(engine, "run", nothing_left, run_dir, tmp_path / "begun", LD_PRELOAD=library)
 
 
 def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:

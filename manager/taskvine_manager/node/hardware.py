@@ -44,7 +44,7 @@ def memory() -> float:
 def memory_limit() -> Limit:
     """Memory that this process may use, in MB, and what says so: the machine, a control group, or the batch system."""
     return smallest(
-        Limit(_machine_memory(), "the machine"),
+        Limit(machine_memory(), "the machine"),
         *limits.memory_limits(_groups("memory"), read),
         *limits.job_memory(os.environ),
     )
@@ -52,10 +52,11 @@ def memory_limit() -> Limit:
 
 def kills() -> limits.Kills:
     """What notices when the system kills processes of this node for lack of memory."""
-    return limits.Kills(_groups("memory"), _machine_memory())
+    return limits.Kills(_groups("memory"), machine_memory())
 
 
-def _machine_memory() -> float:
+def machine_memory() -> float:
+    """Memory of the machine in MB (2**20 bytes)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
 
 

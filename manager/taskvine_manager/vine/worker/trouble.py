@@ -6,6 +6,7 @@ instead, which names cause and cure, and with a status of its own: :data:`MEANIN
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -140,17 +141,18 @@ def make_directory(make: Callable[[], str]) -> str:
     try:
         directory = make()
     except OSError as error:
-        raise _no_scratch(error.filename or os.environ.get("TMPDIR", "/tmp"), error.strerror or str(error)) from None
+        raise no_scratch(error.filename or os.environ.get("TMPDIR", "/tmp"), error.strerror or str(error)) from None
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(b"\0" * 4096)
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
-        raise _no_scratch(directory, error.strerror or str(error)) from None
+        raise no_scratch(directory, error.strerror or str(error)) from None
     return directory
 
 
-def _no_scratch(path: str, reason: str) -> Trouble:
+def no_scratch(path: str, reason: str) -> Trouble:
+    """Say that a directory is of no use."""
     return Trouble(
         NO_SCRATCH,
         f"the worker cannot work in {path}: {reason}. Set TMPDIR to a directory of the node in which you may write, in "
@@ -214,12 +216,11 @@ class Probe:
             self._thread.start()
         elif silent > REACH_SECONDS and not self._thread.is_alive() and self._found is None and not self._has_waited:
             self._has_waited = True
-            sys.stderr.write(
+            note(
                 f"taskvine-worker on {socket.gethostname()}: the manager at {self._to.host}:{self._to.port} accepts "
                 f"connections, but has not taken this worker for {silent:.0f} seconds. It may be busy or stopped, or "
                 "another program listens there. The worker goes on waiting\n"
             )
-            sys.stderr.flush()
         return self._found
 
     def _try(self, to: Address) -> None:
@@ -306,7 +307,7 @@ class Listener:
                 "manager_config and to workers that you start by hand, or to neither",
             )
         elif re.search(r"failed to setup workspace|could not be used|Could not write to", line):
-            return _no_scratch(self._directory, line.strip())
+            return no_scratch(self._directory, line.strip())
         return None
 
     def _refused(self) -> Trouble:
@@ -337,6 +338,12 @@ def out_of_memory(kill: Kill) -> str:
 
 def say(trouble: Trouble) -> int:
     """Write a message to the job's standard error; return the exit status."""
-    sys.stderr.write(f"{trouble}\n")
-    sys.stderr.flush()
+    note(f"{trouble}\n")
     return trouble.status
+
+
+def note(text: str) -> None:
+    """Write to the job's standard error, if anybody reads that."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

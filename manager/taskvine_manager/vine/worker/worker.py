@@ -26,7 +26,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, temporary
 from taskvine_manager.runtime import keeper
 from taskvine_manager.vine.worker import trouble
-from taskvine_manager.vine.worker.traces import DONE, Traces, stand_by
+from taskvine_manager.vine.worker.traces import DONE, Traces, remove, stand_by
 from taskvine_manager.vine.worker.trouble import Listener, Probe, Trouble
 
 MARK = "taskvine-exec/"
@@ -83,7 +83,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     here = os.path.isdir(os.path.join(options.connect, "nodes")) if options.connect else False
     name = f"{block}{os.getpid()}" if here else f"{block}{socket.gethostname()}-{os.getpid()}"
     directory = trouble.make_directory(lambda: _make_directory(options.connect if here else "", name))
-    short = temporary.link(os.path.join(directory, "tmp"))
+    try:
+        short = temporary.link(os.path.join(directory, "tmp"))
+    except OSError as error:
+        remove(directory)
+        raise trouble.no_scratch(error.filename or directory, error.strerror or str(error)) from None
     environment = {
         **os.environ,
         cleanup.TOKEN: options.connect or directory,
@@ -130,7 +134,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
     if status == -signal.SIGKILL and kill is not None and not calls.told and watch.found is None:
-        sys.stderr.write(trouble.out_of_memory(kill))
+        trouble.note(trouble.out_of_memory(kill))
     if watch.found is None and status == 0 and not watch.has_joined and not listener.has_served and not calls.told:
         raise listener.silent()
     if watch.found is not None:
