@@ -181,7 +181,7 @@ class Node(Runner):
         staging.remove(self._directory)
         if hasattr(self, "_manager"):
             self._manager.close()
-        if self._abandoned and not _is_alive(self._config["user"]):  # nobody else is left to do it
+        if self._abandoned and not cleanup.is_alive(self._config["user"]):  # nobody else is left to do it
             staging.remove_run(self._base)
 
     # --- the loop ---
@@ -636,16 +636,6 @@ class Node(Runner):
     def _radio_speaks(self) -> None:
         if said := self._overheard():
             self._send("radio", said)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 __all__ = ["Node", "main"]

@@ -78,13 +78,15 @@ class Traces:
     def _is_last(self) -> bool:
         """Whether the user's process has ended, and with it the manager, and all other nodes of this machine."""
         host, _, user = self.user.rpartition(":")
-        if host != socket.gethostname() or is_alive(int(user)):
+        if host != socket.gethostname() or cleanup.is_alive(int(user)):
             return False
         try:
             others = os.listdir(os.path.join(self.run, "nodes"))
         except FileNotFoundError:
             return False
-        return not any(is_alive(int(number)) for name in others if (number := name.rpartition("-")[2]).isdigit())
+        return not any(
+            cleanup.is_alive(int(number)) for name in others if (number := name.rpartition("-")[2]).isdigit()
+        )
 
 
 def stand_by(traces: Traces) -> tuple[int, int]:
@@ -112,18 +114,6 @@ def stand_by(traces: Traces) -> tuple[int, int]:
             traces.remove()
     finally:
         os._exit(0)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this id, and it has not ended."""
-    try:
-        os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])  # not waited for yet
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, or a system without these files
-        return True
 
 
 def remove(directory: str) -> None:

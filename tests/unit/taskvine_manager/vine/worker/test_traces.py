@@ -128,10 +128,10 @@ def test_a_process_that_nobody_has_waited_for_is_not_alive() -> None:
     with process:
         assert process.stdout is not None
         process.stdout.read()
-        eventually(lambda: not traces.is_alive(process.pid))
-    assert not traces.is_alive(process.pid)
-    assert traces.is_alive(os.getpid())
-    assert traces.is_alive(1)
+        eventually(lambda: not cleanup.is_alive(process.pid))
+    assert not cleanup.is_alive(process.pid)
+    assert cleanup.is_alive(os.getpid())
+    assert cleanup.is_alive(1)
 
 
 def test_start_times_tell_processes_apart(start: Start) -> None:
