@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
-from taskvine_exec.errors import MemoryExceeded, SlotDied
+from taskvine_exec.errors import MemoryExceeded, ResourcesUnsatisfiable, SlotDied
 from taskvine_manager.node import limits
 from taskvine_manager.record import read_record
 from tests.conftest import eventually
@@ -85,6 +87,31 @@ def test_batch_system_says_how_much(make_executor: Make) -> None:
     executor = make_executor(provider=LocalProvider(worker_init=said), cores=None)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert [(node["memory"], node["cores"]) for node in executor.nodes] == [(250, 1)]
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+@pytest.mark.parametrize("options", [[], ["--memory", "300", "--cores", "2"]])
+def test_worker_that_has_no_launcher(make_executor: Make, tmp_path: Path, options: list[str]) -> None:
+    """A factory's: it takes the whole machine, unless it is told something else. Its supervisor keeps to less."""
+    executor = make_executor(worker_launch_method="manual")
+    words = shlex.split(executor.launch_cmd)
+    password = words[words.index("--password") + 1]
+    command = ["vine_worker", "--password", password, "--workspace", str(tmp_path / "worker"), "--single-shot"]
+    said = {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_NODE": "250", "SLURM_CPUS_ON_NODE": "1"}
+    environment = {**os.environ, **said}
+    worker = subprocess.Popen([*command, *options, *words[-2:]], stdin=-3, stdout=-3, stderr=-3, env=environment)
+    try:
+        assert executor.submit(int, {"memory": 200}).result(SECONDS) == 0
+        error = executor.submit(int, {"memory": 275}).exception(SECONDS)
+        if options:
+            assert error is None
+        else:
+            assert isinstance(error, ResourcesUnsatisfiable)
+            assert error.largest == {"cores": 1, "memory": 250, "gpus": 0}
+    finally:
+        executor.shutdown()
+        worker.terminate()
+        worker.wait(30)
 
 
 def test_least_running_time_is_kept(make_executor: Make, run_dir: str) -> None:

@@ -9,6 +9,7 @@ it lets us choose.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import signal
@@ -130,7 +131,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     status = worker.wait()
     keeper.end_children(spare=[second])
     traces.remove()
-    os.write(done, DONE)
+    with contextlib.suppress(BrokenPipeError):  # it was killed
+        os.write(done, DONE)
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
     if status == -signal.SIGKILL and kill is not None and not calls.told and watch.found is None:
