@@ -190,11 +190,15 @@ class MemoryExceeded(TaskLost):
         What it used when it was stopped, in MB; 0 where that is not known.
     slot_mb
         What its slot holds before the task begins, in MB, if the task was not started because that is above the limit.
+    group
+        The control group that reached its limit, where the system killed the task's process for that; limit and use
+        are those of all processes in the group then. "the machine" if no group has a limit.
     """
 
     limit_mb: float = 0.0
     used_mb: float = 0.0
     slot_mb: float = 0.0
+    group: str = ""
 
     def _what(self) -> str:
         if self.slot_mb:
@@ -202,9 +206,22 @@ class MemoryExceeded(TaskLost):
                 f"its memory limit of {self.limit_mb:.10g} MB is below the {self.slot_mb:.1f} MB that its slot holds "
                 "before it begins (interpreter, context and modules)"
             )
+        if self.group:
+            used = f", of which {self.used_mb:.0f} MB were in use" if self.used_mb else ""
+            return (
+                "the system killed its process for lack of memory: all processes of its node together may use "
+                f"{self.limit_mb:.0f} MB{used} (limit of {self.group})"
+            )
         amounts = [f"{self.used_mb:.10g} MB used"] if self.used_mb else []
         amounts += [f"{self.limit_mb:.10g} MB allowed"] if self.limit_mb else []
         return "it used more memory than it may" + (f" ({', '.join(amounts)})" if amounts else "")
+
+    def _details(self) -> str:
+        advice = (
+            ". Ask the batch system for more memory for each node, or say in the tasks' resource specification how "
+            "much memory each needs, so that fewer run at a time"
+        )
+        return (advice if self.group and not self.slot_mb else "") + super()._details()
 
 
 class NodeLost(TaskLost):

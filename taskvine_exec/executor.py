@@ -511,6 +511,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 specification.priority,
                 category,
                 specification.recoverable,
+                specification.running_time_min,
             )
             # The manager keeps it from now on, until it is told that no task will ask for it any more.
             functions = [] if function.profiles else [(function.key, function.encoded)]

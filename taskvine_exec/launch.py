@@ -150,6 +150,7 @@ def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, 
     nodes: dict[str, Any] = {
         "log": places.log,
         "program": _PROGRAM,
+        "python_version": tuple(sys.version_info[:2]),
         "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
         "directory": directory,
         "sys_path": path,
@@ -330,6 +331,7 @@ def _address(settings: VineSettings) -> str:
 def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     """The command of one worker, but for the manager's address."""
     command = [sys.executable, _PROGRAM, "worker", cleanup.CONNECT, places.base]
+    command += ["--package", taskvine_manager.VERSION, "--user", f"{socket.gethostname()}:{os.getpid()}"]
     command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
     command += ["--password", settings.password_file or places.password]
     command += ["--idle-timeout", "10000000"]  # it is the block's to end

@@ -26,6 +26,28 @@ def kill_group(group: int) -> None:
         pass
 
 
+def start_time(pid: int) -> int | None:
+    """When a process was started, in the system's ticks: two processes of one id differ in it. None: it is not known,
+    or there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this id, and it has not ended."""
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])  # not waited for yet
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or a system without these files
+        return True
+
+
 def strays(directory: str, node: str | None = None) -> list[int]:
     """Process ids of a run, whoever their parent has become.
 

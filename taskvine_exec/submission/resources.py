@@ -71,7 +71,8 @@ class ResourceSpecification(NamedTuple):
     category
         The category whose statistics the task shares.
     running_time_min
-        The least time the task will run, in seconds: it is not sent to a node that ends sooner.
+        The least time the task will run, in seconds. TaskVine sends it to no worker that ends sooner, as far as it
+        knows when workers end (``vine_worker --wall-time``); embedded nodes do not end at a known time.
     mode
         How the function is executed; if not said, as the executor is configured.
     recoverable

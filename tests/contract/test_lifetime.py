@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -16,7 +20,7 @@ from parsl.executors.errors import BadStateException
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, RunDirNotWritable, TaskCancelled
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, eventually, our_processes
 
 Make = Callable[..., TaskVineExecutor]
 
@@ -277,6 +281,81 @@ def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> N
     executor._manager.kill()
     asking.join(30)
     assert isinstance(said[0], BadStateException)
+
+
+PROGRAM = """
+import sys, time
+
+from taskvine_exec import TaskVineExecutor
+
+def work(path):
+    import os, subprocess, time
+    subprocess.Popen(["sleep", "1000", path], start_new_session=True)
+    subprocess.Popen(f"sleep 1000 {path} & sleep 1000 {path}", shell=True, env={"PATH": "/bin:/usr/bin"})
+    os.close(os.open(os.path.join(path, str(os.getpid())), os.O_CREAT))
+    time.sleep(1000)
+
+engine, run_dir, path, moment = sys.argv[1:]
+executor = TaskVineExecutor(engine=engine, cores=2)
+executor.run_dir = run_dir
+executor.start()
+print(executor._manager.pid, flush=True)
+if moment != "start":
+    assert executor.wait_for_nodes(1, 60)
+if moment == "run":
+    futures = [executor.submit(work, {"function_exec_mode": mode}, path) for mode in ("L1", "L2")]
+    while len(os.listdir(path)) < 2:
+        time.sleep(0.01)
+print("now", flush=True)
+time.sleep(1000)
+"""
+
+
+def kill_both(engine: str, moment: str, directory: str, run_dir: str, begun: Path, **variables: str) -> None:
+    """Kill a program and its manager, and wait until nothing is left of them."""
+    begun.mkdir()
+    command = [sys.executable, "-c", f"import os{PROGRAM}", engine, run_dir, str(begun), moment]
+    environment = {**os.environ, **variables}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as user:
+        assert user.stdout is not None
+        manager = int(user.stdout.readline())
+        assert user.stdout.readline() == "now\n"
+        user.kill()
+        os.kill(manager, signal.SIGKILL)
+    eventually(lambda: not our_processes(directory) and not our_processes(str(begun)))
+    eventually(lambda: not [name for name in os.listdir(directory) if name.startswith("taskvine-")])
+
+
+@pytest.mark.parametrize("moment", ["start", "join", "run"])
+def test_user_and_manager_killed(engine: str, moment: str, nothing_left: str, run_dir: str, tmp_path: Path) -> None:
+    """Nodes are all that is left: they end what their tasks have started, and remove the run's directory."""
+    kill_both(engine, moment, nothing_left, run_dir, tmp_path / "begun")
+
+
+NO_GROUPS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/types.h>
+int setpgid(pid_t pid, pid_t group) {
+    int (*real)(pid_t, pid_t) = (int (*)(pid_t, pid_t)) dlsym(RTLD_NEXT, "setpgid");
+    if (pid == 0) return real(pid, group);
+    errno = EACCES;
+    return -1;
+}
+"""
+"""What a worker sees whose child is quick to run another program: the system refuses to put it in a group."""
+
+
+@pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_user_and_manager_killed_when_a_worker_has_failed_to_make_a_group(
+    engine: str, nothing_left: str, run_dir: str, tmp_path: Path
+) -> None:
+    (tmp_path / "groups.c").write_text(NO_GROUPS)
+    library = str(tmp_path / "groups.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, str(tmp_path / "groups.c"), "-ldl"], check=True)
+    kill_both(engine, "run", nothing_left, run_dir, tmp_path / "begun", LD_PRELOAD=library)
 
 
 def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:

@@ -187,7 +187,11 @@ class Node(Runner):
 
     def _connect(self) -> None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        end.connect(os.path.join(self._base, "manager.sock"))
+        try:
+            end.connect(os.path.join(self._base, "manager.sock"))
+        except ConnectionRefusedError:
+            self._abandoned = True
+            raise
         self._manager = Channel(end)
         self._watch(self._manager, self._manager_speaks)
         self._send("hello", self._info)
@@ -202,7 +206,7 @@ class Node(Runner):
         remove(self._directory)
         if hasattr(self, "_manager"):
             self._manager.close()
-        if self._abandoned and not _is_alive(self._config["user"]):  # nobody else is left to do it
+        if self._abandoned and not cleanup.is_alive(self._config["user"]):  # nobody else is left to do it
             staging.remove_run(self._base)
 
     # --- the loop ---
@@ -667,16 +671,6 @@ class Node(Runner):
 def _no_sandbox(call: Call, error: Exception) -> bytes:
     reason = f"no sandbox can be made: {failure.describe(error)}"
     return failure.lost("disk-full", reason, path=str(call.directory))
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 __all__ = ["Node", "main"]

@@ -12,7 +12,7 @@ class EnvironmentBroken(Exception):
     """An environment cannot be used; the message says why."""
 
 
-def interpreter(pack: str | None, directory: str) -> str:
+def interpreter(pack: str | None, directory: str, version: tuple[int, ...] | None = None) -> str:
     """The Python interpreter of an environment.
 
     Parameters
@@ -22,21 +22,39 @@ def interpreter(pack: str | None, directory: str) -> str:
         that runs this.
     directory : str
         Where tarballs are unpacked, under the hash of their content.
+    version : tuple of int, optional
+        Major and minor version of the Python that pickles the functions. Those of ``__main__`` are pickled as bytecode,
+        which another version cannot run.
 
     Raises
     ------
     EnvironmentBroken
-        If the tarball cannot be unpacked, or has no ``bin/python`` that runs here.
+        If the tarball cannot be unpacked, or has no ``bin/python`` that runs here, or if the version is another.
     """
     if pack is None:
+        if version is not None and sys.version_info[:2] != version:
+            raise EnvironmentBroken(_mismatch(".".join(map(str, sys.version_info[:3])), sys.executable, version))
         return sys.executable
     if os.path.isdir(pack):  # the user's own, to be used as it is
         python = _find(pack, pack)
     else:
         python = _find(pack, _unpack(pack, directory))
         _relocate(os.path.dirname(os.path.dirname(python)), python)
-    _run([python, "-ISc", "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or later is needed')"])
+    said = _run([python, "-ISc", "import sys; print(*sys.version_info[:3], sep='.')"]).strip()
+    found = tuple(int(number) for number in said.split(".")[:2] if number.isdigit())
+    if found < (3, 10):
+        raise EnvironmentBroken(f"Python 3.10 or later is needed, and {python} is {said}")
+    if version is not None and found != version:
+        raise EnvironmentBroken(_mismatch(said, f"{python}, of env_pack {pack}", version))
     return python
+
+
+def _mismatch(said: str, python: str, version: tuple[int, ...]) -> str:
+    wanted = ".".join(map(str, version))
+    return (
+        f"the node has Python {said} ({python}) and your program Python {wanted}: functions cannot travel between "
+        f"minor versions. Give the node Python {wanted}, best by the environment that your program runs in"
+    )
 
 
 def _find(pack: str, root: str) -> str:
@@ -84,7 +102,7 @@ def _relocate(root: str, python: str) -> None:
         pass
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     try:
         finished = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
@@ -94,6 +112,7 @@ def _run(command: list[str]) -> None:
     if finished.returncode:
         said = finished.stderr.strip()[-500:]
         raise EnvironmentBroken(f"{' '.join(command[:2])} failed with status {finished.returncode}: {said}")
+    return finished.stdout
 
 
 def activated(pack: str | None, python: str, environment: dict[str, str]) -> dict[str, str]:

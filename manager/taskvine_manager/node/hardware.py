@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import glob
 import itertools
+import math
 import os
 import re
 import shutil
+import socket
 from collections.abc import Container
+
+from taskvine_manager.node import limits
+from taskvine_manager.node.limits import Limit, read, smallest
 
 _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 """An index or a UUID, as CUDA takes them."""
@@ -15,14 +20,48 @@ _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
 def cores() -> int:
     """Cores that this process may use, which may be fewer than the machine has."""
+    return int(core_limit().amount)
+
+
+def core_limit() -> Limit:
+    """Whole cores that this process may use, at least one, and what says so: affinity, a control group's share of
+    time, or the batch system."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        machine = Limit(float(len(os.sched_getaffinity(0))), "affinity")
+    else:
+        machine = Limit(float(os.cpu_count() or 1), "the machine")
+    hosts = read(os.environ["PE_HOSTFILE"]) if "PE_HOSTFILE" in os.environ else None
+    found = limits.job_cores(os.environ, hosts or "", socket.gethostname())
+    chosen = smallest(machine, *limits.cpu_limits(_groups("cpu"), read), *found)
+    return chosen._replace(amount=float(max(1, math.floor(chosen.amount + 1e-9))))
 
 
 def memory() -> float:
+    """Memory that this process may use, in MB (2**20 bytes), which may be less than the machine has."""
+    return memory_limit().amount
+
+
+def memory_limit() -> Limit:
+    """Memory that this process may use, in MB, and what says so: the machine, a control group, or the batch system."""
+    return smallest(
+        Limit(machine_memory(), "the machine"),
+        *limits.memory_limits(_groups("memory"), read),
+        *limits.job_memory(os.environ),
+    )
+
+
+def kills() -> limits.Kills:
+    """What notices when the system kills processes of this node for lack of memory."""
+    return limits.Kills(_groups("memory"), machine_memory())
+
+
+def machine_memory() -> float:
     """Memory of the machine in MB (2**20 bytes)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+
+
+def _groups(controller: str) -> list[limits.Group]:
+    return limits.groups(controller, read("/proc/self/cgroup") or "", read("/proc/self/mountinfo") or "")
 
 
 def disk(directory: str) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
+from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.slots import (
     INIT_FAILED,
     Call,
@@ -49,6 +50,8 @@ class OneShots:
         Of the node, shared with its slots.
     report : callable
         As for :class:`~taskvine_manager.node.slots.SlotPool`.
+    kills : Kills
+        The same.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class OneShots:
         config: dict[str, Any],
         resources: Resources,
         report: Report,
+        kills: Kills,
     ) -> None:
         self._command = command
         self._init_command = init_command
@@ -67,6 +71,7 @@ class OneShots:
         self._folders = Folders(config["temporary"])
         self._resources = resources
         self._report = report
+        self._kills = kills
         self._functions: dict[str, Payload] = {}
         self.pending: deque[Call] = deque()
         self._running: dict[subprocess.Popen[bytes], tuple[Call, tuple[str, ...]]] = {}
@@ -150,7 +155,7 @@ class OneShots:
             with open(os.path.join(call.directory, "outcome"), "rb") as file:
                 outcome, body, started, seconds = pickle.load(file)
         except (OSError, EOFError, pickle.UnpicklingError):
-            record = died(call, status, output)
+            record = died(call, status, output, self._kills)
             if status == INIT_FAILED:
                 record = failure.lost("environment", "init_command failed", stderr=tail(output))
             self._report(call, failure.LOST, record, 0.0, 0.0)

@@ -24,6 +24,9 @@ from taskvine_manager.runtime.sandbox import left_in
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, NodeInfo, Profile
 
+LOOK_AT_KILLS = 1.0
+"""Seconds between looks, when there is something to do anyway, at how many processes the system has killed for lack of
+memory: what was killed before is not the reason for what dies next."""
 LOOK_AT_SLOTS = 0.010
 """Seconds between looks at slots that have more than one call, which may be behind a long one."""
 
@@ -48,6 +51,8 @@ class Runner(ABC):
         self._profiles: dict[int, Profile] = {}
         self._retired: set[str] = set()  # functions to be forgotten once no call here needs them
         self._memory = release.Memory()
+        self._kills = hardware.kills()
+        self._kills_looked = 0.0
         self._limited: set[int] = set()
         self._leaving = False
         self._watch_slots = False
@@ -114,9 +119,9 @@ class Runner(ABC):
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         python = sys.executable
         try:
-            python = environment.interpreter(pack, environments)
+            python = environment.interpreter(pack, environments, tuple(config["python_version"]))
         except environment.EnvironmentBroken as error:
-            self._broken = failure.lost("environment", str(error))
+            self._broken = failure.lost("library" if pack is None else "environment", str(error))
         base = environment.activated(pack, python, base)
         command = [python, program]
         runtime = {
@@ -144,6 +149,7 @@ class Runner(ABC):
             self._report,
             self._watch,
             self._unwatch,
+            self._kills,
         )
         self._oneshots = OneShots(
             [*command, "task"],
@@ -152,6 +158,7 @@ class Runner(ABC):
             runtime,
             self._resources,
             self._report,
+            self._kills,
         )
         if config["serverless"] and self._broken is None:
             self._slots.start()
@@ -201,7 +208,10 @@ class Runner(ABC):
             self._forget_functions()
         self._memory.tidy()
         self._oneshots.pump()  # slots may have given back what it waits for
-        if self._limited and (now := time.monotonic()) - self._memory_looked >= memory.INTERVAL:
+        if (now := time.monotonic()) - self._kills_looked >= LOOK_AT_KILLS:
+            self._kills_looked = now
+            self._kills.look(now)
+        if self._limited and now - self._memory_looked >= memory.INTERVAL:
             self._memory_looked = now
             memory.enforce([*self._slots.running(), *self._oneshots.running()])
 

@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from taskvine_manager.node.hardware import thread_limits
+from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, encode
@@ -165,6 +167,8 @@ class SlotPool:
         Called with ``(call, outcome, body, started, seconds)`` for each call that ended.
     watch, unwatch : callable
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
+    kills : Kills
+        Knows of processes that the system has killed for lack of memory.
     """
 
     def __init__(
@@ -176,6 +180,7 @@ class SlotPool:
         report: Report,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
+        kills: Kills,
     ) -> None:
         self._command = command
         self._environment = environment
@@ -185,6 +190,7 @@ class SlotPool:
         self._report = report
         self._watch = watch
         self._unwatch = unwatch
+        self._kills = kills
         self._functions: dict[str, Payload] = {}
         self._least_memory: dict[str, float] = {}  # MB that any slot holds once it has loaded a function, where known
         self._estimates: dict[str, float] = {}
@@ -265,7 +271,8 @@ class SlotPool:
         status = self._library.wait()
         was_warm, self._is_warm = self._is_warm, False
         reason = f"the library {_death(status)}"
-        record = self._broken or failure.lost(
+        record = self._broken or killed("the library", status, self._kills)
+        record = record or failure.lost(
             "library", reason, stderr=tail(os.path.join(self._config["log"], "library.log"))
         )
         if not was_warm and self._broken is None and status == INIT_FAILED:
@@ -625,7 +632,7 @@ class SlotPool:
         if call.kill_record is not None:
             return call.kill_record
         exit_code = os.waitstatus_to_exitcode(status)
-        return died(call, exit_code, os.path.join(self._config["log"], f"slot-{slot.number}.log"))
+        return died(call, exit_code, os.path.join(self._config["log"], f"slot-{slot.number}.log"), self._kills)
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.number]
@@ -730,9 +737,9 @@ def with_init(init_command: str, command: list[str]) -> list[str]:
     return ["/bin/bash", "-c", _INIT_SCRIPT, "bash", init_command, *command]
 
 
-def died(call: Call, exit_code: int, log: str) -> bytes:
+def died(call: Call, exit_code: int, log: str, kills: Kills) -> bytes:
     """Record of a call whose process died."""
-    return failure.lost(
+    return killed(f"while it ran {call.profile.name}", exit_code, kills) or failure.lost(
         "slot-died",
         f"while it ran {call.profile.name}",
         exit_code=exit_code if exit_code >= 0 else None,
@@ -741,10 +748,16 @@ def died(call: Call, exit_code: int, log: str) -> bytes:
     )
 
 
+def killed(reason: str, exit_code: int, kills: Kills) -> bytes | None:
+    """Record of what the system has killed for lack of memory; None if a process ended in another way."""
+    kill = kills.explain(time.monotonic()) if exit_code == -signal.SIGKILL else None
+    if kill is None:
+        return None
+    return failure.lost("memory", reason, limit_mb=kill.limit_mb, used_mb=kill.used_mb, group=kill.group)
+
+
 def _death(code: int) -> str:
     if code < 0:
-        import signal
-
         try:
             return f"was killed by {signal.Signals(-code).name}"
         except ValueError:

@@ -73,7 +73,8 @@ class Profile(NamedTuple):
     """What many invocations share, sent once.
 
     Memory and disk are in MB, ``None`` where the user asked for nothing. What is not ``recoverable`` is never run again
-    for files of it that were lost.
+    for files of it that were lost. ``running_time_min`` is the least time, in seconds, that each invocation runs, where
+    the user has said so.
     """
 
     number: int
@@ -87,6 +88,7 @@ class Profile(NamedTuple):
     priority: float
     category: str
     recoverable: bool = True
+    running_time_min: float | None = None
 
 
 class FileUse(NamedTuple):

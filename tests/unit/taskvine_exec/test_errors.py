@@ -38,6 +38,7 @@ EXAMPLES: dict[str, Any] = {
     "limit_mb": 500.0,
     "used_mb": 812.5,
     "slot_mb": 612.5,
+    "group": "/sys/fs/cgroup/job_7",
     "path": "/data/in put",
     "name": "temp-abc",
     "requested": {"cores": 64},
@@ -147,7 +148,8 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         # A signal says more than the exit code that comes with it.
         expected = {"signal": "SIGKILL", "exit_code": "SIGKILL" if cls is SlotDied else "3"}
         expected |= {"requested": "cores=64", "largest": "cores=2", "limit_mb": "500 MB"}
-        expected |= {"used_mb": "612.5 MB"}  # a task that was not started used nothing: its slot did
+        # A task that was not started used nothing, and was not killed: its slot held too much.
+        expected |= {"used_mb": "612.5 MB", "group": "612.5 MB"}
         assert expected.get(name, str(EXAMPLES[name]).strip()) in message, name
 
 
@@ -168,6 +170,13 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
             MemoryExceeded(7, "ask for more memory to run f", limit_mb=500, slot_mb=612.54),
             "task 7 lost: its memory limit of 500 MB is below the 612.5 MB that its slot holds before it begins "
             "(interpreter, context and modules): ask for more memory to run f",
+        ),
+        (
+            MemoryExceeded(7, "while it ran f", "n1", limit_mb=1000, used_mb=999.6, group="/sys/fs/cgroup/job_7"),
+            "task 7 lost on node n1: the system killed its process for lack of memory: all processes of its node "
+            "together may use 1000 MB, of which 1000 MB were in use (limit of /sys/fs/cgroup/job_7): while it ran f. "
+            "Ask the batch system for more memory for each node, or say in the tasks' resource specification how much "
+            "memory each needs, so that fewer run at a time",
         ),
         (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
         (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' is there, but cannot be read: no room"),

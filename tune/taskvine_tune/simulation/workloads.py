@@ -23,7 +23,7 @@ __all__ = ["GENERATORS", "Job", "Kind", "Result", "Workload", "generate", "read"
 
 
 class Kind(NamedTuple):
-    """What many jobs share, as in :class:`taskvine_manager.wire.messages.Profile`; memory and disk in MB."""
+    """What many jobs share, as in :class:`taskvine_manager.wire.messages.Profile`; memory in MB, times in s."""
 
     name: str = "job"
     mode: str = "L2"
@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     priority: float = 0.0
     category: str = "job"
     recoverable: bool = True
+    running_time_min: float | None = None
 
 
 class Result(NamedTuple):

@@ -576,6 +576,7 @@ class Core:
             category=jobs[0].category if len(jobs) == 1 else BATCHES,
             feature=node.name if node.ours else None,
             near=bool(cargo.reads),
+            running_time_min=max(job.profile.running_time_min or 0.0 for job in jobs),
         )
 
     def _is_brief(self, job: Job) -> bool:
@@ -609,11 +610,14 @@ class Core:
         category: str = "",
         feature: str | None = None,
         near: bool = False,
+        running_time_min: float = 0.0,
     ) -> None:
         flight.node = None
         flight.given = {staged.source: staged.kind for staged in inputs if staged.kind in CACHED}
         self._flights[flight.number] = flight
-        self._said.append(Launch(flight.number, parcel, inputs, outputs, priority, category, feature, near))
+        self._said.append(
+            Launch(flight.number, parcel, inputs, outputs, priority, category, feature, near, running_time_min)
+        )
 
     def _abort(self, flight: Flight) -> None:
         del self._flights[flight.number]

@@ -223,7 +223,8 @@ class Launch:
     """Give TaskVine a function call that carries a parcel.
 
     ``feature`` is the name of the node that it is tied to, None if TaskVine is to place it: where its input files are
-    if it reads any (``near``), else where most is free.
+    if it reads any (``near``), else where most is free. ``running_time_min`` is how long the longest of its invocations
+    runs at least, in seconds; 0 where none says so.
     """
 
     flight: int
@@ -234,6 +235,7 @@ class Launch:
     category: str
     feature: str | None
     near: bool
+    running_time_min: float = 0.0
 
 
 @dataclass(frozen=True)

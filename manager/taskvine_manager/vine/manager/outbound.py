@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import logging
+import math
 import os
 import pickle
 import shlex
@@ -157,6 +158,8 @@ class Traffic:
             task.set_priority(said.priority)
         if said.category:
             task.set_category(said.category)
+        if said.running_time_min:
+            task.set_time_min(math.ceil(said.running_time_min))  # whole seconds
         if not said.near:
             self._vine.spread(task)
         if any(staged.kind in CACHED for staged in said.inputs):

@@ -118,8 +118,12 @@ class Node(Runner):
             config["context"] = kept
         # TaskVine gives a library no gpus unless all workers have as many: they come from who started the worker.
         gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
-        cores = float(self._options.library_cores)
-        megabytes = float(os.environ.get("MEMORY", "0")) or hardware.memory()
+        cores, megabytes = float(self._options.library_cores), float(os.environ.get("MEMORY", "0"))
+        if cleanup.TOKEN + "_NODE" not in os.environ:
+            # No launcher of ours has told the worker what it may use. Where the user has not either, it takes all.
+            cores = float(hardware.cores()) if cores == os.cpu_count() else cores
+            megabytes = 0.0 if megabytes >= int(hardware.machine_memory()) else megabytes
+        megabytes = megabytes or hardware.memory()
         disk = float(os.environ.get("DISK", "0")) or hardware.disk(self._directory)
         block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
         # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from taskvine_manager.vine.worker import pipe
 
 if TYPE_CHECKING:
     from taskvine_manager.vine.worker.node import Node
+
+SILENCE = 60.0
+"""Seconds that a supervisor which was late to lead its process group waits for its first call."""
 
 
 def main(arguments: list[str]) -> None:
@@ -35,10 +39,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--function-slots", type=int)
     parser.add_argument("--worker-pid", type=int, required=True)
     options, _ = parser.parse_known_args(arguments)
+    was_late = not _leads_group()
+    if was_late:
+        os.setpgid(0, 0)
     for descriptor in (options.in_pipe_fd, options.out_pipe_fd):
         os.set_inheritable(descriptor, False)
     os.write(options.out_pipe_fd, pipe.greeting(options.name, options.task_id))
     _wake(options.worker_pid)
+    if was_late and not select.select([options.in_pipe_fd], (), (), SILENCE)[0]:
+        return
     try:
         if sys.version_info < (3, 10):  # noqa: UP036  # nodes have their own
             version = ".".join(map(str, sys.version_info[:3]))
@@ -48,6 +57,16 @@ def main(arguments: list[str]) -> None:
         _answer_all(options, error)
         return
     serve()
+
+
+def _leads_group() -> bool:
+    """Whether this process leads a process group, which its worker kills to end it, and then waits for its end.
+
+    The worker makes the group after it has forked, which the system refuses once the child runs another program. In the
+    worker's own group a supervisor is not killed, and its worker waits for ever. It may do so already, so a supervisor
+    that makes the group itself ends if it hears nothing: of a live worker, each supervisor hears at once.
+    """
+    return os.getpgrp() == os.getpid()
 
 
 def _wake(worker: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
+import select
 import signal
 import socket
 import subprocess
@@ -19,11 +19,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, field
+from typing import IO
 
+import taskvine_manager
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, temporary
 from taskvine_manager.runtime import keeper
+from taskvine_manager.vine.worker import trouble
+from taskvine_manager.vine.worker.traces import DONE, Traces, remove, stand_by
+from taskvine_manager.vine.worker.trouble import Listener, Probe, Trouble
 
 MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
@@ -33,6 +38,12 @@ GPUS = "TASKVINE_EXEC_GPUS"
 """Environment variable with the ids of the gpus of a node."""
 GRACE = 3.0
 """Seconds that a worker has to leave once it is told to."""
+JOIN_SECONDS = 60
+"""Seconds that a worker tries to connect: its own default is 900."""
+JOINED = "cache"
+"""What a worker makes in its workspace once the manager has taken it."""
+LOOK = 0.25
+"""Seconds between looks at whether this process has lost its parent."""
 
 
 def main(arguments: list[str]) -> None:
@@ -43,25 +54,41 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--block", default="", help="block that the node belongs to")
     parser.add_argument("--executable", default="vine_worker", help="the worker's program")
+    parser.add_argument("--package", default="", metavar="VERSION", help="version of taskvine-exec that is expected")
+    parser.add_argument("--user", default="", metavar="HOST:PID", help="the process of the user's program")
     options, rest = parser.parse_known_args(arguments)
     if "--version" in rest or "-v" in rest:  # vine_factory asks
         os.execvp(options.executable, [options.executable, "--version"])
     if options.connect and rest[-2:-1] == ["localhost"] and not os.path.isdir(options.connect):
         sys.exit(f"taskvine-worker: no executor at {options.connect}")
-    sys.exit(run(options, rest))
+    try:
+        status = run(options, rest)
+    except Trouble as error:
+        status = trouble.say(error)
+    sys.exit(status)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Start the worker, wait for its end, and remove what it leaves."""
+    """Start the worker, wait for its end, and remove what it leaves.
+
+    Raises
+    ------
+    Trouble
+        If the node cannot join.
+    """
+    trouble.check_version(options.package, taskvine_manager.VERSION)
+    program = trouble.find_program(options.executable)
+    password = trouble.option(rest, "--password", "-P")
+    trouble.check_password(password)
     block = f"b{options.block}-" if options.block else ""
     here = os.path.isdir(os.path.join(options.connect, "nodes")) if options.connect else False
     name = f"{block}{os.getpid()}" if here else f"{block}{socket.gethostname()}-{os.getpid()}"
-    if here:
-        directory = os.path.join(options.connect, "nodes", name)
-        os.makedirs(directory, mode=0o700)
-    else:
-        directory = tempfile.mkdtemp(prefix="taskvine-node-")
-    short = temporary.link(os.path.join(directory, "tmp"))
+    directory = trouble.make_directory(lambda: _make_directory(options.connect if here else "", name))
+    try:
+        short = temporary.link(os.path.join(directory, "tmp"))
+    except OSError as error:
+        remove(directory)
+        raise trouble.no_scratch(error.filename or directory, error.strerror or str(error)) from None
     environment = {
         **os.environ,
         cleanup.TOKEN: options.connect or directory,
@@ -70,92 +97,174 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     }
     if options.block:
         environment["PARSL_WORKER_BLOCK_ID"] = options.block
-    told: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda received, _: told.append(received))
-    keeper.disregard()
-    if "--cores" not in rest:  # it would offer the machine's, whatever this process may use of them
-        rest = ["--cores", str(hardware.cores()), *rest]
-    gpus = hardware.gpus()
-    if "--gpus" in rest:
-        count = int(rest[rest.index("--gpus") + 1])
-        gpus = (gpus + [str(number) for number in range(count) if str(number) not in gpus])[:count]
-    else:
-        rest = ["--gpus", str(len(gpus)), *rest]
+    calls = _Calls()
+    gpus, sizes = _sizes(rest)
     environment[GPUS] = ",".join(gpus)
     # Tasks make files with the user's umask: nobody else can enter the worker's directory anyway.
+    command = [program, "--workspace", directory, "--arch", MARK + name, "--feature", name]
+    command += ["--connect-timeout", str(JOIN_SECONDS), *sizes, *rest]
     try:
         worker = subprocess.Popen(
-            [options.executable, "--workspace", directory, "--arch", MARK + name, "--feature", name, *rest],
+            command,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,
         )
     except OSError as error:
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.unlink(short)
-        sys.stderr.write(f"taskvine-worker: {options.executable} cannot be started: {error}\n")
-        return 127
-    clean = partial(_clean_up, worker.pid, environment[cleanup.TOKEN], name, directory, short)
-    second = _stand_by(clean)
+        Traces(0, None, "", name, directory, short).remove_files()
+        raise Trouble(trouble.NOT_EXECUTABLE, f"{program} cannot be started: {error}") from None
+    run_directory, begun = options.connect if here else "", cleanup.start_time(worker.pid)
+    traces = Traces(worker.pid, begun, environment[cleanup.TOKEN], name, directory, short, run_directory, options.user)
+    kills = hardware.kills()
+    second, done = stand_by(traces)
     keeper.adopt_orphans()
-    status = _wait(worker, told, second)
+    to = trouble.address(rest)
+    listener = Listener(to, password, directory)
+    watch = _Watch(worker, calls, second, listener, Probe(to), os.path.join(directory, JOINED))
+    watch.wait()
+    kill = kills.explain(time.monotonic())
     over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
+    # The worker has ended and is not waited for yet: nothing else can have its process id, or its group's.
     cleanup.kill_group(worker.pid)
+    status = worker.wait()
     keeper.end_children(spare=[second])
-    clean()
+    traces.remove()
+    with contextlib.suppress(BrokenPipeError):  # it was killed
+        os.write(done, DONE)
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
+    if status == -signal.SIGKILL and kill is not None and not calls.told and watch.found is None:
+        trouble.note(trouble.out_of_memory(kill))
+    if watch.found is None and status == 0 and not watch.has_joined and not listener.has_served and not calls.told:
+        raise listener.silent()
+    if watch.found is not None:
+        return watch.found.status
     return status if status >= 0 else 128 - status
 
 
-def _stand_by(clean: Callable[[], None]) -> int:
-    """Leave a process that cleans up if this one is killed: it sees the end of a pipe. Return its process id."""
-    end, ours = os.pipe()
-    if second := os.fork():
-        os.close(end)
-        return second
-    try:
-        os.setsid()
-        os.close(ours)
+def _make_directory(run: str, name: str) -> str:
+    if not run:
+        return tempfile.mkdtemp(prefix="taskvine-node-")
+    directory = os.path.join(run, "nodes", name)
+    os.makedirs(directory, mode=0o700)
+    return directory
+
+
+def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
+    """Ids of the gpus, and options that say what this process may use of the machine where the user does not: a worker
+    would offer all that the machine has."""
+    sizes: list[str] = []
+    said_why = []
+    if trouble.option(rest, "--cores") is None:
+        cores = hardware.core_limit()
+        sizes += ["--cores", str(int(cores.amount))]
+        said_why.append(f"{cores.amount:.0f} cores ({cores.source})")
+    if trouble.option(rest, "--memory") is None:
+        memory = hardware.memory_limit()
+        sizes += ["--memory", str(max(1, int(memory.amount)))]
+        said_why.append(f"{memory.amount:.0f} MB of memory ({memory.source})")
+    if said_why:
+        sys.stdout.write(f"taskvine-worker: using {', '.join(said_why)}\n")
+        sys.stdout.flush()
+    gpus = hardware.gpus()
+    said = trouble.option(rest, "--gpus")
+    if said is not None:
+        count = int(said)
+        gpus = (gpus + [str(number) for number in range(count) if str(number) not in gpus])[:count]
+    else:
+        sizes += ["--gpus", str(len(gpus))]
+    return gpus, sizes
+
+
+class _Calls:
+    """Signals: orders to end, and words of children that have ended; both make a descriptor readable."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        os.read(end, 1)
-        clean()
-    finally:
-        os._exit(0)
+            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda received, _: self.told.append(received))
+        keeper.disregard(signal.SIGCHLD)
+        self.end, ours = os.pipe()
+        for descriptor in (self.end, ours):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
 
 
-def _clean_up(worker: int, token: str, name: str, directory: str, short: str) -> None:
-    temporary.unlink(short)
-    if not os.path.isdir(directory):
-        return  # it has been done, and the process id may be another's by now
-    cleanup.kill_group(worker)
-    with contextlib.suppress(ImportError):  # psutil: without it, what has left its group is not found
-        cleanup.kill_strays(token, name)
-    remove(directory)
+@dataclass
+class _Watch:
+    """The time of a worker: what it says is passed on, and it is ended when it is to be.
+
+    ``found`` is what keeps it from joining, if that is known; the user has been told then.
+    """
+
+    worker: subprocess.Popen[bytes]
+    calls: _Calls
+    second: int
+    listener: Listener
+    probe: Probe
+    joined: str
+    has_joined: bool = False
+    found: Trouble | None = None
+    deadline: float | None = None
+    open: dict[int, Callable[[bytes], None]] = field(default_factory=dict)
+
+    def wait(self) -> None:
+        """Return once the worker has ended, which is yet to be waited for."""
+        assert self.worker.stdout is not None
+        assert self.worker.stderr is not None
+        self._read("out", self.worker.stdout, sys.stdout.fileno())
+        self._read("err", self.worker.stderr, sys.stderr.fileno())
+        self.open[self.calls.end] = lambda data: None
+        parent = os.getppid()
+        while True:
+            ended = _has_ended(self.worker.pid)
+            while self._hear(0.0 if ended else LOOK if self.deadline is None else 0.05) and ended:
+                pass  # what it has said last
+            if ended:
+                return
+            keeper.reap((self.worker.pid, self.second))
+            if not self.has_joined and self.found is None:
+                self.has_joined = os.path.exists(self.joined)
+                self._find(None if self.has_joined else self.probe.look())
+            if self.deadline is None and (self.calls.told or os.getppid() != parent):
+                self.worker.terminate()
+                self.deadline = time.monotonic() + GRACE
+            elif self.deadline is not None and time.monotonic() > self.deadline:
+                cleanup.kill_group(self.worker.pid)
+
+    def _read(self, name: str, stream: IO[bytes], to: int) -> None:
+        def pass_on(data: bytes) -> None:
+            found = self.listener.feed(name, data)
+            while data:
+                try:
+                    data = data[os.write(to, data) :]
+                except OSError:  # nobody reads what the job writes, or there is no room for it
+                    break
+            self._find(found)
+
+        self.open[stream.fileno()] = pass_on
+
+    def _find(self, found: Trouble | None) -> None:
+        """Say what the trouble is, and end the worker, which has nothing to finish."""
+        if found is not None and self.found is None:
+            self.found = found
+            trouble.say(found)
+            cleanup.kill_group(self.worker.pid)
+
+    def _hear(self, seconds: float) -> bool:
+        """Take what has been said, or wait for it; say whether there was anything."""
+        ready, _, _ = select.select(list(self.open), (), (), seconds)
+        for descriptor in ready:
+            data = os.read(descriptor, 1 << 16)
+            if data:
+                self.open[descriptor](data)
+            else:
+                del self.open[descriptor]
+        return bool(ready)
 
 
-def _wait(worker: subprocess.Popen[bytes], told: list[int], second: int) -> int:
-    parent = os.getppid()
-    deadline = None
-    while True:
-        try:
-            return worker.wait(0.25 if deadline is None else 0.05)
-        except subprocess.TimeoutExpired:
-            keeper.reap((worker.pid, second))
-        if deadline is None and (told or os.getppid() != parent):
-            worker.terminate()
-            deadline = time.monotonic() + GRACE
-        elif deadline is not None and time.monotonic() > deadline:
-            cleanup.kill_group(worker.pid)
-
-
-def remove(directory: str) -> None:
-    """Remove a directory that processes which are being killed may still be writing to."""
-    for _ in range(20):
-        shutil.rmtree(directory, ignore_errors=True)
-        if not os.path.exists(directory):
-            return
-        time.sleep(0.05)
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -138,3 +138,28 @@ def test_activation(tmp_path: Path) -> None:
         "OTHER": "kept",
     }
     assert given["PYTHONHOME"] == "/usr"
+
+
+HERE = tuple(sys.version_info[:2])
+
+
+def test_version_of_the_program(root: Path, unpacked: Path) -> None:
+    """Bytecode of another minor version crashes, or does something else."""
+    tarball = pack(root)
+    assert interpreter(None, str(unpacked), HERE) == sys.executable
+    assert interpreter(tarball, str(unpacked), HERE).endswith("bin/python")
+    for given, named in ((None, sys.executable), (tarball, f"of env_pack {tarball}")):
+        with pytest.raises(EnvironmentBroken, match=r"your program Python 3\.99: functions cannot travel") as raised:
+            interpreter(given, str(unpacked), (3, 99))
+        assert named in str(raised.value)
+        assert f"the node has Python {HERE[0]}.{HERE[1]}." in str(raised.value)
+
+
+@pytest.mark.parametrize(("said", "words"), [("3.9.1", "is 3.9.1"), ("nonsense", "is nonsense"), ("", "or later")])
+def test_python_of_an_environment_that_is_too_old_or_none(root: Path, unpacked: Path, said: str, words: str) -> None:
+    python = root / "bin" / "python"
+    python.unlink()
+    python.write_text(f"#!/bin/sh\necho {said}\n")
+    python.chmod(0o755)
+    with pytest.raises(EnvironmentBroken, match=words):
+        interpreter(str(root), str(unpacked), HERE)

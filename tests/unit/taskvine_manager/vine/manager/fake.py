@@ -45,6 +45,7 @@ class Task:
         self.spread = False
         self.std_output = ""
         self.max_forsaken = -1
+        self.time_min = 0
 
     def set_library_required(self, library: str) -> None:
         self.library = library
@@ -54,6 +55,9 @@ class Task:
 
     def set_priority(self, priority: float) -> None:
         self.priority = priority
+
+    def set_time_min(self, seconds: int) -> None:
+        self.time_min = seconds
 
     def set_category(self, name: str) -> None:
         self.category = name

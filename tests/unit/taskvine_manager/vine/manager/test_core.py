@@ -81,6 +81,26 @@ def test_kind_that_is_known_for_large_results_has_a_file_for_its_answer() -> Non
     assert brief == [True, False, False]
 
 
+def test_least_running_time_of_a_batch_is_that_of_its_longest() -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, b"")))
+    (launch,) = core.handle(events.Cycle())
+    assert launch.running_time_min == 0.0
+    core.handle(events.Answered(launch.flight, "h:1", [returned(1, seconds=0.001)]))
+    times = [None, 20.0, 5.0]
+    for number, seconds in enumerate(times):
+        profile = PROFILE._replace(number=number, running_time_min=seconds)
+        core.handle(
+            submitted(*(Invocation(10 * (number + 1) + each, number, b"") for each in range(2)), profile=profile)
+        )
+    launches = of(Launch, core.handle(events.Cycle()))
+    for launch in launches:
+        said = [times[item[1]] or 0.0 for item in launch.parcel.invocations]
+        assert launch.running_time_min == max(said)
+    assert sum(len(launch.parcel.invocations) for launch in launches) == 6
+    assert any(len({item[1] for item in launch.parcel.invocations}) > 1 for launch in launches)
+
+
 def test_late_answer_of_a_flight_that_is_over_changes_nothing() -> None:
     core = started(max_retries=0)
     core.handle(submitted(Invocation(1, 0, b"")))

@@ -99,6 +99,7 @@ class Play:
             "gpus": None,
             "priority": 0.0,
             "recoverable": True,
+            "running_time_min": None,
         }
         settings |= profile
         key = tuple(sorted(settings.items()))
@@ -115,6 +116,7 @@ class Play:
             settings["priority"],
             settings["category"],
             settings["recoverable"],
+            settings["running_time_min"],
         )
         self.engine.submit([("f", b"function")], [made], [each._replace(profile=number) for each in invocations])
         self.tick()
@@ -697,6 +699,17 @@ def test_a_function_that_is_submitted_again_soon_keeps_its_file(
     play.tick()
     assert not os.path.exists(path)
     assert [task.parcel.kind for task in play.work] == ["retire"]
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, 0), (0.0, 0), (30.0, 30), (0.2, 1), (59.5, 60)])
+def test_least_running_time_is_told_in_whole_seconds(
+    make: Callable[..., Play], said: float | None, expected: int
+) -> None:
+    play = make()
+    play.join()
+    play.submit(call(0), running_time_min=said)
+    (task,) = play.work
+    assert task.time_min == expected
 
 
 def test_snapshot(make: Callable[..., Play]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
+import select
 import shutil
 import subprocess
 import sys
@@ -68,6 +70,9 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
         os.close(calls[0])
         os.close(results[1])
         os.write(calls[1], pipe.frame(f"3 {command} {sandbox} {sandbox}/.out"))
+        assert select.select([results[0]], [], [], 30)[0]  # its greeting
+        # TaskVine kills it by its group, and fails to make that if the supervisor was quick to start.
+        assert os.getpgid(process.pid) == process.pid
         os.close(calls[1])
         assert process.wait(30) == 0
         said = os.read(results[0], 1000)
@@ -93,6 +98,42 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
 @pytest.mark.parametrize("brief", [False, True])
 def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief: bool) -> None:
     assert "no-such-config" in complaint(tmp_path, brief=brief)["reason"]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_one_that_was_late_and_hears_nothing_ends(tmp_path: Path, late: bool) -> None:
+    """Its worker may have tried to kill it before it led its group, and wait for its end."""
+    program = unpack(tmp_path)
+    calls, results = os.pipe(), os.pipe()
+    code = (
+        f"import signal, sys; sys.path.insert(0, {str(program.parent)!r})\n"
+        "from taskvine_manager.vine.worker import supervisor\n"
+        "supervisor.SILENCE, supervisor._wake = 0.3, lambda worker: None\n"
+        "supervisor._node = lambda options: sys.exit(5)\n"
+        "supervisor.main(sys.argv[1:])"
+    )
+    more = ["--in-pipe-fd", str(calls[0]), "--out-pipe-fd", str(results[1]), "--task-id", "2", "--worker-pid", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "lib", "config", *more],
+        pass_fds=(calls[0], results[1]),
+        start_new_session=not late,
+    )
+    try:
+        if late:
+            assert process.wait(30) == 0
+        else:  # it goes on to be set up, which fails here, and says so to every call
+            os.close(calls[0])
+            os.close(results[1])
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            os.close(calls[1])
+            assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        for descriptor in (*calls, *results):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def old_python() -> str | None:

@@ -1,0 +1,349 @@
+"""What keeps a node from joining its executor: found before its worker starts, or in what the worker says.
+
+A worker that cannot join tries for fifteen minutes and says little. The job that it is in ends with a message of ours
+instead, which names cause and cure, and with a status of its own: :data:`MEANINGS` lists them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import taskvine_manager
+from taskvine_manager.node.limits import Kill
+
+REACH_SECONDS = 10.0
+"""Time for the manager to accept a connection. A busy one, or a network that loses packets, may need some seconds."""
+PROBE_SECONDS = 3.0
+"""Time that a worker may be silent before the manager's address is tried."""
+RETRY = 1.0
+"""Seconds between two tries."""
+REFUSALS = 2
+"""Times that the manager must refuse the password: its death in the middle of the exchange looks the same, once."""
+
+UNREADABLE, NO_HOST, UNREACHABLE, NO_SCRATCH, REFUSED, MISMATCH, NOT_EXECUTABLE, NO_PROGRAM = (
+    *(66, 68, 69, 73, 77, 78),
+    *(126, 127),
+)
+MEANINGS: Mapping[int, str] = {
+    UNREADABLE: "the password file cannot be read on the node",
+    NO_HOST: "the manager's host name is not known on the node",
+    UNREACHABLE: "the manager cannot be reached from the node",
+    NO_SCRATCH: "the node has no directory to work in",
+    REFUSED: "the manager refuses the password",
+    MISMATCH: "the node has another version of taskvine-exec",
+    NOT_EXECUTABLE: "vine_worker cannot be executed on the node",
+    NO_PROGRAM: "vine_worker is not on the node",
+}
+"""Exit statuses of a launcher whose node cannot join, most of them those of ``sysexits.h``."""
+
+
+class Trouble(Exception):
+    """A node cannot join.
+
+    Parameters
+    ----------
+    status : int
+        Exit status of the launcher.
+    text : str
+        Cause and cure, in sentences.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"taskvine-worker on {socket.gethostname()}: {self.text}"
+
+
+class Address(NamedTuple):
+    """Where a manager listens."""
+
+    host: str
+    port: int
+
+
+def address(arguments: list[str]) -> Address | None:
+    """The manager's address in a worker's arguments; None if it is to be asked of a catalog, or one of several."""
+    if len(arguments) < 2 or not arguments[-1].isdigit() or arguments[-2].startswith("-") or ";" in arguments[-2]:
+        return None
+    return Address(arguments[-2], int(arguments[-1]))
+
+
+def option(arguments: list[str], *names: str) -> str | None:
+    """The value of a worker's option, given by any of its names; the last one counts."""
+    found = None
+    for place, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in names:
+            found = value if equals else "".join(arguments[place + 1 : place + 2])
+    return found
+
+
+# --- before the worker starts ---
+
+
+def check_version(theirs: str, ours: str) -> None:
+    """Compare the versions of this package that the user's process and this node have."""
+    if theirs and theirs != ours:
+        raise Trouble(
+            MISMATCH,
+            f"this node has taskvine-exec {ours} ({os.path.dirname(taskvine_manager.__file__)}), and the program that "
+            f"started it has {theirs}. Install the same version on both, or have nodes use the program's environment",
+        )
+
+
+def find_program(name: str) -> str:
+    """The path of the worker's program."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    if os.path.dirname(name) and os.path.exists(name):
+        raise Trouble(
+            NOT_EXECUTABLE, f"{name} cannot be executed. Allow it (chmod +x), or name another worker_executable"
+        )
+    where = "" if os.path.dirname(name) else f" on PATH ({os.environ.get('PATH', os.defpath)})"
+    raise Trouble(
+        NO_PROGRAM,
+        f"{name} is not there{where}. Install ndcctools on the nodes (conda install -c conda-forge ndcctools), "
+        "activate its environment in the provider's worker_init, or give its path as worker_executable",
+    )
+
+
+def check_password(path: str | None) -> None:
+    """See whether the password file can be read."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise Trouble(
+            UNREADABLE,
+            f"the password file {path} cannot be read: {error.strerror}. Give project_password_file a file that all "
+            "nodes see, in your home directory for example, and that you may read there",
+        ) from None
+
+
+def make_directory(make: Callable[[], str]) -> str:
+    """Make the worker's directory, and see whether files can be written in it."""
+    try:
+        directory = make()
+    except OSError as error:
+        raise no_scratch(error.filename or os.environ.get("TMPDIR", "/tmp"), error.strerror or str(error)) from None
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"\0" * 4096)
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise no_scratch(directory, error.strerror or str(error)) from None
+    return directory
+
+
+def no_scratch(path: str, reason: str) -> Trouble:
+    """Say that a directory is of no use."""
+    return Trouble(
+        NO_SCRATCH,
+        f"the worker cannot work in {path}: {reason}. Set TMPDIR to a directory of the node in which you may write, in "
+        "the provider's worker_init for example",
+    )
+
+
+def reach(to: Address, seconds: float = REACH_SECONDS) -> None:
+    """Connect to the manager, and close the connection again.
+
+    Parameters
+    ----------
+    to : Address
+        Where it listens.
+    seconds : float
+        How long to try. On this machine, a port at which nobody listens is an answer at once.
+
+    Raises
+    ------
+    Trouble
+        If nobody has accepted until then.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection(to, max(0.1, deadline - time.monotonic())):
+                return
+        except OSError as error:
+            is_here = to.host == "localhost" or to.host.startswith("127.")
+            if is_here or time.monotonic() + RETRY > deadline:
+                raise unreachable(to, error, seconds) from None
+        time.sleep(RETRY)  # it may be the network that is not there yet: nothing says when it is
+
+
+class Probe:
+    """Tries the manager's address in a thread if a worker stays silent.
+
+    A worker whose packets are dropped waits for the system to give up, and says nothing. The address of a worker that
+    joins is not tried: to the manager, a connection that says nothing looks like a worker with a wrong password.
+
+    Parameters
+    ----------
+    to : Address or None
+        The manager's; None if it is not known.
+    """
+
+    def __init__(self, to: Address | None) -> None:
+        self._to = to
+        self._since = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._found: Trouble | None = None
+        self._has_waited = False
+
+    def look(self) -> Trouble | None:
+        """Return the trouble, once there is one. Call it repeatedly while the worker has not joined."""
+        silent = time.monotonic() - self._since
+        if self._to is None or silent < PROBE_SECONDS:
+            return None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._try, args=(self._to,), daemon=True)
+            self._thread.start()
+        elif silent > REACH_SECONDS and not self._thread.is_alive() and self._found is None and not self._has_waited:
+            self._has_waited = True
+            note(
+                f"taskvine-worker on {socket.gethostname()}: the manager at {self._to.host}:{self._to.port} accepts "
+                f"connections, but has not taken this worker for {silent:.0f} seconds. It may be busy or stopped, or "
+                "another program listens there. The worker goes on waiting\n"
+            )
+        return self._found
+
+    def _try(self, to: Address) -> None:
+        try:
+            reach(to)
+        except Trouble as error:
+            self._found = error
+
+
+def unreachable(to: Address, error: OSError, seconds: float) -> Trouble:
+    """Say why nobody accepts a connection, and what helps."""
+    if isinstance(error, socket.gaierror):
+        return Trouble(
+            NO_HOST,
+            f"the name of the manager's machine, {to.host!r}, is not known here ({error.strerror}). {_ADDRESS}",
+        )
+    if isinstance(error, TimeoutError):
+        cause = f"nothing has answered at {to.host}:{to.port} for {seconds:.0f} seconds"
+        cure = "A firewall may drop the packets, or the address is not one that nodes can reach"
+    else:
+        cause = f"the connection to {to.host}:{to.port} fails: {error.strerror or error}"
+        cure = "The manager may have ended, a firewall may reject the port, or the address is another machine's"
+    return Trouble(UNREACHABLE, f"{cause}. {cure}. {_ADDRESS}")
+
+
+_ADDRESS = (
+    "Give TaskVineManagerConfig an address at which nodes reach the machine that your program runs on, and a port that "
+    "they may connect to"
+)
+
+# --- what the worker says ---
+
+
+class Listener:
+    """Reads what a worker writes to its standard streams, and knows what it means.
+
+    Parameters
+    ----------
+    to : Address or None
+        Where it connects to.
+    password : str or None
+        Its password file.
+    directory : str
+        Its workspace.
+    """
+
+    def __init__(self, to: Address | None, password: str | None, directory: str) -> None:
+        self._to = f"{to.host}:{to.port}" if to else "its address"
+        self._password = password
+        self._directory = directory
+        self._refusals = 0
+        self._rest: dict[str, bytes] = {}
+        self.has_served = False
+        """Whether the manager has taken it."""
+        self.last = ""
+        """The last line of its standard error."""
+
+    def feed(self, stream: str, data: bytes) -> Trouble | None:
+        """Take what came on a stream, ``"out"`` or ``"err"``; say what the trouble is, if there is any."""
+        *lines, self._rest[stream] = (self._rest.get(stream, b"") + data).split(b"\n")
+        trouble = None
+        for line in lines:
+            trouble = trouble or self._hear(stream, line.decode(errors="replace"))
+        return trouble
+
+    def _hear(self, stream: str, line: str) -> Trouble | None:
+        if stream == "out":
+            self.has_served = self.has_served or line.startswith("disconnected from manager")
+            return None
+        self.last = line.strip() or self.last
+        if re.search(r"wrong password for manager", line):
+            self._refusals += 1
+            return self._refused() if self._refusals >= REFUSALS else None
+        if "couldn't connect" in line or "couldn't resolve" in line:
+            self._refusals = 0
+        elif "requires a password" in line:
+            return Trouble(
+                REFUSED, f"the manager at {self._to} asks for a password, and this worker was given none. {_PASSWORD}"
+            )
+        elif re.search(r"could not setup ssl|is not using ssl", line):
+            return Trouble(
+                UNREACHABLE,
+                f"no TLS connection can be made to the manager at {self._to}. Give ssl=True to the executor's "
+                "manager_config and to workers that you start by hand, or to neither",
+            )
+        elif re.search(r"failed to setup workspace|could not be used|Could not write to", line):
+            return no_scratch(self._directory, line.strip())
+        return None
+
+    def _refused(self) -> Trouble:
+        given = f"the password in {self._password}" if self._password else "this worker without a password"
+        return Trouble(REFUSED, f"the manager at {self._to} refuses {given}. {_PASSWORD}")
+
+    def silent(self) -> Trouble:
+        """Say that the worker has ended without a word that is known here."""
+        said = f": {self.last}" if self.last else ""
+        return Trouble(UNREACHABLE, f"vine_worker ended before the manager at {self._to} had taken it{said}")
+
+
+_PASSWORD = (
+    "The program and its nodes must read the same file: name one that all of them see as project_password_file. "
+    "Another manager may be listening at that address, too"
+)
+
+
+def out_of_memory(kill: Kill) -> str:
+    """Say that the worker was killed for lack of memory."""
+    used = f", of which {kill.used_mb:.0f} MB were in use" if kill.used_mb else ""
+    return (
+        f"taskvine-worker on {socket.gethostname()}: the system killed vine_worker for lack of memory: all processes "
+        f"of its node together may use {kill.limit_mb:.0f} MB{used} (limit of {kill.group}). Ask the batch system for "
+        "more memory for each node, or say in the tasks' resource specification how much memory each needs\n"
+    )
+
+
+def say(trouble: Trouble) -> int:
+    """Write a message to the job's standard error; return the exit status."""
+    note(f"{trouble}\n")
+    return trouble.status
+
+
+def note(text: str) -> None:
+    """Write to the job's standard error, if anybody reads that."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

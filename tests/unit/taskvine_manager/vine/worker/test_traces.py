@@ -1,0 +1,142 @@
+"""What a worker leaves, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taskvine_manager import cleanup
+from taskvine_manager.vine.worker import traces
+from taskvine_manager.vine.worker.traces import DONE, Traces
+from tests.conftest import eventually
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start processes that sleep, each in a session of its own."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**variables: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **variables}
+        started.append(subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def of(worker: subprocess.Popen[bytes], directory: Path, **more: str) -> Traces:
+    begun = cleanup.start_time(worker.pid)
+    return Traces(worker.pid, begun, str(directory), "b0-1", str(directory / "node"), str(directory / "link"), **more)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_strays_end_whether_or_not_the_workspace_is_there(start: Start, tmp_path: Path, there: bool) -> None:
+    token = {cleanup.TOKEN: str(tmp_path), cleanup.TOKEN + "_NODE": "b0-1"}
+    worker, stray, other = start(**token), start(**token), start(**{**token, cleanup.TOKEN + "_NODE": "b1-2"})
+    if there:
+        (tmp_path / "node" / "cache").mkdir(parents=True)
+    of(worker, tmp_path).remove()
+    assert stray.wait(30) == -9
+    assert other.poll() is None
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_group_of_the_worker_is_killed(start: Start, tmp_path: Path) -> None:
+    worker = start()
+    of(worker, tmp_path).kill_group()
+    assert worker.wait(30) == -9
+
+
+def test_a_group_without_its_first_process_is_killed(tmp_path: Path) -> None:
+    worker = subprocess.Popen(
+        ["sh", "-c", "sleep 1000 & echo $!; exec cat"], stdin=-1, stdout=-1, start_new_session=True
+    )
+    assert worker.stdout is not None
+    assert worker.stdin is not None
+    with worker.stdout, worker.stdin:
+        child = int(worker.stdout.readline())
+        there = of(worker, tmp_path)
+    assert worker.wait(30) == 0
+    there.kill_group()
+    eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_process_that_has_its_number_by_now_is_left_alone(start: Start, tmp_path: Path) -> None:
+    worker = start()
+    there = of(worker, tmp_path)
+    assert there.begun is not None
+    replace(there, begun=there.begun - 1).kill_group()
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(0.2)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("done", [True, False])
+def test_standing_by(start: Start, tmp_path: Path, done: bool) -> None:
+    """It acts at the end of the one before it, unless that one has."""
+    worker = start()
+    (tmp_path / "node").mkdir()
+    second, channel = traces.stand_by(of(worker, tmp_path))
+    if done:
+        os.write(channel, DONE)
+    os.close(channel)
+    assert os.waitpid(second, 0)[1] == 0
+    assert (tmp_path / "node").exists() == done
+    assert (worker.poll() is None) == done
+
+
+def ended() -> int:
+    """Id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("host", "user", "other", "stays"),
+    [
+        (socket.gethostname(), "gone", "gone", False),
+        (socket.gethostname(), "here", "gone", True),
+        (socket.gethostname(), "gone", "here", True),
+        ("another.example.org", "gone", "gone", True),
+    ],
+)
+def test_the_last_node_of_a_run_that_nobody_looks_after_removes_its_directory(
+    start: Start, tmp_path: Path, host: str, user: str, other: str, stays: bool
+) -> None:
+    numbers = {"gone": ended(), "here": os.getpid()}
+    run = tmp_path / "run"
+    (run / "nodes" / f"b1-{numbers[other]}").mkdir(parents=True)
+    of(start(), tmp_path, run=str(run), user=f"{host}:{numbers[user]}").remove()
+    assert run.exists() == stays
+
+
+def test_a_process_that_nobody_has_waited_for_is_not_alive() -> None:
+    process = subprocess.Popen(["true"], stdout=-1)
+    with process:
+        assert process.stdout is not None
+        process.stdout.read()
+        eventually(lambda: not cleanup.is_alive(process.pid))
+    assert not cleanup.is_alive(process.pid)
+    assert cleanup.is_alive(os.getpid())
+    assert cleanup.is_alive(1)
+
+
+def test_start_times_tell_processes_apart(start: Start) -> None:
+    process = start()
+    assert cleanup.start_time(process.pid) == cleanup.start_time(process.pid) is not None
+    process.kill()
+    process.wait()
+    assert cleanup.start_time(process.pid) is None
