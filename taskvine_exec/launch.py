@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import taskvine_manager
 from taskvine_exec.config import EmbeddedSettings, VineSettings
-from taskvine_exec.errors import RunDirNotWritable
+from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, staging
@@ -263,9 +264,26 @@ def worker_program(settings: VineSettings) -> str:
     return (shutil.which(given) or given) if settings.local else given
 
 
-def vine_command(places: Places, settings: VineSettings) -> list[str]:
-    """The command that starts a node of the TaskVine engine, once its manager says where it listens."""
-    port = _await_address(places)
+def vine_command(places: Places, settings: VineSettings, ended: Callable[[], int | None], deadline: float) -> list[str]:
+    """The command that starts a node of the TaskVine engine, once its manager says where it listens.
+
+    Parameters
+    ----------
+    places : Places
+        The run's directories.
+    settings : VineSettings
+        How workers are.
+    ended : callable
+        The exit status of the manager, None while it runs.
+    deadline : float
+        Until when to wait for the manager: a time of the monotonic clock, in seconds.
+
+    Raises
+    ------
+    WorkerLaunchFailed
+        If the manager has ended, or does not say where it listens.
+    """
+    port = _await_address(places, ended, deadline)
     if settings.address is not None:
         address = settings.address
     elif settings.local or settings.worker_launch_method == "manual":
@@ -297,17 +315,32 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     return [*command, *shlex.split(settings.worker_options)]
 
 
-def _await_address(places: Places, seconds: float = 30.0) -> str:
+def _await_address(places: Places, ended: Callable[[], int | None], deadline: float) -> str:
     """Where the manager listens; it says so some tenths of a second after it was started."""
-    deadline = time.monotonic() + seconds
     while True:
+        status = ended()  # before the look: what it has said before its end is there
         try:
             with open(os.path.join(places.base, "vine.address"), encoding="utf-8") as file:
                 return file.read()
         except FileNotFoundError:
-            if time.monotonic() > deadline:
-                raise TimeoutError("TaskVine's manager does not say where it listens: see its log") from None
-            time.sleep(0.005)
+            pass
+        if status is not None:
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            reason = f"TaskVine's manager {how} before it listened for workers; see {places.log}"
+            raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
+        if time.monotonic() > deadline:
+            reason = f"TaskVine's manager has not said where it listens; see {places.log}"
+            raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
+        time.sleep(0.005)
+
+
+def tail(path: str) -> str:
+    """The end of a file of text; nothing if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()[-2000:]
+    except OSError:
+        return ""
 
 
 def _write(path: str, value: object) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from parsl.executors.errors import BadStateException
 from parsl.jobs.states import JobState
-from parsl.providers import CondorProvider, SlurmProvider
+from parsl.providers import CondorProvider, LocalProvider, SlurmProvider
 from parsl.providers.base import ExecutionProvider
 
 from taskvine_exec import TaskVineExecutor
+from taskvine_exec.errors import ManagerLost
 from tests.conftest import eventually
 
 Make = Callable[..., TaskVineExecutor]
@@ -81,3 +85,14 @@ def test_block_of_a_batch_system(
     assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
     assert executor.scale_in(1) == ["0"]
     eventually(lambda: not executor.nodes, SECONDS)
+
+
+def test_a_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> None:
+    """Each block's command names the address at which the manager listens."""
+    begun = time.monotonic()
+    with socket.create_server(("", 0)) as taken:
+        executor = make_executor(provider=LocalProvider(init_blocks=3, max_blocks=3), port=taken.getsockname()[1])
+        with pytest.raises((BadStateException, ManagerLost), match=r"port|listen"):
+            executor.submit(int, {}).result(SECONDS)
+    assert time.monotonic() - begun < 15
+    assert not executor.blocks_to_job_id

@@ -24,6 +24,7 @@ from functools import partial
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, temporary
 from taskvine_manager.runtime import keeper
+from taskvine_manager.vine.worker import leftovers
 
 MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         directory = os.path.join(options.connect, "nodes", name)
         os.makedirs(directory, mode=0o700)
     else:
-        directory = tempfile.mkdtemp(prefix="taskvine-node-")
+        directory = tempfile.mkdtemp(prefix=leftovers.PREFIX)
+        leftovers.claim(directory, options.connect or directory, name)
     short = temporary.link(os.path.join(directory, "tmp"))
     environment = {
         **os.environ,
@@ -105,6 +107,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     cleanup.kill_group(worker.pid)
     keeper.end_children(spare=[second])
     clean()
+    if not os.path.exists(directory):
+        leftovers.say_left()
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
     return status if status >= 0 else 128 - status
@@ -121,6 +125,8 @@ def _stand_by(clean: Callable[[], None]) -> int:
         os.close(ours)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(Exception):  # the node works without
+            leftovers.say(leftovers.sweep())
         os.read(end, 1)
         clean()
     finally:
