@@ -30,7 +30,7 @@ from taskvine_exec import slurm
 from taskvine_exec.errors import WorkerLaunchFailed
 from taskvine_exec.jobs import Job, Jobs
 from taskvine_exec.parsl_hooks import frames
-from taskvine_manager.vine.worker.leftovers import LEFT
+from taskvine_manager.node.leftovers import LEFT
 
 logger = logging.getLogger(__name__)
 

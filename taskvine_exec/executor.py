@@ -66,7 +66,7 @@ from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
-from taskvine_manager.node import staging
+from taskvine_manager.node import leftovers, staging
 from taskvine_manager.node.cache import Source, check, deliver, is_lost
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload, search_path
@@ -279,21 +279,24 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         in_memory = self._engine == "embedded"
         self._places = places = launch.make_places(log, in_memory=in_memory)
         payload.keep_spare()
+        self._claim = leftovers.claim(places.base, places.base, "")
         try:
             path = search_path.of_this_process()
             self._functions = FunctionCache(places.spool, path, partial(_retire, weakref.ref(self)))
             directory = self._directories.start if self._directories.in_place else None
             launch.write_configs(places, self._settings, path, directory)
             self._manager_started = time.monotonic()
-            self._manager, end = launch.start_manager(places)
+            self._manager, end = launch.start_manager(places, self._claim)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:
             if self._manager is not None:
                 self._manager.kill()
                 self._manager.wait()
             staging.remove_run(places.base)
+            os.close(self._claim)
             raise
         self._link.start()
+        launch.remove_leftovers(places, self.label)
         provider = self.provider
         if provider is not None and hasattr(provider, "script_dir"):
             script_dir = provider.script_dir
@@ -947,6 +950,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if self._sweeper is not None:
                 self._sweeper.join(_STOP_SECONDS)
             self._sweep()
+            os.close(self._claim)
         super().shutdown()
 
     def _report(self, link: ManagerLink) -> RunReport | None:

@@ -214,7 +214,7 @@ class Jobs:
             if job.doubted is not None:
                 known = job.listed or job.served
                 times.append(max(job.doubted if known else job.submitted + UNLISTED, self._looked) + SECOND_LOOK)
-            elif self._looked < job.submitted and not job.served:
+            if self._looked < job.submitted and not job.served:
                 times.append(job.submitted + min(FIRST_LOOK, self._interval))
             else:
                 times.append(max(self._looked, job.stirred or job.submitted) + self._interval)

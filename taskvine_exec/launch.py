@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import pickle
 import secrets
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +26,12 @@ from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
-from taskvine_manager.node import hardware, staging
+from taskvine_manager.node import hardware, leftovers, staging
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_manager.wire.messages import L2
+
+logger = logging.getLogger(__name__)
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
 MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
@@ -369,10 +373,11 @@ def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool
     return command
 
 
-def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the manager; return it, and the user's end of the link to it.
 
-    Nodes may connect from now on: the socket is there before the process that serves it.
+    Nodes may connect from now on: the socket is there before the process that serves it. The manager inherits
+    ``claim``, the descriptor that says that the run's directory is in use.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -383,7 +388,7 @@ def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socke
             with open(places.manager_output, "ab") as output:
                 process = subprocess.Popen(
                     [sys.executable, _PROGRAM, "manager", places.base, *map(str, descriptors), str(os.getpid())],
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, claim),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -394,3 +399,13 @@ def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socke
             ours.close()
             raise
     return process, ours
+
+
+def remove_leftovers(places: Places, label: str) -> None:
+    """Remove, in a thread, what this user's runs have left on this machine that were killed."""
+
+    def remove() -> None:
+        for path in leftovers.sweep(os.path.dirname(places.base)):
+            logger.info("executor %s: removed %s, which a run that was killed had left", label, path)
+
+    threading.Thread(target=remove, name="TaskVine-Leftovers", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -14,7 +15,7 @@ from parsl.jobs.states import JobState
 from parsl.providers import CondorProvider, LocalProvider, SlurmProvider
 from parsl.providers.base import ExecutionProvider
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, jobs
 from taskvine_exec.errors import ManagerLost
 from tests.conftest import eventually
 
@@ -35,6 +36,7 @@ SLURM = {
             kill -0 -- -$job 2> /dev/null && echo $job RUNNING || echo $job COMPLETED
         done
         true""",
+    "scontrol": "exit 1",
     "scancel": 'for job; do kill -- "-$job"; done',
 }
 CONDOR = {
@@ -61,6 +63,15 @@ def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
     return str(request.param)
 
 
+def put_on_path(commands: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have providers find these commands first."""
+    (tmp_path / "bin").mkdir()
+    for name, script in commands.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+
+
 @pytest.mark.parametrize(
     ("commands", "provider"),
     [
@@ -75,11 +86,7 @@ def test_block_of_a_batch_system(
     commands: dict[str, str],
     provider: Callable[[], ExecutionProvider],
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    for name, script in commands.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    put_on_path(commands, tmp_path, monkeypatch)
     executor = make_executor(provider=provider(), address="localhost")
     assert executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(SECONDS) == "0"
     assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
@@ -96,3 +103,60 @@ def test_a_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> 
             executor.submit(int, {}).result(SECONDS)
     assert time.monotonic() - begun < 15
     assert not executor.blocks_to_job_id
+
+
+class Quick(SlurmProvider):  # type: ignore[misc]
+    """Its batch system may be asked often."""
+
+    @property
+    def status_polling_interval(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("lists", [0, 2])
+def test_a_job_that_is_not_listed_has_not_ended(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: int
+) -> None:
+    """The accounts know nothing of the job for a while, or never, and its node comes late."""
+    sacct = f"""
+        echo >> {tmp_path}/asked
+        [ {lists} = 0 ] || [ $(wc -l < {tmp_path}/asked) -le {lists} ] || {{ {SLURM["sacct"]}
+        }}"""
+    commands = {**SLURM, "sacct": sacct, "scancel": f'echo "$@" >> {tmp_path}/cancelled; {SLURM["scancel"]}'}
+    put_on_path(commands, tmp_path, monkeypatch)
+    wait = f"while [ $(wc -l < {tmp_path}/asked) -lt 4 ]; do sleep 0.1; done"
+    executor = make_executor(provider=Quick(max_blocks=1, exclusive=False, worker_init=wait), address="localhost")
+    assert executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(SECONDS) == "0"
+    assert not executor.bad_state_is_set
+    job = executor.blocks_to_job_id["0"]
+    executor.shutdown()
+    assert (tmp_path / "cancelled").read_text().split() == [job]
+
+
+def test_a_job_without_a_node_is_cancelled_at_the_end(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits in the queue, and no list has it."""
+    commands = {**SLURM, "sbatch": "echo Submitted batch job 4711", "sacct": "true"}
+    put_on_path({**commands, "scancel": f'echo "$@" >> {tmp_path}/cancelled'}, tmp_path, monkeypatch)
+    monkeypatch.setattr(jobs, "MENTIONS", (0.5, 1800.0))
+    caplog.set_level(logging.INFO, "taskvine_exec")
+    executor = make_executor(provider=Quick(max_blocks=1), address="localhost")
+    future = executor.submit(int, {})
+    eventually(lambda: "block 0 (job 4711)" in caplog.text)
+    assert not future.done()
+    executor.shutdown()
+    assert (tmp_path / "cancelled").read_text().split() == ["4711"]
+
+
+def test_a_provider_that_cannot_say_how_its_jobs_are(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it prints cannot be understood; the node joins all the same."""
+    put_on_path({**SLURM, "sacct": "echo nonsense"}, tmp_path, monkeypatch)
+    wait = f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
+    executor = make_executor(provider=Quick(max_blocks=1, exclusive=False, worker_init=wait), address="localhost")
+    future = executor.submit(int, {})
+    eventually(lambda: "cannot say how its jobs are" in caplog.text)
+    (tmp_path / "go").touch()
+    assert future.result(SECONDS) == 0

@@ -186,6 +186,9 @@ def test_blocks_that_fail(make_executor: Make, init: int) -> None:
     assert isinstance(reason, WorkerLaunchFailed)
     assert reason.exit_code == 3
     assert "no such module" in reason.stderr
+    assert reason.job == executor.blocks_to_job_id[str(init - 1)]
+    with open(reason.output) as output:
+        assert "no such module" in output.read()
     with pytest.raises(BadStateException, match="no such module"):
         executor.submit(int, {})
     assert len(executor.blocks_to_job_id) == init

@@ -34,7 +34,7 @@ LOGIN = "login1.example.org"
 """A name of the login machine that nodes and user programs resolve."""
 PRIVATE = ("/tmp", "/dev/shm")
 """Directories that each node has for itself."""
-_PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo", "scontrol", "unshare")
+_PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo", "scontrol", "unshare", "nsenter")
 _ACCOUNTING_PROGRAMS = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb", "mariadb-install-db")
 _PATH = os.pathsep.join(["/usr/sbin", "/sbin"])
 _START_SECONDS = 60.0
@@ -54,6 +54,12 @@ _NODE = """
 hostname {name}
 exec env -i PATH={path} HOME={home} SLURM_CONF={conf} slurmd -D -N {name}
 """
+# bash adopts what users' programs leave behind, and reaps it.
+_LOGIN = """
+while :; do sleep 3600 & wait; done
+"""
+_ISOLATE = ("unshare", "-m", "-p", "-u", "-f", "--mount-proc", "--kill-child", "bash", "-c")
+"""A shell with private mounts, processes and host name; it ends with all that it has started."""
 
 _CONF = """
 ClusterName=local
@@ -155,12 +161,15 @@ class Cluster:
             "TMPDIR": "/tmp",
         }
 
-    def command(self, *arguments: str) -> list[str]:
-        """Command line of a user's program: it has a ``/tmp`` that nodes do not see, and resolves the nodes' names."""
-        return ["unshare", "-m", "bash", "-c", f"{self._machine('login')}exec {shlex.join(arguments)}"]
+    def command(self, *arguments: str, directory: str | os.PathLike[str]) -> list[str]:
+        """Command line of a user's program on the login machine: the program is a child of what this starts."""
+        login = next(daemon for name, daemon in self._daemons if name == LOGIN)
+        (init,) = psutil.Process(login.pid).children()
+        there = ["sh", "-c", 'cd "$0" && exec "$@"', os.fspath(directory)]
+        return ["nsenter", f"--target={init.pid}", "--mount", "--pid", *there, *arguments]
 
     def _machine(self, name: str) -> str:
-        """Script that gives a new mount namespace what one machine of the cluster sees."""
+        """Script that shows a new mount namespace what one machine of the cluster sees."""
         hold = self.base / "hold" / name
         keep, restore = [f"mount -t tmpfs tmpfs {self.base / 'hold'}", f"mkdir {hold}"], []
         for number, path in enumerate(_shared()):
@@ -237,8 +246,9 @@ class Cluster:
         for name in ("etc", "log", "run", "spool", "state", "db", "munge", "home", "hold"):
             (self.base / name).mkdir()
         self.base.chmod(0o755)
-        self._tmp("login").mkdir(parents=True)
-        self._tmp("login").chmod(0o1777)
+        for name in ("login", *self.names):
+            self._tmp(name).mkdir(parents=True)
+            self._tmp(name).chmod(0o1777)
         lines = [f"127.0.0.1 {LOGIN} {' '.join(self.names)}\n"]
         self._hosts.write_text(Path("/etc/hosts").read_text() + "".join(lines))
         self._start_munge()
@@ -267,6 +277,7 @@ class Cluster:
             self._await("slurmdbd", lambda: self.ask("sacctmgr", "-n", "list", "cluster") is not None)
             self.ask("sacctmgr", "-i", "add", "cluster", "local")
         self._start("slurmctld", "slurmctld", "-D")
+        self._start(LOGIN, *_ISOLATE, self._machine("login") + _LOGIN)
         for name in self.names:
             self._start_node(name)
         self._await("slurmctld and slurmd", lambda: self._idle() == set(self.names))
@@ -310,13 +321,10 @@ class Cluster:
         return f"AccountingStorageType=accounting_storage/slurmdbd\n{where}"
 
     def _start_node(self, name: str) -> None:
-        self._tmp(name).mkdir(parents=True)
-        self._tmp(name).chmod(0o1777)
         script = self._machine(name) + _NODE.format(
             name=name, path=f"/usr/local/bin:/usr/bin:/bin:{_PATH}", home=self.home, conf=self.conf
         )
-        isolate = ("unshare", "-m", "-p", "-u", "-f", "--mount-proc", "--kill-child")
-        self._start(name, *isolate, "bash", "-c", script)
+        self._start(name, *_ISOLATE, script)
 
     def _start(self, name: str, *command: str) -> None:
         with (self.base / "log" / f"{name}.out").open("wb") as log:
@@ -405,7 +413,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with Cluster(options.nodes, accounting=not options.no_accounting) as cluster:
         print(f"export SLURM_CONF={cluster.conf} HOME={cluster.home}")
-        print("A shell of the login machine:", shlex.join(cluster.command("bash")), flush=True)
+        print("A shell of the login machine:", shlex.join(cluster.command("bash", directory=cluster.home)), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
 

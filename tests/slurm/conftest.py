@@ -86,8 +86,8 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Process id of the program itself: ``unshare`` and the shell have become it by ``exec``."""
-        return self.process.pid
+        """Process id of the program itself; ``nsenter`` has started it."""
+        return int(psutil.Process(self.process.pid).children()[0].pid)
 
     @property
     def text(self) -> str:
@@ -187,8 +187,7 @@ def run(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Callable[.
         environment["PATH"] = f"{cluster.home / 'bin'}{os.pathsep}{environment['PATH']}"
         with output.open("wb") as file:
             process = subprocess.Popen(
-                cluster.command(sys.executable, str(script)),
-                cwd=directory,
+                cluster.command(sys.executable, str(script), directory=directory),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -214,7 +213,7 @@ def run(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Callable[.
     finally:
         for program in programs:
             if program.process.poll() is None:
-                os.killpg(program.pid, signal.SIGKILL)
+                os.killpg(program.process.pid, signal.SIGKILL)
                 program.process.wait()
         if jobs := cluster.jobs():
             cluster.ask("scancel", *jobs)

@@ -22,9 +22,8 @@ from collections.abc import Callable
 from functools import partial
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, temporary
+from taskvine_manager.node import hardware, leftovers, temporary
 from taskvine_manager.runtime import keeper
-from taskvine_manager.vine.worker import leftovers
 
 MARK = "taskvine-exec/"
 """What the architecture of a worker of ours begins with; its name follows."""
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         directory = os.path.join(options.connect, "nodes", name)
         os.makedirs(directory, mode=0o700)
     else:
-        directory = tempfile.mkdtemp(prefix=leftovers.PREFIX)
+        directory = tempfile.mkdtemp(prefix="taskvine-node-")
         leftovers.claim(directory, options.connect or directory, name)
     short = temporary.link(os.path.join(directory, "tmp"))
     environment = {
@@ -126,7 +125,7 @@ def _stand_by(clean: Callable[[], None]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         with contextlib.suppress(Exception):  # the node works without
-            leftovers.say(leftovers.sweep())
+            leftovers.say(leftovers.sweep(tempfile.gettempdir()))
         os.read(end, 1)
         clean()
     finally:

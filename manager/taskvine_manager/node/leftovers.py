@@ -1,7 +1,8 @@
-"""Directories of nodes that could not clean up: the same user's next node on that machine removes them.
+"""Directories of runs and nodes that could not clean up: the same user's next run or node there removes them.
 
-A batch system may kill all processes of a job at once. A node therefore holds a lock on a file in its directory for as
-long as one of its processes that clean up lives. A directory whose lock can be had belongs to nobody any more.
+A batch system may kill all processes of a job at once, and a user all processes of a run. So the processes that would
+clean up hold a lock on a file in the directory for as long as they live. A directory whose lock can be had belongs to
+nobody any more.
 """
 
 from __future__ import annotations
@@ -10,29 +11,30 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import socket
 import sys
-import tempfile
 
 from taskvine_manager import cleanup
+from taskvine_manager.node import staging, temporary
 
-PREFIX = "taskvine-node-"
-"""What the names of nodes' directories begin with, where the run's own directory is not visible."""
+PREFIX = "taskvine-"
+"""What the names of these directories begin with."""
 LEFT = "taskvine-worker: cleaned up"
 """Line that a node prints last."""
 _LOCK = ".taskvine-node.lock"
 
 
 def claim(directory: str, token: str, name: str) -> int:
-    """Mark a new directory as a living node's.
+    """Mark a new directory as one of living processes.
 
     Parameters
     ----------
     directory : str
-        The node's directory.
-    token, name : str
-        By which its processes are known.
+        The private directory of a run or a node.
+    token : str
+        The run, as its processes know it.
+    name : str
+        The node's name; empty for a run.
 
     Returns
     -------
@@ -48,8 +50,13 @@ def claim(directory: str, token: str, name: str) -> int:
     return descriptor
 
 
-def sweep() -> list[str]:
+def sweep(root: str) -> list[str]:
     """Remove this user's abandoned directories, and end processes that still belong to them.
+
+    Parameters
+    ----------
+    root : str
+        The temporary directory that they are in.
 
     Returns
     -------
@@ -57,7 +64,7 @@ def sweep() -> list[str]:
         Paths of what was removed.
     """
     removed = []
-    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(OSError, ValueError):
@@ -74,8 +81,9 @@ def _remove(directory: str) -> bool:
         if host != socket.gethostname():
             return False  # a directory that machines share: locks of others may not be seen here
         with contextlib.suppress(ImportError):  # psutil
-            cleanup.kill_strays(token, name)
-        shutil.rmtree(directory, ignore_errors=True)
+            cleanup.kill_strays(token, name or None)
+        staging.remove_run(directory)
+        temporary.unlink_into(directory)
         return not os.path.exists(directory)
     finally:
         os.close(descriptor)
@@ -84,7 +92,7 @@ def _remove(directory: str) -> bool:
 def say(removed: list[str]) -> None:
     """Name in the job's output what was removed."""
     for path in removed:
-        sys.stderr.write(f"taskvine-worker: removed {path}, which a node that was killed had left\n")
+        sys.stderr.write(f"taskvine-worker: removed {path}, which processes that were killed had left\n")
     sys.stderr.flush()
 
 
