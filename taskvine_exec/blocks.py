@@ -1,10 +1,10 @@
 """Blocks of a Parsl provider and the nodes in them: launched, watched, let go.
 
-Parsl's strategy decides how many blocks there are. Here they are watched as well, because there may be no
-DataFlowKernel that would, and because a block whose node was killed is no reason to give up on the tasks that wait.
+Parsl's strategy decides how many blocks there are. The executor watches them as well. There may be no DataFlowKernel
+to do it, and Parsl would give up on all tasks if a block's node were killed.
 
-A node that joins or leaves says how its block is. The provider is asked only for as long as a node is missing, and no
-more often than it asks for, but for a few looks right after something has happened: ``jobs`` decides when.
+A node that joins or leaves says how its block is. The provider is asked only while a node is missing, at its own
+interval, and a few times more right after something has happened: ``jobs`` decides when.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is known of the jobs of blocks: pure, without provider, threads or clock.
 
-A provider's word is not enough. Parsl's providers call a job COMPLETED that the batch system does not list: one that
-has just been submitted and is not in the accounts yet, or one of a list that came back short. So a job has ended only
-if that was *seen*: by an exit code, by a state that cannot be made up, or by the same answer at two looks.
+Parsl's providers call a job COMPLETED that the batch system does not list. A new job may not be listed yet, and a list
+may come back short. So a job has ended only if that was *seen*: by an exit code, by a state that providers do not give
+to unlisted jobs, or by the same answer at two looks.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ class Jobs:
         return max(min(times), self._looked + BETWEEN_LOOKS)
 
     def to_mention(self, now: float) -> list[Job]:
-        """Jobs that have waited for so long that the user should hear of it; they count as mentioned."""
+        """Jobs that the user should hear of now, because they have waited long. They count as mentioned."""
         due = [job for job in self.missing() if now >= self._mention_at(job)]
         for job in due:
             job.mentions += 1

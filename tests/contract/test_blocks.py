@@ -247,6 +247,17 @@ def test_one_block_of_two_fails(make_executor: Make, tmp_path: Any) -> None:
     assert not executor.bad_state_is_set
 
 
+def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: Any) -> None:
+    """The second block of three: after one that has served, others are tried."""
+    count = f"$(wc -l < {tmp_path}/blocks)"
+    executor = make_executor(provider=local(worker_init=f"echo >> {tmp_path}/blocks; [ {count} != 2 ] || exit 3"))
+    assert executor.submit(int, {}).result(30) == 0
+    psutil.Process(executor.nodes[0]["pid"]).kill()
+    eventually(lambda: not executor.nodes)
+    assert executor.submit(int, {}).result(30) == 0
+    assert list(executor.blocks_to_job_id) == ["0", "1", "2"]
+
+
 def test_wait_for_workers(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, provider=local(1), wait_for_workers=2)
     future = executor.submit(int, {})

@@ -200,7 +200,7 @@ class Cluster:
         return self.ask("squeue", "--noheader", "--format=%i", f"--states={state}").split()
 
     def scratch(self) -> list[str]:
-        """What runs have left in the temporary directories of nodes and of the login machine."""
+        """Paths that runs have left in the temporary directories of nodes and of the login machine."""
         roots = [self._tmp(name) for name in ("login", *self.names)]
         return [str(path) for root in roots for path in root.iterdir() if path.name.startswith(("taskvine-", "tv-"))]
 
@@ -380,7 +380,7 @@ def _search_path() -> str:
 
 
 def _shared() -> list[str]:
-    """What programs need of the directories that nodes have for themselves."""
+    """Paths below the private directories that nodes must see nevertheless."""
     needed = [str(ROOT), sys.prefix, sys.base_prefix]
     worker = shutil.which("vine_worker")
     if worker is not None:

@@ -91,7 +91,7 @@ class Program:
 
     @property
     def text(self) -> str:
-        """What it has printed so far."""
+        """Its output so far."""
         return self.output.read_text(errors="replace")
 
     def said(self, what: str) -> list[tuple[Any, float]]:
@@ -111,7 +111,7 @@ class Program:
         return time.time() - self.started
 
     def outputs(self) -> str:
-        """What its jobs have written."""
+        """Output of its jobs."""
         paths = self.directory.glob("runinfo/*/submit_scripts/*.std*")
         return "\n".join(path.read_text(errors="replace") for path in paths)
 

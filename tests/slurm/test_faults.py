@@ -22,7 +22,7 @@ Figure = Callable[[str, str], None]
 pytestmark = pytest.mark.timeout(300)
 
 LONG = """
-with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3{more})) as dfk:
+with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3)) as dfk:
     dfk.executors["tv"].wait_for_nodes({blocks}, 60)
     say("joined")
     futures = [where(n, {seconds}) for n in range({count})]
@@ -30,9 +30,9 @@ with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3{more
 """
 
 
-def long(run: Run, *, blocks: int = 1, seconds: float = 2.0, count: int = 10, more: str = "") -> Program:
+def long(run: Run, *, blocks: int = 1, seconds: float = 2.0, count: int = 10) -> Program:
     """A program whose tasks take some time; it says which nodes they ran on."""
-    program = run(LONG.format(blocks=blocks, seconds=seconds, count=count, more=more))
+    program = run(LONG.format(blocks=blocks, seconds=seconds, count=count))
     program.wait_for("joined")
     return program
 
@@ -49,9 +49,18 @@ def jobs_of(program: Program, count: int) -> list[str]:
 
 
 def test_walltime(run: Run) -> None:
-    """A job ends before its tasks do; another goes on."""
-    program = long(run, seconds=5.0, count=34, more=", walltime='00:01:00'")
-    assert len(jobs_of(program, 34)) == 2
+    """A job ends while its tasks run; another goes on. Slurm looks at walltimes every half minute."""
+    program = run("""
+        with load(executor(init_blocks=1, max_blocks=1, max_retries=3, walltime="00:01:00")):
+            results = []
+            while len({job for _, job, _ in results}) < 2:
+                futures = [where(len(results) + n, 5) for n in range(4)]
+                results += [future.result() for future in futures]
+            say("results", results)
+    """)
+    program.end(240)
+    numbers = [number for _, _, number in program.said("results")[0][0]]
+    assert numbers == list(range(len(numbers)))
 
 
 def test_scancel_of_one_block(cluster: Cluster, run: Run) -> None:
@@ -142,7 +151,7 @@ def test_wrong_partition(run: Run, figure: Figure) -> None:
 
 @pytest.mark.parametrize("who", ["user", "manager", "both"])
 def test_sigkill(run: Run, figure: Figure, who: str) -> None:
-    """Tasks have children in sessions of their own. The nodes see the end of their manager, and leave."""
+    """Tasks have children in new sessions. The nodes see the end of their manager, and leave."""
     program = run("""
         @parsl.python_app
         def stray():
@@ -166,7 +175,7 @@ def test_sigkill(run: Run, figure: Figure, who: str) -> None:
     if who == "manager":
         assert program.wait_for("error") == "ManagerLost"
         program.end()
-    if who == "both":  # nobody is left on the login machine to clean up there, but the user's next run
+    if who == "both":  # only the user's next run can clean up on the login machine
         program.process.wait(30)
         run("with load(executor()): say('result', where().result())").end()
 

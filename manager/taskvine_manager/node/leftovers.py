@@ -46,7 +46,7 @@ def claim(directory: str, token: str, name: str) -> int:
     with contextlib.suppress(OSError):  # a file system without locks: nobody will get this one either
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(descriptor, json.dumps([socket.gethostname(), token, name]).encode())
-    os.rename(f"{path}.new", path)  # whoever sees it finds it locked
+    os.rename(f"{path}.new", path)  # it is locked before anybody can see it
     return descriptor
 
 
@@ -97,7 +97,7 @@ def say(removed: list[str]) -> None:
 
 
 def say_left() -> None:
-    """Tell whoever reads the job's output that nothing of this node is left."""
-    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+    """Print that nothing of this node is left: the executor reads the job's output."""
+    with contextlib.suppress(OSError, ValueError):  # the reader may be gone
         sys.stdout.write(f"{LEFT}\n")
         sys.stdout.flush()
