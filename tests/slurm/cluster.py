@@ -76,6 +76,8 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 ReturnToService=2
+# Nodes have the size that this file says, whatever the machine has.
+SlurmdParameters=config_overrides
 SlurmctldPidFile={base}/run/slurmctld.pid
 SlurmdPidFile={base}/run/slurmd.%n.pid
 SlurmdSpoolDir={base}/spool/%n
@@ -132,7 +134,7 @@ class Cluster:
     Parameters
     ----------
     nodes : int
-        Number of nodes; each has 2 cores and 4,000 MB.
+        Number of nodes; for Slurm, each has 32 cores and 128,000 MB.
     accounting : bool
         Whether slurmdbd keeps accounts. If not, ``sacct`` fails, as on many clusters.
     """
@@ -255,8 +257,8 @@ class Cluster:
         host = socket.gethostname().split(".")[0]
         controller, *ports = _free_ports(1 + len(self.names))
         nodes = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 Boards=1 SocketsPerBoard=1 "
-            f"CoresPerSocket=2 ThreadsPerCore=1 RealMemory=4000"
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=32 Boards=1 SocketsPerBoard=1 "
+            f"CoresPerSocket=32 ThreadsPerCore=1 RealMemory=128000"
             for name, port in zip(self.names, ports, strict=True)
         ]
         accounting = self._start_accounting() if self.accounting else "AccountingStorageType=accounting_storage/none"

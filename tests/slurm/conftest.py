@@ -43,7 +43,7 @@ def executor(partition="compute", exclusive=True, walltime="00:10:00", **given):
     names = ("init_blocks", "min_blocks", "max_blocks", "mem_per_node", "worker_init", "scheduler_options")
     blocks = {name: given.pop(name) for name in names if name in given}
     provider = SlurmProvider(partition=partition, exclusive=exclusive, walltime=walltime, **blocks)
-    settings = dict(address="login1.example.org", project_password_file="~/.vine-password")
+    settings = dict(address="login1.example.org", project_password_file="~/.vine-password", cores=2)
     return TaskVineExecutor(engine="taskvine", label="tv", provider=provider, **{**settings, **given})
 
 

@@ -15,6 +15,7 @@ from tests.slurm.conftest import Program, queries
 
 Run = Callable[..., Program]
 Figure = Callable[[str, str], None]
+LOAD = "import parsl\nfrom parsl.config import Config\nparsl.load(Config(executors=[slurm]))\n"
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -87,24 +88,22 @@ def test_dag_over_two_nodes(run: Run) -> None:
 
 
 def test_the_configuration_of_the_readme(cluster: Cluster, run: Run) -> None:
-    """As it is printed; only the lines that use it are added."""
+    """As it is printed; only what is missing to use it is added."""
     text = (ROOT / "README.md").read_text()
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SlurmProvider" in block)
     program = run(
         snippet
+        + ("" if "parsl.load(" in snippet else LOAD)
         + """
-import parsl
-from parsl.config import Config
-
 @parsl.python_app
 def where():
     import os, socket
     return socket.gethostname(), os.environ["SLURM_JOB_ID"]
 
-with parsl.load(Config(executors=[slurm])):
-    assert slurm.wait_for_nodes(2, 60)
-    say("result", where().result())
-    say("nodes", slurm.nodes)
+assert slurm.wait_for_nodes(2, 60)
+say("result", where().result())
+say("nodes", slurm.nodes)
+parsl.dfk().cleanup()
 """,
         header="def say(what, value=None):\n    import json, time\n"
         '    print("SAID", json.dumps([what, value, time.time()]), flush=True)\n\n',
