@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite clean"
 
 venv: $(DEV)
 
@@ -113,6 +113,11 @@ docs-tuning: $(DEV)
 # It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
+
+# A real Slurm in namespaces of this machine, with accounting and without: as root, with Debian's slurm-wlm, slurmdbd, munge
+# and mariadb-server, and with TaskVine. make slurm-suite ARGS="-k hello" for one case alone.
+slurm-suite: $(DEV)
+	$(RUN) -m pytest tests/slurm $(ARGS)
 
 .venv/.created:
 	@"$(PYTHON)" -c '$(RECENT)' >/dev/null 2>&1 || { \

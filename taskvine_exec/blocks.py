@@ -1,18 +1,22 @@
 """Blocks of a Parsl provider and the nodes in them: launched, watched, let go.
 
-Parsl's strategy decides how many blocks there are. Here they are watched as well, by a thread that looks at the
-provider for as long as a block has no node, because there may be no DataFlowKernel that would, and because a block
-whose node was killed is no reason to give up on the tasks that wait.
+Parsl's strategy decides how many blocks there are. The executor watches them as well. There may be no DataFlowKernel
+to do it, and Parsl would give up on all tasks if a block's node were killed.
+
+A node that joins or leaves says how its block is. The provider is asked only while a node is missing, at its own
+interval, and a few times more right after something has happened: ``jobs`` decides when.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from parsl.executors.errors import ScalingFailed
@@ -20,19 +24,38 @@ from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
 from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
+from parsl.providers.cluster_provider import ClusterProvider
 
+from taskvine_exec import slurm
 from taskvine_exec.errors import WorkerLaunchFailed
+from taskvine_exec.jobs import Job, Jobs
 from taskvine_exec.parsl_hooks import frames
+from taskvine_manager.node.leftovers import LEFT
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-"""How often the provider is asked about blocks that have no node."""
+"""How often LocalProvider, which looks at files, is asked about blocks that have no node."""
+_OUTPUT_SECONDS = 1.0
+"""How often the output files of jobs without a node are looked at."""
+_OUTPUTS = 32
+"""Jobs whose output files are looked at."""
 _UNREADABLE = re.compile(r"Cannot parse exit code:\s*")
 _WRITTEN_SECONDS = 1.0
 """How long a job of LocalProvider may take to write its exit code into the file that it has emptied."""
 _STRATEGY_THREAD = "JobStatusPoller"
 _STOP_SECONDS = 5.0
+_LEAVE_SECONDS, _CANCELLED_SECONDS = 10.0, 5.0
+"""How long nodes of a batch system may take to clean up at shutdown, before and after their jobs are cancelled."""
+_REPLACEMENTS = 3
+"""Blocks that may fail in a row after one has served, before the executor gives up."""
+_RETRY_SECONDS, _RETRY_AT_MOST = 5.0, 300.0
+"""Pause before another block is launched after one that failed; it doubles with each that fails in a row."""
+_LINGER = "\ntrap wait TERM INT"
+"""A batch system sends SIGTERM to a job that it ends, and kills all of it as soon as its script has ended. So the
+script waits for its nodes, which clean up."""
+_SHOWN = 5
+"""Blocks that a log message names."""
 
 
 class BlockExecutor(BlockProviderExecutor):
@@ -48,9 +71,17 @@ class BlockExecutor(BlockProviderExecutor):
         super().__init__(provider=provider, block_error_handler=_judge)
         self._nodes: list[dict[str, Any]] = []
         self._nodes_changed = threading.Condition()
-        self._served: set[str] = set()
+        self._places_of: dict[str, str] = {}  # the last node's host and directory, by block
+        local = provider is None or isinstance(provider, LocalProvider)
+        interval = _LOOK_SECONDS if local or provider is None else float(provider.status_polling_interval)
+        self._jobs = Jobs(interval, trusted=local or not hasattr(provider, "resources"))
+        self._placeholders: dict[str, Any] = {}
+        self._outputs: dict[str, tuple[int, ...]] = {}
         self._drained: deque[str] = deque()
         self._unaccounted_blocks = 0
+        self._strategy_is_none = False
+        self._failed_last, self._retry_at = "", 0.0
+        self._said_none_allowed = False
         self._blocks_end = False
         self._blockless = False  # perhaps: it is to be looked at
         self._unreadable: dict[str, float] = {}  # since when, by block
@@ -74,8 +105,8 @@ class BlockExecutor(BlockProviderExecutor):
     def _nodes_are(self, nodes: list[dict[str, Any]]) -> None:
         with self._nodes_changed:
             self._nodes = nodes
-            self._served.update(node["block"] for node in nodes)
             self._nodes_changed.notify_all()
+        self._places_of.update((node["block"], f"{node['directory']} (node {node['name']})") for node in nodes)
         self._attention.set()
 
     # --- launching ---
@@ -83,17 +114,27 @@ class BlockExecutor(BlockProviderExecutor):
     def _start_blocks(self) -> None:
         if self.provider is None:
             return
+        provider: Any = self.provider
+        if isinstance(self.provider, ClusterProvider) and isinstance(getattr(provider, "worker_init", None), str):
+            provider.worker_init += _LINGER
         self._unaccounted_blocks = self.provider.init_blocks
         if self.provider.init_blocks:
             self._launch_blocks(self.provider.init_blocks)
+        else:
+            self._blockless = True
         self._watcher = threading.Thread(target=self._watch_blocks, name="TaskVine-Blocks", daemon=True)
         self._watcher.start()
 
     def scale_out_facade(self, n: int) -> list[str]:
         """Launch blocks. Those that ``start`` launched stand for the first that Parsl's strategy asks for."""
-        if self._unaccounted_blocks and threading.current_thread().name.startswith(_STRATEGY_THREAD):
+        if threading.current_thread().name.startswith(_STRATEGY_THREAD):
             launched, self._unaccounted_blocks = self._unaccounted_blocks, 0
             n -= launched
+            if frames.scales_only_at_start():
+                self._strategy_is_none = True
+                self._attention.set()
+            elif time.monotonic() < self._retry_at:
+                return []  # the last ones failed, and it would ask again every few seconds
         return self._launch_blocks(n) if n > 0 else []
 
     def _launch_blocks(self, count: int) -> list[str]:
@@ -109,20 +150,48 @@ class BlockExecutor(BlockProviderExecutor):
         name = f"parsl.{re.sub('[^A-Za-z0-9_.-]', '_', self.label)}.block-{block_id}"
         with self._provider_lock:
             job = self.provider.submit(self._get_launch_command(block_id), 1, name)
-        if not job:
-            raise ScalingFailed(self, f"the provider launched no job for block {block_id}")
+            if not job:
+                raise ScalingFailed(self, f"the provider launched no job for block {block_id}")
+            self._jobs.launched(block_id, job, time.monotonic())
+            self._placeholders[block_id] = self._entry(job).get("status")
         return job
+
+    def _entry(self, job: Any) -> dict[str, Any]:
+        """What a provider keeps of a job."""
+        resources: dict[Any, dict[str, Any]] = getattr(self.provider, "resources", {})
+        return resources.get(job, {})
 
     # --- watching ---
 
     def status(self) -> dict[str, JobStatus]:
-        """State of each block, asked of the provider."""
+        """State of each block: the provider is asked, and its word is weighed."""
+        now = time.monotonic()
         with self._provider_lock:
-            states = super().status()
-            for block, state in states.items():
+            self._jobs.nodes_are({node["block"] for node in self._nodes}, now)
+            self._jobs.looked(now)
+            try:
+                said = super().status()
+            except Exception as error:  # a command of the batch system that takes too long, for one
+                logger.warning("%s the provider cannot say how its jobs are: %s", self._scale_prefix, error)
+                return dict(self._status)
+            states = {}
+            for block, state in said.items():
                 if state.state == JobState.FAILED and _UNREADABLE.fullmatch(state.message or ""):
-                    states[block] = self._not_yet(block, state)
+                    state = self._not_yet(block, state)
+                states[block] = state if block in self._simulated_status else self._weigh(block, state, now)
             return states
+
+    def _weigh(self, block: str, said: JobStatus, now: float) -> JobStatus:
+        job = self._jobs.get(block)
+        known = job is None or job.end is not None
+        verdict = self._jobs.judge(block, said, now, answered=said is not self._placeholders.get(block))
+        if known or job is None or self._jobs.trusted or not said.terminal:
+            return verdict
+        if detail := slurm.ask(self.provider, job.number):
+            verdict = self._jobs.settle(block, detail.status(said))
+        if not verdict.terminal:  # have the provider ask again: it stands by each end
+            self._placeholders[block] = self._entry(job.number)["status"] = JobStatus(JobState.PENDING)
+        return verdict
 
     def _not_yet(self, block: str, verdict: JobStatus) -> JobStatus:
         """LocalProvider takes an exit code that is being written for none, and stands by it: have it look again."""
@@ -138,50 +207,143 @@ class BlockExecutor(BlockProviderExecutor):
     def poll_facade(self) -> None:
         """Refresh what is known of the blocks, if that is due."""
         with self._provider_lock:
+            if not self._jobs.trusted and not self._last_poll_time:
+                self._last_poll_time = time.time()  # who has just submitted a job learns nothing by asking for it
             super().poll_facade()
 
     def _watch_blocks(self) -> None:
         while not self._blocks_end:
-            self._attention.wait(_LOOK_SECONDS if self._nodes_missing() else None)
+            self._attention.wait(self._patience())
             self._attention.clear()
             try:
                 while self._drained and not self._blocks_end:
                     self._cancel_blocks([self._drained.popleft()])
-                if (self._nodes_missing() or self._blockless) and not self._blocks_end:
-                    with self._provider_lock:
-                        self._last_poll_time = 0.0
-                        self.poll_facade()
-                    self.handle_errors(self.status_facade)
+                if not self.bad_state_is_set and not self._blocks_end:
+                    self._look()
             except BaseException:  # a provider's methods may do anything, but this thread must go on
                 logger.exception("%s its blocks cannot be watched", self._scale_prefix)
 
-    def _nodes_missing(self) -> bool:
-        """Whether a block is there, as far as is known, but not its node."""
-        here = {node["block"] for node in self._nodes}
-        return not self.bad_state_is_set and any(
-            block not in here and status.state not in TERMINAL_STATES for block, status in list(self._status.items())
+    def _patience(self) -> float | None:
+        """Seconds until something is to be looked at; None for as long as nothing happens."""
+        if self.bad_state_is_set:
+            return None
+        now = time.monotonic()
+        times = [self._jobs.next_look(), self._jobs.next_mention()]
+        if self._blockless and self._retry_at > now:
+            times.append(self._retry_at)
+        if not self._jobs.trusted and self._jobs.missing():
+            times.append(now + _OUTPUT_SECONDS)
+        due = [when for when in times if when is not None]
+        return max(0.0, min(due) - now) if due else None
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        with self._provider_lock:
+            self._jobs.nodes_are({node["block"] for node in self._nodes}, now)
+            self._watch_outputs(now)
+            due = self._jobs.next_look()
+            if due is not None and due <= now:
+                self._last_poll_time = 1.0  # Parsl's own looks count from here as well
+                self.poll_facade()
+            mention = self._jobs.to_mention(now)
+            if mention:
+                self._mention(mention)
+        self._judge_blocks()
+
+    def _watch_outputs(self, now: float) -> None:
+        """A job that has begun, or ended with an error, has written to its output: no batch system need be asked."""
+        if self._jobs.trusted:
+            return
+        for job in self._jobs.missing()[:_OUTPUTS]:
+            there = tuple(_state_of(path) for path in self._output(job))
+            if self._outputs.setdefault(job.block, tuple(0 for _ in there)) != there:
+                self._outputs[job.block] = there
+                self._jobs.stirs(job.block, now)
+
+    def _output(self, job: Job) -> list[str]:
+        entry = self._entry(job.number)
+        paths = (entry.get("job_stdout_path"), entry.get("job_stderr_path"))
+        return [path for path in paths if isinstance(path, str)]
+
+    def _mention(self, jobs: Sequence[Job]) -> None:
+        waited = time.monotonic() - min(job.submitted for job in jobs)
+        detail = slurm.ask(self.provider, jobs[0].number)
+        known = self._status.get(jobs[0].block)
+        state = str(detail) if detail else f"its provider says {known.state.name}" if known else "no state is known"
+        what = ", ".join(f"{job.block} (job {job.number})" for job in jobs[:_SHOWN])
+        more = f" and {len(jobs) - _SHOWN} more" if len(jobs) > _SHOWN else ""
+        logger.info(
+            "%s no node yet after %.0f s from block %s%s; of the first, %s",
+            self._scale_prefix,
+            waited,
+            what,
+            more,
+            state,
         )
 
     def _judge_blocks(self) -> None:
         """What to do when no block is left: try another, or give up where the last few never had a node."""
         with self._provider_lock:
             blocks = sorted(self._status.items(), key=lambda item: int(item[0]))
-            self._blockless = False
-            if self._blocks_end or any(status.state not in TERMINAL_STATES for _, status in blocks):
+            active = any(status.state not in TERMINAL_STATES for _, status in blocks)
+            self._blockless = not active
+            if self._blocks_end or self.bad_state_is_set:
                 return
             failed: list[tuple[str, JobStatus]] = []
-            while blocks and blocks[-1][0] not in self._served and blocks[-1][1].state != JobState.SCALED_IN:
+            while blocks and not self._has_served(blocks[-1][0]) and blocks[-1][1].state != JobState.SCALED_IN:
+                if blocks[-1][1].state not in TERMINAL_STATES:
+                    break
                 failed.append(blocks.pop())
-            enough = max(1, getattr(self.provider, "init_blocks", 1))
-            if len(failed) < enough:
-                if blocks and blocks[-1][1].state != JobState.SCALED_IN:
-                    self._blockless = True  # the next task has it looked at, if there is none now
-                    if self.outstanding():
-                        logger.warning("%s block %s died: launching another", self._scale_prefix, blocks[-1][0])
-                        self._blockless = False
-                        self._launch_blocks(1)
+            if failed and failed[0][0] != self._failed_last:
+                self._failed_last = failed[0][0]
+                pause = min(_RETRY_AT_MOST, _RETRY_SECONDS * 2 ** (len(failed) - 1))
+                self._retry_at = time.monotonic() + pause
+                if active or any(job.served for job in self._jobs):
+                    logger.warning("%s %s", self._scale_prefix, self._failure(failed[:1]))
+            if active:
                 return
-        self.set_bad_state_and_fail_all(_failure(failed))
+            enough = max(1, getattr(self.provider, "init_blocks", 1))
+            if any(job.served for job in self._jobs):
+                enough = max(enough, _REPLACEMENTS)
+            if len(failed) < enough or self._nodes:
+                if self.outstanding() and (not failed or time.monotonic() >= self._retry_at):
+                    self._replace(blocks[-1] if blocks else None)
+                return
+        self.set_bad_state_and_fail_all(self._failure(failed))
+
+    def _has_served(self, block: str) -> bool:
+        job = self._jobs.get(block)
+        return job is not None and job.served
+
+    def _replace(self, last: tuple[str, JobStatus] | None) -> None:
+        """Launch a block for tasks that wait, unless Parsl's strategy is there to do it."""
+        lost = last is not None and last[1].state != JobState.SCALED_IN
+        if not lost and self.run_id is not None and not self._strategy_is_none:
+            return
+        if getattr(self.provider, "max_blocks", 1) < 1:
+            if not self._said_none_allowed:
+                self._said_none_allowed = True
+                logger.warning("%s tasks wait, but the provider's max_blocks allows no block", self._scale_prefix)
+            return
+        if last is not None and lost:
+            logger.warning("%s block %s died: launching another", self._scale_prefix, last[0])
+        self._blockless = False
+        self._launch_blocks(1)
+
+    def _failure(self, failed: list[tuple[str, JobStatus]]) -> WorkerLaunchFailed:
+        last = failed[0][1]
+        names = ", ".join(block for block, _ in reversed(failed))
+        what = f"block {names} ended" if len(failed) == 1 else f"blocks {names} ended"
+        reason = f"{what} before its node joined" if len(failed) == 1 else f"{what} before their nodes joined"
+        job = self._jobs.get(failed[0][0])
+        output = self._output(job) if job is not None else []
+        return WorkerLaunchFailed(
+            reason=f"{reason}: {last.message}" if last.message else reason,
+            exit_code=last.exit_code,
+            stderr=_summary(last),
+            job="" if job is None else str(job.number),
+            output=last.stderr_path or (output[-1] if output else ""),
+        )
 
     # --- letting go ---
 
@@ -195,6 +357,12 @@ class BlockExecutor(BlockProviderExecutor):
         for block in chosen:
             self._drain_block(block)
         return chosen
+
+    def scale_in_facade(self, n: int, max_idletime: float | None = None) -> list[str]:
+        """Let blocks go, and note it where Parsl looks."""
+        blocks: list[str] = super().scale_in_facade(n, max_idletime)
+        self._blockless = True  # the next task has it looked at
+        return blocks
 
     @abstractmethod
     def _drain_block(self, block: str) -> None:
@@ -211,18 +379,66 @@ class BlockExecutor(BlockProviderExecutor):
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(_STOP_SECONDS)
 
+    def _end_blocks(self, serving: set[str]) -> None:
+        """Cancel all jobs that were submitted and not seen to end: those without a node at once, and those of
+        ``serving`` nodes, which have been told to end, when they had time to clean up."""
+        if self.provider is None:
+            return
+        if self._jobs.trusted:
+            self._cancel_blocks([job.block for job in self._jobs])
+            return
+        remaining = [job for job in self._jobs if job.open]
+        self._cancel([job for job in remaining if job.block not in serving])
+        remaining = [job for job in remaining if job.block in serving]
+        self._await_leave(remaining, _LEAVE_SECONDS)
+        self._cancel(remaining)
+        for job in self._await_leave(remaining, _CANCELLED_SECONDS)[:_SHOWN]:
+            logger.warning(
+                "%s block %s (job %s) does not say that it has cleaned up. %s may remain until your next node on that "
+                "machine removes it",
+                self._scale_prefix,
+                job.block,
+                job.number,
+                self._places_of.get(job.block, "The directory of its node"),
+            )
+
+    def _await_leave(self, jobs: Sequence[Job], seconds: float) -> list[Job]:
+        """Wait until jobs have cleaned up, but not for longer than that; return those that have not."""
+        deadline = time.monotonic() + seconds
+        while (dirty := [job for job in jobs if not self._has_left(job)]) and time.monotonic() < deadline:
+            time.sleep(0.1)  # files of a shared file system: nothing announces a change
+        return dirty
+
+    def _has_left(self, job: Job) -> bool:
+        """Whether all nodes of a job have written that nothing is left of them."""
+        paths = self._output(job)
+        nodes = getattr(self.provider, "nodes_per_block", 1)
+        return bool(paths) and _text(paths[0]).count(LEFT) >= nodes
+
     def _cancel_blocks(self, blocks: list[str]) -> None:
-        jobs = [self.blocks_to_job_id[block] for block in blocks if block in self.blocks_to_job_id]
+        """Cancel the jobs of blocks, as far as they have not ended."""
+        jobs = [job for job in map(self._jobs.get, blocks) if job is not None and job.open]
+        if self._jobs.trusted and jobs and self.provider is not None:
+            # A job's number is that of a process, which may be another's by now: ask once more.
+            with self._provider_lock:
+                states = self.provider.status([job.number for job in jobs])
+            jobs = [job for job, state in zip(jobs, states, strict=True) if state.state not in TERMINAL_STATES]
+        self._cancel(jobs)
+
+    def _cancel(self, jobs: Sequence[Job]) -> None:
         if not jobs or self.provider is None:
             return
         try:
             with self._provider_lock:
-                states = self.provider.status(jobs)
-                running = [job for job, state in zip(jobs, states, strict=True) if state.state not in TERMINAL_STATES]
-                if running:
-                    self.provider.cancel(running)
+                done = self.provider.cancel([job.number for job in jobs])
+            for job, accepted in zip(jobs, done, strict=True):
+                job.cancelled = bool(accepted)
+            refused = [f"{job.block} (job {job.number})" for job in jobs if not job.cancelled]
+            if refused:
+                logger.warning("%s blocks that could not be cancelled: %s", self._scale_prefix, ", ".join(refused))
         except Exception:
-            logger.exception("%s blocks %s could not be cancelled", self._scale_prefix, blocks)
+            names = [job.block for job in jobs]
+            logger.exception("%s blocks %s could not be cancelled", self._scale_prefix, names)
 
 
 def _judge(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> None:
@@ -231,11 +447,24 @@ def _judge(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> Non
         executor._judge_blocks()
 
 
-def _failure(failed: list[tuple[str, JobStatus]]) -> WorkerLaunchFailed:
-    last = failed[0][1]
-    names = ", ".join(block for block, _ in reversed(failed))
-    what = f"block {names} ended" if len(failed) == 1 else f"blocks {names} ended"
-    reason = f"{what} before its node joined" if len(failed) == 1 else f"{what} before their nodes joined"
-    if last.message:
-        reason += f": {last.message}"
-    return WorkerLaunchFailed(reason=reason, exit_code=last.exit_code, stderr=last.stderr_summary or "")
+def _state_of(path: str) -> int:
+    """A number that changes when a file is written to; 0 if there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _summary(status: JobStatus) -> str:
+    try:
+        return status.stderr_summary or ""
+    except (OSError, ValueError):
+        return ""

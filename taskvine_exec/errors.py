@@ -594,18 +594,26 @@ class WorkerLaunchFailed(TaskVineExecutorError):
         The exit code of that command, if it ended.
     stderr
         The tail of what it wrote to standard error.
+    job
+        The number of its job in the batch system, or of its process.
+    output
+        The file that its standard error went to.
     """
 
     reason: str
     command: str = ""
     exit_code: int | None = None
     stderr: str = ""
+    job: str = ""
+    output: str = ""
 
     def __str__(self) -> str:
-        code = f" (exit code {self.exit_code})" if self.exit_code is not None else ""
+        facts = [f"job {self.job}"] if self.job else []
+        facts += [f"exit code {self.exit_code}"] if self.exit_code is not None else []
+        facts += [f"output in {self.output}"] if self.output else []
         command = f" [command: {self.command}]" if self.command else ""
         what = _sentence("a worker could not be launched", self.reason)
-        return what + code + command + _section("stderr", self.stderr)
+        return what + (f" ({', '.join(facts)})" if facts else "") + command + _section("stderr", self.stderr)
 
 
 def is_interruption(error: BaseException) -> bool:

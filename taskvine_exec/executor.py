@@ -65,7 +65,7 @@ from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
-from taskvine_manager.node import staging
+from taskvine_manager.node import leftovers, staging
 from taskvine_manager.node.cache import Source, check, deliver, is_lost
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, payload, search_path
@@ -85,6 +85,8 @@ _STOP_SECONDS = 5.0
 AT_ONCE = 4
 """As long as there are not more tasks than these, a new one is sent by the thread that submits it: there is nothing to
 gather it with, and the link's thread need not wake up."""
+_ADDRESS_SECONDS = 30.0
+"""How long after its start the manager may take to say where it listens."""
 _HOME_SECONDS = 60.0
 """How long results may take to come home at shutdown that are not on this machine, or were lost."""
 _TRIES = 10
@@ -277,21 +279,25 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         in_memory = self._engine == "embedded"
         self._places = places = launch.make_places(log, in_memory=in_memory)
         payload.keep_spare()
+        self._claim = leftovers.claim(places.base, places.base, "")
         try:
             path = search_path.of_this_process()
             self._functions = FunctionCache(places.spool, path, partial(_retire, weakref.ref(self)))
             directory = self._directories.start if self._directories.in_place else None
             launch.write_configs(places, self._settings, path, directory)
-            self._manager, end = launch.start_manager(places)
+            self._manager_started = time.monotonic()
+            self._manager, end = launch.start_manager(places, self._claim)
             self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
         except BaseException:
             if self._manager is not None:
                 self._manager.kill()
                 self._manager.wait()
             staging.remove_run(places.base)
+            os.close(self._claim)
             raise
         self._link.start()
         _started.add(self)
+        launch.remove_leftovers(places, self.label)
         provider = self.provider
         if provider is not None and hasattr(provider, "script_dir"):
             script_dir = provider.script_dir
@@ -327,7 +333,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _node_command(self, *options: str) -> list[str]:
         if isinstance(self._settings, config.VineSettings):
-            command = launch.vine_command(self._places, self._settings)
+            assert self._manager is not None
+            deadline = self._manager_started + _ADDRESS_SECONDS  # one for all blocks
+            command = launch.vine_command(self._places, self._settings, self._manager.poll, deadline)
             return [*command[:3], *options, *command[3:]]  # what comes last is the worker's
         return [*launch.node_command(self._places.base, self._settings), *options]
 
@@ -683,7 +691,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _on_manager_death(self, status: int) -> None:
         how = f"it was killed by signal {-status}" if status < 0 else f"it exited with status {status}"
-        said = _tail(self._places.manager_output) or f"see {self._places.log}"
+        said = launch.tail(self._places.manager_output) or f"see {self._places.log}"
         self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=f"{how}; {said}"))
         # Away from the thread that completes futures, for it takes time.
         self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=True)
@@ -940,6 +948,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             # Before the link's thread has to act: a callback there may be waiting for one of these.
             self._fail_all(self._shutdown_error)
             self._keep_results(link)
+            serving = {node["block"] for node in self._nodes}
             if not link.stop(_STOP_SECONDS + launch.leaving_seconds(self._settings)):
                 logger.error("executor %s: its manager did not stop in time and is killed", self.label)
                 manager.kill()
@@ -947,10 +956,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             link.close()
             if report is not None:
                 self._write(report)
-            self._cancel_blocks(list(self.blocks_to_job_id))
+            self._end_blocks(serving)
             if self._sweeper is not None:
                 self._sweeper.join(_STOP_SECONDS)
             self._sweep()
+            os.close(self._claim)
         super().shutdown()
 
     def _leave_to_parent(self) -> None:
@@ -1017,14 +1027,6 @@ def _set_exception(future: Future[Any], error: BaseException) -> None:
         pass
     except BaseException:  # concurrent.futures stops only Exceptions of callbacks
         logger.exception("a callback of a task's future")
-
-
-def _tail(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()[-2000:]
-    except OSError:
-        return ""
 
 
 def _references() -> References:

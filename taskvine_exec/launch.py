@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import pickle
 import shlex
@@ -13,7 +14,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +25,15 @@ from parsl.errors import ConfigurationError
 import taskvine_manager
 from taskvine_exec import addresses, passwords
 from taskvine_exec.config import EmbeddedSettings, VineSettings
-from taskvine_exec.errors import RunDirNotWritable
+from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
-from taskvine_manager.node import hardware, staging
+from taskvine_manager.node import hardware, leftovers, staging
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_manager.wire.messages import L2
+
+logger = logging.getLogger(__name__)
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
 MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
@@ -313,9 +318,26 @@ def worker_program(settings: VineSettings) -> str:
     return (shutil.which(given) or given) if settings.local else given
 
 
-def vine_command(places: Places, settings: VineSettings) -> list[str]:
-    """The command that starts a node of the TaskVine engine, once its manager says where it listens."""
-    port = _await_address(places)
+def vine_command(places: Places, settings: VineSettings, ended: Callable[[], int | None], deadline: float) -> list[str]:
+    """The command that starts a node of the TaskVine engine, once its manager says where it listens.
+
+    Parameters
+    ----------
+    places : Places
+        The run's directories.
+    settings : VineSettings
+        How workers are.
+    ended : callable
+        The exit status of the manager, None while it runs.
+    deadline : float
+        Until when to wait for the manager: a time of the monotonic clock, in seconds.
+
+    Raises
+    ------
+    WorkerLaunchFailed
+        If the manager has ended, or does not say where it listens.
+    """
+    port = _await_address(places, ended, deadline)
     return [*_vine_worker(places, settings), _address(settings), port]
 
 
@@ -349,17 +371,32 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     return [*command, *shlex.split(settings.worker_options)]
 
 
-def _await_address(places: Places, seconds: float = 30.0) -> str:
+def _await_address(places: Places, ended: Callable[[], int | None], deadline: float) -> str:
     """Where the manager listens; it says so some tenths of a second after it was started."""
-    deadline = time.monotonic() + seconds
     while True:
+        status = ended()  # before the look: what it has said before its end is there
         try:
             with open(os.path.join(places.base, "vine.address"), encoding="utf-8") as file:
                 return file.read()
         except FileNotFoundError:
-            if time.monotonic() > deadline:
-                raise TimeoutError("TaskVine's manager does not say where it listens: see its log") from None
-            time.sleep(0.005)
+            pass
+        if status is not None:
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            reason = f"TaskVine's manager {how} before it listened for workers; see {places.log}"
+            raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
+        if time.monotonic() > deadline:
+            reason = f"TaskVine's manager has not said where it listens; see {places.log}"
+            raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
+        time.sleep(0.005)
+
+
+def tail(path: str) -> str:
+    """The end of a file of text; nothing if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()[-2000:]
+    except OSError:
+        return ""
 
 
 def _write(path: str, value: object) -> None:
@@ -388,10 +425,11 @@ def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool
     return command
 
 
-def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the manager; return it, and the user's end of the link to it.
 
-    Nodes may connect from now on: the socket is there before the process that serves it.
+    Nodes may connect from now on: the socket is there before the process that serves it. The manager inherits
+    ``claim``, the descriptor that says that the run's directory is in use.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -402,7 +440,7 @@ def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socke
             with open(places.manager_output, "ab") as output:
                 process = subprocess.Popen(
                     [sys.executable, _PROGRAM, "manager", places.base, *map(str, descriptors), str(os.getpid())],
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, claim),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -413,3 +451,13 @@ def start_manager(places: Places) -> tuple[subprocess.Popen[bytes], socket.socke
             ours.close()
             raise
     return process, ours
+
+
+def remove_leftovers(places: Places, label: str) -> None:
+    """Remove, in a thread, what this user's runs have left on this machine that were killed."""
+
+    def remove() -> None:
+        for path in leftovers.sweep(os.path.dirname(places.base)):
+            logger.info("executor %s: removed %s, which a run that was killed had left", label, path)
+
+    threading.Thread(target=remove, name="TaskVine-Leftovers", daemon=True).start()

@@ -13,6 +13,7 @@ from typing import Any
 
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.jobs.job_status_poller import JobStatusPoller
+from parsl.jobs.strategy import Strategy
 
 _DEPTH = 16
 """Frames looked at: typeguard and logging wrappers stand between."""
@@ -33,6 +34,7 @@ _SUBMIT = _codes("submit", "_launch_if_ready_async")
 _LAUNCH = _codes("launch_task")
 _UNWRAP = _codes("_unwrap_futures")
 _CLOSE = frozenset({JobStatusPoller.close.__code__})
+_AT_START = frozenset({Strategy._strategy_init_only.__code__})
 
 
 def _find(codes: frozenset[CodeType]) -> FrameType | None:
@@ -64,6 +66,11 @@ def launched() -> dict[str, Any] | None:
 def run_ends() -> bool:
     """Whether the DFK ends the run, from within ``scale_in``: it scales all blocks in, then shuts executors down."""
     return _find(_CLOSE) is not None
+
+
+def scales_only_at_start() -> bool:
+    """Whether Parsl's strategy is "none", from within a call that it makes."""
+    return _find(_AT_START) is not None
 
 
 def unwraps_inputs() -> bool:

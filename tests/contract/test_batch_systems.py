@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from parsl.executors.errors import BadStateException
 from parsl.jobs.states import JobState
-from parsl.providers import CondorProvider, SlurmProvider
+from parsl.providers import CondorProvider, LocalProvider, SlurmProvider
 from parsl.providers.base import ExecutionProvider
 
-from taskvine_exec import TaskVineExecutor
+from taskvine_exec import TaskVineExecutor, jobs
+from taskvine_exec.errors import ManagerLost
 from tests.conftest import eventually
 
 Make = Callable[..., TaskVineExecutor]
@@ -33,6 +36,7 @@ SLURM = {
             kill -0 -- -$job 2> /dev/null && echo $job RUNNING || echo $job COMPLETED
         done
         true""",
+    "scontrol": "exit 1",
     "scancel": 'for job; do kill -- "-$job"; done',
 }
 CONDOR = {
@@ -155,3 +159,71 @@ def test_workers_of_vine_factory_that_fail(
     )
     assert isinstance(executor.submit(int, {}).exception(SECONDS), BadStateException)
     assert "ended with status" in str(executor.executor_exception)
+
+
+def test_a_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> None:
+    """Each block's command names the address at which the manager listens."""
+    begun = time.monotonic()
+    with socket.create_server(("", 0)) as taken:
+        executor = make_executor(provider=LocalProvider(init_blocks=3, max_blocks=3), port=taken.getsockname()[1])
+        with pytest.raises((BadStateException, ManagerLost), match=r"port|listen"):
+            executor.submit(int, {}).result(SECONDS)
+    assert time.monotonic() - begun < 15
+    assert not executor.blocks_to_job_id
+
+
+class Quick(SlurmProvider):  # type: ignore[misc]
+    """Its batch system may be asked often."""
+
+    @property
+    def status_polling_interval(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("lists", [0, 2])
+def test_a_job_that_is_not_listed_has_not_ended(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: int
+) -> None:
+    """The accounts know nothing of the job for a while, or never, and its node comes late."""
+    sacct = f"""
+        echo >> {tmp_path}/asked
+        [ {lists} = 0 ] || [ $(wc -l < {tmp_path}/asked) -le {lists} ] || {{ {SLURM["sacct"]}
+        }}"""
+    commands = {**SLURM, "sacct": sacct, "scancel": f'echo "$@" >> {tmp_path}/cancelled; {SLURM["scancel"]}'}
+    install(commands, tmp_path / "bin", monkeypatch)
+    wait = f"while [ $(wc -l < {tmp_path}/asked) -lt 4 ]; do sleep 0.1; done"
+    executor = make_executor(provider=Quick(max_blocks=1, exclusive=False, worker_init=wait), address="localhost")
+    assert executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(SECONDS) == "0"
+    assert not executor.bad_state_is_set
+    job = executor.blocks_to_job_id["0"]
+    executor.shutdown()
+    assert (tmp_path / "cancelled").read_text().split() == [job]
+
+
+def test_a_job_without_a_node_is_cancelled_at_the_end(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits in the queue, and no list has it."""
+    commands = {**SLURM, "sbatch": "echo Submitted batch job 4711", "sacct": "true"}
+    install({**commands, "scancel": f'echo "$@" >> {tmp_path}/cancelled'}, tmp_path / "bin", monkeypatch)
+    monkeypatch.setattr(jobs, "MENTIONS", (0.5, 1800.0))
+    caplog.set_level(logging.INFO, "taskvine_exec")
+    executor = make_executor(provider=Quick(max_blocks=1), address="localhost")
+    future = executor.submit(int, {})
+    eventually(lambda: "block 0 (job 4711)" in caplog.text)
+    assert not future.done()
+    executor.shutdown()
+    assert (tmp_path / "cancelled").read_text().split() == ["4711"]
+
+
+def test_a_provider_that_cannot_say_how_its_jobs_are(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it prints cannot be understood; the node joins all the same."""
+    install({**SLURM, "sacct": "echo nonsense"}, tmp_path / "bin", monkeypatch)
+    wait = f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
+    executor = make_executor(provider=Quick(max_blocks=1, exclusive=False, worker_init=wait), address="localhost")
+    future = executor.submit(int, {})
+    eventually(lambda: "cannot say how its jobs are" in caplog.text)
+    (tmp_path / "go").touch()
+    assert future.result(SECONDS) == 0

@@ -50,8 +50,8 @@ def test_the_users_provider_stays_as_it_is(engine: str, make_executor: Make) -> 
 
 def test_more_blocks_when_asked(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode, provider=local(0), cores=1)
-    futures = [executor.submit(gate.task, {}, number) for number in range(3)]
     assert executor.scale_out_facade(2) == ["0", "1"]
+    futures = [executor.submit(gate.task, {}, number) for number in range(3)]
     gate.wait(2)
     assert executor.scale_out_facade(1) == ["2"]
     gate.wait(3)
@@ -140,17 +140,35 @@ def test_scale_in_of_everything_and_out_again(make_executor: Make, gate: Gate) -
     assert executor.scale_in_facade(5) == ["0", "1"]
     assert executor.scale_in_facade(5) == []
     eventually(lambda: not executor.nodes)
-    future = executor.submit(gate.task, {})
     gate.open()
     assert executor.scale_out_facade(1) == ["2"]
-    assert future.result(30) == ("task", "2")
+    assert executor.submit(gate.task, {}).result(30) == ("task", "2")
+
+
+@pytest.mark.parametrize("scaled_in", [False, True])
+def test_a_task_without_any_block_launches_one(make_executor: Make, scaled_in: bool) -> None:
+    """Without a DataFlowKernel no strategy would do it."""
+    executor = make_executor(provider=local(int(scaled_in)))
+    if scaled_in:
+        assert executor.wait_for_nodes(1, 30)
+        assert executor.scale_in_facade(1) == ["0"]
+        eventually(lambda: not executor.nodes)
+    assert executor.submit(int, {}).result(30) == 0
+    assert len(executor.blocks_to_job_id) == 1 + scaled_in
+
+
+def test_a_task_without_any_block_where_none_is_allowed(make_executor: Make, caplog: pytest.LogCaptureFixture) -> None:
+    executor = make_executor(provider=local(0, 0))
+    executor.submit(int, {})
+    eventually(lambda: "max_blocks allows no block" in caplog.text)
+    assert not executor.blocks_to_job_id
 
 
 def test_scale_in_before_the_node_has_joined(make_executor: Make) -> None:
     executor = make_executor(provider=local(0), max_retries=0)
-    futures = [executor.submit(lambda x: x, {}, number) for number in range(4)]
     (block,) = executor.scale_out_facade(1)
     assert executor.scale_in_facade(1) == [block]
+    futures = [executor.submit(lambda x: x, {}, number) for number in range(4)]
     job = executor.blocks_to_job_id[block]
     assert executor.provider is not None
     eventually(lambda: executor.provider.status([job])[0].terminal)  # type: ignore[union-attr]
@@ -168,6 +186,9 @@ def test_blocks_that_fail(make_executor: Make, init: int) -> None:
     assert isinstance(reason, WorkerLaunchFailed)
     assert reason.exit_code == 3
     assert "no such module" in reason.stderr
+    assert reason.job == executor.blocks_to_job_id[str(init - 1)]
+    with open(reason.output) as output:
+        assert "no such module" in output.read()
     with pytest.raises(BadStateException, match="no such module"):
         executor.submit(int, {})
     assert len(executor.blocks_to_job_id) == init
@@ -224,6 +245,17 @@ def test_one_block_of_two_fails(make_executor: Make, tmp_path: Any) -> None:
     executor = make_executor(provider=provider)
     assert executor.submit(int, {}).result(30) == 0
     assert not executor.bad_state_is_set
+
+
+def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: Any) -> None:
+    """The second block of three: after one that has served, others are tried."""
+    count = f"$(wc -l < {tmp_path}/blocks)"
+    executor = make_executor(provider=local(worker_init=f"echo >> {tmp_path}/blocks; [ {count} != 2 ] || exit 3"))
+    assert executor.submit(int, {}).result(30) == 0
+    psutil.Process(executor.nodes[0]["pid"]).kill()
+    eventually(lambda: not executor.nodes)
+    assert executor.submit(int, {}).result(30) == 0
+    assert list(executor.blocks_to_job_id) == ["0", "1", "2"]
 
 
 def test_wait_for_workers(make_executor: Make, mode: str) -> None:

@@ -49,6 +49,8 @@ EXAMPLES: dict[str, Any] = {
     "code": "4",
     "label": "vine",
     "command": "taskvine-node",
+    "job": "4711",
+    "output": "/home/me/block-0.stderr",
 }
 
 CLASSES: list[type[Any]] = [

@@ -7,11 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import time
 from dataclasses import dataclass
 
 from taskvine_manager import cleanup
-from taskvine_manager.node import temporary
+from taskvine_manager.node import leftovers, temporary
 
 DONE = b"d"
 """What the launcher tells the process that stands by once it has cleaned up itself."""
@@ -109,6 +110,8 @@ def stand_by(traces: Traces) -> tuple[int, int]:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(Exception):  # the node works without
+            leftovers.say(leftovers.sweep(tempfile.gettempdir()))
         if os.read(end, 1) != DONE:
             traces.kill_group()
             traces.remove()

@@ -24,7 +24,7 @@ from typing import IO
 
 import taskvine_manager
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, temporary
+from taskvine_manager.node import hardware, leftovers, temporary
 from taskvine_manager.runtime import keeper
 from taskvine_manager.vine.worker import trouble
 from taskvine_manager.vine.worker.traces import DONE, Traces, remove, stand_by
@@ -85,6 +85,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     name = f"{block}{os.getpid()}" if here else f"{block}{socket.gethostname()}-{os.getpid()}"
     directory = trouble.make_directory(lambda: _make_directory(options.connect if here else "", name))
     try:
+        if not here:
+            leftovers.claim(directory, options.connect or directory, name)
         short = temporary.link(os.path.join(directory, "tmp"))
     except OSError as error:
         remove(directory)
@@ -133,6 +135,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     traces.remove()
     with contextlib.suppress(BrokenPipeError):  # it was killed
         os.write(done, DONE)
+    if not os.path.exists(directory):
+        leftovers.say_left()
     if over:
         return 0  # the executor has ended, and killed what was left of the worker
     if status == -signal.SIGKILL and kill is not None and not calls.told and watch.found is None:

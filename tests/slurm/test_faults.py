@@ -1,0 +1,209 @@
+"""What users, administrators and machines do to runs, on a real Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import eventually
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Program
+
+Run = Callable[..., Program]
+Figure = Callable[[str, str], None]
+pytestmark = pytest.mark.timeout(300)
+
+LONG = """
+with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3)) as dfk:
+    dfk.executors["tv"].wait_for_nodes({blocks}, 60)
+    say("joined")
+    futures = [where(n, {seconds}) for n in range({count})]
+    say("results", [future.result() for future in futures])
+"""
+
+
+def long(run: Run, *, blocks: int = 1, seconds: float = 2.0, count: int = 10) -> Program:
+    """A program whose tasks take some time; it says which nodes they ran on."""
+    program = run(LONG.format(blocks=blocks, seconds=seconds, count=count))
+    program.wait_for("joined")
+    return program
+
+
+def jobs_of(program: Program, count: int) -> list[str]:
+    """Jobs that the tasks of a program that has ended ran in; all of its ``count`` tasks have results."""
+    program.end(240)
+    results = program.said("results")[0][0]
+    assert [number for _, _, number in results] == list(range(count))
+    return sorted({job for _, job, _ in results})
+
+
+# --- what Slurm does to jobs ---
+
+
+def test_walltime(run: Run) -> None:
+    """A job ends while its tasks run; another goes on. Slurm looks at walltimes every half minute."""
+    program = run("""
+        with load(executor(init_blocks=1, max_blocks=1, max_retries=3, walltime="00:01:00")):
+            results = []
+            while len({job for _, job, _ in results}) < 2:
+                futures = [where(len(results) + n, 5) for n in range(4)]
+                results += [future.result() for future in futures]
+            say("results", results)
+    """)
+    program.end(240)
+    numbers = [number for _, _, number in program.said("results")[0][0]]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_scancel_of_one_block(cluster: Cluster, run: Run) -> None:
+    program = long(run, blocks=2)
+    cluster.ask("scancel", cluster.jobs("R")[0])
+    jobs_of(program, 10)
+
+
+def test_scancel_of_all_blocks(cluster: Cluster, run: Run, figure: Figure) -> None:
+    program = long(run, blocks=2)
+    cancelled = cluster.jobs("R")
+    begun = time.time()
+    cluster.ask("scancel", *cancelled)
+    eventually(lambda: set(cluster.jobs("R,PD")) - set(cancelled), 60)
+    figure("scancel of all blocks: seconds until another is submitted", f"{time.time() - begun:.1f}")
+    assert set(jobs_of(program, 10)) - set(cancelled)
+
+
+def test_requeue(cluster: Cluster, run: Run) -> None:
+    """Slurm runs the same job again: it is the same block, whose node is another."""
+    program = long(run)
+    (job,) = cluster.jobs("R")
+    cluster.ask("scontrol", "requeue", job)
+    assert jobs_of(program, 10) == [job]
+
+
+def test_suspend(cluster: Cluster, run: Run) -> None:
+    program = long(run)
+    (job,) = cluster.jobs("R")
+    cluster.ask("scontrol", "suspend", job)
+    eventually(lambda: cluster.jobs("S"))
+    time.sleep(5)
+    assert not program.said("results")
+    cluster.ask("scontrol", "resume", job)
+    assert jobs_of(program, 10) == [job]
+
+
+def test_a_job_with_less_memory_than_its_machine(run: Run) -> None:
+    program = run("""
+        small = executor(init_blocks=1, max_blocks=1, exclusive=False, scheduler_options="#SBATCH --mem=1000")
+        with load(small):
+            where().result()
+            say("memory", small.nodes[0]["memory"])
+    """)
+    program.end()
+    assert program.said("memory")[0][0] <= 1000
+
+
+# --- what users get wrong ---
+
+WRONG = """
+with load(executor(init_blocks=2, max_blocks=2, {wrong})):
+    error = where().exception()
+    say("error", [type(error).__name__, str(error)])
+"""
+
+
+def error_of(run: Run, wrong: str) -> tuple[str, float]:
+    """The error of a task where blocks cannot run, and the seconds until it came."""
+    program = run(WRONG.format(wrong=wrong))
+    program.end()
+    (name, message), when = program.said("error")[0]
+    assert name == "BadStateException"
+    return message, when - program.said("loading")[0][1]
+
+
+def test_failing_worker_init(cluster: Cluster, run: Run, figure: Figure) -> None:
+    message, seconds = error_of(run, "worker_init='module load anaconda7 || exit 3'")
+    assert "ended before their nodes joined" in message
+    assert "exit code 3" in message
+    assert "command not found" in message
+    path = re.search(r"job \d+, .*output in (\S+)\)", message)
+    assert path is not None
+    assert "command not found" in Path(path.group(1)).read_text()
+    figure("failing worker_init: seconds until it is named", f"{seconds:.1f}")
+    assert seconds < 15
+
+
+def test_wrong_partition(run: Run, figure: Figure) -> None:
+    message, seconds = error_of(run, "partition='compute7'")
+    assert "invalid partition" in message
+    figure("wrong partition: seconds until it is named", f"{seconds:.1f}")
+    assert seconds < 15
+
+
+# --- what dies ---
+
+
+@pytest.mark.parametrize("who", ["user", "manager", "both"])
+def test_sigkill(run: Run, figure: Figure, who: str) -> None:
+    """Tasks have children in new sessions. The nodes see the end of their manager, and leave."""
+    program = run("""
+        @parsl.python_app
+        def stray():
+            import subprocess, time
+            subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            open("scratch", "wb").write(bytes(10_000_000))
+            time.sleep(1000)
+
+        with load(executor(init_blocks=2, max_blocks=2)) as dfk:
+            dfk.executors["tv"].wait_for_nodes(2, 60)
+            futures = [stray() for _ in range(4)]
+            say("running")
+            say("error", type(futures[0].exception()).__name__)
+    """)
+    program.wait_for("running")
+    time.sleep(1.0)
+    pids = {"user": [program.pid], "manager": [program.manager().pid]}
+    for pid in pids.get(who, pids["user"] + pids["manager"]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if who == "manager":
+        assert program.wait_for("error") == "ManagerLost"
+        program.end()
+    if who == "both":  # only the user's next run can clean up on the login machine
+        program.process.wait(30)
+        run("with load(executor()): say('result', where().result())").end()
+
+
+def test_sigkill_of_a_node_s_processes(cluster: Cluster, run: Run) -> None:
+    """All at once, so that none can clean up: the next node on that machine does."""
+    program = run("""
+        with load(executor(init_blocks=1, max_blocks=1, max_retries=3, scheduler_options="#SBATCH --nodelist=n1")):
+            say("first", where().result())
+            while not os.path.exists("go on"):
+                time.sleep(0.1)
+            say("second", where().result())
+    """)
+    program.wait_for("first")
+    processes = [each for each in cluster.processes() if _is_in_a_job(each)]
+    for process in processes:
+        process.suspend()
+    for process in processes:
+        process.kill()
+    eventually(cluster.scratch)
+    (program.directory / "go on").touch()
+    program.end()
+    assert program.said("second")[0][0][1] != program.said("first")[0][0][1]
+    assert "which processes that were killed had left" in program.outputs()
+
+
+def _is_in_a_job(process: psutil.Process) -> bool:
+    try:
+        return "SLURM_JOB_ID" in process.environ()
+    except psutil.Error:
+        return False

@@ -1,0 +1,187 @@
+"""What a provider's word about a job is worth, and when it is asked for."""
+
+from __future__ import annotations
+
+import pytest
+from parsl.jobs.states import JobState, JobStatus
+
+from taskvine_exec.jobs import BETWEEN_LOOKS, CLOSER_LOOKS, FIRST_LOOK, MENTIONS, SECOND_LOOK, SILENCE, UNLISTED, Jobs
+
+INTERVAL = 60.0
+PENDING, RUNNING, COMPLETED = (JobStatus(s) for s in (JobState.PENDING, JobState.RUNNING, JobState.COMPLETED))
+
+
+def launched(blocks: int = 1, *, trusted: bool = False) -> Jobs:
+    jobs = Jobs(INTERVAL, trusted=trusted)
+    for block in range(blocks):
+        jobs.launched(str(block), 100 + block, 0.0)
+    return jobs
+
+
+def look(jobs: Jobs, said: JobStatus, now: float, *, answered: bool = True) -> JobState:
+    jobs.looked(now)
+    state: JobState = jobs.judge("0", said, now, answered=answered).state
+    return state
+
+
+# --- ends ---
+
+
+def test_a_job_that_is_not_listed_yet_has_not_ended() -> None:
+    jobs = launched()
+    for now in range(1, int(UNLISTED), 5):
+        assert look(jobs, COMPLETED, now) == JobState.PENDING
+    assert look(jobs, PENDING, UNLISTED) == JobState.PENDING
+    assert [job.number for job in jobs if job.open] == [100]
+
+
+def test_a_job_that_is_never_listed_has_ended_in_the_end() -> None:
+    jobs = launched()
+    assert look(jobs, COMPLETED, 10) == JobState.PENDING
+    assert look(jobs, COMPLETED, UNLISTED) == JobState.COMPLETED
+    assert not [job for job in jobs if job.open]
+
+
+def test_a_job_that_was_listed_has_ended_at_the_second_look() -> None:
+    jobs = launched()
+    assert look(jobs, RUNNING, 10) == JobState.RUNNING
+    assert look(jobs, COMPLETED, 20) == JobState.PENDING
+    assert look(jobs, COMPLETED, 20 + BETWEEN_LOOKS) == JobState.PENDING
+    assert look(jobs, COMPLETED, 20 + SECOND_LOOK) == JobState.COMPLETED
+
+
+def test_one_list_that_came_back_short_is_forgotten() -> None:
+    jobs = launched()
+    look(jobs, RUNNING, 10)
+    look(jobs, COMPLETED, 20)
+    assert look(jobs, RUNNING, 25) == JobState.RUNNING
+    assert look(jobs, COMPLETED, 90) == JobState.PENDING
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        JobStatus(JobState.FAILED),
+        JobStatus(JobState.TIMEOUT),
+        JobStatus(JobState.CANCELLED),
+        JobStatus(JobState.COMPLETED, exit_code=0),
+    ],
+)
+def test_what_cannot_be_made_up_counts_at_once_and_for_good(end: JobStatus) -> None:
+    jobs = launched()
+    assert look(jobs, end, 1) == end.state
+    assert look(jobs, COMPLETED, 2) == end.state  # Slurm's provider forgets
+    assert not jobs.missing()
+
+
+def test_a_trusted_provider_counts_at_once() -> None:
+    assert look(launched(trusted=True), COMPLETED, 0.1) == JobState.COMPLETED
+
+
+def test_no_answer_is_no_end_until_it_has_lasted() -> None:
+    jobs = launched()
+    look(jobs, RUNNING, 10)
+    look(jobs, COMPLETED, 20)
+    assert look(jobs, PENDING, 25, answered=False) == JobState.PENDING
+    assert look(jobs, PENDING, 20 + SILENCE, answered=False) == JobState.COMPLETED
+
+
+def test_a_block_with_a_node_has_not_ended_whatever_is_said() -> None:
+    jobs = launched()
+    jobs.nodes_are({"0"}, 1)
+    assert look(jobs, COMPLETED, 100) == JobState.RUNNING
+    assert look(jobs, JobStatus(JobState.FAILED), 200) == JobState.RUNNING
+
+
+def test_a_job_that_was_requeued_after_its_end_counts_again_when_its_node_joins() -> None:
+    jobs = launched()
+    look(jobs, JobStatus(JobState.FAILED), 1)
+    jobs.nodes_are({"0"}, 30)
+    assert look(jobs, RUNNING, 31) == JobState.RUNNING
+    assert [job.number for job in jobs if job.open] == [100]
+
+
+def test_the_word_of_the_controller_settles_a_doubt() -> None:
+    jobs = launched()
+    look(jobs, COMPLETED, 1)
+    assert jobs.settle("0", PENDING).state == JobState.PENDING
+    assert jobs.settle("0", JobStatus(JobState.FAILED, exit_code=3)).exit_code == 3
+    assert look(jobs, COMPLETED, 2) == JobState.FAILED
+
+
+def test_a_state_that_is_not_known_is_not_one_block_less() -> None:
+    jobs = launched()
+    assert look(jobs, JobStatus(JobState.UNKNOWN), 1) == JobState.PENDING
+    jobs.nodes_are({"0"}, 2)
+    jobs.nodes_are(set(), 3)
+    assert look(jobs, JobStatus(JobState.UNKNOWN), 4) == JobState.RUNNING
+
+
+# --- looks ---
+
+
+def test_a_job_that_waits_is_looked_at_once_soon_and_then_at_the_provider_s_interval() -> None:
+    jobs = launched(3)
+    looks = []
+    while (now := jobs.next_look()) is not None and now < 10 * INTERVAL:
+        jobs.looked(now)
+        looks.append(now)
+    assert looks == [FIRST_LOOK + number * INTERVAL for number in range(len(looks))]
+
+
+def test_nothing_is_asked_while_all_nodes_are_there() -> None:
+    jobs = launched(2)
+    jobs.nodes_are({"0", "1"}, 1)
+    assert jobs.next_look() is None
+    jobs.nodes_are({"0"}, 100)
+    assert jobs.next_look() == 100 + CLOSER_LOOKS[0]
+
+
+def test_a_job_that_stirs_is_looked_at_more_closely_for_a_while() -> None:
+    jobs = launched()
+    look(jobs, RUNNING, 10)
+    jobs.stirs("0", 20)
+    jobs.stirs("0", 21)
+    looks = []
+    for _ in range(5):
+        now = jobs.next_look()
+        assert now is not None
+        look(jobs, RUNNING, now)
+        looks.append(now)
+    closer = [20 + after for after in CLOSER_LOOKS]
+    assert looks == [*closer, closer[-1] + INTERVAL, closer[-1] + 2 * INTERVAL]
+
+
+def test_a_doubt_is_looked_into() -> None:
+    jobs = launched()
+    look(jobs, RUNNING, 10)
+    look(jobs, COMPLETED, 70)
+    assert jobs.next_look() == 70 + SECOND_LOOK
+
+
+def test_looks_keep_a_distance() -> None:
+    jobs = launched(2)
+    jobs.looked(50)
+    jobs.stirs("0", 48)
+    jobs.stirs("1", 48.5)
+    first = jobs.next_look()
+    assert first == 48 + CLOSER_LOOKS[0] + 1
+    jobs.looked(first)
+    second = jobs.next_look()
+    assert second is not None
+    assert second >= first + BETWEEN_LOOKS
+
+
+# --- mentions ---
+
+
+def test_a_job_without_a_node_is_mentioned_seldom() -> None:
+    jobs = launched()
+    times = []
+    while (now := jobs.next_mention()) is not None and now < 7200:
+        assert [job.block for job in jobs.to_mention(now)] == ["0"]
+        assert not jobs.to_mention(now)
+        times.append(now)
+    assert times == [*MENTIONS, 3600, 5400]
+    jobs.nodes_are({"0"}, 7200)
+    assert jobs.next_mention() is None
