@@ -112,7 +112,7 @@ def places(tmp_path: Path) -> launch.Places:
 
 def test_command_of_a_worker(tmp_path: Path) -> None:
     made = settings(LocalProvider(), cores=3, memory=500, worker_options="--debug all", address="head.example.org")
-    command = launch.vine_command(places(tmp_path), made)
+    command = launch.vine_command(places(tmp_path), made, lambda: None, 0.0)
     text = shlex.join(command)
     assert command[-2:] == ["head.example.org", "9999"]
     assert "--cores 3 --memory 500" in text

@@ -14,6 +14,7 @@ import pytest
 
 import taskvine_manager
 from taskvine_manager.node import hardware
+from taskvine_manager.node.leftovers import LEFT
 from taskvine_manager.vine.worker import trouble
 from tests.conftest import eventually
 
@@ -39,7 +40,7 @@ def launch(tmp_path: Path, nothing_left: str) -> Launch:
 def test_output_and_status_are_passed_on(launch: Launch) -> None:
     process = launch("mkdir $w/cache; echo to out; echo to err >&2; sleep 0.5; exit 3", "login1", "9123")
     out, err = process.communicate(timeout=30)
-    assert (out, err, process.returncode) == ("to out\n", "to err\n", 3)
+    assert (out, err, process.returncode) == (f"to out\n{LEFT}\n", "to err\n", 3)
     assert os.listdir(tempfile.gettempdir()) == []
 
 
@@ -47,7 +48,7 @@ def test_arguments(launch: Launch) -> None:
     out, _ = launch('mkdir $w/cache; echo "$*"; sleep 0.5', "--cores=7", "--single-shot", "login1", "1").communicate(
         timeout=30
     )
-    words = out.split()
+    words = out.splitlines()[0].split()
     assert words[-4:] == ["--cores=7", "--single-shot", "login1", "1"]
     assert "--cores" not in words
     assert words[words.index("--connect-timeout") + 1] == "60"
@@ -56,7 +57,8 @@ def test_arguments(launch: Launch) -> None:
 
 def test_a_worker_is_told_what_it_may_use(launch: Launch) -> None:
     out, _ = launch('mkdir $w/cache; echo "$*"; sleep 0.5', sized=False).communicate(timeout=30)
-    why, given, _ = out.split("\n")
+    why, given, left = out.splitlines()
+    assert left == LEFT
     cores, megabytes = hardware.core_limit(), hardware.memory_limit()
     assert f" {cores.amount:.0f} cores ({cores.source})" in why
     assert f" {megabytes.amount:.0f} MB of memory ({megabytes.source})" in why
@@ -69,7 +71,7 @@ def test_much_output(launch: Launch) -> None:
     out, err = launch("mkdir $w/cache; yes | head -c 3000000; yes no | head -c 3000000 >&2; sleep 0.5").communicate(
         timeout=30
     )
-    assert (len(out), len(err)) == (3000000, 3000000)
+    assert (len(out), len(err)) == (3000000 + len(f"{LEFT}\n"), 3000000)
 
 
 def test_a_worker_that_ends_without_having_joined(launch: Launch) -> None:
