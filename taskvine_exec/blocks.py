@@ -420,8 +420,12 @@ class BlockExecutor(BlockProviderExecutor):
         jobs = [job for job in map(self._jobs.get, blocks) if job is not None and job.open]
         if self._jobs.trusted and jobs and self.provider is not None:
             # A job's number is that of a process, which may be another's by now: ask once more.
-            with self._provider_lock:
-                states = self.provider.status([job.number for job in jobs])
+            try:
+                with self._provider_lock:
+                    states = self.provider.status([job.number for job in jobs])
+            except Exception as error:  # what it looks at may be gone with the run's private directory
+                logger.warning("%s blocks %s are not cancelled: %s", self._scale_prefix, blocks, error)
+                return
             jobs = [job for job, state in zip(jobs, states, strict=True) if state.state not in TERMINAL_STATES]
         self._cancel(jobs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from parsl.launchers import SrunLauncher
 from parsl.providers import LocalProvider, SlurmProvider
 
 from taskvine_exec import TaskVineExecutor, config, engines, launch, passwords
-from taskvine_exec.errors import RunDirNotWritable
+from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 
 
 def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> None:
@@ -112,12 +113,27 @@ def places(tmp_path: Path) -> launch.Places:
 
 def test_command_of_a_worker(tmp_path: Path) -> None:
     made = settings(LocalProvider(), cores=3, memory=500, worker_options="--debug all", address="head.example.org")
-    command = launch.vine_command(places(tmp_path), made, lambda: None, 0.0)
+    command = launch.vine_command(places(tmp_path), made, lambda: None, time.monotonic() + 10)
     text = shlex.join(command)
     assert command[-2:] == ["head.example.org", "9999"]
     assert "--cores 3 --memory 500" in text
     assert "--debug all" in text
     assert f"--password {tmp_path}/vine.password" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(1, "exited with status 1"), (-9, "was killed by signal 9"), (None, "has not said where it listens")],
+)
+def test_no_command_without_a_manager(tmp_path: Path, status: int | None, words: str) -> None:
+    """One that has ended is not waited for; one that is silent is, until a time."""
+    there = places(tmp_path)
+    (tmp_path / "vine.address").unlink()
+    Path(there.manager_output).write_text("its last words\n")
+    deadline = time.monotonic() + (100 if status is not None else 0.1)
+    with pytest.raises(WorkerLaunchFailed, match=words) as caught:
+        launch.vine_command(there, settings(LocalProvider()), lambda: status, deadline)
+    assert "its last words" in caught.value.stderr
 
 
 def test_command_of_the_factory(tmp_path: Path) -> None:
