@@ -115,7 +115,8 @@ parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 
 # A real Slurm in namespaces of this machine, with accounting and without: as root, with Debian's slurm-wlm, slurmdbd, munge
-# and mariadb-server, and with TaskVine. make slurm-suite ARGS="-k hello" for one case alone.
+# and mariadb-server, and with TaskVine. make slurm-suite ARGS="-k hello" for one case alone;
+# TASKVINE_EXEC_SLURM_KILLS=20 make slurm-suite ARGS="-k random_moments" kills each kind of process so often.
 slurm-suite: $(DEV)
 	$(RUN) -m pytest tests/slurm $(ARGS)
 

@@ -147,6 +147,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     accounting = request.param == "sacct"
     if reason := missing(accounting=accounting) or _no_taskvine():
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
+    # SIGTERM, as of a time limit around all of this, must not leave a cluster behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Cluster(3, accounting=accounting) as cluster:
         password = cluster.home / ".vine-password"
         password.touch(0o600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import time
@@ -13,13 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import eventually, settle
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Program
+from tests.slurm.conftest import CLEAN_SECONDS, Program
 
 Run = Callable[..., Program]
 Figure = Callable[[str, str], None]
 pytestmark = pytest.mark.timeout(300)
+KILLS = int(os.environ.get("TASKVINE_EXEC_SLURM_KILLS", "2"))
+"""How often each process is killed at a random moment."""
+SEED = os.environ.get("TASKVINE_EXEC_SLURM_SEED", "0")
 
 LONG = """
 with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3)) as dfk:
@@ -178,6 +182,38 @@ def test_sigkill(run: Run, figure: Figure, who: str) -> None:
     if who == "both":  # only the user's next run can clean up on the login machine
         program.process.wait(30)
         run("with load(executor()): say('result', where().result())").end()
+
+
+@pytest.mark.timeout(150 * KILLS)
+@pytest.mark.parametrize("who", ["worker", "manager", "user"])
+def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, who: str) -> None:
+    """Whatever the moment, jobs, processes and scratch go; and after a worker's death the results are right."""
+    gone = []
+    for number in range(KILLS):
+        program = run("""
+            with load(executor(init_blocks=2, max_blocks=2, max_retries=5)):
+                futures = [where(n, 0.1 * (n % 7)) for n in range(60)]
+                say("results", [f.result()[2] for f in futures if f.exception() is None])
+        """)
+        program.wait_for("loaded")
+        moment = random.Random(f"{SEED}-{who}-{number}").uniform(0.0, 6.0)
+        time.sleep(moment)
+        victims = [each.pid for each in cluster.processes() if who == "worker" and _is_in_a_job(each)]
+        with contextlib.suppress(psutil.Error, IndexError, AssertionError):  # it has ended, or nothing has begun
+            victims = [program.pid] if who == "user" else victims
+            victims = [program.manager().pid] if who == "manager" else victims
+        for pid in random.Random(moment).sample(victims, min(1, len(victims))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        program.process.wait(90)
+        if who == "worker":
+            assert program.said("results")[0][0] == list(range(60)), f"killed after {moment:.2f} s\n{program.text}"
+        begun = time.monotonic()
+        # A job that was pending when its user's process was killed starts, sees that, and ends.
+        left = settle(lambda: cluster.queue() or cluster.processes(), CLEAN_SECONDS)
+        assert not left, f"{who} killed after {moment:.2f} s: {left}"
+        gone.append(time.monotonic() - begun)
+    figure(f"{who} killed {KILLS} times: seconds until nothing was left, at most", f"{max(gone):.1f}")
 
 
 def test_sigkill_of_a_node_s_processes(cluster: Cluster, run: Run) -> None:

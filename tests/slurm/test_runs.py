@@ -130,6 +130,23 @@ def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
     assert program.said("again")[0][0][1] not in program.said("jobs")[0][0]
 
 
+def test_the_factory(cluster: Cluster, run: Run) -> None:
+    """TaskVine's own factory submits workers as tasks need them."""
+    program = run("""
+        factory = dict(worker_launch_method="factory", batch_type="slurm", batch_options="--partition=compute")
+        made = TaskVineExecutor(
+            engine="taskvine", label="tv", address="login1.example.org", project_password_file="~/.vine-password",
+            cores=2, memory=1000, max_workers=2, workers_per_cycle=2, **factory
+        )
+        with load(made):
+            say("results", [f.result() for f in [where(n, 0.2) for n in range(40)]])
+    """)
+    program.end(120)
+    results = program.said("results")[0][0]
+    assert sorted(n for _, _, n in results) == list(range(40))
+    assert {host for host, _, _ in results} <= set(cluster.names)
+
+
 @pytest.mark.parametrize("strategy", ["none", "simple"])
 def test_no_block_at_the_start(run: Run, strategy: str) -> None:
     program = run(f"""

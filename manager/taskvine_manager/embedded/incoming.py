@@ -11,6 +11,7 @@ from taskvine_manager.scheduling import core
 from taskvine_manager.wire.messages import Completion, NodeInfo
 
 Check = Callable[[Any], bool]
+_BODY = frozenset({bytes, str})
 
 
 def _whole(value: Any) -> bool:
@@ -31,10 +32,6 @@ def _amount(value: Any) -> bool:
 
 def _text(value: Any) -> bool:
     return type(value) is str
-
-
-def _body(value: Any) -> bool:
-    return type(value) in (bytes, str)
 
 
 def _flag(value: Any) -> bool:
@@ -60,7 +57,29 @@ def _record(*checks: Check) -> Check:
 
 # Numbers of invocations that make again what was lost are negative.
 _made = _record(_text, _whole, _integer)
-_completion = _record(_integer, _whole, _body, _text, _amount, _amount, _amount, _many(_made), _many(_text))
+_files = _many(_made)
+_names = _many(_text)
+
+
+def _completion(item: Any) -> bool:
+    # Written out, because there is one of these for each call.
+    if type(item) is not tuple or len(item) != len(Completion._fields):
+        return False
+    number, outcome, body, node, dispatched, started, seconds, made, left = item
+    return (
+        type(number) is type(outcome) is int
+        and outcome >= 0
+        and type(body) in _BODY
+        and type(node) is str
+        and type(dispatched) is type(started) is type(seconds) is float
+        and 0.0 <= dispatched < math.inf
+        and 0.0 <= started < math.inf
+        and 0.0 <= seconds < math.inf
+        and (made == () or _files(made))
+        and (left == () or _names(left))
+    )
+
+
 _node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text)
 _FORMS: dict[str, Check] = {
     "done": _record(_many(_completion)),
