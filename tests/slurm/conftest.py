@@ -30,7 +30,9 @@ REQUIRED = "TASKVINE_EXEC_SLURM_REQUIRED"
 _FIGURES: list[tuple[str, str, str]] = []
 
 HEADER = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever these tests were started
+
 import parsl
 from parsl.config import Config
 from parsl.providers import SlurmProvider
