@@ -198,7 +198,7 @@ def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, wh
         program.wait_for("loaded")
         moment = random.Random(f"{SEED}-{who}-{number}").uniform(0.0, 6.0)
         time.sleep(moment)
-        victims = [each.pid for each in cluster.processes() if who == "worker" and _is_in_a_job(each)]
+        victims = [each.pid for each in cluster.processes() if who == "worker" and _is_a_worker(each)]
         with contextlib.suppress(psutil.Error, IndexError, AssertionError):  # it has ended, or nothing has begun
             victims = [program.pid] if who == "user" else victims
             victims = [program.manager().pid] if who == "manager" else victims
@@ -236,6 +236,14 @@ def test_sigkill_of_a_node_s_processes(cluster: Cluster, run: Run) -> None:
     program.end()
     assert program.said("second")[0][0][1] != program.said("first")[0][0][1]
     assert "which processes that were killed had left" in program.outputs()
+
+
+def _is_a_worker(process: psutil.Process) -> bool:
+    """Whether it is vine_worker or its launcher; who kills a task's process kills the task."""
+    try:
+        return process.name() == "vine_worker" or "worker" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _is_in_a_job(process: psutil.Process) -> bool:
