@@ -7,8 +7,9 @@ to unlisted jobs, or by the same answer at two looks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from parsl.jobs.states import JobState, JobStatus
@@ -102,9 +103,9 @@ class Jobs:
         Whether the provider knows each job's end from the job itself, and asking it costs nothing.
     suspended : collection of JobState
         States by which the provider means a job that is suspended, though they read as ends.
-    stuck : collection of JobState
-        States by which the provider means a job that its batch system has, which may run later or never. Such a job
-        has ended if it is in that state at two looks.
+    stuck : mapping from JobState to str
+        States by which the provider means a job that its batch system has, which may run later or never, and what to
+        tell the user of them. Such a job counts as ended if it is in that state at two looks.
     """
 
     def __init__(
@@ -113,11 +114,11 @@ class Jobs:
         *,
         trusted: bool,
         suspended: Collection[JobState] = (),
-        stuck: Collection[JobState] = (),
+        stuck: Mapping[JobState, str] = MappingProxyType({}),
     ) -> None:
         self.trusted = trusted
         self._suspended = frozenset(suspended)
-        self._stuck = frozenset(stuck)
+        self._stuck = dict(stuck)
         self._interval = interval
         self._jobs: dict[str, Job] = {}
         self._here: frozenset[str] = frozenset()
@@ -192,8 +193,10 @@ class Jobs:
         job.listed = job.listed or stuck
         in_doubt = stuck or said.state in _MADE_UP
         if self.trusted or said.exit_code is not None or not in_doubt or self._is_sure(job, now):
-            job.end, job.stuck = said, stuck
-            return said
+            message = said.message or self._stuck[said.state] if stuck else said.message
+            job.end = JobStatus(said.state, message, said.exit_code, said.stdout_path, said.stderr_path)
+            job.stuck = stuck
+            return job.end
         job.doubted = now if job.doubted is None else job.doubted
         return JobStatus(JobState.RUNNING if job.served else JobState.PENDING)
 

@@ -19,10 +19,14 @@ def suspended(provider: ExecutionProvider | None) -> frozenset[JobState]:
     return frozenset([JobState.CANCELLED]) if isinstance(provider, LSFProvider) else frozenset()
 
 
-def stuck(provider: ExecutionProvider | None) -> frozenset[JobState]:
-    """States by which a provider means a job that its batch system has, which may run later or never."""
-    # Grid Engine: suspended, in error, or on its way to a node. HTCondor: held, or its output is transferred.
-    return frozenset([JobState.FAILED]) if isinstance(provider, (GridEngineProvider, CondorProvider)) else frozenset()
+def stuck(provider: ExecutionProvider | None) -> dict[JobState, str]:
+    """States by which a provider means a job that its batch system has, which may run later or never, and what to tell
+    the user of such a job."""
+    if isinstance(provider, GridEngineProvider):  # also of a job on its way to a node, but not for long
+        return {JobState.FAILED: "Grid Engine has it in error or suspended: qstat -j says why"}
+    if isinstance(provider, CondorProvider):
+        return {JobState.FAILED: "HTCondor has it on hold: condor_q -hold says why"}
+    return {}
 
 
 def output_paths(provider: ExecutionProvider | None, name: str) -> tuple[str, ...]:

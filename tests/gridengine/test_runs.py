@@ -148,3 +148,15 @@ def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) ->
     assert program.said("interrupted")
     assert len(queries(program)) <= 2
     assert not cluster.jobs()
+
+
+def test_a_job_in_error(cluster: Cluster, run: Run, figure: Figure) -> None:
+    """Grid Engine keeps it in the queue for an administrator."""
+    program = run("""
+        with load(executor(init_blocks=1, max_blocks=1, scheduler_options="#$ -wd /nonexistent")):
+            say("error", str(where().exception()))
+    """)
+    program.end()
+    error, when = program.said("error")[0]
+    assert re.search(r"Grid Engine has it in error or suspended: qstat -j says why \(job \d+", error)
+    figure("a job in error: seconds from loading to the error", f"{when - program.said('loading')[0][1]:.1f}")

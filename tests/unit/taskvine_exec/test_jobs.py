@@ -204,7 +204,7 @@ FAILED, CANCELLED = (JobStatus(s) for s in (JobState.FAILED, JobState.CANCELLED)
 
 def test_a_state_that_passes_is_no_end() -> None:
     """Grid Engine's job is on its way to its node: FAILED to the provider."""
-    jobs = Jobs(INTERVAL, trusted=False, stuck=[JobState.FAILED])
+    jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
     jobs.launched("0", 100, 0.0)
     assert look(jobs, FAILED, 10) == JobState.PENDING
     assert jobs.next_look() == 10 + SECOND_LOOK
@@ -212,12 +212,13 @@ def test_a_state_that_passes_is_no_end() -> None:
 
 
 def test_a_job_that_is_stuck_is_replaced_and_still_to_be_cancelled() -> None:
-    jobs = Jobs(INTERVAL, trusted=False, stuck=[JobState.FAILED])
+    jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
     jobs.launched("0", 100, 0.0)
     look(jobs, FAILED, 10)
     assert look(jobs, FAILED, 10 + SECOND_LOOK) == JobState.FAILED
     assert [job.number for job in jobs if job.open] == [100]
     assert not jobs.missing()
+    assert [job.end.message for job in jobs if job.end] == ["held"]
     jobs.nodes_are(["0"], 20)  # it goes on after all
     assert look(jobs, RUNNING, 21) == JobState.RUNNING
 
