@@ -191,7 +191,8 @@ class BlockExecutor(BlockProviderExecutor):
     def _weigh(self, block: str, said: JobStatus, now: float) -> JobStatus:
         job = self._jobs.get(block)
         known = job is None or job.end is not None
-        verdict = self._jobs.judge(block, said, now, answered=said is not self._heard.get(block))
+        answered = self._jobs.trusted or said is not self._heard.get(block)
+        verdict = self._jobs.judge(block, said, now, answered=answered)
         self._heard[block] = said
         if job is not None and job.stuck and job.open:
             self._drained.append(block)  # cancel it, or it might run beside the one that replaces it
@@ -477,7 +478,13 @@ class BlockExecutor(BlockProviderExecutor):
         except Exception as error:
             logger.debug("%s the provider cannot say how its jobs are: %s", self._scale_prefix, error)
             return jobs
-        return [job for job, state in zip(jobs, states, strict=True) if state.state not in TERMINAL_STATES]
+        remain = []
+        for job, state in zip(jobs, states, strict=True):
+            if state.state in TERMINAL_STATES and state.state not in self._jobs.held:
+                job.stuck = False
+            else:
+                remain.append(job)
+        return remain
 
 
 def _judge(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> None:

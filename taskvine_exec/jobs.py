@@ -127,6 +127,11 @@ class Jobs:
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
 
+    @property
+    def held(self) -> frozenset[JobState]:
+        """States that read as ends, though the batch system has the job."""
+        return self._suspended | frozenset(self._stuck)
+
     def get(self, block: str) -> Job | None:
         """The job of a block; None if none was submitted."""
         return self._jobs.get(block)

@@ -22,7 +22,6 @@ from tests.machines import ISOLATE, LOGIN, Machines, absent, run_as_program  # n
 HOST = LOGIN.partition(".")[0]
 """Name of the one host."""
 QUEUE = "main.q"
-NOTIFY_SECONDS = 60
 _LIBRARY = Path("/usr/lib/gridengine")
 _RESOURCES = Path("/usr/share/gridengine/util/resources")
 _PROGRAMS = ("sge_qmaster", "sge_execd", "qsub", "qstat", "qdel", "qconf", "unshare", "nsenter", "ip")
@@ -134,9 +133,9 @@ class Cluster(Machines):
         self._lay_out("root", "qmaster", "qmaster/job_scripts", "execd", hosts=hosts)
         common = self.root / "default" / "common"
         common.mkdir(parents=True)
+        architecture = subprocess.check_output([_RESOURCES.parent / "arch"], text=True).strip()
         for name in ("bin", "lib", "utilbin"):
             (self.root / name).mkdir()
-            architecture = self._output([str(_RESOURCES.parent / "arch")])
             (self.root / name / architecture).symlink_to(_LIBRARY)
         (self.root / "util").symlink_to(_RESOURCES.parent)
         qmaster = self.base / "qmaster"
@@ -160,7 +159,7 @@ class Cluster(Machines):
         self.ask("qconf", "-as", HOST)
         self._configure("-Msconf", _changed(self.ask("qconf", "-ssconf"), _SCHEDULER))
         self._configure("-Ap", _changed("", _PARALLEL))
-        own = {**_QUEUE, "slots": str(self.slots), "notify": f"00:00:{NOTIFY_SECONDS}"}
+        own = {**_QUEUE, "slots": str(self.slots)}
         self._configure("-Aq", _changed(self.ask("qconf", "-sq"), own))
         (name,) = self.names
         enter = (*self.command(directory="/")[:2], "--net", "--uts")
@@ -175,10 +174,6 @@ class Cluster(Machines):
         file = self.base / "etc" / option.strip("-")
         file.write_text(text)
         self.ask("qconf", option, str(file))
-
-    def _output(self, command: list[str]) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
 
 
 def _changed(settings: str, changes: dict[str, str]) -> str:
