@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -119,6 +119,11 @@ parsl-suite:
 # TASKVINE_EXEC_SLURM_KILLS=20 make slurm-suite ARGS="-k random_moments" kills each kind of process so often.
 slurm-suite: $(DEV)
 	$(RUN) -m pytest tests/slurm $(ARGS)
+
+# A real Grid Engine of one node in namespaces of this machine: as root, with Debian's gridengine-master, gridengine-exec and
+# gridengine-client, and with TaskVine.
+gridengine-suite: $(DEV)
+	$(RUN) -m pytest tests/gridengine $(ARGS)
 
 .venv/.created:
 	@"$(PYTHON)" -c '$(RECENT)' >/dev/null 2>&1 || { \

@@ -26,7 +26,7 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 from parsl.providers.cluster_provider import ClusterProvider
 
-from taskvine_exec import slurm
+from taskvine_exec import providers, slurm
 from taskvine_exec.errors import WorkerLaunchFailed
 from taskvine_exec.jobs import Job, Jobs
 from taskvine_exec.parsl_hooks import frames
@@ -74,8 +74,14 @@ class BlockExecutor(BlockProviderExecutor):
         self._places_of: dict[str, str] = {}  # the last node's host and directory, by block
         local = provider is None or isinstance(provider, LocalProvider)
         interval = _LOOK_SECONDS if local or provider is None else float(provider.status_polling_interval)
-        self._jobs = Jobs(interval, trusted=local or not hasattr(provider, "resources"))
-        self._placeholders: dict[str, Any] = {}
+        self._jobs = Jobs(
+            interval,
+            trusted=local or not hasattr(provider, "resources"),
+            suspended=providers.suspended(provider),
+            stuck=providers.stuck(provider),
+        )
+        self._heard: dict[str, Any] = {}  # the provider's last word, by block: the same object is no news
+        self._written: dict[str, tuple[str, ...]] = {}  # paths of output, by block
         self._outputs: dict[str, tuple[int, ...]] = {}
         self._drained: deque[str] = deque()
         self._unaccounted_blocks = 0
@@ -153,7 +159,8 @@ class BlockExecutor(BlockProviderExecutor):
             if not job:
                 raise ScalingFailed(self, f"the provider launched no job for block {block_id}")
             self._jobs.launched(block_id, job, time.monotonic())
-            self._placeholders[block_id] = self._entry(job).get("status")
+            self._heard[block_id] = self._entry(job).get("status")
+            self._written[block_id] = providers.output_paths(self.provider, name)
         return job
 
     def _entry(self, job: Any) -> dict[str, Any]:
@@ -184,13 +191,18 @@ class BlockExecutor(BlockProviderExecutor):
     def _weigh(self, block: str, said: JobStatus, now: float) -> JobStatus:
         job = self._jobs.get(block)
         known = job is None or job.end is not None
-        verdict = self._jobs.judge(block, said, now, answered=said is not self._placeholders.get(block))
+        answered = self._jobs.trusted or said is not self._heard.get(block)
+        verdict = self._jobs.judge(block, said, now, answered=answered)
+        self._heard[block] = said
+        if job is not None and job.stuck and job.open:
+            self._drained.append(block)  # cancel it, or it might run beside the one that replaces it
+            self._attention.set()
         if known or job is None or self._jobs.trusted or not said.terminal:
             return verdict
         if detail := slurm.ask(self.provider, job.number):
             verdict = self._jobs.settle(block, detail.status(said))
         if not verdict.terminal:  # have the provider ask again: it stands by each end
-            self._placeholders[block] = self._entry(job.number)["status"] = JobStatus(JobState.PENDING)
+            self._heard[block] = self._entry(job.number)["status"] = JobStatus(JobState.PENDING)
         return verdict
 
     def _not_yet(self, block: str, verdict: JobStatus) -> JobStatus:
@@ -263,7 +275,7 @@ class BlockExecutor(BlockProviderExecutor):
     def _output(self, job: Job) -> list[str]:
         entry = self._entry(job.number)
         paths = (entry.get("job_stdout_path"), entry.get("job_stderr_path"))
-        return [path for path in paths if isinstance(path, str)]
+        return [path for path in paths if isinstance(path, str)] or list(self._written.get(job.block, ()))
 
     def _mention(self, jobs: Sequence[Job]) -> None:
         waited = time.monotonic() - min(job.submitted for job in jobs)
@@ -337,12 +349,14 @@ class BlockExecutor(BlockProviderExecutor):
         reason = f"{what} before its node joined" if len(failed) == 1 else f"{what} before their nodes joined"
         job = self._jobs.get(failed[0][0])
         output = self._output(job) if job is not None else []
+        if last.stderr_path is None and output:
+            last = JobStatus(last.state, last.message, last.exit_code, stdout_path=output[0], stderr_path=output[-1])
         return WorkerLaunchFailed(
             reason=f"{reason}: {last.message}" if last.message else reason,
             exit_code=last.exit_code,
             stderr=_summary(last),
             job="" if job is None else str(job.number),
-            output=last.stderr_path or (output[-1] if output else ""),
+            output=last.stderr_path or "",
         )
 
     # --- letting go ---
@@ -410,10 +424,11 @@ class BlockExecutor(BlockProviderExecutor):
         return dirty
 
     def _has_left(self, job: Job) -> bool:
-        """Whether all nodes of a job have written that nothing is left of them."""
+        """Whether all nodes of a job have written that nothing is left of them. It is taken for granted where no output
+        can be read: such nodes are machines or pods, whose files go with them."""
         paths = self._output(job)
         nodes = getattr(self.provider, "nodes_per_block", 1)
-        return bool(paths) and _text(paths[0]).count(LEFT) >= nodes
+        return not paths or _text(paths[0]).count(LEFT) >= nodes
 
     def _cancel_blocks(self, blocks: list[str]) -> None:
         """Cancel the jobs of blocks, as far as they have not ended."""
@@ -432,17 +447,44 @@ class BlockExecutor(BlockProviderExecutor):
     def _cancel(self, jobs: Sequence[Job]) -> None:
         if not jobs or self.provider is None:
             return
+        self._ask_to_cancel(jobs)
+        # Most batch systems answer for all jobs together: one that has just ended makes them refuse.
+        refused = self._not_ended([job for job in jobs if not job.cancelled])
+        if len(jobs) > 1:
+            for job in refused:
+                self._ask_to_cancel([job])
+        names = [f"{job.block} (job {job.number})" for job in refused if not job.cancelled]
+        if names:
+            logger.warning("%s blocks that could not be cancelled: %s", self._scale_prefix, ", ".join(names))
+
+    def _ask_to_cancel(self, jobs: Sequence[Job]) -> None:
+        assert self.provider is not None
         try:
             with self._provider_lock:
                 done = self.provider.cancel([job.number for job in jobs])
             for job, accepted in zip(jobs, done, strict=True):
                 job.cancelled = bool(accepted)
-            refused = [f"{job.block} (job {job.number})" for job in jobs if not job.cancelled]
-            if refused:
-                logger.warning("%s blocks that could not be cancelled: %s", self._scale_prefix, ", ".join(refused))
-        except Exception:
-            names = [job.block for job in jobs]
-            logger.exception("%s blocks %s could not be cancelled", self._scale_prefix, names)
+        except Exception as error:
+            names = ", ".join(job.block for job in jobs)
+            logger.warning("%s blocks %s could not be cancelled: %s", self._scale_prefix, names, error)
+
+    def _not_ended(self, jobs: list[Job]) -> list[Job]:
+        """Those of some jobs that the provider does not say have ended."""
+        if not jobs or self.provider is None:
+            return jobs
+        try:
+            with self._provider_lock:
+                states = self.provider.status([job.number for job in jobs])
+        except Exception as error:
+            logger.debug("%s the provider cannot say how its jobs are: %s", self._scale_prefix, error)
+            return jobs
+        remain = []
+        for job, state in zip(jobs, states, strict=True):
+            if state.state in TERMINAL_STATES and state.state not in self._jobs.held:
+                job.stuck = False
+            else:
+                remain.append(job)
+        return remain
 
 
 def _judge(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> None:

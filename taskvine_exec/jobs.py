@@ -7,8 +7,9 @@ to unlisted jobs, or by the same answer at two looks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from parsl.jobs.states import JobState, JobStatus
@@ -26,6 +27,8 @@ UNLISTED = 60.0
 """Seconds after its submission in which a job that was never listed may still come to be listed."""
 SILENCE = 60.0
 """Seconds after which a doubt is taken for an end if the batch system no longer answers."""
+FORGOTTEN = 300.0
+"""Seconds after a node has left at which its job is given up if the batch system says nothing of it."""
 MENTIONS = (10.0, 60.0, 300.0, 1800.0)
 """Seconds after a submission at which a job without a node is mentioned in the log; from then on each 1,800 s."""
 
@@ -61,6 +64,8 @@ class Job:
         Times it was mentioned in the log.
     cancelled : bool
         Whether the batch system has accepted its cancellation.
+    stuck : bool
+        Whether it counts as ended though the batch system may still have it.
     """
 
     block: str
@@ -74,10 +79,16 @@ class Job:
     looks: int = 0
     mentions: int = 0
     cancelled: bool = False
+    stuck: bool = False
 
     @property
     def open(self) -> bool:
         """Whether it may still be in the batch system."""
+        return (self.end is None or self.stuck) and not self.cancelled
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it is to have a node."""
         return self.end is None and not self.cancelled
 
 
@@ -90,10 +101,24 @@ class Jobs:
         Seconds between two looks at the provider while a node is missing.
     trusted : bool
         Whether the provider knows each job's end from the job itself, and asking it costs nothing.
+    suspended : collection of JobState
+        States by which the provider means a job that is suspended, though they read as ends.
+    stuck : mapping from JobState to str
+        States by which the provider means a job that its batch system has, which may run later or never, and what to
+        tell the user of them. Such a job counts as ended if it is in that state at two looks.
     """
 
-    def __init__(self, interval: float, *, trusted: bool) -> None:
+    def __init__(
+        self,
+        interval: float,
+        *,
+        trusted: bool,
+        suspended: Collection[JobState] = (),
+        stuck: Mapping[JobState, str] = MappingProxyType({}),
+    ) -> None:
         self.trusted = trusted
+        self._suspended = frozenset(suspended)
+        self._stuck = dict(stuck)
         self._interval = interval
         self._jobs: dict[str, Job] = {}
         self._here: frozenset[str] = frozenset()
@@ -101,6 +126,11 @@ class Jobs:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
+
+    @property
+    def held(self) -> frozenset[JobState]:
+        """States that read as ends, though the batch system has the job."""
+        return self._suspended | frozenset(self._stuck)
 
     def get(self, block: str) -> Job | None:
         """The job of a block; None if none was submitted."""
@@ -117,14 +147,14 @@ class Jobs:
         before, self._here = self._here, frozenset(blocks)
         for block in self._here - before:
             if (job := self._jobs.get(block)) is not None:
-                job.served, job.end, job.doubted, job.stirred = True, None, None, None
+                job.served, job.end, job.doubted, job.stirred, job.stuck = True, None, None, None, False
         for block in before - self._here:
             self.stirs(block, now)
 
     def stirs(self, block: str, now: float) -> None:
         """A job runs, or has just ended: look at it more closely until its node joins."""
         job = self._jobs.get(block)
-        if job is not None and job.open and block not in self._here and job.stirred is None:
+        if job is not None and job.awaited and block not in self._here and job.stirred is None:
             job.stirred, job.looks = now, 0
 
     def looked(self, now: float) -> None:
@@ -160,11 +190,18 @@ class Jobs:
             return job.end  # the provider may forget it: Slurm's calls each job COMPLETED that it no longer asks for
         if block in self._here and not job.cancelled:
             return said if said.state == JobState.RUNNING else JobStatus(JobState.RUNNING)
+        if said.state in self._suspended and not job.cancelled:
+            said = JobStatus(JobState.RUNNING if job.served else JobState.PENDING)
         if not said.terminal:
             return self._alive(job, said, now, answered=answered)
-        if self.trusted or said.exit_code is not None or said.state not in _MADE_UP or self._is_sure(job, now):
-            job.end = said
-            return said
+        stuck = said.state in self._stuck and not job.cancelled
+        job.listed = job.listed or stuck
+        in_doubt = stuck or said.state in _MADE_UP
+        if self.trusted or said.exit_code is not None or not in_doubt or self._is_sure(job, now):
+            message = said.message or self._stuck[said.state] if stuck else said.message
+            job.end = JobStatus(said.state, message, said.exit_code, said.stdout_path, said.stderr_path)
+            job.stuck = stuck
+            return job.end
         job.doubted = now if job.doubted is None else job.doubted
         return JobStatus(JobState.RUNNING if job.served else JobState.PENDING)
 
@@ -176,18 +213,27 @@ class Jobs:
         elif job.doubted is not None and now >= job.doubted + SILENCE:
             job.end = JobStatus(JobState.COMPLETED, "the batch system no longer lists the job")
             return job.end
+        elif job.served and job.stirred is not None and now >= job.stirred + FORGOTTEN:
+            job.end = JobStatus(JobState.COMPLETED, "its node has left, and the batch system says nothing of the job")
+            job.stuck = True
+            return job.end
         if said.state == JobState.UNKNOWN:  # Parsl's strategy would count it for nothing, and launch another
             return JobStatus(JobState.RUNNING if job.served else JobState.PENDING)
         return said
 
     def _is_sure(self, job: Job, now: float) -> bool:
-        known = job.listed or job.served or now >= job.submitted + UNLISTED
+        known = self._is_known(job) or now >= job.submitted + UNLISTED
         return known and job.doubted is not None and now >= job.doubted + SECOND_LOOK - 1.0
+
+    @staticmethod
+    def _is_known(job: Job) -> bool:
+        """Whether the batch system must have listed the job: it has run."""
+        return job.listed or job.served or job.stirred is not None
 
     def settle(self, block: str, told: JobStatus) -> JobStatus:
         """Take the word of somebody who knows for certain how a job is."""
         job = self._jobs[block]
-        job.doubted = None
+        job.doubted, job.stuck = None, False
         if told.terminal and block not in self._here:
             job.end = told
             return told
@@ -198,7 +244,7 @@ class Jobs:
 
     def missing(self) -> list[Job]:
         """Jobs that are to have a node and have none."""
-        return [job for job in self if job.open and job.block not in self._here]
+        return [job for job in self if job.awaited and job.block not in self._here]
 
     def next_look(self) -> float | None:
         """When to ask the provider; None while nothing is to be learnt from it."""
@@ -212,8 +258,9 @@ class Jobs:
             if job.stirred is not None and job.looks < len(CLOSER_LOOKS):
                 times.append(job.stirred + CLOSER_LOOKS[job.looks])
             if job.doubted is not None:
-                known = job.listed or job.served
-                times.append(max(job.doubted if known else job.submitted + UNLISTED, self._looked) + SECOND_LOOK)
+                times.append(
+                    max(job.doubted if self._is_known(job) else job.submitted + UNLISTED, self._looked) + SECOND_LOOK
+                )
             if self._looked < job.submitted and not job.served:
                 times.append(job.submitted + min(FIRST_LOOK, self._interval))
             else:

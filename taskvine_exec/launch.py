@@ -254,7 +254,8 @@ def _factory_command(places: Places, settings: VineSettings, scratch: str) -> li
                 f"vine_factory cannot use the path {path!r}, because of a character in it: give another {what}"
             )
     options: dict[str, object] = {
-        "--batch-type": settings.batch_type,
+        # vine_factory documents "sge" as another name of this type, and refuses it.
+        "--batch-type": "uge" if settings.batch_type == "sge" else settings.batch_type,
         "--worker-binary": shutil.which(os.path.expanduser(settings.worker)),
         "--scratch-dir": scratch,
         "--min-workers": settings.min_workers,

@@ -8,11 +8,21 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from parsl.executors.errors import BadStateException
 from parsl.jobs.states import JobState
-from parsl.providers import CondorProvider, LocalProvider, SlurmProvider
+from parsl.launchers import SimpleLauncher
+from parsl.providers import (
+    CondorProvider,
+    GridEngineProvider,
+    LocalProvider,
+    LSFProvider,
+    PBSProProvider,
+    SlurmProvider,
+    TorqueProvider,
+)
 from parsl.providers.base import ExecutionProvider
 
 from taskvine_exec import TaskVineExecutor, jobs
@@ -54,6 +64,56 @@ CONDOR = {
         true""",
     "condor_rm": 'for job; do [ "$job" = -forcex ] || kill -- "-${job%.0}" 2> /dev/null; done; true',
 }
+# These send output where the script says. To cancel fails, and cancels nothing, if one of the jobs has ended.
+_BEGIN = """
+        output=$(sed -n 's/^#[$A-Z]* -o //p' "$script") error=$(sed -n 's/^#[$A-Z]* -e //p' "$script")
+        setsid bash "$script" > "$output" 2> "$error" < /dev/null &"""
+_END = """
+        for job; do kill -0 -- "-${job%.*}" 2> /dev/null || { echo "$job does not exist"; exit 1; }; done
+        for job; do kill -- "-${job%.*}"; done"""
+_QSUB = "script=${@: -1}" + _BEGIN
+GRID_ENGINE = {
+    "qsub": f'{_QSUB} echo $! | tee -a "$(dirname "$0")/jobs"',
+    "qstat": """
+        for job in $(cat "$(dirname "$0")/jobs"); do
+            kill -0 -- -$job 2> /dev/null && echo "$job 0.5 parsl.tv.b user r 11/27/2026 10:28:46 main.q@n1 1"
+        done
+        true""",
+    "qdel": _END,
+}
+PBS = {
+    "qsub": f"{_QSUB} echo $!.pbs1",
+    "qstat": """
+        for job; do
+            case $job in
+                *.pbs1)
+                    kill -0 -- -${job%.pbs1} 2> /dev/null && state=R || state=F
+                    jobs="$jobs${jobs:+,}\\"$job\\":{\\"job_state\\":\\"$state\\"}";;
+            esac
+        done
+        echo "{\\"Jobs\\":{$jobs}}" """,
+    "qdel": _END,
+}
+TORQUE = {
+    "qsub": f"{_QSUB} echo $!.torque1.example.org",
+    "qstat": """
+        for job; do
+            kill -0 -- -${job%%.*} 2> /dev/null && echo "${job%.example.org} parsl.tv.block-0 user 00:00:01 R batch"
+        done
+        true""",
+    "qdel": _END.replace("%.*", "%%.*"),
+}
+LSF = {
+    "bsub": f"script=$1{_BEGIN} echo 'Job <'$!'> is submitted to default queue <normal>.'",
+    "bjobs": """
+        for job; do
+            case $job in
+                [0-9]*) kill -0 -- -$job 2> /dev/null && echo $job RUN || echo $job DONE;;
+            esac
+        done
+        true""",
+    "bkill": _END,
+}
 
 # What vine_factory calls. Only the first job gets a node.
 FACTORY_SLURM = {
@@ -89,6 +149,15 @@ def install(commands: dict[str, str], directory: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
 
 
+SETTINGS: dict[str, Any] = {"init_blocks": 1, "max_blocks": 2, "launcher": SimpleLauncher()}
+WITH_OUTPUT = [
+    pytest.param(GRID_ENGINE, lambda: GridEngineProvider(**SETTINGS), id="gridengine"),
+    pytest.param(PBS, lambda: PBSProProvider(**SETTINGS), id="pbs"),
+    pytest.param(TORQUE, lambda: TorqueProvider(**SETTINGS), id="torque"),
+    pytest.param(LSF, lambda: LSFProvider(**SETTINGS), id="lsf"),
+]
+
+
 @pytest.fixture(params=["taskvine"])
 def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
     if absent is not None:
@@ -101,6 +170,7 @@ def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
     [
         pytest.param(SLURM, lambda: SlurmProvider(init_blocks=1, max_blocks=1, exclusive=False), id="slurm"),
         pytest.param(CONDOR, lambda: CondorProvider(init_blocks=1, max_blocks=1), id="condor"),
+        *WITH_OUTPUT,
     ],
 )
 def test_block_of_a_batch_system(
@@ -116,6 +186,42 @@ def test_block_of_a_batch_system(
     assert [status.state for status in executor.status().values()] == [JobState.RUNNING]
     assert executor.scale_in(1) == ["0"]
     eventually(lambda: not executor.nodes, SECONDS)
+
+
+@pytest.mark.parametrize(("commands", "provider"), WITH_OUTPUT)
+def test_one_job_that_has_ended_does_not_keep_another_from_being_cancelled(
+    make_executor: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    commands: dict[str, str],
+    provider: Callable[[], ExecutionProvider],
+) -> None:
+    """Nodes leave by themselves at shutdown; a job whose node never joins does not."""
+    install(commands, tmp_path / "bin", monkeypatch)
+    executor = make_executor(provider=provider(), address="localhost")
+    executor.submit(int, {}).result(SECONDS)
+    (first,) = executor.blocks_to_job_id.values()
+    assert executor.provider is not None
+    waits, ends = (executor.provider.submit(command, 1, command) for command in ("sleep 600", "true"))
+    eventually(lambda: not _runs(ends))
+    for block, job in (("7", waits), ("8", ends)):
+        executor._jobs.launched(block, job, time.monotonic())
+    begun = time.monotonic()
+    executor.shutdown()
+    assert time.monotonic() - begun < 10
+    eventually(lambda: not _runs(first) and not _runs(waits))
+    assert "cancelled" not in caplog.text
+    assert "does not say that it has cleaned up" not in caplog.text
+
+
+def _runs(job: str) -> bool:
+    """Whether a process of a job's group is there."""
+    try:
+        os.killpg(int(job.split(".", maxsplit=1)[0]), 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("ssl", [False, True])

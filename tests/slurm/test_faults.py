@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cluster_programs import CLEAN_SECONDS, Program
 from tests.conftest import eventually, settle
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import CLEAN_SECONDS, Program
 
 Run = Callable[..., Program]
 Figure = Callable[[str, str], None]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.cluster_programs import Program, queries
 from tests.conftest import eventually
 from tests.slurm.cluster import ROOT, Cluster
-from tests.slurm.conftest import Program, queries
 
 Run = Callable[..., Program]
 Figure = Callable[[str, str], None]

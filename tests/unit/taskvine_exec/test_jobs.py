@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from parsl.jobs.states import JobState, JobStatus
 
-from taskvine_exec.jobs import BETWEEN_LOOKS, CLOSER_LOOKS, FIRST_LOOK, MENTIONS, SECOND_LOOK, SILENCE, UNLISTED, Jobs
+from taskvine_exec.jobs import (
+    BETWEEN_LOOKS,
+    CLOSER_LOOKS,
+    FIRST_LOOK,
+    FORGOTTEN,
+    MENTIONS,
+    SECOND_LOOK,
+    SILENCE,
+    UNLISTED,
+    Jobs,
+)
 
 INTERVAL = 60.0
 PENDING, RUNNING, COMPLETED = (JobStatus(s) for s in (JobState.PENDING, JobState.RUNNING, JobState.COMPLETED))
@@ -185,3 +195,58 @@ def test_a_job_without_a_node_is_mentioned_seldom() -> None:
     assert times == [*MENTIONS, 3600, 5400]
     jobs.nodes_are({"0"}, 7200)
     assert jobs.next_mention() is None
+
+
+# --- words that mean other things ---
+
+FAILED, CANCELLED = (JobStatus(s) for s in (JobState.FAILED, JobState.CANCELLED))
+
+
+def test_a_state_that_passes_is_no_end() -> None:
+    """Grid Engine's job is on its way to its node: FAILED to the provider."""
+    jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
+    jobs.launched("0", 100, 0.0)
+    assert look(jobs, FAILED, 10) == JobState.PENDING
+    assert jobs.next_look() == 10 + SECOND_LOOK
+    assert look(jobs, RUNNING, 10 + SECOND_LOOK) == JobState.RUNNING
+
+
+def test_a_job_that_is_stuck_is_replaced_and_still_to_be_cancelled() -> None:
+    jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
+    jobs.launched("0", 100, 0.0)
+    look(jobs, FAILED, 10)
+    assert look(jobs, FAILED, 10 + SECOND_LOOK) == JobState.FAILED
+    assert [job.number for job in jobs if job.open] == [100]
+    assert not jobs.missing()
+    assert [job.end.message for job in jobs if job.end] == ["held"]
+    jobs.nodes_are(["0"], 20)  # it goes on after all
+    assert look(jobs, RUNNING, 21) == JobState.RUNNING
+
+
+def test_a_suspended_job_has_not_ended() -> None:
+    """LSF's suspended jobs are CANCELLED to the provider, and so are jobs that it has cancelled itself."""
+    jobs = Jobs(INTERVAL, trusted=False, suspended=[JobState.CANCELLED])
+    jobs.launched("0", 100, 0.0)
+    for now in (10, 20, 100, 1000):
+        assert look(jobs, CANCELLED, now) == JobState.PENDING
+    job = jobs.get("0")
+    assert job is not None
+    job.cancelled = True
+    assert look(jobs, CANCELLED, 1001) == JobState.CANCELLED
+
+
+def test_a_job_that_has_written_output_need_not_have_been_listed() -> None:
+    jobs = launched()
+    jobs.stirs("0", 2)
+    assert look(jobs, COMPLETED, 5) == JobState.PENDING
+    assert look(jobs, COMPLETED, 5 + SECOND_LOOK) == JobState.COMPLETED
+
+
+def test_a_job_of_which_nothing_is_heard_is_given_up_some_time_after_its_node_has_left() -> None:
+    """Kubernetes' provider never speaks again of a pod that was deleted."""
+    jobs = launched()
+    jobs.nodes_are(["0"], 10)
+    jobs.nodes_are([], 20)
+    assert look(jobs, RUNNING, 20 + FORGOTTEN - 1, answered=False) == JobState.RUNNING
+    assert look(jobs, RUNNING, 20 + FORGOTTEN, answered=False) == JobState.COMPLETED
+    assert [job.number for job in jobs if job.open] == [100]

@@ -105,5 +105,5 @@ def test_blocks_for_clusters(quoted: Quoted, tmp_path: Path, code: str) -> None:
 
 def test_there_are_such_blocks() -> None:
     found = [block.values[0] for block in blocks()]
-    for word in ("SlurmProvider(", "CondorProvider(", 'batch_type="slurm"', "local_config("):
+    for word in ("SlurmProvider(", "CondorProvider(", "GridEngineProvider(", 'batch_type="slurm"', "local_config("):
         assert any(word in code for code in found)
