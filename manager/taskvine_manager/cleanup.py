@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 
@@ -46,6 +47,23 @@ def is_alive(pid: int) -> bool:
         return False
     except OSError:  # another user's, or a system without these files
         return True
+
+
+def ends(pid: int, seconds: float) -> bool:
+    """Wait for the end of a process for so many seconds at most; say whether it has ended.
+
+    One that was killed a moment ago may take some time to end.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return not is_alive(pid)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # there is none, or the system does not let us watch it
+        return not is_alive(pid)
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
 
 
 def strays(directory: str, node: str | None = None) -> list[int]:

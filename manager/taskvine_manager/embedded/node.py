@@ -37,6 +37,8 @@ HOLD_SECONDS = 0.001
 """Results of short calls wait this long for others, if more are under way, so that they travel together; up to
 :data:`HOLD_MOST` times as long where there are many more to come."""
 HOLD_MOST = 5
+USER_SECONDS = 0.5
+"""How long a node whose manager was killed waits for the user's process, which may have been killed with it."""
 RECENT = 256
 """Small results that are kept for calls which the manager has sent after their makers, and which come too late."""
 
@@ -205,8 +207,12 @@ class Node(Runner):
         release(os.path.join(self._directory, "cache"), staging.memory_of(self._base))
         remove(self._directory)
         if hasattr(self, "_manager"):
+            while self._manager.read():
+                pass
+            # It may have been killed after it had told this node to go.
+            self._abandoned = self._abandoned or self._manager.ended
             self._manager.close()
-        if self._abandoned and not cleanup.is_alive(self._config["user"]):  # nobody else is left to do it
+        if self._abandoned and cleanup.ends(self._config["user"], USER_SECONDS):  # nobody else is left to do it
             staging.remove_run(self._base)
 
     # --- the loop ---
