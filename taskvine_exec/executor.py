@@ -965,8 +965,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the run is the parent's, and its threads are not here."""
-        self._state_lock = threading.Lock()  # one that another thread held would never be free here
-        self._provider_lock = threading.RLock()
+        self._state_lock = threading.Lock()
         self._over = True
         self._over_reason = "this process was forked from the one that started it"
 
