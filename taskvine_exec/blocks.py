@@ -47,9 +47,10 @@ _STRATEGY_THREAD = "JobStatusPoller"
 _STOP_SECONDS = 5.0
 _LEAVE_SECONDS, _CANCELLED_SECONDS = 10.0, 5.0
 """How long nodes of a batch system may take to clean up at shutdown, before and after their jobs are cancelled."""
-_REPLACEMENTS = 3
-"""Blocks that may fail in a row after one has served, before the executor gives up."""
-_RETRY_SECONDS, _RETRY_AT_MOST = 5.0, 300.0
+_ATTEMPTS = 3
+"""Blocks that may fail in a row before the executor gives up, where another may do better: one has served before, or
+what failed was killed. A block that ends by itself before any has served will do so again."""
+_RETRY_SECONDS, _RETRY_AT_MOST = 2.0, 300.0
 """Pause before another block is launched after one that failed; it doubles with each that fails in a row."""
 _LINGER = "\ntrap wait TERM INT"
 """A batch system sends SIGTERM to a job that it ends, and kills all of it as soon as its script has ended. So the
@@ -284,13 +285,16 @@ class BlockExecutor(BlockProviderExecutor):
         state = str(detail) if detail else f"its provider says {known.state.name}" if known else "no state is known"
         what = ", ".join(f"{job.block} (job {job.number})" for job in jobs[:_SHOWN])
         more = f" and {len(jobs) - _SHOWN} more" if len(jobs) > _SHOWN else ""
-        logger.info(
-            "%s no node yet after %.0f s from block %s%s; of the first, %s",
+        cure = detail.cure if detail else ""
+        logger.log(
+            logging.WARNING if cure else logging.INFO,
+            "%s no node yet after %.0f s from block %s%s; of the first, %s%s",
             self._scale_prefix,
             waited,
             what,
             more,
             state,
+            f". {cure}" if cure else "",
         )
 
     def _judge_blocks(self) -> None:
@@ -310,18 +314,24 @@ class BlockExecutor(BlockProviderExecutor):
                 self._failed_last = failed[0][0]
                 pause = min(_RETRY_AT_MOST, _RETRY_SECONDS * 2 ** (len(failed) - 1))
                 self._retry_at = time.monotonic() + pause
-                if active or any(job.served for job in self._jobs):
+                if active or self._may_do_better(failed):
                     logger.warning("%s %s", self._scale_prefix, self._failure(failed[:1]))
             if active:
                 return
             enough = max(1, getattr(self.provider, "init_blocks", 1))
-            if any(job.served for job in self._jobs):
-                enough = max(enough, _REPLACEMENTS)
+            if self._may_do_better(failed):
+                enough = max(enough, _ATTEMPTS)
             if len(failed) < enough or self._nodes:
                 if self.outstanding() and (not failed or time.monotonic() >= self._retry_at):
                     self._replace(blocks[-1] if blocks else None)
                 return
         self.set_bad_state_and_fail_all(self._failure(failed))
+
+    def _may_do_better(self, failed: Sequence[tuple[str, JobStatus]]) -> bool:
+        """Whether a block may work where the last one failed."""
+        if any(job.served for job in self._jobs):
+            return True
+        return bool(failed) and failed[0][0] in self.blocks_to_job_id and _was_killed(failed[0][1])
 
     def _has_served(self, block: str) -> bool:
         job = self._jobs.get(block)
@@ -491,6 +501,15 @@ def _judge(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> Non
     """Parsl's hook for blocks that went wrong; only ours are given it."""
     if isinstance(executor, BlockExecutor) and not executor.bad_state_is_set:
         executor._judge_blocks()
+
+
+def _was_killed(status: JobStatus) -> bool:
+    """Whether a job that has ended may have been killed: a shell exits with 128 and the signal's number. A job that
+    failed without an exit code was ended by its batch system, or together with its shell."""
+    code = status.exit_code
+    if code is None:
+        return status.state in (JobState.FAILED, JobState.CANCELLED)
+    return code < 0 or code > 128
 
 
 def _state_of(path: str) -> int:

@@ -24,6 +24,17 @@ _ENDS = {
     "BOOT_FAIL": JobState.FAILED,
     "OUT_OF_MEMORY": JobState.FAILED,
 }
+_CURES = (
+    (re.compile(r"JobHeld"), "The job is held; `scontrol release` frees it"),
+    (re.compile(r"InvalidAccount|AccountNotAllowed"), "Its account may not be used here; see `sacctmgr show assoc`"),
+    (re.compile(r"Assoc|AccountingPolicy"), "A limit of its account keeps it waiting; see `sacctmgr show assoc`"),
+    (re.compile(r"QOS"), "A limit of its quality of service keeps it waiting; see `sacctmgr show qos`"),
+    (
+        re.compile(r"Partition(NodeLimit|TimeLimit|Config)|MaxMemPerLimit|BadConstraints|NodeConfig"),
+        "It asks for more than its partition has; see `scontrol show partition`",
+    ),
+)
+"""Reasons for which a job may wait for ever, and what to do. They are those of Slurm's "Job Reason Codes"."""
 _FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode)=(\S+)")
 
 
@@ -52,6 +63,13 @@ class Detail:
             running = self.state in ("RUNNING", "COMPLETING")
             return JobStatus(JobState.RUNNING if running else JobState.PENDING)
         return JobStatus(state, str(self), self.exit_code, said.stdout_path, said.stderr_path)
+
+    @property
+    def cure(self) -> str:
+        """What the user can do where the job may wait for ever; empty if it only waits for its turn."""
+        if self.state != "PENDING":
+            return ""
+        return next((cure for reason, cure in _CURES if reason.search(self.reason)), "")
 
     def __str__(self) -> str:
         return f"Slurm says {self.state}" + (f", reason {self.reason}" if self.reason else "")
@@ -92,5 +110,5 @@ def parse(output: str) -> Detail | None:
     reason = fields.get("Reason", "None")
     state = fields["JobState"]
     code, _, signal = fields.get("ExitCode", "").partition(":")
-    exited = state in _ENDS and code.isdigit() and signal in ("", "0")
+    exited = state in ("COMPLETED", "FAILED") and code.isdigit() and signal in ("", "0")
     return Detail(state, "" if reason == "None" else reason, int(code) if exited else None)

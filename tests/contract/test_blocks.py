@@ -219,7 +219,7 @@ def test_exit_code_that_is_being_written(make_executor: Make) -> None:
 def test_exit_code_that_is_never_written(make_executor: Make) -> None:
     provider = local(worker_init="trap 'truncate --size 0 $0.ec; kill -KILL $PPID $$' EXIT; exit 3")
     executor = make_executor(provider=provider)
-    with pytest.raises(BadStateException, match="ended before its node joined"):
+    with pytest.raises(BadStateException, match="ended before their nodes joined"):
         executor.submit(int, {}).result(30)
 
 
@@ -256,6 +256,20 @@ def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: 
     eventually(lambda: not executor.nodes)
     assert executor.submit(int, {}).result(30) == 0
     assert list(executor.blocks_to_job_id) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("end", ["exit 137", "kill -KILL $PPID $$"])
+def test_the_only_block_killed_as_it_starts_is_not_the_end(make_executor: Make, tmp_path: Any, end: str) -> None:
+    """Its node is killed, or its whole job."""
+    executor = make_executor(provider=local(worker_init=f"! mkdir {tmp_path}/first 2>/dev/null || {end}"))
+    assert executor.submit(int, {}).result(30) == 0
+    assert list(executor.blocks_to_job_id) == ["0", "1"]
+
+
+def test_blocks_that_are_always_killed_as_they_start(make_executor: Make) -> None:
+    executor = make_executor(provider=local(worker_init="exit 137"))
+    with pytest.raises(BadStateException, match="blocks 0, 1, 2 ended before their nodes joined"):
+        executor.submit(int, {}).result(30)
 
 
 def test_wait_for_workers(make_executor: Make, mode: str) -> None:

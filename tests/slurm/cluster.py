@@ -206,7 +206,8 @@ class Cluster(Machines):
             _DATABASE_CONF.format(munge=self._munge, dbd=dbd, base=self.base, database=database, password=password)
         )
         where = f"AccountingStorageHost=localhost\nAccountingStoragePort={dbd}\nAccountingStoragePass={self._munge}"
-        return f"AccountingStorageType=accounting_storage/slurmdbd\n{where}"
+        enforce = "AccountingStorageEnforce=associations,limits"
+        return f"AccountingStorageType=accounting_storage/slurmdbd\n{where}\n{enforce}"
 
     def _start_node(self, name: str) -> None:
         script = self._machine(name) + _NODE.format(

@@ -150,6 +150,43 @@ def test_wrong_partition(run: Run, figure: Figure) -> None:
     assert seconds < 15
 
 
+def test_more_memory_than_any_node_has(run: Run, figure: Figure) -> None:
+    message, seconds = error_of(run, "scheduler_options='#SBATCH --mem=900000'")
+    assert "Memory specification can not be satisfied" in message
+    figure("over-asked memory: seconds until it is named", f"{seconds:.1f}")
+    assert seconds < 15
+
+
+def test_an_account_that_may_not_be_used(cluster: Cluster, run: Run, figure: Figure) -> None:
+    if not cluster.accounting:
+        pytest.skip("this cluster has no accounts")
+    message, seconds = error_of(run, "scheduler_options='#SBATCH --account=physics'")
+    assert "Invalid account" in message
+    figure("wrong account: seconds until it is named", f"{seconds:.1f}")
+    assert seconds < 15
+
+
+def test_an_account_that_is_used_up(cluster: Cluster, run: Run, figure: Figure) -> None:
+    """Slurm takes the job and never starts it."""
+    if not cluster.accounting:
+        pytest.skip("this cluster has no accounts")
+    cluster.ask("sacctmgr", "-i", "add", "account", "spent", "GrpTRESMins=cpu=0")
+    cluster.ask("sacctmgr", "-i", "add", "user", "root", "account=spent")
+    program = run("""
+        try:
+            with load(executor(init_blocks=2, max_blocks=2, scheduler_options="#SBATCH --account=spent")):
+                where().result()
+        except KeyboardInterrupt:
+            pass
+    """)
+    program.wait_for("loaded")
+    eventually(lambda: "AssocGrpCPUMinutesLimit" in program.text, 30)
+    figure("account used up: seconds until it is named", f"{program.age():.1f}")
+    assert re.search(r"no node yet after .* A limit of its account keeps it waiting", program.text)
+    os.kill(program.pid, signal.SIGINT)
+    program.end(30)
+
+
 # --- what dies ---
 
 

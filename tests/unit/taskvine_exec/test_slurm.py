@@ -27,7 +27,7 @@ LINE = (
         ("FAILED", "NonZeroExitCode", "3:0", JobState.FAILED, 3),
         ("CANCELLED", "None", "0:15", JobState.CANCELLED, None),
         ("TIMEOUT", "TimeLimit", "0:15", JobState.TIMEOUT, None),
-        ("NODE_FAIL", "NodeDown", "0:0", JobState.FAILED, 0),
+        ("NODE_FAIL", "NodeDown", "0:0", JobState.FAILED, None),
     ],
 )
 def test_states(state: str, reason: str, code: str, status: JobState, exit_code: int | None) -> None:
@@ -38,6 +38,26 @@ def test_states(state: str, reason: str, code: str, status: JobState, exit_code:
     assert ("reason" in str(detail)) == (reason != "None")
     if told.terminal:
         assert (told.stdout_path, told.stderr_path) == ("out", "err")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "cure"),
+    [
+        ("PENDING", "Resources", ""),
+        ("PENDING", "Priority", ""),
+        ("PENDING", "None", ""),
+        ("PENDING", "AssocGrpCPUMinutesLimit", "limit of its account"),
+        ("PENDING", "InvalidAccount", "account may not be used"),
+        ("PENDING", "QOSMaxJobsPerUserLimit", "quality of service"),
+        ("PENDING", "PartitionTimeLimit", "more than its partition has"),
+        ("PENDING", "JobHeldUser", "held"),
+        ("RUNNING", "AssocGrpCPUMinutesLimit", ""),
+    ],
+)
+def test_cures(state: str, reason: str, cure: str) -> None:
+    detail = slurm.parse(LINE.format(state, reason, "0:0"))
+    assert detail is not None
+    assert (cure in detail.cure) if cure else detail.cure == ""
 
 
 def test_no_job() -> None:
