@@ -297,13 +297,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             raise
         self._link.start()
         _started.add(self)
-        launch.remove_leftovers(places, self.label)
         provider = self.provider
         if provider is not None and hasattr(provider, "script_dir"):
             script_dir = provider.script_dir
             if script_dir is None or not launch.survives_shell(str(script_dir)):
                 provider.script_dir = places.scripts
         self._start_blocks()
+        launch.remove_leftovers(places, self.label)  # nodes start meanwhile
 
     def _choose_directory(self) -> None:
         """Find out where this program is, and decide whether apps run there."""

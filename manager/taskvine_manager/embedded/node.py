@@ -46,7 +46,10 @@ RECENT = 256
 def main(arguments: list[str]) -> None:
     """Parse a node's command line and run it until it is let go."""
     parser = argparse.ArgumentParser(
-        prog="taskvine-node", description="A node of a TaskVineExecutor's embedded engine."
+        prog="taskvine-node",
+        description="A node of a TaskVineExecutor's embedded engine.",
+        # Without a width, each option has shutil imported to find the terminal's.
+        formatter_class=partial(argparse.HelpFormatter, width=100),
     )
     parser.add_argument(
         cleanup.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)"

@@ -14,13 +14,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import itertools
 import os
-import shutil
 import stat
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -29,6 +26,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from taskvine_manager.node import trees
+from taskvine_manager.node.digest import blake2b
 from taskvine_manager.runtime import spares
 from taskvine_manager.runtime.payload import FAST, GONE, roomy
 
@@ -72,7 +70,7 @@ def file_name(name: str) -> str:
     quoted = quote(name, safe="@", errors="surrogateescape")
     if len(quoted) <= _NAME_LIMIT:
         return quoted
-    return hashlib.blake2b(quoted.encode(), digest_size=32).hexdigest()
+    return blake2b(quoted.encode(), digest_size=32).hexdigest()
 
 
 class Cache:
@@ -222,6 +220,8 @@ class Cache:
         """Where the bytes of a copy go."""
         if self._spool is None or roomy(self._spool, size) == self._spool:
             return partial
+        import tempfile  # here, since every node imports this module, and few spill into memory
+
         descriptor, path = tempfile.mkstemp(prefix="copy-", dir=self._fast)
         os.close(descriptor)
         return path
@@ -507,6 +507,8 @@ def deliver(source: str, target: str, length: int | None = None) -> None:
 def _fill(source: str, target: str) -> None:
     status = _regular(source)
     if not _clone(source, target):
+        import shutil  # here, since every node imports this module, and few copy so
+
         shutil.copyfile(source, target)
     os.chmod(target, _mode(status))
 
@@ -582,7 +584,7 @@ def check(source: Source) -> None:
 
 def _copy_named(source: str, target: str, seen: trees.Survey) -> str:
     """Copy a user's file; return its cache name."""
-    digest = hashlib.blake2b(digest_size=20)
+    digest = blake2b(digest_size=20)
     with open(source, "rb") as reader, open(target, "wb") as writer:
         while chunk := reader.read(_CHUNK):
             digest.update(chunk)
@@ -605,7 +607,7 @@ def _content_name(path: str, seen: trees.Survey) -> str:
 
 
 def _digest(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=20)
+    digest = blake2b(digest_size=20)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
+
+from taskvine_manager.node.digest import blake2b
 
 
 class EnvironmentBroken(Exception):
@@ -74,7 +75,7 @@ def _unpack(pack: str, directory: str) -> str:
 
     try:
         with open(pack, "rb") as file:
-            digest = hashlib.blake2b(digest_size=16)
+            digest = blake2b(digest_size=16)
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
         root = os.path.join(directory, digest.hexdigest())

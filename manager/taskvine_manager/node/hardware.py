@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import re
-import shutil
 import socket
 from collections.abc import Container
 
@@ -66,7 +65,8 @@ def _groups(controller: str) -> list[limits.Group]:
 
 def disk(directory: str) -> float:
     """Free space in MB (2**20 bytes) where a directory is."""
-    return shutil.disk_usage(directory).free / 2**20
+    there = os.statvfs(directory)
+    return there.f_bavail * there.f_frsize / 2**20
 
 
 def gpus() -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 
 from taskvine_manager.runtime.removal import remove
@@ -29,6 +28,8 @@ def link(directory: str) -> str:
     Links of this user's to directories that are gone are removed: those of workers that were killed.
     """
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    import tempfile  # here, since every node imports this module, and only workers have links
+
     root = tempfile.gettempdir()
     if len(root) > LONGEST_ROOT and os.access("/tmp", os.W_OK):
         root = "/tmp"
@@ -51,6 +52,8 @@ def unlink(path: str) -> None:
 
 def unlink_into(directory: str) -> None:
     """Remove links to what is, or was, in a directory: those of workers that were killed."""
+    import tempfile
+
     within = os.path.join(os.path.abspath(directory), "")
     for root in {tempfile.gettempdir(), "/tmp"}:
         for entry in _links(root):

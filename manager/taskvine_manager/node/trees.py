@@ -23,15 +23,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import itertools
 import os
-import shutil
 import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from taskvine_manager.node.digest import blake2b
 from taskvine_manager.runtime.removal import remove
 
 MAGIC = b"\x93TVX-TREE-01\r\n\x1a\n"
@@ -100,7 +99,7 @@ def survey(path: str, within: str = "") -> Survey:
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode):
         return Survey(status.st_size, stamp(status), status.st_ctime_ns, _mode(status), False)
-    digest = hashlib.blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     index: _Index = []
     size, changed = len(MAGIC) + _FOOT.size, 0
     for entry in _entries(path, within):
@@ -312,7 +311,8 @@ def _entries(source: str, within: str) -> Iterator[_Found]:
 def _pour_file(path: str, target: BinaryIO) -> None:
     # A pipe that has just taken the file's place must not hold this up.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        shutil.copyfileobj(file, target, _CHUNK)
+        while chunk := file.read(_CHUNK):
+            target.write(chunk)
 
 
 def _lay_out(items: Iterable[_Item], target: str) -> None:

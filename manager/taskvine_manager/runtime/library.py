@@ -101,9 +101,12 @@ class Library:
                 return
 
     def _prepare(self) -> bool:
+        # Slots are forked with what they would all import.
+        import tempfile  # noqa: F401
+
         import tblib  # noqa: F401
 
-        from taskvine_manager.runtime import pickling, spares  # noqa: F401  (slots are forked with them)
+        from taskvine_manager.runtime import pickling, spares  # noqa: F401
 
         for name in self._config["import_modules"]:
             try:
@@ -117,7 +120,8 @@ class Library:
             if record is not None:
                 self._say("failed", "context", record)
                 return False
-        gc.collect()
+        if encoded is not None or self._config["import_modules"]:
+            gc.collect()  # what is ours leaves too little to be worth the time
         gc.freeze()
         return True
 

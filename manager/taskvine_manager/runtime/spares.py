@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 
 LEAST = 1 << 20
 """Bytes of the smallest file that is worth it."""
@@ -68,6 +67,8 @@ def take(directory: str, size: int, prefix: str) -> tuple[int, str] | None:
     """
     if size < LEAST:
         return None
+    import tempfile  # here, since every node imports this module, and few take spares
+
     spares = os.path.join(directory, _DIRECTORY)
     sizes = _sizes(spares)
     for name in sorted(sizes, key=lambda name: (sizes[name] < size, abs(sizes[name] - size))):
