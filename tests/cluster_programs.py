@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from taskvine_exec import engines
 from tests.conftest import eventually, settle
 from tests.machines import Machines
 
@@ -106,15 +105,6 @@ class Program:
                 if "manager" in child.cmdline():
                     return child
         raise AssertionError("it has no manager")
-
-
-def no_taskvine() -> str | None:
-    """Why TaskVine cannot be used here, if it cannot."""
-    try:
-        engines.choose("taskvine", "vine_worker")
-    except Exception as error:
-        return str(error)
-    return None
 
 
 def use(cluster: Machines) -> None:

@@ -17,12 +17,16 @@ import pytest
 
 from taskvine_manager import cleanup
 
+_BEGUN = psutil.Process().create_time()
+
 
 def our_processes(directory: str) -> list[psutil.Process]:
     """Processes of runs under a directory, dead ones apart: they carry a run's token, or their command names it."""
     found = []
     for process in psutil.process_iter():
         try:
+            if process.create_time() < _BEGUN:  # it cannot be a test's; looking at all of them takes much of a test
+                continue
             token = process.environ().get(cleanup.TOKEN, "")
             ours = token.startswith(directory) or any(directory in word for word in process.cmdline())
             if ours and process.status() != psutil.STATUS_ZOMBIE:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from parsl.errors import ConfigurationError, OptionalModuleMissing
 
-from taskvine_exec import TaskVineExecutor, engines
+from taskvine_exec import TaskVineExecutor
+from tests.engines import ABSENT
 
 
 @pytest.fixture(autouse=True)
@@ -20,25 +20,11 @@ def _clean(nothing_left: str) -> None:
     """Every contract test is held to it."""
 
 
-def _absent() -> str | None:
-    try:
-        engines.choose("taskvine", "vine_worker")
-    except (ConfigurationError, OptionalModuleMissing) as error:
-        return str(error)
-    return None
-
-
-@pytest.fixture(scope="session")
-def absent() -> str | None:
-    """Why the TaskVine engine cannot be tested here, if it cannot."""
-    return _absent()
-
-
 @pytest.fixture(params=["embedded", "taskvine"])
-def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
-    """Name of an engine."""
-    if request.param == "taskvine" and absent is not None:
-        pytest.skip(absent)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name of an engine; tests may name those that they are of."""
+    if request.param == "taskvine" and ABSENT is not None:
+        pytest.skip(ABSENT)
     return str(request.param)
 
 

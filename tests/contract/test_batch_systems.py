@@ -28,6 +28,7 @@ from parsl.providers.base import ExecutionProvider
 from taskvine_exec import TaskVineExecutor, jobs
 from taskvine_exec.errors import ManagerLost
 from tests.conftest import eventually
+from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 30
@@ -159,9 +160,9 @@ WITH_OUTPUT = [
 
 
 @pytest.fixture(params=["taskvine"])
-def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
-    if absent is not None:
-        pytest.skip(absent)
+def engine(request: pytest.FixtureRequest) -> str:
+    if ABSENT is not None:
+        pytest.skip(ABSENT)
     return str(request.param)
 
 

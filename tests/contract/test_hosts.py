@@ -18,6 +18,7 @@ from parsl.data_provider.files import File
 
 from taskvine_exec import TaskVineExecutor, TaskVineManagerConfig
 from tests.conftest import Gate, eventually
+from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
@@ -28,9 +29,9 @@ BRIDGE_TAKES = 20
 
 
 @pytest.fixture(params=["taskvine"])
-def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
-    if absent is not None:
-        pytest.skip(absent)
+def engine(request: pytest.FixtureRequest) -> str:
+    if ABSENT is not None:
+        pytest.skip(ABSENT)
     return str(request.param)
 
 

@@ -21,6 +21,7 @@ from taskvine_exec import TaskVineExecutor, launch
 from taskvine_exec.errors import LibraryFailed
 from taskvine_manager.vine.worker import trouble
 from tests.conftest import eventually
+from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
@@ -29,9 +30,9 @@ SOON = 15
 
 
 @pytest.fixture(params=["taskvine"])
-def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
-    if absent is not None:
-        pytest.skip(absent)
+def engine(request: pytest.FixtureRequest) -> str:
+    if ABSENT is not None:
+        pytest.skip(ABSENT)
     return str(request.param)
 
 

@@ -32,6 +32,7 @@ from parsl.executors.errors import BadStateException
 from taskvine_exec import TaskVineExecutor, passwords
 from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
 from tests.conftest import Gate, eventually
+from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
 Start = Callable[[TaskVineExecutor], Any]
@@ -39,9 +40,9 @@ SECONDS = 30
 
 
 @pytest.fixture(params=["taskvine"])
-def engine(request: pytest.FixtureRequest, absent: str | None) -> str:
-    if absent is not None:
-        pytest.skip(absent)
+def engine(request: pytest.FixtureRequest) -> str:
+    if ABSENT is not None:
+        pytest.skip(ABSENT)
     return str(request.param)
 
 

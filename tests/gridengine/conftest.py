@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster_programs import FUNCTIONS, Program, count_queries, no_taskvine, programs_of, use
+from tests.cluster_programs import FUNCTIONS, Program, count_queries, programs_of, use
+from tests.engines import ABSENT
 from tests.gridengine.cluster import Cluster, missing
 
 REQUIRED = "TASKVINE_EXEC_GRIDENGINE_REQUIRED"
@@ -46,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster with one node, which runs four jobs at a time."""
-    if reason := missing() or no_taskvine():
+    if reason := missing() or ABSENT:
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
     # SIGTERM, as of a time limit around all of this, must not leave a cluster behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

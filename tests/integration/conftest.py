@@ -11,9 +11,9 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
 from taskvine_exec import TaskVineExecutor
-from tests.contract.conftest import absent, engine, mode
+from tests.contract.conftest import engine, mode
 
-__all__ = ["absent", "engine", "mode"]
+__all__ = ["engine", "mode"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,18 +10,12 @@ import parsl
 import pytest
 from parsl.dataflow.dflow import DataFlowKernel
 
-from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, engines
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from tests.changes import CHANGES, Program
+from tests.engines import on_both
 
 Load = Callable[..., DataFlowKernel]
 
-on_both = pytest.mark.parametrize(
-    "engine",
-    [
-        "embedded",
-        pytest.param("taskvine", marks=pytest.mark.skipif(not engines.module_is_there(), reason=engines.INSTALL)),
-    ],
-)
 resolvers = pytest.mark.parametrize("resolver", [None, DAG_RESOLVER], ids=["waits", "DAG_RESOLVER"])
 
 

@@ -22,7 +22,7 @@ from taskvine_exec.errors import (
     ResultNotSerializable,
     TaskExited,
 )
-from tests.contract.conftest import absent, engine  # noqa: F401  (fixtures)
+from tests.contract.conftest import engine  # noqa: F401  (fixtures)
 
 SECONDS = 60
 Load = Callable[..., DataFlowKernel]

@@ -16,7 +16,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import FileMissing
-from tests.contract.conftest import absent, cached, engine, mode  # noqa: F401
+from tests.contract.conftest import cached, engine, mode  # noqa: F401
 
 Load = Callable[..., DataFlowKernel]
 T = "taskvinetemp:///"

@@ -12,8 +12,9 @@ import parsl
 import pytest
 from parsl.dataflow.dflow import DataFlowKernel
 
-from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, engines
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from tests.conftest import eventually
+from tests.engines import ENGINES
 
 COUNT = 1 << 18
 SIZE = 8 * COUNT
@@ -38,12 +39,7 @@ def read(array: Any, index: int, gate: str) -> float:
     return float(array[index])
 
 
-@pytest.fixture(
-    params=[
-        "embedded",
-        pytest.param("taskvine", marks=pytest.mark.skipif(not engines.module_is_there(), reason=engines.INSTALL)),
-    ]
-)
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

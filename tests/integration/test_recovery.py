@@ -22,9 +22,10 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import DependencyError
 from parsl.providers import LocalProvider
 
-from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TempFile, engines
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TempFile
 from taskvine_exec.errors import FileLost
 from tests.conftest import eventually
+from tests.engines import on_both
 
 LARGE = 100_000  # doubles: well over what rides inside messages
 Load = Callable[..., DataFlowKernel]
@@ -66,15 +67,6 @@ class Cluster:
 def engine() -> str:
     """Most of these tests look into nodes' caches, and at what TaskVine does otherwise or tells nobody."""
     return "embedded"
-
-
-on_both = pytest.mark.parametrize(
-    "engine",
-    [
-        "embedded",
-        pytest.param("taskvine", marks=pytest.mark.skipif(not engines.module_is_there(), reason=engines.INSTALL)),
-    ],
-)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import DependencyError
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
-from tests.contract.conftest import absent, engine  # noqa: F401  (fixtures)
+from tests.contract.conftest import engine  # noqa: F401  (fixtures)
 
 SECONDS = 60
 Load = Callable[..., DataFlowKernel]

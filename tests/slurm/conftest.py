@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster_programs import FUNCTIONS, Program, count_queries, no_taskvine, programs_of, use
+from tests.cluster_programs import FUNCTIONS, Program, count_queries, programs_of, use
+from tests.engines import ABSENT
 from tests.slurm.cluster import Cluster, missing
 
 REQUIRED = "TASKVINE_EXEC_SLURM_REQUIRED"
@@ -48,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with accounts, and one without: SlurmProvider then asks ``squeue`` for states."""
     accounting = request.param == "sacct"
-    if reason := missing(accounting=accounting) or no_taskvine():
+    if reason := missing(accounting=accounting) or ABSENT:
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
     # SIGTERM, as of a time limit around all of this, must not leave a cluster behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,23 @@
+"""The engines that can be tested on this machine."""
+
+from __future__ import annotations
+
+import pytest
+from parsl.errors import ConfigurationError, OptionalModuleMissing
+
+from taskvine_exec import engines
+
+
+def _absent() -> str | None:
+    try:
+        engines.choose("taskvine", "vine_worker")
+    except (ConfigurationError, OptionalModuleMissing) as error:
+        return str(error)
+    return None
+
+
+ABSENT = _absent()
+"""Why the TaskVine engine cannot be tested here, if it cannot."""
+ENGINES = ["embedded", pytest.param("taskvine", marks=pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT)))]
+"""Parameters of a test or a fixture."""
+on_both = pytest.mark.parametrize("engine", ENGINES)
