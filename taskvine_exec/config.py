@@ -86,7 +86,11 @@ LIBRARY_KEYS = (
     "context_args",
     "context_kwargs",
     "context_scope",
+    "start_timeout",
 )
+
+#: Seconds that a library may take to start, unless library_config says otherwise.
+START_TIMEOUT = 1800.0
 
 #: What the keys of library_config are called elsewhere.
 _FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
@@ -143,7 +147,9 @@ class TaskVineManagerConfig:
         ``disk`` (MB) and ``gpus``. ``import_modules`` lists modules, or their names, that the library imports once for
         all its slots; the README has the rules for them. ``context`` is a function that is called with
         ``context_args`` and ``context_kwargs`` before any other and whose products the others read; ``context_scope``
-        says whether once per 'library', the default, or once per 'slot'.
+        says whether once per 'library', the default, or once per 'slot'. ``start_timeout`` is how many seconds
+        ``init_command`` may take, and ``import_modules`` and ``context`` together, before a library counts as stuck:
+        1,800 by default.
     shared_fs
         Whether workers see the same file system, so that files need not be sent. Apps then run in the program's
         directory, unless the executor's ``working_directory`` says otherwise.
@@ -286,6 +292,8 @@ class EmbeddedSettings:
         Names of the modules that the library imports before it forks slots.
     context, context_args, context_kwargs, context_scope
         The library's setup function, its arguments, and how often it runs.
+    start_timeout
+        Seconds that a library may take to start.
     tune_parameters
         Tuning parameters that the engine is told, under their names with dashes.
     tuning
@@ -320,6 +328,7 @@ class EmbeddedSettings:
     context_args: tuple[Any, ...] = ()
     context_kwargs: dict[str, Any] = field(default_factory=dict)
     context_scope: Literal["library", "slot"] = "library"
+    start_timeout: float = START_TIMEOUT
 
     shared_fs: bool = False
     autocategory: bool = True
@@ -694,6 +703,7 @@ _LIBRARY_RULES: Mapping[str, _Rule] = {
         )
     ),
     "context_scope": _or_none(_one_of("library", "slot")),
+    "start_timeout": _or_none(_POSITIVE),
 }
 
 
@@ -854,6 +864,7 @@ def _common(
         "context_args": tuple(library.get("context_args") or ()),
         "context_kwargs": dict(library.get("context_kwargs") or {}),
         "context_scope": library.get("context_scope") or "library",
+        "start_timeout": float(library.get("start_timeout") or START_TIMEOUT),
         "shared_fs": manager.shared_fs,
         "autocategory": manager.autocategory,
         "enable_peer_transfers": manager.enable_peer_transfers,

@@ -287,7 +287,15 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             launch.write_configs(places, self._settings, path, directory)
             self._manager_started = time.monotonic()
             self._manager, end = launch.start_manager(places, self._claim)
-            self._link = ManagerLink(end, self._manager, self._on_message, self._on_manager_death)
+            self._link = ManagerLink(
+                end,
+                self._manager,
+                self._on_message,
+                self._on_manager_death,
+                lambda: bool(self._tasks),
+                responsive=self._engine == "embedded",
+            )
+            self._link.patience.tune(self._settings.tune_parameters)
         except BaseException:
             if self._manager is not None:
                 self._manager.kill()
@@ -579,6 +587,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._nodes_are(list(rest[0]))
         elif kind == "drained":
             self._block_drained(rest[0])
+        elif kind == "notice":
+            logger.warning("executor %s: %s", self.label, rest[0])
         elif kind == "broken":
             self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=rest[0]))
         elif kind == "nodes-fail":
@@ -691,6 +701,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _on_manager_death(self, status: int) -> None:
         how = f"it was killed by signal {-status}" if status < 0 else f"it exited with status {status}"
+        if self._link is not None and self._link.silent:
+            how = f"it was killed, because {self._link.silent}"
         said = launch.tail(self._places.manager_output) or f"see {self._places.log}"
         self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=f"{how}; {said}"))
         # Away from the thread that completes futures, for it takes time.
@@ -921,6 +933,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         link = self._running_link()
         with self._tuning_lock:  # what one thread is told is in force must be what the manager was told last
             self._tuning, given = config.retuned(parameters, self._settings, self._tuning)
+            link.patience.tune(given)
             link.say("tune", given)
 
     def outstanding(self) -> int:

@@ -29,6 +29,7 @@ from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, leftovers, staging
+from taskvine_manager.patience import Limits
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_manager.wire.messages import L2
@@ -167,7 +168,9 @@ def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, 
         "import_modules": settings.import_modules,
         "context": context,
         "context_scope": settings.context_scope,
+        "start_timeout": settings.start_timeout,
         "serverless": settings.function_exec_mode == L2,
+        "tune": settings.tune_parameters,
         "user": os.getpid(),
     }
     by_factory = settings.worker_launch_method == "factory"
@@ -357,6 +360,9 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     command += ["--package", taskvine_manager.VERSION, "--user", f"{socket.gethostname()}:{os.getpid()}"]
     command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
     command += ["--password", settings.password_file or places.password]
+    patience = Limits()
+    patience.tune(settings.tune_parameters)
+    command += ["--patience", str(patience.timeout if patience.interval else 0)]
     command += ["--idle-timeout", "10000000"]  # it is the block's to end
     sizes = {
         "--cores": settings.node_cores,

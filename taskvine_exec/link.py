@@ -21,6 +21,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from taskvine_manager import cleanup
+from taskvine_manager.patience import Limits, Silence, Verdict
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire import messages
@@ -49,6 +51,12 @@ class ManagerLink:
         It may return an iterator: it is advanced by handfuls, and the queue is sent in between.
     on_death : callable
         Called in the link's thread, with the manager's exit status, when it ends without having been told to.
+    awaits : callable
+        Says whether anything is expected of the manager now: only then it is asked, after long silence, whether it
+        lives.
+    responsive : bool
+        Whether the manager always answers soon. TaskVine's may be busy for long with one large transfer: then it counts
+        as lost only if its process is stopped.
     """
 
     def __init__(
@@ -57,10 +65,20 @@ class ManagerLink:
         process: subprocess.Popen[bytes],
         on_message: Callable[..., Any],
         on_death: Callable[[int], None],
+        awaits: Callable[[], bool] = bool,
+        *,
+        responsive: bool = True,
     ) -> None:
         self._process = process
         self._on_message = on_message
         self._on_death = on_death
+        self._awaits = awaits
+        self._responsive = responsive
+        self.patience = Limits()
+        """How long the manager may be silent; may be tuned at any time."""
+        self._silence = Silence(self.patience)
+        self.silent = ""
+        """What is to be said of a manager that was killed because it did not answer."""
         self._channel = Channel(end)
         self._sending = threading.Lock()
         self._main = threading.main_thread().ident
@@ -204,6 +222,8 @@ class ManagerLink:
                 wait = self._memory.wait
                 seconds = [0.5] if death is None else []
                 seconds += [wait] if wait is not None else []
+                if self._is_awaited():
+                    seconds.append(self.patience.pause)
                 events = dict(poller.poll(1000 * min(seconds) if seconds else None))
                 self._memory.tidy()
                 if self._wake in events:
@@ -215,6 +235,8 @@ class ManagerLink:
                     self._receive()
                     if self._channel.ended:
                         poller.unregister(link)
+                if self._is_awaited():
+                    self._listen()
                 if (death is None or death in events) and not self._dead and self._process.poll() is not None:
                     if death is not None:
                         poller.unregister(death)
@@ -234,6 +256,26 @@ class ManagerLink:
                 os.close(self._waker)
             with self._sending:
                 self._channel.close()
+
+    def _is_awaited(self) -> bool:
+        if self._dead or self._channel.ended or not self.patience.interval:
+            return False
+        return self._stopping or bool(self._requests) or self._awaits()
+
+    def _listen(self) -> None:
+        """Ask a manager that is silent whether it lives, and kill one that does not answer."""
+        verdict = self._silence.look(time.monotonic())
+        if verdict is Verdict.ASK:
+            self.say("ping")
+        elif verdict is Verdict.LOST:
+            is_stopped = cleanup.is_stopped(self._process.pid)
+            silent = f"it did not answer for {self.patience.timeout:g} s"
+            if is_stopped or self._responsive:
+                self.silent = f"{silent}{', because its process was stopped (SIGSTOP)' if is_stopped else ''}"
+                self._process.kill()
+            else:
+                logger.warning("of the manager: %s; it may be busy with a large file", silent)
+                self._silence.heard()
 
     def _death_descriptor(self) -> int | None:
         if hasattr(os, "pidfd_open"):
@@ -290,10 +332,14 @@ class ManagerLink:
                 while (message := self._channel.next()) is not None:
                     if not self._is_answer(message):
                         self._kept.append(message)
+            if self._is_awaited():
+                self._listen()
             if self._channel.ended or self._process.poll() is not None:
                 self._fail_requests()
 
     def _is_answer(self, message: tuple[Any, ...]) -> bool:
+        if message[0] == "pong":
+            return True
         if message[0] not in ("located", "stats", "graph"):
             return False
         future = self._requests.pop(message[1], None)
@@ -304,6 +350,8 @@ class ManagerLink:
     def _receive(self) -> bool:
         """Read once and act on it; say whether anything was there."""
         came = self._channel.read()
+        if came:
+            self._silence.heard()
         while (message := self._kept.popleft() if self._kept else self._channel.next()) is not None:
             if self._is_answer(message):
                 continue

@@ -49,6 +49,15 @@ def is_alive(pid: int) -> bool:
         return True
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal, as by SIGSTOP; not where a debugger holds it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
+    except OSError:
+        return False
+
+
 def ends(pid: int, seconds: float) -> bool:
     """Wait for the end of a process for so many seconds at most; say whether it has ended.
 

@@ -30,6 +30,9 @@ class Outlet(Protocol):
     def again(self, numbers: list[int], reason: str) -> None:
         """Invocations that had a node, or were over, are to be run once more."""
 
+    def notice(self, text: str) -> None:
+        """Something is to be known by the user, and may need him."""
+
     def radio(self, said: list[bytes]) -> None:
         """Monitoring messages came from nodes."""
 

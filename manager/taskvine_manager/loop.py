@@ -271,6 +271,9 @@ class Manager:
         self._awake = parameters.get(AWAKE, self._awake)
         self._engine.tune(parameters)
 
+    def _on_ping(self) -> None:
+        self._say("pong")
+
     def _on_stop(self) -> None:
         self._stopping = True
 
@@ -283,6 +286,10 @@ class Manager:
 
     def again(self, numbers: list[int], reason: str) -> None:
         self._record.again(numbers, reason)
+
+    def notice(self, text: str) -> None:
+        logger.warning("%s", text)
+        self._say("notice", text)
 
     def radio(self, said: list[bytes]) -> None:
         self._flush()  # it was said after what has finished so far

@@ -628,7 +628,9 @@ _WORKERS = (
         taskvine=Standing(
             Support.NATIVE, "30 s unless it is set: the executor looks sooner for hosts that are cut off"
         ),
-        embedded=_NO_NETWORK,
+        embedded=Standing(
+            Support.EMULATED, "30 s unless it is set; nodes are asked while there are tasks, and so is the manager"
+        ),
     ),
     _whole(
         "keepalive-timeout",
@@ -638,9 +640,11 @@ _WORKERS = (
         "7.5.0",
         unit="s",
         taskvine=Standing(
-            Support.NATIVE, "90 s unless it is set: the executor looks sooner for hosts that are cut off"
+            Support.NATIVE, "60 s unless it is set: the executor looks sooner for hosts that are cut off"
         ),
-        embedded=_NO_NETWORK,
+        embedded=Standing(
+            Support.EMULATED, "60 s unless it is set; also for slots, tasks and libraries that are stopped (SIGSTOP)"
+        ),
     ),
     _whole(
         "short-timeout",

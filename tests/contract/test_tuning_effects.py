@@ -20,7 +20,7 @@ from parsl.data_provider.files import File
 from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
-from taskvine_exec.errors import TaskLost
+from taskvine_exec.errors import NodeLost, TaskLost
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.parameters import honoured
 from taskvine_manager.scheduling import core
@@ -414,6 +414,25 @@ def test_an_idle_executor_loses_no_nodes(make_executor: Make) -> None:
     for _ in range(200):  # each wakes the manager, in a tenth of a second or more altogether
         assert executor.stats()["nodes_killed"] == 0
     assert executor.nodes == [node]
+
+
+@shows("keepalive-interval", "keepalive-timeout")
+@embedded_only
+@pytest.mark.parametrize(("interval", "timeout"), [(1, 1), (1, 3), (3, 1)])
+def test_a_node_that_does_not_answer_is_given_up(make_executor: Make, interval: int, timeout: int) -> None:
+    """With an interval of 0 none is: test_frozen.py."""
+    executor = make_executor(
+        tune_parameters={"keepalive-interval": interval, "keepalive-timeout": timeout},
+        provider=LocalProvider(init_blocks=1, max_blocks=1),
+        max_retries=0,
+    )
+    begun = time.monotonic()
+    future = executor.submit(time.sleep, {}, 1000)
+    eventually(lambda: executor.nodes)
+    os.kill(executor.nodes[0]["pid"], signal.SIGSTOP)
+    with pytest.raises(NodeLost, match=f"not answered for {timeout} s"):
+        future.result(30)
+    assert time.monotonic() - begun >= interval + timeout - 0.1
 
 
 # --- what nodes do ----------------------------------------------------------------------------------------------------

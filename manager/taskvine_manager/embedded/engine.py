@@ -26,6 +26,7 @@ from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions, plain
 from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
 from taskvine_manager.node.staging import memory_of
+from taskvine_manager.patience import Limits, Silence, Verdict
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.scheduling import core
@@ -34,7 +35,13 @@ from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
 
-TO_NODES = ("executor.batch", "max-library-retries", "max-task-stdout-storage")
+TO_NODES = (
+    "executor.batch",
+    "keepalive-interval",
+    "keepalive-timeout",
+    "max-library-retries",
+    "max-task-stdout-storage",
+)
 """Tuning parameters that nodes act on."""
 MOST_NODES = "max-workers"
 
@@ -80,8 +87,9 @@ class EmbeddedConfig:
 class NodeLink:
     """The connection to one node."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, patience: Limits) -> None:
         self.channel = Channel(end)
+        self.silence = Silence(patience)
         self.info: NodeInfo | None = None
         self.functions: set[str] = set()
         self.profiles: set[int] = set()
@@ -134,6 +142,8 @@ class EmbeddedEngine:
         self._drained: set[str] = set()
         self._stopping = False
         self._losses = Losses()
+        self._patience = Limits()
+        self._listened = 0.0
         self._killed = 0
         self._node_tuning: dict[str, float] = {}
         self._most_nodes: int | None = None
@@ -215,6 +225,7 @@ class EmbeddedEngine:
         if not parameters:
             return
         self._losses.tune(parameters)
+        self._patience.tune(parameters)
         if MOST_NODES in parameters:
             self._most_nodes = int(parameters[MOST_NODES]) if parameters[MOST_NODES] > 0 else None
         for_nodes = {name: value for name, value in parameters.items() if name in TO_NODES}
@@ -254,6 +265,8 @@ class EmbeddedEngine:
             waits.append(wait)
         if not self._stopping:
             self._lose_nodes()
+            if (wait := self._ask_silent_nodes()) is not None:
+                waits.append(wait)
             if (wait := self._losses.wait) is not None:
                 waits.append(wait)
             if self._factory is not None:
@@ -270,6 +283,39 @@ class EmbeddedEngine:
             self._killed += 1
             with contextlib.suppress(ProcessLookupError):  # it died by itself, and is about to be missed
                 os.kill(link.info.pid, signal.SIGKILL)
+
+    def _ask_silent_nodes(self) -> float | None:
+        """Ask nodes that have not said anything for long whether they live, and give up those that do not answer: they
+        are stopped, or stuck in the system. Return the seconds until the next look.
+
+        Nobody waits for an idle node.
+        """
+        if not self._patience.interval or not (self._core.tasks or self._draining or self._has_strangers()):
+            return None
+        now = time.monotonic()
+        if (wait := self._listened + self._patience.pause - now) > 0:
+            return wait
+        self._listened = now
+        for link in list(self._links.values()):
+            verdict = link.silence.look(now)
+            if verdict is Verdict.LOST:
+                self._give_up(link)
+            elif verdict is Verdict.ASK and link.info is not None:
+                link.send("ping")
+        return self._patience.pause
+
+    def _has_strangers(self) -> bool:
+        return any(link.info is None for link in self._links.values())
+
+    def _give_up(self, link: NodeLink) -> None:
+        reason = f"it has not answered for {self._patience.timeout:g} s"
+        if link.info is not None:
+            if cleanup.is_stopped(link.info.pid):
+                reason += ", because its process is stopped (SIGSTOP)"
+            logger.warning("node %s is killed: %s", link.info.name, reason)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(link.info.pid, signal.SIGKILL)
+        self._node_gone(link, reason)
 
     def _adjust(self, factory: NodeFactory) -> None:
         nodes = self._core.nodes.values()
@@ -305,7 +351,7 @@ class EmbeddedEngine:
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
             end, _ = self._listener.accept()
-            link = NodeLink(end)
+            link = NodeLink(end, self._patience)
             self._links[end.fileno()] = link
             self._watch(end.fileno(), lambda: self._node_speaks(link))
             if self._stopping:
@@ -314,6 +360,7 @@ class EmbeddedEngine:
     def _node_speaks(self, link: NodeLink) -> None:
         channel = link.channel
         channel.read()
+        link.silence.heard()
         while True:
             try:
                 message = channel.next()
@@ -355,7 +402,11 @@ class EmbeddedEngine:
             return
         assert link.info is not None
         name = link.info.name
-        if kind == "radio":
+        if kind == "pong":
+            pass
+        elif kind == "notice":
+            self._outlet.notice(f"node {name}: {rest[0]}")
+        elif kind == "radio":
             self._outlet.radio(list(rest[0]))
         elif kind == "idle":
             self._idle(link, name)

@@ -89,6 +89,8 @@ _FORMS: dict[str, Check] = {
     "crowded": _record(_integer, _whole),
     "radio": _record(_many(lambda value: type(value) is bytes)),
     "idle": _record(),
+    "pong": _record(),
+    "notice": _record(_text),
     "leaving": _record(),
 }
 

@@ -361,7 +361,14 @@ class Node(Runner):
             self._send_done()  # it may be what they are to follow
             self._send("returned", sorted(numbers))
 
+    def _on_ping(self) -> None:
+        self._send("pong")
+
+    def _notice(self, text: str) -> None:
+        self._send("notice", text)
+
     def _on_tune(self, parameters: dict[str, float]) -> None:
+        self._patience.tune(parameters)
         self._slots.tune(parameters)
         self._oneshots.tune(parameters)
 

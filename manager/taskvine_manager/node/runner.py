@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from taskvine_manager import cleanup, patience
 from taskvine_manager.node import environment, hardware, memory
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
@@ -51,6 +52,9 @@ class Runner(ABC):
         self._profiles: dict[int, Profile] = {}
         self._retired: set[str] = set()  # functions to be forgotten once no call here needs them
         self._memory = release.Memory()
+        self._patience = patience.Limits()
+        self._patience.tune(config["tune"])
+        self._stopped = patience.Stopped(self._patience)
         self._kills = hardware.kills()
         self._kills_looked = 0.0
         self._limited: set[int] = set()
@@ -67,6 +71,10 @@ class Runner(ABC):
     @abstractmethod
     def _live(self) -> Iterable[Call]:
         """The calls that are here."""
+
+    @abstractmethod
+    def _notice(self, text: str) -> None:
+        """Let the user know something."""
 
     @abstractmethod
     def _radio_speaks(self) -> None:
@@ -134,6 +142,7 @@ class Runner(ABC):
             "import_modules": config["import_modules"],
             "context": config["context"],
             "context_scope": config["context_scope"],
+            "start_timeout": config["start_timeout"],
             "has_gpus": bool(gpus),
             "slot_cores": slot_cores,
             "env_vars": config["env_vars"],
@@ -150,6 +159,7 @@ class Runner(ABC):
             self._watch,
             self._unwatch,
             self._kills,
+            self._notice,
         )
         self._oneshots = OneShots(
             [*command, "task"],
@@ -197,6 +207,10 @@ class Runner(ABC):
             waits.append(LOOK_AT_SLOTS)
         if self._limited:
             waits.append(memory.INTERVAL)
+        if any(self._live()) and self._patience.interval:
+            waits.append(self._patience.pause)
+        if (wait := self._slots.wait) is not None:
+            waits.append(wait)
         if (wait := self._memory.wait) is not None:
             waits.append(wait)
         return waits
@@ -211,9 +225,30 @@ class Runner(ABC):
         if (now := time.monotonic()) - self._kills_looked >= LOOK_AT_KILLS:
             self._kills_looked = now
             self._kills.look(now)
+        self._slots.look(now)
+        if self._stopped.due(now):
+            self._end_stopped(now)
         if self._limited and now - self._memory_looked >= memory.INTERVAL:
             self._memory_looked = now
             memory.enforce([*self._slots.running(), *self._oneshots.running()])
+
+    def _end_stopped(self, now: float) -> None:
+        """End what has been stopped for long (SIGSTOP): it would never answer."""
+        running = [*self._slots.running(), *self._oneshots.running()]
+        # Behind a keeper, the first child is the task's own process. What that has started is its own affair.
+        parts = {pid: {pid, *keeper.children(pid)[:1]} for pid, _ in running}
+        library = self._slots.processes()
+        stopped = {
+            pid for pid in {*library, *(part for each in parts.values() for part in each)} if cleanup.is_stopped(pid)
+        }
+        lost = self._stopped.look(stopped, now)
+        why = f"its process had been stopped (SIGSTOP) for {self._patience.timeout:g} s"
+        for pid, call in running:
+            if lost & parts[pid] and call.kill_record is None:
+                call.kill_record = failure.lost("slot-died", f"while it ran {call.profile.name}: {why}")
+                keeper.end(pid)
+        if lost & library:
+            self._slots.end_library(why)
 
     def _retire(self, functions: Iterable[str], profiles: Iterable[int]) -> None:
         """Forget functions that no call will name any more, and their profiles."""

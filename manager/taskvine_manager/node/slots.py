@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
+from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
@@ -39,6 +40,13 @@ STUCK_SECONDS = 0.010
 TRIES = 3
 """Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
 unless for these the tuning parameter ``max-library-retries`` says otherwise."""
+FIRST_NOTICE, NEXT_NOTICE = 30.0, 300.0
+"""Seconds after which the user hears of a library that has not started yet; the first is no later than half of its
+time."""
+TRACE_SECONDS = 0.5
+"""Time for a library that is stuck to write where, before it is killed."""
+LOOK_AT_START = 1.0
+"""Seconds between looks at a library that is starting."""
 IDLE_SLOTS = 16
 """Idle slots that are kept for calls like those they were made for, or two for each core if that is more. Each has
 imported its modules for itself, and keeps them in memory."""
@@ -169,6 +177,8 @@ class SlotPool:
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
     kills : Kills
         Knows of processes that the system has killed for lack of memory.
+    notice : callable
+        Lets the user know something.
     """
 
     def __init__(
@@ -181,9 +191,11 @@ class SlotPool:
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
         kills: Kills,
+        notice: Callable[[str], None],
     ) -> None:
         self._command = command
         self._environment = environment
+        self._notice = notice
         self._config = config
         self._folders = Folders(config["temporary"])
         self._resources = resources
@@ -202,6 +214,12 @@ class SlotPool:
         self._library: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._is_warm = False
+        self._is_ready = False
+        self._start_timeout: float = config["start_timeout"]
+        self._starting = 0.0
+        self._looked = 0.0
+        self._notice_at = 0.0
+        self._hung: str | None = None
         self._cold_deaths = 0
         self._library_retries = TRIES
         self._batch = CHUNK_CALLS
@@ -219,7 +237,7 @@ class SlotPool:
         """Start the library; it is not waited for."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.send(pickle.dumps(self._config))  # before there is a process that could end without reading it
-        with open_log(os.path.join(self._config["log"], "library.log")) as output, theirs:
+        with open_log(self._log()) as output, theirs:
             self._library = subprocess.Popen(
                 [*self._command, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
@@ -230,7 +248,9 @@ class SlotPool:
                 cwd=start_directory(self._config["directory"], self._config["scratch"]),
                 start_new_session=True,  # nothing that is typed in a terminal reaches it
             )
-        self._is_warm = False
+        self._is_warm = self._is_ready = False
+        self._starting, self._looked, self._hung = 0.0, time.monotonic(), None
+        self._notice_at = min(FIRST_NOTICE, self._start_timeout / 2)
         self._channel = ours
         self._watch(ours, self._library_speaks)
 
@@ -246,7 +266,9 @@ class SlotPool:
             self._library_gone()
             return
         kind, *rest = pickle.loads(packet)
-        if kind == "warm":
+        if kind == "ready":
+            self._is_ready, self._starting = True, 0.0
+        elif kind == "warm":
             self._is_warm = True
             self._cold_deaths = 0
             self._broken = None
@@ -261,6 +283,45 @@ class SlotPool:
         elif kind == "failed":
             self._broken = rest[1]
 
+    @property
+    def _is_starting(self) -> bool:
+        return self._channel is not None and not self._is_warm
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds until :meth:`look` has something to do, at most; None for never."""
+        return min(LOOK_AT_START, self._start_timeout / 2) if self._is_starting else None
+
+    def look(self, now: float) -> None:
+        """See that the library becomes ready in its time; only time in which this process ran counts."""
+        if not self._is_starting:
+            return
+        self._starting += min(now - self._looked, 2 * LOOK_AT_START)
+        self._looked = now
+        if self._hung is None and self._starting >= self._start_timeout + TRACE_SECONDS * self._is_ready:
+            self._hung = f"{self._phase()} after {self._start_timeout:g} s (start_timeout of library_config)"
+            self.end_library(None)
+        elif self._starting >= self._notice_at:
+            self._notice_at = NEXT_NOTICE if self._notice_at < NEXT_NOTICE else math.inf
+            self._notice(f"{self._phase()} after {self._starting:.0f} s; see {self._log()}")
+
+    def _phase(self) -> str:
+        """What a library that is starting has not done yet."""
+        if self._is_ready:
+            return "import_modules and the context of the library are not ready"
+        return "init_command of the library has not ended"
+
+    def end_library(self, why: str | None) -> None:
+        """Kill the library, which does not end by itself; its slots end with it."""
+        if self._library is None or self._channel is None:
+            return
+        if why is not None:
+            self._notice(f"the library is killed: {why}")
+        cleanup.kill_group(self._library.pid)
+
+    def _log(self) -> str:
+        return os.path.join(self._config["log"], "library.log")
+
     def _library_gone(self) -> None:
         """The library ended by itself: its slots end with it, and it is started again for what is still to do."""
         assert self._library is not None
@@ -272,12 +333,12 @@ class SlotPool:
         was_warm, self._is_warm = self._is_warm, False
         reason = f"the library {_death(status)}"
         record = self._broken or killed("the library", status, self._kills)
-        record = record or failure.lost(
-            "library", reason, stderr=tail(os.path.join(self._config["log"], "library.log"))
-        )
-        if not was_warm and self._broken is None and status == INIT_FAILED:
-            log = tail(os.path.join(self._config["log"], "library.log"))
-            record = failure.lost("environment", "init_command failed", stderr=log)
+        record = record or failure.lost("library", reason, stderr=tail(self._log()))
+        if self._hung is not None:
+            kind = "library" if self._is_ready else "environment"
+            record = self._broken = failure.lost(kind, self._hung, stderr=tail(self._log()))
+        elif not was_warm and self._broken is None and status == INIT_FAILED:
+            record = failure.lost("environment", "init_command failed", stderr=tail(self._log()))
         for slot in list(self._slots.values()):
             if slot.pid is not None:
                 keeper.end(slot.pid)
@@ -293,7 +354,7 @@ class SlotPool:
                     self._report(call, failure.LOST, call.kill_record or record, 0.0, 0.0)
                 else:
                     self.pending.appendleft(call)
-        if not was_warm and status < 0 and self._cold_deaths < self._library_retries:
+        if not was_warm and status < 0 and self._hung is None and self._cold_deaths < self._library_retries:
             self._cold_deaths += 1
         elif not was_warm:
             while self.pending:

@@ -70,7 +70,8 @@ class Library:
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
         (directory of the slots' own directories), ``directory`` (the user's, in which calls run; or None), ``sys_path``
         (SearchPath), ``import_modules`` (names), ``context`` (path or bytes of the encoded ``(setup, args,
-        kwargs)``, or None) and ``context_scope`` (``"library"`` or ``"slot"``).
+        kwargs)``, or None), ``context_scope`` (``"library"`` or ``"slot"``) and ``start_timeout`` (seconds that
+        ``import_modules`` and the context may take; the node sees to it).
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -108,6 +109,8 @@ class Library:
 
         from taskvine_manager.runtime import pickling, spares  # noqa: F401
 
+        # Where it hangs is in its log then, which goes into the error.
+        faulthandler.dump_traceback_later(self._config["start_timeout"])
         for name in self._config["import_modules"]:
             try:
                 _import(name)
@@ -120,6 +123,7 @@ class Library:
             if record is not None:
                 self._say("failed", "context", record)
                 return False
+        faulthandler.cancel_dump_traceback_later()
         if encoded is not None or self._config["import_modules"]:
             gc.collect()  # what is ours leaves too little to be worth the time
         gc.freeze()
@@ -179,12 +183,21 @@ class Library:
     def _slot_context(self, number: int) -> None:
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "slot":
+            seconds = self._config["start_timeout"]
+            marker = os.path.join(self._config["scratch"], f"context-failed-{number}")
+            log = os.path.join(self._config["log"], f"slot-{number}.log")
+            stuck = f"the context is not ready after {seconds:g} s (start_timeout of library_config); see {log}"
+            # The node reads the record when it learns that the slot is gone.
+            with open(marker, "wb") as file:
+                file.write(failure.lost("library", stuck))
+            faulthandler.dump_traceback_later(seconds, exit=True)
             record = context.build_or_explain(encoded)
+            faulthandler.cancel_dump_traceback_later()
             if record is not None:
-                # The node reads the record when it learns that the slot is gone.
-                with open(os.path.join(self._config["scratch"], f"context-failed-{number}"), "wb") as file:
+                with open(marker, "wb") as file:
                     file.write(record)
                 os._exit(1)
+            os.unlink(marker)
 
     def _reap(self) -> None:
         # Slot by slot: other children are the context's, which waits for them itself.

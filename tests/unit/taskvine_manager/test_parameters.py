@@ -104,6 +104,8 @@ def test_what_the_engines_act_on() -> None:
         "enforce-worker-eviction-interval",
         "file-source-max-transfers",
         "immediate-recovery",
+        "keepalive-interval",
+        "keepalive-timeout",
         "max-library-retries",
         "max-task-stdout-storage",
         "max-workers",

@@ -20,6 +20,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.engine_api import NodesFail, Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions
+from taskvine_manager.patience import INTERVAL, TIMEOUT
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
@@ -60,8 +61,8 @@ MUST_TUNE = {
     "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
     "attempt-schedule-depth": 1000,  # the sentinels count on it: one cycle looks at every task
     # The user may set these two; with TaskVine's own, a host that is cut off would be missed after seventeen minutes.
-    "keepalive-interval": 30,
-    "keepalive-timeout": 90,
+    "keepalive-interval": int(INTERVAL),
+    "keepalive-timeout": int(TIMEOUT),
 }
 
 

@@ -182,6 +182,10 @@ class Node(Runner):
             if not load.open or (load.done and not load.staged and now - load.since >= PATIENCE):
                 self._answer(load)
 
+    def _notice(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")  # nothing goes to the manager but answers
+        sys.stderr.flush()
+
     def _radio_speaks(self) -> None:
         self._said += self._overheard()
 

@@ -25,6 +25,7 @@ from typing import IO
 import taskvine_manager
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, leftovers, temporary
+from taskvine_manager.patience import TIMEOUT, Limits, Stopped
 from taskvine_manager.runtime import keeper
 from taskvine_manager.vine.worker import trouble
 from taskvine_manager.vine.worker.traces import DONE, Traces, remove, stand_by
@@ -56,6 +57,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--executable", default="vine_worker", help="the worker's program")
     parser.add_argument("--package", default="", metavar="VERSION", help="version of taskvine-exec that is expected")
     parser.add_argument("--user", default="", metavar="HOST:PID", help="the process of the user's program")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help="how long the worker may be stopped (SIGSTOP) before it counts as lost; 0 for ever",
+    )
     options, rest = parser.parse_known_args(arguments)
     if "--version" in rest or "-v" in rest:  # vine_factory asks
         os.execvp(options.executable, [options.executable, "--version"])
@@ -124,7 +132,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     keeper.adopt_orphans()
     to = trouble.address(rest)
     listener = Listener(to, password, directory)
-    watch = _Watch(worker, calls, second, listener, Probe(to), os.path.join(directory, JOINED))
+    stopped = Stopped(Limits(options.patience, options.patience))
+    watch = _Watch(worker, calls, second, listener, Probe(to), os.path.join(directory, JOINED), stopped)
     watch.wait()
     kill = kills.explain(time.monotonic())
     over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
@@ -210,6 +219,7 @@ class _Watch:
     listener: Listener
     probe: Probe
     joined: str
+    stopped: Stopped
     has_joined: bool = False
     found: Trouble | None = None
     deadline: float | None = None
@@ -230,6 +240,8 @@ class _Watch:
             if ended:
                 return
             keeper.reap((self.worker.pid, self.second))
+            if self.stopped.due(now := time.monotonic()):
+                self._end_stopped(now)
             if not self.has_joined and self.found is None:
                 self.has_joined = os.path.exists(self.joined)
                 self._find(None if self.has_joined else self.probe.look())
@@ -238,6 +250,15 @@ class _Watch:
                 self.deadline = time.monotonic() + GRACE
             elif self.deadline is not None and time.monotonic() > self.deadline:
                 cleanup.kill_group(self.worker.pid)
+
+    def _end_stopped(self, now: float) -> None:
+        """Kill a worker of which a part is stopped: its own process, its transfer server, or a supervisor."""
+        parts = filter(cleanup.is_stopped, (self.worker.pid, *keeper.children(self.worker.pid)))
+        if lost := self.stopped.look(parts, now):
+            text = f"taskvine-worker: the worker is killed, because its process {min(lost)} is stopped (SIGSTOP)\n"
+            with contextlib.suppress(OSError):
+                os.write(sys.stderr.fileno(), text.encode())
+            cleanup.kill_group(self.worker.pid)
 
     def _read(self, name: str, stream: IO[bytes], to: int) -> None:
         def pass_on(data: bytes) -> None:

@@ -1,0 +1,119 @@
+"""How long others may be silent, or stopped, before they count as lost: pure, without clock or processes.
+
+Whoever looks may have been stopped itself, by a batch system that suspends jobs or with its whole virtual machine. So
+time counts only if the looks come about when they were planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+INTERVAL, TIMEOUT = 30.0, 60.0
+"""Seconds, unless the tuning parameters ``keepalive-interval`` and ``keepalive-timeout`` say otherwise."""
+_LATE = 1.0
+"""Seconds by which a look may be late."""
+
+
+class Verdict(Enum):
+    """What to do about somebody who is silent."""
+
+    WAIT = "wait"
+    ASK = "ask"
+    LOST = "lost"
+
+
+class Limits:
+    """How long silence may last; whoever holds them sees when they change.
+
+    Parameters
+    ----------
+    interval : float
+        Seconds of silence after which it is asked for a word; 0 for never.
+    timeout : float
+        Seconds that the answer may take.
+    """
+
+    def __init__(self, interval: float = INTERVAL, timeout: float = TIMEOUT) -> None:
+        self.interval = interval
+        self.timeout = timeout
+
+    def tune(self, parameters: Mapping[str, float]) -> None:
+        """Take tuning parameters."""
+        self.interval = parameters.get("keepalive-interval", self.interval)
+        self.timeout = parameters.get("keepalive-timeout", self.timeout)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks."""
+        return max(0.05, min(self.interval, self.timeout) / 4)
+
+
+class Silence:
+    """The silence of one other process.
+
+    Parameters
+    ----------
+    limits : Limits
+        How long it may last.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._looked: float | None = None
+        self._silent = 0.0
+        self._asked: float | None = None
+
+    def heard(self) -> None:
+        """It has said something."""
+        self._silent, self._asked = 0.0, None
+
+    def look(self, now: float) -> Verdict:
+        """Decide what to do now, which is to be every :attr:`Limits.pause`.
+
+        Parameters
+        ----------
+        now : float
+            Time in seconds, of a monotonic clock.
+        """
+        elapsed = 0.0 if self._looked is None else now - self._looked
+        self._looked = now
+        if not self._limits.interval:
+            return Verdict.WAIT
+        if elapsed > self._limits.pause + _LATE:
+            return Verdict.WAIT
+        self._silent += elapsed
+        if self._asked is None:
+            if self._silent < self._limits.interval:
+                return Verdict.WAIT
+            self._asked = self._silent
+            return Verdict.ASK
+        return Verdict.LOST if self._silent >= self._asked + self._limits.timeout else Verdict.WAIT
+
+
+class Stopped:
+    """Processes that are stopped, as by SIGSTOP.
+
+    Parameters
+    ----------
+    limits : Limits
+        ``timeout`` of these is how long a process may be stopped.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._looked = 0.0
+        self._seconds: dict[int, float] = {}
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for a look."""
+        return bool(self._limits.interval) and now >= self._looked + self._limits.pause
+
+    def look(self, stopped: Iterable[int], now: float) -> set[int]:
+        """Take note of the processes that are stopped now; return those that have been for too long."""
+        elapsed, self._looked = now - self._looked, now
+        counts = elapsed <= self._limits.pause + _LATE
+        self._seconds = {
+            pid: self._seconds.get(pid, 0.0) + (elapsed if counts and pid in self._seconds else 0.0) for pid in stopped
+        }
+        return {pid for pid, seconds in self._seconds.items() if seconds >= self._limits.timeout}
