@@ -65,10 +65,10 @@ from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
-from taskvine_manager.node import leftovers, staging
+from taskvine_manager.node import hardware, leftovers, staging
 from taskvine_manager.node.cache import Source, check, deliver, is_lost
 from taskvine_manager.record import read_record
-from taskvine_manager.runtime import failure, payload, search_path
+from taskvine_manager.runtime import failure, headroom, payload, search_path
 from taskvine_manager.vine import seals
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
@@ -277,6 +277,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
         # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
         in_memory = self._engine == "embedded"
+        headroom.keep_to(hardware.memory_group())
         self._places = places = launch.make_places(log, in_memory=in_memory)
         payload.keep_spare()
         self._claim = leftovers.claim(places.base, places.base, "")
@@ -706,8 +707,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         said = launch.tail(self._places.manager_output) or f"see {self._places.log}"
         self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=f"{how}; {said}"))
         # Away from the thread that completes futures, for it takes time.
-        self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=True)
-        self._sweeper.start()
+        # The program may end now, without shutting down: it waits for a thread that is no daemon.
+        self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=False)
+        try:
+            self._sweeper.start()
+        except RuntimeError:  # it ends already
+            self._sweeper = None
+            self._sweep()
 
     def _sweep(self) -> None:
         cleanup.kill_strays(self._places.base, grace=1.0)

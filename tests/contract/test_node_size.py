@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import uuid
@@ -17,6 +18,7 @@ from taskvine_exec.errors import MemoryExceeded, ResourcesUnsatisfiable, SlotDie
 from taskvine_manager.node import limits
 from taskvine_manager.record import read_record
 from tests.conftest import eventually
+from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
@@ -74,6 +76,23 @@ def test_node_in_a_control_group(group: Path, make_executor: Make, mode: str) ->
     assert f"may use {MEGABYTES} MB" in str(error)
     assert str(group) in str(error)
     assert executor.submit(fill, {}, 1).result(SECONDS) == 2**20
+
+
+def array(number: int) -> object:
+    import numpy as np
+
+    return np.full(6_000_000, float(number))  # 48 MB
+
+
+@embedded_only
+def test_results_in_memory_leave_room_in_the_control_group(group: Path, make_executor: Make, mode: str) -> None:
+    """They are more than it may use: the rest goes to disk."""
+    executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
+    held = [executor.submit(array, {}, number).result(SECONDS) for number in range(10)]
+    assert [each[0] for each in held] == list(map(float, range(10)))
+    kills = re.search(r"^oom_kill (\d+)", limits.read(str(group / "memory.oom_control")) or "oom_kill 0", re.MULTILINE)
+    assert kills is not None
+    assert int(kills[1]) == 0
 
 
 def test_what_the_user_gives_wins(group: Path, make_executor: Make) -> None:

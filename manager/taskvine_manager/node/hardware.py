@@ -12,6 +12,7 @@ from collections.abc import Container
 
 from taskvine_manager.node import limits
 from taskvine_manager.node.limits import Limit, read, smallest
+from taskvine_manager.runtime import headroom
 
 _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 """An index or a UUID, as CUDA takes them."""
@@ -47,6 +48,17 @@ def memory_limit() -> Limit:
         *limits.memory_limits(_groups("memory"), read),
         *limits.job_memory(os.environ),
     )
+
+
+def memory_group() -> headroom.Group | None:
+    """The control group whose limit on memory this process reaches first, if there is any."""
+    found = limits.memory_limits(_groups("memory"), read)
+    if not found:
+        return None
+    limit = smallest(*found)
+    version = 2 if limit.source.endswith("memory.max") else 1
+    statistics = os.path.join(os.path.dirname(limit.source), "memory.stat")
+    return headroom.Group(statistics, version, int(limit.amount * limits.MEGABYTE))
 
 
 def kills() -> limits.Kills:

@@ -131,7 +131,10 @@ class OneShots:
             "function": self._functions[call.profile.function],
             "arguments": call.invocation.arguments,
             "values": call.values,
-            **{key: self._config[key] for key in ("sys_path", "spool", "inline_limit", "context", "directory")},
+            **{
+                key: self._config[key]
+                for key in ("sys_path", "spool", "inline_limit", "context", "directory", "memory_group")
+            },
         }
 
     def reap(self) -> None:

@@ -19,7 +19,7 @@ from taskvine_manager import cleanup, patience
 from taskvine_manager.node import environment, hardware, memory
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
-from taskvine_manager.runtime import failure, keeper, release
+from taskvine_manager.runtime import failure, headroom, keeper, release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.sandbox import left_in
 from taskvine_manager.wire.channel import Channel
@@ -132,7 +132,7 @@ class Runner(ABC):
             self._broken = failure.lost("library" if pack is None else "environment", str(error))
         base = environment.activated(pack, python, base)
         command = [python, program]
-        runtime = {
+        runtime: dict[str, Any] = {
             "log": log,
             "spool": spool,
             "inline_limit": config["inline_limit"],
@@ -143,11 +143,13 @@ class Runner(ABC):
             "context": config["context"],
             "context_scope": config["context_scope"],
             "start_timeout": config["start_timeout"],
+            "memory_group": hardware.memory_group(),
             "has_gpus": bool(gpus),
             "slot_cores": slot_cores,
             "env_vars": config["env_vars"],
             "temporary": None if "TMPDIR" in config["env_vars"] else temporary,
         }
+        headroom.keep_to(runtime["memory_group"])
         self._cores = info.cores
         self._resources = Resources(info.cores, info.memory, gpus)
         self._slots = SlotPool(

@@ -42,7 +42,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from taskvine_manager.runtime import context, exits, failure, keeper, limits, search_path, slot
+from taskvine_manager.runtime import context, exits, failure, headroom, keeper, limits, search_path, slot
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -70,8 +70,9 @@ class Library:
         ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
         (directory of the slots' own directories), ``directory`` (the user's, in which calls run; or None), ``sys_path``
         (SearchPath), ``import_modules`` (names), ``context`` (path or bytes of the encoded ``(setup, args,
-        kwargs)``, or None), ``context_scope`` (``"library"`` or ``"slot"``) and ``start_timeout`` (seconds that
-        ``import_modules`` and the context may take; the node sees to it).
+        kwargs)``, or None), ``context_scope`` (``"library"`` or ``"slot"``) ``start_timeout`` (seconds that
+        ``import_modules`` and the context may take; the node sees to it) and ``memory_group`` (as of
+        :func:`~taskvine_manager.runtime.headroom.keep_to`).
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -82,6 +83,7 @@ class Library:
         """Serve until the node goes."""
         self._say("ready", os.getpid())
         self._config: dict[str, Any] = pickle.loads(self._channel.recv(slot.PACKET_LIMIT))
+        headroom.keep_to(self._config["memory_group"])
         search_path.start(self._config["sys_path"])
         if not self._prepare():
             return

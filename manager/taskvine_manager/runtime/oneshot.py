@@ -2,7 +2,8 @@
 
 Run as ``python -m taskvine_manager task DIRECTORY``, where the directory holds ``task`` (a pickled dict: ``function``
 and ``arguments``, encoded; ``values``, results that the arguments refer to; ``sys_path``; ``spool``; ``inline_limit``;
-``context``; ``directory``, the user's, in which the task runs, or None) and ``sandbox``, where the files are that the
+``context``; ``directory``, the user's, in which the task runs, or None; ``memory_group``, as of
+:func:`~taskvine_manager.runtime.headroom.keep_to`) and ``sandbox``, where the files are that the
 task's app declares, and where the task runs if there is no such directory. The process writes ``outcome`` beside them:
 the pickled tuple ``(outcome, body, started, seconds)``. A process that ends without writing it has died.
 """
@@ -19,6 +20,7 @@ from taskvine_manager.runtime import (
     context,
     exits,
     failure,
+    headroom,
     keeper,
     limits,
     payload,
@@ -37,6 +39,7 @@ def main(directory: str, parent: int) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it said before it died is in the log
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
+    headroom.keep_to(task["memory_group"])
     search_path.start(task["sys_path"])
     own = os.path.join(directory, "sandbox")
     sandbox.use(own)

@@ -31,7 +31,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from taskvine_manager.runtime import claims
+from taskvine_manager.runtime import claims, headroom
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
@@ -41,7 +41,8 @@ LARGEST_INLINE_LIMIT = 64 * 1024
 must fit into a socket's buffer (:data:`taskvine_manager.runtime.slot.PACKET_LIMIT`) beside its function's."""
 FAST = "fast"
 """Link in a spool directory to one of a file system in memory: disks are slower than what computes, and half of such a
-file system, a quarter of the memory as it usually is, is used for what is large and short-lived."""
+file system, a quarter of the memory as it usually is, is used for what is large and short-lived; and no more than half
+of what a control group may use."""
 MAPPED_FROM = 1 << 20
 """Files below this many bytes are read at once: that is as quick as mapping them."""
 MOST_MAPPED = 16_384
@@ -135,7 +136,7 @@ def roomy(directory: str, size: int) -> str:
     except OSError:
         return directory
     free, total = there.f_bavail * there.f_frsize, there.f_blocks * there.f_frsize
-    return fast if free - size > total / 2 else directory
+    return fast if free - size > total / 2 and headroom.allows(size) else directory
 
 
 def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, sharing: Sharing | None = None) -> str:
