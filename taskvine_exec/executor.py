@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import gc
 import itertools
 import logging
@@ -38,6 +39,7 @@ from taskvine_exec.blocks import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import (
     ArgumentNotSerializable,
+    DiskFull,
     ExecutorNotStarted,
     ExecutorShutDown,
     FileLost,
@@ -391,6 +393,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             If a key is unknown or a value out of bounds.
         FunctionNotSerializable, ArgumentNotSerializable
             If the call cannot be pickled.
+        DiskFull
+            If there is no room for large arguments.
         ExecutorNotStarted, ExecutorShutDown
             If the executor is not running.
         BadStateException
@@ -417,26 +421,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             arguments, values, edges, plan = self._encode(args, kwargs, plan, future, name)
             future.needs = values
         self._tasks[number] = future
-        record = frames.launched() if self.run_id is not None else None
-        keeps = self._keeps_result(record)
-        at_once = len(self._tasks) <= AT_ONCE
-        if plan is None and not values and not keeps:
-            link.submit(Invocation(number, profile, arguments), at_once=at_once)
-        else:
-            inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
-            outputs = [*(plan.outputs if plan else ())]
-            if keeps:
-                value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
-                future.value = value
-                outputs.append(FileUse("value", "", value.number))
-            link.submit(Invocation(number, profile, arguments, tuple(inputs), tuple(outputs)), at_once=at_once)
-            consumer = number if record is None else record["id"]
-            if plan is not None:
-                self._follow_producers(number, consumer, plan)
-            if record is not None and edges:
-                record["app_fu"].add_done_callback(partial(_let_go, edges))
-            for value in values:
-                value.when_settled(partial(self._value_settled, number, consumer))
+        try:
+            record = frames.launched() if self.run_id is not None else None
+            if plan is None and not values and not self._keeps_result(record):
+                link.submit(Invocation(number, profile, arguments), at_once=len(self._tasks) <= AT_ONCE)
+            else:
+                self._send(link, future, Invocation(number, profile, arguments), record, plan, values, edges)
+        except BaseException as error:  # Ctrl-C, say; whatever comes of it now, nobody has the future
+            self._tasks.pop(number, None)
+            _set_exception(future, error)
+            raise
         if self._blockless:
             self._attention.set()
         if self._over:  # it ended meanwhile, and may have missed this one
@@ -445,6 +439,34 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._fail_all(self._bad_state_error)
         return future
 
+    def _send(
+        self,
+        link: ManagerLink,
+        future: TaskFuture,
+        invocation: Invocation,
+        record: dict[str, Any] | None,
+        plan: FilePlan | None,
+        values: Sequence[Value],
+        edges: Sequence[Edge],
+    ) -> None:
+        """Send a call that has files, is given results of others or keeps its own; follow what it needs and makes."""
+        number = invocation.number
+        inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
+        outputs = [*(plan.outputs if plan else ())]
+        if self._keeps_result(record):
+            value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+            future.value = value
+            outputs.append(FileUse("value", "", value.number))
+        invocation = invocation._replace(inputs=tuple(inputs), outputs=tuple(outputs))
+        link.submit(invocation, at_once=len(self._tasks) <= AT_ONCE)
+        consumer = number if record is None else record["id"]
+        if plan is not None:
+            self._follow_producers(number, consumer, plan)
+        if record is not None and edges:
+            record["app_fu"].add_done_callback(partial(_let_go, edges))
+        for value in values:
+            value.when_settled(partial(self._value_settled, number, consumer))
+
     def _encode(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], plan: FilePlan | None, future: TaskFuture, name: str
     ) -> tuple[payload.Payload, list[Value], list[Edge], FilePlan | None]:
@@ -452,8 +474,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
         Raises
         ------
-        ArgumentNotSerializable
-            If they cannot be pickled; ``future`` then fails in the same way, for those who wait for its outputs.
+        ArgumentNotSerializable, DiskFull
+            If they cannot be pickled, or stored; ``future`` then fails in the same way, for those who wait for its
+            outputs.
         """
         nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
         encode = encode_arguments if self._references is None else self._references.encode
@@ -464,8 +487,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if nested.error is not None:
                 _set_exception(future, nested.error)
                 raise nested.error from None
-            reason = _unresolved(args, kwargs) or failure.describe(error)
-            refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason, subject=name)
+            refusal: DiskFull | ArgumentNotSerializable
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason = f"the arguments of {name} cannot be stored: {error.strerror}"
+                refusal = DiskFull(task_id=future.parsl_executor_task_id, reason=reason, path=error.filename or spool)
+            else:
+                reason = _unresolved(args, kwargs) or failure.describe(error)
+                refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason, subject=name)
             _set_exception(future, refusal)
             if is_interruption(error):
                 raise

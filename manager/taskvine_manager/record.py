@@ -239,7 +239,7 @@ def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
     """
     with open(path, "rb") as file:
         unpacker = msgpack.Unpacker(file, use_list=False, unicode_errors="surrogateescape", max_buffer_size=0)
-        first = True
+        first, whole = True, 0
         try:
             for entry in unpacker:
                 if not isinstance(entry, tuple) or not entry or not isinstance(entry[0], str):
@@ -248,10 +248,15 @@ def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
                     raise ValueError(f"{os.fspath(path)}: not the record of a run")
                 if first and entry[1] != VERSION:
                     raise ValueError(f"{os.fspath(path)}: a record of version {entry[1]}, and only {VERSION} is known")
-                first = False
+                first, whole = False, unpacker.tell()
                 yield entry
         except msgpack.exceptions.UnpackException as error:
             raise ValueError(f"{os.fspath(path)}: not the record of a run") from error
+        if whole < os.fstat(file.fileno()).st_size:
+            logger.warning(
+                "%s: its last entry is cut off: its run still goes on, or its manager was killed, or the disk was full",
+                os.fspath(path),
+            )
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
@@ -275,31 +280,39 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         If it cannot be read.
     """
     record = Record()
-    for tag, *rest in entries(path):
-        if tag == "run":
-            record.started, record.facts = rest[1], dict(rest[2])
-        elif tag == "profiles":
-            for item in rest[0]:
-                profile = Profile(*item[: len(Profile._fields)])
-                record.profiles[profile.number] = profile
-        elif tag == "submitted":
-            for number, profile, size, inputs, outputs, *_ in rest[1]:
-                record.submitted[number] = Submitted(number, profile, size, _uses(inputs), _uses(outputs), rest[0])
-        elif tag == "done":
-            for item in rest[1]:
-                record.done[item[0]] = Done(*(*item[:9], rest[0]))
-        elif tag == "again":
-            for number in rest[1]:
-                record.again[number] = record.again.get(number, 0) + 1
-        elif tag == "cancelled":
-            record.cancelled.update(rest[1])
-        elif tag == "forgotten":
-            record.forgotten.update((file, rest[0]) for file in rest[1])
-        elif tag == "nodes":
-            record.nodes.append((rest[0], list(rest[1])))
-        elif tag == "end":
-            record.ended = rest[0]
+    for number, (tag, *rest) in enumerate(entries(path)):
+        try:
+            _take(record, tag, rest)
+        except (TypeError, LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(path)}: not the record of a run, in entry {number} ({tag!r:.50})") from error
     return record
+
+
+def _take(record: Record, tag: str, rest: list[Any]) -> None:
+    """Add an entry to what is known of a run."""
+    if tag == "run":
+        record.started, record.facts = rest[1], dict(rest[2])
+    elif tag == "profiles":
+        for item in rest[0]:
+            profile = Profile(*item[: len(Profile._fields)])
+            record.profiles[profile.number] = profile
+    elif tag == "submitted":
+        for number, profile, size, inputs, outputs, *_ in rest[1]:
+            record.submitted[number] = Submitted(number, profile, size, _uses(inputs), _uses(outputs), rest[0])
+    elif tag == "done":
+        for item in rest[1]:
+            record.done[item[0]] = Done(*(*item[:9], rest[0]))
+    elif tag == "again":
+        for number in rest[1]:
+            record.again[number] = record.again.get(number, 0) + 1
+    elif tag == "cancelled":
+        record.cancelled.update(rest[1])
+    elif tag == "forgotten":
+        record.forgotten.update((file, rest[0]) for file in rest[1])
+    elif tag == "nodes":
+        record.nodes.append((rest[0], list(rest[1])))
+    elif tag == "end":
+        record.ended = rest[0]
 
 
 def _uses(items: tuple[tuple[Any, ...], ...]) -> tuple[FileUse, ...]:

@@ -22,6 +22,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ContextFailed, LibraryFailed, ResourcesUnsatisfiable
 from taskvine_manager.node.hardware import THREAD_VARIABLES
+from tests.conftest import eventually
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
@@ -380,9 +381,13 @@ def test_higher_priority_goes_first(make_executor: Make, mode: str, tmp_path: Pa
 def kill_library(executor: TaskVineExecutor) -> None:
     """Kill the one descendant of the node that is a library; its slots are its own children, and look like it."""
     assert executor.wait_for_nodes(1, SECONDS)
-    children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
-    alike = [child for child in children if "library" in child.cmdline()]
-    (library,) = [child for child in alike if child.ppid() not in {other.pid for other in alike}]
+
+    def libraries() -> list[psutil.Process]:
+        children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+        alike = [child for child in children if "library" in child.cmdline()]
+        return [child for child in alike if child.ppid() not in {other.pid for other in alike}]
+
+    (library,) = eventually(libraries)  # one that died is started again with the next call
     library.kill()
     library.wait(SECONDS)
 

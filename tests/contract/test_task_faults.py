@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import importlib.util
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -28,6 +31,7 @@ from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import (
     ArgumentNotLoadable,
     ArgumentNotSerializable,
+    DiskFull,
     ExceptionNotSerializable,
     FunctionNotLoadable,
     FunctionNotSerializable,
@@ -36,6 +40,7 @@ from taskvine_exec.errors import (
     SlotDied,
     TaskExited,
 )
+from taskvine_manager.runtime import payload
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
@@ -517,6 +522,57 @@ def exit_from_thread() -> None:
     thread = threading.Thread(target=sys.exit)
     thread.start()
     thread.join()
+
+
+def scribble() -> None:
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"garbage")
+    time.sleep(1000)
+
+
+def scribble_a_pickle() -> None:
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, pickle.dumps(("r", 12345, 0, b"", 0.0, 0.0, ())))
+    time.sleep(1000)
+
+
+def test_an_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = make_executor()
+    assert executor.submit(int, {}).result(30) == 0
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executor._link, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(int, {})
+    assert executor.outstanding() == 0
+    assert executor.submit(int, {}).result(30) == 0
+
+
+def test_no_room_for_arguments(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = make_executor()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/spool")
+
+    monkeypatch.setattr(payload, "_new_file", full)
+    with pytest.raises(DiskFull, match="the arguments of len cannot be stored: No space left on device"):
+        executor.submit(len, {}, bytes(1_000_000))
+    assert executor.outstanding() == 0
+
+
+@pytest.mark.parametrize("write", [scribble, scribble_a_pickle])
+def test_who_writes_to_descriptors_of_others_fails_alone(make_executor: Make, write: Callable[[], None]) -> None:
+    executor = make_executor(cores=1)
+    (node,) = executor.nodes if executor.wait_for_nodes(1, 30) else ()
+    with pytest.raises(SlotDied, match="write to file descriptors that it has not opened"):
+        executor.submit(write, {}).result(30)
+    assert executor.submit(int, {}).result(30) == 0
+    assert executor.nodes == [node]
 
 
 def probe() -> dict[str, Any]:

@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from taskvine_manager import cleanup
@@ -144,6 +144,8 @@ class Slot:
         self.killed_late = False
         self.is_ending = False
         """Whether it has said that it begins no more calls."""
+        self.made = time.monotonic()
+        self.has_spoken = False
 
     def suits(self, call: Call) -> bool:
         """Whether the slot was made for calls that need as much; what it keeps in memory is within their limit then."""
@@ -265,7 +267,11 @@ class SlotPool:
         if not packet:
             self._library_gone()
             return
-        kind, *rest = pickle.loads(packet)
+        try:
+            kind, *rest = pickle.loads(packet)
+        except Exception as error:
+            self.end_library(f"it sent what no library sends ({failure.describe(error)})")
+            return
         if kind == "ready":
             self._is_ready, self._starting = True, 0.0
         elif kind == "warm":
@@ -532,30 +538,64 @@ class SlotPool:
             return False
         if not packet:
             return False
-        message = pickle.loads(packet)
-        slot.heard = time.monotonic()
-        if message[0] == "l":
-            slot.loaded.add(message[1])
-            return True
-        if message[0] == "e":
-            self._ends(slot, *message[1:])
-            return True
-        number = message[1]
+        slot.heard, slot.has_spoken = time.monotonic(), True
+        try:
+            kind, *rest = pickle.loads(packet)
+            self._check(slot, kind, rest)
+        except Exception as error:
+            self._give_up(slot, error)
+            return False
+        self._hear(slot, kind, rest)
+        return True
+
+    @staticmethod
+    def _check(slot: Slot, kind: str, rest: Sequence[Any]) -> None:
+        """See that a packet is of its form, and about the call that the slot runs.
+
+        Raises
+        ------
+        ValueError
+            If not.
+        """
+        if len(rest) != _PARTS.get(kind):
+            raise ValueError(f"unknown packet {kind!r:.50} of {len(rest)} parts")
+        if kind == "l" or (kind == "e" and rest[0] is None):
+            return
+        if not slot.calls or slot.calls[0].invocation.number != rest[0]:
+            raise ValueError(f"an answer to call {rest[0]!r:.50}, which it does not run")
+
+    def _give_up(self, slot: Slot, error: Exception) -> None:
+        """End a slot that said what no slot says: a function has written to descriptors that are not its own."""
+        slot.is_ending = True
+        reason = f"its process sent what no slot sends ({failure.describe(error)}). Does it write to file descriptors "
+        reason += "that it has not opened?"
+        if slot.calls and slot.calls[0].kill_record is None:
+            name = slot.calls[0].profile.name
+            slot.calls[0].kill_record = failure.lost("slot-died", f"while it ran {name}: {reason}")
+        if slot.pid is not None:
+            keeper.end(slot.pid)
+
+    def _hear(self, slot: Slot, kind: str, rest: Sequence[Any]) -> None:
+        """Act on a packet that has been checked."""
+        if kind == "l":
+            slot.loaded.add(rest[0])
+            return
+        if kind == "e":
+            self._ends(slot, *rest)
+            return
         call = slot.calls.popleft()
-        assert call.invocation.number == number, (call.invocation.number, number)
-        if message[0] == "u":  # its function was taken back from before it
+        if kind == "u":  # its function was taken back from before it
             slot.functions.discard(call.profile.function)
             self.pending.appendleft(call)
-            return True
+            return
+        _, outcome, body, started, seconds, call.left = rest
         if call.kill_record is not None:
             slot.killed_late = True
-        outcome, body, started, seconds, call.left = message[2:]
         if outcome == failure.RETURNED:
             category = call.profile.category
             known = self._estimates.get(category, seconds)
             self._estimates[category] = known + (0.5 if seconds > known else 0.1) * (seconds - known)
         self._report(call, outcome, body, started, seconds)
-        return True
 
     def _ends(self, slot: Slot, number: int | None, held: float, is_fresh: bool) -> None:
         """A slot begins no more calls: it is of no use any more, or holds more memory than the next call may."""
@@ -564,7 +604,6 @@ class SlotPool:
         if number is None:
             return
         call = slot.calls.popleft()
-        assert call.invocation.number == number, (call.invocation.number, number)
         if call.kill_record is not None:
             self._report(call, failure.LOST, call.kill_record, 0.0, 0.0)
         elif is_fresh:
@@ -676,7 +715,12 @@ class SlotPool:
                 record = file.read()
             os.unlink(marker)
         except FileNotFoundError:
-            return None
+            by_slot = self._config["context"] is not None and self._config["context_scope"] == "slot"
+            if not by_slot or slot.has_spoken or time.monotonic() - slot.made < self._start_timeout:
+                return None
+            log = os.path.join(self._config["log"], f"slot-{slot.number}.log")
+            reason = f"the context is not ready after {self._start_timeout:g} s (start_timeout of library_config)"
+            return failure.lost("library", f"{reason}; see {log}", stderr=tail(log))
         return record
 
     def _clear_scratch(self, slot: Slot) -> None:
@@ -775,6 +819,8 @@ def start_directory(directory: str | None, own: str) -> str:
     return directory if directory is not None and os.access(directory, os.X_OK) else own
 
 
+_PARTS = {"r": 6, "u": 1, "l": 1, "e": 3}
+"""Packets of a slot, and of how many parts they are beside their kind: see :mod:`taskvine_manager.runtime.slot`."""
 INIT_FAILED = 97
 """Exit status of the shell that runs ``init_command`` when that fails."""
 
@@ -829,7 +875,7 @@ def _death(code: int) -> str:
 def open_log(path: str) -> BinaryIO:
     """A log to append to, or nowhere if it cannot be opened: no reason not to work."""
     try:
-        return open(path, "ab")
+        return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
     except OSError:
         return open(os.devnull, "ab")
 

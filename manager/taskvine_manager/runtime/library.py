@@ -185,21 +185,14 @@ class Library:
     def _slot_context(self, number: int) -> None:
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "slot":
-            seconds = self._config["start_timeout"]
-            marker = os.path.join(self._config["scratch"], f"context-failed-{number}")
-            log = os.path.join(self._config["log"], f"slot-{number}.log")
-            stuck = f"the context is not ready after {seconds:g} s (start_timeout of library_config); see {log}"
-            # The node reads the record when it learns that the slot is gone.
-            with open(marker, "wb") as file:
-                file.write(failure.lost("library", stuck))
-            faulthandler.dump_traceback_later(seconds, exit=True)
+            faulthandler.dump_traceback_later(self._config["start_timeout"], exit=True)
             record = context.build_or_explain(encoded)
             faulthandler.cancel_dump_traceback_later()
             if record is not None:
-                with open(marker, "wb") as file:
+                # The node reads the record when it learns that the slot is gone.
+                with open(os.path.join(self._config["scratch"], f"context-failed-{number}"), "wb") as file:
                     file.write(record)
                 os._exit(1)
-            os.unlink(marker)
 
     def _reap(self) -> None:
         # Slot by slot: other children are the context's, which waits for them itself.

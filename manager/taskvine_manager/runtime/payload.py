@@ -155,7 +155,28 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, shari
     place, prefix = None, _PREFIX
     if sharing is not None and shared:
         place, prefix = sharing.directory([sample for _, sample in shared]), f"{_SHARING_PREFIX}{len(shared)}-"
-    place = place or roomy(directory, offset + sum(buffer.nbytes for buffer, _ in shared))
+    if place is None:
+        place = roomy(directory, offset + sum(buffer.nbytes for buffer, _ in shared))
+        if place != directory:
+            try:
+                return _write_parts(place, prefix, offset, body, buffers, table, shared, sharing)
+            except OSError as error:  # memory was filled meanwhile, or has no more inodes: the disk may have room
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            place = directory
+    return _write_parts(place, prefix, offset, body, buffers, table, shared, sharing)
+
+
+def _write_parts(
+    place: str,
+    prefix: str,
+    offset: int,
+    body: bytes,
+    buffers: Sequence[memoryview],
+    table: Sequence[tuple[int, int]],
+    shared: Sequence[tuple[memoryview, bytes]],
+    sharing: Sharing | None,
+) -> str:
     descriptor, path = _new_file(place, offset, prefix)
     try:
         with open(descriptor, "wb", buffering=0) as file:

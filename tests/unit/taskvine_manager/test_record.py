@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import resource
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_record_that_is_cut_anywhere_is_read_up_to_there(tmp_path: Path) -> None:
+def test_a_record_that_is_cut_anywhere_is_read_up_to_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "record"
     write(path)
     data, whole = path.read_bytes(), list(entries(path))
@@ -82,7 +83,9 @@ def test_a_record_that_is_cut_anywhere_is_read_up_to_there(tmp_path: Path) -> No
     for length in range(len(data)):
         cut.write_bytes(data[:length])
         assert list(entries(cut)) == whole[: sum(end <= length for end in ends) - 1]
+        caplog.clear()
         assert read_record(cut).ended is None
+        assert ("its last entry is cut off" in caplog.text) == (length not in ends)
 
 
 @given(st.lists(st.lists(invocations, max_size=5), max_size=5))
@@ -168,6 +171,25 @@ def test_what_is_no_record_of_ours_is_refused(tmp_path: Path, data: bytes, reaso
     (tmp_path / "record").write_bytes(data)
     with pytest.raises(ValueError, match=reason):
         read_record(tmp_path / "record")
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-10, 10) | st.floats() | st.text(max_size=3) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+_TAGS = ("run", "profiles", "submitted", "done", "again", "cancelled", "forgotten", "nodes", "end", "other")
+
+
+@given(st.lists(st.tuples(st.sampled_from(_TAGS), st.lists(_values, max_size=4)), max_size=4))
+def test_damaged_entries_are_value_errors(
+    tmp_path_factory: pytest.TempPathFactory, damaged: list[tuple[str, list[Any]]]
+) -> None:
+    path = tmp_path_factory.mktemp("record") / "record"
+    written = [("run", VERSION, 1.0, {}), *((tag, *rest) for tag, rest in damaged)]
+    path.write_bytes(b"".join(map(msgpack.packb, written)))
+    with contextlib.suppress(ValueError):
+        read_record(path)
 
 
 def test_the_writer_keeps_nothing_of_what_is_over(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import resource
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,24 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space left"):
         payload.encode([np.zeros(5000), np.zeros(6000)], str(tmp_path), pickle.dumps)
     assert not os.listdir(tmp_path)
+
+
+def test_what_has_no_room_in_memory_goes_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory was filled since it was looked at, or has no more inodes."""
+    fast = tmp_path / payload.FAST
+    fast.mkdir()
+    make = tempfile.mkstemp
+
+    def full(prefix: str, dir: str) -> tuple[int, str]:
+        if dir == str(fast):
+            raise OSError(errno.ENOSPC, "No space left on device", dir)
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(payload, "roomy", lambda directory, size: str(fast))
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    path = payload.encode(np.arange(9000), str(tmp_path), pickle.dumps)
+    assert os.path.dirname(str(path)) == str(tmp_path)
+    assert np.array_equal(payload.decode(path), np.arange(9000))
 
 
 def test_writes_may_be_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
