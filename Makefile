@@ -69,7 +69,7 @@ coverage: $(DEV)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-# Random DAGs while nodes are killed: make chaos ARGS="--seed 7" for one of them alone, ARGS="--engine taskvine" on TaskVine.
+# Random DAGs while processes are killed and stopped: make chaos ARGS="--seed 7" for one of them alone, ARGS="--engine taskvine" on TaskVine.
 chaos: $(DEV)
 	$(RUN) tests/chaos/run.py --seeds 50 $(ARGS)
 

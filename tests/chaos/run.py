@@ -19,10 +19,11 @@ multiples of 7                  ``enable_peer_transfers=False``
 multiples of 3                  ``taskvinetemp`` files too, not only results
 =============================== ========================================================================================
 
+What is killed, stopped, or stopped and let go on is in ``harm.py``. A stopped process counts as lost after a second of
+silence and a second without an answer.
+
 On TaskVine nothing is overwritten, since it does not look; and as its count of replicas includes those under way, a
-producer may run again. There, what is killed follows from the seed too: the launcher of a worker, ``vine_worker``
-alone, its whole process group, or TaskVine's library, after something was written to its standard output and error. In
-each fourth run a call kills the workers that it comes to as well, until it is given up.
+producer may run again. In each fourth run a call kills the workers that it comes to as well, until it is given up.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import gc
 import os
 import random
 import shutil
-import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -40,7 +41,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,6 @@ from urllib.parse import quote
 
 import numpy as np
 import parsl
-import psutil
 from parsl.config import Config
 from parsl.data_provider.files import File
 from parsl.providers import LocalProvider
@@ -57,6 +57,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, launch
 from taskvine_exec.errors import NodeLost
+from tests.chaos import harm
 from tests.conftest import eventually, our_processes, settle
 
 NODES = 3
@@ -133,7 +134,7 @@ class Plan:
         spoil = seed % 5 == 0 and engine == "embedded"
         poison = seed % 4 == 2 and engine == "taskvine"
         standing = replicas == 2 and not spoil and seed // 2 % 2 == 0
-        kills = [] if standing else sorted(rng.sample(range(1, len(nodes)), rng.choice((1, 1, 2, 3))))
+        kills = [] if standing else sorted(rng.sample(range(1, len(nodes)), rng.choice((2, 3, 4, 5))))
         half = WIDTH * rng.randrange(2, LAYERS - 1) if standing or spoil else len(nodes)
         return Plan(seed, nodes[:half], nodes[half:], held, replicas, peers, kills, standing, spoil, poison)
 
@@ -224,12 +225,14 @@ class Progress:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.done = 0
+        self.times: list[float] = []
         self.errors: list[BaseException] = []
 
     def count(self, future: Future[Any]) -> None:
         """One more."""
         with self._changed:
             self.done += 1
+            self.times.append(time.monotonic())
             if (error := future.exception()) is not None:
                 self.errors.append(error)
             self._changed.notify_all()
@@ -252,6 +255,7 @@ class Run:
         self.progress = Progress()
         self.killed: set[str] = set()
         self.how: list[str] = []
+        self.harmed: list[float] = []
         self.futures: dict[int, Any] = {}
         self.executor = TaskVineExecutor(
             label="tv",
@@ -260,7 +264,7 @@ class Run:
             provider=LocalProvider(init_blocks=NODES, min_blocks=NODES, max_blocks=NODES),
             max_retries=4 if plan.poison else RETRIES,  # so many workers does that call take with it, one after another
             enable_peer_transfers=plan.peers,
-            tune_parameters={"temp-replica-count": plan.replicas},
+            tune_parameters={"temp-replica-count": plan.replicas, "keepalive-interval": 1, "keepalive-timeout": 1},
         )
         self.config = Config(
             executors=[self.executor],
@@ -298,37 +302,22 @@ class Run:
         needed = self.plan.held.union(*(node.parents for node in following))
         self.futures = {number: future for number, future in self.futures.items() if number in needed}
 
-    def kill(self) -> None:
-        """Kill a node, whichever."""
+    def harm(self, *ways: str) -> None:
+        """Do something to a node, whichever."""
         nodes = eventually(self._living, SECONDS)
         node = self.rng.choice(sorted(nodes, key=lambda each: int(each["block"])))
-        if self.engine == "embedded":
-            self.killed.add(node["name"])
-            os.kill(node["pid"], signal.SIGKILL)
-            return
-        how = self.rng.choice(("launcher", "vine_worker", "group", "library"))
+        how = self.rng.choice(ways or harm.WAYS[self.engine])
         self.how.append(how)
-        if how != "library":
+        if how in harm.FATAL:
             self.killed.add(node["name"])
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # a call may have killed it before
-            self._kill_worker(psutil.Process(node["pid"]), how)
+        self.harmed.append(time.monotonic())
+        harm.do(how, node, self.rng)
 
-    def _kill_worker(self, launcher: psutil.Process, how: str) -> None:
-        """Kill what a worker consists of, or a part of it."""
-        if how == "launcher":
-            launcher.kill()
-            return
-        worker = next(child for child in launcher.children() if child.name() == "vine_worker")
-        if how == "vine_worker":
-            worker.kill()
-        elif how == "group":
-            os.killpg(worker.pid, signal.SIGKILL)
-        for library in worker.children(recursive=True) if how == "library" else ():
-            if any("supervise" in word for word in library.cmdline()[:3]):
-                for descriptor in (1, 2):
-                    with open(f"/proc/{library.pid}/fd/{descriptor}", "a") as stream:
-                        stream.write("the end of a library\n" * 20)
-                library.kill()
+    def until_next(self) -> list[float]:
+        """Seconds from each harm to the next completion of a task."""
+        times = sorted(self.progress.times)
+        following = ((begun, next((when for when in times if when > begun), None)) for begun in self.harmed)
+        return [when - begun for begun, when in following if when is not None]
 
     def _living(self) -> list[dict[str, Any]]:
         return [node for node in self.executor.nodes if node["name"] not in self.killed]
@@ -338,7 +327,7 @@ class Run:
         for count in self.plan.kills:
             if not self.progress.wait(count) or self.progress.errors:
                 return
-            self.kill()
+            self.harm()
 
     def spoil(self) -> None:
         """Overwrite some bytes of a file on some node. Nothing runs now: what is mapped cannot be protected from it."""
@@ -387,7 +376,7 @@ class Run:
             self.let_go([])
             if plan.standing:
                 eventually(self.all_stand, SECONDS)
-                self.kill()
+                self.harm("kill node" if self.engine == "embedded" else "kill group")
                 Path(self.gate).touch()
         done = self.progress.wait(len(nodes))
         if self.progress.errors:
@@ -406,7 +395,8 @@ class Run:
         return {
             "seed": plan.seed,
             "replicas": plan.replicas,
-            "kills": len(self.killed),
+            "kills": len(self.how),
+            "next": self.until_next(),
             "again": stats["tasks_recovered"],
             "retried": stats["tasks_retried"],
             "starts": starts - len(nodes),
@@ -516,6 +506,7 @@ def main() -> int:
     seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
     print("seed replicas kills  producers run again  retried  begun again   moved  seconds")
     again = kills = 0
+    following: list[float] = []
     begin = time.perf_counter()
     for seed in seeds:
         try:
@@ -526,15 +517,21 @@ def main() -> int:
             return 1
         again += report["again"]
         kills += report["kills"]
+        following += report["next"]
         print(
             "{seed:4d} {replicas:8d} {kills:5d}  {again:19d}  {retried:7d}  {starts:11d}  {moved:4.0f}MB"
             "  {seconds:7.2f}  {how}".format(**report),
             flush=True,
         )
     print(
-        f"{len(seeds)} runs of {LAYERS * WIDTH} tasks equal to serial ones: {kills} nodes killed, "
+        f"{len(seeds)} runs of {LAYERS * WIDTH} tasks equal to serial ones: {kills} kills and stops, "
         f"{again} producers run again, {time.perf_counter() - begin:.0f} s"
     )
+    if following:
+        print(
+            f"seconds from each to the next completion: median {statistics.median(following):.2f}, "
+            f"at most {max(following):.2f}"
+        )
     return 0
 
 

@@ -1,0 +1,16 @@
+"""A short part of ``make chaos``: random graphs while processes are killed and stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chaos import run
+from tests.engines import on_both
+
+
+@on_both
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_run_in_which_processes_are_killed_and_stopped(engine: Any, seed: int) -> None:
+    assert run.run(seed, engine)["kills"] >= 2
