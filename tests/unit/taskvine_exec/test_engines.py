@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,43 @@ from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> None:
     monkeypatch.setattr(engines, "module_is_there", lambda: module)
     monkeypatch.setattr(engines, "worker_is_there", lambda name: worker)
+    monkeypatch.setattr(engines, "import_problem", lambda: None)
+
+
+@pytest.fixture
+def fake_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Install a TaskVine whose module is what the test says."""
+
+    def install(text: str) -> None:
+        package = tmp_path / "ndcctools"
+        (package / "taskvine").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "taskvine" / "__init__.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(engines, "module_is_there", lambda: True)
+        monkeypatch.setattr(engines, "worker_is_there", lambda name: True)
+        engines.import_problem.cache_clear()
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "word"),
+    [
+        ("", "taskvine", "are there"),
+        ("raise ImportError('libvine.so: cannot open')", "embedded", "libvine.so: cannot open"),
+        ("import os; os.abort()", "embedded", "status -6"),
+    ],
+)
+def test_auto_takes_what_can_be_imported(
+    fake_module: Callable[[str], None], caplog: pytest.LogCaptureFixture, text: str, engine: str, word: str
+) -> None:
+    fake_module(text)
+    chosen, reason = engines.choose("auto", "vine_worker")
+    engines.import_problem.cache_clear()
+    assert chosen == engine
+    assert word in reason
+    assert ("cannot be imported" in caplog.text) == (engine == "embedded")
 
 
 @pytest.mark.parametrize(
