@@ -26,6 +26,8 @@ WAYS = {
 """By engine. A library of TaskVine's is what serves all calls of a worker."""
 FATAL = ("kill node", "stop node", "kill launcher", "kill worker", "kill group", "stop worker")
 """Those that a node does not outlive."""
+ONCE = ("kill library", "stop library")
+"""Of these there is one in a run at most: a call whose library died twice is given up."""
 _LAST_WORDS = "the end of a library\n" * 20
 
 

@@ -306,7 +306,8 @@ class Run:
         """Do something to a node, whichever."""
         nodes = eventually(self._living, SECONDS)
         node = self.rng.choice(sorted(nodes, key=lambda each: int(each["block"])))
-        how = self.rng.choice(ways or harm.WAYS[self.engine])
+        known = [how for how in harm.WAYS[self.engine] if how not in harm.ONCE or set(self.how).isdisjoint(harm.ONCE)]
+        how = self.rng.choice(ways or known)
         self.how.append(how)
         if how in harm.FATAL:
             self.killed.add(node["name"])
