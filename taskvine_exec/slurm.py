@@ -108,7 +108,9 @@ def parse(output: str) -> Detail | None:
         return None
     fields = dict(_FIELD.findall(lines[-1]))
     reason = fields.get("Reason", "None")
-    state = fields["JobState"]
+    state = fields.get("JobState")
+    if state is None:
+        return None
     code, _, signal = fields.get("ExitCode", "").partition(":")
     exited = state in ("COMPLETED", "FAILED") and code.isdigit() and signal in ("", "0")
     return Detail(state, "" if reason == "None" else reason, int(code) if exited else None)

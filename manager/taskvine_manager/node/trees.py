@@ -271,8 +271,27 @@ def _index(source: BinaryIO, path: str, length: int | None) -> _Index:
     source.seek(length - _FOOT.size - listed)
     import json
 
-    index: _Index = json.loads(source.read(listed))
+    try:
+        index: _Index = json.loads(source.read(listed))
+        whole = all(map(_is_entry, index))
+    except (ValueError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise _cut(path)
     return index
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of an index is of its form, and within the tree."""
+    kind, name, mode, said = entry
+    if kind == _FILE:
+        fits = type(said) is int and 0 <= said < 1 << 62
+    elif kind == _LINK:
+        fits = type(said) is str and said != "" and "\0" not in said
+    else:
+        fits = kind == _DIRECTORY
+    inside = type(name) is str and "\0" not in name and (name == "" or not {"", ".", ".."} & set(name.split("/")))
+    return fits and inside and type(mode) is int and 0 <= mode <= 0o7777
 
 
 def _cut(path: str) -> OSError:

@@ -17,6 +17,7 @@ User's process to manager:
 ``("stats", request)``
 ``("graph", request)``                           what is live; what is over is on disk by the time of the answer
 ``("tune", parameters)``
+``("ping",)``                                    it has been silent: does it live?
 ``("stop",)``
 ================================================ =====================================================
 
@@ -25,6 +26,8 @@ Manager to user's process:
 ================================================ =====================================================
 ``("done", completions, waiting)``               ``waiting``: invocations that ask for no room now
 ``("radio", messages)``                          pickled monitoring messages
+``("notice", text)``                             what the user is to know
+``("pong",)``                                    the answer to ``"ping"``
 ``("drained", block)``
 ``("located", request, answer)``                 ``(node, path, size, stamp)``, the encoded bytes, or ``(record,)``
 ``("stats", request, dict)``
@@ -37,13 +40,13 @@ Manager to user's process:
 
 Manager to node: ``("run", functions, profiles, invocations, sources, values, copies)``, ``("fetch", file, source)``,
 ``("retire", keys, profiles)`` (functions to forget), ``("drop", files)``, ``("full",)`` (nothing can be dropped),
-``("cancel", ids)``, ``("drain",)``, ``("exit",)``. A source is ``(path, size, stamp, node)``, a copy of a user's file
-``(path, name, stamp)``.
+``("cancel", ids)``, ``("drain",)``, ``("tune", parameters)``, ``("ping",)``, ``("exit",)``. A source is ``(path, size,
+stamp, node)``, a copy of a user's file ``(path, name, stamp)``.
 
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
 problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
 copy of a user's file), ``("crowded", id, size)`` (what it made has no room), ``("radio", messages)``, ``("idle",)``
-(for as long as its ``--timeout``), ``("leaving",)`` (it was told to, and ends).
+(for as long as its ``--timeout``), ``("leaving",)`` (it was told to, and ends), ``("pong",)``, ``("notice", text)``.
 """
 
 from __future__ import annotations
