@@ -15,7 +15,7 @@ import pytest
 from parsl.data_provider.files import File
 
 from taskvine_exec import TaskVineExecutor
-from taskvine_exec.errors import ArgumentNotSerializable
+from taskvine_exec.errors import DiskFull
 from tests.conftest import Gate, eventually
 from tests.contract.conftest import cached
 
@@ -199,7 +199,7 @@ def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        with pytest.raises(ArgumentNotSerializable, match="an argument of 4 MB cannot be stored"):
+        with pytest.raises(DiskFull, match="an argument of 4 MB cannot be stored"):
             executor.submit(len, {}, np.zeros(COUNT))
     assert let_go(executor)
     assert executor.submit(len, {}, np.zeros(COUNT)).result(SECONDS) == COUNT

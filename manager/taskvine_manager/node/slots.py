@@ -342,7 +342,7 @@ class SlotPool:
         record = record or failure.lost("library", reason, stderr=tail(self._log()))
         if self._hung is not None:
             kind = "library" if self._is_ready else "environment"
-            record = self._broken = failure.lost(kind, self._hung, stderr=tail(self._log()))
+            record = self._broken = failure.lost(kind, self._hung, stderr=_last_trace(tail(self._log(), 50_000)))
         elif not was_warm and self._broken is None and status == INIT_FAILED:
             record = failure.lost("environment", "init_command failed", stderr=tail(self._log()))
         for slot in list(self._slots.values()):
@@ -870,6 +870,11 @@ def _death(code: int) -> str:
         except ValueError:
             return f"was killed by signal {-code}"
     return f"exited with status {code}"
+
+
+def _last_trace(text: str) -> str:
+    """What faulthandler has written last, innermost frames first; or the end of a text without that."""
+    return text[text.rfind("Timeout (") :][:2000] if "Timeout (" in text else text[-2000:]
 
 
 def open_log(path: str) -> BinaryIO:
