@@ -145,7 +145,7 @@ class TaskVineManagerConfig:
     library_config
         The library that runs function calls. ``num_slots`` calls run at a time, within ``cores``, ``memory`` (MB),
         ``disk`` (MB) and ``gpus``. ``import_modules`` lists modules, or their names, that the library imports once for
-        all its slots; the README has the rules for them. ``context`` is a function that is called with
+        all its slots; docs/guide.md has the rules for them. ``context`` is a function that is called with
         ``context_args`` and ``context_kwargs`` before any other and whose products the others read; ``context_scope``
         says whether once per 'library', the default, or once per 'slot'. ``start_timeout`` is how many seconds
         ``init_command`` may take, and ``import_modules`` and ``context`` together, before a library counts as stuck:

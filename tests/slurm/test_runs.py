@@ -87,9 +87,9 @@ def test_dag_over_two_nodes(run: Run) -> None:
     assert len(program.said("nodes")[0][0]) == 2
 
 
-def test_the_configuration_of_the_readme(cluster: Cluster, run: Run) -> None:
+def test_the_configuration_of_the_documentation(cluster: Cluster, run: Run) -> None:
     """As it is printed; only what is missing to use it is added."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "clusters.md").read_text()
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SlurmProvider" in block)
     program = run(
         snippet

@@ -29,7 +29,7 @@ def blocks() -> Iterator[Any]:
     for page in PAGES:
         text = page.read_text()
         for match in re.finditer(r"```python\n(.*?)```", text, re.S):
-            if MAKES.search(match[1]):
+            if MAKES.search(match[1]) and "__main__" not in match[1]:  # whole programs are run: test_programs.py
                 line = text.count("\n", 0, match.start()) + 1
                 yield pytest.param(match[1], id=f"{page.relative_to(ROOT)}:{line}")
 
@@ -107,3 +107,13 @@ def test_there_are_such_blocks() -> None:
     found = [block.values[0] for block in blocks()]
     for word in ("SlurmProvider(", "CondorProvider(", "GridEngineProvider(", 'batch_type="slurm"', "local_config("):
         assert any(word in code for code in found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 700
