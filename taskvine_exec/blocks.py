@@ -331,7 +331,8 @@ class BlockExecutor(BlockProviderExecutor):
         """Whether a block may work where the last one failed."""
         if any(job.served for job in self._jobs):
             return True
-        return bool(failed) and failed[0][0] in self.blocks_to_job_id and _was_killed(failed[0][1])
+        job = self._jobs.get(failed[0][0]) if failed else None
+        return job is not None and not job.stuck and _was_killed(failed[0][1])
 
     def _has_served(self, block: str) -> bool:
         job = self._jobs.get(block)

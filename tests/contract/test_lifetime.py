@@ -20,7 +20,7 @@ from parsl.executors.errors import BadStateException
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, RunDirNotWritable, TaskCancelled
-from tests.conftest import Gate, eventually, our_processes
+from tests.conftest import Gate, eventually, our_processes, settle
 
 Make = Callable[..., TaskVineExecutor]
 
@@ -54,6 +54,8 @@ def test_shutdown_straight_after_start(make_executor: Make) -> None:
 
 def test_a_second_start_changes_nothing(make_executor: Make) -> None:
     executor = make_executor()
+    sweeping = "TaskVine-Leftovers"  # a thread that ends by itself
+    assert not settle(lambda: [thread for thread in threading.enumerate() if thread.name == sweeping])
     before = what_is_there()[0]
     executor.start()
     assert what_is_there()[0] == before
