@@ -28,6 +28,13 @@ def blocks_of(executor: TaskVineExecutor) -> list[str]:
     return sorted(node["block"] for node in executor.nodes)
 
 
+def has_ended(executor: TaskVineExecutor, job: Any) -> bool:
+    """Ask the provider, which is not made for several threads, as the executor does."""
+    assert executor.provider is not None
+    with executor._provider_lock:
+        return bool(executor.provider.status([job])[0].terminal)
+
+
 @pytest.mark.parametrize("init", [0, 1, 2])
 def test_start_launches_init_blocks(make_executor: Make, init: int) -> None:
     executor = make_executor(provider=local(init))
@@ -130,7 +137,7 @@ def test_scale_in_lets_tasks_finish(make_executor: Make, mode: str, gate: Gate, 
     assert {future.result(30)[1] for future in behind} == {"0"}
     job = executor.blocks_to_job_id["1"]
     assert executor.provider is not None
-    eventually(lambda: executor.provider.status([job])[0].terminal)  # type: ignore[union-attr]
+    eventually(lambda: has_ended(executor, job))
     assert executor.provider.status([executor.blocks_to_job_id["0"]])[0].state == JobState.RUNNING
 
 
@@ -171,7 +178,7 @@ def test_scale_in_before_the_node_has_joined(make_executor: Make) -> None:
     futures = [executor.submit(lambda x: x, {}, number) for number in range(4)]
     job = executor.blocks_to_job_id[block]
     assert executor.provider is not None
-    eventually(lambda: executor.provider.status([job])[0].terminal)  # type: ignore[union-attr]
+    eventually(lambda: has_ended(executor, job))
     executor.scale_out_facade(1)
     assert [future.result(30) for future in futures] == list(range(4))
 
