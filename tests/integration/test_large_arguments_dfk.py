@@ -18,6 +18,7 @@ from tests.engines import ENGINES
 
 COUNT = 1 << 18
 SIZE = 8 * COUNT
+HEADS = 4096  # more than stands before the data in a few files
 TASKS = 10
 Load = Callable[..., DataFlowKernel]
 
@@ -78,7 +79,7 @@ def test_an_array_of_the_users(executor: TaskVineExecutor, tmp_path: Path) -> No
     array[0] = -1
     futures.append(read(array, 0, str(gate)))
     eventually(lambda: executor.stats()["arguments_stored"] == 2 * SIZE)
-    assert stored(executor) <= 3 * SIZE
+    assert stored(executor) <= 3 * SIZE + HEADS
     gate.touch()
     assert [future.result(60) for future in futures] == [*range(TASKS), -1]
     eventually(lambda: executor.stats()["arguments_stored"] == 0)
@@ -91,7 +92,7 @@ def test_the_result_of_an_app(executor: TaskVineExecutor, tmp_path: Path) -> Non
     array.result(60)
     if parsl.dfk().dependency_resolver is not DAG_RESOLVER:  # else it stays where it was made
         eventually(lambda: executor.stats()["arguments_shared"] == (TASKS - 1) * SIZE)
-    assert stored(executor) <= 2 * SIZE
+    eventually(lambda: stored(executor) <= 2 * SIZE + HEADS)  # TaskVine copies a result before it removes the original
     gate.touch()
     assert [future.result(60) for future in futures] == list(range(TASKS))
     eventually(lambda: executor.stats()["arguments_stored"] == 0)
