@@ -46,7 +46,7 @@ def stored(executor: TaskVineExecutor) -> int:
     for entry in files(executor):
         with contextlib.suppress(FileNotFoundError):
             found.append(entry.stat(follow_symlinks=False))
-            if entry.name == "runtime.tar":
+            if entry.name == "runtime.tar" or ("/nodes/" in entry.path and entry.name.startswith("buffer-rnd")):
                 runtime.add(found[-1].st_ino)
     return sum(each.st_size for each in found if each.st_size >= SIZE // 2 and each.st_ino not in runtime)
 

@@ -65,7 +65,7 @@ def stored(executor: TaskVineExecutor) -> int:
                 if not os.path.islink(path) and os.path.exists(path):
                     status = os.stat(path)
                     found.append((status.st_size, status.st_ino))
-                    if name == "runtime.tar":
+                    if name == "runtime.tar" or ("nodes" in folder and name.startswith("buffer-rnd")):
                         runtime.add(status.st_ino)
     return sum(size for size, inode in found if size >= SIZE // 2 and inode not in runtime)
 
