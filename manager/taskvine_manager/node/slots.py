@@ -315,7 +315,9 @@ class SlotPool:
         """What a library that is starting has not done yet."""
         if self._is_ready:
             return "import_modules and the context of the library are not ready"
-        return "init_command of the library has not ended"
+        if self._command[:1] == [_SHELL]:
+            return "init_command of the library has not ended"
+        return "the Python of the library has not started"
 
     def end_library(self, why: str | None) -> None:
         """Kill the library, which does not end by itself; its slots end with it."""
@@ -821,6 +823,7 @@ def start_directory(directory: str | None, own: str) -> str:
 
 _PARTS = {"r": 6, "u": 1, "l": 1, "e": 3}
 """Packets of a slot, and of how many parts they are beside their kind: see :mod:`taskvine_manager.runtime.slot`."""
+_SHELL = "/bin/bash"
 INIT_FAILED = 97
 """Exit status of the shell that runs ``init_command`` when that fails."""
 
@@ -841,7 +844,7 @@ def with_init(init_command: str, command: list[str]) -> list[str]:
     """A command that is run after the user's ``init_command``, in one shell."""
     if not init_command:
         return command
-    return ["/bin/bash", "-c", _INIT_SCRIPT, "bash", init_command, *command]
+    return [_SHELL, "-c", _INIT_SCRIPT, "bash", init_command, *command]
 
 
 def died(call: Call, exit_code: int, log: str, kills: Kills) -> bytes:
