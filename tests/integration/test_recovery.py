@@ -122,6 +122,28 @@ def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[...,
     assert it.runs == {"a": 2, "unread": 1}  # what nobody needs is not made again
 
 
+@parsl.python_app
+def sized(doubles: int) -> Any:
+    import numpy as np
+
+    return np.ones(doubles)
+
+
+@on_both
+def test_a_large_result_that_was_expected_small_is_there_for_recoveries(cluster: Callable[..., Cluster]) -> None:
+    it = cluster(1)
+    for _ in range(3):
+        assert sized(1).result(30).size == 1
+    large = sized(LARGE)
+    total = add(it.account, "sum", large)
+    eventually(total.done)
+    del large
+    gc.collect()
+    it.kill(it.executor.nodes[0]["name"])
+    assert np.array_equal(total.result(30), np.ones(LARGE))
+    assert it.runs == {"sum": 2}
+
+
 @on_both
 def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)

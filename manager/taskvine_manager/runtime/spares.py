@@ -29,8 +29,9 @@ def give(path: str) -> bool:
     directory = os.path.join(os.path.dirname(path), _DIRECTORY)
     unseen = os.path.join(directory, f".{os.path.basename(path)}")
     try:
-        size = os.stat(path).st_size
-        if size < LEAST:
+        status = os.stat(path)
+        size = status.st_size
+        if size < LEAST or status.st_nlink > 1:  # another name of the file means that somebody still needs its bytes
             os.unlink(path)
             return False
         os.makedirs(directory, mode=0o700, exist_ok=True)

@@ -82,6 +82,11 @@ class Cargo:
         """The temp files that TaskVine is to bring."""
         return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
 
+    @property
+    def reads_by_path(self) -> tuple[str, ...]:
+        """The results by value that the parcel names by the paths of their files."""
+        return tuple(name for name, value in self._values.items() if isinstance(value, str))
+
     def parcel(self, *, brief: bool = False) -> Parcel:
         """What goes to the supervisor; ``brief`` if a small answer is to be expected."""
         profiles = {job.profile.number: job.profile for job in self._jobs}

@@ -553,16 +553,21 @@ class Core:
         functions = {job.profile.function: self._functions[job.profile.function] for job in jobs}
         flight.functions = tuple(functions)
         cargo = Cargo(flight.number, functions.items(), self.values, local=self._local)
+        temps: list[tuple[FileUse, bool]] = []
         for job in jobs:
             outputs = [use for use in job.invocation.outputs if self._stays(job, use)]
             cargo.add(job, outputs)
-            for use in outputs:
-                if use.kind != "local":
-                    recoverable = job.profile.recoverable
-                    self._holdings.expect(
-                        use.source, flight, cargo.reads, recoverable=recoverable, replicas=use.replicas
-                    )
+            temps += [(use, job.profile.recoverable) for use in outputs if use.kind != "local"]
             job.flight = flight
+        for use, recoverable in temps:
+            self._holdings.expect(
+                use.source,
+                flight,
+                cargo.reads,
+                cargo.reads_by_path,
+                recoverable=recoverable,
+                replicas=use.replicas,
+            )
         node = self._fleet.of(room)
         if node.ours:  # others have nothing that could tie a task to them
             flight.pinned = node.address

@@ -6,6 +6,7 @@ a temp file of TaskVine's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from taskvine_manager.runtime import failure
@@ -31,6 +32,8 @@ class Holdings:
         self._unwanted: set[str] = set()
         self._asked: dict[str, list[int]] = {}
         self._pruned: dict[str, TempFile] = {}
+        self._readers: Counter[str] = Counter()  # of results that are in files, by what may have to be recreated
+        self._unread: dict[str, Payload] = {}  # such results that only a recovery may read
         self.values: dict[str, Payload] = {}
         self.temps: dict[str, TempFile] = {}
         self.stored = 0
@@ -38,17 +41,40 @@ class Holdings:
         self.most_stored = 0
 
     def expect(
-        self, name: str, flight: Flight, reads: tuple[str, ...], *, recoverable: bool, replicas: int = 0
+        self,
+        name: str,
+        flight: Flight,
+        reads: tuple[str, ...],
+        reads_by_path: tuple[str, ...] = (),
+        *,
+        recoverable: bool,
+        replicas: int = 0,
     ) -> None:
-        """A flight will make a temp file, from others; if another flight was to, that came to nothing."""
+        """Note that a flight will make a temp file, in place of another flight that was to.
+
+        Parameters
+        ----------
+        name : str
+            Of the temp file.
+        flight : Flight
+            What makes it.
+        reads, reads_by_path : tuple of str
+            The temp files that it reads, and the results whose files it reads where they are. They are kept until all
+            that the flight has made is gone, so that it can be recreated.
+        recoverable : bool
+            Whether it may be recreated.
+        replicas : int
+            How many replicas are wanted; 0 for what the tuning parameters say.
+        """
         if name in self.temps:
             self.remove(name)
         self.temps[name] = TempFile(flight=flight, recoverable=recoverable, replicas=replicas)
         flight.temps += 1
-        if not flight.reads:
-            flight.reads = reads
+        if not (flight.reads or flight.reads_by_path):
+            flight.reads, flight.reads_by_path = reads, reads_by_path
             for each in reads:
                 self.temps[each].readers += 1
+            self._readers.update(reads_by_path)
 
     def made(self, name: str, size: int, node: str) -> None:
         """A temp file is there."""
@@ -101,6 +127,13 @@ class Holdings:
         """Let go of what a flight was given; return the files that were only kept for it."""
         self._say(Release(flight.number))
         reads, flight.reads = flight.reads, ()
+        by_path, flight.reads_by_path = flight.reads_by_path, ()
+        for name in by_path:
+            self._readers[name] -= 1
+            if not self._readers[name]:
+                del self._readers[name]
+                if name in self._unread:
+                    self._say(Discard(self._unread.pop(name)))
         freed = []
         for name in reads:
             temp = self.find(name)
@@ -123,7 +156,11 @@ class Holdings:
             return False
         self._unwanted.discard(name)
         if name in self.values:
-            self._say(Discard(self.values.pop(name)))
+            value = self.values.pop(name)
+            if name in self._readers:
+                self._unread[name] = value
+            else:
+                self._say(Discard(value))
         self.remove(name)
         return True
 

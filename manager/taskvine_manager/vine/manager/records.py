@@ -110,10 +110,10 @@ class Flight:
 
     ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``pinned``
     is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
-    temp files that it makes or has made: what it was given is let go once it has ``landed`` and they are gone, for
-    TaskVine makes them again by running the task once more. What it ``reads``, and the ``functions`` that its
-    invocations call, are needed for as long. ``given`` has the kinds of its inputs that nodes keep in their caches, by
-    name or path.
+    temp files that it makes or has made. TaskVine recreates them by running the task again, so what the task was given
+    is kept until the flight has ``landed`` and they are gone. So are the temp files that it ``reads``, the results that
+    it names by path (``reads_by_path``) and the ``functions`` of its tasks. ``given`` has the kinds of its inputs that
+    nodes keep in their caches, by name or path.
     """
 
     number: int
@@ -125,6 +125,7 @@ class Flight:
     temps: int = 0
     landed: bool = False
     reads: tuple[str, ...] = ()
+    reads_by_path: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     given: dict[str, str] = field(default_factory=dict)
     errand: Greeting | Rescue | Copy | Fetch | Probe | None = None

@@ -128,11 +128,15 @@ class Store:
             remove([stored.home])
 
     def prune(self, name: str) -> None:
-        """Remove a temp file from all workers, and what there is of it here."""
+        """Remove a temp file from all workers, and its copy here; a file that is only here is kept.
+
+        TaskVine recreates a file of a worker's when it runs a reader again. It cannot recreate one that it was given.
+        """
         if (stored := self._temps.get(name)) is not None:
             self._vine.manager.prune_file(stored.file)
-            remove([stored.home])
-            stored.home = ""
+            if stored.node != HOME:
+                remove([stored.home])
+                stored.home = ""
             stored.inode = None
 
     def renew(self, name: str) -> None:

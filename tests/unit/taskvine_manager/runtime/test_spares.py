@@ -57,6 +57,15 @@ def test_what_somebody_reads_is_no_spare(fast: Path, how: str) -> None:
     assert left(fast) == []
 
 
+def test_what_has_another_name_is_no_spare(fast: Path) -> None:
+    path = made(fast)
+    os.link(path, other := f"{path}-kept")
+    assert not spares.give(path)
+    assert spares.take(str(fast), SIZE, "value-") is None
+    assert Path(other).read_bytes() == b"a" * SIZE
+    assert left(fast) == [os.path.basename(other)]
+
+
 def test_the_best_fit_is_taken(fast: Path) -> None:
     for number, factor in enumerate((1, 4, 2, 3)):
         assert spares.give(made(fast, f"value-{number}", factor * spares.LEAST))

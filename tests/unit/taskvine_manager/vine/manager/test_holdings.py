@@ -59,6 +59,23 @@ def test_long_chain_is_pruned_and_dropped_with_its_last_file() -> None:
     assert {said.flight for said in held.said if isinstance(said, Release)} == set(range(5000))
 
 
+def test_result_in_a_file_is_kept_while_its_readers_may_be_recreated() -> None:
+    held = Held()
+    held.files.values.update(small=b"1", large="/spool/v")
+    for number, name in enumerate("xy"):
+        flight = Flight(number)
+        held.files.expect(name, flight, (), ("large",), recoverable=True)
+        held.files.made(name, 10, "node")
+        held.files.land(flight)
+    assert held.files.forget("small")
+    assert held.files.forget("large")
+    assert held.said == [Discard(b"1")]
+    held.files.remove("x")
+    assert held.said[1:] == [Drop("x"), Release(0)]
+    held.files.remove("y")
+    assert held.said[3:] == [Drop("y"), Release(1), Discard("/spool/v")]
+
+
 def test_file_of_a_try_that_was_lost_goes_with_the_next() -> None:
     held = Held()
     lost, again = Flight(1), Flight(2)

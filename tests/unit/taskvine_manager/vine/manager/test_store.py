@@ -109,6 +109,15 @@ def test_result_that_came_home_is_sealed_like_those_that_nodes_make(store: Store
     assert os.path.exists(home), "it is what TaskVine sends to nodes"
 
 
+def test_result_that_came_home_is_kept_when_it_is_pruned(store: Store) -> None:
+    home = store.spool(b"home")
+    store.adopt("x", home)
+    store.prune("x")
+    assert os.path.exists(home), "TaskVine cannot recreate it for a recovery of its readers"
+    store.drop("x")
+    assert not os.path.exists(home)
+
+
 def test_home_of_what_was_dropped_meanwhile_is_removed(store: Store) -> None:
     home = store.spool(b"late")
     store.bring_home("x", home)
