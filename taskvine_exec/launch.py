@@ -37,11 +37,6 @@ from taskvine_manager.wire.messages import L2
 logger = logging.getLogger(__name__)
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
-MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
-"""Environment variable: a directory in memory where large results are made while it has room to spare. Nothing: none;
-Linux's ``/dev/shm`` where it is not set."""
-_LEAST_MEMORY = 1 << 30
-"""Bytes: containers often have one of 64 MB, which is not worth the trouble."""
 _SOCKET_PATH_LIMIT = 60
 """Longest directory, in characters, in which the sockets' paths stay within the 104 to 108 bytes that systems allow."""
 
@@ -106,8 +101,8 @@ def make_places(log: str | None, *, in_memory: bool = True) -> Places:
     base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
-    if in_memory and (fast := _in_memory()) is not None:
-        staging.keep_in_memory(base, fast)
+    if in_memory:
+        staging.keep_in_memory(base)
     log = os.path.abspath(log or os.path.join(base, "log"))
     try:
         os.makedirs(log, exist_ok=True)
@@ -115,18 +110,6 @@ def make_places(log: str | None, *, in_memory: bool = True) -> Places:
     except OSError as error:
         staging.remove_run(base)
         raise RunDirNotWritable(path=log, reason=str(error)) from error
-
-
-def _in_memory() -> str | None:
-    """A private directory on a file system in memory, where there is one of some size."""
-    directory = os.environ.get(MEMORY_VARIABLE, "/dev/shm")
-    try:
-        there = os.statvfs(directory)
-        if there.f_blocks * there.f_frsize < _LEAST_MEMORY:
-            return None
-        return tempfile.mkdtemp(prefix="taskvine-", dir=directory)
-    except OSError:
-        return None
 
 
 def _new_record(log: str) -> str:

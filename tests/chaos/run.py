@@ -55,8 +55,9 @@ from parsl.providers import LocalProvider
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, launch
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import NodeLost
+from taskvine_manager.node import staging
 from tests.chaos import harm
 from tests.conftest import eventually, our_processes, settle
 
@@ -436,7 +437,7 @@ def nothing_left(directory: str) -> Iterator[None]:
     before = tempfile.tempdir, dict(os.environ)
     tempfile.tempdir = os.environ["TMPDIR"] = directory
     in_memory = tempfile.mkdtemp(prefix="tv", dir="/dev/shm" if os.path.isdir("/dev/shm") else directory)
-    os.environ[launch.MEMORY_VARIABLE] = in_memory
+    os.environ[staging.MEMORY_VARIABLE] = in_memory
     descriptors = len(os.listdir("/proc/self/fd"))
     try:
         yield

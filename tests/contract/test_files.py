@@ -18,8 +18,9 @@ from parsl.data_provider.files import File
 from parsl.dataflow.errors import DependencyError
 from parsl.providers import LocalProvider
 
-from taskvine_exec import TaskVineExecutor, launch
+from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, FileMissing, OutputMissing
+from taskvine_manager.node import staging
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
 
@@ -478,7 +479,7 @@ def small_disk(nothing_left: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     try:
         monkeypatch.setenv("TMPDIR", directory)
         monkeypatch.setattr(tempfile, "tempdir", directory)
-        monkeypatch.setenv(launch.MEMORY_VARIABLE, "")
+        monkeypatch.setenv(staging.MEMORY_VARIABLE, "")
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", directory], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -125,7 +126,7 @@ def test_off(make: Make, gate: Gate) -> None:
     node = node_process(executor)
     node.suspend()
     gate.open()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):  # Python's own TimeoutError from 3.11 on
         future.result(4)
     node.resume()
     assert future.result(30) == ("it", "0")

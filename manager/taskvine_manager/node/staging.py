@@ -6,6 +6,7 @@ that. (The copy shares extents on file systems that can.)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,10 @@ from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.messages import FileUse
 
 _T = TypeVar("_T")
+MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
+"""Environment variable: the directory on a file system in memory to use instead of ``/dev/shm``; empty for none."""
+_LEAST_MEMORY = 1 << 30
+"""Bytes of the smallest file system in memory that is used: containers often have one of only 64 MB."""
 MARK = ".taskvine-run"
 """File in a run's directory in memory, with the path of the run's private directory."""
 
@@ -245,21 +250,51 @@ def remove_run(base: str) -> None:
     temporary.unlink_into(base)
 
 
-def keep_in_memory(base: str, directory: str) -> None:
-    """Have large values of a run made in a new directory in memory, which is marked as the run's."""
-    with open(os.path.join(directory, MARK), "x", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(base)
-    os.symlink(directory, os.path.join(base, "spool", FAST))
+def keep_in_memory(base: str) -> str | None:
+    """Have large values of a run made in memory, where there is a file system in memory of some size.
+
+    Parameters
+    ----------
+    base : str
+        The run's private directory.
+
+    Returns
+    -------
+    str or None
+        The run's directory in memory, which is named after the private directory and is marked as the run's.
+    """
+    directory = _memory_named_after(base)
+    try:
+        there = os.statvfs(os.path.dirname(directory))
+        if there.f_blocks * there.f_frsize < _LEAST_MEMORY:
+            return None
+        os.mkdir(directory, 0o700)
+        with open(os.path.join(directory, MARK), "x", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(base)
+        os.symlink(directory, os.path.join(base, "spool", FAST))
+    except OSError:
+        return None
+    return directory
 
 
 def memory_of(base: str) -> str | None:
-    """A run's directory in memory, if there is one.
+    """Return a run's directory in memory, if there is one.
 
-    A task can replace the link to it. What the link leads to is removed in the end, so it must have the run's mark.
+    A task can replace or remove the link to it, and it is removed in the end. So it must have the run's name and mark.
     """
+    candidates = [_memory_named_after(base)]
+    with contextlib.suppress(OSError):
+        candidates.insert(0, os.readlink(os.path.join(base, "spool", FAST)))
+    return next((directory for directory in candidates if _is_marked(directory, base)), None)
+
+
+def _is_marked(directory: str, base: str) -> bool:
     try:
-        directory = os.readlink(os.path.join(base, "spool", FAST))
         with open(os.path.join(directory, MARK), encoding="utf-8", errors="surrogateescape") as file:
-            return directory if file.read() == base else None
+            return file.read() == base
     except OSError:
-        return None
+        return False
+
+
+def _memory_named_after(base: str) -> str:
+    return os.path.join(os.environ.get(MEMORY_VARIABLE, "/dev/shm"), f"{os.path.basename(base)}-memory")

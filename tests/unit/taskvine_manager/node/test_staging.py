@@ -405,14 +405,17 @@ def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: 
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[Path, Path]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """The private directory of a run, and its directory in memory."""
     base, memory = tmp_path / "taskvine-run", tmp_path / "memory"
     (base / "spool").mkdir(parents=True)
     memory.mkdir()
-    staging.keep_in_memory(str(base), str(memory))
-    (memory / "value").touch()
-    return base, memory
+    monkeypatch.setenv(staging.MEMORY_VARIABLE, str(memory))
+    monkeypatch.setattr(staging, "_LEAST_MEMORY", 0)
+    directory = staging.keep_in_memory(str(base))
+    assert directory is not None
+    (Path(directory) / "value").touch()
+    return base, Path(directory)
 
 
 def test_a_run_is_removed_with_what_it_has_in_memory(run: tuple[Path, Path]) -> None:
@@ -423,14 +426,28 @@ def test_a_run_is_removed_with_what_it_has_in_memory(run: tuple[Path, Path]) -> 
 
 
 def test_a_link_that_a_task_has_put_in_its_place_is_not_followed(run: tuple[Path, Path], tmp_path: Path) -> None:
-    base, _ = run
+    base, memory = run
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis").touch()
     (base / "spool" / FAST).unlink()
     (base / "spool" / FAST).symlink_to(tmp_path / "home")
     staging.remove_run(str(base))
     assert not base.exists()
+    assert not memory.exists()
     assert (tmp_path / "home" / "thesis").exists()
+
+
+def test_what_is_in_memory_is_found_without_the_link_to_it(run: tuple[Path, Path]) -> None:
+    base, memory = run
+    (base / "spool").rename(base / "moved")
+    assert staging.memory_of(str(base)) == str(memory)
+
+
+def test_what_another_run_has_in_memory_is_left(run: tuple[Path, Path]) -> None:
+    base, memory = run
+    (memory / staging.MARK).write_text("/tmp/another")
+    staging.remove_run(str(base))
+    assert memory.exists()
 
 
 def test_only_the_runs_own_files_are_released_with_a_cache(run: tuple[Path, Path], tmp_path: Path) -> None:
