@@ -145,8 +145,8 @@ class TaskVineManagerConfig:
     extra_pkgs : list of str, optional
         No effect, because ``app_pack`` is not supported.
     max_retries : int, optional
-        How many times a task is retried after infrastructure lost it. None means no limit. Parsl's own ``retries``
-        apply in addition.
+        How many times a task is retried if its node is lost. None means no limit. Parsl's own ``retries`` apply in
+        addition.
     library_config : dict, optional
         Settings of the library that runs function calls, by key:
 
