@@ -359,7 +359,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _node_command(self, *options: str) -> list[str]:
         if isinstance(self._settings, config.VineSettings):
             assert self._manager is not None
-            deadline = self._manager_started + _ADDRESS_SECONDS  # one for all blocks
+            deadline = self._manager_started + _ADDRESS_SECONDS  # one deadline for all blocks
             command = launch.vine_command(self._places, self._settings, self._manager.poll, deadline)
             return [*command[:3], *options, *command[3:]]  # the last arguments are the worker's
         return [*launch.node_command(self._places.base, self._settings), *options]
