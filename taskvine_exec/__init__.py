@@ -1,7 +1,7 @@
-"""A data-aware executor for Parsl, in TaskVine's terms.
+"""A data-aware executor for Parsl: intermediate data stays on nodes, and calls run in warm Python processes.
 
-Names are imported when they are first used: a function that runs on a node and imports one of them does not pay for
-the executor, nor for parsl.
+Each name is imported when it is first used. A function on a node that imports one of them loads neither the executor
+nor parsl, unless it needs them.
 """
 
 from __future__ import annotations

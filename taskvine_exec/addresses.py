@@ -1,4 +1,4 @@
-"""The address at which other machines find this one, where the user does not say."""
+"""The default address at which workers on other machines reach the manager."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import psutil
 logger = logging.getLogger(__name__)
 
 _ELSEWHERE = "192.0.2.1"
-"""An address that nobody has (RFC 5737). Nothing is sent there: it is only asked which way that would go."""
+"""An address that no machine has (RFC 5737). Nothing is sent to it; it only selects the default route."""
 
 
 def of_this_machine() -> str:
-    """Choose the IPv4 address of this machine that other machines most probably reach.
+    """Choose the IPv4 address of this machine that other machines can most probably reach.
 
-    That is the one that its name stands for, else the one of its default route, else any that is not the loopback
-    interface's. If it has no other, it is that one: workers can then be on this machine only.
+    The choices, in order: the address of this machine's host name, the address of its default route, any address other
+    than the loopback interface's. If there is none, return the loopback address, which only workers on this machine can
+    reach.
     """
     candidates = [name for name in (_of_name(), _of_route()) if name is not None]
     own = [address for address in _of_interfaces() if not ipaddress.ip_address(address).is_loopback]

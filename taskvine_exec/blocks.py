@@ -1,10 +1,10 @@
-"""Blocks of a Parsl provider and the nodes in them: launched, watched, let go.
+"""Launch, watch and cancel the blocks of a Parsl provider.
 
-Parsl's strategy decides how many blocks there are. The executor watches them as well. There may be no DataFlowKernel
-to do it, and Parsl would give up on all tasks if a block's node were killed.
+Parsl's strategy decides how many blocks there are. The executor watches them too: there may be no DataFlowKernel to do
+so, and Parsl would give up on all tasks if a block's node were killed.
 
-A node that joins or leaves says how its block is. The provider is asked only while a node is missing, at its own
-interval, and a few times more right after something has happened: ``jobs`` decides when.
+Nodes that join or leave show the state of their blocks. The provider is asked only while a node is missing: at the
+provider's polling interval, and a few more times after an event. :mod:`~taskvine_exec.jobs` decides when.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ from taskvine_manager.node.leftovers import LEFT
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-"""How often LocalProvider, which looks at files, is asked about blocks that have no node."""
+"""Seconds between two looks at blocks without a node, for LocalProvider, which only reads files."""
 _OUTPUT_SECONDS = 1.0
-"""How often the output files of jobs without a node are looked at."""
+"""Seconds between two looks at the output files of jobs without a node."""
 _OUTPUTS = 32
-"""Jobs whose output files are looked at."""
+"""Largest number of jobs whose output files are watched."""
 _UNREADABLE = re.compile(r"Cannot parse exit code:\s*")
 _WRITTEN_SECONDS = 1.0
-"""How long a job of LocalProvider may take to write its exit code into the file that it has emptied."""
+"""Time limit for a job of LocalProvider to write its exit code into the file that it has emptied."""
 _STRATEGY_THREAD = "JobStatusPoller"
 _STOP_SECONDS = 5.0
 _LEAVE_SECONDS, _CANCELLED_SECONDS = 10.0, 5.0
-"""How long nodes of a batch system may take to clean up at shutdown, before and after their jobs are cancelled."""
+"""Time limits at shutdown for nodes of a batch system to clean up, before and after their jobs are cancelled."""
 _ATTEMPTS = 3
-"""Blocks that may fail in a row before the executor gives up, where another may do better: one has served before, or
-what failed was killed. A block that ends by itself before any has served will do so again."""
+"""Consecutive blocks that may fail before the executor gives up, if another block may work: a block has served before,
+or the failed block was killed. A block that ends by itself before any has served would fail again."""
 _RETRY_SECONDS, _RETRY_AT_MOST = 2.0, 300.0
-"""Pause before another block is launched after one that failed; it doubles with each that fails in a row."""
+"""Pause before another block is launched after a failure, and its limit. It doubles with each failure in a row."""
 _LINGER = "\ntrap wait TERM INT"
-"""A batch system sends SIGTERM to a job that it ends, and kills all of it as soon as its script has ended. So the
-script waits for its nodes, which clean up."""
+"""Makes the script of a job wait for its nodes to clean up. A batch system sends SIGTERM to a job that it ends, and
+kills the rest of the job as soon as the script has ended."""
 _SHOWN = 5
-"""Blocks that a log message names."""
+"""Largest number of blocks that a log message names."""
 
 
 class BlockExecutor(BlockProviderExecutor):
-    """The part of the executor that scales.
+    """Base class of the executor that launches, watches and cancels blocks.
 
     Parameters
     ----------
     provider : ExecutionProvider or None
-        None where nodes come by other ways than blocks. It is the executor's own and will be changed.
+        The executor's own copy of the provider, which will be changed. None if nodes are not started in blocks.
     """
 
     def __init__(self, *, provider: ExecutionProvider | None) -> None:
@@ -81,7 +81,7 @@ class BlockExecutor(BlockProviderExecutor):
             suspended=providers.suspended(provider),
             stuck=providers.stuck(provider),
         )
-        self._heard: dict[str, Any] = {}  # the provider's last word, by block: the same object is no news
+        self._heard: dict[str, Any] = {}  # the provider's last answer, by block: the same object is no news
         self._written: dict[str, tuple[str, ...]] = {}  # paths of output, by block
         self._outputs: dict[str, tuple[int, ...]] = {}
         self._drained: deque[str] = deque()
@@ -90,9 +90,9 @@ class BlockExecutor(BlockProviderExecutor):
         self._failed_last, self._retry_at = "", 0.0
         self._said_none_allowed = False
         self._blocks_end = False
-        self._blockless = False  # perhaps: it is to be looked at
-        self._unreadable: dict[str, float] = {}  # since when, by block
-        # Held around the provider, which the strategy's thread uses too, and never while futures are completed.
+        self._blockless = False  # True: perhaps no block is left, to be checked
+        self._unreadable: dict[str, float] = {}  # since when the exit code is unreadable, by block
+        # Held during calls of the provider, which the strategy's thread uses too. Never held to complete futures.
         self._provider_lock = threading.RLock()
         self._attention = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -101,11 +101,24 @@ class BlockExecutor(BlockProviderExecutor):
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
-        """The nodes there are: name, cores, memory (MB), disk (MB), gpus, block, pid, directory."""
+        """The nodes that have joined, as dicts: name, cores, memory (MB), disk (MB), gpus, block, pid, directory."""
         return list(self._nodes)
 
     def wait_for_nodes(self, count: int, timeout: float | None = None) -> bool:
-        """Wait until at least ``count`` nodes have joined; say whether they have."""
+        """Wait until at least ``count`` nodes have joined.
+
+        Parameters
+        ----------
+        count : int
+            Number of nodes.
+        timeout : float, optional
+            Seconds to wait at most. None: no limit.
+
+        Returns
+        -------
+        bool
+            Whether the nodes have joined in time.
+        """
         with self._nodes_changed:
             return self._nodes_changed.wait_for(lambda: len(self._nodes) >= count, timeout)
 
@@ -133,7 +146,13 @@ class BlockExecutor(BlockProviderExecutor):
         self._watcher.start()
 
     def scale_out_facade(self, n: int) -> list[str]:
-        """Launch blocks. Those that ``start`` launched stand for the first that Parsl's strategy asks for."""
+        """Launch ``n`` blocks. The blocks of ``start`` count towards the first request of Parsl's strategy.
+
+        Returns
+        -------
+        list of str
+            Ids of the new blocks.
+        """
         if threading.current_thread().name.startswith(_STRATEGY_THREAD):
             launched, self._unaccounted_blocks = self._unaccounted_blocks, 0
             n -= launched
@@ -141,7 +160,7 @@ class BlockExecutor(BlockProviderExecutor):
                 self._strategy_is_none = True
                 self._attention.set()
             elif time.monotonic() < self._retry_at:
-                return []  # the last ones failed, and it would ask again every few seconds
+                return []  # blocks failed a short time ago, and the strategy asks every few seconds
         return self._launch_blocks(n) if n > 0 else []
 
     def _launch_blocks(self, count: int) -> list[str]:
@@ -153,7 +172,7 @@ class BlockExecutor(BlockProviderExecutor):
 
     def _launch_block(self, block_id: str) -> Any:
         assert self.provider is not None
-        # As Parsl does it, but for labels that its providers' shell commands do not survive.
+        # As in Parsl, except for characters that would break its providers' shell commands.
         name = f"parsl.{re.sub('[^A-Za-z0-9_.-]', '_', self.label)}.block-{block_id}"
         with self._provider_lock:
             job = self.provider.submit(self._get_launch_command(block_id), 1, name)
@@ -165,22 +184,25 @@ class BlockExecutor(BlockProviderExecutor):
         return job
 
     def _entry(self, job: Any) -> dict[str, Any]:
-        """What a provider keeps of a job."""
+        """Return the provider's own entry for a job."""
         resources: dict[Any, dict[str, Any]] = getattr(self.provider, "resources", {})
         return resources.get(job, {})
 
     # --- watching ---
 
     def status(self) -> dict[str, JobStatus]:
-        """State of each block: the provider is asked, and its word is weighed."""
+        """Ask the provider and return the state of each block.
+
+        A block may count as running although the provider says that it ended: see :class:`~taskvine_exec.jobs.Jobs`.
+        """
         now = time.monotonic()
         with self._provider_lock:
             self._jobs.nodes_are({node["block"] for node in self._nodes}, now)
             self._jobs.looked(now)
             try:
                 said = super().status()
-            except Exception as error:  # a command of the batch system that takes too long, for one
-                logger.warning("%s the provider cannot say how its jobs are: %s", self._scale_prefix, error)
+            except Exception as error:  # such as a command of the batch system that timed out
+                logger.warning("%s the provider cannot report the state of its jobs: %s", self._scale_prefix, error)
                 return dict(self._status)
             states = {}
             for block, state in said.items():
@@ -196,18 +218,18 @@ class BlockExecutor(BlockProviderExecutor):
         verdict = self._jobs.judge(block, said, now, answered=answered)
         self._heard[block] = said
         if job is not None and job.stuck and job.open:
-            self._drained.append(block)  # cancel it, or it might run beside the one that replaces it
+            self._drained.append(block)  # cancel it, or it might run beside its replacement
             self._attention.set()
         if known or job is None or self._jobs.trusted or not said.terminal:
             return verdict
         if detail := slurm.ask(self.provider, job.number):
             verdict = self._jobs.settle(block, detail.status(said))
-        if not verdict.terminal:  # have the provider ask again: it stands by each end
+        if not verdict.terminal:  # make the provider ask again: it never asks about ended jobs
             self._heard[block] = self._entry(job.number)["status"] = JobStatus(JobState.PENDING)
         return verdict
 
     def _not_yet(self, block: str, verdict: JobStatus) -> JobStatus:
-        """LocalProvider takes an exit code that is being written for none, and stands by it: have it look again."""
+        """Make LocalProvider read an exit code again: while a job writes it, the provider takes it for a failure."""
         now = time.monotonic()
         if not isinstance(self.provider, LocalProvider):
             return verdict
@@ -218,10 +240,10 @@ class BlockExecutor(BlockProviderExecutor):
         return running
 
     def poll_facade(self) -> None:
-        """Refresh what is known of the blocks, if that is due."""
+        """Refresh the state of the blocks, if the polling interval has passed."""
         with self._provider_lock:
             if not self._jobs.trusted and not self._last_poll_time:
-                self._last_poll_time = time.time()  # who has just submitted a job learns nothing by asking for it
+                self._last_poll_time = time.time()  # just after a submission, the batch system has no news
             super().poll_facade()
 
     def _watch_blocks(self) -> None:
@@ -233,11 +255,11 @@ class BlockExecutor(BlockProviderExecutor):
                     self._cancel_blocks([self._drained.popleft()])
                 if not self.bad_state_is_set and not self._blocks_end:
                     self._look()
-            except BaseException:  # a provider's methods may do anything, but this thread must go on
-                logger.exception("%s its blocks cannot be watched", self._scale_prefix)
+            except BaseException:  # a provider's methods may raise anything, but this thread must go on
+                logger.exception("%s an error while watching blocks; watching goes on", self._scale_prefix)
 
     def _patience(self) -> float | None:
-        """Seconds until something is to be looked at; None for as long as nothing happens."""
+        """Return the seconds until the next look; None: wait for an event."""
         if self.bad_state_is_set:
             return None
         now = time.monotonic()
@@ -256,7 +278,7 @@ class BlockExecutor(BlockProviderExecutor):
             self._watch_outputs(now)
             due = self._jobs.next_look()
             if due is not None and due <= now:
-                self._last_poll_time = 1.0  # Parsl's own looks count from here as well
+                self._last_poll_time = 1.0  # makes poll_facade ask now; Parsl's interval starts again from there
                 self.poll_facade()
             mention = self._jobs.to_mention(now)
             if mention:
@@ -264,7 +286,7 @@ class BlockExecutor(BlockProviderExecutor):
         self._judge_blocks()
 
     def _watch_outputs(self, now: float) -> None:
-        """A job that has begun, or ended with an error, has written to its output: no batch system need be asked."""
+        """Look for new output of jobs without a node: it shows a start or an error without asking the batch system."""
         if self._jobs.trusted:
             return
         for job in self._jobs.missing()[:_OUTPUTS]:
@@ -288,7 +310,7 @@ class BlockExecutor(BlockProviderExecutor):
         cure = detail.cure if detail else ""
         logger.log(
             logging.WARNING if cure else logging.INFO,
-            "%s no node yet after %.0f s from block %s%s; of the first, %s%s",
+            "%s no node yet after %.0f s from block %s%s; state of the first: %s%s",
             self._scale_prefix,
             waited,
             what,
@@ -298,7 +320,7 @@ class BlockExecutor(BlockProviderExecutor):
         )
 
     def _judge_blocks(self) -> None:
-        """What to do when no block is left: try another, or give up where the last few never had a node."""
+        """If no block is left, launch another, or give up if the last few blocks never had a node."""
         with self._provider_lock:
             blocks = sorted(self._status.items(), key=lambda item: int(item[0]))
             active = any(status.state not in TERMINAL_STATES for _, status in blocks)
@@ -328,7 +350,7 @@ class BlockExecutor(BlockProviderExecutor):
         self.set_bad_state_and_fail_all(self._failure(failed))
 
     def _may_do_better(self, failed: Sequence[tuple[str, JobStatus]]) -> bool:
-        """Whether a block may work where the last one failed."""
+        """Tell whether another block may work although the last one failed."""
         if any(job.served for job in self._jobs):
             return True
         job = self._jobs.get(failed[0][0]) if failed else None
@@ -339,14 +361,16 @@ class BlockExecutor(BlockProviderExecutor):
         return job is not None and job.served
 
     def _replace(self, last: tuple[str, JobStatus] | None) -> None:
-        """Launch a block for tasks that wait, unless Parsl's strategy is there to do it."""
+        """Launch a block for waiting tasks, unless Parsl's strategy will do so."""
         lost = last is not None and last[1].state != JobState.SCALED_IN
         if not lost and self.run_id is not None and not self._strategy_is_none:
             return
         if getattr(self.provider, "max_blocks", 1) < 1:
             if not self._said_none_allowed:
                 self._said_none_allowed = True
-                logger.warning("%s tasks wait, but the provider's max_blocks allows no block", self._scale_prefix)
+                logger.warning(
+                    "%s tasks wait, but the provider's max_blocks allows no block: raise it", self._scale_prefix
+                )
             return
         if last is not None and lost:
             logger.warning("%s block %s died: launching another", self._scale_prefix, last[0])
@@ -370,43 +394,54 @@ class BlockExecutor(BlockProviderExecutor):
             output=last.stderr_path or "",
         )
 
-    # --- letting go ---
+    # --- scaling in ---
 
     def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
-        """Let blocks go, the youngest first: at once for the caller; behind that, what they run finishes, what only
-        they hold is copied, and then they are cancelled."""
+        """Scale in by this number of blocks, the youngest first, without waiting for them.
+
+        Their nodes first finish their tasks and copy to other nodes the files that only they hold. Then the blocks are
+        cancelled.
+
+        Returns
+        -------
+        list of str
+            Ids of the chosen blocks.
+        """
         active = [block for block, status in list(self._status.items()) if status.state not in TERMINAL_STATES]
         chosen = active[max(0, len(active) - blocks) :]
-        if frames.run_ends():  # shutdown comes next, and needs the nodes: results are on them
+        if frames.run_ends():  # shutdown follows, and needs the nodes, because they hold results
             return chosen
         for block in chosen:
             self._drain_block(block)
         return chosen
 
     def scale_in_facade(self, n: int, max_idletime: float | None = None) -> list[str]:
-        """Let blocks go, and note it where Parsl looks."""
+        """Scale in by ``n`` blocks, as :meth:`scale_in`, and mark them as scaled in for Parsl."""
         blocks: list[str] = super().scale_in_facade(n, max_idletime)
-        self._blockless = True  # the next task has it looked at
+        self._blockless = True  # the next task makes the executor check
         return blocks
 
     @abstractmethod
     def _drain_block(self, block: str) -> None:
-        """Have the nodes of a block finish; :meth:`_block_drained` is to be called when they are gone."""
+        """Make the nodes of a block finish and leave. Then :meth:`_block_drained` must be called."""
 
     def _block_drained(self, block: str) -> None:
         self._drained.append(block)
         self._attention.set()
 
     def _stop_watching(self) -> None:
-        """Expect blocks to end from now on."""
+        """Stop watching blocks, because they will end at shutdown."""
         self._blocks_end = True
         self._attention.set()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(_STOP_SECONDS)
 
     def _end_blocks(self, serving: set[str]) -> None:
-        """Cancel all jobs that were submitted and not seen to end: those without a node at once, and those of
-        ``serving`` nodes, which have been told to end, when they had time to clean up."""
+        """Cancel all jobs that were submitted and not seen to end.
+
+        Jobs without a node are cancelled at once. Those in ``serving`` (blocks with nodes, which have been told to end)
+        first get time to clean up.
+        """
         if self.provider is None:
             return
         if self._jobs.trusted:
@@ -419,7 +454,7 @@ class BlockExecutor(BlockProviderExecutor):
         self._cancel(remaining)
         for job in self._await_leave(remaining, _CANCELLED_SECONDS)[:_SHOWN]:
             logger.warning(
-                "%s block %s (job %s) does not say that it has cleaned up. %s may remain until your next node on that "
+                "%s block %s (job %s) has not reported that it cleaned up. %s may remain until your next node on that "
                 "machine removes it",
                 self._scale_prefix,
                 job.block,
@@ -428,28 +463,30 @@ class BlockExecutor(BlockProviderExecutor):
             )
 
     def _await_leave(self, jobs: Sequence[Job], seconds: float) -> list[Job]:
-        """Wait until jobs have cleaned up, but not for longer than that; return those that have not."""
+        """Wait until jobs have cleaned up, for this many seconds at most; return those that have not."""
         deadline = time.monotonic() + seconds
         while (dirty := [job for job in jobs if not self._has_left(job)]) and time.monotonic() < deadline:
-            time.sleep(0.1)  # files of a shared file system: nothing announces a change
+            time.sleep(0.1)  # a shared file system sends no events
         return dirty
 
     def _has_left(self, job: Job) -> bool:
-        """Whether all nodes of a job have written that nothing is left of them. It is taken for granted where no output
-        can be read: such nodes are machines or pods, whose files go with them."""
+        """Tell whether all nodes of a job have reported that they cleaned up.
+
+        True without output files: these nodes are machines or pods, whose files disappear with them.
+        """
         paths = self._output(job)
         nodes = getattr(self.provider, "nodes_per_block", 1)
         return not paths or _text(paths[0]).count(LEFT) >= nodes
 
     def _cancel_blocks(self, blocks: list[str]) -> None:
-        """Cancel the jobs of blocks, as far as they have not ended."""
+        """Cancel the jobs of blocks that have not ended."""
         jobs = [job for job in map(self._jobs.get, blocks) if job is not None and job.open]
         if self._jobs.trusted and jobs and self.provider is not None:
-            # A job's number is that of a process, which may be another's by now: ask once more.
+            # A job's number is a process id, which may belong to another process by now: ask again.
             try:
                 with self._provider_lock:
                     states = self.provider.status([job.number for job in jobs])
-            except Exception as error:  # what it looks at may be gone with the run's private directory
+            except Exception as error:  # its files may have been removed with the run's private directory
                 logger.warning("%s blocks %s are not cancelled: %s", self._scale_prefix, blocks, error)
                 return
             jobs = [job for job, state in zip(jobs, states, strict=True) if state.state not in TERMINAL_STATES]
@@ -459,14 +496,14 @@ class BlockExecutor(BlockProviderExecutor):
         if not jobs or self.provider is None:
             return
         self._ask_to_cancel(jobs)
-        # Most batch systems answer for all jobs together: one that has just ended makes them refuse.
+        # Most batch systems give one answer for all jobs, and refuse if one of them has just ended.
         refused = self._not_ended([job for job in jobs if not job.cancelled])
         if len(jobs) > 1:
             for job in refused:
                 self._ask_to_cancel([job])
         names = [f"{job.block} (job {job.number})" for job in refused if not job.cancelled]
         if names:
-            logger.warning("%s blocks that could not be cancelled: %s", self._scale_prefix, ", ".join(names))
+            logger.warning("%s these blocks could not be cancelled: %s", self._scale_prefix, ", ".join(names))
 
     def _ask_to_cancel(self, jobs: Sequence[Job]) -> None:
         assert self.provider is not None
@@ -480,14 +517,14 @@ class BlockExecutor(BlockProviderExecutor):
             logger.warning("%s blocks %s could not be cancelled: %s", self._scale_prefix, names, error)
 
     def _not_ended(self, jobs: list[Job]) -> list[Job]:
-        """Those of some jobs that the provider does not say have ended."""
+        """Return the jobs that have not ended, as far as the provider says."""
         if not jobs or self.provider is None:
             return jobs
         try:
             with self._provider_lock:
                 states = self.provider.status([job.number for job in jobs])
         except Exception as error:
-            logger.debug("%s the provider cannot say how its jobs are: %s", self._scale_prefix, error)
+            logger.debug("%s the provider cannot report the state of its jobs: %s", self._scale_prefix, error)
             return jobs
         remain = []
         for job, state in zip(jobs, states, strict=True):
@@ -499,14 +536,17 @@ class BlockExecutor(BlockProviderExecutor):
 
 
 def _judge(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> None:
-    """Parsl's hook for blocks that went wrong; only ours are given it."""
+    """Handle failed blocks: Parsl's ``block_error_handler`` for BlockExecutor."""
     if isinstance(executor, BlockExecutor) and not executor.bad_state_is_set:
         executor._judge_blocks()
 
 
 def _was_killed(status: JobStatus) -> bool:
-    """Whether a job that has ended may have been killed: a shell exits with 128 and the signal's number. A job that
-    failed without an exit code was ended by its batch system, or together with its shell."""
+    """Tell whether a job that has ended may have been killed.
+
+    A shell exits with 128 plus the signal's number. A job that failed without an exit code was ended by its batch
+    system, or together with its shell.
+    """
     code = status.exit_code
     if code is None:
         return status.state in (JobState.FAILED, JobState.CANCELLED)
@@ -514,7 +554,7 @@ def _was_killed(status: JobStatus) -> bool:
 
 
 def _state_of(path: str) -> int:
-    """A number that changes when a file is written to; 0 if there is none."""
+    """Return a number that changes when the file is written to; 0 if the file does not exist."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError:

@@ -1,9 +1,9 @@
-"""What users configure, and what the embedded engine takes of it.
+"""The configuration classes for users, and the settings that each engine derives from them.
 
 :class:`TaskVineManagerConfig` and :class:`TaskVineFactoryConfig` have the fields of Parsl's classes of the same names,
-in the same order, so that a configuration written for Parsl's own TaskVineExecutor can be used as it is. They are
-mutable because those are; the executor works on copies, and :func:`embedded_settings` derives from them a frozen
-object that nothing changes afterwards.
+in the same order. A configuration written for Parsl's own TaskVineExecutor works unchanged. The classes are mutable
+because Parsl's are. The executor works on copies. :func:`embedded_settings` and :func:`vine_settings` derive a frozen
+object from them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 AUTOLABEL_ALGORITHMS = ("max-xput", "bucketing", "max")
 
-#: The batch systems that vine_factory knows, in any of its releases.
+#: Batch systems that any release of vine_factory supports.
 BATCH_TYPES = (
     "local",
     "condor",
@@ -89,10 +89,10 @@ LIBRARY_KEYS = (
     "start_timeout",
 )
 
-#: Seconds that a library may take to start, unless library_config says otherwise.
+#: Default of library_config's start_timeout, in seconds.
 START_TIMEOUT = 1800.0
 
-#: What the keys of library_config are called elsewhere.
+#: Names that other software uses for the keys of library_config.
 _FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
     "function_slots": "num_slots",
     "memory (mbs)": "memory",
@@ -115,62 +115,78 @@ _LAUNCH_METHODS = ("provider", "factory", "manual")
 class TaskVineManagerConfig:
     """Configuration of the manager.
 
+    Every field may also be given to :class:`~taskvine_exec.TaskVineExecutor` by name.
+
     Parameters
     ----------
-    port
-        Network port at which the manager listens for workers; 0 takes any free one.
-    address
-        Address at which workers find the manager. If None, it is 'localhost' where all workers are on this machine and
-        for workers that are started by hand; else the one of this machine's name or default route.
-    project_name
-        Name under which the manager reports itself to TaskVine's public catalog server. If None, it does not.
-    project_password_file
-        File with the password that manager and workers show each other, which only you may read. If None, one is made
-        up for each run where all workers are on this machine; else it is ``taskvine-exec/password`` in
-        ``$XDG_STATE_HOME`` or ``~/.local/state``, which is made if it is missing and has to be visible on the nodes.
-    env_vars
+    port : int
+        Network port on which the manager listens for workers. 0 takes any free port. No effect on the embedded engine.
+    address : str, optional
+        Address at which workers reach the manager. Default: 'localhost' if all workers are on this machine or are
+        started by hand. Otherwise, the address of this machine's host name or default route. No effect on the embedded
+        engine.
+    project_name : str, optional
+        Name under which the manager registers with TaskVine's public catalog server. Default: it does not register.
+        Needs the TaskVine engine.
+    project_password_file : str, optional
+        File with the password that manager and workers show each other. Only you may have access to it, and nodes must
+        see it. Default: a new password for each run if all workers are on this machine. Otherwise,
+        ``taskvine-exec/password`` in ``$XDG_STATE_HOME`` or ``~/.local/state``, created if missing. Needs the TaskVine
+        engine.
+    env_vars : dict, optional
         Environment variables to set for tasks.
-    init_command
-        Shell command to run before the Python of a task or library starts.
-    env_pack
-        Python environment to run tasks in: a tarball (conda-pack, venv-pack or poncho), the path of an environment,
-        or, with the TaskVine engine, the name of a conda environment.
-    app_pack
-        Whether to find out and pack the dependencies of each app.
-    extra_pkgs
-        Packages to add to those of ``app_pack``.
-    max_retries
-        How often a task that infrastructure lost is tried again; None for without end. Parsl's own retries of apps
-        come on top.
-    library_config
-        The library that runs function calls. ``num_slots`` calls run at a time, within ``cores``, ``memory`` (MB),
-        ``disk`` (MB) and ``gpus``. ``import_modules`` lists modules, or their names, that the library imports once for
-        all its slots; docs/guide.md has the rules for them. ``context`` is a function that is called with
-        ``context_args`` and ``context_kwargs`` before any other and whose products the others read; ``context_scope``
-        says whether once per 'library', the default, or once per 'slot'. ``start_timeout`` is how many seconds
-        ``init_command`` may take, and ``import_modules`` and ``context`` together, before a library counts as stuck:
-        1,800 by default.
-    shared_fs
-        Whether workers see the same file system, so that files need not be sent. Apps then run in the program's
-        directory, unless the executor's ``working_directory`` says otherwise.
-    autolabel
-        Whether to measure tasks and derive from that what they are taken to need.
-    autolabel_algorithm
-        How: 'max-xput', 'bucketing' or 'max'.
-    autolabel_window
-        How many tasks are measured before a decision.
-    autocategory
-        Whether each app is a category of its own, unless its resource specification says otherwise.
-    enable_peer_transfers
-        Whether nodes send files to each other.
-    wait_for_workers
-        How many workers must have come before the first task is sent.
-    tune_parameters
-        TaskVine's tuning parameters, and those of the executor, by name with dashes or underscores; or a
-        :class:`~taskvine_tune.TuneParameters`; or the path of a TOML, YAML or JSON file. ``taskvine-tune list`` shows
-        them all.
-    vine_log_dir
-        Where the manager's logs go. If None, next to Parsl's.
+    init_command : str
+        Shell command to run before the Python process of a task or library starts.
+    env_pack : str, optional
+        Python environment that tasks run in: the path of a tarball (conda-pack, venv-pack or poncho) or of an
+        environment's directory. Default: the environment of your program.
+    app_pack : bool
+        Not supported: must be False. Use ``env_pack``.
+    extra_pkgs : list of str, optional
+        No effect, because ``app_pack`` is not supported.
+    max_retries : int, optional
+        How many times a task is retried if its node is lost. None means no limit. Parsl's own ``retries`` apply in
+        addition.
+    library_config : dict, optional
+        Settings of the library that runs function calls, by key:
+
+        ``num_slots``
+            Number of calls that run at a time. Default: one per core of the node.
+        ``cores``, ``memory`` (MB), ``disk`` (MB), ``gpus``
+            Resources that all slots share. Default: those of the node.
+        ``import_modules``
+            List of modules, or of their names, that the library imports once for all slots. ``docs/guide.md`` says
+            which modules are safe to import this way.
+        ``context``, ``context_args``, ``context_kwargs``
+            Setup function and its arguments. It runs before the first call and returns a dict of variables, which
+            calls read with :func:`~taskvine_exec.load_variable_from_library`.
+        ``context_scope``
+            'library' (default) runs the setup function once per library, 'slot' once per slot.
+        ``start_timeout``
+            Time limit in seconds for ``init_command``, and again for ``import_modules`` and ``context`` together. Calls
+            fail if the library takes longer. Default: 1,800.
+    shared_fs : bool
+        Whether workers see the same file system as your program. Files are then used in place and not sent. Apps run
+        in your program's directory, unless the executor's ``working_directory`` says otherwise.
+    autolabel : bool
+        Not supported: must be False. Declare resources in each app's resource specification.
+    autolabel_algorithm : {'max-xput', 'bucketing', 'max'}
+        No effect, because ``autolabel`` is not supported.
+    autolabel_window : int, optional
+        No effect, because ``autolabel`` is not supported.
+    autocategory : bool
+        Whether each app is its own category, unless its resource specification names one.
+    enable_peer_transfers : bool
+        Whether nodes copy files from one another.
+    wait_for_workers : int, optional
+        Number of workers that must join before the first task is sent.
+    tune_parameters : dict, TuneParameters or path, optional
+        Tuning parameters of TaskVine and of the executor: a dict by name (with dashes or underscores), a
+        :class:`~taskvine_tune.TuneParameters`, or the path of a TOML, YAML or JSON file. ``taskvine-tune list`` prints
+        all of them.
+    vine_log_dir : str, optional
+        Directory for the manager's logs. Default: a directory named after the executor's label in Parsl's run
+        directory.
     """
 
     port: int = 0
@@ -203,43 +219,53 @@ class TaskVineManagerConfig:
 
 @dataclass(repr=False)
 class TaskVineFactoryConfig:
-    """Configuration of the factory, which keeps workers running; one on this machine if nothing is said.
+    """Configuration of workers and of the factory that starts them. The default is one worker on this machine.
+
+    Every field may also be given to :class:`~taskvine_exec.TaskVineExecutor` by name. ``cores``, ``gpus``, ``memory``,
+    ``disk``, ``worker_options`` and ``worker_executable`` apply to all workers. The other fields apply to workers that
+    the factory starts (``worker_launch_method='factory'``).
 
     Parameters
     ----------
-    factory_timeout
-        Seconds after which the factory ends itself if it sees no manager.
-    scratch_dir
-        Directory in which ``vine_factory`` makes one for its jobs, which nodes of most batch systems have to see. If
-        None, that of the manager's logs.
-    min_workers
+    factory_timeout : int
+        Seconds after which ``vine_factory`` ends if it sees no manager. No effect on the embedded engine.
+    scratch_dir : str, optional
+        Directory in which ``vine_factory`` creates a directory for its jobs. On most batch systems, nodes must see it.
+        Default: the log directory, or the current directory if the run has no log directory. No effect on the embedded
+        engine.
+    min_workers : int
         Number of workers to keep at all times.
-    max_workers
-        Number of workers never to exceed.
-    workers_per_cycle
-        Number of workers to start at most in 30 seconds; 0 for no such limit.
-    worker_options
-        Further options of ``vine_worker``, as on its command line.
-    worker_executable
-        The program that is a worker.
-    worker_timeout
-        Seconds after which a worker that gets no work ends itself.
-    cores
-        Cores of a worker. If None or 0, all of the machine's.
-    gpus
-        GPUs of a worker. If None, all of the machine's.
-    memory
-        Memory of a worker in MB. If None or 0, all of the machine's.
-    disk
-        Storage of a worker in MB. If None or 0, what the machine has.
-    python_env
-        Tarball of a Python environment to run workers in.
-    batch_type
-        Batch system that runs the workers; 'local' for this machine.
-    condor_requirements
-        What HTCondor shall require of a machine.
-    batch_options
-        Further options of the batch system, in its own words.
+    max_workers : int
+        Largest number of workers.
+    workers_per_cycle : int
+        Largest number of workers that ``vine_factory`` starts in each cycle of 30 seconds. 0 means no limit. No effect
+        on the embedded engine.
+    worker_options : str, optional
+        Further command-line options of ``vine_worker``. The embedded engine takes ``-t``, ``--timeout``, ``--cores``,
+        ``--memory``, ``--disk`` and ``--gpus`` only.
+    worker_executable : str
+        Worker program: a name on PATH, or a path. Needs the TaskVine engine.
+    worker_timeout : int
+        Seconds without work after which a worker ends.
+    cores : int, optional
+        Cores of a worker. Default (None or 0): the provider's ``cores_per_node``, or else all cores that it may use.
+    gpus : int, optional
+        GPUs of a worker. Default (None): all GPUs that it may use.
+    memory : int, optional
+        Memory of a worker in MB. Default (None or 0): the provider's ``mem_per_node``, or else all memory that it may
+        use.
+    disk : int, optional
+        Storage of a worker in MB. Default (None or 0): all free storage.
+    python_env : str, optional
+        Tarball of a Python environment in which ``vine_factory`` runs workers. Needs the TaskVine engine and a batch
+        system. Use ``env_pack`` otherwise.
+    batch_type : str
+        Batch system that runs the workers, such as 'slurm' or 'condor'. 'local' means this machine. All other types
+        need the TaskVine engine.
+    condor_requirements : str, optional
+        Requirements expression for HTCondor. Needs the TaskVine engine.
+    batch_options : str, optional
+        Further options of the batch system, in its own syntax. Needs the TaskVine engine.
     """
 
     factory_timeout: int = 300
@@ -262,7 +288,7 @@ class TaskVineFactoryConfig:
     condor_requirements: str | None = None
     batch_options: str | None = None
 
-    # Set from the manager's configuration; not for users.
+    # Not for users: Parsl's own executor sets these from the manager's configuration.
     _project_port: int = 0
     _project_address: str | None = None
     _project_name: str | None = None
@@ -274,38 +300,38 @@ class TaskVineFactoryConfig:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EmbeddedSettings:
-    """What the embedded engine takes of a configuration, checked and resolved.
+    """The settings of the embedded engine, checked and resolved.
 
-    Fields that have the name of a field of the two configuration classes mean the same. Those below are derived.
+    Fields named as in the two configuration classes mean the same there. The fields below are derived.
 
     Parameters
     ----------
     function_exec_mode
         'L1' or 'L2'.
     env_pack
-        Absolute path of a tarball or of the directory of an environment.
+        Absolute path of a tarball or of an environment's directory.
     slots
-        Function slots of the library; None leaves the number to the engine.
+        Function slots of the library. None: the engine chooses the number.
     library_cores, library_memory, library_disk, library_gpus
-        What the library may use of its node, memory and disk in MB; None for all.
+        Resources of the node that the library may use. Memory and disk are in MB. None: all.
     import_modules
         Names of the modules that the library imports before it forks slots.
     context, context_args, context_kwargs, context_scope
-        The library's setup function, its arguments, and how often it runs.
+        The library's setup function, its arguments, and its scope.
     start_timeout
         Seconds that a library may take to start.
     tune_parameters
-        Tuning parameters that the engine is told, under their names with dashes.
+        Tuning parameters to send to the engine, by name with dashes.
     tuning
         All tuning parameters that were set.
     most_nodes
-        The largest number of nodes that there can be; None where that is not known.
+        Largest possible number of nodes. None: unknown.
     node_cores, node_memory, node_disk, node_gpus
-        What a node has, memory and disk in MB; None for what the machine has.
+        Size of a node. Memory and disk are in MB. None: the size of the machine.
     vine_log_dir, scratch_dir
         Absolute paths.
     inline_limit
-        Largest encoded argument list or result, in bytes, that rides inside messages.
+        Largest encoded argument list or result, in bytes, that is sent inside messages.
     """
 
     engine: ClassVar[Engine] = "embedded"
@@ -360,23 +386,25 @@ class EmbeddedSettings:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VineSettings(EmbeddedSettings):
-    """What the TaskVine engine takes of a configuration, checked and resolved.
+    """The settings of the TaskVine engine, checked and resolved.
 
     Parameters
     ----------
-    port, address, project_name, password_file
-        As of :class:`TaskVineManagerConfig`.
+    port, address, project_name
+        As in :class:`TaskVineManagerConfig`.
+    password_file
+        Path of the password file. None: a file in the run's private directory.
     ssl
-        Whether TaskVine's manager and workers speak TLS with a key that is made for the run, or the paths of a key and
-        its certificate.
+        True: TLS between manager and workers, with a key made for the run. A tuple: the paths of a key and its
+        certificate.
     local
-        Whether nodes are on this machine.
+        Whether all nodes are on this machine.
     worker
-        The worker's program.
+        The worker program.
     worker_options, batch_type, condor_requirements, batch_options, python_env
-        As of :class:`TaskVineFactoryConfig`.
+        As in :class:`TaskVineFactoryConfig`.
     batching
-        Whether short calls travel together.
+        Whether short calls are sent together in parcels.
     """
 
     engine: ClassVar[Engine] = "taskvine"
@@ -396,7 +424,7 @@ class VineSettings(EmbeddedSettings):
     python_env: str | None = None
 
 
-# ---- Showing values without what they may hide
+# ---- Hiding secrets
 
 
 _SECRET_NAME = r"[\w.-]*(?:pass|secret|token|credential|api[_-]?key|access[_-]?key)[\w.-]*"
@@ -407,7 +435,7 @@ _HIDDEN = "***"
 
 
 def _guarded(name: str, value: object) -> object:
-    """Hide in a field's value what may be a password: Parsl logs the repr of every configuration."""
+    """Replace possible passwords in a field's value: Parsl logs the repr of every configuration."""
     if name in _HIDING and value:
         return dict.fromkeys(value, _HIDDEN) if isinstance(value, Mapping) else _HIDDEN
     if name == "library_config" and isinstance(value, Mapping):
@@ -440,17 +468,17 @@ def own_manager_config(obj: object) -> TaskVineManagerConfig:
     Parameters
     ----------
     obj
-        None for the defaults, a :class:`TaskVineManagerConfig`, or Parsl's class of that name. It is not changed.
+        A :class:`TaskVineManagerConfig`, Parsl's class of that name (never changed), or None for the defaults.
 
     Returns
     -------
     TaskVineManagerConfig
-        A copy whose dicts and lists are copies too; what they hold is not copied.
+        A copy with its own dicts and lists. User objects in them are not copied.
 
     Raises
     ------
     ConfigurationError
-        If it is something else, or sets a field that is not known here.
+        If ``obj`` is anything else, or sets a field that this package does not support.
     """
     return _own(obj, TaskVineManagerConfig, "manager_config")
 
@@ -461,7 +489,7 @@ def own_factory_config(obj: object) -> TaskVineFactoryConfig:
     Parameters
     ----------
     obj
-        None for the defaults, a :class:`TaskVineFactoryConfig`, or Parsl's class of that name. It is not changed.
+        A :class:`TaskVineFactoryConfig`, Parsl's class of that name (never changed), or None for the defaults.
 
     Returns
     -------
@@ -471,7 +499,7 @@ def own_factory_config(obj: object) -> TaskVineFactoryConfig:
     Raises
     ------
     ConfigurationError
-        If it is something else, or sets a field that is not known here.
+        If ``obj`` is anything else, or sets a field that this package does not support.
     """
     return _own(obj, TaskVineFactoryConfig, "factory_config")
 
@@ -481,7 +509,7 @@ def _own(obj: object, cls: type[_Config], argument: str) -> _Config:
     if obj is None:
         return cls()
     if isinstance(obj, cls):
-        own = copy.copy(obj)  # keeps a subclass what it is
+        own = copy.copy(obj)  # keeps the class of a subclass
     elif dataclasses.is_dataclass(obj) and not isinstance(obj, type) and _resembles(obj, cls, names):
         own = cls()
     else:
@@ -493,14 +521,16 @@ def _own(obj: object, cls: type[_Config], argument: str) -> _Config:
 
 
 def _resembles(obj: Any, cls: type[Any], names: Iterable[str]) -> bool:
-    """Tell whether this is Parsl's dataclass of the same name, in any release, without importing it."""
+    """Tell whether ``obj`` is Parsl's dataclass of the same name, from any release, without importing that class."""
     theirs = {each.name: each for each in dataclasses.fields(obj)}
     if not theirs.keys() >= set(names) and cls.__name__ not in {base.__name__ for base in type(obj).__mro__}:
         return False
     for name in theirs.keys() - set(names):
-        # A later release of Parsl may know more; what was set there must not vanish in silence.
+        # A later release of Parsl may have more fields. A value set there must not be dropped silently.
         if getattr(obj, name) != _default(theirs[name]):
-            raise ConfigurationError(f"{type(obj).__name__}.{name} is set, but this executor does not know that field")
+            raise ConfigurationError(
+                f"{type(obj).__name__}.{name} is set, but this executor has no such field: unset it"
+            )
     return True
 
 
@@ -509,8 +539,8 @@ def _default(theirs: dataclasses.Field[Any]) -> object:
 
 
 def _copied(value: object) -> object:
-    """Copy the containers that a configuration is made of, but not what users put into them."""
-    if isinstance(value, TuneParameters):  # it cannot be changed
+    """Copy the containers of a configuration, but not the objects in them."""
+    if isinstance(value, TuneParameters):  # immutable
         return value
     if isinstance(value, Mapping):
         return {key: _container(inner) for key, inner in value.items()}
@@ -528,12 +558,12 @@ def _container(value: object) -> object:
 def with_overrides(
     manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig, settings: Mapping[str, Any]
 ) -> tuple[TaskVineManagerConfig, TaskVineFactoryConfig]:
-    """Apply settings given by the name of a field, whichever of the two classes has it.
+    """Apply settings to the fields of either configuration.
 
     Parameters
     ----------
     manager, factory
-        The configurations to start from. They are not changed.
+        The original configurations, which stay unchanged.
     settings
         Values by field name.
 
@@ -545,7 +575,7 @@ def with_overrides(
     Raises
     ------
     TypeError
-        If no such field exists, as for any unknown keyword argument.
+        If a field does not exist, as for any unknown keyword argument.
     """
     manager, factory = own_manager_config(manager), own_factory_config(factory)
     owners: dict[str, object] = {
@@ -569,7 +599,7 @@ def with_overrides(
 
 @dataclass(frozen=True)
 class _Rule:
-    """What a field may be: in words, and as a test."""
+    """The allowed values of a field, as text and as a test."""
 
     allowed: str
     accepts: Callable[[Any], bool]
@@ -632,7 +662,7 @@ _NAMES = _Rule(
     "a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and all(map(_NAME.accepts, value))
 )
 _VARIABLE_NAME = _Rule(
-    "the name of an environment variable: a non-empty string without '=' and NUL",
+    "the name of an environment variable: a non-empty string without '=' or NUL",
     lambda value: isinstance(value, str) and value != "" and not set(value) & {"=", "\0"},
 )
 _VARIABLE = _Rule(
@@ -708,17 +738,17 @@ _LIBRARY_RULES: Mapping[str, _Rule] = {
 
 
 def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
-    """Check the types and ranges of every field.
+    """Check the type and range of every field.
 
     Parameters
     ----------
     manager, factory
-        The configurations to check. They are not changed.
+        The configurations to check, which stay unchanged.
 
     Raises
     ------
     ConfigurationError
-        At the first field that is not valid. It names the field, its value, and what is allowed.
+        For the first field that is not valid. The message names the field, its value, and the allowed values.
     """
     for config, rules in ((manager, _MANAGER_RULES), (factory, _FACTORY_RULES)):
         for name, rule in rules.items():
@@ -739,7 +769,7 @@ def _check(rule: _Rule, name: str, value: object) -> None:
 def _check_env_vars(env_vars: Mapping[Any, object]) -> None:
     for name, value in env_vars.items():
         _check(_VARIABLE_NAME, "a name in env_vars", name)
-        if not _VARIABLE.accepts(value):  # without showing the value: it may be a secret
+        if not _VARIABLE.accepts(value):  # the message hides the value: it may be a secret
             kind = type(value).__name__
             raise ConfigurationError(f"env_vars[{name!r}] of type {kind} is not valid: must be {_VARIABLE.allowed}")
 
@@ -755,13 +785,15 @@ def _check_library(library: Mapping[Any, Any]) -> None:
     if library.get("context") is None:
         idle = [key for key in ("context_args", "context_kwargs", "context_scope") if library.get(key)]
         if idle:
-            raise ConfigurationError(f"library_config has {' and '.join(idle)}, but no context to use it for")
+            raise ConfigurationError(
+                f"library_config has {' and '.join(idle)}, but no context: add it or drop these keys"
+            )
 
 
 def _tuned(
     source: Source | None, *, nodes: int | None = None, peer_transfers: bool, running: bool = False
 ) -> TuneParameters:
-    """Read and check the tuning parameters."""
+    """Load and check tuning parameters."""
     try:
         tune = TuneParameters.load({} if source is None else source)
         return tune.check(nodes=nodes, peer_transfers=peer_transfers, running=running)
@@ -781,20 +813,20 @@ def embedded_settings(
     provider: Any | None = None,
     inline_limit: int = INLINE_LIMIT,
 ) -> EmbeddedSettings:
-    """Derive what the embedded engine takes of a configuration.
+    """Derive the settings of the embedded engine.
 
     Parameters
     ----------
     manager, factory
-        The configurations. They are not changed.
+        The configurations, which stay unchanged.
     function_exec_mode
         'regular' or 'L1', 'serverless' or 'L2'.
     worker_launch_method
         'provider', 'factory' or 'manual'.
     provider
-        The Parsl provider that starts nodes, if one does. It is not changed.
+        The Parsl provider that starts nodes, if any. It stays unchanged.
     inline_limit
-        Largest encoded argument list or result, in bytes, that rides inside messages.
+        Largest encoded argument list or result, in bytes, that is sent inside messages.
 
     Returns
     -------
@@ -804,7 +836,7 @@ def embedded_settings(
     Raises
     ------
     ConfigurationError
-        If a value is not valid, or asks for what this engine cannot do.
+        If a value is not valid, or this engine does not support it.
     """
     manager, factory = own_manager_config(manager), own_factory_config(factory)
     validate(manager, factory)
@@ -830,7 +862,7 @@ def _common(
     provider: Any | None,
     inline_limit: int,
 ) -> dict[str, Any]:
-    """What both engines take."""
+    """Derive the settings that both engines share."""
     try:
         mode = normalise_mode(function_exec_mode)
     except ValueError:
@@ -844,7 +876,7 @@ def _common(
     node = _node_size(factory, options, provider)
     _refuse_larger_than_node(library, node)
     if worker_launch_method == "factory" and (manager.wait_for_workers or 0) > factory.max_workers:
-        # Nothing else brings workers to this engine, so the first task would wait without end.
+        # No other workers can join, and the first task would wait forever.
         allowed = f"at most max_workers, which is {factory.max_workers}"
         _refuse(f"{type(manager).__name__}.wait_for_workers", manager.wait_for_workers, allowed)
 
@@ -898,12 +930,19 @@ def vine_settings(
     ssl: bool | tuple[str, str] = False,
     batching: bool = True,
 ) -> VineSettings:
-    """Derive what the TaskVine engine takes of a configuration; parameters as of :func:`embedded_settings`.
+    """Derive the settings of the TaskVine engine.
+
+    Parameters
+    ----------
+    manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit
+        As in :func:`embedded_settings`.
+    ssl, batching
+        As in :class:`VineSettings`.
 
     Raises
     ------
     ConfigurationError
-        If a value is not valid, or asks for what this engine cannot do.
+        If a value is not valid, or this engine does not support it.
     """
     manager, factory = own_manager_config(manager), own_factory_config(factory)
     validate(manager, factory)
@@ -938,7 +977,7 @@ def vine_settings(
 
 
 def _password_file(given: str | None, local: bool) -> str | None:
-    """Choose and check the password file; None for one in the run's private directory, which only this machine has."""
+    """Choose and check the password file. None: one in the run's private directory, for workers on this machine."""
     if given is not None:
         path = os.path.abspath(os.path.expanduser(given))
         if (reason := passwords.unusable(path)) is not None:
@@ -951,13 +990,13 @@ def _password_file(given: str | None, local: bool) -> str | None:
     if reason is not None:
         raise ConfigurationError(
             f"workers on other machines need a password file, and {path} cannot be used: {reason}. Give "
-            "project_password_file, the path of a file that the nodes can read and nobody but you"
+            "project_password_file, the path of a file that only you and the nodes can read"
         )
     return path
 
 
 def _is_local(provider: Any | None) -> bool:
-    """Whether the blocks of a provider run on this machine; workers that are started by hand may run anywhere."""
+    """Tell whether a provider's blocks run on this machine. Workers started by hand (no provider) may run anywhere."""
     if provider is None:
         return False
     launchers = {base.__name__ for base in type(getattr(provider, "launcher", None)).__mro__}
@@ -975,15 +1014,15 @@ def _is_local(provider: Any | None) -> bool:
 
 
 def _refuse_left_out(manager: TaskVineManagerConfig) -> None:
-    """Raise if something is set that no engine does."""
+    """Raise if a field is set that no engine supports."""
     if manager.app_pack:
         _refuse("app_pack", manager.app_pack, "left out: give a packed environment as env_pack")
     if manager.autolabel:
-        _refuse("autolabel", manager.autolabel, "left out: resources are those of each app's specification")
+        _refuse("autolabel", manager.autolabel, "left out: declare resources in each app's specification")
 
 
 def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
-    """Raise if anything is set that needs TaskVine itself, naming all of it."""
+    """Raise if fields are set that need TaskVine, and name all of them; warn of fields without effect."""
     _refuse_left_out(manager)
     asked = {
         name: getattr(config, name)
@@ -1000,25 +1039,26 @@ def _refuse_unsupported(manager: TaskVineManagerConfig, factory: TaskVineFactory
         asked["worker_executable"] = factory.worker_executable
     if asked:
         listing = ", ".join(f"{name}={brief(_guarded(name, value))}" for name, value in asked.items())
-        raise ConfigurationError(f"the embedded engine cannot do {listing}: engine='taskvine' does")
+        raise ConfigurationError(f"the embedded engine does not support {listing}: use engine='taskvine'")
     for name in ("port", "address"):
         if getattr(manager, name):
             value = getattr(manager, name)
             logger.warning("%s=%r has no effect: the embedded engine listens on no network", name, value)
     for name in ("workers_per_cycle", "factory_timeout", "scratch_dir"):
         if (value := getattr(factory, name)) != getattr(TaskVineFactoryConfig, name):
-            logger.warning("%s=%r has no effect: the embedded engine starts its nodes itself, at once", name, value)
+            logger.warning("%s=%r has no effect: the embedded engine starts nodes without vine_factory", name, value)
 
 
 def working_directory(asked: WorkingDirectory | None, settings: EmbeddedSettings) -> WorkingDirectory:
-    """Where apps run: what was asked for, else the user's directory if nodes are expected to see it.
+    """Choose where apps run.
 
     Parameters
     ----------
     asked
-        'submit' (the user's directory), 'sandbox' (a private directory for each call), or None for the default.
+        'submit' (the user's directory) or 'sandbox' (a private directory for each call). None is 'submit' if all nodes
+        are on this machine or ``shared_fs`` is set, and 'sandbox' otherwise.
     settings
-        Of the executor.
+        The executor's settings.
     """
     here = settings.local if isinstance(settings, VineSettings) else True
     return asked or ("submit" if here or settings.shared_fs else "sandbox")
@@ -1027,28 +1067,29 @@ def working_directory(asked: WorkingDirectory | None, settings: EmbeddedSettings
 def retuned(
     source: Source, settings: EmbeddedSettings, in_force: TuneParameters
 ) -> tuple[TuneParameters, dict[str, float]]:
-    """Check tuning parameters that a running executor is given.
+    """Check tuning parameters for a running executor.
 
     Parameters
     ----------
     source
-        What ``tune_parameters`` may be.
+        The new parameters, in any form of ``tune_parameters``.
     settings
-        What the executor was started with.
+        The settings that the executor was started with.
     in_force
-        All that has been set so far, at the start and since.
+        All parameters set so far, at the start and later.
 
     Returns
     -------
     tuning : TuneParameters
-        What is in force with them.
+        All parameters now in force.
     given : dict
-        What the engine is to be told, by name with dashes.
+        The parameters to send to the engine, by name with dashes.
 
     Raises
     ------
     ConfigurationError
-        If they are not valid, contradict what is in force or these settings, or can be set before the start only.
+        If a parameter is not valid, contradicts the parameters in force or the settings, or cannot change after the
+        start.
     """
     _check(_TUNING, "tune_parameters", source)
     tune = _tuned(source, peer_transfers=True, running=True)
@@ -1064,12 +1105,12 @@ def retuned(
 
 
 def _given(tune: TuneParameters, engine: Engine) -> dict[str, float]:
-    """What an engine is told: TaskVine, nothing but what it knows and may have, as numbers."""
+    """Return the parameters to send to an engine. TaskVine gets only those that it acts on, as floats."""
     if engine == "embedded":
         return tune.to_dict()
     acting = [name for name in tune if PARAMETERS[name].on("taskvine").support.acts]
     given = {name: float(tune[name]) for name in acting if not PARAMETERS[name].ours}
-    for name in ("executor.batch", "executor.awake"):  # acted on by code of ours
+    for name in ("executor.batch", "executor.awake"):  # our own code acts on these
         if name in tune:
             given[name] = float(tune[name])
     if "executor.loss-interval" in tune and not given.get("enforce-worker-eviction-interval"):
@@ -1088,16 +1129,16 @@ def _warn_of_ignored(tune: TuneParameters, engine: Engine) -> None:
 
 def _slots(library: Mapping[str, Any], tune: TuneParameters) -> int | None:
     configured, tuned = int(library.get("num_slots") or 0), int(tune.effective("executor.library-slots"))
-    if configured and tuned and configured != tuned:  # 0 is "not said", as in TaskVine
-        _refuse("tune_parameters: executor.library-slots", tuned, f"the num_slots of library_config, {configured}")
+    if configured and tuned and configured != tuned:  # 0 is "not set", as in TaskVine
+        _refuse("tune_parameters: executor.library-slots", tuned, f"equal to num_slots of library_config, {configured}")
     return configured or tuned or None
 
 
 def _inline_limit(argument: int, tune: TuneParameters) -> int:
-    """The two are one setting, and its default counts as not given."""
+    """Resolve the two names of one setting. An argument equal to the default counts as not given."""
     tuned = int(tune.get("executor.inline-limit", argument))
     if INLINE_LIMIT != argument != tuned:
-        _refuse("tune_parameters: executor.inline-limit", tuned, f"the executor's inline_limit, {argument}")
+        _refuse("tune_parameters: executor.inline-limit", tuned, f"equal to the executor's inline_limit, {argument}")
     return tuned
 
 
@@ -1109,11 +1150,11 @@ def _refuse_batch(tune: TuneParameters, batching: bool) -> None:
 def _most_nodes(factory: TaskVineFactoryConfig, worker_launch_method: str, provider: Any | None) -> int | None:
     if worker_launch_method == "factory":
         return factory.max_workers
-    blocks: Any = getattr(provider, "max_blocks", None)  # each of which is one node
+    blocks: Any = getattr(provider, "max_blocks", None)  # each block is one node
     return int(blocks) if worker_launch_method == "provider" and _is_whole(blocks) else None
 
 
-#: Providers that start blocks on other machines. Told by name, for some of their modules are optional.
+#: Providers that start blocks on other machines, by name because some of their modules are optional.
 _REMOTE_PROVIDERS = frozenset(
     {"ClusterProvider", "KubernetesProvider", "AWSProvider", "GoogleCloudProvider", "AzureProvider"}
 )
@@ -1128,8 +1169,8 @@ def _refuse_remote(provider: Any | None) -> None:
     if remote or (_is_whole(nodes) and nodes > 1):
         what = type(provider).__name__ + ("" if remote else f" with nodes_per_block={nodes}")
         raise ConfigurationError(
-            f"provider={what} starts workers on other machines, but the embedded engine runs on this one alone: "
-            "engine='taskvine' does both"
+            f"provider={what} starts workers on other machines, but the embedded engine runs only on this machine: "
+            "use engine='taskvine'"
         )
 
 
@@ -1141,7 +1182,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _worker_options(text: str | None) -> dict[str, int]:
-    """Read those options of ``vine_worker`` that mean something without it."""
+    """Parse the options of ``vine_worker`` that the embedded engine supports too."""
     try:
         words = iter(shlex.split(text or ""))
     except ValueError as error:
@@ -1152,19 +1193,19 @@ def _worker_options(text: str | None) -> dict[str, int]:
         if name is None:
             raise ConfigurationError(
                 f"TaskVineFactoryConfig.worker_options: the embedded engine does not know {word.split('=')[0]!r}, only "
-                f"-t and {', '.join(f'--{known}' for known in _LONG_OPTIONS)}: engine='taskvine' knows the others"
+                f"-t and {', '.join(f'--{known}' for known in _LONG_OPTIONS)}: use engine='taskvine' for other options"
             )
         if value is None:
             value = next(words, "")
         number = _seconds(value) if name == "timeout" else _size(name, value)
-        options.pop(name, None)  # the last one counts, also where it takes a size back
+        options.pop(name, None)  # the last one wins, even if it unsets a size ('all')
         if number is not None:
             options[name] = number
     return options
 
 
 def _option(word: str) -> tuple[str | None, str | None]:
-    """Split a word of the command line into an option's name and, if it is in the same word, its value."""
+    """Split a word of the command line into an option's name and its value, if the word has one."""
     if word.startswith("-t"):
         return "timeout", word[2:] or None
     name, equals, value = word.removeprefix("--").partition("=")
@@ -1173,7 +1214,7 @@ def _option(word: str) -> tuple[str | None, str | None]:
 
 
 def _size(name: str, value: str) -> int | None:
-    """Read a size as ``vine_worker`` does: less than 1, or for GPUs less than 0, is whatever the machine has."""
+    """Parse a size as ``vine_worker`` does: below 1 (for GPUs, below 0) means all that the machine has."""
     if value == "all":
         return None
     try:
@@ -1192,7 +1233,7 @@ def _seconds(value: str) -> int:
 
 
 def _node_size(factory: TaskVineFactoryConfig, options: Mapping[str, int], provider: Any | None) -> dict[str, Any]:
-    """Find out how large a node is: the factory's fields first, then the worker's options, then the provider."""
+    """Determine the size of a node: from the factory's fields, else the worker's options, else the provider."""
     size: dict[str, Any] = dict.fromkeys(_SIZES)
     cores, memory_gb = (getattr(provider, name, None) for name in ("cores_per_node", "mem_per_node"))
     if cores is not None:
@@ -1204,7 +1245,7 @@ def _node_size(factory: TaskVineFactoryConfig, options: Mapping[str, int], provi
     size |= options
     for name in _SIZES:
         value = getattr(factory, name)
-        if value or (name == "gpus" and value is not None):  # no GPUs is a size; no cores is "not said"
+        if value or (name == "gpus" and value is not None):  # 0 GPUs is a size; 0 cores is "not set"
             size[name] = value
     return size
 
@@ -1222,8 +1263,8 @@ def _environment(env_pack: str | None) -> str | None:
         _refuse(
             "TaskVineManagerConfig.env_pack",
             env_pack,
-            "the path of a tarball or of an environment's directory that exists "
-            "(only engine='taskvine' looks up conda environments by name)",
+            "the path of an existing tarball or of an existing environment's directory "
+            "(conda environments are not looked up by name)",
         )
     return path
 
@@ -1233,4 +1274,4 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _number_or_none(value: Any | None) -> float | None:
-    return float(value) if value else None  # 0 is "not said", as in TaskVine
+    return float(value) if value else None  # 0 is "not set", as in TaskVine

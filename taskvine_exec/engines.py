@@ -1,4 +1,4 @@
-"""Which engine runs an executor: what is asked for, or what is there."""
+"""Choice of the engine: as requested, or TaskVine if it is installed."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from parsl.errors import ConfigurationError, OptionalModuleMissing
 logger = logging.getLogger(__name__)
 
 INSTALL = "conda install -c conda-forge ndcctools"
-"""What users are told to do."""
+"""Command that installs TaskVine, for messages."""
 IMPORT_SECONDS = 60.0
-"""Time that TaskVine's module may take to be imported, from a slow file system too."""
+"""Time limit for importing TaskVine's module. File systems may be slow."""
 
 Choice = Literal["auto", "embedded", "taskvine"]
 
 
 def choose(asked: Choice, worker: str) -> tuple[Literal["embedded", "taskvine"], str]:
-    """Decide on an engine.
+    """Choose an engine.
 
     Parameters
     ----------
     asked : str
-        What the user wants.
+        The executor's ``engine`` argument.
     worker : str
-        The worker's program, a name or a path.
+        The worker program, a name or a path.
 
     Returns
     -------
     engine : str
         ``"embedded"`` or ``"taskvine"``.
     reason : str
-        Why, for the log.
+        The reason, for the log.
 
     Raises
     ------
     OptionalModuleMissing
-        If TaskVine is asked for, and its module is not installed.
+        If TaskVine is requested, but its module is not installed.
     ConfigurationError
-        If TaskVine is asked for, and its worker is not on the path.
+        If TaskVine is requested, but the worker program is not on PATH.
     """
     if asked == "embedded":
-        return "embedded", "it is asked for"
+        return "embedded", "it was requested"
     has_module, has_worker = module_is_there(), worker_is_there(worker)
     if asked == "taskvine":
         if not has_module:
             raise OptionalModuleMissing(["ndcctools"], f"engine='taskvine' needs TaskVine: {INSTALL}")
         if not has_worker:
             raise ConfigurationError(f"engine='taskvine' needs {worker}, which is not on PATH: {INSTALL}")
-        return "taskvine", "it is asked for"
+        return "taskvine", "it was requested"
     if has_module and has_worker:
         problem = import_problem()
         if problem is None:
-            return "taskvine", f"ndcctools and {worker} are there"
+            return "taskvine", f"ndcctools and {worker} were found"
         logger.warning("TaskVine is installed, but not used, because ndcctools cannot be imported: %s", problem)
         return "embedded", f"ndcctools cannot be imported: {problem}"
     return "embedded", f"{f'{worker} is not on PATH' if has_module else 'ndcctools is not installed'} ({INSTALL})"
 
 
 def module_is_there() -> bool:
-    """Whether TaskVine's module can be imported; it is not: that takes time, and the manager alone needs it."""
+    """Tell whether TaskVine's module is installed, without importing it: only the manager needs it, and it is slow."""
     try:
         return importlib.util.find_spec("ndcctools.taskvine") is not None
     except ModuleNotFoundError:
@@ -75,7 +75,7 @@ def module_is_there() -> bool:
 
 @functools.cache
 def import_problem() -> str | None:
-    """What is wrong with TaskVine's module, if it cannot be imported; a process of its own tries that, once."""
+    """Import TaskVine's module in another process, once, and return the error; None if there is none."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         tried = subprocess.run(
@@ -93,9 +93,9 @@ def import_problem() -> str | None:
     if tried.returncode == 0:
         return None
     lines = tried.stderr.strip().splitlines()
-    return lines[-1] if lines else f"it ends Python with status {tried.returncode}"
+    return lines[-1] if lines else f"the import ended Python with status {tried.returncode}"
 
 
 def worker_is_there(worker: str) -> bool:
-    """Whether the worker's program is there."""
+    """Tell whether the worker program exists, on PATH or at the given path."""
     return shutil.which(os.path.expanduser(worker)) is not None

@@ -1,27 +1,27 @@
-"""Every exception this package raises, in one hierarchy.
+"""All exceptions of this package, in one hierarchy.
 
 ::
 
     parsl.errors.ParslError
     └── TaskVineExecutorError
-        ├── TaskLost                     infrastructure lost the task; the app is not to blame
+        ├── TaskLost                     the task ended without a result or an exception of its app
         │   ├── SlotDied                 the process that ran the task died
-        │   ├── MemoryExceeded           the task used more memory than it may
-        │   ├── NodeLost                 the node went away
-        │   ├── ManagerLost              the manager process went away
+        │   ├── MemoryExceeded           the task used too much memory
+        │   ├── NodeLost                 the node died or was cut off
+        │   ├── ManagerLost              the manager process died
         │   ├── LibraryFailed            the library could not start
-        │   ├── ContextFailed            the setup function of the library raised
-        │   ├── EnvironmentFailed        init_command or env_pack could not be applied
-        │   ├── FileMissing              an input file is not there
-        │   ├── FileLost                 every replica of a temp file is gone
-        │   ├── FileUnreadable           a file is there, and cannot be read or copied just now
-        │   ├── OutputMissing            a declared output was never written
+        │   ├── ContextFailed            the library's setup function raised an exception
+        │   ├── EnvironmentFailed        init_command or env_pack failed
+        │   ├── FileMissing              an input file does not exist
+        │   ├── FileLost                 every replica of a temp file or result is gone
+        │   ├── FileUnreadable           a file exists, but cannot be read or copied now
+        │   ├── OutputMissing            the task did not write a declared output
         │   ├── WorkingDirectoryMissing  the node does not see the directory that apps run in
-        │   ├── DiskFull                 no storage was left on the node
-        │   └── ResourcesUnsatisfiable   no node can ever hold the request
-        ├── TaskCancelled                cancelled, or overtaken by shutdown
-        ├── TaskExited                   the app left by sys.exit or another BaseException
-        ├── SerializationFailed          something could not cross between processes
+        │   ├── DiskFull                 no space is left
+        │   └── ResourcesUnsatisfiable   no node is large enough for the task
+        ├── TaskCancelled                the task was cancelled, or the executor shut down
+        ├── TaskExited                   the app called sys.exit or raised another BaseException
+        ├── SerializationFailed          an object could not be pickled or unpickled
         │   ├── FunctionNotSerializable
         │   ├── FunctionNotLoadable
         │   ├── ArgumentNotSerializable
@@ -33,10 +33,10 @@
         ├── RunDirNotWritable
         └── WorkerLaunchFailed
 
-An exception that the app itself raised is none of these: it reaches the caller as it is.
+Exceptions that the app itself raises reach the caller unchanged.
 
-What a node or the manager reports arrives as a short tag and a few fields; :func:`from_record` is the one place
-that turns such a record into an exception.
+Nodes and the manager report a failure as a record: a short tag and a few fields. Only :func:`from_record` turns records
+into exceptions.
 """
 
 from __future__ import annotations
@@ -88,29 +88,29 @@ __all__ = [
 
 
 class TaskVineExecutorError(ParslError):
-    """Base of every exception of this package."""
+    """Base class of all exceptions of this package."""
 
     def __post_init__(self) -> None:
         # Dataclass constructors bypass BaseException.__init__; without this, repr() and loggers would show no message.
         self.args = (str(self),)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # BaseException would call the class with `args`, which hold the message and not the fields.
+        # BaseException would call the class with `args`, which hold the message instead of the fields.
         return _rebuild, (type(self), self.args), self.__dict__
 
 
 def _rebuild(cls: type[TaskVineExecutorError], args: tuple[Any, ...]) -> TaskVineExecutorError:
-    """Make an instance without its constructor; pickle then restores the fields."""
+    """Create an instance without its constructor; pickle then restores the fields."""
     return cls.__new__(cls, *args)
 
 
 def _sentence(*parts: str) -> str:
-    """Join the parts that say something."""
+    """Join the parts that are not empty."""
     return ": ".join(part for part in parts if part)
 
 
 def _section(title: str, text: str) -> str:
-    """Show remote output below a message, if there is any."""
+    """Format remote output for display below a message; an empty text gives an empty section."""
     text = text.strip("\n")
     return f"\n--- {title} ---\n{text}" if text else ""
 
@@ -118,24 +118,24 @@ def _section(title: str, text: str) -> str:
 def _signal_name(number: int) -> str:
     try:
         return Signals(number).name
-    except ValueError:  # real-time signals between SIGRTMIN and SIGRTMAX have no name of their own
+    except ValueError:  # real-time signals between SIGRTMIN and SIGRTMAX have no name
         return f"signal {number}"
 
 
 @dataclass(eq=False, repr=False)
 class TaskLost(TaskVineExecutorError):
-    """Infrastructure lost the task.
+    """The task ended without a result or an exception of its app.
 
     Parameters
     ----------
-    task_id
-        The executor's number of the task; None where no single one is meant.
-    reason
-        What is known beyond the class of the error.
-    node
-        The node it happened on, where there was one.
-    stderr
-        The tail of what was written to standard error there, maybe empty.
+    task_id : int or None
+        The executor's number of the task. None: the error concerns no single task.
+    reason : str
+        Further details.
+    node : str or None
+        The node on which the task was lost, if any.
+    stderr : str
+        The last lines of standard error. May be empty.
     """
 
     task_id: int | None
@@ -148,7 +148,7 @@ class TaskLost(TaskVineExecutorError):
         return _sentence(f"{_task(self.task_id)} lost{where}", self._what(), self.reason) + self._details()
 
     def _what(self) -> str:
-        """Say what happened, in words that fit this class."""
+        """Return what happened, as the message of this class says it."""
         return ""
 
     def _details(self) -> str:
@@ -161,10 +161,10 @@ class SlotDied(TaskLost):
 
     Parameters
     ----------
-    exit_code
-        Its exit code, where it exited.
-    signal
-        The signal that killed it, where one did.
+    exit_code : int or None
+        Its exit code, if it exited.
+    signal : int or None
+        The signal that killed it, if any.
     """
 
     exit_code: int | None = None
@@ -180,19 +180,20 @@ class SlotDied(TaskLost):
 
 @dataclass(eq=False, repr=False)
 class MemoryExceeded(TaskLost):
-    """The task used more memory than it may.
+    """The task used too much memory.
 
     Parameters
     ----------
-    limit_mb
-        What it was allowed, in MB; 0 where that is not known.
-    used_mb
-        What it used when it was stopped, in MB; 0 where that is not known.
-    slot_mb
-        What its slot holds before the task begins, in MB, if the task was not started because that is above the limit.
-    group
-        The control group that reached its limit, where the system killed the task's process for that; limit and use
-        are those of all processes in the group then. "the machine" if no group has a limit.
+    limit_mb : float
+        The task's limit in MB. 0: unknown.
+    used_mb : float
+        Memory in MB that the task used when it was killed. 0: unknown.
+    slot_mb : float
+        Memory in MB that the slot held before the task, if that was above the limit and the task was not started.
+        Otherwise 0.
+    group : str
+        The control group that was out of memory, if the system killed the task's process. ``limit_mb`` and ``used_mb``
+        are then those of all processes in the group. "the machine" if no group has a limit.
     """
 
     limit_mb: float = 0.0
@@ -214,32 +215,32 @@ class MemoryExceeded(TaskLost):
             )
         amounts = [f"{self.used_mb:.10g} MB used"] if self.used_mb else []
         amounts += [f"{self.limit_mb:.10g} MB allowed"] if self.limit_mb else []
-        return "it used more memory than it may" + (f" ({', '.join(amounts)})" if amounts else "")
+        return "it used too much memory" + (f" ({', '.join(amounts)})" if amounts else "")
 
     def _details(self) -> str:
         advice = (
-            ". Ask the batch system for more memory for each node, or say in the tasks' resource specification how "
-            "much memory each needs, so that fewer run at a time"
+            ". Request more memory per node from the batch system, or declare the memory of each task in its resource "
+            "specification, so that fewer tasks run at a time"
         )
         return (advice if self.group and not self.slot_mb else "") + super()._details()
 
 
 class NodeLost(TaskLost):
-    """The node that held the task went away."""
+    """The node that ran the task died or was cut off."""
 
     def _what(self) -> str:
         return "the node was lost"
 
 
 class ManagerLost(TaskLost):
-    """The manager process went away, and with it every task it knew."""
+    """The manager process died, and all its tasks were lost."""
 
     def _what(self) -> str:
         return "the manager process was lost"
 
 
 class LibraryFailed(TaskLost):
-    """The library that was to run the task could not start."""
+    """The library for the task could not start."""
 
     def _what(self) -> str:
         return "its library could not start"
@@ -247,12 +248,12 @@ class LibraryFailed(TaskLost):
 
 @dataclass(eq=False, repr=False)
 class ContextFailed(TaskLost):
-    """The setup function of the library raised an exception.
+    """The library's setup function raised an exception.
 
     Parameters
     ----------
-    remote_traceback
-        The traceback as it was printed on the node.
+    remote_traceback : str
+        The traceback from the node.
     """
 
     remote_traceback: str = ""
@@ -265,7 +266,7 @@ class ContextFailed(TaskLost):
 
 
 class EnvironmentFailed(TaskLost):
-    """The environment asked for by ``init_command`` or ``env_pack`` could not be made."""
+    """The environment of ``init_command`` or ``env_pack`` could not be prepared."""
 
     def _what(self) -> str:
         return "its environment (init_command or env_pack) could not be prepared"
@@ -273,12 +274,12 @@ class EnvironmentFailed(TaskLost):
 
 @dataclass(eq=False, repr=False)
 class FileMissing(TaskLost):
-    """An input file of the task is not there.
+    """An input file of the task does not exist.
 
     Parameters
     ----------
-    path
-        Where it was expected.
+    path : str
+        The expected path.
     """
 
     path: str = ""
@@ -289,11 +290,11 @@ class FileMissing(TaskLost):
 
 @dataclass(eq=False, repr=False)
 class FileLost(TaskLost):
-    """Every replica of a temp file is gone, and it cannot be made again.
+    """Every replica of a temp file or result is gone, and it cannot be recreated.
 
     Parameters
     ----------
-    name
+    name : str
         The name of the file.
     """
 
@@ -305,30 +306,31 @@ class FileLost(TaskLost):
 
 @dataclass(eq=False, repr=False)
 class FileUnreadable(TaskLost):
-    """A result or temp file is there, but cannot be read or copied: descriptors, memory, storage or a permission lack.
+    """A result or temp file exists, but cannot be read or copied.
 
-    The file is kept. ``future.result()`` can be called again when what lacked is there.
+    Causes are a lack of file descriptors, memory or storage, or a missing permission. The file is kept. Remove the
+    cause and call ``future.result()`` again.
 
     Parameters
     ----------
-    name
+    name : str
         The name of the file.
     """
 
     name: str = ""
 
     def _what(self) -> str:
-        return f"{self.name!r} is there, but cannot be read" if self.name else "a file is there, but cannot be read"
+        return f"{self.name!r} exists, but cannot be read" if self.name else "a file exists, but cannot be read"
 
 
 @dataclass(eq=False, repr=False)
 class OutputMissing(TaskLost):
-    """The task ended, but a declared output was never written.
+    """The task ended without writing a declared output.
 
     Parameters
     ----------
-    path
-        Where the output was expected.
+    path : str
+        The expected path.
     """
 
     path: str = ""
@@ -343,18 +345,18 @@ class WorkingDirectoryMissing(TaskLost):
 
     Parameters
     ----------
-    path
-        The directory: where the program was when the executor was started.
+    path : str
+        The program's current directory when the executor was started.
     """
 
     path: str = ""
 
     def _what(self) -> str:
-        return f"its working directory {self.path!r} cannot be used there"
+        return f"its working directory {self.path!r} cannot be used on the node"
 
     def _details(self) -> str:
         advice = (
-            ". Apps run in the directory in which the program was when the executor was started: start it in one that "
+            ". Apps run in the directory from which your program started the executor: start it from a directory that "
             "all nodes see, or give the executor working_directory='sandbox'"
         )
         return advice + super()._details()
@@ -362,30 +364,30 @@ class WorkingDirectoryMissing(TaskLost):
 
 @dataclass(eq=False, repr=False)
 class DiskFull(TaskLost):
-    """No storage was left on the node.
+    """No space was left on the node, or on your machine for large arguments.
 
     Parameters
     ----------
-    path
+    path : str
         The file or directory that could not grow.
     """
 
     path: str = ""
 
     def _what(self) -> str:
-        return f"no storage was left at {self.path!r}" if self.path else "no storage was left"
+        return f"no space was left at {self.path!r}" if self.path else "no space was left"
 
 
 @dataclass(eq=False, repr=False)
 class ResourcesUnsatisfiable(TaskLost):
-    """The task asks for more than any node can ever offer.
+    """The task asks for more resources than any node can ever offer.
 
     Parameters
     ----------
-    requested
-        What was asked for, by resource name.
-    largest
-        What the largest node has.
+    requested : dict
+        The task's request, by resource name.
+    largest : dict
+        The resources of the largest node.
     """
 
     requested: dict[str, Any] = field(default_factory=dict)
@@ -394,7 +396,7 @@ class ResourcesUnsatisfiable(TaskLost):
     def _what(self) -> str:
         amounts = [f"it asks for {_listing(self.requested)}"] if self.requested else []
         amounts += [f"the largest node has {_listing(self.largest)}"] if self.largest else []
-        return "no node can ever hold it" + (f" ({'; '.join(amounts)})" if amounts else "")
+        return "no node is large enough for it" + (f" ({'; '.join(amounts)})" if amounts else "")
 
 
 def _listing(resources: Mapping[str, Any]) -> str:
@@ -403,14 +405,14 @@ def _listing(resources: Mapping[str, Any]) -> str:
 
 @dataclass(eq=False, repr=False)
 class TaskCancelled(TaskVineExecutorError):
-    """The task was cancelled, or was pending or running at shutdown.
+    """The task was cancelled, or had not ended when the executor shut down.
 
     Parameters
     ----------
-    task_id
-        The executor's number of the task, where it had one already.
-    reason
-        Who cancelled it and why.
+    task_id : int or None
+        The executor's number of the task, if it had one already.
+    reason : str
+        Why it was cancelled.
     """
 
     task_id: int | None = None
@@ -426,16 +428,16 @@ class TaskExited(TaskVineExecutorError):
 
     Parameters
     ----------
-    task_id
+    task_id : int or None
         The executor's number of the task.
-    reason
-        What is known beyond that.
-    exc_type
+    reason : str
+        Further details.
+    exc_type : str
         The name of the exception's class, such as ``SystemExit``.
-    code
-        The exit code, as text: any object may be given to ``sys.exit``.
-    remote_traceback
-        The traceback as it was printed on the node.
+    code : str
+        The exit code as text, because ``sys.exit`` accepts any object.
+    remote_traceback : str
+        The traceback from the node.
     """
 
     task_id: int | None = None
@@ -452,18 +454,18 @@ class TaskExited(TaskVineExecutorError):
 
 @dataclass(eq=False, repr=False)
 class SerializationFailed(TaskVineExecutorError):
-    """Something could not be turned into bytes, or back.
+    """An object could not be pickled or unpickled.
 
     Parameters
     ----------
-    task_id
-        The executor's number of the task, where it had one already.
-    reason
-        What the serializer said.
-    subject
-        What it was about: the function's name, the argument's position or name.
-    remote_traceback
-        The traceback as it was printed on the node, where it happened there.
+    task_id : int or None
+        The executor's number of the task, if it had one already.
+    reason : str
+        The serializer's message.
+    subject : str
+        The object: the function's name, or the argument's position or name.
+    remote_traceback : str
+        The traceback from the node, if it failed there.
     """
 
     task_id: int | None = None
@@ -481,7 +483,7 @@ class SerializationFailed(TaskVineExecutorError):
 
 
 class FunctionNotSerializable(SerializationFailed):
-    """The function cannot be sent."""
+    """The function cannot be pickled."""
 
     def _what(self) -> str:
         return "the function cannot be serialized"
@@ -495,7 +497,7 @@ class FunctionNotLoadable(SerializationFailed):
 
 
 class ArgumentNotSerializable(SerializationFailed):
-    """An argument cannot be sent."""
+    """An argument cannot be pickled."""
 
     def _what(self) -> str:
         return "an argument cannot be serialized"
@@ -509,17 +511,17 @@ class ArgumentNotLoadable(SerializationFailed):
 
 
 class ResultNotSerializable(SerializationFailed):
-    """The function returned, but its result cannot be sent."""
+    """The function returned, but its result cannot be pickled, or not unpickled in your process."""
 
     def _what(self) -> str:
         return "the result cannot be serialized"
 
 
 class ExceptionNotSerializable(SerializationFailed):
-    """The function raised, but its exception cannot be passed on; the remote traceback tells what it was."""
+    """The function raised an exception that cannot be sent back. The remote traceback shows it."""
 
     def _what(self) -> str:
-        return "the exception that the function raised cannot be passed on"
+        return "the exception that the function raised cannot be sent back"
 
 
 def _task(task_id: int | None) -> str:
@@ -532,14 +534,14 @@ class ExecutorNotStarted(TaskVineExecutorError):
 
     Parameters
     ----------
-    label
+    label : str
         The label of the executor.
     """
 
     label: str
 
     def __str__(self) -> str:
-        return f"executor {self.label!r} has not been started"
+        return f"executor {self.label!r} has not been started: give it to parsl.load, or call its start()"
 
 
 @dataclass(eq=False, repr=False)
@@ -548,10 +550,10 @@ class ExecutorShutDown(TaskVineExecutorError):
 
     Parameters
     ----------
-    label
+    label : str
         The label of the executor.
-    reason
-        Why it counts as shut down, if nobody has called ``shutdown``.
+    reason : str
+        Why the executor counts as shut down, if ``shutdown`` was not called.
     """
 
     label: str
@@ -567,10 +569,10 @@ class RunDirNotWritable(TaskVineExecutorError):
 
     Parameters
     ----------
-    path
+    path : str
         The directory.
-    reason
-        What the operating system said.
+    reason : str
+        The operating system's message.
     """
 
     path: str
@@ -586,18 +588,18 @@ class WorkerLaunchFailed(TaskVineExecutorError):
 
     Parameters
     ----------
-    reason
-        What went wrong.
-    command
-        The command that was to launch it, if one was run.
-    exit_code
-        The exit code of that command, if it ended.
-    stderr
-        The tail of what it wrote to standard error.
-    job
+    reason : str
+        The cause.
+    command : str
+        The launch command, if one was run.
+    exit_code : int or None
+        The command's exit code, if it ended.
+    stderr : str
+        The last lines of its standard error.
+    job : str
         The number of its job in the batch system, or of its process.
-    output
-        The file that its standard error went to.
+    output : str
+        The file with its standard error.
     """
 
     reason: str
@@ -617,15 +619,15 @@ class WorkerLaunchFailed(TaskVineExecutorError):
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Whether an exception may come from a signal handler (Ctrl-C, for one) and not from the code that was called.
+    """Tell whether an exception may come from a signal handler (such as Ctrl-C) and not from the called code.
 
-    Python runs signal handlers in the main thread only. In any other thread, a SystemExit or KeyboardInterrupt was
-    raised by the user's own methods; passed on there it would end the thread, and leave its futures unresolved.
+    Python runs signal handlers in the main thread only. In any other thread, SystemExit or KeyboardInterrupt come from
+    the user's own methods. Raised further, they would end the thread and leave its futures unresolved.
     """
     return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
 
 
-#: Short tags for what infrastructure does to a task, as they travel in result records.
+#: Tags of lost tasks in result records.
 LOST_KINDS: Mapping[str, type[TaskLost]] = {
     "slot-died": SlotDied,
     "memory": MemoryExceeded,
@@ -645,7 +647,7 @@ LOST_KINDS: Mapping[str, type[TaskLost]] = {
 
 _Recorded = type[TaskLost] | type[TaskCancelled] | type[TaskExited] | type[SerializationFailed]
 
-#: Every tag a result record may carry. What fails before a task is sent has no tag: it is raised where it fails.
+#: All tags of failures in result records. A failure before the task is sent has no tag and is raised directly.
 RECORD_KINDS: Mapping[str, _Recorded] = {
     **LOST_KINDS,
     "cancelled": TaskCancelled,
@@ -658,7 +660,7 @@ RECORD_KINDS: Mapping[str, _Recorded] = {
 
 
 def from_record(kind: str, task_id: int | None, fields: Mapping[str, object]) -> TaskVineExecutorError:
-    """Build the exception that a result record stands for.
+    """Build the exception that a result record reports.
 
     Parameters
     ----------
@@ -667,8 +669,8 @@ def from_record(kind: str, task_id: int | None, fields: Mapping[str, object]) ->
     task_id
         The executor's number of the task.
     fields
-        What else is known, by field name. Fields that are absent or None keep their defaults. Fields that the
-        exception does not have are passed over: nothing may hide the error that is being reported.
+        Values of the exception's fields, by name. Fields that are absent or None keep their defaults. Unknown fields
+        are ignored, so that nothing hides the reported error.
 
     Returns
     -------
@@ -678,7 +680,7 @@ def from_record(kind: str, task_id: int | None, fields: Mapping[str, object]) ->
     Raises
     ------
     ValueError
-        If no such tag exists.
+        If the tag is unknown.
     """
     cls = RECORD_KINDS.get(kind)
     if cls is None:

@@ -1,4 +1,4 @@
-"""The executor: what a user puts into a ``parsl.Config``."""
+"""The executor class for ``parsl.Config``."""
 
 from __future__ import annotations
 
@@ -85,76 +85,82 @@ logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 AT_ONCE = 4
-"""As long as there are not more tasks than these, a new one is sent by the thread that submits it: there is nothing to
-gather it with, and the link's thread need not wake up."""
+"""Up to this number of pending tasks, the submitting thread sends a new task itself: there is no batch to wait for, and
+the link's thread need not wake up."""
 _ADDRESS_SECONDS = 30.0
-"""How long after its start the manager may take to say where it listens."""
+"""Time limit for the manager to report where it listens, counted from its start."""
 _HOME_SECONDS = 60.0
-"""How long results may take to come home at shutdown that are not on this machine, or were lost."""
+"""Time limit at shutdown for bringing home results that are on other machines or were lost."""
 _TRIES = 10
-"""Times that a file is asked for again whose replica could not be read."""
+"""Number of times to look for a readable replica of a file."""
 
 
 class TaskVineExecutor(BlockExecutor, RepresentationMixin):
-    """Runs Parsl apps as TaskVine tasks and function calls, on one machine with the embedded engine.
+    """Parsl executor for workflows of many short tasks and large intermediate data, on one machine or a cluster.
+
+    Apps run as function calls in a warm library (L2, the default) or as tasks in fresh Python processes (L1). With
+    ``DAG_RESOLVER`` as the Config's ``dependency_resolver``, large results stay on the nodes that made them, and tasks
+    run where their inputs are.
 
     Every field of :class:`TaskVineManagerConfig` and :class:`TaskVineFactoryConfig` may also be given to the executor
-    itself, by name.
+    by name.
 
     Parameters
     ----------
     label : str
         Name of the executor within its Config.
     worker_launch_method : {'provider', 'factory', 'manual'}
-        Whether nodes are started in blocks of a Parsl provider, by a factory of the engine's own between
-        ``min_workers`` and ``max_workers``, or by hand (``launch_cmd`` is what to type).
+        How nodes are started: in blocks of a Parsl provider, by the engine's factory (between ``min_workers`` and
+        ``max_workers``), or by hand with the command in :attr:`launch_cmd`.
     function_exec_mode : {'serverless', 'regular', 'L2', 'L1'}
-        How an app runs whose resource specification does not say: as a function call in a warm library, or as a task
-        in a fresh Python process.
+        Default mode of apps. 'serverless' or 'L2': function calls in a warm library. 'regular' or 'L1': tasks in fresh
+        Python processes. An app's resource specification overrides it.
     manager_config : TaskVineManagerConfig, optional
-        Ours or upstream's; copied.
+        This package's class or Parsl's. It is copied.
     factory_config : TaskVineFactoryConfig, optional
-        Ours or upstream's; copied. Its cores, memory, disk and gpus size the nodes under every launch method.
+        This package's class or Parsl's. It is copied. Its cores, memory, disk and gpus set the size of nodes under
+        every launch method.
     provider : ExecutionProvider, optional
-        A provider of this machine; copied. Default: one block of a :class:`~parsl.providers.LocalProvider`.
+        Provider that starts blocks, for ``worker_launch_method='provider'``. It is copied. The embedded engine takes
+        only providers of this machine. Default: one block of a :class:`~parsl.providers.LocalProvider`.
     storage_access : list of Staging, optional
-        Staging providers. ``taskvinetemp`` files are always understood. Default: files in place, http and ftp inside
-        the task, zip.
+        Staging providers. Default: files in place, http and ftp inside the task, and zip. ``taskvinetemp`` files always
+        work.
     remote_monitoring_radio : RadioConfig, optional
-        How monitoring messages travel. Default: with the results.
+        Radio for monitoring messages. Default: :class:`~taskvine_exec.TaskVineRadio`, which sends them with the
+        results.
     engine : {'auto', 'embedded', 'taskvine'}
-        ``'auto'`` takes TaskVine where ``ndcctools`` can be imported and its worker is on the path, else the embedded
-        engine; which, and why, is logged.
+        'auto' chooses TaskVine if ``ndcctools`` can be imported and the worker program is on PATH, and otherwise the
+        embedded engine. The log says which engine was chosen and why.
     ssl : bool or tuple of str
-        With TaskVine: whether its manager and workers speak TLS, with a key made for the run, or the paths of a key and
-        its certificate.
+        True: TLS between TaskVine's manager and workers, with a key made for the run. A tuple: the paths of your own
+        key and certificate. TaskVine engine only.
     batching : bool
-        With TaskVine: whether short calls may travel together in one of its tasks.
+        Whether several short calls may be sent as one TaskVine task. TaskVine engine only.
     inline_limit : int
-        Largest arguments and results, in encoded bytes, that ride inside messages; at most 65,536. Larger ones are
-        files: results of tasks that others may read stay on the node that made them.
+        Size threshold in encoded bytes between inline values and files, for arguments and results. At most 65,536.
+        Large results that other tasks may read stay on the node that made them.
     results : {'value', 'reference'}
-        With ``'reference'``, the result of a future is a ``proxystore.proxy.Proxy`` where it is larger than
-        ``inline_limit``: it stays on its nodes, is fetched when it is first touched, and travels by reference into
-        other apps of this executor. Apps with ``cache=True`` return values.
+        With 'reference', results larger than ``inline_limit`` are ``proxystore.proxy.Proxy`` objects. The value stays
+        on its nodes, is fetched when first used, and is passed by reference to other apps of this executor. Apps with
+        ``cache=True`` return values.
     working_directory : {'submit', 'sandbox'}, optional
-        Where apps run. ``'submit'``: in the directory in which this program is when the executor is started, which
-        nodes must see under the same path; relative paths mean files there. ``'sandbox'``: each call in a private
-        directory that holds the files its app declares and is removed afterwards. Default: ``'submit'`` if all nodes
-        are on this machine or ``shared_fs`` is set, else ``'sandbox'``.
+        Where apps run. 'submit': in your program's current directory at the executor's start. Nodes must see it under
+        the same path. Relative paths are files there. 'sandbox': each call in a private directory with the files that
+        its app declares. The directory is removed after the call. Default: 'submit' if all nodes are on this machine or
+        ``shared_fs`` is set, otherwise 'sandbox'.
     **settings
         Fields of the two configuration classes.
 
     Raises
     ------
     parsl.errors.ConfigurationError
-        If a value is out of bounds, or asks for what the engine cannot do.
-    OptionalModuleMissing
-        For ``engine='taskvine'`` where ``ndcctools`` is not installed; the message says how to.
+        If a value is not valid, or the engine does not support it.
     parsl.errors.OptionalModuleMissing
-        For ``results='reference'`` where proxystore is not installed.
+        If ``engine='taskvine'`` and ``ndcctools`` is not installed, or ``results='reference'`` and proxystore is not
+        installed. The message has the install command.
     TypeError
-        For a setting that does not exist; the message names the nearest one that does.
+        If a setting does not exist. The message names the nearest one that does.
     """
 
     @typeguard.typechecked
@@ -247,19 +253,19 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._begun = time.monotonic()
         self._sweeper: threading.Thread | None = None
 
-    # --- beginning ---
+    # --- start ---
 
     def start(self) -> None:
-        """Start the manager, and the first nodes beside it: neither waits for the other, and nothing here for them.
+        """Start the manager and the first nodes, without waiting for nodes to join.
 
         Raises
         ------
         RunDirNotWritable
-            If no logs can be written under ``run_dir``.
+            If logs cannot be written under ``run_dir``.
         ExecutorShutDown
-            If it has been shut down: an executor is started once.
+            If the executor has been shut down. An executor cannot be restarted.
         parsl.errors.ConfigurationError
-            For ``working_directory='submit'`` if the program's current directory has been removed.
+            If ``working_directory='submit'`` and the program's current directory has been removed.
         """
         if self._over:
             raise ExecutorShutDown(label=self.label)
@@ -268,16 +274,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._choose_directory()
         super().start()  # type: ignore[no-untyped-call]
         logger.info(
-            "executor %s: the %s engine runs it (engine=%r): %s",
+            "executor %s: using the %s engine (engine=%r): %s",
             self.label,
             self._engine,
             self.engine,
             self._engine_reason,
         )
-        # Without a DFK nobody has chosen a run directory: logs are then kept as long as the executor.
+        # Without a DFK there is no run directory. Logs are then removed at shutdown.
         chosen = self.run_id is not None or self.run_dir != self._default_run_dir
         log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
-        # TaskVine's workers move what was made into their caches: out of memory that would be a copy.
+        # TaskVine's workers move results into their caches, and a move out of memory is a copy.
         in_memory = self._engine == "embedded"
         headroom.keep_to(hardware.memory_group())
         self._places = places = launch.make_places(log, in_memory=in_memory)
@@ -314,10 +320,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if script_dir is None or not launch.survives_shell(str(script_dir)):
                 provider.script_dir = places.scripts
         self._start_blocks()
-        launch.remove_leftovers(places, self.label)  # nodes start meanwhile
+        launch.remove_leftovers(places, self.label)  # while nodes start
 
     def _choose_directory(self) -> None:
-        """Find out where this program is, and decide whether apps run there."""
+        """Choose whether apps run in the program's current directory."""
         in_place = config.working_directory(self.working_directory, self._settings) == "submit"
         directory: str | None = None
         try:
@@ -334,7 +340,15 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     @property
     def launch_cmd(self) -> str:
-        """The command that starts a node of this executor by hand; to be had once the executor is started."""
+        """The shell command that starts a node of this executor by hand.
+
+        Raises
+        ------
+        ExecutorNotStarted
+            If the executor has not been started.
+        WorkerLaunchFailed
+            If TaskVine's manager has ended, or does not say where it listens.
+        """
         if self._link is None:
             raise ExecutorNotStarted(label=self.label)
         return shlex.join(self._node_command())
@@ -345,19 +359,19 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _node_command(self, *options: str) -> list[str]:
         if isinstance(self._settings, config.VineSettings):
             assert self._manager is not None
-            deadline = self._manager_started + _ADDRESS_SECONDS  # one for all blocks
+            deadline = self._manager_started + _ADDRESS_SECONDS  # one deadline for all blocks
             command = launch.vine_command(self._places, self._settings, self._manager.poll, deadline)
-            return [*command[:3], *options, *command[3:]]  # what comes last is the worker's
+            return [*command[:3], *options, *command[3:]]  # the last arguments are the worker's
         return [*launch.node_command(self._places.base, self._settings), *options]
 
     @property
     def workers_per_node(self) -> int | float:
-        """Calls that a node runs at once."""
+        """The number of calls that a node runs at a time."""
         nodes = self._nodes
         return launch.slots_of(self._settings, nodes[0]["cores"] if nodes else None)
 
     def _running_link(self) -> ManagerLink:
-        """The link, if tasks can be taken."""
+        """Return the link to the manager, or raise if the executor takes no tasks."""
         if self._over:
             raise ExecutorShutDown(label=self.label, reason=self._over_reason)
         if self._link is None:
@@ -371,21 +385,22 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def submit(
         self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
     ) -> TaskFuture:
-        """Send one call on its way.
+        """Submit one call.
 
         Parameters
         ----------
         func : callable
-            Anything that cloudpickle can pickle.
+            The function. cloudpickle must be able to pickle it.
         resource_specification : dict
-            Keys cores, memory (MB), disk (MB), gpus, priority, running_time_min (s), category, function_exec_mode.
+            Keys cores, memory (MB), disk (MB), gpus, priority, running_time_min (s), category, function_exec_mode,
+            recoverable.
         *args, **kwargs
-            Of the call.
+            The call's arguments.
 
         Returns
         -------
         TaskFuture
-            Its ``parsl_executor_task_id`` is the executor's number of the task.
+            The call's future. Its ``parsl_executor_task_id`` is the executor's number of the task.
 
         Raises
         ------
@@ -394,11 +409,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         FunctionNotSerializable, ArgumentNotSerializable
             If the call cannot be pickled.
         DiskFull
-            If there is no room for large arguments.
+            If no space is left for large arguments.
         ExecutorNotStarted, ExecutorShutDown
             If the executor is not running.
         BadStateException
-            If it cannot go on.
+            If the executor has failed, for example because its manager was lost.
         """
         link = self._running_link()
         specification = resources.parse(resource_specification)
@@ -427,13 +442,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 link.submit(Invocation(number, profile, arguments), at_once=len(self._tasks) <= AT_ONCE)
             else:
                 self._send(link, future, Invocation(number, profile, arguments), record, plan, values, edges)
-        except BaseException as error:  # Ctrl-C, say; whatever comes of it now, nobody has the future
+        except BaseException as error:  # such as Ctrl-C: the caller gets no future
             self._tasks.pop(number, None)
             _set_exception(future, error)
             raise
         if self._blockless:
             self._attention.set()
-        if self._over:  # it ended meanwhile, and may have missed this one
+        if self._over:  # the executor ended meanwhile, and may have missed this task
             self._fail_all(self._shutdown_error)
         elif self._executor_bad_state.is_set():
             self._fail_all(self._bad_state_error)
@@ -449,7 +464,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         values: Sequence[Value],
         edges: Sequence[Edge],
     ) -> None:
-        """Send a call that has files, is given results of others or keeps its own; follow what it needs and makes."""
+        """Send a call that has files, reads results of other tasks, or keeps its result on nodes."""
         number = invocation.number
         inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
         outputs = [*(plan.outputs if plan else ())]
@@ -470,20 +485,20 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _encode(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], plan: FilePlan | None, future: TaskFuture, name: str
     ) -> tuple[payload.Payload, list[Value], list[Edge], FilePlan | None]:
-        """Encode the arguments of a call; find the results of other calls and the files that are in them.
+        """Encode the arguments of a call, and collect the results of other calls and the files in them.
 
         Raises
         ------
         ArgumentNotSerializable, DiskFull
-            If they cannot be pickled, or stored; ``future`` then fails in the same way, for those who wait for its
-            outputs.
+            If the arguments cannot be pickled or stored. ``future`` fails with the same error, for tasks that wait for
+            its outputs.
         """
         nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
         encode = encode_arguments if self._references is None else self._references.encode
         spool, limit = self._places.spool, self._settings.inline_limit
         try:
             arguments, values, edges = staging_files(nested, collect, encode, args, kwargs, spool, limit, self._buffers)
-        except BaseException as error:  # the arguments' own methods run here, and may do anything
+        except BaseException as error:  # the arguments' own methods run here, and may raise anything
             if nested.error is not None:
                 _set_exception(future, nested.error)
                 raise nested.error from None
@@ -501,7 +516,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return arguments, values, edges, nested.plan
 
     def _keeps_result(self, record: dict[str, Any] | None) -> bool:
-        """Whether the result of a task, large or small, may be read by other tasks where it is."""
+        """Tell whether the result of a task is kept for other tasks to read."""
         if record is None:
             return self._references is not None
         if record["memoize"] or record["join"]:
@@ -526,9 +541,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             )
         except BaseException as error:
             if is_interruption(error) or isinstance(error, Exception):
-                _set_exception(future, error)  # for those who wait for its outputs
+                _set_exception(future, error)  # for tasks that wait for its outputs
                 raise
-            reason = f"its files cannot be looked at: {failure.describe(error)}"
+            reason = f"its files cannot be examined: {failure.describe(error)}"
             refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason)
             _set_exception(future, refusal)
             raise refusal from error
@@ -558,7 +573,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
                 specification.recoverable,
                 specification.running_time_min,
             )
-            # The manager keeps it from now on, until it is told that no task will ask for it any more.
+            # The manager keeps the function until _retire says that no more tasks will call it.
             functions = [] if function.profiles else [(function.key, function.encoded)]
             function.encoded = b""
             link.define(functions, [profile])
@@ -566,13 +581,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             return number
 
     def _share(self, asked: float | None, library: float | None, mode: str) -> float | None:
-        """What a call gets: what it asks for, else a slot's share of its library."""
+        """Return a call's amount of a resource: its request, or a slot's share of the library."""
         if asked is not None or library is None or mode == L1:
             return asked
         return library / (self._settings.slots or 1)
 
     def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
-        """Fail a task with the task that was to make its input: an edge names its future, not one try of it."""
+        """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""
         for use in plan.inputs:
             if use.kind == "temp" and use.source not in self._temp_files.made:
                 producer = self._temp_files.producer(use.source)
@@ -587,11 +602,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if (error := over.exception()) is not None:
             self._fail(number, dependency_error(error, over.tid, consumer))
         elif version not in self._temp_files.made:
-            reason = f"the task that was to make {version} is over (memoized, perhaps) and did not make it"
+            reason = f"the task that should make {version} has ended without it (its result may be memoized)"
             self._fail(number, FileLost(task_id=number, reason=reason, name=version))
 
     def _fail(self, number: int, error: Exception) -> None:
-        """Fail a task, and in turn what depends on it."""
+        """Fail a task, and then the tasks that depend on it."""
         self._failures.add(number, error)
 
     def _fail_now(self, number: int, error: Exception) -> None:
@@ -600,7 +615,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._link.say("cancel", [number])
             _set_exception(future, error)
 
-    # --- what the manager says (the link's thread) ---
+    # --- messages from the manager (in the link's thread) ---
 
     def _on_message(self, kind: str, *rest: Any) -> Iterator[None] | None:
         if kind == "done":
@@ -623,12 +638,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         elif kind == "nodes-fail":
             self.set_bad_state_and_fail_all(WorkerLaunchFailed(reason=rest[0], stderr=rest[1]))
         else:
-            logger.error("the manager said %r, which nobody knows", kind)
+            logger.error("the manager sent a message of the unknown kind %r", kind)
         return None
 
     def _now_waiting(self, count: int) -> None:
         self._waiting = count
-        if self._blockless and count < 0:  # what was lost is to be made again, and there is no node
+        if self._blockless and count < 0:  # lost files must be recreated, and there is no node
             self._attention.set()
 
     def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
@@ -644,11 +659,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if isinstance(future, TaskFuture):
                 future.needs = ()
                 if future.value is not None and isinstance(completion.body, str):
-                    self._values[future.value.number] = future.value  # before anybody hears of it and ends the run
+                    self._values[future.value.number] = future.value  # before a callback can end the run
                 try:
                     settle(future, completion, self._load, proxy, self._directories)
-                except BaseException:  # concurrent.futures stops only Exceptions of callbacks
-                    logger.exception("a callback of task %d's future", completion.number)
+                except BaseException:  # concurrent.futures catches only Exceptions of callbacks
+                    logger.exception("a callback of task %d's future raised an exception", completion.number)
                 if future.value is not None and completion.outcome == failure.RETURNED:
                     self._release(future.value, sum(size for _, size, _ in completion.made), unread)
             yield
@@ -656,26 +671,26 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._link.say("forget", unread)
 
     def _say_left(self, completion: Completion) -> None:
-        """Warn of files that an app did not declare, once for each app."""
+        """Warn of files that an app wrote without declaring them, once per app."""
         app, *files = completion.left
         level = logging.DEBUG if app in self._warned_of else logging.WARNING
         self._warned_of.add(app)
         logger.log(level, "executor %s: %s", self.label, about_left(app, files, completion.node))
 
     def _release(self, value: Value, size: int, unread: list[str]) -> None:
-        """See to it that the manager need not keep a result for longer than anybody may read it there."""
+        """Have the manager forget a result as soon as nobody can read it there."""
         if value.place is Place.HOME and not value.has_edges:
-            unread.append(value.number)  # whoever reads it from now on gets it from here
+            unread.append(value.number)  # later readers get it from this process
         else:
             value.when_gone(partial(_forget_value, weakref.ref(self), size))
             self._kept.add(size)
 
     def _load(self, value: Value, timeout: float | None) -> Any:
-        """Get a result that is on nodes, where it was made or wherever it is now; it is made again if it was lost."""
+        """Load a result from a node. A lost result is recreated."""
         until = None if timeout is None else time.monotonic() + timeout
         for _ in range(_TRIES):
             where = value.where
-            if where is None:  # it has another way to be loaded just now
+            if where is None:  # Value.load tries again with the new loader
                 raise ExecutorShutDown(label=self.label)
             found = keeping.read(where, value)
             if found is None:
@@ -688,14 +703,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
 
     def _locate(self, file: str, spoiled: Where | None, timeout: float | None) -> Where | bytes:
-        """Ask the manager where a file is, and tell it which replica could not be read.
+        """Ask the manager where a file is, and report the replica that could not be read.
 
         Raises
         ------
         FileLost
-            If it is nowhere and cannot be made again.
+            If no replica is left and the file cannot be recreated.
         ExecutorShutDown
-            If the executor ended, after all results that somebody may ask for have been given another way to be loaded.
+            If the executor has ended. All unread results have then been given another way to be loaded.
         """
         if self._over:
             self._results_kept.wait(timeout)
@@ -705,7 +720,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return _understood(self._ask("locate", file, timeout=timeout))
 
     def _keep_results(self, link: ManagerLink) -> None:
-        """Keep results that are done and not read yet readable without the manager and its nodes."""
+        """Keep finished results that are not read yet readable without the manager and its nodes."""
 
         def locate(file: str, spoiled: Where | None, seconds: float) -> Future[Any]:
             if spoiled is not None:
@@ -718,15 +733,15 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
         try:
             if unread():
-                gc.collect()  # a future and its task refer to each other: see which are in use
+                gc.collect()  # futures and their task records are reference cycles: drop those not in use
                 keeping.Keeper(locate, _understood, _HOME_SECONDS).keep(unread())
         except Exception:
-            logger.exception("executor %s: results cannot be kept", self.label)
+            logger.exception("executor %s: unread results cannot be kept after shutdown", self.label)
         finally:
             self._results_kept.set()
 
     takes_edges = True
-    """DAG_RESOLVER may leave edges in the arguments of this executor's tasks."""
+    """Tells DAG_RESOLVER that it may leave edges in the arguments of this executor's tasks."""
 
     def _on_manager_death(self, status: int) -> None:
         how = f"it was killed by signal {-status}" if status < 0 else f"it exited with status {status}"
@@ -734,12 +749,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             how = f"it was killed, because {self._link.silent}"
         said = launch.tail(self._places.manager_output) or f"see {self._places.log}"
         self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=f"{how}; {said}"))
-        # Away from the thread that completes futures, for it takes time.
-        # The program may end now, without shutting down: it waits for a thread that is no daemon.
+        # In another thread, because sweeping is slow and this thread completes futures. Not a daemon: the program may
+        # end now without a shutdown, and must wait for the sweep.
         self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=False)
         try:
             self._sweeper.start()
-        except RuntimeError:  # it ends already
+        except RuntimeError:  # the interpreter is shutting down
             self._sweeper = None
             self._sweep()
 
@@ -748,7 +763,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         staging.remove_run(self._places.base)
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
-        """Fail what is running and what comes later, at once. The first reason is the one that is kept."""
+        """Fail all pending tasks, and every later submission. Of several exceptions, the first is kept."""
         if not self._executor_bad_state.is_set():
             logger.error("executor %s cannot go on: %s", self.label, exception)
             self._executor_exception = exception
@@ -763,7 +778,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _bad_state(self) -> BadStateException:
         bad = BadStateException(self, self._executor_exception)
-        bad.args = (str(bad),)  # the DFK shows each error, and would show the whole executor with it
+        bad.args = (str(bad),)  # the DFK logs each error, and would log the whole executor with it
         return bad
 
     def _shutdown_error(self, number: int) -> Exception:
@@ -778,33 +793,37 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if future is not None:
                 _set_exception(future, error(number))
 
-    # --- files and facts ---
+    # --- files and statistics ---
 
     def fetch(self, file: File | DataFuture, path: str | os.PathLike[str], timeout: float | None = None) -> str:
-        """Bring a ``taskvinetemp`` file home.
+        """Copy a ``taskvinetemp`` file from its node to a local path.
+
+        Waits for the task that makes the file.
 
         Parameters
         ----------
         file : File or DataFuture
-            A DataFuture stands for the version its task makes, a File for the latest; it is waited for.
+            The file. A DataFuture means the version that its task makes, a File the latest version.
         path : path-like
-            Where to write it.
+            Where to write the file. Missing directories are created.
         timeout : float, optional
             Seconds to wait at most.
 
         Returns
         -------
         str
-            The path.
+            The absolute path of the local file.
 
         Raises
         ------
         FileNotFoundError
-            If no task was asked to make it, or it has been forgotten.
+            If no task makes the file, or it has been forgotten.
         FileLost
-            If no replica is left.
+            If no replica is left and the file cannot be recreated.
+        concurrent.futures.TimeoutError
+            If the file is not available in time.
         Exception
-            Whatever its task raised.
+            Any exception of the task that makes the file.
         """
         until = None if timeout is None else time.monotonic() + timeout
         version = self._version(file)
@@ -814,23 +833,31 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         spoiled = None
         for _ in range(_TRIES):
             where = self._locate(version, spoiled, _left(until))
-            assert isinstance(where, Where)  # only results ride inside messages
+            assert isinstance(where, Where)  # only results are sent inside messages
             try:
                 check(Source(*where[1:]))
                 deliver(where.path, target, seals.check(where.path) if self._engine == "taskvine" else None)
             except OSError as error:
                 if not isinstance(error, seals.Cut) and not is_lost(error, where.path):
                     raise
-                spoiled = where  # its node has just gone, or somebody has written to it: another may have it
+                spoiled = where  # its node has just left, or the file was written to: try another replica
                 continue
             return target
         raise FileLost(task_id=None, reason="none of its replicas could be read", name=version)
 
     def forget(self, file: File | DataFuture | Any) -> None:
-        """Remove a ``taskvinetemp`` file from all nodes: nobody will ask for it again.
+        """Remove a ``taskvinetemp`` file from all nodes.
 
-        A DataFuture stands for the version its task makes, a File for all versions of its name. With
-        ``results='reference'``, the proxy of a result stands for that; if it has been touched, its value stays.
+        Parameters
+        ----------
+        file : File, DataFuture or Proxy
+            The file. A DataFuture means the version that its task makes, a File all versions of its name. With
+            ``results='reference'``, a proxy means its result. A proxy that was used already keeps its value.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no task of this executor makes the file.
         """
         if self._references is not None and (result := self._references.forget(file)) is not None:
             if self._link is not None:
@@ -853,47 +880,66 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return bound if bound is not None else self._temp_files.consume(file.cleancopy())
 
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
-        """Counts since the start, and the state of things now.
+        """Return statistics of the run so far.
+
+        ============================ ==================================================================================
+        ``tasks_done``               tasks that ended
+        ``tasks_pending``            tasks that have not ended
+        ``tasks_waiting``            pending tasks that wait for files of other tasks
+        ``tasks_recovered``          tasks run again to recreate lost files
+        ``tasks_retried``            tasks run again because their node was lost
+        ``nodes``                    nodes now
+        ``bytes_between_nodes``      bytes of transfers between nodes; always 0 with TaskVine
+        ``inputs_read``              bytes of user files that were read; with TaskVine, all bytes that its manager sent
+        ``bytes_stored``             bytes of temp files and results on all nodes now
+        ``bytes_stored_at_most``     largest value of ``bytes_stored``
+        ``arguments_stored``         bytes of large arguments stored now
+        ``arguments_shared``         bytes of large arguments that were not stored, because equal ones were
+        ``replicas``                 dict of the nodes that hold each temp file or result
+        ``makespan``                 seconds from the first submission to the latest end of a task
+        ``tasks_returned``           tasks that nodes gave back before starting them (embedded engine only)
+        ``nodes_killed``             nodes killed by ``executor.loss-interval`` (embedded engine only)
+        ``files_evicted``            replicas evicted from full nodes (embedded engine only)
+        ============================ ==================================================================================
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait for the manager at most.
 
         Returns
         -------
         dict
-            ``tasks_done``, ``tasks_pending``, ``tasks_waiting``; ``tasks_recovered`` (run again for files that were
-            lost), ``tasks_retried`` (run again because their node went); ``nodes``; ``bytes_between_nodes``,
-            ``inputs_read`` (bytes of user files), ``bytes_stored`` and ``bytes_stored_at_most`` (temp files on all
-            nodes); ``arguments_stored`` (bytes of large arguments that are stored now), ``arguments_shared`` (bytes
-            of large arguments that were not stored, because equal ones were);
-            ``replicas`` (nodes by temp file); ``makespan`` (seconds from the first submission to the latest end); on
-            the embedded engine ``tasks_returned`` (given back by nodes that had not begun them) and ``nodes_killed``
-            (on purpose, by ``executor.loss-interval``).
+            The statistics by name.
         """
         answer: dict[str, Any] = self._ask("stats", timeout=timeout)
         return {**answer, "arguments_stored": self._buffers.stored(), "arguments_shared": self._buffers.shared}
 
     def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
-        """The whole run so far as a graph: invocations, the data between them, and how it went.
+        """Return the run so far as a graph of tasks and the files between them.
 
-        Invocations are nodes named by the executor's number of the task (an int, ``parsl_executor_task_id``), temp
-        files and results of tasks that others may read are nodes named by a str. Edges run from what must be there
-        first. What is not known is left out, and every attribute is a str or a number:
+        Vertices of tasks are named by the executor's number of the task (an int, ``parsl_executor_task_id``). Vertices
+        of temp files, and of results that other tasks may read, are named by a str. Edges lead from files to the tasks
+        that read them, and from tasks to the files that they make. Attributes are str or numbers. Unknown ones are
+        missing.
 
         =================== ====================================================================================
-        of invocations
+        of tasks
         =================== ====================================================================================
         ``kind``            ``"invocation"``
-        ``name``            of the function
+        ``name``            name of the function
         ``category``        as in the resource specification
         ``mode``            ``"L1"`` or ``"L2"``
         ``state``           ``"waiting"``, ``"ready"``, ``"assigned"`` or ``"done"``; ``"unknown"`` if the manager
-                            was killed before it was over
-        ``outcome``         of one that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
-        ``reason``          of one that was lost: what the manager calls it, ``"node-lost"`` for one
-        ``submitted``       when the manager had it, in seconds since the epoch, as the next two
-        ``dispatched``      when its node began to launch it
-        ``started``         when its function was entered
-        ``seconds``         how long that ran
-        ``node``            where it runs or ran, empty for nowhere
-        ``attempts``        how often it was given to a node in earnest
+                            was killed before the task ended
+        ``outcome``         of a task that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
+        ``reason``          of a lost task: the kind of failure, such as ``"node-lost"``
+        ``submitted``       time at which the manager received the task, in seconds since the epoch
+        ``dispatched``      time at which its node began to launch it, in seconds since the epoch
+        ``started``         time at which its function was entered, in seconds since the epoch
+        ``seconds``         run time of its function
+        ``node``            node that runs or ran the task; empty for none
+        ``attempts``        number of attempts
         ``argument_bytes``  encoded size of its arguments
         ``result_bytes``    encoded size of its result, or of its failure
         =================== ====================================================================================
@@ -902,32 +948,32 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         of files
         =================== ====================================================================================
         ``kind``            ``"temp file"`` or ``"result"``
-        ``name``            as the node's
-        ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (removed or lost after it had been made)
-        ``size``            in bytes
-        ``places``          names of the nodes that hold it, with commas between; ``"manager"`` for a small result
+        ``name``            name of the vertex
+        ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (made, and then removed or lost)
+        ``size``            bytes
+        ``places``          names of the nodes that hold it, separated by commas; ``"manager"`` for a small result
         =================== ====================================================================================
 
         Parameters
         ----------
         path : path-like, optional
-            Where to write it too: as DOT if it ends in ``.dot`` or ``.gv``, as GraphML if in ``.graphml``.
+            File to write the graph to, as DOT (``.dot`` or ``.gv``) or GraphML (``.graphml``).
         timeout : float, optional
             Seconds to wait for the manager at most.
 
         Returns
         -------
         networkx.DiGraph
-            The user's own. After shutdown it is what the log directory kept.
+            A new graph. After shutdown it is built from the record in the log directory.
 
         Raises
         ------
         ValueError
-            If the path ends otherwise.
+            If the path has another suffix.
         ExecutorNotStarted
-            If it never was.
+            If the executor has not been started.
         ExecutorShutDown
-            If it is shut down and had no run directory to keep its logs in.
+            If the executor has been shut down and had no run directory for its logs.
         OSError
             If the file cannot be written.
         """
@@ -947,7 +993,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         try:
             return self._running_link().ask(kind, *rest, timeout=timeout).result(timeout)
         except ConnectionError:
-            self._running_link()  # knows better what happened
+            self._running_link()  # raises a more precise error
             raise
 
     def tune(self, parameters: Parameters) -> None:
@@ -956,23 +1002,25 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         Parameters
         ----------
         parameters : dict, TuneParameters, or path
-            As ``tune_parameters`` of :class:`TaskVineManagerConfig`. Those that are not in it stay as they are.
+            As ``tune_parameters`` of :class:`TaskVineManagerConfig`. Other parameters keep their values.
 
         Raises
         ------
         parsl.errors.ConfigurationError
-            If they are not valid, contradict each other, those that are in force or the number of nodes, or can be set
-            before the start only; then nothing is changed.
+            If a parameter is not valid or cannot change after the start, or if parameters contradict each other or the
+            number of nodes. Nothing is changed then.
         """
         link = self._running_link()
-        with self._tuning_lock:  # what one thread is told is in force must be what the manager was told last
+        with self._tuning_lock:  # _tuning must match the last message to the manager
             self._tuning, given = config.retuned(parameters, self._settings, self._tuning)
             link.patience.tune(given)
             link.say("tune", given)
 
     def outstanding(self) -> int:
-        """Tasks that run or could run, those that make lost files again included; at least 1 while any waits, so that
-        a long chain asks for one block."""
+        """Return the number of tasks that run or could run, including those that recreate lost files.
+
+        At least 1 while a task waits, so that a long chain asks for one block.
+        """
         total = len(self._tasks)
         return max(total - self._waiting, 1 if total else 0)
 
@@ -983,7 +1031,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     # --- end ---
 
     def shutdown(self) -> None:
-        """End everything: tasks that have not ended get TaskCancelled, and no process, socket or directory remains."""
+        """End the run. Tasks that have not ended fail with TaskCancelled.
+
+        No process, socket or private directory remains. Finished results stay readable for as long as their futures
+        live.
+        """
         with self._state_lock:
             if self._over:
                 return
@@ -992,7 +1044,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if link is not None and manager is not None:
             self._stop_watching()
             report = self._report(link) if os.environ.get(REPORT_VARIABLE) else None
-            # Before the link's thread has to act: a callback there may be waiting for one of these.
+            # First, because a callback in the link's thread may wait for one of these futures.
             self._fail_all(self._shutdown_error)
             self._keep_results(link)
             serving = {node["block"] for node in self._nodes}
@@ -1011,16 +1063,16 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         super().shutdown()
 
     def _leave_to_parent(self) -> None:
-        """In a forked child: the run is the parent's, and its threads are not here."""
+        """Count as shut down, in a forked child: the run belongs to the parent, whose threads do not exist here."""
         self._state_lock = threading.Lock()
         self._over = True
         self._over_reason = "this process was forked from the one that started it"
 
     def _report(self, link: ManagerLink) -> RunReport | None:
-        """What a sweep wants to know of the run."""
+        """Return the report that ``taskvine-tune sweep`` asks for."""
         try:
             stats = link.ask("stats").result(_STOP_SECONDS)
-        except Exception:  # the manager is gone: it will be said by others
+        except Exception:  # the manager was lost, which is reported elsewhere
             return None
         return RunReport(
             wall_seconds=time.monotonic() - self._begun,
@@ -1035,7 +1087,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         try:
             report.write()
         except OSError as error:
-            logger.error("executor %s: no report of the run can be written: %s", self.label, error)
+            logger.error("executor %s: the report of the run cannot be written: %s", self.label, error)
 
 
 _started: weakref.WeakSet[TaskVineExecutor] = weakref.WeakSet()
@@ -1050,7 +1102,7 @@ os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def _own_copy(provider: ExecutionProvider) -> ExecutionProvider:
-    """A copy whose job table is its own: the DFK and the executor set attributes of what they are given."""
+    """Copy a provider and its job table, because the DFK and the executor set attributes of providers."""
     own = copy.copy(provider)
     if hasattr(own, "resources"):
         own.resources = dict(own.resources)
@@ -1067,33 +1119,33 @@ def _storage(given: list[Any] | None, files: TempFiles) -> list[Any]:
 
 
 def _set_exception(future: Future[Any], error: BaseException) -> None:
-    """Fail a future, unless it is done; an exception of one of its callbacks ends neither this thread nor its loop."""
+    """Fail a future, unless it is done. Exceptions of its callbacks are logged."""
     try:
         future.set_exception(error)
     except InvalidStateError:
         pass
-    except BaseException:  # concurrent.futures stops only Exceptions of callbacks
-        logger.exception("a callback of a task's future")
+    except BaseException:  # concurrent.futures catches only Exceptions of callbacks
+        logger.exception("a callback of a task's future raised an exception")
 
 
 def _references() -> References:
     try:
         from taskvine_exec.results.proxies import References
     except ImportError as error:
-        hint = f"results='reference' makes proxies of it ({error}): pip install 'taskvine-exec[proxystore]'"
+        hint = f"results='reference' needs proxystore ({error}): pip install 'taskvine-exec[proxystore]'"
         raise OptionalModuleMissing(["proxystore"], hint) from error
     return References()
 
 
 def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Say where a future was left in the arguments of a task, if one was."""
+    """Say where in the arguments of a task a future was left, or return an empty string."""
     named = [(f"args[{number}]", value) for number, value in enumerate(args)]
     for name, value in [*named, *kwargs.items()]:
         if (place := containers.where(name, value)) is not None:
             return (
-                f"{place} is a future that was not replaced by its result. Futures are replaced where they are "
-                "arguments themselves or items of inputs; with dependency_resolver=DAG_RESOLVER also inside lists, "
-                "tuples, sets, dicts and dataclasses"
+                f"{place} is a future that was not replaced by its result. Pass futures as arguments or as items of "
+                "inputs, or set dependency_resolver=DAG_RESOLVER, which also replaces futures in lists, tuples, sets, "
+                "dicts and dataclasses"
             )
     return ""
 
@@ -1103,7 +1155,7 @@ def _left(until: float | None) -> float | None:
 
 
 def _understood(answer: Any) -> Where | bytes:
-    """The place of a file, or a small result itself, from the manager's answer; raises what the manager reports."""
+    """Return the place of a file, or a small result itself, from the manager's answer; raise an error it reports."""
     if isinstance(answer, bytes):
         return answer
     if len(answer) == 1:
@@ -1113,13 +1165,13 @@ def _understood(answer: Any) -> Where | bytes:
 
 
 def _let_go(edges: Sequence[Edge], consumer: Future[Any]) -> None:
-    """Have a task that is over for good, whose record may be kept for long, keep the results no longer that it read."""
+    """Drop a finished task's references to the results that it read: its record may live long."""
     for edge in edges:
         edge.let_go()
 
 
 def _retire(reference: weakref.ref[TaskVineExecutor], profiles: list[int], size: int) -> None:
-    """Tell the manager that no more tasks of a function will come."""
+    """Tell the manager that no more tasks will call a function."""
     executor = reference()
     if executor is not None and executor._link is not None and not executor._over:
         executor._link.retire(profiles, size)

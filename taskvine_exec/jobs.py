@@ -1,8 +1,8 @@
-"""What is known of the jobs of blocks: pure, without provider, threads or clock.
+"""State of the jobs of blocks: pure logic, without provider, threads or clock.
 
-Parsl's providers call a job COMPLETED that the batch system does not list. A new job may not be listed yet, and a list
-may come back short. So a job has ended only if that was *seen*: by an exit code, by a state that providers do not give
-to unlisted jobs, or by the same answer at two looks.
+Parsl's providers call a job COMPLETED if the batch system does not list it. But a new job may not be listed yet, and a
+list may be incomplete. Here, a job has ended only if that was *seen*: an exit code, a state that providers do not give
+to unlisted jobs, or the same answer at two looks.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any
 from parsl.jobs.states import JobState, JobStatus
 
 FIRST_LOOK = 10.0
-"""Seconds after a submission at which a batch system is asked for the first time, if no node has joined by then."""
+"""Seconds from a job's submission to the first look at the batch system, if no node has joined by then."""
 CLOSER_LOOKS = (3.0, 8.0, 20.0)
-"""Seconds after a job has stirred at which it is looked at, if no node has joined. Stirring: it wrote output, or its
-node left."""
+"""Seconds after a job stirred at which to look at it, if no node has joined. A job stirs when it writes output or its
+node leaves."""
 SECOND_LOOK = 5.0
-"""Seconds between an answer that is in doubt and the next look."""
+"""Seconds between a doubtful answer and the next look."""
 BETWEEN_LOOKS = 2.0
 """Least seconds between two looks at a batch system."""
 UNLISTED = 60.0
-"""Seconds after its submission in which a job that was never listed may still come to be listed."""
+"""Seconds after submission during which a batch system may not list a new job yet."""
 SILENCE = 60.0
-"""Seconds after which a doubt is taken for an end if the batch system no longer answers."""
+"""Seconds after which a doubtful job counts as ended if the batch system no longer answers."""
 FORGOTTEN = 300.0
-"""Seconds after a node has left at which its job is given up if the batch system says nothing of it."""
+"""Seconds after its node left at which a job is given up if the batch system does not report on it."""
 MENTIONS = (10.0, 60.0, 300.0, 1800.0)
-"""Seconds after a submission at which a job without a node is mentioned in the log; from then on each 1,800 s."""
+"""Seconds after submission at which the log mentions a job without a node; after the last one, every 1,800 s."""
 
 _MADE_UP = (JobState.COMPLETED,)
-"""States that providers give to jobs that their batch system does not list."""
+"""States that providers report for jobs that their batch system does not list."""
 
 
 @dataclass
 class Job:
-    """One block's job. Times are in seconds, of a monotonic clock.
+    """The job of one block. Times are in seconds of a monotonic clock.
 
     Parameters
     ----------
@@ -47,25 +47,25 @@ class Job:
     number : Any
         Number of the job in the batch system.
     submitted : float
-        When it was submitted.
+        Time of its submission.
     listed : bool
-        Whether the batch system has listed it as one that has not ended.
+        Whether the batch system has ever listed it as not ended.
     served : bool
         Whether its node has ever joined.
     end : JobStatus or None
-        How it ended, once that was seen.
+        Its final status, once the end was seen.
     doubted : float or None
-        Since when it is said to have ended, if that is in doubt.
+        Time since which the provider reports an end that is in doubt.
     stirred : float or None
-        Since when it is taken to run without a node.
+        Time since which it seems to run without a node.
     looks : int
-        Looks at it since it stirred.
+        Number of looks since it stirred.
     mentions : int
-        Times it was mentioned in the log.
+        Number of times that the log mentioned it.
     cancelled : bool
         Whether the batch system has accepted its cancellation.
     stuck : bool
-        Whether it counts as ended though the batch system may still have it.
+        Whether it counts as ended although the batch system may still have it.
     """
 
     block: str
@@ -83,12 +83,12 @@ class Job:
 
     @property
     def open(self) -> bool:
-        """Whether it may still be in the batch system."""
+        """Whether the job may still be in the batch system."""
         return (self.end is None or self.stuck) and not self.cancelled
 
     @property
     def awaited(self) -> bool:
-        """Whether it is to have a node."""
+        """Whether the job should have a node."""
         return self.end is None and not self.cancelled
 
 
@@ -100,12 +100,12 @@ class Jobs:
     interval : float
         Seconds between two looks at the provider while a node is missing.
     trusted : bool
-        Whether the provider knows each job's end from the job itself, and asking it costs nothing.
+        Whether the provider knows the end of each job for certain and answers at no cost.
     suspended : collection of JobState
-        States by which the provider means a job that is suspended, though they read as ends.
+        Final states that the provider reports for suspended jobs.
     stuck : mapping from JobState to str
-        States by which the provider means a job that its batch system has, which may run later or never, and what to
-        tell the user of them. Such a job counts as ended if it is in that state at two looks.
+        Final states that the provider reports for jobs that are held and may run later or never, with a message for the
+        user. A job counts as ended if it is in one of these states at two looks.
     """
 
     def __init__(
@@ -129,21 +129,21 @@ class Jobs:
 
     @property
     def held(self) -> frozenset[JobState]:
-        """States that read as ends, though the batch system has the job."""
+        """Final states that the provider also reports for jobs that have not ended."""
         return self._suspended | frozenset(self._stuck)
 
     def get(self, block: str) -> Job | None:
-        """The job of a block; None if none was submitted."""
+        """Return the job of a block, or None if none was submitted."""
         return self._jobs.get(block)
 
-    # --- what happens ---
+    # --- events ---
 
     def launched(self, block: str, number: Any, now: float) -> None:
-        """A job was submitted."""
+        """Record that a job was submitted."""
         self._jobs[block] = Job(block, number, now)
 
     def nodes_are(self, blocks: Collection[str], now: float) -> None:
-        """These blocks have nodes now: whatever a provider says, they have not ended."""
+        """Record the blocks that have nodes now. They have not ended, whatever the provider reports."""
         before, self._here = self._here, frozenset(blocks)
         for block in self._here - before:
             if (job := self._jobs.get(block)) is not None:
@@ -152,42 +152,42 @@ class Jobs:
             self.stirs(block, now)
 
     def stirs(self, block: str, now: float) -> None:
-        """A job runs, or has just ended: look at it more closely until its node joins."""
+        """Record that a job runs or has just ended. It gets closer looks until its node joins."""
         job = self._jobs.get(block)
         if job is not None and job.awaited and block not in self._here and job.stirred is None:
             job.stirred, job.looks = now, 0
 
     def looked(self, now: float) -> None:
-        """The provider is asked about all jobs."""
+        """Record that the provider is asked about all jobs."""
         self._looked = now
         for job in self._jobs.values():
             if job.stirred is not None:
                 job.looks += 1
 
     def judge(self, block: str, said: JobStatus, now: float, *, answered: bool = True) -> JobStatus:
-        """Decide what a provider's word is worth.
+        """Decide the status of a block from the provider's report.
 
         Parameters
         ----------
         block : str
-            Number of a block.
+            Number of the block.
         said : JobStatus
-            The provider's word.
+            The status that the provider reports.
         now : float
-            Time, in seconds.
+            Time in seconds.
         answered : bool
-            Whether the provider has heard of the job from its batch system at this look.
+            Whether the batch system reported on the job at this look.
 
         Returns
         -------
         JobStatus
-            What counts.
+            The status that counts.
         """
         job = self._jobs.get(block)
         if job is None:
             return said
         if job.end is not None:
-            return job.end  # the provider may forget it: Slurm's calls each job COMPLETED that it no longer asks for
+            return job.end  # Parsl's Slurm provider stops asking about ended jobs and calls them COMPLETED
         if block in self._here and not job.cancelled:
             return said if said.state == JobState.RUNNING else JobStatus(JobState.RUNNING)
         if said.state in self._suspended and not job.cancelled:
@@ -209,15 +209,15 @@ class Jobs:
         if answered:
             job.listed, job.doubted = True, None
             if said.state == JobState.PENDING:
-                job.stirred = None  # it was requeued: what it wrote is of the run before
+                job.stirred = None  # it was requeued: its output is from the run before
         elif job.doubted is not None and now >= job.doubted + SILENCE:
             job.end = JobStatus(JobState.COMPLETED, "the batch system no longer lists the job")
             return job.end
         elif job.served and job.stirred is not None and now >= job.stirred + FORGOTTEN:
-            job.end = JobStatus(JobState.COMPLETED, "its node has left, and the batch system says nothing of the job")
+            job.end = JobStatus(JobState.COMPLETED, "its node left, and the batch system does not report on the job")
             job.stuck = True
             return job.end
-        if said.state == JobState.UNKNOWN:  # Parsl's strategy would count it for nothing, and launch another
+        if said.state == JobState.UNKNOWN:  # Parsl's strategy would not count it, and launch another
             return JobStatus(JobState.RUNNING if job.served else JobState.PENDING)
         return said
 
@@ -227,11 +227,11 @@ class Jobs:
 
     @staticmethod
     def _is_known(job: Job) -> bool:
-        """Whether the batch system must have listed the job: it has run."""
+        """Tell whether the batch system has certainly had the job: it was listed, or has run."""
         return job.listed or job.served or job.stirred is not None
 
     def settle(self, block: str, told: JobStatus) -> JobStatus:
-        """Take the word of somebody who knows for certain how a job is."""
+        """Record a status that is certain, and return the status that counts."""
         job = self._jobs[block]
         job.doubted, job.stuck = None, False
         if told.terminal and block not in self._here:
@@ -240,14 +240,14 @@ class Jobs:
         job.end, job.listed = None, True
         return JobStatus(JobState.RUNNING) if told.terminal else told
 
-    # --- what is to be done ---
+    # --- next steps ---
 
     def missing(self) -> list[Job]:
-        """Jobs that are to have a node and have none."""
+        """Return the jobs that should have a node and have none."""
         return [job for job in self if job.awaited and job.block not in self._here]
 
     def next_look(self) -> float | None:
-        """When to ask the provider; None while nothing is to be learnt from it."""
+        """Return the time at which to ask the provider next; None while no node is missing."""
         missing = self.missing()
         if not missing:
             return None
@@ -268,7 +268,7 @@ class Jobs:
         return max(min(times), self._looked + BETWEEN_LOOKS)
 
     def to_mention(self, now: float) -> list[Job]:
-        """Jobs that the user should hear of now, because they have waited long. They count as mentioned."""
+        """Return the jobs that have waited long and that the log should mention now. They count as mentioned."""
         due = [job for job in self.missing() if now >= self._mention_at(job)]
         for job in due:
             job.mentions += 1
@@ -277,7 +277,7 @@ class Jobs:
         return due
 
     def next_mention(self) -> float | None:
-        """When :meth:`to_mention` has something to say."""
+        """Return the time at which :meth:`to_mention` next returns a job; None if no node is missing."""
         return min(map(self._mention_at, self.missing()), default=None)
 
     @staticmethod

@@ -18,34 +18,34 @@ from taskvine_tune.tuning import TuneParameters
 
 
 def local_config(**overrides: Any) -> Config:
-    """Make a Config with one :class:`~taskvine_exec.TaskVineExecutor` and DAG_RESOLVER, for this machine.
+    """Make a Config for this machine, with one :class:`~taskvine_exec.TaskVineExecutor` and DAG_RESOLVER.
 
-    Nothing is to be scaled on one machine, so that the strategy is ``'none'``. Logs go to ``runinfo`` in the current
-    directory, as Parsl's do, or to a new directory for temporary files if nothing can be written here.
+    The strategy is ``'none'``, because one machine needs no scaling. Logs go to ``runinfo`` in the current directory,
+    as Parsl's do. If that is not writable, they go to a new temporary directory.
 
-    If the environment variable ``TASKVINE_TUNE`` holds a JSON object, such as ``{"temp-replica-count": 2}``, its
-    entries are tuning parameters that go before those in ``tune_parameters``: a finished script can be tuned without
-    being changed.
+    The environment variable ``TASKVINE_TUNE`` may hold a JSON object of tuning parameters, such as
+    ``{"temp-replica-count": 2}``. They override those in ``tune_parameters``, so that a script can be tuned without
+    changing it.
 
     Parameters
     ----------
     **overrides
-        Arguments of :class:`parsl.Config` (``retries``, ``run_dir``, ``strategy``, ``monitoring`` ...; what
-        ``executors`` lists is added behind the TaskVineExecutor) and of :class:`~taskvine_exec.TaskVineExecutor`
-        (``label``, ``cores``, ``provider``, ``tune_parameters`` ...). A name that both have, as ``project_name``, is
-        the Config's.
+        Arguments of :class:`parsl.Config` (``retries``, ``run_dir``, ``strategy``, ``monitoring`` ...) and of
+        :class:`~taskvine_exec.TaskVineExecutor` (``label``, ``cores``, ``provider``, ``tune_parameters`` ...). A name
+        that both have, such as ``project_name``, goes to the Config. ``executors`` are added after the
+        TaskVineExecutor.
 
     Returns
     -------
     parsl.Config
-        To be given to ``parsl.load``.
+        The Config, for ``parsl.load``.
 
     Raises
     ------
     parsl.errors.ConfigurationError
-        If a value is not valid, or ``TASKVINE_TUNE`` is no JSON object of tuning parameters.
+        If a value is not valid, or ``TASKVINE_TUNE`` is not a JSON object of tuning parameters.
     TypeError
-        If neither of the two has an argument of some name; the message names the nearest one.
+        If neither class has an argument of that name. The message names the nearest one.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def _run_dir(given: str | os.PathLike[str] | None) -> str:
 
 
 def _tune_from_environment(settings: dict[str, Any]) -> None:
-    """Merge the environment's tuning parameters over those of the settings, whichever way these were given."""
+    """Override the tuning parameters in the settings, however they were given, with those of the environment."""
     try:
         found = parameters_from_environment()
         if not found:

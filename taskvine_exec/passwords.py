@@ -1,6 +1,6 @@
 """The file with the password that TaskVine's manager and workers show each other.
 
-Workers on other machines read it there, so it lies where file systems of clusters are shared: in the user's home.
+Workers on other machines must read it too. It is in the user's home directory, which clusters usually share.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import stat
 import tempfile
 
 LONGEST = 1024
-"""Bytes of a password, at most: TaskVine copies it into buffers of 2,048 without looking at its length."""
+"""Largest password in bytes. TaskVine copies it into buffers of 2,048 bytes without checking its length."""
 
 
 def default_path() -> str:
-    """Return the path of the user's own password file: under ``XDG_STATE_HOME``, or ``~/.local/state``."""
+    """Return the path of the user's password file, in ``$XDG_STATE_HOME`` or ``~/.local/state``."""
     state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # the XDG specification has relative paths ignored
+    if not os.path.isabs(state):  # the XDG specification ignores relative paths
         state = os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(state, "taskvine-exec", "password")
 
 
 def unusable(path: str) -> str | None:
-    """Say what is wrong with a password file and what to do; None if it can be used."""
+    """Return what is wrong with a password file and what to do; None if the file can be used."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -38,12 +38,12 @@ def unusable(path: str) -> str | None:
     if not content.split(b"\0", 1)[0].strip():
         return "it is empty: write a password into it"
     if len(content) > LONGEST:
-        return f"it has more than {LONGEST:,} bytes"
+        return f"it has more than {LONGEST:,} bytes: write a shorter password into it"
     return None
 
 
 def unmakeable(path: str) -> str | None:
-    """Say why a file that is missing cannot be made; None if it can."""
+    """Return why a missing file cannot be created; None if it can."""
     directory = os.path.dirname(path)
     while not os.path.lexists(directory):
         directory = os.path.dirname(directory)
@@ -55,20 +55,20 @@ def unmakeable(path: str) -> str | None:
 
 
 def make(path: str) -> None:
-    """Make a file with a random password, readable by its owner only; keep one that is there.
+    """Create a file with a random password that only its owner can read. An existing file is kept.
 
-    It appears whole, so that others who make it at the same time read the same password.
+    The file appears atomically, so that processes that create it at the same time read the same password.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     if os.path.exists(path):
         return
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=directory)  # 0600, as mkstemp makes it
+    descriptor, partial = tempfile.mkstemp(dir=directory)  # mkstemp sets the mode 0600
     try:
         with open(descriptor, "wb") as file:
             file.write(secrets.token_hex(32).encode())

@@ -1,6 +1,6 @@
-"""What Parsl's providers leave out about their jobs, and which of their words mean other things than they say.
+"""Facts about jobs that Parsl's providers do not report, and job states that they use with another meaning.
 
-The providers' documentation does not tell; ``docs/decisions.md`` has a table of what was read in their code.
+The providers do not document them. ``docs/decisions.md`` has a table of the findings from their code.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from parsl.providers.base import ExecutionProvider
 
 
 def suspended(provider: ExecutionProvider | None) -> frozenset[JobState]:
-    """States by which a provider means a job that is suspended, though they read as ends."""
-    # A job that was killed is FAILED to this provider.
+    """Return the final states that a provider reports for suspended jobs."""
+    # LSFProvider reports a killed job as FAILED, so CANCELLED means suspended.
     return frozenset([JobState.CANCELLED]) if isinstance(provider, LSFProvider) else frozenset()
 
 
 def stuck(provider: ExecutionProvider | None) -> dict[JobState, str]:
-    """States by which a provider means a job that its batch system has, which may run later or never, and what to tell
-    the user of such a job."""
-    if isinstance(provider, GridEngineProvider):  # also of a job on its way to a node, but not for long
+    """Return the final states that a provider reports for held jobs, each with a message for the user.
+
+    Such a job may run later or never.
+    """
+    if isinstance(provider, GridEngineProvider):  # also, for a short time, a job on its way to a node
         return {JobState.FAILED: "Grid Engine has it in error or suspended: qstat -j says why"}
     if isinstance(provider, CondorProvider):
         return {JobState.FAILED: "HTCondor has it on hold: condor_q -hold says why"}
@@ -30,25 +32,25 @@ def stuck(provider: ExecutionProvider | None) -> dict[JobState, str]:
 
 
 def output_paths(provider: ExecutionProvider | None, name: str) -> tuple[str, ...]:
-    """Where a job's standard output and standard error go, by the submit script that the provider has written.
+    """Find the files of a job's standard output and standard error, from the submit script of the provider.
 
     Parameters
     ----------
     provider : ExecutionProvider or None
-        It has submitted the job.
+        The provider that has submitted the job.
     name : str
-        What was given to it as the job's name.
+        The job's name, as given to the provider.
 
     Returns
     -------
     tuple of str
-        Two paths, of files that may not exist yet; none if the provider writes no such script.
+        Two paths of files, which may not exist yet. Empty if the provider writes no submit script.
     """
     directory = getattr(provider, "script_dir", None)
     if not isinstance(directory, str):
         return ()
     start, end = os.path.join(glob.escape(os.path.abspath(directory)), ""), f"{glob.escape(name)}.*.submit"
-    scripts = glob.glob(start + end) + glob.glob(f"{start}parsl.{end}")  # some providers put a word before the name
+    scripts = glob.glob(start + end) + glob.glob(f"{start}parsl.{end}")  # some providers add a prefix to the name
     if not scripts:
         return ()
     stem = max(scripts, key=os.path.getmtime)

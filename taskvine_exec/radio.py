@@ -1,8 +1,8 @@
-"""Parsl's monitoring messages, riding the channel that results take.
+"""A radio that sends Parsl's monitoring messages with the results of tasks.
 
-A message goes over the node's unix socket to the node, with the results to the manager, and from there to the user's
-process, which hands it to Parsl's monitoring. None of Parsl's own radios fits: they need HighThroughputExecutor, a
-listening port, or a shared file system.
+A message goes to the node over its unix socket, to the manager with the results, and then to the user's process, which
+gives it to Parsl's monitoring. Parsl's own radios do not fit: they need HighThroughputExecutor, a listening port, or a
+shared file system.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ VARIABLE = "TASKVINE_EXEC_RADIO"
 
 
 class TaskVineRadio(RadioConfig, RepresentationMixin):
-    """The radio that :class:`~taskvine_exec.TaskVineExecutor` uses unless it is given another."""
+    """The default radio of :class:`~taskvine_exec.TaskVineExecutor`: monitoring messages travel with the results."""
 
     def create_receiver(self, *, run_dir: str, resource_msgs: Queue[Any]) -> MonitoringRadioReceiver:
-        """Nothing listens here: the executor receives the messages with the results."""
+        """Return a receiver that does nothing: the executor receives the messages with the results."""
         return _Receiver()
 
     def create_sender(self) -> MonitoringRadioSender:
-        """Connect to the node that this process runs on."""
+        """Return a sender of messages to the node that this process runs on."""
         return TaskVineRadioSender(os.environ[VARIABLE])
 
 
@@ -42,12 +42,12 @@ class _Receiver(MonitoringRadioReceiver):
 
 
 class TaskVineRadioSender(MonitoringRadioSender):
-    """Sends messages to a node.
+    """Sender of monitoring messages to a node.
 
     Parameters
     ----------
     path : str
-        The node's datagram socket.
+        Path of the node's datagram socket.
     """
 
     def __init__(self, path: str) -> None:
@@ -60,12 +60,12 @@ class TaskVineRadioSender(MonitoringRadioSender):
 
 
 def read_message(said: bytes) -> tuple[MessageType, Any] | None:
-    """Read a message; any process of a task can send to the node's socket, so it may be anything.
+    """Unpickle and check a message. It may be anything, because any process of a task can send to the node's socket.
 
     Returns
     -------
     tuple of (MessageType, dict), or None
-        What Parsl's monitoring takes. What it does not take is logged.
+        The message for Parsl's monitoring. None if it is not valid; the log says so.
     """
     try:
         message = pickle.loads(said)
@@ -74,5 +74,5 @@ def read_message(said: bytes) -> tuple[MessageType, Any] | None:
         return None
     if isinstance(message, tuple) and len(message) == 2 and isinstance(message[0], MessageType):
         return message
-    logger.warning("a task has sent a %s as a monitoring message", type(message).__name__)
+    logger.warning("a task sent a %s as a monitoring message, which is dropped", type(message).__name__)
     return None

@@ -1,4 +1,4 @@
-"""What Slurm's controller says of a job, where Parsl's provider asks the accounts or gets no answer."""
+"""Job states from Slurm's controller. Parsl's provider asks Slurm's accounting instead, or gets no answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CURES = (
         "It asks for more than its partition has; see `scontrol show partition`",
     ),
 )
-"""Reasons for which a job may wait for ever, and what to do. They are those of Slurm's "Job Reason Codes"."""
+"""Reasons for which a job may wait forever, with advice. The names are from Slurm's "Job Reason Codes"."""
 _FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode)=(\S+)")
 
 
@@ -45,11 +45,11 @@ class Detail:
     Parameters
     ----------
     state : str
-        In Slurm's words, such as PENDING.
+        Slurm's name of the state, such as PENDING.
     reason : str
-        Why it is in that state, such as Resources; empty if Slurm gives no reason.
+        Slurm's reason for the state, such as Resources; empty if there is none.
     exit_code : int or None
-        Of its script, once it has ended by itself.
+        Exit code of the job's script, if the script exited.
     """
 
     state: str
@@ -57,7 +57,7 @@ class Detail:
     exit_code: int | None
 
     def status(self, said: JobStatus) -> JobStatus:
-        """In Parsl's terms; ``said`` is the provider's, which knows where the job's output is."""
+        """Return the state as Parsl's JobStatus. Paths of output are taken from ``said``, the provider's status."""
         state = _ENDS.get(self.state)
         if state is None:
             running = self.state in ("RUNNING", "COMPLETING")
@@ -66,7 +66,7 @@ class Detail:
 
     @property
     def cure(self) -> str:
-        """What the user can do where the job may wait for ever; empty if it only waits for its turn."""
+        """Advice for the user if the job may wait forever; empty if it only waits for its turn."""
         if self.state != "PENDING":
             return ""
         return next((cure for reason, cure in _CURES if reason.search(self.reason)), "")
@@ -76,33 +76,34 @@ class Detail:
 
 
 def ask(provider: ExecutionProvider | None, job: Any) -> Detail | None:
-    """Ask the controller about a job, with one command.
+    """Ask the controller about a job, with one ``scontrol`` command.
 
     Parameters
     ----------
     provider : ExecutionProvider or None
-        Nothing is asked unless it is a SlurmProvider.
+        The provider of the job.
     job : Any
         The job's number.
 
     Returns
     -------
     Detail or None
-        None if the controller does not answer, or no longer knows the job: it forgets jobs that have ended.
+        None if the provider is no SlurmProvider, the controller does not answer, or it has forgotten the job. It
+        forgets jobs some time after they end.
     """
     if not isinstance(provider, SlurmProvider):
         return None
     clusters = f" --clusters={provider.clusters}" if provider.clusters else ""
     try:
         status, output, _ = provider.execute_wait(f"scontrol{clusters} --oneliner show job {job}")
-    except Exception as error:  # what a command runner raises
+    except Exception as error:  # anything that the provider's command runner raises
         logger.debug("scontrol cannot be asked about job %s: %s", job, error)
         return None
     return parse(output) if status == 0 else None
 
 
 def parse(output: str) -> Detail | None:
-    """Read what ``scontrol --oneliner show job`` prints of one job; None if that names no state."""
+    """Parse the output of ``scontrol --oneliner show job`` for one job; None if it has no state."""
     lines = [line for line in output.splitlines() if "JobState=" in line]
     if not lines:
         return None

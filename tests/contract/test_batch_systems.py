@@ -213,7 +213,7 @@ def test_one_job_that_has_ended_does_not_keep_another_from_being_cancelled(
     assert time.monotonic() - begun < 10
     eventually(lambda: not _runs(first) and not _runs(waits))
     assert "cancelled" not in caplog.text
-    assert "does not say that it has cleaned up" not in caplog.text
+    assert "has not reported that it cleaned up" not in caplog.text
 
 
 def _runs(job: str) -> bool:
@@ -331,6 +331,6 @@ def test_a_provider_that_cannot_say_how_its_jobs_are(
     wait = f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
     executor = make_executor(provider=Quick(max_blocks=1, exclusive=False, worker_init=wait), address="localhost")
     future = executor.submit(int, {})
-    eventually(lambda: "cannot say how its jobs are" in caplog.text)
+    eventually(lambda: "cannot report the state of its jobs" in caplog.text)
     (tmp_path / "go").touch()
     assert future.result(SECONDS) == 0

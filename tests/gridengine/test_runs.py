@@ -45,7 +45,7 @@ def test_hello(run: Run, figure: Figure) -> None:
     assert job is not None
     assert "taskvine-worker: removed" not in program.outputs()
     assert "could not be cancelled" not in program.text
-    assert "does not say that it has cleaned up" not in program.text
+    assert "has not reported that it cleaned up" not in program.text
     leaving = program.said("left")[0][1] - program.said("leaving")[0][1]
     assert leaving < 10
     figure("hello: seconds from loading to the first result", f"{when - program.said('loading')[0][1]:.1f}")

@@ -91,7 +91,7 @@ def test_a_result_that_cannot_be_read_just_now_is_kept_and_not_made_again(
         else:
             patched.setattr(payload, "_opened", refuse)
         for _ in range(2):
-            with pytest.raises(FileUnreadable, match="is there, but cannot be read"):
+            with pytest.raises(FileUnreadable, match="exists, but cannot be read"):
                 future.result(60)
     assert future.result(60)[0] == 3.0
     assert account.read_text() == "x"

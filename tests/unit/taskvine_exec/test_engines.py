@@ -45,7 +45,7 @@ def fake_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 @pytest.mark.parametrize(
     ("text", "engine", "word"),
     [
-        ("", "taskvine", "are there"),
+        ("", "taskvine", "were found"),
         ("raise ImportError('libvine.so: cannot open')", "embedded", "libvine.so: cannot open"),
         ("import os; os.abort()", "embedded", "status -6"),
     ],
@@ -64,7 +64,7 @@ def test_auto_takes_what_can_be_imported(
 @pytest.mark.parametrize(
     ("module", "worker", "expected", "word"),
     [
-        (True, True, "taskvine", "are there"),
+        (True, True, "taskvine", "were found"),
         (True, False, "embedded", "vine_worker is not on PATH"),
         (False, True, "embedded", "ndcctools is not installed"),
         (False, False, "embedded", "conda install"),

@@ -165,9 +165,9 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         (SlotDied(7, stderr="oh\n"), "task 7 lost: its process died\n--- stderr ---\noh"),
         (
             MemoryExceeded(7, limit_mb=500, used_mb=812.5),
-            "task 7 lost: it used more memory than it may (812.5 MB used, 500 MB allowed)",
+            "task 7 lost: it used too much memory (812.5 MB used, 500 MB allowed)",
         ),
-        (MemoryExceeded(7, limit_mb=500), "task 7 lost: it used more memory than it may (500 MB allowed)"),
+        (MemoryExceeded(7, limit_mb=500), "task 7 lost: it used too much memory (500 MB allowed)"),
         (
             MemoryExceeded(7, "ask for more memory to run f", limit_mb=500, slot_mb=612.54),
             "task 7 lost: its memory limit of 500 MB is below the 612.5 MB that its slot holds before it begins "
@@ -177,14 +177,14 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
             MemoryExceeded(7, "while it ran f", "n1", limit_mb=1000, used_mb=999.6, group="/sys/fs/cgroup/job_7"),
             "task 7 lost on node n1: the system killed its process for lack of memory: all processes of its node "
             "together may use 1000 MB, of which 1000 MB were in use (limit of /sys/fs/cgroup/job_7): while it ran f. "
-            "Ask the batch system for more memory for each node, or say in the tasks' resource specification how much "
-            "memory each needs, so that fewer run at a time",
+            "Request more memory per node from the batch system, or declare the memory of each task in its resource "
+            "specification, so that fewer tasks run at a time",
         ),
         (FileLost(7, name="temp-a"), "task 7 lost: every replica of temp file 'temp-a' is gone"),
-        (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' is there, but cannot be read: no room"),
+        (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' exists, but cannot be read: no room"),
         (
             ResourcesUnsatisfiable(7, requested={"cores": 64, "gpus": 1}, largest={"cores": 2}),
-            "task 7 lost: no node can ever hold it (it asks for cores=64, gpus=1; the largest node has cores=2)",
+            "task 7 lost: no node is large enough for it (it asks for cores=64, gpus=1; the largest node has cores=2)",
         ),
         (TaskCancelled(None, "shutdown"), "task was cancelled: shutdown"),
         (TaskExited(7, code="3"), "task 7 did not return but raised SystemExit with code 3"),
