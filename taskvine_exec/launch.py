@@ -254,7 +254,7 @@ def _factory_command(places: Places, settings: VineSettings, scratch: str) -> li
     for what, path in (("scratch_dir", scratch), ("project_password_file", password)):
         if not survives_shell(path):
             raise ConfigurationError(
-                f"vine_factory cannot use the path {path!r}, because of a character in it: give another {what}"
+                f"vine_factory cannot use the path {path!r}: it has a character that needs quotes. Give another {what}"
             )
     options: dict[str, object] = {
         # vine_factory documents "sge" as another name of "uge", but refuses it.
@@ -468,6 +468,6 @@ def remove_leftovers(places: Places, label: str) -> None:
 
     def remove() -> None:
         for path in leftovers.sweep(os.path.dirname(places.base)):
-            logger.info("executor %s: removed %s, which a run that was killed had left", label, path)
+            logger.info("executor %s: removed %s, left behind by a killed run", label, path)
 
     threading.Thread(target=remove, name="TaskVine-Leftovers", daemon=True).start()

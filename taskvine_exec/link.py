@@ -275,7 +275,7 @@ class ManagerLink:
                 self.silent = f"{silent}{', because its process was stopped (SIGSTOP)' if is_stopped else ''}"
                 self._process.kill()
             else:
-                logger.warning("of the manager: %s; it may be busy with a large file", silent)
+                logger.warning("the manager is silent: %s; it may be busy with a large file", silent)
                 self._silence.heard()
 
     def _death_descriptor(self) -> int | None:
