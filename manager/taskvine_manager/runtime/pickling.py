@@ -130,7 +130,7 @@ def _is_registered(name: str) -> bool:
     return bool(registered) and any(name == each or name.startswith(f"{each}.") for each in registered)
 
 
-# --- what cloudpickle lacks -----------------------------------------------------------------------------------------
+# --- additions to cloudpickle ----------------------------------------------------------------------------------------
 
 CACHED: type = type(functools.lru_cache(lambda: None))
 """The type of functions that ``lru_cache`` makes."""
@@ -229,7 +229,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return reduced
 
 
-# --- classes that come home -----------------------------------------------------------------------------------------
+# --- classes that return home ----------------------------------------------------------------------------------------
 
 
 class Identities:
