@@ -1,4 +1,4 @@
-"""What an executor does before anything runs: directories, what its processes read in them, and the manager."""
+"""The start of an executor: the run's directories, the configuration files in them, and the manager."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
 _SOCKET_PATH_LIMIT = 60
-"""Longest directory, in characters, in which the sockets' paths stay within the 104 to 108 bytes that systems allow."""
+"""Most characters of a directory with sockets in it. Systems allow 104 to 108 bytes for the path of a socket."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Places:
     Parameters
     ----------
     base : str
-        Private to the run and removed at its end; holds the others unless the user has chosen where logs go.
+        Private to the run and removed at its end. Holds the log directory too, unless the user has chosen another.
     log : str
-        What the processes say.
+        Directory of the processes' logs.
     record : str
-        File with what happened, among the logs.
+        File in the log directory that records what happened in the run.
     """
 
     base: str
@@ -61,22 +61,22 @@ class Places:
 
     @functools.cached_property
     def spool(self) -> str:
-        """For values that are too large for a message."""
+        """Directory for values that are too large for a message."""
         return os.path.join(self.base, "spool")
 
     @property
     def scripts(self) -> str:
-        """For a provider's submit scripts."""
+        """Directory for a provider's submit scripts."""
         return os.path.join(self.base, "scripts")
 
     @property
     def password(self) -> str:
-        """What TaskVine's manager and workers show each other."""
+        """File with the password that TaskVine's manager and workers share."""
         return os.path.join(self.base, "vine.password")
 
     @property
     def manager_output(self) -> str:
-        """What the manager writes to its standard streams."""
+        """File with the output of the manager's standard streams."""
         return os.path.join(self.log, "manager.out")
 
 
@@ -86,19 +86,19 @@ def make_places(log: str | None, *, in_memory: bool = True) -> Places:
     Parameters
     ----------
     log : str or None
-        Where to log; None for a directory that goes with the run.
+        Directory for logs; None for one that is removed with the run.
     in_memory : bool
-        Whether there may be one in memory, for large values.
+        Whether to make a directory in memory too, for large values.
 
     Raises
     ------
     RunDirNotWritable
-        If nothing can be written there; nothing is left behind.
+        If the log directory is not writable. The other directories are removed first.
     """
     root = tempfile.gettempdir()
     if len(root) > _SOCKET_PATH_LIMIT or not survives_shell(root):
         root = "/tmp"
-    base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # 0700, as mkdtemp makes it
+    base = tempfile.mkdtemp(prefix="taskvine-", dir=root)  # mkdtemp sets mode 0700
     for name in ("spool", "nodes", "scripts", "log"):
         os.mkdir(os.path.join(base, name), 0o700)
     if in_memory:
@@ -113,7 +113,7 @@ def make_places(log: str | None, *, in_memory: bool = True) -> Places:
 
 
 def _new_record(log: str) -> str:
-    """Make an empty file of its own for the record of a run: others may have logged to the same directory."""
+    """Make a new empty file for the record of a run; other runs may log to the same directory."""
     for number in itertools.count(1):
         path = os.path.join(log, "record.msgpack" if number == 1 else f"record-{number}.msgpack")
         with contextlib.suppress(FileExistsError):
@@ -123,14 +123,14 @@ def _new_record(log: str) -> str:
 
 
 def survives_shell(path: str) -> bool:
-    """Whether a path can stand in a shell command without quotes, which Parsl's providers do not set."""
+    """Whether a path needs no quotes in a shell command. Parsl's providers do not quote paths."""
     return shlex.quote(path) == path
 
 
 def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, directory: str | None) -> None:
     """Write the configurations of the manager and the nodes.
 
-    Nodes import modules from where ``path`` says. Apps run in ``directory``, or in sandboxes if that is None.
+    ``path`` is where nodes import modules from. Apps run in ``directory``, or in sandboxes if that is None.
     """
     context = None
     if settings.context is not None:
@@ -177,7 +177,7 @@ def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, 
 
 
 def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
-    # Imported with the first executor that needs it: not everybody's does.
+    # Imported here because only executors of the TaskVine engine need it.
     from taskvine_manager.vine.manager.engine import VineConfig
     from taskvine_manager.vine.parcels import Body
 
@@ -187,7 +187,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
     except OSError as error:
         raise ConfigurationError(f"the password file cannot be made: {error}. Give project_password_file") from error
     context = nodes["context"]
-    if isinstance(context, str):  # a node makes a file of it again
+    if isinstance(context, str):  # a path on this machine; each node writes the bytes to its own file
         with open(context, "rb") as file:
             nodes = {**nodes, "context": Body(file.read())}
     by_factory = settings.worker_launch_method == "factory"
@@ -223,24 +223,24 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
 
 
 def stays_here(settings: VineSettings) -> bool:
-    """Whether workers connect to this machine's loopback interface, all of them."""
-    if os.environ.get("CCTOOLS_IP_MODE", "IPV4") != "IPV4":  # TaskVine's workers may take localhost for ::1 then
+    """Whether all workers connect to this machine's loopback interface."""
+    if os.environ.get("CCTOOLS_IP_MODE", "IPV4") != "IPV4":  # TaskVine's workers may then resolve localhost to ::1
         return False
     address = settings.address or "localhost"
     return settings.local and (address == "localhost" or address.startswith("127."))
 
 
 def _factory_command(places: Places, settings: VineSettings, scratch: str) -> list[str]:
-    """The command of ``vine_factory``, but for the manager's address."""
+    """Return the command of ``vine_factory``, without the manager's address."""
     factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
     password = settings.password_file or places.password
     for what, path in (("scratch_dir", scratch), ("project_password_file", password)):
         if not survives_shell(path):
             raise ConfigurationError(
-                f"vine_factory cannot use the path {path!r}, because of a character in it: give another {what}"
+                f"vine_factory cannot use the path {path!r}: it has a character that needs quotes. Give another {what}"
             )
     options: dict[str, object] = {
-        # vine_factory documents "sge" as another name of this type, and refuses it.
+        # vine_factory documents "sge" as another name of "uge", but refuses it.
         "--batch-type": "uge" if settings.batch_type == "sge" else settings.batch_type,
         "--worker-binary": shutil.which(os.path.expanduser(settings.worker)),
         "--scratch-dir": scratch,
@@ -258,15 +258,15 @@ def _factory_command(places: Places, settings: VineSettings, scratch: str) -> li
         "--batch-options": settings.batch_options,
         "--poncho-env": settings.python_env,
     }
-    if settings.python_env is None:  # else this interpreter is not the nodes'
+    if settings.python_env is None:  # nodes use this interpreter
         from taskvine_manager.vine.manager import batch
 
         script = os.path.join(places.base, batch.SCRIPT)
         batch.write_script(script, sys.executable, _PROGRAM)
         options |= {"--wrapper": f"sh ./{batch.SCRIPT}", "--wrapper-input": script}
-    if settings.project_name is None:  # it would report to TaskVine's catalog server, of which nobody has asked
+    if settings.project_name is None:  # do not report to TaskVine's public catalog server
         options["--catalog"] = "127.0.0.1:1"
-    command = [factory, "--parent-death", "--single-shot"]  # no other manager will come to where this one was
+    command = [factory, "--parent-death", "--single-shot"]  # no other manager will listen at this address
     command += [f"{option}={value}" for option, value in options.items() if value is not None]
     if settings.ssl:
         command.append("--ssl")
@@ -276,7 +276,7 @@ def _factory_command(places: Places, settings: VineSettings, scratch: str) -> li
 
 
 def leaving_seconds(settings: EmbeddedSettings) -> float:
-    """Time that a manager may need to end because of what it has started: ``vine_factory`` cancels its jobs."""
+    """Return how many more seconds the manager may need to end, because ``vine_factory`` cancels its jobs first."""
     if not isinstance(settings, VineSettings) or settings.local or settings.worker_launch_method != "factory":
         return 0.0
     from taskvine_manager.vine.manager import batch
@@ -285,7 +285,10 @@ def leaving_seconds(settings: EmbeddedSettings) -> float:
 
 
 def _factory_scratch(places: Places, settings: VineSettings) -> str:
-    """Make a directory for the jobs of ``vine_factory``, which nodes have to see: among the logs, or here."""
+    """Make a directory for the jobs of ``vine_factory``, on a file system that nodes see.
+
+    It is in ``scratch_dir``; or else in the user's log directory; or else in the current directory.
+    """
     private = os.path.commonpath([places.base, places.log]) == places.base
     parent = settings.scratch_dir or (os.getcwd() if private else places.log)
     try:
@@ -300,36 +303,36 @@ def _beside(program: str) -> str:
 
 
 def worker_program(settings: VineSettings) -> str:
-    """The worker's program: by its path on this machine, by the name that the user gave elsewhere."""
+    """Return the worker program: its path if workers run on this machine, or else the name that the user gave."""
     given = os.path.expanduser(settings.worker)
     return (shutil.which(given) or given) if settings.local else given
 
 
 def vine_command(places: Places, settings: VineSettings, ended: Callable[[], int | None], deadline: float) -> list[str]:
-    """The command that starts a node of the TaskVine engine, once its manager says where it listens.
+    """Wait until TaskVine's manager listens; return the command that starts a worker.
 
     Parameters
     ----------
     places : Places
         The run's directories.
     settings : VineSettings
-        How workers are.
+        The executor's settings.
     ended : callable
-        The exit status of the manager, None while it runs.
+        Returns the manager's exit status, or None while it runs.
     deadline : float
-        Until when to wait for the manager: a time of the monotonic clock, in seconds.
+        Time of the monotonic clock, in seconds, until which to wait for the manager.
 
     Raises
     ------
     WorkerLaunchFailed
-        If the manager has ended, or does not say where it listens.
+        If the manager has ended, or does not listen in time.
     """
     port = _await_address(places, ended, deadline)
     return [*_vine_worker(places, settings), _address(settings), port]
 
 
 def _address(settings: VineSettings) -> str:
-    """Where workers find this machine: as the user says, or as it is found out for those of other machines."""
+    """Return the address of this machine for workers: the user's, ``localhost``, or one found for other machines."""
     if settings.address is not None:
         return settings.address
     if settings.local or settings.worker_launch_method == "manual":
@@ -338,7 +341,7 @@ def _address(settings: VineSettings) -> str:
 
 
 def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
-    """The command of one worker, but for the manager's address."""
+    """Return the command of one worker, without the manager's address."""
     command = [sys.executable, _PROGRAM, "worker", cleanup.CONNECT, places.base]
     command += ["--package", taskvine_manager.VERSION, "--user", f"{socket.gethostname()}:{os.getpid()}"]
     command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
@@ -346,7 +349,7 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     patience = Limits()
     patience.tune(settings.tune_parameters)
     command += ["--patience", str(patience.timeout if patience.interval else 0)]
-    command += ["--idle-timeout", "10000000"]  # it is the block's to end
+    command += ["--idle-timeout", "10000000"]  # a worker ends with its block
     sizes = {
         "--cores": settings.node_cores,
         "--memory": settings.node_memory and int(settings.node_memory),
@@ -362,9 +365,9 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
 
 
 def _await_address(places: Places, ended: Callable[[], int | None], deadline: float) -> str:
-    """Where the manager listens; it says so some tenths of a second after it was started."""
+    """Wait for the manager to write its address, some tenths of a second after its start; return the address."""
     while True:
-        status = ended()  # before the look: what it has said before its end is there
+        status = ended()  # read before the file: a manager that has ended may have written the file first
         try:
             with open(os.path.join(places.base, "vine.address"), encoding="utf-8") as file:
                 return file.read()
@@ -381,7 +384,7 @@ def _await_address(places: Places, ended: Callable[[], int | None], deadline: fl
 
 
 def tail(path: str) -> str:
-    """The end of a file of text; nothing if it cannot be read."""
+    """Return the end of a text file; an empty string if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()[-2000:]
@@ -395,12 +398,12 @@ def _write(path: str, value: object) -> None:
 
 
 def slots_of(settings: EmbeddedSettings, cores: float | None = None) -> int:
-    """Calls that a node runs at once: its function slots where they are configured, else one for each core."""
+    """Return how many tasks a node runs at once: its configured slots, or else one for each core."""
     return settings.slots or max(1, int(cores or settings.node_cores or hardware.cores()))
 
 
 def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool = False) -> list[str]:
-    """The command that starts a node."""
+    """Return the command that starts a node of the embedded engine."""
     command = [sys.executable, _PROGRAM, "node", cleanup.CONNECT, base]
     sizes = {
         "--cores": settings.node_cores,
@@ -416,10 +419,10 @@ def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool
 
 
 def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start the manager; return it, and the user's end of the link to it.
+    """Start the manager; return its process and the user's end of the link to it.
 
-    Nodes may connect from now on: the socket is there before the process that serves it. The manager inherits
-    ``claim``, the descriptor that says that the run's directory is in use.
+    Nodes may connect from now on, because the socket exists before the process that serves it. The manager inherits
+    ``claim``, the descriptor that marks the run's directory as in use.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -435,7 +438,7 @@ def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], 
                     stdout=output,
                     stderr=output,
                     env={**os.environ, cleanup.TOKEN: places.base},
-                    start_new_session=True,  # Ctrl-C in the user's terminal is the user's program's to handle
+                    start_new_session=True,  # Ctrl-C in the terminal goes only to the user's program
                 )
         except BaseException:
             ours.close()
@@ -444,10 +447,10 @@ def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], 
 
 
 def remove_leftovers(places: Places, label: str) -> None:
-    """Remove, in a thread, what this user's runs have left on this machine that were killed."""
+    """Start a thread that removes what killed runs of this user have left on this machine."""
 
     def remove() -> None:
         for path in leftovers.sweep(os.path.dirname(places.base)):
-            logger.info("executor %s: removed %s, which a run that was killed had left", label, path)
+            logger.info("executor %s: removed %s, left behind by a killed run", label, path)
 
     threading.Thread(target=remove, name="TaskVine-Leftovers", daemon=True).start()

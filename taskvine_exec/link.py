@@ -1,7 +1,7 @@
-"""The user's end of the link to the manager: one thread that sends batches and receives results.
+"""The user's end of the link to the manager: one thread that sends batches of tasks and receives results.
 
-Whoever submits only appends to a queue; this thread packs what has gathered into one message. It completes futures
-with no lock held, and sends what their callbacks have submitted between one handful and the next.
+Submitting a task only appends it to a queue. The link's thread packs the queued tasks into one message. It completes
+futures without holding a lock. After each handful of futures, it sends the tasks that their callbacks have submitted.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from taskvine_manager.wire.messages import Invocation, Profile
 logger = logging.getLogger(__name__)
 
 MESSAGE_BYTES, MESSAGE_CALLS = 1 << 18, 1024
-"""Functions, by their size, and invocations, by their number, that go into one message to the manager."""
+"""Limits of one message to the manager: bytes of functions, and number of tasks."""
 HANDFUL = 32
-"""Futures completed before what has been submitted meanwhile is sent."""
+"""Number of futures to complete before sending the tasks that were submitted meanwhile."""
 
 
 class ManagerLink:
@@ -43,20 +43,20 @@ class ManagerLink:
     Parameters
     ----------
     end : socket.socket
-        Connected to the manager; the link's own from now on.
+        Socket connected to the manager. The link closes it.
     process : subprocess.Popen
         The manager.
     on_message : callable
-        Called in the link's thread with the parts of each message from the manager that nothing here waits for.
-        It may return an iterator: it is advanced by handfuls, and the queue is sent in between.
+        Called in the link's thread with the parts of each message from the manager that is not the answer to a request.
+        It may return an iterator. The link advances it in handfuls and sends the queue in between.
     on_death : callable
-        Called in the link's thread, with the manager's exit status, when it ends without having been told to.
+        Called in the link's thread, with the manager's exit status, when the manager ends without having been told to.
     awaits : callable
-        Says whether anything is expected of the manager now: only then it is asked, after long silence, whether it
-        lives.
+        Returns whether a message from the manager is expected. A silent manager is pinged only then, while it is
+        stopping, and while a request is open.
     responsive : bool
-        Whether the manager always answers soon. TaskVine's may be busy for long with one large transfer: then it counts
-        as lost only if its process is stopped.
+        Whether the manager always answers soon. TaskVine's manager may be busy with one large transfer for long, and
+        counts as lost only if its process is stopped.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class ManagerLink:
         self._awaits = awaits
         self._responsive = responsive
         self.patience = Limits()
-        """How long the manager may be silent; may be tuned at any time."""
+        """How long the manager may be silent. Can be tuned at any time."""
         self._silence = Silence(self.patience)
         self.silent = ""
-        """What is to be said of a manager that was killed because it did not answer."""
+        """Why the manager was killed, if it was killed because it did not answer."""
         self._channel = Channel(end)
         self._sending = threading.Lock()
         self._main = threading.main_thread().ident
@@ -91,7 +91,7 @@ class ManagerLink:
         os.set_blocking(self._waker, False)
         self._awake = False
         self._memory = release.Memory()
-        # Reentrant: a value may be collected, and its end announced, at any allocation under it.
+        # Reentrant: any allocation while it is held may collect a value, which then sends a message.
         self._pipe_lock = threading.RLock()
         self._pipe_closed = False
         self._closing = False
@@ -108,14 +108,15 @@ class ManagerLink:
     # --- any thread ---
 
     def define(self, functions: list[tuple[str, Payload]], profiles: list[Profile]) -> None:
-        """Send functions and profiles with, or before, the next invocation."""
+        """Send functions and profiles with the next task, or before it."""
         self._functions.extend(functions)
         self._profiles.extend(profiles)
 
     def submit(self, invocation: Invocation, *, at_once: bool = False) -> None:
-        """Send an invocation: with others that gather meanwhile, or ``at_once`` and from this thread if it may be.
+        """Send a task, together with others that are queued meanwhile.
 
-        It is not the main thread that may: Ctrl-C could end its sending with a part of a message sent.
+        With ``at_once``, send it from this thread if possible. The main thread never sends directly: Ctrl-C could leave
+        half a message on the socket.
         """
         self._invocations.append(invocation)
         if self._awake:
@@ -123,7 +124,7 @@ class ManagerLink:
         if at_once and threading.get_ident() != self._main and self._sending.acquire(blocking=False):
             try:
                 self._send_all()
-            except Exception:  # what was to be sent is gone: as in the link's thread, which hears of the manager's end
+            except Exception:  # the unsent messages are lost; the link's thread notices the end of the manager
                 logger.exception("the link to the manager broke")
                 self._process.kill()
             finally:
@@ -138,20 +139,20 @@ class ManagerLink:
         Raises
         ------
         Exception
-            If it cannot be encoded: that is found here, since in the link's thread it would end the run.
+            If it cannot be encoded. It is encoded here because an error in the link's thread would end the run.
         """
         self._words.append(messages.encode(*message))
         self._nudge()
 
     def retire(self, profiles: list[int], size: int) -> None:
-        """Say that no more invocations of a function come, of whose memory so many bytes are free."""
+        """Tell the manager that a function will not be called again; ``size`` bytes of its memory are free."""
         self._memory.freed(size)
         self.say("retire", profiles)
 
     def ask(self, kind: str, *rest: Any, timeout: float | None = None) -> Future[Any]:
-        """Send a request; the future gets its answer, or ConnectionError if the manager goes before.
+        """Send a request; the future gets the answer, or ConnectionError if the manager ends first.
 
-        In the link's own thread this waits for the answer, for ``timeout`` seconds at most.
+        In the link's own thread, wait for the answer, for at most ``timeout`` seconds.
         """
         number = next(self._numbers)
         future: Future[Any] = Future()
@@ -185,11 +186,11 @@ class ManagerLink:
                     os.write(self._waker, b"w")
 
     def stop(self, seconds: float) -> bool:
-        """Tell the manager to stop and wait for its end; say whether it came in time."""
+        """Tell the manager to stop, and wait up to ``seconds`` for its end; return whether it ended in time."""
         self._stopping = True
         self.say("stop")
         if self._thread is threading.current_thread() and not self._dead:
-            self._flush()  # a future's callback ends the executor
+            self._flush()  # a future's callback shuts the executor down
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -197,7 +198,7 @@ class ManagerLink:
         return True
 
     def close(self) -> None:
-        """End the thread; requests that are open get an error."""
+        """End the thread and fail open requests."""
         self._stopping = True
         self._closing = True
         self._nudge()
@@ -241,7 +242,7 @@ class ManagerLink:
                     if death is not None:
                         poller.unregister(death)
                     while self._receive():
-                        pass  # its last words
+                        pass  # the messages that it sent before its end
                     self._gone(self._process.returncode)
         except BaseException:
             logger.exception("the link to the manager broke")
@@ -250,7 +251,7 @@ class ManagerLink:
         finally:
             if death is not None:
                 os.close(death)
-            with self._pipe_lock:  # a descriptor's number is given out again: nobody may write to it now
+            with self._pipe_lock:  # no thread may write now: the descriptor's number may be reused
                 self._pipe_closed = True
                 os.close(self._wake)
                 os.close(self._waker)
@@ -263,7 +264,7 @@ class ManagerLink:
         return self._stopping or bool(self._requests) or self._awaits()
 
     def _listen(self) -> None:
-        """Ask a manager that is silent whether it lives, and kill one that does not answer."""
+        """Ping a silent manager, and kill it if it does not answer."""
         verdict = self._silence.look(time.monotonic())
         if verdict is Verdict.ASK:
             self.say("ping")
@@ -274,7 +275,7 @@ class ManagerLink:
                 self.silent = f"{silent}{', because its process was stopped (SIGSTOP)' if is_stopped else ''}"
                 self._process.kill()
             else:
-                logger.warning("of the manager: %s; it may be busy with a large file", silent)
+                logger.warning("the manager is silent: %s; it may be busy with a large file", silent)
                 self._silence.heard()
 
     def _death_descriptor(self) -> int | None:
@@ -287,18 +288,18 @@ class ManagerLink:
 
     def _flush(self) -> None:
         with self._sending:
-            # Lowered before the queues are read: who appends after that writes to the pipe again.
+            # Cleared before the queues are read: a thread that appends later writes to the pipe again.
             self._awake = False
             self._send_all()
 
     def _send_all(self) -> None:
-        """Send what has gathered as far as the socket takes it; only with ``_sending`` held.
+        """Send queued messages until the socket is full. The caller must hold ``_sending``.
 
-        What it does not take yet stays in the queues, where it needs no second copy.
+        The rest stays in the queues, where it needs no second copy.
         """
         self._channel.push()
         while (self._invocations or self._words) and not self._channel.full:
-            words = len(self._words)  # they may be about what was submitted before they were said: that goes first
+            words = len(self._words)  # these may be about tasks submitted before them, so tasks are sent first
             if self._invocations or self._profiles:
                 self._send_some()
             else:
@@ -312,7 +313,7 @@ class ManagerLink:
         while self._functions and size < MESSAGE_BYTES:
             functions.append(self._functions.popleft())
             size += len(functions[-1][1])
-        if self._functions:  # invocations follow all functions that they call
+        if self._functions:  # tasks are sent after all functions that they call
             self._channel.queue("submit", functions, [], [])
             return
         profiles = [self._profiles.popleft() for _ in range(len(self._profiles))]
@@ -320,7 +321,7 @@ class ManagerLink:
         self._channel.queue("submit", functions, profiles, batch)
 
     def _await(self, answer: Future[Any], timeout: float | None) -> None:
-        """A future's callback asks: get the answer here and now, and keep for later what else comes meanwhile."""
+        """Receive the answer to a request of a future's callback, and keep other messages for later."""
         poller = select.poll()
         self._flush()
         until = None if timeout is None else time.monotonic() + timeout
@@ -348,7 +349,7 @@ class ManagerLink:
         return True
 
     def _receive(self) -> bool:
-        """Read once and act on it; say whether anything was there."""
+        """Read once and handle all complete messages; return whether anything was read."""
         came = self._channel.read()
         if came:
             self._silence.heard()

@@ -1,8 +1,9 @@
-"""Results that other tasks read where they are, seen from the user's process.
+"""Results that stay on nodes, seen from the user's process.
 
-A :class:`Value` stands for the result of one task of the DFK, before and after it is there. The task's AppFuture refers
-to it, and so does every :class:`Edge` in the arguments of a task that consumes it; when neither is left, the manager is
-told to forget it. It refers to no future: a chain of tasks must not be kept in memory by its last one.
+A :class:`Value` represents the result of one task of the DFK, even before the task is done. It is referred to by the
+task's AppFuture, and by an :class:`Edge` in the arguments of each task that consumes it. When no reference is left, the
+manager is told to forget the result. A value refers to no future, so that the last task of a chain does not keep the
+whole chain in memory.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ _IMMUTABLE = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
 
 Loader = Callable[["Value", float | None], Any]
-"""Gets a value that is on nodes, in so many seconds at most."""
+"""Fetches a value that is on nodes, in at most the given number of seconds."""
 
 
 class Where(NamedTuple):
-    """A replica of a result: the node that has it, its path, its size in bytes, and its stamp when it was made."""
+    """A replica of a result: its node, its path, its size in bytes, and its stamp when it was made."""
 
     node: str
     path: str
@@ -44,7 +45,7 @@ class Where(NamedTuple):
 
 
 class Place(enum.Enum):
-    """Where the result of a task is."""
+    """Location of a task's result."""
 
     PENDING = "not there yet"
     HOME = "in the user's process"
@@ -58,7 +59,7 @@ class Value:
     Parameters
     ----------
     number : str
-        Its name among the files of the executor.
+        Name of the result among the executor's files.
     producer : int
         The DFK's id of the task.
     """
@@ -95,14 +96,14 @@ class Value:
 
     @classmethod
     def unattended(cls, number: int) -> Value:
-        """The value of a call without a task of the DFK: nobody can refer to it before it is there."""
+        """Make the value of a call that is not a task of the DFK. Nothing can refer to it before it is there."""
         value = cls(f"call-{number}", number)
         value._waiting = None
         return value
 
     @classmethod
     def of(cls, future: AppFuture) -> Value:
-        """The value of a task's AppFuture; from now on the future resolves it when somebody asks for the result."""
+        """Return the value of a task's AppFuture. From now on, the future loads the value when its result is read."""
         known: Value | None = future.__dict__.get(_ATTRIBUTE)
         if known is not None:
             return known
@@ -119,10 +120,10 @@ class Value:
         return value
 
     def argument(self) -> Any:
-        """What stands for the value in a consumer's arguments: a copy if it is small and has come, else an edge.
+        """Return a placeholder for a consumer's arguments: a copy if the result is small and here, or else an edge.
 
-        Either way the consumer gets the result as its task returned it, whatever the user's process has written into
-        its own copy since.
+        The consumer always gets the result as its task returned it, even if the user's process has since changed its
+        own copy.
         """
         with _lock:
             if self.place is Place.HOME:
@@ -131,9 +132,9 @@ class Value:
         return Edge(self)
 
     def comes_home(self, value: Any, encoded: bytes | None = None) -> None:
-        """Say that the result is small and here: consumers get it with their arguments from now on.
+        """Store a small result; consumers get it with their arguments from now on.
 
-        They get what was ``encoded``, if that is given.
+        If ``encoded`` is given, they get what it decodes to.
         """
         with _lock:
             self.place = Place.HOME
@@ -144,23 +145,23 @@ class Value:
             self.error = None
 
     def stays(self, load: Loader, where: Where | None = None) -> None:
-        """Say that the result is on nodes, and how to get it; or that there is another way to get it now."""
+        """Record that the result is on nodes and how to load it. Can be called again with another loader."""
         self.where = where
         self._load = load
         self.place = Place.NODES
 
     @property
     def has_edges(self) -> bool:
-        """Whether any task has been given an edge to it."""
+        """Whether any task was given an edge to it."""
         return self._edges > 0
 
     def load(self, timeout: float | None = None) -> Any:
-        """Get a result that is on nodes, waiting for so many seconds at most if it has to be made again.
+        """Load a result that is on nodes; wait at most ``timeout`` seconds if it must be recreated.
 
         Raises
         ------
         ResultNotSerializable
-            If its own methods raise an exception that would end the thread.
+            If the result's own methods raise an exception that would end the thread.
         """
         while True:
             load = self._load
@@ -170,7 +171,7 @@ class Value:
             except ExecutorShutDown:
                 if load is self._load:
                     raise
-                continue  # it was brought home meanwhile
+                continue  # its loader was replaced meanwhile
             except BaseException as error:
                 if isinstance(error, Exception) or is_interruption(error):
                     raise
@@ -180,12 +181,12 @@ class Value:
             return loaded
 
     def when_gone(self, forget: Callable[[str], None]) -> None:
-        """Have its number forgotten when nobody can ask for it any more."""
+        """Call ``forget`` with its number when nothing refers to it any more."""
         self._end = weakref.finalize(self, forget, self.number)
         self._end.atexit = False
 
     def forgotten(self) -> None:
-        """Say that nodes no longer have it, because that was asked for: who is given an edge to it fails by that."""
+        """Record that nodes have dropped it as the user asked; tasks that are given an edge to it fail."""
         self.place = Place.NOWHERE
         self.error = self._forgotten()
         self._load = _refuse
@@ -196,7 +197,7 @@ class Value:
         return FileLost(task_id=self.producer, reason="its result has been forgotten", name=self.number)
 
     def when_settled(self, callback: Callable[[Value], None]) -> None:
-        """Call back once the task is over for good, at once if it is."""
+        """Call back when the task is over for good; immediately if it already is."""
         with _lock:
             if self._waiting is not None:
                 self._waiting.append(callback)
@@ -218,15 +219,15 @@ def _refuse(value: Value, timeout: float | None) -> Any:
 
 
 class Kept:
-    """The bytes that nodes keep because values are alive here.
+    """Number of bytes that nodes keep because values are alive here. Not thread-safe.
 
-    Parsl's AppFutures and their task records refer to each other, so that a result which nobody holds any more goes
-    with Python's cyclic collection, and that goes by the number of objects, not by what they stand for. So it is had to
-    run when so much has come to be kept as was left after it ran last. Not from several threads.
+    Parsl's AppFutures and their task records refer to each other. A result without users is therefore freed only by
+    Python's cyclic garbage collector, which counts objects and knows nothing of bytes on nodes. This class forces a
+    collection when the retained bytes have doubled since the last one.
     """
 
     LEAST = 64 << 20
-    """Bytes that are not worth a collection."""
+    """Number of retained bytes up to which no collection is forced."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -234,11 +235,11 @@ class Kept:
         self._limit = self.LEAST
 
     def gone(self, size: int) -> None:
-        """A value is gone; callable from anywhere, a collection included."""
+        """Count a value that is gone. Can be called from anywhere, even during a garbage collection."""
         self._gone.append(size)
 
     def add(self, size: int) -> None:
-        """A value is kept; collect what is not held any more, if it is time for that."""
+        """Count a new value, and force a garbage collection if it is due."""
         self.bytes += size
         self._count()
         if self.bytes > self._limit:
@@ -252,19 +253,19 @@ class Kept:
 
 
 class ValueFuture(AppFuture):
-    """An AppFuture whose result may be on nodes until somebody asks for it."""
+    """An AppFuture whose result may be on nodes until it is read."""
 
     def result(self, timeout: float | None = None) -> Any:
-        """As of any future; a result on nodes is fetched, by mapping its file.
+        """Return the result, as any future does. A result on nodes is loaded first, by mapping its file.
 
         Raises
         ------
         TimeoutError
-            If the task is not done in time, or its result was lost and is not made again in time.
+            If the task is not done in time, or its lost result is not recreated in time.
         FileLost
-            If it was lost and cannot be made again.
+            If the result was lost and cannot be recreated.
         FileUnreadable
-            If it cannot be read just now.
+            If the result's file exists but cannot be read now.
         """
         until = None if timeout is None else time.monotonic() + timeout
         error = self.exception(timeout)
@@ -281,21 +282,21 @@ class ValueFuture(AppFuture):
 
     def _invoke_callbacks(self) -> None:
         super()._invoke_callbacks()  # type: ignore[misc]
-        self._done_callbacks: list[Any] = []  # they have been called, and some refer to the task record
+        self._done_callbacks: list[Any] = []  # all were called, and some refer to the task record
         record: Any = _Record(self)
         self.task_record = record
 
-    # Who asked for the result before the DFK had launched the task is in Future.result, of a future that had not this
-    # class yet. It ends there with a call of Future.__get_result, which is looked up then, and found here.
+    # A thread that asked for the result before the task was launched runs Future.result: the future did not have this
+    # class yet. Future.result ends with a call of Future.__get_result, which is looked up late and finds this method.
     def _Future__get_result(self) -> Any:
         if self._exception is not None:
             return super()._Future__get_result()  # type: ignore[misc]
-        # How much of its time is left is not known: it gets as much again.
+        # The remaining time is not known, so the load gets the full timeout again.
         return self._resolved(_timeout_of_result())
 
 
 def _timeout_of_result() -> float | None:
-    """Timeout of the call of ``Future.result`` two frames above; None if it has none, or there is no such call."""
+    """Return the timeout of the call of ``Future.result`` two frames above; None without such a call or timeout."""
     frame = sys._getframe(2)
     if frame.f_code is not Future.result.__code__:
         return None
@@ -304,11 +305,11 @@ def _timeout_of_result() -> float | None:
 
 
 class _Record(dict[str, Any]):
-    """The task record of a future that is done: a copy that refers to the future weakly.
+    """A copy of the task record of a done future, with a weak reference to the future.
 
-    The DFK's own record, which it goes on using, stays as it is. It and the future would refer to each other, and nodes
-    would keep the result until Python's cyclic collector comes by. With this copy, a future goes as soon as the DFK
-    has dropped its record and nobody else refers to the future.
+    The DFK keeps using its own record, which does not change. If the future referred to that record, the two would form
+    a cycle, and nodes would keep the result until Python's garbage collector runs. With this copy, the future is freed
+    as soon as the DFK has dropped its record and nothing else refers to the future.
     """
 
     __slots__ = ("_future",)
@@ -325,9 +326,9 @@ class _Record(dict[str, Any]):
 
 
 class Edge:
-    """Stands in a task's arguments for a value that the task will find on its node.
+    """Placeholder in a task's arguments for a value that the task will find on its node.
 
-    It pickles as the call that looks the value up there.
+    It is pickled as a call that loads the value there.
     """
 
     __slots__ = ("_number", "_value")
@@ -337,7 +338,7 @@ class Edge:
         self._value: Value | None = value
 
     def let_go(self) -> None:
-        """Keep the value no longer: the task is over for good, and its record may be kept for long."""
+        """Drop the reference to the value: the task is over for good, but its record may live for long."""
         self._value = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -355,9 +356,9 @@ class Edge:
 
 
 class Copy:
-    """Stands in a task's arguments for a small result that is here.
+    """Placeholder in a task's arguments for a small result that is here.
 
-    It pickles as the call that loads what the result's task returned.
+    It is pickled as a call that decodes what the result's task returned.
     """
 
     __slots__ = ("_encoded", "_number")
@@ -385,7 +386,7 @@ _seen = _Seen()
 
 
 def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value], list[Edge]]:
-    """Run what pickles arguments; return what it made, the values that it met, each once, and the edges to them."""
+    """Run a function that pickles arguments; return its result, the values that it met, each once, and their edges."""
     _seen.values, _seen.edges = [], []
     made = encode(*args)
     found, edges = _seen.values, _seen.edges

@@ -1,4 +1,4 @@
-"""The graph of a run, for the user: made of the manager's record of what is over and its word on what is live."""
+"""The graph of a run, made from the manager's record of past events and its snapshot of the present state."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
     Parameters
     ----------
     record : Record
-        As :func:`taskvine_manager.record.read_record` found it.
+        From :func:`taskvine_manager.record.read_record`.
     live : mapping or None
-        As of :meth:`taskvine_manager.engine_api.Engine.snapshot`; None for a run whose manager is gone.
+        From :meth:`taskvine_manager.engine_api.Engine.snapshot`; None for a run whose manager is gone.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
                 graph.add_edge(invocation.number, _file(graph, use.source, use.kind))
                 done = record.done.get(invocation.number)
                 if done is not None and done.outcome == failure.RETURNED:
-                    # A small result is no file that its node has made; what it was is the invocation's own size.
+                    # A small result is not a file in done.made; its size is that of the completion.
                     sizes[use.source] = done.size if use.kind == "value" else 0
                     sizes.update(done.made)
     for file, facts in graph.nodes.items():
@@ -114,20 +114,20 @@ def _invocation(record: Record, invocation: Submitted, tasks: Mapping[int, Any],
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """See whether a graph can be written to a path.
+    """Check that the suffix of a path names a format for graphs.
 
     Raises
     ------
     ValueError
-        If its suffix names no format.
+        If it does not.
     """
     if not os.fspath(path).lower().endswith((*_DOT, *_GRAPHML)):
         known = ", ".join((*_DOT, *_GRAPHML))
-        raise ValueError(f"{os.fspath(path)!r} is written in no known format: its suffix must be one of {known}")
+        raise ValueError(f"{os.fspath(path)!r} does not name a graph format: its suffix must be one of {known}")
 
 
 def write(graph: networkx.DiGraph, path: str | os.PathLike[str]) -> None:
-    """Write a graph as its path's suffix says: DOT, or GraphML.
+    """Write a graph in the format that the path's suffix names, DOT or GraphML.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def write(graph: networkx.DiGraph, path: str | os.PathLike[str]) -> None:
     if os.fspath(path).lower().endswith(_GRAPHML):
         import networkx
 
-        # Not write_graphml, which takes lxml where that is installed, and fails elsewhere than this one.
+        # write_graphml would use lxml if that is installed, and lxml fails for other inputs than this function.
         networkx.write_graphml_xml(_for_xml(graph), path)
         return
     with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
@@ -148,10 +148,10 @@ def write(graph: networkx.DiGraph, path: str | os.PathLike[str]) -> None:
 
 
 def dot(graph: networkx.DiGraph) -> Iterable[str]:
-    """Lines of a graph in the `DOT language <https://graphviz.org/doc/info/lang.html>`_.
+    """Yield the lines of a graph in the `DOT language <https://graphviz.org/doc/info/lang.html>`_.
 
-    Nodes get names of our own, ``t5`` for invocation 5 and ``f0`` for a file: users' names are in attributes, where
-    every string can be written.
+    The nodes of the graph have generated names, such as ``t5`` for task 5 and ``f0`` for a file. Users' names are
+    written as attributes, which can hold any string.
     """
     names = {node: f"t{node}" if isinstance(node, int) else f"f{index}" for index, node in enumerate(graph.nodes)}
     yield "digraph run {\n"
@@ -176,16 +176,16 @@ _ESCAPES = {"&": "&amp;", "\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 
 
 def _escaped(text: str) -> str:
-    """What stands between quotation marks for a text that is shown, where DOT has escapes and entities of its own."""
+    """Escape a text for a quoted string that DOT displays. DOT has its own escapes and entities."""
     return "".join(_ESCAPES.get(letter, letter) for letter in text)
 
 
-#: What `XML 1.0 <https://www.w3.org/TR/xml/#charsets>`_ has no way to write.
+#: Characters that `XML 1.0 <https://www.w3.org/TR/xml/#charsets>`_ cannot represent.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _for_xml(graph: networkx.DiGraph) -> networkx.DiGraph:
-    """A copy in which what XML cannot hold is replaced; nodes that would be one by that stay two."""
+    """Copy a graph and replace the characters that XML cannot represent. Names of nodes stay distinct."""
     import networkx
 
     names: dict[Any, Any] = {}

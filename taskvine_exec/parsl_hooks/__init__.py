@@ -1,1 +1,1 @@
-"""What depends on how Parsl works inside: task records read from frames, Files met by the pickler, the resolver."""
+"""Code that depends on Parsl's internals: task records in frames, Files met by the pickler, the resolver."""

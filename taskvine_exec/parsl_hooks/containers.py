@@ -1,8 +1,8 @@
-"""Futures inside the arguments of apps: find them, replace them, and say where one was left.
+"""Futures inside the arguments of apps: find them, replace them, and report where one is left.
 
 Containers are lists, tuples, sets, frozensets, dicts, all their subclasses (OrderedDict, defaultdict, namedtuples), and
 dataclasses. Arguments may share containers, may contain themselves, and may be nested deeper than Python's recursion
-limit: nothing here recurses.
+limit. No function here recurses.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _BUILT_IN = (list, tuple, set, frozenset, dict)
 _EXACT = frozenset(_BUILT_IN)
 _MOST = 100_000
-"""Objects that are looked at for a future that was left, at most."""
+"""Most objects to search for a future that is left."""
 
 
 def is_future(value: object) -> bool:
-    """Whether a value is a future, by its type alone: asking a proxy for its class would fetch what it stands for."""
+    """Whether a value is a future, by its type alone. Reading a proxy's ``__class__`` would load its value."""
     return issubclass(type(value), Future)
 
 
@@ -41,7 +41,7 @@ def is_container(value: object) -> bool:
 
 
 def find(argument: object) -> list[Future[Any]]:
-    """The futures in an argument, in order; one that a container holds twice is there twice."""
+    """Return the futures in an argument, in order. A future that occurs twice is listed twice."""
     if type(argument) in _ATOMS:
         return []
     if is_future(argument):
@@ -69,23 +69,23 @@ def find(argument: object) -> list[Future[Any]]:
 
 
 def _holds_atoms(container: Any) -> bool:
-    """Whether there is nothing to look into: true of most containers, and quickly seen."""
+    """Whether a container holds only simple values. True of most containers, and quick to check."""
     if type(container) is dict:
         return _ATOMS.issuperset(map(type, container.values())) and _ATOMS.issuperset(map(type, container))
     return type(container) in _EXACT and _ATOMS.issuperset(map(type, container))
 
 
 def replace(argument: Any, one: Callable[[Future[Any]], Any]) -> Any:
-    """A copy of an argument with its futures replaced, if it holds any.
+    """Return a copy of an argument with its futures replaced, or the argument itself if it holds none.
 
-    Containers without futures stay the objects that they are, and what is shared within the argument stays shared.
+    Containers without futures are not copied. Containers shared within the argument stay shared.
 
     Parameters
     ----------
     argument
-        Of an app.
+        Argument of an app.
     one : callable
-        Returns what takes the place of a future. Called once for each future.
+        Returns the replacement of a future. Called once for each future.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def replace(argument: Any, one: Callable[[Future[Any]], Any]) -> Any:
 
 
 def order(argument: Any) -> list[Any]:
-    """Containers in which there are futures, at any depth, each after those that it contains.
+    """Return the containers that hold futures at any depth, each after the containers inside it.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def order(argument: Any) -> list[Any]:
     """
     seen = {id(argument): argument}
     parents: dict[int, list[int]] = {}
-    dirty: dict[int, int] = {}  # with the count of dirty containers in each that are not in the order yet
+    dirty: dict[int, int] = {}  # containers that hold futures; how many of those inside each are not yet in the order
     left = [argument] if is_container(argument) else []
     found: list[int] = []
     while left:
@@ -155,7 +155,7 @@ def order(argument: Any) -> list[Any]:
 
 
 def _refusal(tangled: dict[int, Any]) -> str:
-    """Say which containers form a cycle, given those that are in one or contain one."""
+    """Describe the containers of a cycle, given the containers that are in a cycle or contain one."""
     chain: list[Any] = [next(iter(tangled.values()))]
     while not any(chain[-1] is other for other in chain[:-1]):
         chain.append(next(item for item in _items(chain[-1]) if id(item) in tangled))
@@ -163,7 +163,7 @@ def _refusal(tangled: dict[int, Any]) -> str:
     kinds = dict.fromkeys(type(each).__name__ for each in chain[start:])
     return (
         f"an argument holds a future inside a {' in a '.join(kinds)} that contains itself, where it cannot be replaced "
-        "by its result. Pass the future as an argument of its own, or break the cycle"
+        "by its result. Pass the future as a separate argument, or break the cycle"
     )
 
 
@@ -172,7 +172,7 @@ _ABSENT = object()
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
     for name in type(value).__dataclass_fields__:
-        # Not hasattr(value, ...): a class may answer for names that it does not have.
+        # hasattr(value, ...) is not used: a class with __getattr__ may claim attributes that it does not have.
         item = _attribute(value, name)
         if item is not _ABSENT:
             yield name, item
@@ -232,7 +232,7 @@ def _rebuild(container: Any, made: dict[int, Any]) -> Any:
             set.update(copied, [new(item) for item in set.__iter__(container)])
         else:
             for name, value in _fields(container):
-                object.__setattr__(copied, name, new(value))  # a frozen one too: it is our own copy
+                object.__setattr__(copied, name, new(value))  # works for frozen dataclasses too
         return copied
     except Exception as error:
         raise TypeError(f"the futures in a {kind.__name__} cannot be replaced by their results: {error}") from error
@@ -249,19 +249,19 @@ def _rebuild_dict(container: Any, new: Callable[[Any], Any]) -> Any:
 
 
 def where(name: str, value: object) -> str | None:
-    """Say where in a value a future is: in containers, attributes, and what functions capture.
+    """Find a future in a value: in containers, in attributes, and in the captures of functions.
 
     Parameters
     ----------
     name : str
-        What the value is called.
+        Name of the value in the returned expression.
     value
-        Anything.
+        Any object.
 
     Returns
     -------
     str or None
-        An expression such as ``args[0].model['k']``; None if there is no future, or it is hidden well.
+        An expression such as ``args[0].model['k']``; None if no future was found.
     """
     left = deque([(name, value)])
     seen: dict[int, Any] = {}
@@ -271,7 +271,7 @@ def where(name: str, value: object) -> str | None:
             return path
         if type(item) in _ATOMS or id(item) in seen or issubclass(type(item), (type, ModuleType)):
             continue
-        seen[id(item)] = item  # alive, or its id could be given out again
+        seen[id(item)] = item  # kept alive, because the id of a freed object may be reused
         left.extend(_parts(path, item))
     return None
 
@@ -308,7 +308,7 @@ def _parts(path: str, item: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _attributes(path: str, item: Any) -> Iterator[tuple[str, Any]]:
-    """Attributes that are stored in an object, without running any code of its class: a proxy would fetch."""
+    """Yield the attributes stored in an object without running code of its class, which could load a proxy's value."""
     for owner in type(item).__mro__:
         stored = owner.__dict__.get("__dict__")
         if stored is not None:

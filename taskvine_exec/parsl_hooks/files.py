@@ -1,9 +1,9 @@
-"""Files that are anywhere inside a task's arguments, found by the pickler.
+"""Files anywhere inside a task's arguments, found by the pickler.
 
-Parsl's DataFlowKernel stages a ``File`` that is an argument itself, or an item of ``inputs``. One in a list, a dict, a
-dataclass or any other object is just pickled. So ``File`` gets a ``__reduce_ex__`` that asks whoever is pickling
-arguments in this thread what to pickle in its place. Elsewhere, and while nobody asks, it does what it always did. This
-costs nothing where there are no such files.
+Parsl's DataFlowKernel stages a ``File`` only if it is an argument itself, or an item of ``inputs``. A File in a list, a
+dict, a dataclass or any other object is just pickled. This module therefore gives ``File`` a ``__reduce_ex__``. While
+:func:`staging` runs in the current thread, it pickles the replacement that ``stage`` returns. Otherwise it pickles the
+File as before. Arguments without such files cost no extra time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _pickling = _Pickling()
 
 
 def staging(stage: Callable[[File], File], encode: Callable[..., _T], *args: Any) -> _T:
-    """Call what pickles arguments, with every File that the pickler meets replaced by what ``stage`` makes of it."""
+    """Call a function that pickles arguments; each File that it meets is replaced by what ``stage`` returns for it."""
     _pickling.stage = stage
     try:
         return encode(*args)

@@ -1,8 +1,8 @@
-"""What Parsl's DataFlowKernel does not tell its plugins, read from its frames.
+"""Information that Parsl's DataFlowKernel does not pass to its plugins, read from its frames.
 
-The DFK's resolver hooks are told neither which task consumes an argument nor where it will run, and ``submit`` of an
-executor is not told the task it is for. Both stand in the local variables of the DFK's methods. This is the one place
-that looks; where nothing is found, callers do what any executor does.
+The DFK does not tell its resolver hooks which task consumes an argument or where that task will run. It does not tell
+an executor's ``submit`` which task it submits. Both are in local variables of the DFK's methods. Only this module reads
+them. If nothing is found, callers behave like any other executor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.jobs.strategy import Strategy
 
 _DEPTH = 16
-"""Frames looked at: typeguard and logging wrappers stand between."""
+"""Most frames to search. There may be frames of typeguard and logging wrappers in between."""
 
 
 def _codes(*names: str) -> frozenset[CodeType]:
@@ -54,27 +54,27 @@ def _record(frame: FrameType | None) -> dict[str, Any] | None:
 
 
 def consumer() -> dict[str, Any] | None:
-    """Task record of the task whose arguments the DFK is looking through, from within a resolver hook."""
+    """Return the record of the task whose arguments the DFK is searching. To be called in a resolver hook."""
     return _record(_find(_SUBMIT))
 
 
 def launched() -> dict[str, Any] | None:
-    """Task record of the task that the DFK is giving to an executor, from within its ``submit``."""
+    """Return the record of the task that the DFK is submitting. To be called in an executor's ``submit``."""
     return _record(_find(_LAUNCH))
 
 
 def run_ends() -> bool:
-    """Whether the DFK ends the run, from within ``scale_in``: it scales all blocks in, then shuts executors down."""
+    """Whether the DFK is ending the run, which it begins by scaling in all blocks. To be called in ``scale_in``."""
     return _find(_CLOSE) is not None
 
 
 def scales_only_at_start() -> bool:
-    """Whether Parsl's strategy is "none", from within a call that it makes."""
+    """Whether Parsl's strategy is "none". To be called in a call that the strategy makes."""
     return _find(_AT_START) is not None
 
 
 def unwraps_inputs() -> bool:
-    """Whether the DFK is unwrapping the list ``inputs`` as one argument: it unwraps each of its items after that."""
+    """Whether the DFK is unwrapping the list ``inputs`` as one argument. It unwraps each item after that."""
     frame = _find(_UNWRAP)
     if frame is None:
         return False

@@ -1,9 +1,9 @@
-"""DAG_RESOLVER: the dependency DAG goes to the manager instead of being waited for in the DFK.
+"""DAG_RESOLVER: send tasks to the manager before their dependencies are done.
 
-``Config(dependency_resolver=DAG_RESOLVER)`` changes what becomes of futures in an app's arguments, at any depth of
-lists, tuples, sets, dicts, their subclasses, and dataclasses. The future of a task of the same TaskVineExecutor is not
-waited for: the consumer is submitted at once, with an :class:`~taskvine_exec.values.Edge` in the future's place. Every
-other future gets the ordinary wait and value.
+``Config(dependency_resolver=DAG_RESOLVER)`` changes how futures in an app's arguments are handled, at any depth of
+lists, tuples, sets, dicts, their subclasses, and dataclasses. If a future belongs to a task of the same
+TaskVineExecutor, the consumer is submitted at once, with an :class:`~taskvine_exec.values.Edge` in the future's place.
+All other futures are waited for and replaced by their values, as usual.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _dfk_logger = logging.getLogger("parsl.dataflow.dflow")
 
 
 class _Finished(AppFuture):
-    """Stands in the DFK's list of dependencies for a future that is not waited for, where somebody reads that list.
+    """Placeholder in the DFK's list of dependencies for a future that becomes an edge.
 
-    It is done, it carries the parent's task id for monitoring, and keeps no ancestor alive. One is made for every edge,
-    by the thread that submits: it takes what never changes, its locks among it, from one that was made the usual way.
+    It is made only if monitoring or the log uses that list. It is already done, carries the parent's task id, and keeps
+    no ancestor alive. The submitting thread makes one for each edge. To save time, all share the attributes that never
+    change, locks included, with one future that was made the usual way.
     """
 
     def __init__(self, parent: AppFuture) -> None:
@@ -49,14 +50,14 @@ def _finished() -> AppFuture:
 
 
 def gather(argument: object) -> list[Future[Any]]:
-    """Futures that the DFK is to wait for before it launches the consumer of an argument.
+    """Return the futures that the DFK must wait for before it launches the consumer of an argument.
 
-    Each costs the DFK a look at whether the consumer is ready, even one that is done.
+    Each future, even a done one, costs the DFK a check of whether the consumer is ready.
 
     Raises
     ------
     ValueError
-        If a container holds a future and contains itself: the call of the app raises it.
+        If a container holds a future and contains itself. The user sees it at the call of the app.
     """
     found = containers.find(argument)
     if not found:
@@ -75,20 +76,20 @@ def gather(argument: object) -> list[Future[Any]]:
 
 
 def _is_watched(kernel: DataFlowKernel) -> bool:
-    """Whether dependencies go into monitoring's table or the log."""
+    """Whether dependencies are recorded by monitoring or in the log."""
     return kernel.monitoring is not None or _dfk_logger.isEnabledFor(logging.INFO)
 
 
 def unwrap(argument: object) -> object:
-    """An argument with its futures replaced: by an edge, or by the value.
+    """Return an argument with each future replaced by an edge or by its value.
 
     Raises
     ------
     TypeError
         If a container cannot be copied with other items.
     Exception
-        What a future raised that is no edge. Those among the items of ``inputs`` are left in place: the DFK unwraps
-        each of them after the list, and would count a failure twice.
+        The exception of a future that is not replaced by an edge. A failed future among the items of ``inputs`` is left
+        in place: the DFK unwraps each item after the list, and would count the failure twice.
     """
     if not containers.find(argument):
         return argument
@@ -111,9 +112,10 @@ def _one(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) ->
 
 
 def _is_edge(future: Future[Any], consumer: dict[str, Any] | None) -> bool:
-    """Whether a consumer gets a future as an edge: both are tasks of one TaskVineExecutor, under one DFK.
+    """Whether a consumer gets a future as an edge: both are tasks of the same TaskVineExecutor and DFK.
 
-    Memoization's keys are made of values, and what a join app's future will stand for no engine knows.
+    Memoized tasks and join apps get no edges. Memoization needs values for its keys, and the manager does not know
+    which task will make the result of a join app.
     """
     if consumer is None or not isinstance(future, AppFuture) or isinstance(future, DataFuture):
         return False

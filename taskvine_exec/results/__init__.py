@@ -1,1 +1,1 @@
-"""What the user gets back: futures, and proxies of large results."""
+"""The results that the user gets: futures, and proxies of large results."""

@@ -1,4 +1,4 @@
-"""What to tell a user whose task looked for a file, or left one, in a directory other than the program's."""
+"""Advice for a user whose task looked for a file, or left one, in a directory other than the program's."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from taskvine_manager.runtime.sandbox import MOST_LEFT
 
 @dataclass(frozen=True)
 class WorkingDirectories:
-    """Where the tasks of an executor run.
+    """The directories in which an executor's tasks run.
 
     Parameters
     ----------
     start : str or None
         Directory of the user's program when the executor was started; None if it had been removed.
     in_place : bool
-        Whether tasks run there, and not in sandboxes.
+        Whether tasks run there instead of in sandboxes.
     """
 
     start: str | None
     in_place: bool
 
     def about_missing(self, missing: Sequence[str], ran_in: str, node: str) -> str | None:
-        """Say that a file which a task did not find is in the program's directory.
+        """Explain that a file which a task did not find is in the program's directory.
 
         Parameters
         ----------
         missing : sequence of str
-            Relative paths that the task may have looked for; they were not where it ran.
+            Relative paths that the task may have looked for. They did not exist where it ran.
         ran_in : str
-            The directory where it ran.
+            The directory where the task ran.
         node : str
-            The node.
+            Name of the node.
 
         Returns
         -------
         str or None
-            A note for the task's exception; None if the program has no such file either.
+            A note for the task's exception; None if the files are not in the program's directory either.
         """
         try:
             here: str | None = os.getcwd()
@@ -68,7 +68,7 @@ class WorkingDirectories:
 
 
 def about_left(app: str, left: Sequence[str], node: str) -> str:
-    """Say which files an app wrote in a private directory and did not declare."""
+    """Describe the undeclared files that an app wrote in its private directory."""
     names = ", ".join(map(repr, left[: MOST_LEFT - 1])) + (" and others" if len(left) >= MOST_LEFT else "")
     return (
         f"app {app!r} wrote files that it does not declare: {names}. They were removed with the private directory that "

@@ -1,4 +1,4 @@
-"""Failures of tasks that spread to the tasks depending on them."""
+"""Propagation of a task's failure to the tasks that depend on it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _ARROW = " <- "
 
 
 class FailureQueue:
-    """Fails tasks one after another, however long the chain of tasks that depend on each other.
+    """A queue that fails tasks one after another, so that a long chain of dependent tasks causes no recursion.
 
-    Failing a task runs the callbacks of its future, and these fail the tasks that read its result. Called directly,
-    they would recurse once for each link of a chain, up to Python's recursion limit.
+    Failing a task runs the callbacks of its future, and these fail the tasks that read its result. Direct calls would
+    recurse once per link of the chain, up to Python's recursion limit.
 
     Parameters
     ----------
     fail : callable
-        Called with the number of a task and its exception, never from within another call of itself.
+        Called with the number of a task and its exception. Calls are never nested.
     """
 
     def __init__(self, fail: Callable[[int, Exception], None]) -> None:
@@ -29,9 +29,9 @@ class FailureQueue:
         self._draining = threading.Lock()
 
     def add(self, number: int, error: Exception) -> None:
-        """Fail a task, now or as soon as the call in progress returns; safe in any thread."""
+        """Fail a task, now or as soon as the call in progress returns. Thread-safe."""
         self._waiting.append((number, error))
-        # Look again after each release: another thread may have appended just before, and found the lock taken.
+        # Look again after each release: another thread may have appended just before it and found the lock taken.
         while self._waiting and self._draining.acquire(blocking=False):
             try:
                 while self._waiting:
@@ -43,23 +43,24 @@ class FailureQueue:
 def dependency_error(error: BaseException, producer: object, consumer: int) -> DependencyError:
     """Make the error of a task whose dependency failed.
 
-    As under Parsl, it refers to the dependency's error, and its cause is the root cause, in two steps at most:
-    if each of N errors in a chain referred to the one before, their messages would take N² characters together.
+    As in Parsl, the error refers to the dependency's error, and its cause is the root cause. Errors of a longer chain
+    are left out, so at most two steps lead to the root cause: if each of N errors referred to the one before it, their
+    messages would have N² characters in total.
 
     Parameters
     ----------
     error : BaseException
-        What the dependency failed with.
+        The error of the dependency.
     producer : object
-        Number of the task that was to make the dependency.
+        Number of the task that failed to make the dependency.
     consumer : int
-        Number of the task that fails with it.
+        Number of the task that fails because of it.
     """
     return DependencyError([(_shortened(error), f"task {producer}")], consumer)
 
 
 def _shortened(error: BaseException) -> BaseException:
-    """Return an error, or in the place of one in a chain a copy that refers straight to the root cause."""
+    """Return an error; for one in a longer chain, a copy that refers directly to the root cause."""
     if not isinstance(error, PropagatedException) or error.__cause__ is None:
         return error
     if not isinstance(error.dependent_exceptions_tids[0][0], PropagatedException):

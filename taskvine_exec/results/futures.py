@@ -1,4 +1,4 @@
-"""From completions to futures: an invocation returned, raised, or was lost."""
+"""From completions to futures: a task returned, raised an exception, or was lost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from taskvine_manager.wire.messages import Completion
 
 
 class TaskTimes(NamedTuple):
-    """When things happened to a task, in seconds since the epoch, and where it ran.
+    """The times of a task, in seconds since the epoch, and the node where it ran.
 
-    ``started - dispatched`` is the overhead of starting it: from when its node began to launch it until its function
-    was entered. A task that was lost has zeros for what never happened.
+    ``started - dispatched`` is the overhead of starting the task: from the start of the launch on its node to the entry
+    of its function. For a lost task, a time is zero if that step never happened.
     """
 
     submitted: float
@@ -30,10 +30,10 @@ class TaskTimes(NamedTuple):
 
 
 class _Condition:
-    """What a future needs of a ``threading.Condition``; a real one is made when somebody waits.
+    """The parts of ``threading.Condition`` that a future uses. A real condition is made when a thread waits.
 
-    Nobody waits for the futures of an executor inside the DFK, which has its own. A Condition is nine objects that the
-    cyclic collector looks at again and again: a quarter of all that is kept for a task.
+    Under the DFK, no thread waits for an executor's futures, because the DFK has its own. A Condition consists of nine
+    objects that every cyclic garbage collection visits. That is a quarter of the objects kept for a task.
     """
 
     __slots__ = ("_lock", "_real")
@@ -55,7 +55,7 @@ class _Condition:
         self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        if self._real is None:  # under the lock, as all that follows
+        if self._real is None:  # the caller holds the lock
             self._real = threading.Condition(self._lock)
         return self._real.wait(timeout)
 
@@ -65,18 +65,18 @@ class _Condition:
 
 
 class TaskFuture(Future[Any]):
-    """What ``submit`` returns.
+    """The future that ``submit`` returns.
 
     Attributes
     ----------
     parsl_executor_task_id : int
         The executor's number of the task.
     taskvine_times : TaskTimes or None
-        Set before the future is done, if the task came to a node.
+        Set before the future is done, if the task was started on a node.
     """
 
     def __init__(self, number: int, submitted: float) -> None:
-        # As Future.__init__ has it, but for the condition.
+        # Like Future.__init__, except for the condition.
         self._condition = _Condition()  # type: ignore[assignment]
         self._state = "PENDING"
         self._result = None
@@ -87,11 +87,11 @@ class TaskFuture(Future[Any]):
         self.submitted = submitted
         self.taskvine_times: TaskTimes | None = None
         self.value: Value | None = None
-        self.needs: Sequence[Value] = ()  # kept for it until it is over
+        self.needs: Sequence[Value] = ()  # results that it reads, kept until it is over
 
     def _invoke_callbacks(self) -> None:
         super()._invoke_callbacks()  # type: ignore[misc]
-        self._done_callbacks.clear()  # they have been called, and the DFK keeps this future for as long as its own
+        self._done_callbacks.clear()  # all were called, and the DFK keeps this future as long as its own
 
 
 def settle(
@@ -101,12 +101,12 @@ def settle(
     proxy: Callable[[Value], Any] | None = None,
     directories: WorkingDirectories | None = None,
 ) -> None:
-    """Complete a future; one that is done already (cancelled, say) stays as it is.
+    """Complete a future. A future that is already done, for example cancelled, does not change.
 
-    A large result of a task whose consumers are sent to the manager stays on its node: the future then holds its
-    :class:`~taskvine_exec.values.Value`, and ``load(value, timeout)`` gets it when somebody asks; or it holds what
-    ``proxy`` makes of that. An exception that a file was not found gets a note if that file is in the program's
-    directory and the task ran elsewhere, as ``directories`` know.
+    A large result may stay on its node. The future then holds its :class:`~taskvine_exec.values.Value`, which
+    ``load(value, timeout)`` loads when it is read, or the proxy that ``proxy`` makes of the value.
+
+    If a task did not find a file that is in the program's directory, ``directories`` adds a note to its exception.
     """
     number, outcome, body, node, dispatched, started, seconds, made, _ = completion
     if started:
@@ -119,7 +119,7 @@ def settle(
         elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)
-            except BaseException as error:  # unpickling runs the result's own methods, which may do anything
+            except BaseException as error:  # unpickling runs the result's own methods, which may raise anything
                 future.set_exception(unreadable(number, error))
                 return
             finally:
@@ -134,7 +134,7 @@ def settle(
 
 
 def unreadable(number: int, error: BaseException) -> BaseException:
-    """The error of a result whose classes cannot be loaded in this process."""
+    """Make the error of a result that cannot be loaded in this process."""
     reason = f"it cannot be loaded here: {failure.describe(error)}"
     what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")
     what.__cause__ = error
@@ -161,8 +161,8 @@ def _raised(number: int, record: dict[str, Any], node: str, directories: Working
         return _replaced(number, record, f"it cannot be loaded here: {failure.describe(error)}", error)
     if not isinstance(raised, Exception):
         return _replaced(number, record, f"here it is a {type(raised).__name__}, which would end the thread", raised)
-    # The DataFlowKernel calls repr() in a callback of the future: what is raised there leaves the app's future
-    # unresolved for ever.
+    # The DataFlowKernel calls repr() in a callback of the future. If it raised there, the app's future would never be
+    # done.
     try:
         repr(raised)
     except BaseException as error:

@@ -1,8 +1,8 @@
-"""Results that stay readable when their executor ends.
+"""Results that stay readable after their executor has ended.
 
-A result on nodes is a file in a directory that goes with the run. Before that, each such file is mapped whose future is
-still in use. Its bytes stay where they are, in memory or on disk, but without a name, until the future is dropped or
-the process ends. Results that are not on this machine, or were lost, are brought home first.
+A result on nodes is a file in a directory that is removed with the run. Before that, the file of each result whose
+future is still in use is mapped. The bytes stay in memory or on disk, without a file name, until the future is dropped
+or the process ends. Results that are not on this machine, or were lost, are first transferred to the user's process.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from taskvine_manager.runtime import payload
 logger = logging.getLogger(__name__)
 
 TRIES = 10
-"""How often the manager is asked for a result that is not where it was said to be."""
+"""How often to ask the manager for a result that is not at the reported place."""
 AT_ONCE = 16
-"""Results that are on their way home at a time."""
+"""Most results being transferred at the same time."""
 
 
 def read(where: Where, value: Value, *, mapped_from: int = payload.MAPPED_FROM) -> payload.Frames | None:
-    """Read or map a result where it is said to be; None if it is lost there.
+    """Read or map the file of a result; None if that file is lost.
 
     Raises
     ------
     FileUnreadable
-        If it is there and cannot be read.
+        If the file exists but cannot be read.
     """
     try:
         check(Source(*where[1:]))
@@ -49,7 +49,7 @@ def read(where: Where, value: Value, *, mapped_from: int = payload.MAPPED_FROM) 
 
 
 def load(frames: payload.Frames, value: Value) -> Any:
-    """Make a result of what was read.
+    """Decode a result.
 
     Raises
     ------
@@ -68,12 +68,12 @@ class Keeper:
     Parameters
     ----------
     locate : callable
-        Asks the manager for a result, given its number, the place where it was lost, if it was, and how many seconds
-        there are; returns the answer's future.
+        Asks the manager for a result. Its arguments are the result's number, the replica that was last known (or None),
+        and the seconds left. It returns a future of the answer.
     understand : callable
-        Turns an answer into the encoded result or the place where it is; raises the error that the manager reports.
+        Turns an answer into the encoded result or its replica; raises the error that the manager reports.
     seconds : float
-        How long results have to come home that are not on this machine, or were lost.
+        Time limit for results that are not on this machine, or were lost.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class Keeper:
         self._locate = locate
         self._understand = understand
         self._until = time.monotonic() + seconds
-        self._room = _memory() / 2  # for those that cannot be mapped, since there are so many
+        self._room = _memory() / 2  # for results that cannot be mapped because the number of mappings is limited
 
     def keep(self, values: Iterable[Value]) -> None:
-        """Give each value another way to be loaded; where there is none, that raises the reason."""
+        """Give each value another loader. If a result cannot be kept, its loader raises the reason."""
         ordered = sorted(values, key=lambda value: 0 if value.where is None else -value.where.size)
         away = deque(value for value in ordered if not self._keep_here(value, value.where))
         if away:
-            logger.info("%d results that are not on this machine, or were lost, are brought home", len(away))
+            logger.info("fetching %d results that are not on this machine, or were lost", len(away))
             self._fetch(away)
 
     def _keep_here(self, value: Value, where: Where | None) -> bool:
-        """Map a result, or read it; False if it is not there."""
+        """Map or read a result; return False if it is not there."""
         if where is None:
             return False
         try:
@@ -127,7 +127,7 @@ class Keeper:
             for answer in done:
                 value = asked.pop(answer)
                 tries[value.number] += 1
-                if not self._arrived(value, answer):  # it was moved or replaced meanwhile: ask where it is now
+                if not self._arrived(value, answer):  # it was moved or replaced meanwhile, so ask again
                     if tries[value.number] < TRIES:
                         away.append(value)
                     else:
@@ -140,7 +140,7 @@ class Keeper:
         return max(0.0, self._until - time.monotonic())
 
     def _arrived(self, value: Value, answer: Future[Any]) -> bool:
-        """Keep a result that the manager has found; False if it is not there."""
+        """Keep a result that the manager has found; return False if it is not there."""
         try:
             where = self._understand(answer.result())
         except ConnectionError:
@@ -158,7 +158,7 @@ class Keeper:
 
 def _load(frames: payload.Frames, value: Value, timeout: float | None) -> Any:
     loaded = load(frames, value)
-    value.stays(partial(_loaded, loaded))  # what it was loaded from is no longer needed
+    value.stays(partial(_loaded, loaded))  # frees the encoded bytes
     return loaded
 
 
@@ -175,7 +175,7 @@ def _give_up(value: Value, reason: str) -> None:
 
 
 def _memory() -> float:
-    """Bytes of memory that processes may still use; without a limit if the system does not say."""
+    """Return the bytes of memory that are still available; infinity if the system does not say."""
     try:
         with open("/proc/meminfo") as file:
             said = dict(line.split(":", 1) for line in file)

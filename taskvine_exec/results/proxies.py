@@ -1,11 +1,12 @@
-"""Results by reference: a future's result is a proxy that fetches the value when somebody touches it.
+"""Results by reference: a future's result is a proxy that loads the value when it is first used.
 
-The proxies are those of `proxystore <https://docs.proxystore.dev>`_, an optional dependency that this module alone
-imports. An executor made with ``results="reference"`` has a :class:`References`.
+The proxies are those of `proxystore <https://docs.proxystore.dev>`_, an optional dependency. Only this module imports
+it. An executor made with ``results="reference"`` has a :class:`References`.
 
-Whoever handles a proxy without looking into it must not have it fetched. But ``isinstance`` asks an object for its
-``__class__``, which a proxy answers by resolving itself: the DataFlowKernel would fetch every result just to see that
-it is no Future. So :class:`ResultProxy` tells the machinery, by the module of the frame that asks, what it really is.
+Code that only passes a proxy on must not load the value. However, ``isinstance`` reads the object's ``__class__``, and
+a proxy resolves itself to answer. The DataFlowKernel would load every result just to see that it is not a Future.
+:class:`ResultProxy` therefore looks at the module of the calling frame. To the packages in ``_MACHINERY``, it shows its
+real class.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from taskvine_exec.values import Edge, Place, Value
 from taskvine_manager.runtime import payload
 
 _MACHINERY = frozenset({"parsl", "taskvine_exec", "cloudpickle", "dill", "concurrent", "asyncio"})
-"""Packages that pass values on, and look only at what these are wrapped in: a Future's repr, its result's class."""
+"""Packages that pass values on without using them. They look at their classes at most, as a Future's repr does."""
 _IN_BETWEEN = frozenset({"functools", "typing", "abc"})
 
 
@@ -37,13 +38,13 @@ class References:
         self._encoding = threading.local()
 
     def proxy(self, value: Value) -> ResultProxy:
-        """A proxy of a result that is on nodes; it keeps it there for as long as it lives."""
+        """Make a proxy of a result that is on nodes. Nodes keep the result as long as the proxy lives."""
         return ResultProxy(_Fetch(value, self))
 
     def encode(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], spool: str, limit: int, buffers: Buffers
     ) -> payload.Payload:
-        """Encode the arguments of a call on this executor: its own proxies among them become edges."""
+        """Encode the arguments of a task of this executor; proxies of the executor's results become edges."""
         self._encoding.here = True
         try:
             return encode_arguments(args, kwargs, spool, limit, buffers)
@@ -51,9 +52,9 @@ class References:
             self._encoding.here = False
 
     def forget(self, proxy: object) -> str | None:
-        """The number under which nodes have a result, if this is a proxy of one of this executor's.
+        """Forget a result on nodes; return its number, or None if ``proxy`` is not a proxy of this executor.
 
-        Nobody gets it from there any more. If it has been touched, consumers get the value.
+        From now on, the result cannot be read from nodes. If the proxy was resolved before, consumers get its value.
         """
         if type(proxy) is not ResultProxy or _fetch_of(proxy).references is not self:
             return None
@@ -70,7 +71,7 @@ class References:
 
 
 class _Fetch:
-    """A proxy's way to its value."""
+    """The function with which a proxy loads its value."""
 
     __slots__ = ("references", "value")
 
@@ -98,14 +99,14 @@ _WRAPPED: property = Proxy.__dict__["__proxy_wrapped__"]
 
 
 class ResultProxy(Proxy[Any]):
-    """A result that is on nodes, and behaves as the value itself: the first touch fetches it.
+    """A proxy of a result on nodes. It behaves like the value, which is loaded on first use.
 
-    Given to another app of its executor it travels by reference. Pickled by anybody else it is the value.
+    As an argument of another app of the same executor, it is passed by reference. Any other pickling pickles the value.
 
     Raises
     ------
     FileLost
-        At the first touch, if the value cannot be had any more.
+        On first use, if the result was lost and cannot be recreated.
     """
 
     __slots__ = ()
@@ -134,7 +135,7 @@ class ResultProxy(Proxy[Any]):
         fetch = _fetch_of(self)
         if fetch.references.is_encoding and fetch.value.place is Place.NODES:
             return Edge(fetch.value).__reduce__()
-        # Not the value's own __reduce_ex__: what is pickled in ways of its own, as functions are, has none that works.
+        # The value's own __reduce_ex__ does not work for objects that pickle handles specially, such as functions.
         return operator.getitem, ((self.__proxy_wrapped__,), 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -153,5 +154,5 @@ def _fetch_of(proxy: ResultProxy) -> _Fetch:
 
 @id_for_memo.register(ResultProxy)
 def _id_for_memo(proxy: ResultProxy, output_ref: bool = False) -> bytes:
-    """Memoization's keys are made of values."""
+    """Return the memoization key of the value."""
     return id_for_memo(proxy.__proxy_wrapped__, output_ref=output_ref)

@@ -1,8 +1,9 @@
-"""Large buffers of arguments, stored once however many tasks they are given to.
+"""Large buffers of arguments, stored once for any number of tasks.
 
 An argument of many tasks is pickled for each of them. To store its bytes only once, :class:`Buffers` compares each
 large buffer with the stored ones. Two buffers share a file only if all their bytes are equal when the second one is
-submitted: neither object identity nor a digest is trusted. So an array that was changed in place gets a new file.
+submitted: neither object identity nor a digest is trusted. An array that was changed in place therefore gets a new
+file.
 
 Each task has a claim to the files of its buffers (:mod:`taskvine_manager.runtime.claims`). The manager removes the
 claim when the task cannot be run again, and a file is removed with its last claim. This process is not told: it sees
@@ -24,7 +25,7 @@ from taskvine_manager.runtime import claims, payload
 
 _PIECES = 64
 _PIECE = 64
-"""Number and bytes of the evenly spread pieces that are a buffer's sample. Buffers with equal samples are compared."""
+"""Number and bytes of the evenly spread pieces in a buffer's sample. Buffers with equal samples are compared."""
 _CANDIDATES = 4
 """Most files that a new buffer is compared with."""
 _FEW = 64
@@ -34,7 +35,7 @@ _FEW = 64
 class Buffers:
     """The large buffers that an executor has stored. Thread-safe.
 
-    ``shared`` counts the bytes that were not stored, because equal ones were.
+    ``shared`` counts the bytes that were not stored again, because an equal buffer was there.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class Buffers:
         return _sample(buffer)
 
     def directory(self, samples: Sequence[bytes]) -> str | None:
-        """Return the directory of a stored buffer with one of these samples: claims do not cross file systems."""
+        """Return the directory of a stored buffer with one of these samples, since claims do not cross file systems."""
         for sample in samples:
             if (alike := self._alike.get(sample)) is not None and (found := alike.directory()) is not None:
                 return found
@@ -75,7 +76,7 @@ class Buffers:
                 alike.add(_write(buffer, path), buffer.nbytes)
 
     def stored(self) -> int:
-        """Return the number of bytes that are stored now."""
+        """Return the number of bytes stored now."""
         with self._lock:
             every = list(self._alike.values())
         return sum(alike.stored() for alike in every)
@@ -124,7 +125,7 @@ class _Alike:
         self._sizes[file] = size
 
     def stored(self) -> int:
-        """Return the number of bytes that are stored now."""
+        """Return the number of bytes stored now."""
         with self.lock:
             return sum(size for file, size in self._sizes.items() if claims.is_offered(file))
 
@@ -150,7 +151,7 @@ def _write(buffer: memoryview, path: str) -> str:
 
 
 class _PyBuffer(ctypes.Structure):
-    """``Py_buffer``: ``ctypes`` itself gives no address of read-only memory."""
+    """``Py_buffer``. Needed because ``ctypes`` gives no address of read-only memory."""
 
     _fields_ = (
         ("address", ctypes.c_void_p),

@@ -1,22 +1,22 @@
-"""Which files an invocation reads and makes, and where it will find them.
+"""The files that a task reads and writes, and their paths for the task.
 
 ================================= ===================================================================
-a Parsl File whose path is         means
+Path of a Parsl File               Meaning
 ================================= ===================================================================
-relative                           staged: copied into the task's sandbox, brought back from there
-                                   (a directory with all that is in it)
-absolute                           on a file system that nodes share with the user: used where it is
-``taskvinetemp:///name``           lives on nodes
+relative                           staged: copied into the task's sandbox, or back from there
+                                   (a directory with all its contents)
+absolute                           on a file system that nodes share with the user: used in place
+``taskvinetemp:///name``           a temp file, which stays on nodes
 ``http://``, ``ftp://``            fetched by Parsl's staging inside the task
 ================================= ===================================================================
 
-With ``working_directory="submit"``, apps run in the user's directory, and relative paths are left as they are: they
+With ``working_directory="submit"``, apps run in the user's directory, and relative paths stay as they are, because they
 name the same files there. In sandboxes, relative paths are made absolute if ``shared_fs`` is set, or if they lead out
-of the sandbox (``../``). Files that a staging provider of Parsl's moves inside the task (http and ftp by default) are
-left to it.
+of the sandbox (``../``). Files that one of Parsl's staging providers moves inside the task (http and ftp by default)
+are left to that provider.
 
-Files are found anywhere in the arguments, as in lists, dicts and dataclasses. One that is not an argument itself or an
-item of ``inputs`` or ``outputs`` is an input, if it exists.
+Files are found anywhere in the arguments, for example in lists, dicts and dataclasses. A File in such a place, neither
+an argument itself nor an item of ``inputs`` or ``outputs``, is an input if it exists.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ _WRITTEN = ("outputs", "stdout", "stderr")
 
 
 class FilePlan:
-    """Files of one invocation, and its arguments with them put right.
+    """The files of one task, and its arguments with the paths that it will use.
 
     Parameters
     ----------
     args, kwargs
-        As they were given to ``submit``; they are not changed.
+        As given to ``submit``. They are not changed.
     files : TempFiles
-        The executor's.
+        The executor's temp files.
     task : object
-        Tells a task that is not bound to versions by the DFK apart.
+        Identifies the task in versions of temp files that the DFK has not bound to a version.
     producer : Future
-        Of that task.
+        The task's future.
     shared_fs : bool
         Whether relative paths are on a shared file system.
     storage : sequence of Staging
         The executor's staging providers.
     streams_travel : bool
-        Whether standard streams with relative paths are brought from the sandbox, for nodes that do not see where the
-        user will look for them.
+        Whether standard streams with relative paths are staged out of the sandbox, for nodes that do not see the user's
+        directory.
     directory : str, optional
-        What relative paths are relative to: where the user's program was when the executor was started. Default: where
-        it is now.
+        The directory that relative paths start from: that of the user's program when the executor was started. Default:
+        the current one.
     in_place : bool
         Whether apps run in that directory.
 
@@ -74,7 +74,7 @@ class FilePlan:
     Raises
     ------
     FileNotFoundError
-        For a ``taskvinetemp`` input that no task has been asked to make.
+        If no task has been asked to make a ``taskvinetemp`` input.
     ValueError
         If two inputs, or two outputs, would be the same file of the sandbox, or one is the current directory.
     """
@@ -103,10 +103,10 @@ class FilePlan:
         self._in_place = in_place
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
-        self._planned: dict[int, tuple[File, File]] = {}  # what becomes of each File, with the File to keep it alive
+        self._planned: dict[int, tuple[File, File]] = {}  # by id: each File, to keep it alive, and its replacement
         self.args = tuple(self._input(value) for value in args)
         self.kwargs = dict(kwargs)
-        # Inputs first: a task that reads and writes one name reads the version before its own.
+        # Inputs first: a task that reads and writes the same name reads the version before its own.
         for key, value in kwargs.items():
             if key not in _WRITTEN:
                 self.kwargs[key] = self._read(key, value)
@@ -127,7 +127,7 @@ class FilePlan:
         return self._stream(key, value) if self._streams_travel else absolute_stream(key, value, self._directory)
 
     def _stream(self, key: str, value: Any) -> Any:
-        """Have a standard stream brought from the sandbox, if its path is relative."""
+        """Stage a standard stream out of the sandbox, if its path is relative."""
         absolute = absolute_stream(key, value, self._directory)
         if absolute == value or value is None:
             return value
@@ -141,7 +141,7 @@ class FilePlan:
         return (inside, mode)
 
     def nested(self, file: File) -> File:
-        """What becomes of a File that the pickler has met in the arguments: an input, unless it has been dealt with."""
+        """Return what replaces a File that the pickler met in the arguments; plan it as an input if it is new."""
         if id(file) not in self._planned:
             planned = self._nested_temp(file) if file.scheme == SCHEME else self._nested_local(file)
             self._planned[id(file)] = file, planned
@@ -150,10 +150,10 @@ class FilePlan:
     def _nested_temp(self, file: File) -> File:
         if version_of(file) is None:
             file = file.cleancopy()
-            # Not the version that the task itself will make: its outputs are known by now.
+            # The task must not read the version that it will make itself. Its outputs are known by now.
             own = {use.source for use in self.outputs}
             if self._files.consume_before(file, own) is None:
-                return _InSandbox(file) if self._in_place else file  # it is an output, and no input
+                return _InSandbox(file) if self._in_place else file  # only an output
         return self._temp(file, self.inputs)
 
     def _nested_local(self, file: File) -> File:
@@ -181,7 +181,7 @@ class FilePlan:
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "in"):
             return value
         if value.scheme != "file" and not os.path.exists(_absolute(path, self._directory)):
-            return value  # nobody has put it here, as a staging task of Parsl's would have
+            return value  # no staging task of Parsl has put it here
         return self._local(value, path, self.inputs)
 
     def _written_file(self, value: File) -> File:
@@ -194,7 +194,7 @@ class FilePlan:
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "out"):
             return value
         if self._in_place and not _leads_out(path):
-            with contextlib.suppress(OSError):  # the app will say what is wrong
+            with contextlib.suppress(OSError):  # the app will raise the error
                 os.makedirs(os.path.dirname(_absolute(path, self._directory)), exist_ok=True)
         return self._local(value, path, self.outputs, is_output=True)
 
@@ -211,7 +211,7 @@ class FilePlan:
                 "directories in it that the task needs, or give the absolute path to use it in place"
             )
         _add(uses, FileUse("local", inside, absolute, directory=is_output and os.path.isdir(absolute)))
-        # The sandbox has no folders but those that lead to files: "a/../b" would not be found in it.
+        # The sandbox has only the folders that its files need, so "a/../b" may not exist there.
         return _at(file, inside) if ".." in path.split(os.sep) else file
 
     def _temp(self, file: File, uses: list[FileUse]) -> File:
@@ -220,7 +220,7 @@ class FilePlan:
 
 
 class _InSandbox(File):
-    """A File for a task that does not run in its sandbox: there its path is the one in the sandbox, made absolute."""
+    """A File in the sandbox for a task that runs elsewhere. In the task, its path is absolute."""
 
     def __init__(self, file: File) -> None:
         super().__init__(file.url)
@@ -231,14 +231,14 @@ class _InSandbox(File):
 
 
 class NestedFiles:
-    """Deals with Files that the pickler meets; a call that has no others gets its plan with the first of them.
+    """Adds Files that the pickler meets to a task's plan.
 
     Parameters
     ----------
     plan : FilePlan or None
-        Of the call, so far.
+        The task's plan so far, if it has one.
     make : callable
-        Makes a plan from arguments.
+        Makes a plan when the first File is met and there is none.
     """
 
     __slots__ = ("_make", "error", "plan")
@@ -254,7 +254,7 @@ class NestedFiles:
                 self.plan = self._make()
             return self.plan.nested(file)
         except Exception as error:
-            self.error = error  # what pickles would say that the argument cannot be pickled
+            self.error = error  # the pickler would report that the argument cannot be pickled
             raise
 
 
@@ -285,7 +285,7 @@ def _moved_in_task(file: File, storage: Sequence[Staging], way: str) -> bool:
 
 
 def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call has to do with files at all: most do not, and take the short way."""
+    """Whether a task's arguments name files. Most do not, and take a faster path."""
     for value in args:
         if isinstance(value, File):
             return True
@@ -303,15 +303,15 @@ def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _absolute(path: str, directory: str | None) -> str:
-    """A path made absolute, relative to a directory or else to where this program is now."""
+    """Make a path absolute, starting from ``directory``, or else from the current directory."""
     return os.path.abspath(path) if directory is None else os.path.normpath(os.path.join(directory, path))
 
 
 def absolute_stream(name: str, value: Any, directory: str | None = None) -> Any:
-    """A standard stream's specification with its path made absolute: streams are appended to where the user will look.
+    """Make the path in a standard stream's specification absolute, so that the user finds the file.
 
-    A relative path is relative to ``directory``, or else to where this program is now.
-    What is no valid specification is left for Parsl to refuse in the task.
+    A relative path starts from ``directory``, or else from the current directory. An invalid specification is returned
+    as it is; Parsl refuses it in the task.
     """
     if value is None:
         return None

@@ -1,12 +1,12 @@
-"""What a function captures, so that a change of it is noticed before the next call.
+"""Fingerprints of functions: detect that something a function captures has changed since its last call.
 
 A function that is pickled by value takes along what it refers to: its code, default arguments, closure and attributes,
 the global variables that it names, and the same of every function and class among these that is pickled by value. A
-:class:`Fingerprint` remembers which objects these were. Looking again takes about a microsecond.
+:class:`Fingerprint` remembers which objects these were. Checking it takes about a microsecond.
 
-That is enough where all of them are immutable, or functions and classes whose own captures are watched in turn.
-Anything else, a list for one, may have changed inside: such a function is *mutable*, and has to be pickled again.
-Annotations are not watched.
+The check is sufficient if all these objects are immutable, or are functions and classes whose own captures are watched
+too. Any other object, such as a list, may have changed inside. Such a fingerprint is *mutable*, and the function must
+be pickled again for each call. Annotations are not watched.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import cloudpickle
 from taskvine_manager.runtime.pickling import CACHED, is_by_reference
 
 _MOST = 500
-"""Objects that are watched for one function, at most. With more, pickling it again is cheaper."""
+"""Most objects watched for one function. With more, pickling it again is cheaper."""
 _MISSING = object()
 _registry: set[str] | None = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
 _TUPLE_GETTER = type(vars(collections.namedtuple("_Named", "x"))["x"])
@@ -59,22 +59,22 @@ _MACHINERY = frozenset(
         *("_abc_impl", "_field_defaults", "__annotations_cache__", "__orig_bases__", "__parameters__"),
     }
 )
-"""Attributes of classes that Python or its library makes, and nobody changes."""
+"""Attributes of classes that Python or its library makes, and that users do not change."""
 _GLOBAL = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 
 def _by_value() -> set[str]:
-    """Modules whose functions the user wants pickled by value. The public function copies the set."""
+    """Return the modules that the user wants pickled by value, without the copy that the public function makes."""
     return cloudpickle.list_registry_pickle_by_value() if _registry is None else _registry
 
 
 class Fingerprint:
-    """What a function captured when this was made. It keeps nothing alive that could refer to the function.
+    """The captures of a function at one time. A fingerprint keeps nothing alive that could refer to the function.
 
     Parameters
     ----------
     function : callable
-        Any.
+        Any callable.
     """
 
     __slots__ = (
@@ -91,9 +91,9 @@ class Fingerprint:
 
     def __init__(self, function: Any) -> None:
         self.mutable = ""
-        """Name of something captured that can change inside; empty if there is none."""
+        """Name of a captured object that can change inside; empty if there is none."""
         self._scopes: list[tuple[weakref.ref[Any], Callable[[Any], list[Any]], list[int]]] = []
-        self._kept: list[Any] = []  # an id means nothing once its object is gone
+        self._kept: list[Any] = []  # kept alive, because the id of a freed object may be reused
         self._watched: list[weakref.ref[Any]] = []
         self._gone: list[Any] = []
         self._has_packages = False
@@ -106,14 +106,14 @@ class Fingerprint:
 
     @property
     def holds(self) -> bool:
-        """Whether everything is as it was, as far as can be seen without pickling it."""
+        """Whether all captures are the same objects as before. Changes inside mutable objects are not seen."""
         if self._gone:
             return False
         for watched, read, ids in self._scopes:
             if (owner := watched()) is None or list(map(id, read(owner))) != ids:
                 return False
         if self._has_packages and len(sys.modules) != self._modules:
-            return False  # submodules of a package travel with it once they are imported
+            return False  # newly imported submodules of a package are pickled with it
         return _by_value() == self._registered
 
     def _look(self, function: Any) -> None:
@@ -158,7 +158,7 @@ class Fingerprint:
 
 
 def _reader(owner: Any) -> Callable[[Any], list[Any]] | None:
-    """What reads the captures of an object off it; None if they cannot be watched."""
+    """Return a function that reads an object's captures; None if they cannot be watched."""
     kind = type(owner)
     if kind is FunctionType:
         names = _global_names(owner.__code__)
@@ -236,7 +236,7 @@ def _of_class(owner: type) -> list[Any]:
         elif kind is functools.cached_property:
             values.append(value.func)
         elif name == "__repr__" and hasattr(value, "__wrapped__"):
-            values.append(value.__wrapped__)  # that of a dataclass is in a wrapper with a set of what it is in
+            values.append(value.__wrapped__)  # a dataclass wraps it in a function that captures a set, which can change
         elif kind is not MemberDescriptorType and kind is not GetSetDescriptorType:
             values.append(value)
     return values
@@ -246,7 +246,7 @@ _names: dict[int, tuple[weakref.ref[CodeType], tuple[str, ...]]] = {}
 
 
 def _global_names(code: CodeType) -> tuple[str, ...]:
-    """Names of the global variables that a function refers to, and those of functions defined in it."""
+    """Return the names of the global variables that a function, or a function defined in it, refers to."""
     known = _names.get(id(code))
     if known is not None and known[0]() is code:
         return known[1]

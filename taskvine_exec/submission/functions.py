@@ -1,8 +1,8 @@
-"""Functions, serialized once for each version of them.
+"""Functions, serialized once per version.
 
-Parsl wraps a function anew for every invocation that has a walltime, is monitored or stages files in its task. Those
-wrappers are known here by their code objects and seen through: what is cached is the user's function with the
-wrappers' parameters.
+Parsl makes a new wrapper around a function for every task that has a walltime, is monitored or stages files inside the
+task. This module recognises these wrappers by their code objects. The cache key is the user's function together with
+the wrappers' parameters.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ logger = logging.getLogger(__name__)
 
 Retire = Callable[[list[int], int], None]
 RECENT = 4
-"""References that are kept of functions to which no weak reference can be made, such as some callable objects."""
+"""Number of references kept for functions that do not allow weak references, such as some callable objects."""
 VARIANTS = 64
-"""Ways to wrap one function that are kept: each file that an app stages in by itself makes another."""
+"""Most wrapped variants kept of one function. Each file that an app stages inside the task makes another variant."""
 SLOW = 0.020
 """Seconds that pickling a function again may take before the user is told."""
 _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
 
 
 def _wrappers(maker: Any, variable: str) -> dict[CodeType, str]:
-    """Code of the wrapper that a function makes, with its variable that holds what it wraps.
+    """Return the code of the wrapper that a function makes, with the variable that holds the wrapped function.
 
-    A parsl that makes it otherwise gives none: its wrapper is then serialized like any other function.
+    The result is empty if another version of Parsl makes the wrapper differently. The wrapper is then serialized like
+    any other function.
     """
     code = getattr(maker, "__wrapped__", maker).__code__
     made = [const for const in code.co_consts if isinstance(const, CodeType)]
@@ -65,25 +66,25 @@ _KNOWN: dict[CodeType, str] = {
     **_wrappers(http_wrapper, "func"),
     **_wrappers(ftp_wrapper, "func"),
 }
-# Hashing code takes longer than all else that is done with a function whose captures have not changed.
+# Ids, because hashing a code object takes longer than everything else that is done for an unchanged function.
 _ERROR_CODES = frozenset(map(id, _WRAP_ERROR))
 _KNOWN_CODES = frozenset(map(id, _KNOWN))
 
 
 class FunctionReference:
-    """A function as it was at some submission, by the hash of its serialized content.
+    """One version of a function, identified by the hash of its serialized content.
 
-    The executor keeps the numbers of its profiles here. They are of no more use once this is gone: it is kept by the
-    cache while the function is as it was.
+    The executor keeps the numbers of the function's profiles here. The cache keeps the reference while the function
+    does not change; after that, nobody needs the profiles.
 
     Parameters
     ----------
     key : str
-        The hash.
+        Hash of the content.
     encoded : Payload
-        The content; empty once it has been sent.
+        The serialized content; empty once it has been sent.
     name : str
-        Of the function.
+        Name of the function.
     """
 
     __slots__ = ("__weakref__", "encoded", "key", "name", "profiles")
@@ -96,7 +97,7 @@ class FunctionReference:
 
 
 class _Known:
-    """What is known of a function object: its captures, and the reference of each way to wrap it."""
+    """Cache entry of a function object: its captures, and the reference of each wrapped variant."""
 
     __slots__ = ("fingerprint", "function", "references", "said")
 
@@ -108,33 +109,34 @@ class _Known:
 
 
 class FunctionCache:
-    """Serialized functions by function object, and by nothing that two functions could have in common.
+    """Serialized functions by function object. Names and other properties that functions can share are not used.
 
-    A function is serialized anew when something that it captures has changed.
+    A function is serialized again when something that it captures has changed.
 
     Parameters
     ----------
     spool : str
         Directory for serialized functions that are too large for a message.
-    retire : callable, optional
-        Called with the numbers of the profiles of a function that nobody can submit any more, and with its size in
-        bytes; at any time and in any thread.
     path : SearchPath, optional
-        Where nodes import modules from; that of this process by default. A function takes the present one along if
-        that is another.
+        Where nodes import modules from. Default: the search path of this process. If this process's path changes later,
+        functions carry the new one.
+    retire : callable, optional
+        Called with the numbers of the profiles of a function that cannot be submitted any more, and with its size in
+        bytes. It may be called at any time and in any thread.
     """
 
     def __init__(self, spool: str, path: SearchPath | None = None, retire: Retire | None = None) -> None:
         self._spool = spool
         self._retire = retire
         self._path = Watch(path or of_this_process())
-        self._lock = threading.RLock()  # a function may be collected, and its entry with it, at any allocation
+        # Reentrant: any allocation while it is held may collect a function, which removes its entry.
+        self._lock = threading.RLock()
         self._known: dict[int, _Known] = {}
         self._by_key: weakref.WeakValueDictionary[str, FunctionReference] = weakref.WeakValueDictionary()
         self._recent: deque[FunctionReference] = deque(maxlen=RECENT)
 
     def reference(self, function: Callable[..., Any]) -> FunctionReference:
-        """The reference of a function as it is now.
+        """Return the reference of a function as it is now.
 
         Raises
         ------
@@ -156,7 +158,7 @@ class FunctionCache:
         return self._first(function, inner, wrappers)
 
     def _first(self, function: Any, inner: Any, wrappers: Hashable) -> FunctionReference:
-        """Serialize a function that is new, or wrapped in a new way, or has changed."""
+        """Serialize a function that is new, has changed or is wrapped in a new way."""
         if wrappers is None or (known := self._entry(inner)) is None:
             reference = self._serialize(function)
             self._recent.append(reference)  # nothing else keeps it until the next call
@@ -168,7 +170,7 @@ class FunctionCache:
         return reference
 
     def _entry(self, inner: Any) -> _Known | None:
-        """The entry of a function whose captures are as they are now; None if no weak reference can be made to it."""
+        """Return a function's entry with its present captures; None if the function allows no weak references."""
         known = self._known.get(id(inner))
         if known is not None and known.function() is inner and known.fingerprint.holds:
             return known
@@ -177,7 +179,8 @@ class FunctionCache:
             watched = weakref.ref(inner, lambda gone: self._collected(number, gone))
         except TypeError:
             return None
-        known = _Known(watched, Fingerprint(inner))  # before it is pickled: what changes meanwhile is seen next time
+        # The fingerprint is made before pickling, so that a change during pickling is noticed at the next call.
+        known = _Known(watched, Fingerprint(inner))
         with self._lock:
             self._known[number] = known
         return known
@@ -185,11 +188,11 @@ class FunctionCache:
     def _collected(self, number: int, gone: weakref.ref[Any]) -> None:
         with self._lock:
             known = self._known.get(number)
-            if known is not None and known.function is gone:  # else another object has got its number already
+            if known is not None and known.function is gone:  # its id may have been reused already
                 del self._known[number]
 
     def _again(self, known: _Known, function: Any, wrappers: Hashable) -> FunctionReference:
-        """Serialize a function that has captured what may have changed; the same content has the same reference."""
+        """Serialize a function with a mutable capture again; equal content gives the same reference."""
         clock = time.thread_time()
         reference = self._serialize(function)
         seconds = time.thread_time() - clock
@@ -210,7 +213,7 @@ class FunctionCache:
         name = name if type(name) is str else type(function).__name__
         try:
             body = serialize_function(function)
-        except BaseException as error:  # the user's own methods run here, and may do anything
+        except BaseException as error:  # the user's own methods run here and may raise anything
             if is_interruption(error):
                 raise
             reason = failure.describe(error)
@@ -231,7 +234,7 @@ class FunctionCache:
 
 
 def _ended(profiles: dict[Hashable, int], path: str, size: int, retire: Retire | None) -> None:
-    """A function will be submitted no more: its file is the manager's to remove, if that was ever told of it."""
+    """Clean up after a reference: remove its file, or tell the manager to remove it if the manager knows it."""
     if not profiles:
         if path:
             remove(path)
@@ -240,7 +243,7 @@ def _ended(profiles: dict[Hashable, int], path: str, size: int, retire: Retire |
 
 
 def without_wrap_error(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function without Parsl's outermost ``wrap_error``: a slot reports exceptions itself, traceback and all."""
+    """Unwrap a function from Parsl's outermost ``wrap_error``. Slots report exceptions themselves, with traceback."""
     while type(function) is FunctionType and id(function.__code__) in _ERROR_CODES:
         function = _variables(function)[_WRAP_ERROR[function.__code__]]
     return function
@@ -252,7 +255,7 @@ def _variables(function: FunctionType) -> dict[str, Any]:
 
 
 def _see_through(function: Any) -> tuple[Any, Hashable]:
-    """The function inside known wrappers, and what tells these wrappers apart; None if nothing can."""
+    """Return the function inside known wrappers, and a key of these wrappers; None if they have no key."""
     layers: list[Hashable] = []
     while type(function) is FunctionType and id(function.__code__) in _KNOWN_CODES:
         variables = _variables(function)
@@ -267,12 +270,12 @@ def _see_through(function: Any) -> tuple[Any, Hashable]:
 
 
 def _telling(value: Any) -> Hashable:
-    """What tells the variable of a wrapper from others.
+    """Return a key for the value of a wrapper's variable.
 
     Raises
     ------
     TypeError
-        If it is of a kind that may change.
+        If the value is not hashable, and so may change.
     """
     if isinstance(value, File):
         return value.url, value.local_path
@@ -281,7 +284,7 @@ def _telling(value: Any) -> Hashable:
 
 
 class _Same:
-    """An object as a key: equal to itself, or to one of the same type and value if it is of a plain type."""
+    """An object as a key. It equals only itself or, if its type is plain, objects of the same type and value."""
 
     __slots__ = ("_value",)
 
@@ -299,7 +302,7 @@ class _Same:
 
 
 def serialize_function(function: Callable[..., Any]) -> bytes:
-    """Pickle a function: with the serializers that the user registered with Parsl, if any, else with our own."""
+    """Pickle a function, with the serializers that the user has registered with Parsl, or else with our own."""
     if _user_registered(registries.methods_for_code):
         return pickling.dumps(_Deferred(registries.serialize(function)))
     return pickling.dumps(function)
@@ -310,7 +313,7 @@ def _user_registered(methods: dict[bytes, Any]) -> bool:
 
 
 class _Deferred:
-    """Pickles as the call that deserializes what Parsl's registered serializers made."""
+    """Serialized bytes from Parsl's registered serializers, pickled as the call that deserializes them."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -320,7 +323,7 @@ class _Deferred:
 
 
 class _LargeBytes:
-    """Pickles bytes out of band, so that they can be shared; pickle itself never does."""
+    """A bytes object that is pickled out of band, so that it can be shared. Plain bytes never are."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -334,12 +337,12 @@ def _large(value: Any) -> Any:
 
 
 def encode_scalars(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = payload.INLINE_LIMIT) -> bytes | None:
-    """Encode the arguments of a call as :func:`encode_arguments` would, in a fraction of its time, if they are scalars.
+    """Encode the arguments of a task like :func:`encode_arguments`, but faster, if they are all scalars.
 
     Returns
     -------
     bytes or None
-        None if there are other arguments, or they take more than ``limit`` bytes.
+        None if there are other arguments, or the encoded ones exceed ``limit`` bytes.
     """
     if not (_SCALARS.issuperset(map(type, args)) and _SCALARS.issuperset(map(type, kwargs.values()))):
         return None
@@ -356,12 +359,12 @@ def encode_arguments(
     limit: int = payload.INLINE_LIMIT,
     buffers: Buffers | None = None,
 ) -> payload.Payload:
-    """Encode the arguments of one call, into a file under ``spool`` if they take more than ``limit`` bytes.
+    """Encode the arguments of one task, into a file under ``spool`` if they exceed ``limit`` bytes.
 
     Large buffers, and large bytes objects that are arguments themselves, are stored in ``buffers`` if it is given.
 
-    Plain values take the standard pickler, which is several times faster than ours; it would pickle the
-    user's own functions and classes by reference, so only values that hold none may take it.
+    Plain values are pickled with the standard pickler, which is several times faster than ours. Values with the user's
+    own functions or classes are not: the standard pickler would pickle these by reference.
     """
     if _user_registered(registries.methods_for_data):
         deferred = (_Deferred(registries.serialize(args)), _Deferred(registries.serialize(kwargs)))

@@ -1,6 +1,6 @@
-"""What a task asks for: Parsl's ``parsl_resource_specification``, read and checked.
+"""The resources of a task: Parsl's ``parsl_resource_specification``, read and checked.
 
-Unknown keys and impossible values raise; nothing is dropped in silence.
+Unknown keys and impossible values raise an error. No key is ignored.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Mode = Literal["L1", "L2"]
 
 _MODES: Mapping[str, Mode] = {"regular": "L1", "L1": "L1", "serverless": "L2", "L2": "L2"}
 
-#: What an execution mode may be, in words.
+#: The accepted execution modes, for messages.
 MODES_ALLOWED = "one of " + ", ".join(map(repr, _MODES))
 
-#: What other executors and batch systems call the same things, where the letters are too far apart to guess.
+#: Names from other executors and batch systems, where the letters differ too much for a guess.
 _FOREIGN_NAMES: Mapping[str, str] = {
     "cpu": "cores",
     "cpus": "cores",
@@ -49,17 +49,17 @@ _FOREIGN_NAMES: Mapping[str, str] = {
 }
 
 MOST_GPUS = 1_000_000
-"""No node has so many; larger numbers do not fit into a message."""
+"""More than any node has. Much larger numbers do not fit into a message."""
 _MPI_NAMES = frozenset({"num_nodes", "num_ranks", "ranks_per_node", "launcher_options"})
 
 
 class ResourceSpecification(NamedTuple):
-    """What one task asks for. None means: not said.
+    """The resources that one task asks for. None means not specified.
 
     Parameters
     ----------
     cores
-        Number of cores, maybe a fraction.
+        Number of cores; may be a fraction.
     memory
         Memory in MB.
     disk
@@ -67,17 +67,17 @@ class ResourceSpecification(NamedTuple):
     gpus
         Number of GPUs.
     priority
-        Tasks with a larger number go first; any finite number, 0 if not said.
+        Any finite number; tasks with larger numbers run first. Default: 0.
     category
         The category whose statistics the task shares.
     running_time_min
-        The least time the task will run, in seconds. TaskVine sends it to no worker that ends sooner, as far as it
-        knows when workers end (``vine_worker --wall-time``); embedded nodes do not end at a known time.
+        Shortest time that the task will run, in seconds. TaskVine does not send it to a worker that ends sooner, if the
+        worker's end is known (``vine_worker --wall-time``). The end of an embedded node is never known.
     mode
-        How the function is executed; if not said, as the executor is configured.
+        Execution mode of the function. Default: the executor's.
     recoverable
-        Whether the task may be run again, after it has ended, for files or a large result of it that were lost. What
-        reads them fails otherwise.
+        Whether the task may be run again after its end to recreate lost files or a lost large result. Otherwise, tasks
+        that read them fail.
     """
 
     cores: float | None = None
@@ -91,31 +91,31 @@ class ResourceSpecification(NamedTuple):
     recoverable: bool = True
 
 
-#: The specification of a task that asks for nothing, shared by all of them.
+#: The specification of tasks that ask for nothing, shared by all of them.
 UNSPECIFIED = ResourceSpecification()
 
 
 def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
-    """Read a resource specification as users write it.
+    """Read a resource specification in the form that users write.
 
     Parameters
     ----------
     spec
         Keys are those of :class:`ResourceSpecification`, except that the mode is called ``function_exec_mode`` or
-        ``exec_mode``. A value of None is as good as no value.
+        ``exec_mode``. A value of None counts as not specified.
 
     Returns
     -------
     ResourceSpecification
-        What is asked for; :data:`UNSPECIFIED` itself if that is nothing.
+        The resources asked for; :data:`UNSPECIFIED` itself if there are none.
 
     Raises
     ------
     InvalidResourceSpecification
-        If a key is unknown, a value is impossible, or the two names of the mode disagree. All that is wrong is said
-        at once.
+        If a key is unknown, a value is impossible, or the two names of the mode disagree. The message lists all
+        problems.
     """
-    if not spec:  # nearly every task: this costs the thread that launches them next to nothing
+    if not spec:  # true of nearly every task, so the thread that launches tasks loses almost no time here
         return UNSPECIFIED
     if not isinstance(spec, Mapping):
         raise InvalidResourceSpecification(set(), f"It must be a dict, not {type(spec).__name__}.")
@@ -139,7 +139,7 @@ def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
 
 
 def normalise_mode(value: object) -> Mode:
-    """Give an execution mode its short name.
+    """Return the short name of an execution mode.
 
     Parameters
     ----------
@@ -162,21 +162,21 @@ def normalise_mode(value: object) -> Mode:
 
 
 def did_you_mean(name: str, valid: Iterable[str], foreign: Mapping[str, str] | None = None) -> str:
-    """Say what a mistyped name may have meant.
+    """Suggest what a mistyped name may have meant.
 
     Parameters
     ----------
     name
-        What was given.
+        The given name.
     valid
         The names that exist.
     foreign
-        Names from elsewhere, with what they are called here.
+        Names from elsewhere, each with its name here.
 
     Returns
     -------
     str
-        A question that names the nearest names, or else a list of all of them.
+        A question with the nearest names, or else a list of all names.
     """
     valid = sorted(valid)
     meant = (foreign or {}).get(name.lower())
@@ -201,7 +201,7 @@ def _unknown(key: object) -> str:
 
 
 def _number(value: object) -> float:
-    # bool is an int to Python, but True cores is a mistake, not one core.
+    # bool is an int in Python, but cores=True is a mistake and does not mean one core.
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError("a number")
     try:

@@ -1,8 +1,8 @@
-"""``taskvinetemp`` files: made on nodes, kept on nodes, known by name.
+"""Temp files: named files that are made on nodes and stay there.
 
-``File("taskvinetemp:///name")`` in an app's ``outputs`` names a file that never comes home unless asked for. Every
-task that writes the name makes a new version; a retry of the same task makes the same version. A task that takes the
-DataFuture of such a file does not wait in the DFK: it is sent to the manager at once, with an edge to the task that
+``File("taskvinetemp:///name")`` in an app's ``outputs`` names a file that is copied home only on request. Every task
+that writes the name makes a new version; a retry of the same task makes the same version. A task that takes the
+DataFuture of such a file does not wait in the DFK. It is sent to the manager at once, with an edge to the task that
 makes the file.
 """
 
@@ -25,19 +25,19 @@ MOST_REPLICAS = 1_000_000
 
 
 class TempFile(File):
-    """A ``taskvinetemp`` file of which as many replicas are kept as it says.
+    """A ``taskvinetemp`` file with its own number of replicas.
 
     Parameters
     ----------
     name : str
         Its name, as in ``taskvinetemp:///name``.
     replicas : int
-        How many nodes are to have it, whatever ``temp-replica-count`` says of other files.
+        Number of nodes that keep it. It overrides ``temp-replica-count``.
 
     Raises
     ------
     ValueError
-        If the name is none, or the count is below 1 or above :data:`MOST_REPLICAS`.
+        If the name is invalid, or the count is below 1 or above :data:`MOST_REPLICAS`.
     """
 
     def __init__(self, name: str, *, replicas: int) -> None:
@@ -48,23 +48,23 @@ class TempFile(File):
         self.replicas = replicas
 
     def cleancopy(self) -> TempFile:
-        """As of any File: the same, bound to no place. The DFK makes one for each task that names the file."""
+        """Return a copy without a local path. The DFK makes one for each task that names the file."""
         return TempFile(temp_name(self), replicas=self.replicas)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A task gets a plain File: its node need not have this package.
+        # A task gets a plain File, because its node may not have this package.
         return File, (self.url,), {name: value for name, value in self.__dict__.items() if name != "replicas"}
 
 
 def temp_name(file: File) -> str:
-    """Name of a ``taskvinetemp`` file: what stands behind the scheme, without outer slashes.
+    """Return the name of a ``taskvinetemp`` file: its URL without the scheme and outer slashes.
 
     Raises
     ------
     ValueError
-        If nothing stands there.
+        If the name is empty, or has an empty part, ``.`` or ``..`` in it.
     """
-    # Not from its parts: what stands behind ? or # is part of a name, as it is of a path.
+    # The parsed parts of the URL are not used, because ? and # belong to the name, as they do to a path.
     name = str(file.url).partition(":")[2].strip("/")
     if not name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise ValueError(f"{file.url}: a {SCHEME} file needs a name, as in {SCHEME}:///name")
@@ -72,7 +72,7 @@ def temp_name(file: File) -> str:
 
 
 class TempFiles:
-    """Versions of ``taskvinetemp`` files, and which future stands for the task that makes each."""
+    """Versions of ``taskvinetemp`` files, each with the future of the task that makes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,17 +80,17 @@ class TempFiles:
         self._previous: dict[str, str] = {}
         self._producers: dict[str, Future[Any]] = {}
         self.made: set[str] = set()
-        """Ids of versions that have been made."""
+        """Ids of the versions that were made."""
 
     def produce(self, file: File, task: object, producer: Future[Any]) -> str:
-        """Register the version of a file that a task will make; sets the file's place in the task's sandbox.
+        """Register the version of a file that a task will make, and set the file's path in the task's sandbox.
 
         Parameters
         ----------
         file : File
-            As it goes to the task; it is changed.
+            The File that goes to the task. It is changed.
         task : object
-            Tells tasks apart: the same task makes the same version however often it is tried.
+            Identifies the task. Every attempt of the same task makes the same version.
         producer : Future
             Done when the task is over for good.
         """
@@ -106,13 +106,13 @@ class TempFiles:
         return version
 
     def _over(self, version: str, producer: Future[Any]) -> None:
-        """Let go of a producer, and with it of its result, which may be large: how it ended is all that counts."""
+        """Drop a producer and its result, which may be large, and keep only how it ended."""
         with self._lock:
             if self._producers.get(version) is producer:
                 self._producers[version] = Over(producer)
 
     def consume(self, file: File, task: object = None) -> str:
-        """Find the version of a file that a task will read, the latest unless its maker is named.
+        """Find the version of a file that a task will read: that of ``task``, or else the latest.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class TempFiles:
         return version
 
     def consume_before(self, file: File, own: set[str]) -> str | None:
-        """Find the latest version of a file that is none of these; None if there are only these.
+        """Find the latest version of a file that is not in ``own``; None if there is none.
 
         Raises
         ------
@@ -147,10 +147,10 @@ class TempFiles:
         file.local_path = name
         if version is None:
             return
-        setattr(file, _VERSION, version)  # it goes with the file object, through the DFK and back to submit
+        setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
-        """The future of the task that makes a version, or what is left of it when it is done.
+        """Return the future of the task that makes a version, or an :class:`Over` once that task is done.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class TempFiles:
             raise FileNotFoundError(f"temp file {version} has been forgotten") from None
 
     def versions(self, file: File) -> list[str]:
-        """All versions of a file.
+        """Return all versions of a file.
 
         Raises
         ------
@@ -189,14 +189,12 @@ class TempFiles:
 
 
 class Over(Future[Any]):
-    """How a task ended, without what it returned."""
+    """The outcome of a task, without its result."""
 
     def __init__(self, task: Future[Any]) -> None:
         super().__init__()
         tid = getattr(task, "tid", None)
-        if (
-            tid is None
-        ):  # look no further on an AppFuture: asked for what it has not, it launches a task that looks it up
+        if tid is None:  # not done for an AppFuture: looking up a missing attribute of one launches a task
             tid = getattr(task, "parsl_executor_task_id", None)
         self.tid = tid
         if task.cancelled():
@@ -208,22 +206,22 @@ class Over(Future[Any]):
 
 
 def version_of(file: File) -> str | None:
-    """The version that a file of a task was bound to, if it was."""
+    """Return the version that a task's file is bound to, if any."""
     version: str | None = getattr(file, _VERSION, None)
     return version
 
 
 class TaskVineTempStaging(Staging, RepresentationMixin):
-    """Parsl's view of ``taskvinetemp`` files: nothing is moved, and nothing waited for.
+    """Parsl's staging provider for ``taskvinetemp`` files. It moves nothing and waits for nothing.
 
-    Every TaskVineExecutor puts one in front of its ``storage_access`` by itself.
+    Every TaskVineExecutor adds one in front of its ``storage_access``.
     """
 
     def __init__(self) -> None:
         self._files: TempFiles | None = None
 
     def bind(self, files: TempFiles) -> None:
-        """Serve an executor's files."""
+        """Use an executor's temp files."""
         self._files = files
 
     def can_stage_in(self, file: File) -> bool:
@@ -233,7 +231,7 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
         return bool(file.scheme == SCHEME)
 
     def stage_in(self, dm: Any, executor: str, file: File, parent_fut: Future[Any] | None) -> DataFuture | None:
-        """Bind the file to a version; the DataFuture returned is done, so that the DFK does not wait for it."""
+        """Bind the file to a version; return a DataFuture that is already done, so that the DFK does not wait."""
         assert self._files is not None
         if not isinstance(parent_fut, DataFuture):
             self._files.consume(file)

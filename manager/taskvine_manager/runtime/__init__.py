@@ -1,4 +1,4 @@
-"""What runs on a node under either engine: the library, its function slots, and one-shot tasks.
+"""Code that runs on nodes of either engine: the library, its function slots, and L1 tasks.
 
-Standard library, cloudpickle and tblib only (both come with parsl), so that a node needs nothing of ours installed.
+It needs only the standard library, cloudpickle and tblib (both come with parsl), so that nodes need no package of ours.
 """

@@ -1,8 +1,8 @@
 """Files that several values use, counted by the file system.
 
-Such a file has a short *claims file* beside it, which holds its path. A claim is a hard link to the claims file. So the
-file system counts the claims, processes need not tell each other about them, and a claim says where the file is. The
-file itself has a single name, so that tools which add up sizes count it once.
+Beside such a file is a short *claims file*, which holds the file's path. A claim is a hard link to the claims file. The
+file system therefore counts the claims, processes need not tell each other about them, and each claim leads to the
+file. The file itself has a single name, so that tools which add up sizes count it once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 _SUFFIX = ".claims"
 _ENDING = ".ending"
 _LONGEST = 4096
-"""Bytes of a path that Linux takes, at most."""
+"""Longest path, in bytes, that Linux accepts."""
 
 
 def offer(file: str) -> None:
@@ -58,7 +58,7 @@ def claimed(path: str) -> str:
     Raises
     ------
     ValueError
-        If the file at this path is no claim.
+        If the file at this path is not a claim.
     """
     with open(path, "rb", buffering=0) as claim:
         content = claim.read(_LONGEST + 1)

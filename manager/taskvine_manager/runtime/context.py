@@ -1,4 +1,4 @@
-"""What a library's setup function made, for the functions that run in its slots."""
+"""The context of a library: variables that its setup function returns, for the functions that run in its slots."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _variables: dict[str, Any] = {}
 
 
 def load_variable_from_library(name: str) -> Any:
-    """Return a variable that the library's context made.
+    """Return a variable of the library's context.
 
-    Named after, and used as, ``ndcctools.taskvine.utils.load_variable_from_library``: the context's setup function
+    It has the name and the use of ``ndcctools.taskvine.utils.load_variable_from_library``: the context's setup function
     returns a dict, and functions of the library read its entries by name.
 
     Parameters
@@ -24,7 +24,7 @@ def load_variable_from_library(name: str) -> Any:
     Raises
     ------
     KeyError
-        If the library has no context, or its context no such variable.
+        If the library has no context, or its context has no such variable.
     """
     try:
         return _variables[name]
@@ -34,7 +34,7 @@ def load_variable_from_library(name: str) -> Any:
 
 
 def build_or_explain(encoded: payload.Payload) -> bytes | None:
-    """Run a context's setup function and keep what it returns.
+    """Run a context's setup function and keep the variables that it returns.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ def build_or_explain(encoded: payload.Payload) -> bytes | None:
     Returns
     -------
     bytes or None
-        The record that says why it failed, if it did.
+        None, or a failure record that says why the setup failed.
     """
     try:
         _build(*payload.decode(encoded))
-    except BaseException as error:  # the user's code runs here, and may call sys.exit
+    except BaseException as error:  # the user's code runs here and may call sys.exit
         reason = f"the context cannot be built: {failure.describe(error)}"
         return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__,)))
     return None

@@ -1,6 +1,7 @@
-"""How the process of a task ends: as Python ends a process, within a time.
+"""The end of a task's process: the steps of Python's own shutdown, with a time limit.
 
-Modules are not taken down, for that takes longer than all the rest: destructors of what modules hold do not run.
+Modules are not torn down, because that takes longer than all other steps. Destructors of objects that modules hold do
+therefore not run.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import threading
 import weakref
 
 SECONDS = 1.0
-"""Time for threads and exit handlers that tasks have left behind: they must not keep resources for longer."""
+"""Time limit for threads and exit handlers that tasks have left behind, which must not hold resources for longer."""
 
 
 def run() -> None:
-    """Wait for threads and run exit handlers; the process is killed by SIGALRM if that takes too long."""
+    """Wait for threads and run exit handlers; if this takes too long, SIGALRM kills the process."""
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
-        threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls, with handlers of its own
+        threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls; it runs threading's handlers
         atexit._run_exitfuncs()
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -31,16 +32,16 @@ def run() -> None:
 
 
 def flush() -> None:
-    """Write out what is buffered in the standard streams."""
+    """Flush the standard streams."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):  # the task may have closed it, or put anything in its place
+        with contextlib.suppress(BaseException):  # the task may have closed the stream or replaced it by any object
             stream.flush()
 
 
 def disinherit() -> None:
-    """Leave the exit handlers, finalizers and children of the process that this one was forked from to that process.
+    """Drop the exit handlers, finalizers and children that this process inherited by a fork.
 
-    multiprocessing does so in processes that it forks.
+    They belong to its parent. multiprocessing does the same in processes that it forks.
     """
     atexit._clear()
     if (logging := sys.modules.get("logging")) is not None:

@@ -1,8 +1,8 @@
-"""What a node says of an invocation that did not return: records of plain data that outlive the process.
+"""Records of failed tasks: plain data that a node sends for a task that did not return.
 
-An exception of the user's function becomes a record with the pickled exception, its traceback as plain data
-(`tblib <https://python-tblib.readthedocs.io>`_) and its text; anything else becomes a kind and its fields, from which
-the user's process builds one error class.
+The record of an exception of the user's function holds the pickled exception, its traceback as plain data
+(`tblib <https://python-tblib.readthedocs.io>`_) and its text. The record of any other failure holds a kind and its
+fields, from which the user's process builds an error of one class.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from types import TracebackType
 from typing import Any
 
 RETURNED, RAISED, LOST = 0, 1, 2
-"""The three outcomes of an invocation."""
+"""The three outcomes of a task."""
 _TEXT_LIMIT = 20_000
 _REASON_LIMIT = 2_000
 _FIRST_FRAMES, _LAST_FRAMES = 32, 64
-"""What is kept of a deep traceback: its plain data is nested, and pickle does not go down a thousand levels."""
+"""Frames kept of a deep traceback: its plain data is nested, and pickle cannot descend a thousand levels."""
 _NOT_FOUND = 127
-"""Exit status of a shell that has not found a command."""
+"""Exit status of a shell that did not find a command."""
 _MOST_PATHS, _LONGEST_PATH = 50, 1000
-"""Paths that are looked for after a failure, and characters of each."""
+"""Most paths to look for after a failure, and most characters of each."""
 _MOST_EXCEPTIONS = 100
-"""Exceptions of one record: causes, contexts and members of groups beyond them are left to the text."""
+"""Most exceptions in one record. Further causes, contexts and members of groups are only in the text."""
 
 
 def lost(kind: str, reason: str, **fields: Any) -> bytes:
-    """Record of an invocation that ended without its function's word: ``kind`` names the error class."""
+    """Make the record of a task whose function neither returned nor raised; ``kind`` names the error class."""
     return pickle.dumps({"kind": kind, "reason": reason, **fields})
 
 
 def lost_file(record: object) -> str | None:
-    """The temp file that a record says could not be found, if that is what it says."""
+    """Return the file that could not be found, if the record is of kind ``file-lost``; else None."""
     if not isinstance(record, bytes):
         return None
     said = pickle.loads(record)
@@ -45,7 +45,7 @@ def lost_file(record: object) -> str | None:
 
 
 def brief(record: object) -> str:
-    """What a record says, in a line."""
+    """Summarise a record in one line."""
     said = pickle.loads(record) if isinstance(record, bytes) else {}
     if "exceptions" in said:
         return str(said["text"]).strip().rpartition("\n")[2]
@@ -53,37 +53,42 @@ def brief(record: object) -> str:
 
 
 def lost_kind(record: object) -> str:
-    """The kind that a record of :func:`lost` names; nothing if it is in a file."""
+    """Return the kind in a record of :func:`lost`; an empty string if the record is in a file."""
     return str(pickle.loads(record)["kind"]) if isinstance(record, bytes) else ""
 
 
 def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
-    """Record of an exception.
+    """Make the record of an exception.
 
     Parameters
     ----------
     error : BaseException
-        What the function raised.
+        The exception that the function raised.
     own_files : tuple of str
-        Source files of the runtime: their frames at the top of the traceback are left out, so that users see the
-        traceback begin in their function.
+        Source files of the runtime. Their frames at the top of the traceback are left out, so that for users the
+        traceback begins in their function.
 
     Returns
     -------
     bytes
-        Pickled dict with ``type``, ``text`` and ``exceptions``; or a record of :func:`lost` if the exception cannot be
-        pickled and read back. ``exceptions`` lists the exception itself and then its causes, contexts and members of
-        groups, each once, as a dict: ``body`` (its pickle; None for a member, which is in its group's), ``traceback``
-        (plain data or None), ``notes``, ``suppress`` (``__suppress_context__``), ``missing`` (relative paths that may
-        have been looked for in vain), and ``cause``, ``context`` and ``members`` as positions in the list. An exception
-        other than the first that cannot be pickled is None. ``directory`` is where the process was.
+        Pickled dict with ``type``, ``text``, ``exceptions`` and ``directory`` (the process's current directory); or a
+        record of :func:`lost` if the exception cannot be pickled and read back. ``exceptions`` lists the exception
+        itself and then its causes, contexts and members of groups, each once, as a dict with these keys. An exception
+        that cannot be pickled is None, unless it is the first.
+
+        - ``body``: its pickle; None for a member, which is in the pickle of its group;
+        - ``traceback``: plain data, or None;
+        - ``notes``;
+        - ``suppress``: its ``__suppress_context__``;
+        - ``missing``: relative paths that may have been looked for in vain;
+        - ``cause``, ``context`` and ``members``: positions in the list.
     """
     words = text(error, own_files)
     try:
         exceptions = _exceptions(error, own_files)
         name, directory = type(error).__qualname__, _current_directory()
         return pickle.dumps({"type": name, "text": words, "exceptions": exceptions, "directory": directory})
-    except BaseException as problem:  # the exception's own methods run here, and may do anything
+    except BaseException as problem:  # the exception's own methods run here and may raise anything
         return lost(
             "exception-dump",
             f"{type(error).__name__} cannot be pickled ({describe(problem)})",
@@ -93,16 +98,16 @@ def raised(error: BaseException, own_files: tuple[str, ...]) -> bytes:
 
 
 def describe(error: BaseException) -> str:
-    """Class and message of an exception in short, even if it cannot say its message."""
+    """Return the class and message of an exception, shortened, even if its ``__str__`` raises."""
     try:
         message = str(error)
-    except BaseException as problem:  # the exception's own methods may do anything, leaving the process included
+    except BaseException as problem:  # the exception's own methods may raise anything, even SystemExit
         message = f"<its __str__ raised {type(problem).__name__}>"
     return f"{type(error).__name__}: {message}"[:_REASON_LIMIT]
 
 
 def text(error: BaseException, own_files: tuple[str, ...]) -> str:
-    """The traceback of an exception as text, from the user's first frame on."""
+    """Return the traceback of an exception as text, starting at the user's first frame."""
     try:
         words = "".join(traceback.format_exception(type(error), error, _users(error.__traceback__, own_files)))
     except BaseException:
@@ -113,7 +118,7 @@ def text(error: BaseException, own_files: tuple[str, ...]) -> str:
 
 
 def _exceptions(error: BaseException, own_files: tuple[str, ...]) -> list[dict[str, Any] | None]:
-    """Describe an exception and all that hang on it, as :func:`raised` lists them."""
+    """Describe an exception and all exceptions linked to it, as :func:`raised` lists them."""
     found = [error]
     positions = {id(error): 0}
     members: set[int] = set()
@@ -129,7 +134,7 @@ def _exceptions(error: BaseException, own_files: tuple[str, ...]) -> list[dict[s
         return positions[id(other)]
 
     described: list[dict[str, Any] | None] = []
-    for each in found:  # it grows
+    for each in found:  # the loop appends to it
         inside = list(map(position, _members(each)))
         members.update(place for place in inside if place is not None and place >= len(described))
         frames = _users(each.__traceback__, own_files)
@@ -154,12 +159,12 @@ def _exceptions(error: BaseException, own_files: tuple[str, ...]) -> list[dict[s
         except BaseException:
             if not place:
                 raise
-            described[place] = None  # the text has it, and the exception itself is not to be lost with it
+            described[place] = None  # it is still in the text, and the first exception must not be lost with it
     return described
 
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:
-    """The members of an exception group, of Python's own or of its backport's."""
+    """Return the members of an exception group, either Python's own or the backport's."""
     kind = getattr(builtins, "BaseExceptionGroup", None) or getattr(
         sys.modules.get("exceptiongroup"), "BaseExceptionGroup", None
     )
@@ -181,7 +186,7 @@ def _current_directory() -> str:
 
 
 def _missing(error: BaseException) -> list[str]:
-    """Relative paths that an exception speaks of and that are not there."""
+    """Return the relative paths that an exception mentions and that do not exist."""
     words: list[str] = []
     if isinstance(error, FileNotFoundError):
         names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
@@ -194,7 +199,7 @@ def _missing(error: BaseException) -> list[str]:
 
 
 def _command(error: BaseException) -> str:
-    """The command line of a bash app of Parsl's that failed."""
+    """Return the command line of a failed bash app of Parsl."""
     frames = error.__traceback__
     while frames is not None:
         frame = frames.tb_frame
@@ -209,7 +214,7 @@ def _words(text: str) -> list[str]:
 
 
 def _in_group(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and if it is a group, its members in any depth."""
+    """Yield an exception and, if it is a group, its members at any depth."""
     seen = set()
     left = [error]
     while left:
@@ -221,16 +226,16 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 
 
 def _dump_bare(error: BaseException) -> bytes:
-    """Pickle an exception without its traceback, cause and context, and those of its members.
+    """Pickle an exception without its traceback, cause and context, and without those of its members.
 
     A process that has imported parsl would pickle these too, which may fail.
 
     Raises
     ------
     TypeError
-        If its pickle is not that of an exception.
+        If its pickle does not load as an exception.
     Exception
-        Whatever pickling and unpickling raise: what cannot be read back here will not be anywhere.
+        Whatever pickling and unpickling raise. A pickle that cannot be loaded here cannot be loaded anywhere.
     """
     from taskvine_manager.runtime import pickling
 
@@ -271,16 +276,17 @@ def _users(frames: TracebackType | None, own_files: tuple[str, ...]) -> Tracebac
 
 
 def rebuild(record: dict[str, Any], explain: Callable[[list[str], str], str | None] = lambda *_: None) -> BaseException:
-    """The exception of a record, with its remote traceback, notes, causes, contexts and members.
+    """Rebuild the exception of a record, with its remote traceback, notes, causes, contexts and members.
 
     Causes and contexts that cannot be loaded here are left out.
 
     Parameters
     ----------
     record : dict
-        As of :func:`raised`.
+        The unpickled record of :func:`raised`.
     explain : callable
-        Called with paths that were missing and the directory where the task ran; what it returns becomes a note.
+        Called with the missing paths and the directory where the task ran. It returns a note for the exception, or
+        None.
 
     Raises
     ------
@@ -312,7 +318,7 @@ def rebuild(record: dict[str, Any], explain: Callable[[list[str], str], str | No
 def _place(
     described: list[dict[str, Any] | None], made: dict[int, list[BaseException]], place: int, error: BaseException
 ) -> None:
-    """Note which exceptions of a record a group and its members, as they were unpickled, are."""
+    """Assign an unpickled exception, and the members of a group, to their positions in the record."""
     left = [(place, error)]
     while left:
         place, error = left.pop()
@@ -332,9 +338,7 @@ def _hang(error: BaseException, description: dict[str, Any], made: dict[int, lis
 
         error.__traceback__ = tblib.Traceback.from_dict(description["traceback"]).as_traceback()
     if description["notes"] is not None:
-        vars(error)["__notes__"] = description[
-            "notes"
-        ]  # before Python 3.11 exceptions have none, and nothing shows them
+        vars(error)["__notes__"] = description["notes"]  # Python shows notes from version 3.11 on
     error.__cause__, error.__context__ = (
         made[place][0] if (place := description[name]) in made else None for name in ("cause", "context")
     )

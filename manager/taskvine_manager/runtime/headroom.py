@@ -1,7 +1,7 @@
-"""What memory a control group has left: files in memory count against it, and the system kills processes of a group
-that has none.
+"""The memory that a control group has left.
 
-Linux charges a file in memory to the group of the process that writes it.
+Linux charges a file in memory to the control group of the process that writes it, and kills processes of a group that
+has no memory left.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """The control group whose limit on memory this process reaches first.
+    """The control group whose memory limit this process would reach first.
 
     Parameters
     ----------
     statistics : str
         Path of its ``memory.stat``.
     version : int
-        Of control groups: 1 or 2.
+        Version of control groups, 1 or 2.
     limit : int
-        Bytes that it may use.
+        Memory limit in bytes.
     """
 
     statistics: str
@@ -28,8 +28,8 @@ class Group(NamedTuple):
 
 
 _FIELDS = {1: rb"^total_(?:rss|shmem) (\d+)$", 2: rb"^(?:anon|shmem) (\d+)$"}
-"""What cannot be given back: memory of processes, and files in memory. Copies of files on disk are dropped when memory
-is short (https://docs.kernel.org/admin-guide/cgroup-v2.html#memory)."""
+"""Memory that the kernel cannot reclaim: memory of processes, and files in memory. It drops cached pages of files on
+disk when memory is short (https://docs.kernel.org/admin-guide/cgroup-v2.html#memory)."""
 _group: Group | None = None
 
 
@@ -40,7 +40,7 @@ def keep_to(group: tuple[str, int, int] | None) -> None:
 
 
 def allows(size: int) -> bool:
-    """Whether a file in memory of so many bytes leaves half of the group's memory to processes."""
+    """Whether at least half of the group's memory stays free after writing a file of ``size`` bytes to memory."""
     if _group is None:
         return True
     try:
@@ -48,7 +48,7 @@ def allows(size: int) -> bool:
             said = file.read(1 << 16)
     except OSError:  # the group is gone, or hidden
         return True
-    import re  # here, since every L1 task imports this module, and few are limited
+    import re  # imported here, because every L1 task imports this module, but few are limited
 
     used = sum(int(number) for number in re.findall(_FIELDS[_group.version], said, re.MULTILINE))
     return used + size <= _group.limit // 2

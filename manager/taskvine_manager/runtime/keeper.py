@@ -1,15 +1,15 @@
-"""The keeper of a slot or an L1 task: the process above it that ends whatever it has started.
+"""The keeper of a slot or an L1 task: its parent process, which ends all processes that it has started.
 
 ::
 
     library or node ── keeper ── slot or L1 task ── its children
 
-Programs leave the process group of their parent, outlive it, and clear their environment. Linux hands such orphans to
-the nearest *child subreaper* above them. The keeper is one, so every process that its task has started is its
-descendant, and stays one. When the task's process ends, when the keeper is told to (:func:`end`), or when the keeper's
-own parent ends, it ends them all, and then itself in the same way as its task: its status is the task's.
+Programs may leave the process group of their parent, outlive it, and clear their environment. Linux hands orphans to
+the nearest *child subreaper* above them. The keeper is a subreaper, so every process that its task has started is and
+stays its descendant. The keeper ends them all when the task's process ends, when it is told to (:func:`end`), or when
+its own parent ends. Then it ends itself with the task's exit status.
 
-The keeper leads the process group, and the task's process leads nothing: it may call :func:`os.setsid`.
+The keeper leads the process group. The task's process leads no group, so it may call :func:`os.setsid`.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NoReturn
 
 NAME = "taskvine-keeper"
-"""What the system shows as a keeper's name (15 characters are the most it takes)."""
+"""A keeper's name in the process list. Linux allows at most 15 characters."""
 TERM_SECONDS = 0.25
-"""Time for processes that a task has left behind to act on SIGTERM before they are killed."""
+"""Seconds from SIGTERM to SIGKILL for processes that a task has left behind."""
 LAST_SECONDS = 1.5
-"""Time for processes that end by themselves after all others (see :data:`_LAST`)."""
+"""Seconds for processes that end by themselves after all others (see :data:`_LAST`)."""
 GIVE_UP_SECONDS = 10.0
-"""Time after which processes that SIGKILL does not end are left alone: those of other users, or stuck in the kernel."""
+"""Seconds after which processes that SIGKILL does not end are left alone: another user's, or stuck in the kernel."""
 _LAST = (b"resource_tracker", b"taskvine_manager/__main__.py\0manager\0")
-"""Marks of command lines. Resource trackers of multiprocessing and loky remove what processes left in memory and in
-temporary folders, once the last process that uses them has ended; the manager of an executor that the task has
-started removes its private directory, once the task's process has ended."""
+"""Parts of command lines of processes that end by themselves. Resource trackers of multiprocessing and loky remove
+shared memory and temporary folders when the last process that uses them has ended. The manager of an executor that the
+task has started removes its private directory when the task's process has ended."""
 _ORDER = signal.SIGRTMIN + 6
-"""Tells a keeper to end. A number that programs do not use: ``kill 0`` in a task's shell reaches its keeper too."""
+"""The signal that tells a keeper to end. Other programs do not use it, which matters because ``kill 0`` in a task's
+shell reaches its keeper too."""
 _ALL = frozenset(_signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
 _LEFT = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTIN, signal.SIGTTOU})
-"""Signals that Python ignores and resets in children by itself, and those that a handler would make it loop for."""
+"""Signals that get no handler: Python ignores the first two and resets them in children. A handler of the others would
+cause an endless loop."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_GET_NAME = 16
@@ -48,12 +50,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def keep(parent: int) -> None:
-    """Fork: the child returns and is to be the task's process, its parent becomes the keeper and never returns.
+    """Fork. The child returns and becomes the task's process; the parent becomes the keeper and never returns.
 
     Parameters
     ----------
     parent : int
-        Process id of the library or node, at whose end the keeper ends its task.
+        Process id of the library or node. When it ends, the keeper ends its task.
     """
     if sys.platform != "linux":
         die_with(parent, signal.SIGKILL)
@@ -78,7 +80,7 @@ def keep(parent: int) -> None:
 
 
 def _watch(task: int) -> NoReturn:
-    """Wait for the end of the task's process or the order to end it; then end everything below, and exit."""
+    """Wait until the task's process ends, or kill it when told to; then end all descendants and exit."""
     status: int = signal.SIGKILL
     try:
         os.chdir("/")
@@ -98,10 +100,11 @@ def _watch(task: int) -> NoReturn:
 
 
 def _close_descriptors() -> None:
-    # The task's, which others wait to see closed. Streams are left to report a failure of the keeper itself.
+    # The keeper has inherited the task's descriptors, and other processes wait for the task to close them. The standard
+    # streams stay open, so that the keeper can report its own failure.
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor > 2:
-            with contextlib.suppress(OSError):  # the listing's own
+            with contextlib.suppress(OSError):  # that of the listing itself is closed already
                 os.close(descriptor)
 
 
@@ -110,7 +113,7 @@ def _exit_like(status: int) -> NoReturn:
         import resource
 
         number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the task has left one, if any
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the task may have written a core file; one is enough
         if number != signal.SIGKILL:
             _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
@@ -119,13 +122,13 @@ def _exit_like(status: int) -> NoReturn:
 
 
 def adopt_orphans() -> None:
-    """Have the kernel make this process the parent of descendants whose parent has ended."""
+    """Make this process a child subreaper: the kernel makes it the parent of descendants whose parent has ended."""
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with(parent: int, number: int) -> None:
-    """Have the kernel send this process a signal when its parent ends (Linux; elsewhere, sockets that close say so)."""
+    """Ask the kernel to send this process a signal when its parent ends (Linux only; elsewhere, a socket closes)."""
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
@@ -140,9 +143,9 @@ def _prctl(option: int, argument: object) -> None:
 
 
 def fresh_signals() -> None:
-    """Give this process the signal dispositions and the mask that Python has in a process which inherits none."""
+    """Set the signal handlers and the signal mask of a Python process that inherits none."""
     for number in _ALL:
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):  # None: faulthandler's, or of a C library
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):  # None: set by faulthandler or a C library
             _signal.signal(number, _signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGPIPE", "SIGXFSZ"):
@@ -152,9 +155,9 @@ def fresh_signals() -> None:
 
 
 def disregard(*numbers: int) -> None:
-    """Do nothing at these signals, nor at those that this process was started to ignore; its children inherit none.
+    """Handle these signals, and those that this process inherited as ignored, by a function that does nothing.
 
-    An ignored signal stays ignored in programs that are started, a handled one has its default there.
+    Programs that this process starts would inherit an ignored signal. A signal with a handler has its default there.
     """
     for number in _ALL:
         if number in numbers or (number not in _LEFT and _signal.getsignal(number) == _signal.SIG_IGN):
@@ -170,7 +173,7 @@ def _nothing(number: int, frame: object) -> None:
 
 
 def end(pid: int) -> None:
-    """Tell a keeper to end its task; kill the process group of what has not become a keeper yet."""
+    """Tell a keeper to end its task; if the process is not a keeper yet, kill its process group."""
     try:
         if is_keeper(pid):
             os.kill(pid, _ORDER)
@@ -179,7 +182,7 @@ def end(pid: int) -> None:
         try:
             os.killpg(pid, signal.SIGKILL)
         except ProcessLookupError:
-            os.kill(pid, _ORDER)  # a slot's that leads no group yet: the signal kills it, or waits for it
+            os.kill(pid, _ORDER)  # a slot's process that leads no group yet: the signal kills it or stays pending
     except (ProcessLookupError, PermissionError):
         pass
 
@@ -190,7 +193,7 @@ def is_keeper(pid: int) -> bool:
 
 
 def goes_last(pid: int) -> bool:
-    """Whether a process ends by itself when all others have, and is to have time for that."""
+    """Whether a process ends by itself after all others, and should get time for that."""
     command = _read(f"/proc/{pid}/cmdline")
     return any(mark in command for mark in _LAST)
 
@@ -198,15 +201,15 @@ def goes_last(pid: int) -> bool:
 def end_children(
     wait: Callable[[float], object] = time.sleep, term: float = TERM_SECONDS, spare: Collection[int] = ()
 ) -> None:
-    """End every process below this one, which adopts orphans; return when none is left.
+    """End all descendants of this process, which must adopt orphans; return when none is left.
 
-    Keepers end what is theirs. Others get SIGTERM, and SIGKILL if they do not act on it. Those that end by themselves
-    after all others have some time for it.
+    Keepers are told to end their own descendants. All other processes get SIGTERM, and later SIGKILL if they have not
+    ended. Processes that end by themselves after all others get time for that.
 
     Parameters
     ----------
     wait : callable
-        Waits for so many seconds, or less if a child ends.
+        Waits the given number of seconds, or less if a child ends.
     term : float
         Seconds between SIGTERM and SIGKILL.
     spare : collection of int
@@ -237,7 +240,7 @@ def end_children(
 
 
 def _has_children() -> bool:
-    # The list may miss a child while others end; this does not.
+    # The list in children() may miss a child while others end; waitid does not.
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -255,7 +258,7 @@ def _terminate(pid: int, told: set[int], *, kill: bool) -> None:
 
 
 def kill_trees(roots: Iterable[int]) -> None:
-    """Kill processes and all that descends from them, keepers after what is theirs."""
+    """Kill processes and all their descendants; keepers are killed after the processes that they keep."""
     for root in roots:
         below = descendants(root)
         for pid in [*(pid for pid in below if not is_keeper(pid)), *filter(is_keeper, below), root]:
@@ -264,7 +267,7 @@ def kill_trees(roots: Iterable[int]) -> None:
 
 
 def reap(spare: Collection[int] = ()) -> None:
-    """Forget children that have ended: orphans that this process has adopted."""
+    """Collect the exit status of children that have ended: orphans that this process has adopted."""
     for pid in children(os.getpid()):
         if pid not in spare:
             with contextlib.suppress(ChildProcessError):
@@ -284,7 +287,7 @@ def _reap_all() -> Iterable[tuple[int, int]]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of all that descends from a process, parents before their children."""
+    """Return the process ids of all descendants of a process, parents before their children."""
     found: list[int] = []
     level = [pid]
     while level:
@@ -294,7 +297,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of a process's children, those included that have ended and nobody has waited for."""
+    """Return the process ids of a process's children, zombies included."""
     try:
         lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task")]
     except OSError:
@@ -305,7 +308,7 @@ def children(pid: int) -> list[int]:
 
 
 def _has_lists() -> bool:
-    # Kernels without CONFIG_PROC_CHILDREN do not say what children a process has.
+    # Kernels without CONFIG_PROC_CHILDREN do not list the children of a process.
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 

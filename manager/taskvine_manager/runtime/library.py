@@ -1,26 +1,27 @@
 """The library: a warm parent process that forks function slots from itself.
 
 The library imports the modules that the user has named and builds the context, once; every slot starts with both. It
-imports nothing else of the user's. Slots would share what a module makes when it is imported (an open file, a random
-stream), or the fork would break it (a thread). Slots import what their functions need, as a fresh process does.
+imports no other module of the user: slots would share objects that the import creates, such as an open file or a random
+stream, and a fork would break others, such as a thread. Slots import the modules of their functions themselves, like
+any fresh process.
 
-The library runs no invocation itself. The node speaks to it over a ``SOCK_SEQPACKET`` socket in pickled tuples:
+The library runs no task itself. The node and the library exchange pickled tuples over a ``SOCK_SEQPACKET`` socket:
 
 ============================================= =======================================================
 from the node                                 meaning
 ============================================= =======================================================
 ``("fork", slot, environment, memory)`` + fd  fork a slot that serves the socket behind the descriptor;
-                                              ``memory`` is the limit of its calls in MB, 0 for none
+                                              ``memory`` is the limit of its tasks in MB, 0 for none
 ============================================= =======================================================
 
 ====================================== ==============================================================
 to the node                            meaning
 ====================================== ==============================================================
-``("ready", pid)``                     said before anything but the standard library is imported
-``("warm",)``                          modules are imported, the context is built; forks follow
+``("ready", pid)``                     sent before the user's modules are imported
+``("warm",)``                          modules are imported and the context is built; forks may follow
 ``("forked", slot, pid)``              ``pid`` of the slot's keeper (:mod:`~taskvine_manager.runtime.keeper`)
-``("exited", slot, status)``           ``status`` as of :func:`os.waitpid`
-``("failed", kind, record)``           a module or the context cannot be had; the library ends
+``("exited", slot, status)``           ``status`` is that of :func:`os.waitpid`
+``("failed", kind, record)``           a module or the context failed; the library ends
 ====================================== ==============================================================
 """
 
@@ -46,7 +47,7 @@ from taskvine_manager.runtime import context, exits, failure, headroom, keeper, 
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Serve the node behind an inherited socket until it closes; ``parent`` is the process to die with."""
+    """Serve the node at an inherited socket until it closes. The kernel kills this process when ``parent`` ends."""
     keeper.die_with(parent, signal.SIGKILL)
     keeper.fresh_signals()
     channel = socket.socket(fileno=descriptor)
@@ -57,22 +58,28 @@ def main(descriptor: int, parent: int) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(status)  # threads of a context must not keep it: the node waits for its end
+        os._exit(status)  # threads of a context must not delay the exit, because the node waits for it
 
 
 class Library:
-    """See the module's docstring.
+    """The warm parent process of a node's slots.
 
     Parameters
     ----------
     channel : socket.socket
-        Connected to the node. The first packet from the node is a dict: ``log`` (directory of the slots' output),
-        ``spool`` (directory of large results), ``inline_limit`` (bytes of the largest that is not), ``scratch``
-        (directory of the slots' own directories), ``directory`` (the user's, in which calls run; or None), ``sys_path``
-        (SearchPath), ``import_modules`` (names), ``context`` (path or bytes of the encoded ``(setup, args,
-        kwargs)``, or None), ``context_scope`` (``"library"`` or ``"slot"``) ``start_timeout`` (seconds that
-        ``import_modules`` and the context may take; the node sees to it) and ``memory_group`` (as of
-        :func:`~taskvine_manager.runtime.headroom.keep_to`).
+        Connected to the node. The first packet from the node is a dict with these keys:
+
+        - ``log``: directory of the slots' output;
+        - ``spool``: directory of large results;
+        - ``inline_limit``: largest result, in bytes, that is not written to a file;
+        - ``scratch``: directory that holds the slots' private directories;
+        - ``directory``: the user's directory, in which tasks run, or None;
+        - ``sys_path``: SearchPath;
+        - ``import_modules``: names of modules;
+        - ``context``: path or bytes of the encoded ``(setup, args, kwargs)``, or None;
+        - ``context_scope``: ``"library"`` or ``"slot"``;
+        - ``start_timeout``: time limit of ``import_modules`` and the context, in seconds, which the node enforces;
+        - ``memory_group``: argument of :func:`~taskvine_manager.runtime.headroom.keep_to`.
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -80,7 +87,7 @@ class Library:
         self._slots: dict[int, int] = {}
 
     def run(self) -> None:
-        """Serve until the node goes."""
+        """Serve until the node closes the socket."""
         self._say("ready", os.getpid())
         self._config: dict[str, Any] = pickle.loads(self._channel.recv(slot.PACKET_LIMIT))
         headroom.keep_to(self._config["memory_group"])
@@ -104,14 +111,14 @@ class Library:
                 return
 
     def _prepare(self) -> bool:
-        # Slots are forked with what they would all import.
+        # Imported before the forks, because all slots need these modules.
         import tempfile  # noqa: F401
 
         import tblib  # noqa: F401
 
         from taskvine_manager.runtime import pickling, spares  # noqa: F401
 
-        # Where it hangs is in its log then, which goes into the error.
+        # If an import or the setup hangs, the log shows where. The error quotes the log.
         faulthandler.dump_traceback_later(self._config["start_timeout"])
         for name in self._config["import_modules"]:
             try:
@@ -127,7 +134,7 @@ class Library:
                 return False
         faulthandler.cancel_dump_traceback_later()
         if encoded is not None or self._config["import_modules"]:
-            gc.collect()  # what is ours leaves too little to be worth the time
+            gc.collect()  # without the user's code, there is too little garbage to be worth the time
         gc.freeze()
         return True
 
@@ -155,7 +162,7 @@ class Library:
     ) -> NoReturn:
         status = 1
         try:
-            keeper.keep(library)  # the slot is the child of what was forked, which ends all that the slot starts
+            keeper.keep(library)  # the forked process becomes the keeper; its child is the slot and returns here
             exits.disinherit()
             self._channel.close()
             for end in self._wakeup:
@@ -195,12 +202,12 @@ class Library:
                 os._exit(1)
 
     def _reap(self) -> None:
-        # Slot by slot: other children are the context's, which waits for them itself.
+        # Only slots: other children belong to the context, which waits for them itself.
         for pid in list(self._slots):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)  # what its tasks left behind
+                    os.killpg(pid, signal.SIGKILL)  # processes that its tasks left behind
                 self._say("exited", self._slots.pop(pid), status)
 
     def _say(self, *message: Any) -> None:
@@ -208,7 +215,7 @@ class Library:
 
 
 class NotForLibraries(Exception):
-    """A module breaks a rule for modules that slots share with their library."""
+    """A module of ``import_modules`` cannot be shared by a library and its slots."""
 
 
 def _import(name: str) -> None:
@@ -217,7 +224,7 @@ def _import(name: str) -> None:
     Raises
     ------
     NotForLibraries
-        If it has started a thread, or keeps a file open that all slots would read from one position.
+        If the module has started a thread, or keeps a file open in which all slots would share one position.
     """
     threads, files = set(threading.enumerate()), set(_open_files())
     importlib.import_module(name)
@@ -229,17 +236,17 @@ def _import(name: str) -> None:
 
 
 def _open_files() -> Iterator[str]:
-    """Paths of the files that this process has open and does not only append to."""
+    """Yield the paths of open files, except those that this process only appends to."""
     with contextlib.suppress(OSError):
         for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # the listing's own is closed by now
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed by now
                 is_file = stat.S_ISREG(os.fstat(int(number)).st_mode)
                 if is_file and not fcntl.fcntl(int(number), fcntl.F_GETFL) & os.O_APPEND:
                     yield os.readlink(f"/proc/self/fd/{number}")
 
 
 def import_failure(name: str, error: BaseException) -> bytes:
-    """Record of a module of ``import_modules`` that cannot be imported."""
+    """Make the failure record of a module of ``import_modules`` that cannot be imported."""
     reason = f"{name!r} of import_modules cannot be imported: {failure.describe(error)}"
     return failure.lost("library", reason, stderr=failure.text(error, (__file__, importlib.__file__)))
 
@@ -247,7 +254,7 @@ def import_failure(name: str, error: BaseException) -> bytes:
 def _own_output(path: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError:  # the directory of logs is gone, or full: no reason not to work
+    except OSError:  # the log directory is gone or full, but the slot can still work
         descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -256,14 +263,14 @@ def _own_output(path: str) -> None:
 
 
 def _forget_temporary_directory(environment: dict[str, str]) -> None:
-    # The library's context may have asked for its path: then tempfile has kept it.
+    # The library's context may have called tempfile, which keeps the path of the library's temporary directory.
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None and "TMPDIR" in environment and tempfile.tempdir == os.environ.get("TMPDIR"):
         tempfile.tempdir = None
 
 
 def _limit_threads(environment: dict[str, str]) -> None:
-    # A BLAS that the library has loaded for the user has read its environment; threadpoolctl can still tell it.
+    # A BLAS that the user's code has loaded in the library does not read the new environment; threadpoolctl can set it.
     if "OMP_NUM_THREADS" in environment and "numpy" in sys.modules:
         try:
             import threadpoolctl
@@ -273,7 +280,7 @@ def _limit_threads(environment: dict[str, str]) -> None:
 
 
 def _reseed() -> None:
-    """Seed global generators that the library has loaded for the user: all slots would draw the same numbers.
+    """Seed the global generators of numpy and torch, if loaded; otherwise all slots would draw the same numbers.
 
     The standard library's ``random`` seeds itself after a fork.
     """

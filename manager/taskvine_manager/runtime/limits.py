@@ -1,4 +1,4 @@
-"""The limits of a process that runs tasks: those that the system sets (``RLIMIT_*``), and its memory."""
+"""The limits of a process that runs tasks: resource limits of the system (``RLIMIT_*``), and its memory limit."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ _WAS_IMPORTED = "resource" in sys.modules
 import resource  # noqa: E402
 
 if not _WAS_IMPORTED:
-    del sys.modules["resource"]  # a user's module that imports it puts it there again: see Limits.restore
+    del sys.modules["resource"]  # so that Limits.restore sees whether a user's module imports it
 
 _NAMES = {getattr(resource, name): name for name in sorted(dir(resource), reverse=True) if name.startswith("RLIMIT_")}
 SHORT = 0.0001
-"""Seconds: what a call rarely changes is not looked at after one that took less, of whose time it would be a part."""
+"""Seconds. After a shorter task, state that tasks rarely change is not checked: it would cost a noticeable part of the
+task's time."""
 _INTERVAL = 0.1
-"""Seconds between looks at the memory of a slot that has run calls."""
+"""Seconds between measurements of the memory of a slot that has run tasks."""
 
 
 class Limits:
-    """The resource limits of this process, to be restored after each call."""
+    """The resource limits of this process, to be restored after each task."""
 
     def __init__(self) -> None:
         self._numbers = tuple(_NAMES)
         self._found = list(map(resource.getrlimit, self._numbers))
         self.lowered: list[str] = []
-        """Names of the hard limits that a call has lowered and that this process may not raise again."""
+        """Names of the hard limits that a task has lowered and that this process may not raise again."""
 
     def restore(self, seconds: float) -> None:
-        """Undo what a call has changed; what cannot be undone is noted in :attr:`lowered`.
+        """Restore the limits that a task has changed; list those that cannot be restored in :attr:`lowered`.
 
         Parameters
         ----------
         seconds : float
-            How long the call took. After a call shorter than :data:`SHORT`, limits are looked at only if a module that
-            sets them is imported. Those that such a call has set in another way wait for the next longer call.
+            Duration of the task. After a task shorter than :data:`SHORT`, limits are checked only if a module that
+            sets them is imported. Limits that such a task has set in another way are restored after the next longer
+            task.
         """
         if seconds < SHORT and "resource" not in sys.modules and "psutil" not in sys.modules:
             return
@@ -48,7 +50,7 @@ class Limits:
 
 
 def _set(number: int, wanted: tuple[int, int]) -> bool:
-    """Set a limit, or else raise the soft one as far as the hard one allows; say whether it is as wanted now."""
+    """Set a limit, or else raise the soft limit as far as the hard one allows; return whether it is as wanted."""
     soft, hard = resource.getrlimit(number)
     if (soft, hard) == wanted:
         return True
@@ -63,31 +65,31 @@ def _set(number: int, wanted: tuple[int, int]) -> bool:
 
 
 class Room:
-    """The memory that a slot may hold when a call begins in it.
+    """The memory that a slot may hold when a task starts in it.
 
     Parameters
     ----------
     limit : float
-        Memory limit in MB, the same for all calls of a slot; 0 for none.
+        Memory limit in MB, the same for all tasks of a slot; 0 for none.
     own : float
-        MB that are not counted: pages of the interpreter that the slot has copied since it was forked.
+        MB that are not counted: pages of the interpreter that the slot has copied since the fork.
     """
 
     def __init__(self, limit: float, own: float = 0.0) -> None:
         self.limit = limit
         self._own = own
         self.used = False
-        """Whether a call has begun in this process: what it holds may be what a call has left."""
+        """Whether a task has started in this process, so that the memory may be what tasks have left."""
         self._looked = 0.0
 
     def excess(self, *, look: bool) -> float:
-        """Measure what this process holds, and return it in MB if it is above the limit, else 0.
+        """Measure the memory of this process; return it in MB if it exceeds the limit, else 0.
 
         Parameters
         ----------
         look : bool
-            Whether to measure in any case. Otherwise, this is done ten times a second: a call that is short pays for
-            few of the measurements.
+            Whether to measure in any case. Otherwise, memory is measured at most ten times a second, because that costs
+            time that matters for short tasks.
         """
         now = time.monotonic()
         if not self.limit or (not look and self.used and now - self._looked < _INTERVAL):
@@ -98,10 +100,10 @@ class Room:
 
 
 def held(limit: float) -> float:
-    """Memory in MB that this process holds, as :func:`taskvine_manager.node.memory.enforce` counts it.
+    """Return the memory of this process in MB, as :func:`taskvine_manager.node.memory.enforce` counts it.
 
-    That is its resident size if that is within ``limit``. Otherwise it is what the process shares with no other: the
-    library's pages are not counted. It is 0 where the system does not say.
+    This is the resident size if that is within ``limit``. Otherwise it is the private memory, without pages shared with
+    the library. It is 0 if the system does not report memory.
     """
     try:
         with open("/proc/self/statm", "rb") as file:

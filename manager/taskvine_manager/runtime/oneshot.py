@@ -1,11 +1,16 @@
-"""An L1 task: one invocation in a fresh Python process and a sandbox of its own.
+"""An L1 task: one task in a fresh Python process and its own sandbox.
 
-Run as ``python -m taskvine_manager task DIRECTORY``, where the directory holds ``task`` (a pickled dict: ``function``
-and ``arguments``, encoded; ``values``, results that the arguments refer to; ``sys_path``; ``spool``; ``inline_limit``;
-``context``; ``directory``, the user's, in which the task runs, or None; ``memory_group``, as of
-:func:`~taskvine_manager.runtime.headroom.keep_to`) and ``sandbox``, where the files are that the
-task's app declares, and where the task runs if there is no such directory. The process writes ``outcome`` beside them:
-the pickled tuple ``(outcome, body, started, seconds)``. A process that ends without writing it has died.
+It is run as ``python -m taskvine_manager task DIRECTORY``. The directory holds ``sandbox``, a directory with the files
+that the task's app declares, and ``task``, a pickled dict with these keys:
+
+- ``function`` and ``arguments``, both encoded;
+- ``values``: results that the arguments refer to;
+- ``directory``: the user's directory, in which the task runs, or None to run it in the sandbox;
+- ``memory_group``: argument of :func:`~taskvine_manager.runtime.headroom.keep_to`;
+- ``sys_path``, ``spool``, ``inline_limit`` and ``context``.
+
+The process writes the file ``outcome`` into the directory: the pickled tuple ``(outcome, body, started, seconds)``. If
+it ends without writing that file, it has crashed or was killed.
 """
 
 from __future__ import annotations
@@ -32,11 +37,11 @@ from taskvine_manager.runtime import (
 
 
 def main(directory: str, parent: int) -> None:
-    """Run the task in ``directory``; ``parent`` is the process to die with."""
+    """Run the task in ``directory``; when ``parent`` ends, the task is ended too."""
     keeper.keep(parent)
     keeper.fresh_signals()
     faulthandler.enable()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it said before it died is in the log
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # output before a crash must reach the log
     with open(os.path.join(directory, "task"), "rb") as file:
         task = pickle.load(file)
     headroom.keep_to(task["memory_group"])

@@ -1,17 +1,18 @@
-"""How values travel: one pickle, inline when small, a mappable file when large.
+"""The encoding of values: a pickle if small, a file that can be mapped if large.
 
-A small value is the pickle itself. A large one is a file that its reader maps copy-on-write, with large buffers
-(numpy arrays, arrow buffers: anything that offers `pickle protocol 5 out-of-band data
-<https://peps.python.org/pep-0574/>`_) laid out behind the pickle, each aligned to 64 bytes::
+A small value is encoded as its pickle. A large one is a file that its reader maps copy-on-write. Large buffers follow
+the pickle, each aligned to 64 bytes. These are numpy arrays, arrow buffers and all other objects that offer `pickle
+protocol 5 out-of-band data <https://peps.python.org/pep-0574/>`_::
 
     magic (8) | count of buffers n (8) | length of pickle (8) | n x (offset (8), length (8)) | pickle | buffers
 
-Integers are little-endian and unsigned. A reader gets writable objects whose bytes are never copied on load, and
-nobody else's bytes change when it writes.
+Integers are little-endian and unsigned. A reader gets writable objects whose bytes are not copied on load. Its writes
+do not change the bytes of other readers.
 
 A value can share large buffers with other values (see :class:`Sharing`). A shared buffer is a file without a header,
-and each value has a claim to it (:mod:`taskvine_manager.runtime.claims`). Its offset in the table is 0. The claim's
-path is the path of the value's file plus a dot and a number. On another machine, the buffer itself is at that path.
+and each value has a claim to it (:mod:`taskvine_manager.runtime.claims`). The buffer's offset in the table is 0. The
+claim's path is the path of the value's file plus a dot and a number. On another machine, the buffer itself is at that
+path.
 """
 
 from __future__ import annotations
@@ -35,20 +36,21 @@ from taskvine_manager.runtime import claims, headroom
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
-"""Largest encoded value, in bytes, that rides inside messages where nothing else is said."""
+"""Default for the largest encoded value, in bytes, that is sent inside messages."""
 LARGEST_INLINE_LIMIT = 64 * 1024
-"""Most that may be said. A call's packet holds its arguments and up to :data:`INLINE_LIMIT` of others' results, and
-must fit into a socket's buffer (:data:`taskvine_manager.runtime.slot.PACKET_LIMIT`) beside its function's."""
+"""Largest value that this limit may have. The packet of a task holds its arguments and up to :data:`INLINE_LIMIT` bytes
+of other tasks' results. It must fit into a socket's buffer together with the packet of its function
+(:data:`taskvine_manager.runtime.slot.PACKET_LIMIT`)."""
 FAST = "fast"
-"""Link in a spool directory to one of a file system in memory: disks are slower than what computes, and half of such a
-file system, a quarter of the memory as it usually is, is used for what is large and short-lived; and no more than half
-of what a control group may use."""
+"""Link in a spool directory to a directory in memory, which is used for large short-lived values because disks are
+slow. At most half of its file system is used (usually a quarter of the machine's memory), and at most half of the
+memory that a control group may use."""
 MAPPED_FROM = 1 << 20
-"""Files below this many bytes are read at once: that is as quick as mapping them."""
+"""Size in bytes below which files are read, because mapping them would not be faster."""
 MOST_MAPPED = 16_384
-"""Files mapped at a time, at most: a quarter of what Linux allows a process, whose own memory needs mappings too."""
+"""Most files mapped at a time: a quarter of Linux's limit per process, whose own memory needs mappings too."""
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
-"""What the system says of a file that is not there. Any other error says that it cannot be read just now."""
+"""Errors of a file that does not exist. All other errors mean that the file cannot be read now."""
 SHARED_FROM = 1 << 20
 """Buffers of at least this many bytes can be shared between values."""
 _BAND_LIMIT = 16 * 1024
@@ -56,10 +58,10 @@ _ALIGN = 64
 _HEAD = struct.Struct("<8sQQ")
 _ENTRY = struct.Struct("<QQ")
 _ELSEWHERE = 0
-"""The offset of a buffer that is a file of its own."""
+"""The offset of a buffer that is in a separate file."""
 _PREFIX = "value-"
 _SHARING_PREFIX = "sharing"
-"""Begins the name of a file whose value shares buffers. The number of buffers follows."""
+"""Prefix of the name of a file whose value shares buffers. The number of shared buffers follows."""
 
 Payload = bytes | str
 """An encoded value: the bytes themselves, or the path of the file that holds them."""
@@ -71,7 +73,7 @@ class Sharing(Protocol):
     """Storage for the large buffers of values, in which equal buffers share a file."""
 
     def sample(self, buffer: memoryview) -> bytes:
-        """Return a key that equal buffers have."""
+        """Return a key that is the same for equal buffers."""
 
     def directory(self, samples: Sequence[bytes]) -> str | None:
         """Return the directory where a buffer with one of these samples is stored, if there is one."""
@@ -90,13 +92,13 @@ def encode(
     value
         Any object that ``dumps`` can pickle.
     directory : str
-        Where the file of a large value is made; it must be on a file system that the reader sees.
+        Directory for the file of a large value, on a file system that the reader sees.
     dumps : callable
-        ``pickle.dumps`` or ``cloudpickle.dumps``: called with ``protocol`` and ``buffer_callback``.
+        ``pickle.dumps`` or ``cloudpickle.dumps``. Called with ``protocol`` and ``buffer_callback``.
     limit : int
-        Largest pickle, in bytes, that is returned rather than written.
+        Largest pickle, in bytes, that is returned instead of written.
     sharing : Sharing, optional
-        Stores the buffers of at least :data:`SHARED_FROM` bytes. Default: they are part of the value's own file.
+        Storage for buffers of at least :data:`SHARED_FROM` bytes. Default: all buffers are in the value's own file.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def encode(
     Raises
     ------
     OSError
-        If the file cannot be written (a full disk, for one); no partial file is left.
+        If the file cannot be written, for example because the disk is full. No partial file is left.
     Exception
         Whatever ``dumps`` raises for a value that cannot be pickled.
     """
@@ -121,7 +123,7 @@ def encode(
 
     body = dumps(value, protocol=5, buffer_callback=out_of_band)
     if len(body) + sum(buffer.nbytes for buffer in buffers) <= limit:
-        # Few buffers, and small ones: in band after all, which copies them once more.
+        # The buffers are few and small, so they are pickled in band, which copies them once more.
         whole = dumps(value, protocol=5) if buffers else body
         if len(whole) <= limit:
             return whole
@@ -129,7 +131,7 @@ def encode(
 
 
 def roomy(directory: str, size: int) -> str:
-    """Where a file of so many bytes goes: into memory, if there is a link to such a place and it has room to spare."""
+    """Return the directory for a file of ``size`` bytes: the one in memory if there is one with enough room."""
     fast = os.path.join(directory, FAST)
     try:
         there = os.statvfs(fast)
@@ -160,7 +162,7 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, shari
         if place != directory:
             try:
                 return _write_parts(place, prefix, offset, body, buffers, table, shared, sharing)
-            except OSError as error:  # memory was filled meanwhile, or has no more inodes: the disk may have room
+            except OSError as error:  # memory was filled meanwhile or has no inodes left; the disk may have room
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
             place = directory
@@ -234,7 +236,7 @@ def link(path: str, target: str) -> None:
 
 
 def _new_file(place: str, size: int, prefix: str) -> tuple[int, str]:
-    import tempfile  # here, since every L1 task imports this module, and few make files
+    import tempfile  # imported here, because every L1 task imports this module, but few make files
 
     from taskvine_manager.runtime import spares
 
@@ -249,38 +251,38 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 class Damaged(ValueError):
-    """A file is not what :func:`encode` wrote, or is cut short."""
+    """A file was not written by :func:`encode`, or is cut short."""
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error of reading a value's file says that the file is lost.
+    """Whether an error of reading a value's file means that the file is lost.
 
-    It does if the file is not there or is not what was written. A process that is short of descriptors or memory, or
-    lacks a permission, says nothing about the file.
+    A file is lost if it does not exist or is damaged. An error for lack of descriptors, memory or permission says
+    nothing about the file.
     """
     return isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno in GONE)
 
 
 class Frames(NamedTuple):
-    """A value that has been read, or mapped, and not loaded yet."""
+    """A value that has been read or mapped, but not loaded yet."""
 
     body: bytes | memoryview
     buffers: Sequence[memoryview] = ()
 
     def load(self) -> Any:
-        """Make the value of it: this runs the code of the value's classes, which may raise anything."""
+        """Load the value. This runs code of the value's classes, which may raise anything."""
         return pickle.loads(self.body, buffers=self.buffers)
 
 
 def decode(payload: Payload) -> Any:
-    """Load what :func:`encode` made.
+    """Load an encoded value.
 
-    The objects of a large value stay backed by a private mapping of its file, which may be unlinked meanwhile.
+    The objects of a large value stay backed by a private mapping of its file. The file may be unlinked meanwhile.
 
     Raises
     ------
     Damaged
-        If the file is not one of ours, or is cut short.
+        If the file was not written by :func:`encode`, or is cut short.
     OSError
         If the file cannot be opened.
     """
@@ -290,19 +292,19 @@ def decode(payload: Payload) -> Any:
 
 
 def read(payload: Payload, mapped_from: int = MAPPED_FROM) -> Frames:
-    """Read or map what :func:`encode` made, without loading it.
+    """Read or map an encoded value without loading it.
 
     Parameters
     ----------
     payload : bytes or str
-        What :func:`encode` returned.
+        The encoded value.
     mapped_from : int
-        Files of so many bytes are mapped, if they can be; smaller ones are read.
+        Size in bytes from which files are mapped if possible. Smaller files are read.
 
     Raises
     ------
     Damaged, OSError
-        As of :func:`decode`.
+        As :func:`decode` does.
     """
     if not isinstance(payload, str):
         return Frames(payload)
@@ -325,7 +327,7 @@ def read(payload: Payload, mapped_from: int = MAPPED_FROM) -> Frames:
 
 
 def _shared(path: str, size: int, mapped_from: int) -> memoryview:
-    """Return the bytes of a shared buffer: ``path`` is a claim, or on another machine the buffer itself."""
+    """Return the bytes of a shared buffer. ``path`` is a claim or, on another machine, the buffer itself."""
     if os.path.getsize(path) != size:
         try:
             path = claims.claimed(path)
@@ -335,7 +337,7 @@ def _shared(path: str, size: int, mapped_from: int) -> memoryview:
 
 
 def _bytes_of(path: str, mapped_from: int) -> memoryview:
-    """The bytes of a file, writable and private: mapped if that is worth it and possible, else read."""
+    """Return the bytes of a file, writable and private: mapped if the file is large and can be mapped, else read."""
     with _opened(path) as descriptor:
         length = os.fstat(descriptor).st_size
         if length >= mapped_from and len(_mappings) < MOST_MAPPED:
@@ -351,23 +353,23 @@ def _bytes_of(path: str, mapped_from: int) -> memoryview:
 
 
 def _mapped(descriptor: int, length: int) -> mmap.mmap:
-    """Map a file copy-on-write, without keeping a descriptor of it open."""
+    """Map a file copy-on-write, without keeping its descriptor open."""
     if sys.version_info >= (3, 13):
         return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY, trackfd=False)
-    # Until 3.13, mmap keeps a duplicate of the descriptor. Map memory without a file, and put the file in its place.
+    # Before 3.13, mmap keeps a duplicate of the descriptor. Map memory without a file, then map the file over it.
     mapping = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     place = ctypes.c_char.from_buffer(mapping)
     address = ctypes.addressof(place)
     del place
     access, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
     if _libc_mmap()(address, length, access, flags, descriptor, 0) != address:
-        _broken.append(mapping)  # never unmapped: the range may be free already, and belong to somebody else soon
+        _broken.append(mapping)  # never unmapped: the range may be free already and may soon be used for other memory
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return mapping
 
 
 def mappings() -> int:
-    """How many files are mapped now."""
+    """Return the number of files that are mapped now."""
     return len(_mappings)
 
 
@@ -389,7 +391,7 @@ _spare_lock = threading.Lock()
 
 
 def keep_spare() -> None:
-    """Keep a descriptor, which is closed when none is left to open a value with; a no-op if there is one."""
+    """Reserve one descriptor, to be closed when a value cannot be opened for lack of descriptors. Idempotent."""
     with contextlib.suppress(OSError), _spare_lock:
         if not _spare:
             _spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -397,7 +399,7 @@ def keep_spare() -> None:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int]:
-    """Open a file for reading, with the spare descriptor if there is no other."""
+    """Open a file for reading; use the spare descriptor if no other is left."""
     flags = os.O_RDONLY | os.O_CLOEXEC
     descriptor, used_spare = -1, False
     try:
@@ -421,7 +423,7 @@ def _opened(path: str) -> Iterator[int]:
 
 
 def size(payload: Payload) -> int:
-    """Bytes that a payload holds, wherever they are; shared buffers are included."""
+    """Return the size of a payload in bytes, shared buffers included."""
     if not isinstance(payload, str):
         return len(payload)
     return sum(map(os.path.getsize, (payload, *map(claims.claimed, shared_by(payload)))))

@@ -1,13 +1,13 @@
-"""Pickling of functions and values: cloudpickle, with what it lacks.
+"""Pickling of functions and values: cloudpickle with four additions.
 
-``cloudpickle`` pickles what ``pickle`` would look up in ``__main__`` or in a function by value. Four things are
-added:
+``cloudpickle`` pickles functions and classes by value if other processes cannot import them, because they are defined
+in ``__main__`` or inside a function. The additions are:
 
 - ``lru_cache`` and ``singledispatch`` functions, ``singledispatchmethod`` and ``cached_property`` are pickled by value
-  too, and a lock as a free one: who holds it here is no thread of the process that loads it;
-- what cloudpickle cannot pickle is given to dill, if dill is installed;
-- a future is refused: its copy would never be done;
-- a class that comes home to the process that defined it stays as it is there (see :func:`set_class_state`).
+  too. A lock is pickled as an unlocked one, because no thread of the loading process can hold it.
+- Values that cloudpickle cannot pickle are pickled with dill, if dill is installed.
+- Futures are refused, because the copy of a future would never be done.
+- A class that returns to the process that defined it does not change there (see :func:`set_class_state`).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def dumps(value: Any, protocol: int = 5, buffer_callback: Callable[..., Any] | N
     value
         Any object.
     protocol : int
-        Of pickle.
+        Pickle protocol.
     buffer_callback : callable, optional
-        As of :class:`pickle.Pickler`. It is not used for what only dill can pickle.
+        Passed to :class:`pickle.Pickler`. Values that only dill can pickle do not use it.
 
     Raises
     ------
     FutureLeft
         If the value holds a future.
     Exception
-        What cloudpickle raised, if dill cannot pickle the value either.
+        The exception of cloudpickle, if dill cannot pickle the value either.
     """
     try:
         return _dumps(value, protocol, buffer_callback)
@@ -77,11 +77,11 @@ def _dill(value: Any) -> bytes | None:
         return NotImplemented
 
     file = io.BytesIO()
-    # Without recurse, functions would lose the globals that they refer to, and fail where they are called.
+    # Without recurse, functions would lose the globals that they refer to, and calls of them would fail.
     pickler = dill.Pickler(file, protocol=5, recurse=True)
-    pickler.reducer_override = refuse_future  # not in a subclass, which dill takes for a pickler of somebody else's
+    pickler.reducer_override = refuse_future  # set here, because dill treats subclasses as foreign picklers
     pickler.dispatch = type(pickler.dispatch)(pickler.dispatch)
-    for kind in _LOCKS:  # dill makes locks that nobody can acquire of some that are free
+    for kind in _LOCKS:  # dill turns some unlocked locks into locks that cannot be acquired
         pickler.dispatch[kind] = _save_lock
     try:
         pickler.dump(value)
@@ -97,7 +97,7 @@ def _save_lock(pickler: Any, lock: Any) -> None:
 
 
 class _ByDill:
-    """Pickles as the call that loads what dill made."""
+    """A value pickled with dill. It is pickled as the call that loads it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -109,7 +109,7 @@ class _ByDill:
 
 
 def is_by_reference(value: Any) -> bool:
-    """Whether a function, class or module is pickled by its name: other processes import it."""
+    """Whether a function, class or module is pickled by name, so that other processes import it."""
     if isinstance(value, ModuleType):
         return value.__name__ in sys.modules and not _is_registered(value.__name__)
     name = getattr(value, "__module__", None)
@@ -125,15 +125,15 @@ def is_by_reference(value: Any) -> bool:
 
 
 def _is_registered(name: str) -> bool:
-    """Whether the user has a module, or a package that it is in, pickled by value."""
+    """Whether the user has registered a module, or a package that contains it, to be pickled by value."""
     registered = cloudpickle.list_registry_pickle_by_value()
     return bool(registered) and any(name == each or name.startswith(f"{each}.") for each in registered)
 
 
-# --- what cloudpickle lacks -----------------------------------------------------------------------------------------
+# --- additions to cloudpickle ----------------------------------------------------------------------------------------
 
 CACHED: type = type(functools.lru_cache(lambda: None))
-"""Of functions that ``lru_cache`` has made."""
+"""The type of functions that ``lru_cache`` makes."""
 
 
 def _reduce_cached(function: Any) -> Any:
@@ -146,7 +146,7 @@ def _reduce_cached(function: Any) -> Any:
 
 
 def make_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
-    """Make an ``lru_cache`` of a function, with nothing in it."""
+    """Make an empty ``lru_cache`` of a function."""
     return functools.lru_cache(maxsize=maxsize, typed=typed)(function)
 
 
@@ -180,7 +180,7 @@ def _reduce_dispatcher(function: Any) -> Any:
 
 
 def fill_dispatcher(function: Any, state: tuple[dict[type, Any], dict[str, Any]]) -> None:
-    """Register the implementations of a ``singledispatch`` function that has just been made."""
+    """Register the implementations of a new ``singledispatch`` function."""
     registry, added = state
     for kind, implementation in registry.items():
         if kind is not object:
@@ -189,19 +189,19 @@ def fill_dispatcher(function: Any, state: tuple[dict[type, Any], dict[str, Any]]
 
 
 def _refuse_future(kind: type) -> None:
-    # By its type alone: asking a proxy for its class would fetch its value.
+    # Checked by type alone, because reading the class of a proxy would load its value.
     futures: Any = sys.modules.get("concurrent.futures._base")
     if futures is not None and issubclass(kind, futures.Future):
         raise FutureLeft(f"it holds a future ({kind.__name__}), which only this process can complete: pass its result")
 
 
 def _reduce_method(value: Any) -> Any:
-    # From Python 3.13 on it holds a cache of weak references.
+    # From Python 3.13 on, it holds a cache of weak references.
     return functools.singledispatchmethod, (value.func,), dict(value.dispatcher.registry), None, None, fill_method
 
 
 def fill_method(method: Any, registry: dict[type, Any]) -> None:
-    """Register the implementations of a ``singledispatchmethod`` that has just been made."""
+    """Register the implementations of a new ``singledispatchmethod``."""
     fill_dispatcher(method.dispatcher, (registry, {}))
 
 
@@ -229,11 +229,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return reduced
 
 
-# --- classes that come home -----------------------------------------------------------------------------------------
+# --- classes that return home ----------------------------------------------------------------------------------------
 
 
 class Identities:
-    """A set of objects, told apart by what they are and not by what they are equal to, that keeps none of them."""
+    """A set of objects, compared by identity, that does not keep them alive."""
 
     def __init__(self) -> None:
         self._known: dict[int, weakref.ref[Any]] = {}
@@ -253,17 +253,17 @@ class Identities:
 
 
 _own = Identities()
-"""Classes of this process that it has pickled by value."""
+"""Classes of this process that were pickled by value."""
 _loaded = Identities()
-"""Classes that it has loaded from another process."""
+"""Classes that were loaded from another process."""
 
 
 def set_class_state(cls: type, state: tuple[Callable[[type, Any], None], Any]) -> None:
-    """Give a class its attributes, unless it is this process's own.
+    """Set the attributes of a loaded class, unless this process has defined the class.
 
-    A class that was pickled by value is recognised where it is loaded again. cloudpickle then sets its attributes to
-    what they were when it was pickled. In the process that defined the class, that would undo later changes and put
-    copies in the place of methods.
+    cloudpickle recognises a class that was pickled by value when it is loaded again, and resets its attributes to those
+    at the time of pickling. In the process that defined the class, this would undo later changes and replace its
+    methods by copies.
     """
     if cls in _own:
         return

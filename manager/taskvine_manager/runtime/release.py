@@ -1,7 +1,7 @@
-"""Memory that goes back to the system after much has been freed.
+"""Return of freed memory to the system.
 
-The C library keeps freed memory for later. That of thousands of small functions lies between other things, where it
-stays part of the process unless it is asked for.
+The C library keeps freed memory for later use. The memory of thousands of small functions lies between other objects,
+where it stays part of the process until it is trimmed explicitly.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ import ctypes
 import time
 
 ENOUGH = 1 << 20
-"""Freed bytes that are worth some milliseconds of looking for them."""
+"""Number of freed bytes from which a trim is worth some milliseconds."""
 QUIET = 0.2
-"""Seconds without more, after which that is done."""
+"""Seconds without further frees after which memory is trimmed."""
 
 
 class Memory:
-    """Counts what a process has freed, and gives it back when no more comes."""
+    """Counts the bytes that a process has freed, and trims its memory when no more are freed."""
 
     def __init__(self) -> None:
         self._freed = 0
         self._since = 0.0
 
     def freed(self, size: int) -> None:
-        """So many bytes are free; callable from anywhere."""
+        """Count ``size`` freed bytes. Can be called from anywhere."""
         self._freed += size
         self._since = time.monotonic()
 
     @property
     def wait(self) -> float | None:
-        """Seconds until :meth:`tidy` is due; None if there is not enough to be worth it."""
+        """Seconds until :meth:`tidy` is due; None if too little was freed."""
         return max(0.0, self._since + QUIET - time.monotonic()) if self._freed >= ENOUGH else None
 
     def tidy(self) -> None:
-        """Give memory back, if that is due."""
+        """Trim memory if that is due."""
         if self.wait == 0.0:
             self._freed = 0
             trim()
 
 
 def trim() -> None:
-    """Give free memory back to the system, where the C library can."""
+    """Return free memory to the system, if the C library supports that."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

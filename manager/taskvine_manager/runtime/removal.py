@@ -1,6 +1,6 @@
-"""Removal of directories in which tasks have written: these may be deep, closed to their owner, or full of links.
+"""Removal of directories in which tasks have written. They may be deep, closed to their owner, or full of links.
 
-Links are removed and never followed: what they lead to is the user's.
+Links are removed and never followed, because their targets belong to the user.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: str) -> None:
-    """Remove a file or directory as far as that is possible; it need not be there."""
+    """Remove a file or directory as far as possible. It need not exist."""
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
             return
     except OSError:
         return
-    import shutil  # here, since every L1 task imports this module, and few need it
+    import shutil  # imported here, because every L1 task imports this module, but few need shutil
 
     with contextlib.suppress(RecursionError):
         shutil.rmtree(path, ignore_errors=True)
@@ -32,7 +32,8 @@ def remove(path: str) -> None:
 def _remove_stubborn(path: str) -> None:
     """Remove a directory that is too deep for :func:`shutil.rmtree`, or has parts that are closed to their owner.
 
-    Directories in it are moved to its top one after another. So two descriptors are enough, and no path grows long.
+    Directories inside it are moved to its top level one after another. Two descriptors are therefore enough, and paths
+    stay short.
     """
     top = _open(path, None)
     try:
@@ -57,7 +58,7 @@ def _open(name: str, parent: int | None) -> int:
 
 
 def _unlock(name: str, parent: int | None) -> None:
-    """Let the owner of a directory into it."""
+    """Give the owner of a directory full access to it."""
     if not hasattr(os, "O_PATH"):
         os.chmod(name, 0o700, dir_fd=parent)
         return
@@ -69,7 +70,7 @@ def _unlock(name: str, parent: int | None) -> None:
 
 
 def _emptied(directory: int, top: int) -> list[str]:
-    """Remove what is in a directory, but for directories: move these to the top, and return their names there."""
+    """Remove the files in a directory, and move its subdirectories to the top; return their names there."""
     moved = []
     for name in os.listdir(directory):
         try:

@@ -1,4 +1,4 @@
-"""The sandbox of a task: a private directory with the files that its app declares, removed when the task is over."""
+"""The sandbox of a task: a private directory with the files that its app declares. It is removed after the task."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST_LEFT = 11
-"""Files named of what a task leaves behind: one more than is shown, so that there are known to be others."""
+"""Most names to report of files that a task leaves behind: one more than is shown, to know whether there are others."""
 _MOST_LOOKED_AT = 1000
 _directory: str | None = None
 
 
 def use(directory: str | None) -> None:
-    """Say which sandbox the arguments about to be decoded refer to; None where the call has none."""
+    """Set the sandbox for the arguments that are decoded next; None if the task has none."""
     global _directory
     _directory = directory
 
 
 def locate(make: Callable[[str], Any], url: str, state: dict[str, Any]) -> Any:
-    """Make the File of an argument whose bytes are in the sandbox; what stands for it was pickled as this call.
+    """Make the File of an argument that is in the sandbox. The File was pickled as a call of this function.
 
     Its ``local_path`` becomes absolute, because the task runs in another directory.
     """
@@ -31,7 +31,7 @@ def locate(make: Callable[[str], Any], url: str, state: dict[str, Any]) -> Any:
 
 
 def left_in(directory: str, declared: Iterable[str] = ()) -> tuple[str, ...]:
-    """Name the files in a sandbox that are none of those declared, nor in a declared folder.
+    """Return the files in a sandbox that are neither declared nor in a declared folder.
 
     Returns
     -------
@@ -55,6 +55,6 @@ def left_in(directory: str, declared: Iterable[str] = ()) -> tuple[str, ...]:
                         folders.append(name)
                     else:
                         found.append(name)
-        except OSError:  # the task may have removed it, or closed it to everybody
+        except OSError:  # the task may have removed the folder or its permissions
             continue
     return tuple(sorted(found)[:MOST_LEFT])

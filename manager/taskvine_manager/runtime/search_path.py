@@ -1,8 +1,8 @@
-"""Where modules are imported from: nodes look in the same places as the user's process, in the same order.
+"""The search path of modules: nodes import from the same places as the user's process, in the same order.
 
-The user's process says where it looks (:func:`of_this_process`). A process that runs tasks looks there too
-(:func:`start`). A function that was submitted after ``sys.path`` had changed carries the new one (:class:`OnPath`).
-Each call finds the one that was in force when it was submitted (:func:`use`).
+The user's process reads its search path (:func:`of_this_process`). A process that runs tasks starts with the same path
+(:func:`start`). A function that was submitted after ``sys.path`` had changed carries the new path (:class:`OnPath`).
+Each task runs with the path at its submission (:func:`use`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 class SearchPath(NamedTuple):
     """``sys.path`` of a process, with absolute entries, and the prefix of its interpreter.
 
-    ``imported`` says where a module was found that the process had imported before an entry hid it: ``(name, entry)``.
+    ``imported`` lists modules that an entry hides now, but that the process had imported from a later entry: ``(name,
+    entry)``.
     """
 
     entries: tuple[str, ...]
@@ -27,25 +28,25 @@ class SearchPath(NamedTuple):
 
 
 class OnPath(NamedTuple):
-    """A pickled function that is to be loaded, and called, with another ``sys.path`` than that of the start."""
+    """A pickled function that must be loaded and called with a ``sys.path`` other than that of the start."""
 
     path: SearchPath
     body: bytes
 
 
 def of_this_process() -> SearchPath:
-    """Where this process looks for modules now."""
-    texts: list[Any] = list(sys.path)  # programs put other things there, which Python ignores
+    """Return the present search path of this process."""
+    texts: list[Any] = list(sys.path)  # it may hold other objects than strings, which Python ignores
     entries = tuple(dict.fromkeys(os.path.abspath(entry) for entry in texts if isinstance(entry, str)))
     return SearchPath(entries, sys.prefix, tuple(_hidden(entries)))
 
 
 def _hidden(entries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Modules that were imported from behind an entry that has one of their name.
+    """Yield imported modules that an earlier entry with a module of the same name hides now.
 
-    Only entries before the standard library are looked at: they are the user's.
+    Only entries before the standard library are checked, because these are the user's.
     """
-    import sysconfig  # here, since every process imports this module, and few need that
+    import sysconfig  # imported here, because every process imports this module, but few need sysconfig
 
     standard = {os.path.abspath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
     for count, entry in enumerate(entries):
@@ -64,7 +65,7 @@ def _hidden(entries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 def _modules_in(entry: str) -> set[str]:
     try:
         names = os.listdir(entry)
-    except OSError:  # an archive, or nothing
+    except OSError:  # an archive, or a path that does not exist
         return set()
     known = {name.partition(".")[0] for name in names if name.endswith((".py", ".so"))}
     return known | {name for name in names if name in sys.modules and _is_package(os.path.join(entry, name))}
@@ -75,29 +76,29 @@ def _is_package(path: str) -> bool:
 
 
 class _Imported:
-    """Finds the modules that the user's process had imported where it had found them."""
+    """A finder for hidden modules, in the places where the user's process had found them."""
 
     def __init__(self, places: dict[str, str]) -> None:
         self._places = places
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """As of any finder in ``sys.meta_path``."""
+        """Find a module, as any finder in ``sys.meta_path`` does."""
         place = self._places.get(name)
         return None if place is None else PathFinder.find_spec(name, [place])
 
 
 def merged(path: SearchPath, own: list[str], prefix: str) -> list[str]:
-    """``sys.path`` for a process that looks where the user's process does.
+    """Merge the search path of the user's process with that of another process.
 
     Parameters
     ----------
     path : SearchPath
-        Of the user's process.
+        Search path of the user's process.
     own : list of str
-        That the process has by itself.
+        ``sys.path`` of the other process.
     prefix : str
-        Of its interpreter. Another interpreter, as of an ``env_pack``, looks among its own packages first: the user's
-        may be for another version of Python.
+        Prefix of the other process's interpreter. If it is another interpreter, as in an ``env_pack``, its own packages
+        come first, because the user's may be for another version of Python.
     """
     first, last = (path.entries, own) if prefix == path.prefix else (own, path.entries)
     return list(dict.fromkeys([*first, *last]))
@@ -109,14 +110,14 @@ _current: SearchPath | None = None
 
 
 def start(path: SearchPath) -> None:
-    """Look where the user's process did when its executor was started."""
+    """Use the search path that the user's process had when its executor was started."""
     global _own, _start
     _own, _start = sys.path.copy(), path
     _switch(path)
 
 
 def use(path: SearchPath | None) -> None:
-    """Look where the user's process did when a call was submitted; None for where it did at the start."""
+    """Use the search path that the user's process had when a task was submitted; None for that of the start."""
     wanted = path or _start
     if wanted is not _current and wanted is not None and wanted != _current:
         _switch(wanted)
@@ -133,12 +134,12 @@ def _switch(path: SearchPath) -> None:
 
 
 class Watch:
-    """Notices that ``sys.path`` has changed since the executor was started.
+    """Detects changes of ``sys.path`` since the executor was started.
 
     Parameters
     ----------
     path : SearchPath
-        Of the start.
+        Search path at the start.
     """
 
     def __init__(self, path: SearchPath) -> None:
@@ -146,11 +147,11 @@ class Watch:
         self._seen: list[object] = []
         self._directory = ""
         self.changed: SearchPath | None = None
-        """What is in force now, if that is not what was at the start."""
+        """The present search path, if it differs from that of the start; else None."""
         self.look()
 
     def look(self) -> bool:
-        """Say whether something else is in force than at the last look."""
+        """Check the search path; return whether :attr:`changed` has changed since the last check."""
         if sys.path == self._seen and (not self._directory or self._directory == _directory()):
             return False
         self._seen = list(sys.path)

@@ -1,8 +1,8 @@
-"""A function slot: a process, forked from its library, that runs one invocation after another.
+"""A function slot: a process, forked from its library, that runs one task after another.
 
 The slot reads one packet at a time from a ``SOCK_SEQPACKET`` socket. Packets that it has not read stay in the socket,
-where the node can take them back: a long call at the head of a queue holds nobody up, and the crash of one call takes
-no other with it. Packets are pickled tuples; see :func:`serve`.
+where the node can take them back. A long task at the head of a queue therefore delays no other, and a crash affects
+only the task that runs. Packets are pickled tuples; see :func:`serve`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from taskvine_manager.runtime import exits, failure, payload, release, sandbox, 
 from taskvine_manager.runtime.limits import SHORT, Limits, Room
 from taskvine_manager.runtime.removal import remove
 
-if TYPE_CHECKING:  # L1 tasks need no sockets, and each of them pays for what this module imports
+if TYPE_CHECKING:  # L1 tasks need no sockets, and each import of this module delays every one of them
     import socket
 
 PACKET_LIMIT = 160 * 1024
@@ -39,12 +39,12 @@ def _encodings() -> tuple[tuple[str | None, str | None], ...]:
 
 
 _ENCODINGS = _encodings()
-"""Encoding and error handler that Python gave the standard streams of this process when it started: they depend on the
-locale, on ``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."""
+"""Encoding and error handler of each standard stream at the start of this process. They depend on the locale, on
+``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."""
 
 
 def standard_stream(number: int) -> TextIO:
-    """Open a standard stream as a fresh process has it, but line-buffered: what a call printed must outlive a crash."""
+    """Open a standard stream as in a fresh process, but line-buffered, so that a task's output survives a crash."""
     encoding, errors = _ENCODINGS[number]
     mode, buffering = ("w", 1) if number else ("r", -1)
     stream = open(number, mode, buffering, encoding=encoding, errors=errors, newline="\n", closefd=False)
@@ -53,15 +53,15 @@ def standard_stream(number: int) -> TextIO:
 
 
 class Stage:
-    """Where calls run: each finds the directory, standard streams and signal handlers that the first one found.
+    """The state of a slot's process in which each task starts: directory, standard streams and signal handlers.
 
     Parameters
     ----------
     scratch : str
-        A directory of the slot's own. Calls without a sandbox run in it if there is no ``directory``, and it is emptied
-        after each.
+        The slot's private directory. If there is no ``directory``, tasks without a sandbox run in it. It is emptied
+        after each task.
     directory : str or None
-        The user's directory in which all calls run: nothing in it is ever removed.
+        The user's directory, in which all tasks run. Nothing in it is ever removed.
     """
 
     def __init__(self, scratch: str, directory: str | None = None) -> None:
@@ -86,12 +86,12 @@ class Stage:
         os.chdir(self.scratch)
 
     def enter(self, call_sandbox: str | None) -> None:
-        """Make the working directory of the next call current.
+        """Change to the working directory of the next task.
 
         Raises
         ------
         OSError
-            If that is a directory of the user's, and this node does not see it.
+            If that is the user's directory, and this node does not see it.
         """
         sandbox.use(call_sandbox)
         if self._directory is not None:
@@ -109,10 +109,10 @@ class Stage:
     def _go_home(self) -> None:
         assert self._directory is not None
         os.chdir(self._directory)
-        self._home = os.getcwd()  # not the path that was given, which may lead through links
+        self._home = os.getcwd()  # without links, which the given path may contain
 
     def _try_to_go_home(self) -> None:
-        """Go home unless that cannot be done; then the next call will say so."""
+        """Change to the user's directory if possible; otherwise, the next task reports the error."""
         if not self._is_at_home():
             try:
                 self._go_home()
@@ -120,7 +120,7 @@ class Stage:
                 os.chdir("/")
 
     def left(self, call_sandbox: str | None) -> tuple[str, ...]:
-        """Files that the call has left in the slot's own directory; what is in its sandbox the node looks at."""
+        """Return the files that the task has left in the slot's directory. The node itself checks sandboxes."""
         if self._directory is not None or call_sandbox is not None:
             return ()
         try:
@@ -128,31 +128,31 @@ class Stage:
                 self._is_empty = not os.listdir()
                 if self._is_empty:
                     return ()
-            elif os.path.islink(self.scratch):  # what it points to stays
+            elif os.path.islink(self.scratch):  # the link's target is not removed
                 return ()
-        except OSError:  # the call has removed it
+        except OSError:  # the task has removed the directory
             return ()
         return sandbox.left_in(self.scratch)
 
     def restore(self, seconds: float) -> None:
-        """Undo what a call may have done to this process.
+        """Undo the changes that a task may have made to this process.
 
         Parameters
         ----------
         seconds : float
-            How long the call took. Handlers of real-time signals are left to the next call that takes longer than
+            Duration of the task. Handlers of real-time signals are restored only after a task that took longer than
             :data:`~taskvine_manager.runtime.limits.SHORT`.
 
         Raises
         ------
         OSError
-            If there is no undoing it: the process is of no more use.
+            If a change cannot be undone. The process cannot be used any more.
         """
         if self._directory is None:
             self._restore_scratch()
         for number, copy in self._copies:
             os.dup2(copy, number)
-        # Compared by identity: what a call has put there may have an __eq__ that does anything.
+        # Compared by identity, because an object that a task has put there may have any __eq__.
         stdin, stdout, stderr = self._streams
         are_same = sys.stdin is stdin and sys.stdout is stdout and sys.stderr is stderr
         if not are_same or stdin.closed or stdout.closed or stderr.closed:
@@ -166,18 +166,18 @@ class Stage:
                     _signal.signal(number, handler)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
         if os.getpgrp() != self._group:
-            # Refused to the leader of a session: it stays one, and the next call could not become one.
+            # Fails if the task has made this process the leader of a session, which cannot be undone.
             os.setpgid(0, self._group)
 
     def _restore_scratch(self) -> None:
-        if self._is_empty:  # as left() has just seen
+        if self._is_empty:  # left() has just checked it
             self._is_empty = False
             return
         try:
             if os.getcwd() != self.scratch:
                 os.chdir(self.scratch)
                 if os.getcwd() != self.scratch:
-                    raise NotADirectoryError(self.scratch)  # a link: what it points to is not ours to empty
+                    raise NotADirectoryError(self.scratch)  # a link, whose target must not be emptied
             left = os.listdir()
         except OSError:
             os.chdir("/")
@@ -202,8 +202,8 @@ class Stage:
 def _end_walltimes() -> None:
     """Stop the timers of walltimes, and let one that has just fired raise here.
 
-    Parsl's walltime is a threading.Timer that throws AppTimeout into the thread of the call. One that fires as its
-    call ends, or is left running by a call that raised, must not hit what this thread does next.
+    Parsl's walltime is a threading.Timer that raises AppTimeout in the thread of the task. A timer that fires as its
+    task ends, or is left running by a task that raised, must not interrupt this thread later.
     """
     if threading.active_count() > 1:
         for thread in threading.enumerate():
@@ -225,7 +225,7 @@ class Functions:
         self._freed = 0
 
     def add(self, key: str, encoded: payload.Payload) -> None:
-        """Keep an encoded function; it is loaded by the first call that needs it."""
+        """Keep an encoded function. The first task that needs it loads it."""
         self._encoded[key] = encoded
 
     def __contains__(self, key: str) -> bool:
@@ -235,21 +235,21 @@ class Functions:
         return self._loaded[key]
 
     def __len__(self) -> int:
-        """Count of functions that were loaded."""
+        """Return the number of loaded functions."""
         return len(self._loaded)
 
     def get(self, key: str) -> Callable[..., Any] | None:
-        """The function if it is loaded; modules are imported for it as they were in the user's process."""
+        """Return a function if it is loaded, and switch to its search path."""
         function = self._loaded.get(key)
         if function is not None:
             search_path.use(self._paths.get(key))
         return function
 
     def load(self, key: str) -> Callable[..., Any]:
-        """Load a function, importing what it needs."""
+        """Load a function and import the modules that it needs."""
         encoded = self._encoded[key]
         size = payload.size(encoded)
-        search_path.use(None)  # not that of the call before
+        search_path.use(None)  # the previous task may have used another path
         function: Any = payload.decode(encoded)
         if isinstance(function, search_path.OnPath):
             self._paths[key] = function.path
@@ -262,7 +262,7 @@ class Functions:
         return self._loaded[key]
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Forget functions that no call will name any more."""
+        """Forget functions that no further task will call."""
         size = 0
         for key in keys:
             size += self._sizes.pop(key, 0) + len(self._encoded.pop(key, b""))
@@ -271,8 +271,8 @@ class Functions:
         self._freed += size
         if self._freed >= release.ENOUGH:
             self._freed = 0
-            gc.collect()  # functions refer to themselves by their globals
-            # Tables never shrink by themselves.
+            gc.collect()  # functions refer to themselves through their globals
+            # Dicts never shrink, so they are copied.
             self._encoded, self._loaded = dict(self._encoded), dict(self._loaded)
             self._paths, self._sizes = dict(self._paths), dict(self._sizes)
             release.trim()
@@ -285,7 +285,7 @@ def call(
     limits: Limits,
     limit: int = payload.INLINE_LIMIT,
 ) -> tuple[int, payload.Payload, float, float]:
-    """Run one invocation.
+    """Run one task.
 
     Parameters
     ----------
@@ -296,9 +296,9 @@ def call(
     spool : str
         Directory for the file of a large result.
     limits : Limits
-        Restored when the function has ended: they do not hold for its result.
+        Restored when the function has ended, so that they do not affect the encoding of the result.
     limit : int
-        Largest encoded result, in bytes, that is no file.
+        Largest encoded result, in bytes, that is not written to a file.
 
     Returns
     -------
@@ -307,9 +307,9 @@ def call(
     body : bytes or str
         The encoded result, or a failure record.
     started : float
-        When the function was entered, seconds since the epoch.
+        Time when the function was entered, in seconds since the epoch.
     seconds : float
-        How long it ran.
+        Duration of the function.
     """
     started = time.time()
     try:
@@ -324,7 +324,7 @@ def call(
     result, error = _run(function, args, kwargs)
     seconds = time.perf_counter() - clock
     if os.getpid() != process:
-        os._exit(0)  # the function forked, and here is the child: the parent answers for both
+        os._exit(0)  # this is a child that the function has forked; the parent sends the result
     limits.restore(seconds)
     if error is None:
         outcome, body = _encode_result(result, function, spool, limit, limits.lowered)
@@ -340,7 +340,7 @@ def call(
 def _run(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, BaseException | None]:
-    """Call a function; return what it returned or raised. What a late walltime throws does not get past here."""
+    """Call a function; return its result or its exception. A late exception of a walltime is caught here."""
     ending: tuple[Any, BaseException | None] | None = None
     while True:
         try:
@@ -357,7 +357,7 @@ def _run(
 
 
 def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
-    # SystemExit and KeyboardInterrupt end a process, and the process here is the slot's: they are reported instead.
+    # SystemExit and KeyboardInterrupt would end the slot's process. They are reported instead.
     code = getattr(error, "code", None)
     try:
         code = "" if code is None else str(code)
@@ -383,7 +383,7 @@ def _encode_result(
 
     try:
         return failure.RETURNED, payload.encode(result, spool, pickling.dumps, limit)
-    except BaseException as error:  # the result's own methods run here, and may do anything
+    except BaseException as error:  # the result's own methods run here and may raise anything
         if _is_full(error):
             return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
         return failure.LOST, failure.lost(
@@ -408,7 +408,7 @@ _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 def _name(function: Callable[..., Any]) -> str:
     try:
         return str(getattr(function, "__name__", type(function).__name__))
-    except BaseException:  # a callable object's own methods may do anything
+    except BaseException:  # a callable object's own methods may raise anything
         return type(function).__name__
 
 
@@ -419,12 +419,12 @@ def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseExc
 
 
 def no_directory(error: OSError) -> bytes:
-    """Record of a call whose working directory its node does not see."""
+    """Make the failure record of a task whose working directory its node does not see."""
     return failure.lost("directory-missing", error.strerror or str(error), path=error.filename)
 
 
 def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
-    # Only failure records get here: large results are files already.
+    # Only failure records are written here; large results are in files already.
     try:
         return payload.write_file(record, (), spool)
     except OSError as error:
@@ -433,10 +433,10 @@ def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
 
 
 def load_or_explain(functions: Functions, key: str) -> Callable[..., Any] | bytes:
-    """Load a function, or make the record that says why it cannot be."""
+    """Load a function, or make a failure record that says why it cannot be loaded."""
     try:
         return functions.load(key)
-    except BaseException as error:  # a module that is run by importing it may call sys.exit
+    except BaseException as error:  # importing a module runs it, and it may call sys.exit
         return _not_loadable("function-load", None, error)
 
 
@@ -449,38 +449,38 @@ def serve(
     directory: str | None = None,
     own: float = 0.0,
 ) -> None:
-    """Read packets and answer them until the node closes the socket, or this process is of no more use.
+    """Read packets and answer them until the node closes the socket, or this process cannot be used any more.
 
     Packets read are
 
     - ``("f", key, encoded function)``;
-    - ``("d", keys)`` for functions to forget;
-    - ``("c", id, key, encoded arguments, sandbox or None, results or None)``, these an encoded dict of the encoded
-      results that the arguments refer to.
+    - ``("d", keys)``: functions to forget;
+    - ``("c", id, key, encoded arguments, sandbox or None, results or None)``: a task to run. ``results`` is an encoded
+      dict of the encoded results that the arguments refer to.
 
     Packets sent are
 
-    - ``("r", id, outcome, body, started, seconds, left)``, the answer to a call; ``left`` as of :meth:`Stage.left`;
-    - ``("u", id)`` for a call of a function that never came, because the node took it back just before;
-    - ``("l", key)`` if calls have a memory limit, once a function is loaded: a call of it begins now;
-    - ``("e", id or None, MB, fresh)`` as the last one: the process ends. The call, if one is named, has not begun,
-      because the process holds as many MB, more than the limit. A fresh one has run nothing and has loaded only this
-      function: the call would find the same in any slot.
+    - ``("r", id, outcome, body, started, seconds, left)``: the answer to a task; ``left`` is from :meth:`Stage.left`;
+    - ``("u", id)``: the function of a task never came, because the node took it back just before;
+    - ``("l", key)``: a function is loaded, and a task that calls it starts now. Sent only if tasks have a memory limit;
+    - ``("e", id or None, MB, fresh)``: the last packet; the process ends. If a task is named, it has not started,
+      because the process holds ``MB`` of memory, more than the limit. A fresh process has run nothing and has loaded
+      only this function, so any other slot would need as much memory.
 
     Parameters
     ----------
     channel : socket.socket
         Connected to the node.
     scratch, spool : str
-        Directories for the calls to run in, and for large results.
+        Directories in which tasks run, and for large results.
     limit : int
-        Largest encoded result, in bytes, that is no file.
+        Largest encoded result, in bytes, that is not written to a file.
     memory : float
-        Memory limit in MB of the calls that this slot is for; 0 for none.
+        Memory limit in MB of this slot's tasks; 0 for none.
     directory : str, optional
-        The user's directory, in which calls run. Default: in ``scratch``, or in a call's sandbox.
+        The user's directory, in which tasks run. Default: a task's sandbox, or ``scratch`` if it has none.
     own : float
-        As of :class:`~taskvine_manager.runtime.limits.Room`.
+        See :class:`~taskvine_manager.runtime.limits.Room`.
     """
     stage = Stage(scratch, directory)
     functions = Functions()
@@ -512,7 +512,7 @@ def _answer(
     spool: str,
     limit: int,
 ) -> bool:
-    """Run a call and answer it; say whether this process can run another."""
+    """Run a task and answer it; return whether this process can run another task."""
     _, identity, key, arguments, call_sandbox, given = packet
     is_new = functions.get(key) is None
     if is_new:
@@ -521,13 +521,13 @@ def _answer(
             return True
         loaded = load_or_explain(functions, key)
         if isinstance(loaded, bytes):
-            room.used = True  # by what it has imported until then
+            room.used = True  # modules that it imported before the failure use memory
             stage.restore(SHORT)
             if given is not None:
                 payload.discard(given)
             channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
             return True
-        # If a module keeps an exception of its import, this frame lives on, and would keep the function.
+        # If a module keeps an exception raised during its import, this frame stays alive and would keep the function.
         del loaded
     if room.limit:
         if excess := room.excess(look=is_new):
@@ -549,7 +549,7 @@ def _answer(
     ending = call(functions[key], arguments, spool, limits, limit)
     channel.send(pickle.dumps(("r", identity, *ending, stage.left(call_sandbox))))
     try:
-        stage.restore(ending[-1])  # nobody need wait for that
+        stage.restore(ending[-1])  # after the answer, which need not wait for it
         if not limits.lowered:
             return True
     except OSError:

@@ -1,11 +1,12 @@
-"""Files in memory that nobody reads any more, kept to be written over.
+"""Spares: unused files in memory, kept to be overwritten by later results.
 
-The pages of a new file in memory have to be found and cleared one by one, which takes as long as filling them; where a
-virtual machine hands memory back to its host, several times as long. A workflow whose large results come and go needs
-no new ones.
+The kernel must find and clear each page of a new file in memory. This takes as long as filling the page, and several
+times as long if a virtual machine returns memory to its host. Reusing the pages of results that are no longer needed
+avoids this.
 
-Who still maps a file would see it change. So a file becomes a spare only when the kernel says that no process has it
-open or mapped: that is when it grants a `write lease <https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html>`_.
+A process that still maps a file would see it change. A file therefore becomes a spare only if the kernel grants a
+`write lease <https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html>`_, which means that no process has it open
+or mapped.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import fcntl
 import os
 
 LEAST = 1 << 20
-"""Bytes of the smallest file that is worth it."""
+"""Size in bytes of the smallest file that is worth keeping."""
 MOST = 512 << 20
-"""Bytes that the spares of a run may hold together; nor are they ever more than a sixteenth of the file system."""
+"""Most bytes in all spares of a run. They also never exceed a sixteenth of the file system."""
 _DIRECTORY = "spares"
 
 
 def give(path: str) -> bool:
-    """Make a spare of a file, unless there are enough, or somebody reads it; say whether it is one now.
+    """Turn a file into a spare, unless there are enough spares or a process reads the file; return whether it is one.
 
-    Whatever becomes of it, the file is not there any more.
+    In either case, the path does not exist any more.
     """
     directory = os.path.join(os.path.dirname(path), _DIRECTORY)
     unseen = os.path.join(directory, f".{os.path.basename(path)}")
@@ -39,7 +40,7 @@ def give(path: str) -> bool:
         if size + sum(_sizes(directory).values()) > min(MOST, there.f_blocks * there.f_frsize // 16):
             os.unlink(path)
             return False
-        os.rename(path, unseen)  # nobody opens it from now on
+        os.rename(path, unseen)  # no process opens it from now on
         if _is_free(unseen):
             os.rename(unseen, os.path.join(directory, f"{size}-{os.path.basename(path)}"))
             return True
@@ -50,25 +51,25 @@ def give(path: str) -> bool:
 
 
 def take(directory: str, size: int, prefix: str) -> tuple[int, str] | None:
-    """Get a spare to write to: one that is large enough if there is any, else the largest.
+    """Take a spare to write to: the smallest that is large enough, or else the largest.
 
     Parameters
     ----------
     directory : str
-        Where the file that gave it was, and where it will be again.
+        Directory of the original file, in which the spare gets its new name.
     size : int
-        Bytes that are to be written.
+        Number of bytes that will be written.
     prefix : str
-        Of its new name.
+        Prefix of the new name.
 
     Returns
     -------
     tuple of (int, str), or None
-        A descriptor open for writing, and a path. The file holds old bytes, and may be too long.
+        A descriptor open for writing, and a path. The file holds old bytes and may be too long.
     """
     if size < LEAST:
         return None
-    import tempfile  # here, since every node imports this module, and few take spares
+    import tempfile  # imported here, because every node imports this module, but few take spares
 
     spares = os.path.join(directory, _DIRECTORY)
     sizes = _sizes(spares)
@@ -78,7 +79,7 @@ def take(directory: str, size: int, prefix: str) -> tuple[int, str] | None:
         try:
             os.rename(os.path.join(spares, name), path)
             return os.open(path, os.O_WRONLY), path
-        except OSError:  # another has taken it just now, or this process can open no more files
+        except OSError:  # another process has just taken it, or this one can open no more files
             _unlink(path)
     return None
 

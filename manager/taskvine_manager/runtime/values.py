@@ -1,4 +1,4 @@
-"""Results of other calls, for the arguments of the call at hand."""
+"""Results of other tasks in the arguments of the current task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskvine_manager.runtime import payload
 
 
 class Lost(Exception):
-    """The file of a value is lost: ``number`` names the value, ``reason`` says what is wrong with its file."""
+    """The file of a value is lost. ``number`` names the value; ``reason`` says what is wrong with its file."""
 
     def __init__(self, number: str, reason: str) -> None:
         super().__init__(number, reason)
@@ -18,19 +18,19 @@ class Lost(Exception):
 
 _encoded: dict[str, payload.Payload] = {}
 _loaded: dict[str, Any] = {}
-"""Values that the arguments at hand have referred to."""
+"""Values that the current arguments refer to, as far as they are loaded."""
 
 
 def provide(values: dict[str, payload.Payload]) -> None:
-    """Say where the values are that the arguments about to be decoded refer to."""
+    """Set the encoded values that the arguments to be decoded next refer to."""
     global _encoded
     _encoded = values
 
 
 def decode(arguments: payload.Payload) -> Any:
-    """Decode the arguments of a call.
+    """Decode the arguments of a task.
 
-    A value that they refer to several times is one object, as if it had been pickled with them.
+    A value that they refer to several times becomes one object, as if it had been pickled with them.
 
     Raises
     ------
@@ -42,18 +42,18 @@ def decode(arguments: payload.Payload) -> Any:
     try:
         return payload.decode(arguments)
     finally:
-        _loaded.clear()  # the call alone keeps its arguments
+        _loaded.clear()  # only the task keeps its arguments
 
 
 def fetch(number: str) -> Any:
-    """Decode a value; what refers to it was pickled as this call.
+    """Load a value. A reference to it was pickled as a call of this function.
 
     Raises
     ------
     KeyError
-        If the call was not given it.
+        If the value was not sent with the task.
     Lost
-        If its file is not there, or is not whole.
+        If the value's file does not exist or is damaged.
     """
     if number in _loaded:
         return _loaded[number]
@@ -68,7 +68,7 @@ def fetch(number: str) -> Any:
 
 
 def copy(number: str, encoded: bytes) -> Any:
-    """Decode a small value that came with the arguments; what stands for it was pickled as this call."""
+    """Load a small value that came with the arguments. Its placeholder was pickled as a call of this function."""
     if number not in _loaded:
         _loaded[number] = payload.decode(encoded)
     return _loaded[number]
