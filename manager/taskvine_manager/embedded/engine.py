@@ -197,7 +197,7 @@ class EmbeddedEngine:
         self._drain()
 
     def _drain(self) -> None:
-        """Release the nodes of draining blocks, except a last node with data: it works on until another joins."""
+        """Release the nodes of draining blocks, except the last node if it has data: it stays until another joins."""
         for name, link in list(self._by_name.items()):
             drains = link.info is not None and link.info.block in self._draining
             if drains and not self._core.nodes[name].draining and not self._is_last_with_data(name):

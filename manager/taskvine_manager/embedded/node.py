@@ -450,7 +450,7 @@ class Node(Runner):
     # --- files ---
 
     def _has_values(self, call: Call, supply: Supply) -> bool:
-        """Provide the results that a task reads, and return True, if all are here and it uses no files: no staging."""
+        """Return whether a task needs no staging: it uses no files, and its input results are here. Provide these."""
         invocation = call.invocation
         if not invocation.inputs:
             return all(use.kind == "value" for use in invocation.outputs)
@@ -647,7 +647,7 @@ class Node(Runner):
         self._give_back(self._clear(call, give_back=False))
 
     def _clear(self, call: Call, *, give_back: bool = True) -> list[Call]:
-        """Forget a task; return the tasks that wait for its result in vain, which ``give_back`` sends back as well."""
+        """Forget a task; return the tasks that wait for its result in vain. With ``give_back``, also send them back."""
         self._calls.pop(call.invocation.number, None)
         self._limited.discard(call.invocation.number)
         for name in call.behind:
