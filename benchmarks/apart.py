@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, each in a fresh directory, and what they were made on."""
+"""Measurements in separate processes, each in a new directory, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ MARK = "TASKVINE_BENCHMARK"
 
 
 class MeasurementFailed(Exception):
-    """A measurement ended with an error, or did not end in time; the text says how."""
+    """A measurement ended with an error, or took too long; the message says which."""
 
 
 def measure(
     module: str, *arguments: object, directory: str | None = None, timeout: float | None = None, quiet: bool = False
 ) -> Any:
-    """Run a module of this repository in a new Python process, and all that it starts.
+    """Run a module of this repository in a new Python process, and return its measurement.
 
     Parameters
     ----------
     module : str
-        Its name, as for ``python -m``. The last line that it prints is what it has measured, as JSON.
+        Name of the module, as for ``python -m``. The last line of its output is the measurement, as JSON.
     *arguments : object
         Its command line.
     directory : str, optional
-        Where it runs. Default: a new directory that is removed afterwards.
+        Working directory. Default: a new directory that is removed afterwards.
     timeout : float, optional
-        Seconds after which it is killed with what it started.
+        Seconds after which the process is killed with all that it has started.
     quiet : bool
-        Whether what it says on its standard error is heard only if it fails.
+        Whether to show its standard error only if it fails.
 
     Returns
     -------
     object
-        What it measured.
+        The measurement.
 
     Raises
     ------
     MeasurementFailed
-        If it fails.
+        If the process fails.
     """
     if directory is None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
@@ -55,7 +55,7 @@ def measure(
     environment = {
         **os.environ,
         MARK: directory,
-        # Workers of any kind import what they run by its name; programs are found as in an activated environment.
+        # Workers of all executors import functions by name; programs are found as in an activated environment.
         "PYTHONPATH": _joined([ROOT, f"{ROOT}/manager", f"{ROOT}/tune"], "PYTHONPATH"),
         "PATH": _joined([os.path.dirname(sys.executable)], "PATH"),
     }
@@ -76,7 +76,7 @@ def measure(
             if isinstance(error, subprocess.TimeoutExpired):
                 raise MeasurementFailed(f"it did not end within {timeout:g} s") from None
             raise
-    _kill(child, directory)  # what others leave running would be beside the next measurement
+    _kill(child, directory)  # processes left by an executor would disturb the next measurement
     if child.returncode:
         raise MeasurementFailed(
             f"it ended with status {child.returncode}: {(complaint or 'see above')[-3000:].strip()}"
@@ -98,7 +98,7 @@ def _kill(child: subprocess.Popen[str], directory: str) -> None:
 
 
 def marked(directory: str) -> list[int]:
-    """Ids of the processes of a measurement, whoever their parents have become."""
+    """Return the ids of all processes of a measurement, even of those that have lost their parent."""
     wanted = f"{MARK}={directory}".encode()
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -109,7 +109,7 @@ def marked(directory: str) -> list[int]:
 
 
 def machine() -> dict[str, str]:
-    """What it is measured on."""
+    """Describe the machine and the software."""
     import parsl
 
     processor = platform.processor() or platform.machine()

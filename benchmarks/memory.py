@@ -3,9 +3,9 @@
     python -m benchmarks.memory                      3,000 functions, then 100,000 apps
     python -m benchmarks.memory --engine taskvine --functions 300 --apps 10000
 
-First a number of distinct closures is called, each of which holds ``--size`` bytes, and all of them are dropped. Then
-no-op apps are called in rounds through the DFK. The table shows unique set sizes (bytes that would be free if the
-process ended) by process, before, at the end of the calls while everything is referenced, and after it was dropped.
+First, distinct closures that hold ``--size`` bytes each are called, and then dropped. Then no-op apps are called in
+rounds through the DFK. The tables show unique set sizes (bytes that would be free if the process ended) by process. The
+first table compares sizes before the calls, after them with all functions alive, and after these were dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUNDS = 10
 
 
 def closure(number: int, size: int) -> Callable[[], int]:
-    """Make a function that nobody else has: it holds ``size`` bytes that differ from those of every other."""
+    """Make a unique function, which holds ``size`` random bytes."""
     data = number.to_bytes(8, "big") + os.urandom(size)
 
     def call() -> int:
@@ -46,8 +46,8 @@ def measured(functions: int, size: int, apps: int, engine: str, resolver: bool) 
     Returns
     -------
     dict
-        Bytes by process for each part: ``functions`` has three tables (before, with all functions alive, after they are
-        gone), ``apps`` one before and one after each round.
+        Bytes by process for each part: ``functions`` has three tables (before, with all functions alive, after they
+        were dropped); ``apps`` has one from before the rounds, and one from after each round.
     """
     import parsl
     from parsl.config import Config
@@ -81,7 +81,7 @@ def measured(functions: int, size: int, apps: int, engine: str, resolver: bool) 
         tables.append(look())
         del held
         gc.collect()
-        round_of(WARM_UP)  # nodes hear of functions that are gone along with the next calls
+        round_of(WARM_UP)  # nodes are told to forget functions along with the next tasks
         tables.append(look())
         rounds = [look()]
         for _ in range(ROUNDS):

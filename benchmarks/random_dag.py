@@ -1,12 +1,12 @@
-"""A random layered DAG of 10,000 calls: the results of a serial run, how fast, and how much storage pruning saves.
+"""A random layered DAG of 10,000 tasks: correctness, speed, and the storage that pruning saves.
 
     python -m benchmarks.random_dag                    10,000 tasks, arrays of 40 KB
-    python -m benchmarks.random_dag --quick            300 tasks: whether it runs at all
+    python -m benchmarks.random_dag --quick            300 tasks, as a smoke test
     python -m benchmarks.random_dag --json out.json
 
-It runs twice, each time in a process of its own: once the futures are let go as soon as their last consumer is
-submitted, so that results are removed from nodes when nothing can need them any more; once all are held until the end.
-What is compared with the serial run are the results that nobody consumes, and in the second case all.
+The DAG runs twice, each time in a new process. The first run drops each future as soon as its last consumer is
+submitted, so that nodes can remove results that nothing needs any more. The second run holds all futures until the end.
+Results are compared with those of a serial run: in the first run those without a consumer, in the second all.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks import apart
 
 CORES = 2
 REACH = 3
-"""Layers back that parents come from, at most."""
+"""Most layers between a task and its parents."""
 SECONDS = 600.0
 
 
 class Node(NamedTuple):
-    """A task, and the earlier ones whose results it takes."""
+    """A task, and the earlier tasks whose results it reads."""
 
     number: int
     parents: tuple[int, ...]
@@ -41,17 +41,17 @@ def draw(tasks: int, width: int, seed: int) -> list[Node]:
     Parameters
     ----------
     tasks : int
-        How many.
+        Number of tasks.
     width : int
-        How many to a layer.
+        Tasks per layer.
     seed : int
-        Of the generator.
+        Seed of the random generator.
 
     Returns
     -------
     list of Node
-        In an order in which they can run. Those of the first layer have no parents, the others one to three, most of
-        them in the layer before.
+        Tasks, in an order in which they can run. Those of the first layer have no parents. The others have one to
+        three, most of them in the layer before.
     """
     rng = random.Random(seed)
     nodes = []
@@ -66,7 +66,7 @@ def draw(tasks: int, width: int, seed: int) -> list[Node]:
 
 
 def mix(number: int, doubles: int, *parents: Any) -> Any:
-    """What a task computes: whole numbers below a million, so that sums are exact in any order."""
+    """Compute a task's result: whole numbers of about a million at most, so that sums are exact in any order."""
     import numpy as np
 
     total = np.arange(doubles, dtype=float) + number
@@ -76,7 +76,7 @@ def mix(number: int, doubles: int, *parents: Any) -> Any:
 
 
 def serially(nodes: list[Node], doubles: int) -> dict[int, int]:
-    """Digests of all results, computed here and one after the other."""
+    """Compute all results in this process, one after another; return their digests."""
     last = last_uses(nodes)
     values: dict[int, Any] = {}
     digests: dict[int, int] = {}
@@ -89,14 +89,14 @@ def serially(nodes: list[Node], doubles: int) -> dict[int, int]:
 
 
 def digest(array: Any) -> int:
-    """What is compared of a result."""
+    """Return a checksum of a result, by which results are compared."""
     import zlib
 
     return zlib.crc32(array.tobytes())
 
 
 def last_uses(nodes: list[Node]) -> dict[int, list[int]]:
-    """By task: of which others it is the last consumer."""
+    """Map each task to those of its parents of which it is the last consumer."""
     last = {parent: node.number for node in nodes for parent in node.parents}
     found: dict[int, list[int]] = {}
     for number, consumer in last.items():
@@ -105,7 +105,7 @@ def last_uses(nodes: list[Node]) -> dict[int, list[int]]:
 
 
 def results(call: Callable[..., Any], nodes: list[Node], doubles: int, *, hold: bool) -> Iterator[tuple[int, Any]]:
-    """Submit a DAG; yield results, of all tasks or of those that nobody consumes.
+    """Submit a DAG; yield the results of all tasks, or only of those without a consumer.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def results(call: Callable[..., Any], nodes: list[Node], doubles: int, *, hold: 
     Yields
     ------
     number : int
-        Of a task.
+        Number of a task.
     result : numpy.ndarray
         Its result.
     """
@@ -136,7 +136,7 @@ def results(call: Callable[..., Any], nodes: list[Node], doubles: int, *, hold: 
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Run the DAG once, and print what came of it."""
+    """Run the DAG once, and print a report as JSON."""
     import parsl
 
     from taskvine_exec import TaskVineExecutor, local_config
@@ -175,8 +175,8 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--tasks", type=int, default=10_000)
-    parser.add_argument("--width", type=int, default=100, help="tasks to a layer")
-    parser.add_argument("--kilobytes", type=int, default=40, help="of each array")
+    parser.add_argument("--width", type=int, default=100, help="tasks per layer")
+    parser.add_argument("--kilobytes", type=int, default=40, help="size of each array")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", metavar="FILE")

@@ -1,7 +1,7 @@
-"""What the record of a run costs the manager, for each invocation: ``python benchmarks/record.py [--count N]``.
+"""Cost of a run's record in the manager, for each task: ``python benchmarks/record.py [--count N]``.
 
-Invocations come in batches of 512 and end in batches of 32; the file is on the file system of ``--directory`` (default:
-that of temporary files).
+Tasks are submitted in batches of 512, and end in batches of 32. The file is on the file system of ``--directory``
+(default: that of temporary files).
 """
 
 from __future__ import annotations

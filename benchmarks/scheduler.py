@@ -1,18 +1,18 @@
-"""What a decision of the scheduler costs, and that it costs as much among more nodes and more tasks.
+"""Cost of a decision of the scheduler, and whether it grows with the number of nodes and tasks.
 
     python -m benchmarks.scheduler                  10 to 1,000 nodes, 10,000 to 1,000,000 tasks; some twenty minutes
-    python -m benchmarks.scheduler --quick          small: whether it runs at all
+    python -m benchmarks.scheduler --quick          small, as a smoke test
     python -m benchmarks.scheduler --json out.json
 
-The scheduler of the embedded engine is driven by the simulation (``taskvine_tune.simulation.api``). What is measured is
-processor time inside of ``Scheduler.handle`` alone, all events included (submissions, ends, transfers), divided by the
-number of tasks that it gave to nodes; processor time of the simulation around it is not counted, nor is time that other
-processes take. Python's cyclic collector is off meanwhile: it goes over all that is live, which is more with more
-tasks, and the scheduler makes no cycles. Each measurement is made in a process of its own, and the sizes take turns.
+The simulation (``taskvine_tune.simulation.api``) drives the scheduler of the embedded engine. The cost is the processor
+time inside ``Scheduler.handle`` for all events (submissions, ends, transfers), divided by the number of tasks that it
+gave to nodes. Time of the simulation around it and of other processes is not counted. Python's cyclic garbage collector
+is off: its time grows with the number of live objects, and the scheduler makes no cycles. Each measurement runs in a
+new process, and the sizes take turns.
 
-Tasks of 60 s and four slots a node. ``independent`` submits all at once; what reads results (``layered``: two results
-of 1 MB of the layer before, layers as wide as 4 tasks for each slot) is submitted as others end, with the same number
-for each node at a time.
+Tasks take 60 s, and nodes have four slots. ``independent`` tasks are submitted all at once. A ``layered`` task reads
+two results of 1 MB from the layer before; layers have 4 tasks for each slot. Layered tasks are submitted as others end,
+so that the number of submitted tasks for each node stays the same.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SLOTS = 4
 NODES = (10, 100, 1000)
 TASKS = (10_000, 100_000, 1_000_000)
 FLAT = 1.3
-"""How many times as much a decision may cost at the largest size as at the smallest."""
+"""Largest ratio of a decision's cost at the largest size to that at the smallest size that counts as flat."""
 
 
 def measure(kind: str, nodes: int, tasks: int) -> dict[str, Any]:
-    """Simulate once, and say what it took."""
+    """Simulate once; return the costs."""
     import gc
     import resource
     import time

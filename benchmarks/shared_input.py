@@ -1,14 +1,14 @@
-"""A large input that a call on each of some nodes reads: how often its source is read, beside HighThroughputExecutor.
+"""A large input that a task on each node reads: how often its source is read, compared with HighThroughputExecutor.
 
     python -m benchmarks.shared_input                   256 MB, 8 nodes: needs up to 4.3 GB of TMPDIR
-    python -m benchmarks.shared_input --megabytes 16    where there is less room
+    python -m benchmarks.shared_input --megabytes 16    with less disk space
 
-With TaskVineExecutor the file is an input (``inputs=[File("shared.dat")]``): a first node copies it from where it is,
-the others from nodes that have it. With HighThroughputExecutor every call reads the file where it is. How often it is
-opened is the kernel's word (inotify), the rest is the executor's.
+With TaskVineExecutor the file is an input (``inputs=[File("shared.dat")]``): the first node copies it from its source,
+the others from nodes that have it. With HighThroughputExecutor every task reads the source. The kernel (inotify) counts
+how often the source is opened; the other numbers come from the executor.
 
-On one machine, where the page cache serves every reader, to copy a file takes longer than to read it in place. What is
-to be seen is the load on the source: on a cluster that is the shared file system.
+On one machine the page cache serves every reader, so copying a file takes longer than reading it in place. The
+benchmark shows the load on the source, which on a cluster is the shared file system.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _IN_ACCESS, _IN_CLOSE, _IN_OPEN = 0x01, 0x10, 0x20
 
 
 class Opens:
-    """Counts how often a file is opened and read (Linux).
+    """A counter of how often a file is opened and read (Linux).
 
-    The kernel makes one of equal events in a row, so that reads and closes are watched too: they come between. Who open
-    it at the very same moment may yet be counted as one. Opened and closed at once is not read: whoever copies a file
-    tries first whether the file system does that by sharing extents.
+    The kernel merges equal consecutive events. Reads and closes are watched too, because they come between opens;
+    still, two opens at the same moment may count as one. An open with an immediate close does not count: programs that
+    copy a file first try whether the file system can share extents.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class Opens:
             raise OSError(ctypes.get_errno(), "inotify_add_watch")
 
     def count(self) -> int:
-        """How often since the last time that this was asked."""
+        """Return the number of opens since the previous call."""
         masks: list[int] = []
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._descriptor, 1 << 16):
@@ -59,7 +59,7 @@ class Opens:
 
 
 def look(gate: str, number: int, count: int, path: str, inputs: Any = ()) -> tuple[int, str]:
-    """Read the file when as many calls as there are nodes have begun; so each is on a node of its own."""
+    """Read the file once ``count`` tasks have begun, so that each is on a different node."""
     import fcntl
     import os
     import time
@@ -69,7 +69,7 @@ def look(gate: str, number: int, count: int, path: str, inputs: Any = ()) -> tup
     while len(os.listdir(gate)) < count:
         time.sleep(0.002)
     with open(f"{gate}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # open and begin to read one after the other, or they are counted as one
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time, or simultaneous opens would count as one
         file = open(inputs[0].filepath if inputs else path, "rb", buffering=0)
         crc = zlib.crc32(file.read(1))
     with file:
@@ -79,7 +79,7 @@ def look(gate: str, number: int, count: int, path: str, inputs: Any = ()) -> tup
 
 
 def warm(gate: str, number: int, count: int, inputs: Any = ()) -> None:
-    """Have every node import what it needs to read files."""
+    """Let every node import the modules for reading files."""
     import os
     import time
 
@@ -89,7 +89,7 @@ def warm(gate: str, number: int, count: int, inputs: Any = ()) -> None:
 
 
 def measure(system: str, nodes: int, source: Path) -> dict[str, Any]:
-    """Run it on one executor, in the source's directory."""
+    """Run the benchmark on one executor, in the source's directory."""
     import parsl
     from parsl.config import Config
     from parsl.data_provider.files import File
@@ -135,7 +135,7 @@ def measure(system: str, nodes: int, source: Path) -> dict[str, Any]:
                 report["read"] = stats["inputs_read"] - len(b"small")
                 report["moved"] = stats["bytes_between_nodes"] - (nodes - 1) * len(b"small")
             else:
-                report["read"] = nodes * size  # every call has read all of it
+                report["read"] = nodes * size  # every task has read all of it
                 report["moved"] = 0
         finally:
             parsl.dfk().cleanup()
@@ -143,12 +143,12 @@ def measure(system: str, nodes: int, source: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make the file, run both, print a table."""
+    """Make the file, run both executors, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--megabytes", type=int, default=256)
-    parser.add_argument("--nodes", type=int, default=8, help="of one core each")
+    parser.add_argument("--nodes", type=int, default=8, help="nodes, of one core each")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--source", help=argparse.SUPPRESS)
@@ -157,17 +157,17 @@ def main() -> None:
         print(json.dumps(measure(arguments.system, arguments.nodes, Path(arguments.source))))
         return
     size = arguments.megabytes << 20
-    # The file itself, and on each node a copy in the cache and, where extents cannot be shared, one in a sandbox.
+    # The file itself, and on each node a copy in the cache and, if extents cannot be shared, another in a sandbox.
     needed, free = size * (1 + 2 * arguments.nodes), shutil.disk_usage(tempfile.gettempdir()).free
     if free < needed * 1.1:
-        sys.exit(f"{tempfile.gettempdir()} has {free >> 20} MB free, and up to {needed >> 20} MB are needed")
+        sys.exit(f"{tempfile.gettempdir()} has {free >> 20} MB free, but up to {needed >> 20} MB are needed")
     reports = {}
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory, "shared.dat")
         with open(source, "wb") as file:
             for _ in range(arguments.megabytes):
                 file.write(os.urandom(1 << 20))
-        os.utime(source, (1e9, 1e9))  # a file that has just been changed would be looked at twice
+        os.utime(source, (1e9, 1e9))  # a file that has just changed would be checked twice
         for system in SYSTEMS:
             reports[system] = _apart(system, arguments.nodes, source)
     assert len({report["crc"] for report in reports.values()}) == 1

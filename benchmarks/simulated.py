@@ -1,23 +1,24 @@
-"""Real runs beside their simulations: the molecular dynamics example, and a pairwise sum of 16 arrays of 32 MB.
+"""Real runs and their simulations: the molecular dynamics example, and a pairwise sum of 16 arrays of 32 MB.
 
     python -m benchmarks.simulated                  three repetitions; some minutes
-    python -m benchmarks.simulated --quick          small: whether it runs at all
+    python -m benchmarks.simulated --quick          small, as a smoke test
     python -m benchmarks.simulated --json out.json
 
-Both programs run on two nodes of one slot and on one node of two slots, in turn, each time in a process of its own; the
-sum on nodes that have made small sums before, the other from its start. Of each run two makespans are compared, both
-from the first submission (of the sum; the small ones are simulated with it, for the scheduler learns from them) until
-the manager knows of the last end: that of its record, and a simulated one. What the simulation knows is one of these:
+Both programs run in turn on two nodes of one slot and on one node of two slots, each time in a new process. The nodes
+have computed small sums before the measured sum; the example is measured from its start. For each run, the makespan in
+its record is compared with a simulated one. Both last from the first submission until the manager knows of the last
+end. For the sum they begin with the measured sum, but the small sums are simulated too, because the scheduler learns
+from them. The simulation knows one of these:
 
-replay     all from the run itself: run times, sizes and edges, when it submitted what; and, as calibrated from its
+replay     everything from the run itself: run times, sizes, edges and times of submissions; and, calibrated from its
            record, start-up, latency, overhead, set-up and the rate of writing
-run times  the same, but what is calibrated is from the run before it of the same program on the same nodes; only the
-           start-up is the run's own
-forecast   all from the run before it
-elsewhere  all from a run on the other nodes, but for their number and slots, which are those of the run
+run times  the same, but calibrated from the previous run of the same program on the same nodes; only the start-up is
+           from the run itself
+forecast   everything from the previous run
+elsewhere  everything from a run on the other nodes, except the number of nodes and slots
 
-The bandwidth between nodes, of which records say nothing, is that of copying a file when a run has ended: the
-median of five copies, after the run that the rest is calibrated from.
+Records do not contain the bandwidth between nodes. It is measured by copying a file after the run from which the
+other costs are calibrated: the median of five copies.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ EXAMPLE = os.path.join(apart.ROOT, "examples", "molecular_dynamics")
 
 
 def run_tree(nodes: int, slots: int, megabytes: int) -> float:
-    """Sum arrays; return when that began."""
+    """Sum arrays; return the time when that began."""
     import parsl
     from parsl.config import Config
     from parsl.providers import LocalProvider
@@ -72,7 +73,7 @@ def run_tree(nodes: int, slots: int, megabytes: int) -> float:
 
 
 def run_dynamics(nodes: int, steps: int) -> float:
-    """Melt the nanoparticle; return when that began."""
+    """Melt the nanoparticle; return the time when that began."""
     sys.path.insert(0, EXAMPLE)
     import workflow
 
@@ -89,7 +90,7 @@ def run_dynamics(nodes: int, steps: int) -> float:
 
 
 def bandwidth() -> float:
-    """Bytes a second of a copy, as of a file that goes from node to node on one machine."""
+    """Return the bytes per second of a file copy, as between two nodes of one machine."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
         source, size = os.path.join(directory, "a"), 64 << 20
         Path(source).write_bytes(bytes(size))
@@ -105,7 +106,7 @@ def bandwidth() -> float:
 
 
 class Run(NamedTuple):
-    """A real run: its record, when what is measured began in it, and the bandwidth of a copy at its end."""
+    """A real run: its record, the time when the measured part began, and the bandwidth of a copy at its end."""
 
     record: Any
     begin: float
@@ -113,12 +114,12 @@ class Run(NamedTuple):
 
     @property
     def prelude(self) -> float:
-        """Seconds from the first submission until what is measured began."""
+        """Seconds from the first submission until the measured part began."""
         return max(0.0, self.begin - min(each.time for each in self.record.submitted.values()))
 
 
 def simulated(way: str, run: Run, before: Run, elsewhere: Run, place: str) -> tuple[float, float]:
-    """The makespan of a run, and the one that a simulation gives."""
+    """Return the makespan of a run, and that of its simulation."""
     from taskvine_tune.simulation.api import recorded, simulate
     from taskvine_tune.simulation.calibration import calibrate
 
@@ -136,13 +137,13 @@ def simulated(way: str, run: Run, before: Run, elsewhere: Run, place: str) -> tu
 
 
 def main() -> None:
-    """Run all, simulate all, and print a table."""
+    """Run and simulate everything, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--megabytes", type=int, default=32, help="of each array")
-    parser.add_argument("--steps", type=int, default=300, help="of each segment")
+    parser.add_argument("--megabytes", type=int, default=32, help="size of each array")
+    parser.add_argument("--steps", type=int, default=300, help="time steps of each segment")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--one", nargs=3, metavar=("PROGRAM", "PLACE", "RECORD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -158,7 +159,7 @@ def main() -> None:
         return
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory:
-        # One time more: every run that is simulated has one before it.
+        # One more turn: every run that is simulated needs a previous one.
         runs = {
             (program, place, turn): _real(program, place, os.path.join(directory, f"{program}-{place}-{turn}"), options)
             for turn in range(options.repeat + 1)

@@ -1,15 +1,15 @@
-"""Every executor that is installed, side by side: ``make bench``, or ``python -m benchmarks.suite --help``.
+"""Comparison of all installed executors: ``make bench``, or ``python -m benchmarks.suite --help``.
 
-What runs where:
+Modules:
 
 ============== ======================================================================================================
-``work``       the functions that are called; imported by workers, and light
-``contenders`` who is measured, as a table
-``cases``      what is measured, as a table
-``measure``    one measurement, in a process of its own
+``work``       the functions that tasks run; imported by workers, with few imports
+``contenders`` the table of executors
+``cases``      the table of measurements
+``measure``    one measurement, in a separate process
 ``processes``  processor time and memory of a measurement's processes
 ``results``    pure: samples, medians, ratios
-``targets``    pure: what is hoped for
+``targets``    pure: targets for the results
 ``report``     tables and figures
 ============== ======================================================================================================
 """

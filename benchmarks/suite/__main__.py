@@ -1,8 +1,8 @@
 """The command: ``python -m benchmarks.suite``, or ``make bench``.
 
-Every measurement is made in a process and a directory of its own. In each round the contenders of a case take turns,
-forwards and backwards, so that a machine that is busy for a while is so for all; figures differ between machines, and
-what is worth comparing are the ratios. Written to the output directory: ``results.json``, ``results.md``, figures.
+Every measurement is made in a new process and a new directory. In each round the contenders of a case take turns,
+forwards and backwards, so that a temporary load on the machine affects all of them. Numbers differ between machines;
+compare ratios instead. The output directory gets ``results.json``, ``results.md`` and figures.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS = 300.0
-"""A measurement may take, at most."""
+"""Most seconds for one measurement."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is asked for; return 1 if anything failed."""
+    """Measure the chosen cases and contenders; return 1 if any measurement failed."""
     from rich.console import Console
 
     options = _parse(arguments)
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _turns(name: str, names: list[str], turn: int, options: argparse.Namespace) -> Iterator[tuple[str, Plan]]:
-    """Sizes outside, contenders inside, backwards in every other round."""
+    """Yield contenders and plans: size by size, contenders backwards in every other round."""
     plans = {each: CASES[name].plans(each, quick=options.quick, cores=options.cores) for each in names}
     points = sorted({tuple(plan.points) for each in plans.values() for plan in each})
     for point in points:
@@ -77,7 +77,7 @@ def _turns(name: str, names: list[str], turn: int, options: argparse.Namespace) 
 def _measure(name: str, contender: str, plan: Plan, turn: int, results: Results, failed: dict[str, str]) -> None:
     what = f"{name} {contender} {plan.points}"
     if what in failed:
-        return  # it would again
+        return  # it would fail again
     try:
         samples = apart.measure(
             "benchmarks.suite.measure",
@@ -102,7 +102,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--contenders", type=_words, default=[], metavar="NAME,...", help=f"of {', '.join(CONTENDERS)}; default: all"
     )
     parser.add_argument("--repeat", type=int, metavar="ROUNDS", help="default: 3 or 2, by case; 1 with --quick")
-    parser.add_argument("--quick", action="store_true", help="small sizes, and not whoever takes long")
+    parser.add_argument("--quick", action="store_true", help="small sizes, without slow contenders")
     parser.add_argument("--cores", type=int, default=2, help="workers of each contender (default: 2)")
     parser.add_argument("--output", default="bench-results", metavar="DIRECTORY", help="default: bench-results")
     parser.add_argument("--no-figures", action="store_true")
@@ -121,7 +121,7 @@ def _words(text: str) -> list[str]:
 
 
 def _chosen_cases(words: list[str]) -> list[str]:
-    """By key, or by letter."""
+    """Return the cases with these keys or first letters; all cases if there are no words."""
     return [name for name in CASES if not words or name in words or name.partition(".")[0] in words]
 
 

@@ -1,4 +1,4 @@
-"""What is measured. Each function here runs in a process of its own, and yields ``(metric, point, value)``."""
+"""Measurements. Each function runs in a separate process, and yields ``(metric, point, value)``."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from benchmarks.suite.results import IN_TURN
 
 Sample = tuple[str, int, float]
 WARM_UP = 200
-"""Calls before those that are measured: as many as let every worker have some."""
+"""Calls before the measured ones: enough for every worker to get some."""
 MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one process is to measure.
+    """The measurements of one process.
 
     Parameters
     ----------
     points : list of int
         Sizes, in the case's unit.
     cores : int
-        Of each node.
+        Cores of each node.
     calls : int
-        How many calls, where that is not what the points say.
+        Number of calls, unless the points are numbers of calls.
     """
 
     points: list[int]
@@ -42,12 +42,12 @@ class Plan:
     calls: int = 100
 
     def setting(self, **more: Any) -> Setting:
-        """For a contender."""
+        """Return the setting for a contender."""
         return Setting(cores=self.cores, **more)
 
 
 class Metric(NamedTuple):
-    """Something that is measured, and in which direction it gets better."""
+    """The unit of a measured quantity, and whether more of it is better."""
 
     unit: str
     more_is_better: bool = False
@@ -55,28 +55,28 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One of the table.
+    """One case of the table.
 
     Parameters
     ----------
     title : str
-        For tables.
+        Title in tables.
     measure : callable
-        Makes the samples.
+        Function that yields the samples.
     contenders : tuple of str
-        Who is measured; the first of ours is what others are compared with.
+        Contenders that are measured. The others are compared with the first one of this project.
     metrics : dict of str to Metric
-        What is measured; ``"*"`` stands for names that only the run brings.
+        Metrics that are measured; ``"*"`` stands for names that are known only after the run.
     points, quick : tuple of int
-        At which sizes, and at which in a quick run.
+        Sizes of a full run, and of a quick run.
     unit : str
-        Of the sizes.
+        Unit of the sizes.
     only : dict of str to tuple of int
-        The sizes for contenders that would take too long at all of them, or of which fewer say enough.
+        Fewer sizes for contenders that would take too long at all of them, or for which fewer suffice.
     slow : tuple of str
-        Who is left out of a quick run.
+        Contenders that are left out of a quick run.
     rounds : int
-        How often, unless the user says. What does not depend on how busy the machine is needs no third time.
+        Default number of rounds: two are enough for measurements that do not depend on the machine's load.
     together : bool
         Whether one process measures all points, in ascending order.
     calls, quick_calls : int
@@ -98,7 +98,7 @@ class Case:
     quick_calls: int = 20
 
     def plans(self, contender: str, *, quick: bool, cores: int) -> list[Plan]:
-        """What is to be measured of one contender in one round, each in a process of its own."""
+        """Return the plans for one contender in one round, each for a separate process."""
         if quick and contender in self.slow:
             return []
         points = list(self.quick if quick else self.points)
@@ -110,7 +110,7 @@ class Case:
         return [Plan(points=group, cores=cores, calls=calls) for group in groups]
 
     def metric(self, name: str) -> Metric:
-        """By name."""
+        """Return a metric by name."""
         return self.metrics[name] if name in self.metrics else self.metrics["*"]
 
 
@@ -118,7 +118,7 @@ class Case:
 
 
 def _rate(session: Session, count: int) -> float:
-    """As parsl-perf measures it: submit all, then wait for all."""
+    """Measure calls per second as parsl-perf does: submit all, then wait for all."""
     warm_up(session, min(WARM_UP, count))
     start = time.perf_counter()
     for future in session.as_completed([session.call(work.noop, "") for _ in range(count)]):
@@ -128,14 +128,14 @@ def _rate(session: Session, count: int) -> float:
 
 
 def through_dfk(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """No-op apps."""
+    """Measure the rate of no-op apps."""
     with contender.open(plan.setting()) as session:
         for point in plan.points:
             yield "rate", point, _rate(session, point)
 
 
 def direct(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """No-op calls, past the DataFlowKernel."""
+    """Measure the rate of no-op calls that bypass the DataFlowKernel."""
     with contender.open(plan.setting(direct=True)) as session:
         for point in plan.points:
             yield "rate", point, _rate(session, point)
@@ -145,7 +145,7 @@ def direct(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 
 def latency(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """One call after another; then some beside a call that goes on and on."""
+    """Measure calls one after another, first alone, then beside a long call."""
     with contender.open(plan.setting()) as session:
         warm_up(session, 10)
         taken = _repeated(lambda: _timed(session), plan.calls)
@@ -159,7 +159,7 @@ def latency(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 
 def _repeated(measure: Callable[[], float], most: int, least: int = 5, seconds: float = 3.0) -> list[float]:
-    """Measure a number of times; less often, if that takes long."""
+    """Measure ``most`` times; fewer, but at least ``least`` times, if that takes longer than ``seconds``."""
     deadline = time.monotonic() + seconds
     taken: list[float] = []
     while len(taken) < least or (len(taken) < most and time.monotonic() < deadline):
@@ -176,7 +176,7 @@ def _timed(session: Session, rest: float = 0.0) -> float:
 
 @contextmanager
 def _held(session: Session, count: int) -> Iterator[None]:
-    """Meanwhile some workers are busy."""
+    """Keep some workers busy."""
     begun = [os.path.abspath(f"begun-{number}") for number in range(count)]
     gate = os.path.abspath("gate")
     futures = [session.call(work.hold, path, gate) for path in begun]
@@ -191,7 +191,7 @@ def _held(session: Session, count: int) -> Iterator[None]:
 
 
 def start_and_stop(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """From nothing to the first result, and from the last word to the end."""
+    """Measure the time from the start to the first result, and the time of the shutdown."""
     start = time.perf_counter()
     with contender.open(plan.setting()) as session:
         session.call(work.noop, "").result()
@@ -205,7 +205,7 @@ def start_and_stop(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 
 def payloads(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """An array as an argument, and as a result; each page is touched where it arrives."""
+    """Measure an array as an argument, and as a result; the receiver touches each of its pages."""
     with contender.open(plan.setting()) as session:
         warm_up(session, 20)
         for point in plan.points:
@@ -232,7 +232,7 @@ def payloads(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 def _dependent(contender: Contender, plan: Plan, run: Callable[[Session, int], float]) -> Iterator[Sample]:
     with contender.open(plan.setting()) as session:
-        # All workers have imported what they need. One after another, a single worker could run all of these calls.
+        # All workers must import their modules. A single worker could run all calls if they came one after another.
         for _ in range(10):
             made = [session.call(work.make, 1000, float(number)) for number in range(10 * plan.cores)]
             for added in [session.call(work.add, array, 1.0) for array in made]:
@@ -242,7 +242,7 @@ def _dependent(contender: Contender, plan: Plan, run: Callable[[Session, int], f
 
 
 def tree(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """Sum arrays pairwise, and bring the sum home."""
+    """Measure a pairwise sum of arrays, whose result is returned."""
     return _dependent(contender, plan, _tree)
 
 
@@ -258,7 +258,7 @@ def _tree(session: Session, megabytes: int, leaves: int = 16) -> float:
 
 
 def shuffle(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """All to all: every block goes in parts to every reducer."""
+    """Measure a shuffle: a part of every block goes to every reducer."""
     return _dependent(contender, plan, _shuffle)
 
 
@@ -277,7 +277,7 @@ def _shuffle(session: Session, megabytes: int, blocks: int = 8) -> float:
 
 
 def stencil(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """Blocks and their neighbours, over some time steps."""
+    """Measure a stencil: blocks and their neighbours, over some time steps."""
     return _dependent(contender, plan, _stencil)
 
 
@@ -299,7 +299,7 @@ def _relaxed(call: Callable[..., Any], count: int, blocks: int, steps: int) -> A
 
 
 def chain(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """Small calls, each on the result of the one before."""
+    """Measure a chain of small calls, each on the previous result."""
     with contender.open(plan.setting()) as session:
         warm_up(session, 20)
         for point in plan.points:
@@ -312,7 +312,7 @@ def chain(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 
 def fan(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """One call, many on its result, one on all of theirs."""
+    """Measure one call, many calls on its result, and one call on all their results."""
     with contender.open(plan.setting()) as session:
         warm_up(session, 20)
         for point in plan.points:
@@ -327,18 +327,18 @@ def fan(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 
 def imports(contender: Contender, plan: Plan, *, modules: tuple[str, ...] = ()) -> Iterator[Sample]:
-    """A function that imports numpy, scipy and ase; ``modules`` are imported by the library."""
+    """Measure a function that imports numpy, scipy and ase; the library imports ``modules``."""
     setting = plan.setting(modules=modules)
     return _warm(contender, setting, plan.calls, lambda session: session.call(work.with_imports, 2.0), at_once=True)
 
 
 def context_each(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """A context that takes a second, built by every call."""
+    """Measure calls that build a context of one second each time."""
     return _warm(contender, plan.setting(), plan.calls, lambda session: session.call(work.without_context, 1.0))
 
 
 def context_shared(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """A context that takes a second, built by the library; without libraries, by the process."""
+    """Measure calls with a context of one second that the library builds; without a library, the process builds it."""
     if contender.key == "inline":
         return _warm(contender, plan.setting(), plan.calls, lambda session: session.call(work.with_own_context, 1.0))
     setting = plan.setting(context=(work.build, 1.0))
@@ -355,10 +355,10 @@ def _warm(
     *,
     at_once: bool = False,
 ) -> Iterator[Sample]:
-    """The first call, perhaps four for each core at once, and those after them.
+    """Measure the first call, then optionally four for each core at once, then later calls.
 
-    With ``own``, the same is done in this process in between: one processor of a machine may be half as fast as the
-    other, and differ from one minute to the next.
+    With ``own``, call that in this process in between, because one processor may be twice as fast as another, and that
+    may change within minutes.
     """
     with contender.open(setting) as session:
         start = time.perf_counter()
@@ -387,7 +387,7 @@ def _warm(
 
 
 def processor(contender: Contender, plan: Plan, *, direct: bool = False) -> Iterator[Sample]:
-    """Processor time for each call, by process."""
+    """Measure the processor time for each call, by process."""
     with contender.open(plan.setting(direct=direct)) as session:
         for point in plan.points:
             warm_up(session, 2000)
@@ -406,13 +406,13 @@ def _by_role(before: dict[str, float], after: dict[str, float], point: int, scal
 
 
 def memory(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """Memory for each call that waits, by process."""
+    """Measure the memory for each waiting call, by process."""
     with contender.open(plan.setting()) as session:
         for point in plan.points:
             if isinstance(session.executor, Held):
                 yield from _queued(session, point)
                 continue
-            warm_up(session, 20)  # few: what earlier calls have left would be used again
+            warm_up(session, 20)  # few, because the next calls would reuse memory of earlier ones
             with _held(session, plan.cores):
                 yield from _queued(session, point)
 
@@ -434,7 +434,7 @@ def _floats(numbers: dict[str, int]) -> dict[str, float]:
 
 
 def idle(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """Processor time with nothing to do."""
+    """Measure the processor time of an idle executor."""
     with contender.open(plan.setting()) as session:
         warm_up(session, 500)
         processes.settled()
@@ -448,7 +448,7 @@ def idle(contender: Contender, plan: Plan) -> Iterator[Sample]:
 
 
 def nodes(contender: Contender, plan: Plan) -> Iterator[Sample]:
-    """No-op calls on many nodes of one core."""
+    """Measure no-op calls on many nodes of one core."""
     for point in plan.points:
         with contender.open(Setting(cores=1, nodes=point, direct=True)) as session:
             if not session.executor.wait_for_nodes(point, 120):
@@ -477,7 +477,7 @@ _ONE_BY_ONE: dict[str, tuple[int, ...]] = {
     "upstream": (300,),
     "upstream-regular": (10,),
 }
-"""How many calls at once, of those that start a process for each, or are as slow."""
+"""Sizes for contenders that start a process for each call, or are as slow."""
 _OTHERS = ("dask", "executorlib", "pool")
 
 CASES: dict[str, Case] = {

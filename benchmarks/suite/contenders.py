@@ -1,4 +1,4 @@
-"""Who is measured."""
+"""The executors that are measured."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from parsl.executors.base import ParslExecutor
 from benchmarks.suite import work
 
 Call = Callable[..., Any]
-"""Called with a function and its arguments, futures of earlier calls among them; returns a future."""
+"""Takes a function and its arguments, which may include futures of earlier calls; returns a future."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a contender is started with.
+    """The setting with which a contender is started.
 
     Parameters
     ----------
     cores : int
-        Of each node: calls that run at once.
+        Cores of each node, which run one call each at a time.
     nodes : int
-        How many.
+        Number of nodes.
     direct : bool
-        Whether calls go to the executor past the DataFlowKernel.
+        Whether calls bypass the DataFlowKernel.
     context : tuple
         A function and its arguments, for the library's context.
     modules : tuple of str
@@ -55,9 +55,9 @@ class Session:
     call : callable
         See :data:`Call`.
     executor : object
-        Parsl's, if it is one.
+        Parsl's executor, if there is one.
     as_completed : callable
-        For its futures.
+        Yields its futures as they complete.
     """
 
     call: Call
@@ -67,20 +67,20 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One of the table.
+    """One contender of the table.
 
     Parameters
     ----------
     key : str
-        What it is called on the command line.
+        Name on the command line.
     title : str
-        What it is called in tables.
+        Name in tables.
     open : callable
-        Starts it with a :class:`Setting`, and ends it.
+        Takes a :class:`Setting`; returns a context manager that starts and ends the contender.
     modules : tuple of str
-        What it needs; imported before anything is timed.
+        Required modules, which are imported before anything is timed.
     programs : tuple of str
-        What it needs on the path.
+        Programs that must be on the path.
     """
 
     key: str
@@ -90,7 +90,7 @@ class Contender:
     programs: tuple[str, ...] = field(default=())
 
     def missing(self) -> str | None:
-        """Why it cannot run here, if it cannot."""
+        """Return the reason why it cannot run here, or None."""
         for module in self.modules:
             if importlib.util.find_spec(module.partition(".")[0]) is None:
                 return f"{module.partition('.')[0]} is not installed"
@@ -104,7 +104,7 @@ class Contender:
 
 
 class Finished(ParslExecutor):
-    """The ceiling of the DataFlowKernel: its futures are finished when it returns them."""
+    """An executor whose futures are finished at once: the upper limit of the DataFlowKernel's rate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,14 +123,14 @@ class Finished(ParslExecutor):
 
 
 class Inline(Finished):
-    """Calls the function there and then."""
+    """An executor that calls functions at submission."""
 
     def settle(self, future: Future[Any], call: Callable[[], Any]) -> None:
         future.set_result(call())
 
 
 class Held(Finished):
-    """What the DataFlowKernel itself keeps of tasks that wait: only the first calls are made, the rest at the end."""
+    """An executor whose futures finish only at shutdown, to measure what the DataFlowKernel keeps of waiting tasks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ def _threads(setting: Setting) -> Any:
 def _htex(setting: Setting) -> Any:
     from parsl.executors import HighThroughputExecutor
 
-    # As parsl/tests/configs/htex_local.py, without encryption and the workers' debugging log.
+    # Like parsl/tests/configs/htex_local.py, but without encryption and the workers' debugging log.
     return HighThroughputExecutor(
         label="htex",
         encrypted=False,
@@ -204,7 +204,7 @@ def _upstream(mode: Any, setting: Setting) -> Any:
         label="upstream",
         worker_launch_method="factory",
         function_exec_mode=mode,
-        # Without a port, its factory asks a catalog server on the network where the manager listens.
+        # Without a port, its factory asks a catalog server on the network for the manager's address.
         manager_config=TaskVineManagerConfig(
             port=_free_port(), address="127.0.0.1", shared_fs=True, library_config=library
         ),
@@ -218,7 +218,7 @@ def _upstream(mode: Any, setting: Setting) -> Any:
 def _on_parsl(
     make: Callable[[Setting], Any], setting: Setting, *, resolver: bool = False, alone: bool = True
 ) -> Iterator[Session]:
-    """An executor in a DataFlowKernel, or if it can do without and calls are to be direct, alone."""
+    """Run an executor in a DataFlowKernel; without one, if calls are direct and the executor can run alone."""
     import parsl
     from parsl.config import Config
 
@@ -275,7 +275,7 @@ def _pool(setting: Setting) -> Iterator[Session]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    # Spawned, as whatever else is started here: forking a process with threads is no choice that a user has for long.
+    # Spawned, like all other contenders: Python deprecates forking a process that has threads.
     with ProcessPoolExecutor(setting.cores * setting.nodes, multiprocessing.get_context("spawn")) as pool:
         yield Session(call=pool.submit)
 
@@ -345,6 +345,6 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def warm_up(session: Session, calls: int) -> None:
-    """Have every worker run something."""
+    """Run no-op calls, so that every worker has run something."""
     for future in [session.call(work.noop, "") for _ in range(calls)]:
         future.result()

@@ -1,6 +1,6 @@
-"""One measurement, in a process of its own: ``python -m benchmarks.suite.measure CASE CONTENDER JSON``.
+"""One measurement, in a separate process: ``python -m benchmarks.suite.measure CASE CONTENDER JSON``.
 
-The JSON has the points and the number of cores; what is printed is a list of ``[metric, point, value]``.
+The JSON holds a plan. The output is a list of ``[metric, point, value]``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from benchmarks.suite.contenders import CONTENDERS
 
 
 def main() -> None:
-    """Measure, and print."""
-    # dask has an opinion about large arguments, and they are the point.
+    """Measure, and print the samples."""
+    # dask warns about large arguments, which are measured here.
     warnings.filterwarnings("ignore", message="Sending large graph")
     key, name, options = sys.argv[1:]
     contender = CONTENDERS[name]

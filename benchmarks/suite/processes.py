@@ -1,4 +1,4 @@
-"""Processor time and memory of what takes part in a measurement, by what it does."""
+"""Processor time and memory of a measurement's processes, by role."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ OTHER_THREADS = "user, other threads"
 
 
 class Usage(NamedTuple):
-    """What somebody has used: seconds of processor time, bytes that nobody else shares."""
+    """Resources that a process has used: seconds of processor time, and bytes that it does not share."""
 
     seconds: float
     bytes: int
 
 
 def roles() -> dict[int, str]:
-    """What the processes of this measurement do, by process id; this one is not among them."""
+    """Return the roles of this measurement's other processes by process id."""
     found = {}
-    # A process that gives itself a title, as HighThroughputExecutor's interchange does, writes it over its environment.
+    # Children too: HighThroughputExecutor's interchange overwrites its environment, and the mark, with a title.
     started = {process.pid for process in psutil.Process().children(recursive=True)}
     for process in started | set(apart.marked(os.environ[apart.MARK])):
         with contextlib.suppress(psutil.Error):
@@ -58,7 +58,7 @@ def _role(process: psutil.Process) -> str:
 
 
 def seconds() -> dict[str, float]:
-    """Processor time so far, by role; that of this process by thread."""
+    """Return processor time so far by role; for this process, by kind of thread."""
     used: dict[str, float] = {}
     names = {thread.native_id: thread for thread in threading.enumerate()}
     for thread in os.listdir("/proc/self/task"):
@@ -80,14 +80,14 @@ def _thread_role(thread: threading.Thread | None) -> str:
 
 
 def _thread_seconds(process: int, thread: str) -> float:
-    # In ns; the times in stat are counted in ticks of 10 ms.
+    # In ns; /proc/.../stat counts only ticks of 10 ms.
     with contextlib.suppress(OSError), open(f"/proc/{process}/task/{thread}/schedstat", encoding="ascii") as file:
         return int(file.read().split()[0]) / 1e9
     return 0.0
 
 
 def memory() -> dict[str, int]:
-    """Bytes that would be free if it ended (unique set size), by role."""
+    """Return the bytes that would be free if the processes ended (unique set size), by role."""
     used = {"user": psutil.Process().memory_full_info().uss}
     for process, role in roles().items():
         with contextlib.suppress(psutil.Error):
@@ -96,12 +96,12 @@ def memory() -> dict[str, int]:
 
 
 def growth(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """What has come to be used in between; of processes that have ended nothing is known."""
+    """Return the growth of each role; processes that have ended in between are not counted."""
     return {role: max(0.0, used - before.get(role, 0.0)) for role, used in after.items()}
 
 
 def settled(limit: float = 60.0) -> None:
-    """Wait until nobody computes any more: less than a twentieth of the time, but for the thread that looks."""
+    """Wait until everything but this process's main thread uses less than a twentieth of a processor."""
     deadline = time.monotonic() + limit
     begin, before = time.monotonic(), _others()
     while time.monotonic() < deadline:
@@ -110,7 +110,7 @@ def settled(limit: float = 60.0) -> None:
         if (used - before) / (now - begin) < 0.05:
             return
         begin, before = now, used
-    raise TimeoutError(f"somebody was still computing after {limit:g} s")
+    raise TimeoutError(f"processes of the measurement were still busy after {limit:g} s")
 
 
 def _others() -> float:

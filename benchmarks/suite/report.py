@@ -26,11 +26,11 @@ class Row(NamedTuple):
     unit: str
     summary: Summary
     advantage: Summary | None
-    """How many times better the first of ours is; above one, ours is."""
+    """Ratio by which the first contender of this project is better; above one, it is better."""
 
     @property
     def words(self) -> tuple[str, ...]:
-        """As :data:`HEADS` has it."""
+        """Columns of the row, as in :data:`HEADS`."""
         case = CASES[self.key.case]
         gain = ""
         if self.advantage is not None:
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 def rows(results: Results, name: str) -> list[Row]:
-    """A case's table: by metric, size and contender."""
+    """Return the rows of a case's table, by metric, size and contender."""
     case = CASES[name]
     keys = [key for key in results if key.case == name]
     metrics = list(dict.fromkeys(key.metric for key in keys))
@@ -59,7 +59,7 @@ def rows(results: Results, name: str) -> list[Row]:
         metric, summary = case.metric(key.metric), results.summary(key)
         assert summary is not None
         if summary.most == 0:
-            continue  # who takes no part
+            continue  # a role that this contender does not have
         gain = None
         if reference is not None and key.contender != reference:
             gain = results.advantage(key._replace(contender=reference), key, more_is_better=metric.more_is_better)
@@ -68,12 +68,12 @@ def rows(results: Results, name: str) -> list[Row]:
 
 
 def figure(value: float) -> str:
-    """Three digits, but no fewer than there are before the point."""
+    """Format a number with three significant digits, but always with all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(summary: Summary) -> str:
-    """From the least to the most; nothing if there is only one."""
+    """Format the range from least to most; empty if they are equal."""
     return "" if summary.least == summary.most else f"{figure(summary.least)} to {figure(summary.most)}"
 
 
@@ -86,7 +86,7 @@ def show(console: Console, name: str, results: Results) -> None:
 
 
 def show_targets(console: Console, results: Results) -> None:
-    """Print what was hoped for beside what was found."""
+    """Print the targets and the measured values."""
     found = _targets(results)
     measured = [line for line in found if line[3]]
     if not measured:
@@ -124,7 +124,7 @@ def _print(console: Console, title: str, heads: Sequence[str], lines: list[tuple
 
 
 def write_json(path: str, facts: dict[str, Any], results: Results) -> None:
-    """All that was measured, and what follows from it."""
+    """Write all samples, and the summaries and verdicts derived from them."""
     measured = []
     for name in dict.fromkeys(key.case for key in results):
         for row in rows(results, name):
@@ -148,7 +148,7 @@ def write_json(path: str, facts: dict[str, Any], results: Results) -> None:
 
 
 def write_markdown(path: str, facts: dict[str, Any], results: Results) -> None:
-    """The tables, to be read."""
+    """Write the tables as Markdown."""
     lines = [", ".join(facts["machine"].values()) + f"; {facts['cores']} workers.", ""]
     for name in dict.fromkeys(key.case for key in results):
         lines += [f"## {name}. {CASES[name].title}", "", f"Medians of {facts['rounds'][name]}.", ""]
@@ -165,7 +165,7 @@ def _markdown(heads: Sequence[str], lines: list[tuple[str, ...]]) -> list[str]:
 
 
 def draw(directory: str, results: Results) -> list[str]:
-    """A figure for each case and metric with more than one to compare; return their paths."""
+    """Draw a figure for each case and metric with more than one row; return the paths."""
     import matplotlib
 
     matplotlib.use("agg")

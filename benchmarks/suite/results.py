@@ -1,4 +1,4 @@
-"""Pure: samples of measurements, and what follows from them."""
+"""Samples of measurements, and summaries of them (pure)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 IN_TURN = "in the user's process, in turn with them"
-"""A metric: what calls take there, each between two through the executor."""
+"""Name of a metric: time of calls in the user's process, each made between two calls through the executor."""
 
 
 class Key(NamedTuple):
-    """What a value belongs to: a case, what of it, its size (in the case's unit), and who was measured."""
+    """Key of a value: a case, its metric, the size (in the case's unit), and the contender."""
 
     case: str
     metric: str
@@ -28,7 +28,7 @@ class Summary(NamedTuple):
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Summary:
-        """Of at least one value."""
+        """Summarize at least one value."""
         ordered = sorted(values)
         return cls(statistics.median(ordered), ordered[0], ordered[-1])
 
@@ -40,7 +40,7 @@ class Results:
         self._values: dict[Key, dict[int, float]] = {}
 
     def add(self, key: Key, turn: int, value: float) -> None:
-        """Take the value that a round gave."""
+        """Add the value from one round."""
         self._values.setdefault(key, {})[turn] = value
 
     def __iter__(self) -> Iterator[Key]:
@@ -50,23 +50,23 @@ class Results:
         return key in self._values
 
     def values(self, key: Key) -> list[float]:
-        """Values of all rounds."""
+        """Return the values of all rounds."""
         return [value for _, value in sorted(self._values.get(key, {}).items())]
 
     def summary(self, key: Key) -> Summary | None:
-        """Median, least and most; None if it was not measured."""
+        """Return median, least and most; None if nothing was measured."""
         values = self.values(key)
         return Summary.of(values) if values else None
 
     def median(self, key: Key) -> float | None:
-        """Median; None if it was not measured."""
+        """Return the median; None if nothing was measured."""
         summary = self.summary(key)
         return None if summary is None else summary.median
 
     def ratio(self, above: Key, below: Key) -> Summary | None:
-        """One by another: of their medians, and the least and the most of the rounds that have both.
+        """Return the ratio of two medians, and the least and most ratio of the rounds that have both values.
 
-        What disturbs a machine for a while disturbs both of a round: their ratio varies less than they do.
+        A temporary load on the machine affects both values of a round, so their ratio varies less than they do.
         """
         upper, lower = self.median(above), self.median(below)
         rounds = self._values.get(above, {}).keys() & self._values.get(below, {}).keys()
@@ -77,9 +77,9 @@ class Results:
         return Summary(middle, min([middle, *each]), max([middle, *each]))
 
     def advantage(self, ours: Key, theirs: Key, *, more_is_better: bool) -> Summary | None:
-        """How many times better ours is: above one, ours is."""
+        """Return the ratio by which ours is better; above one, it is."""
         return self.ratio(ours, theirs) if more_is_better else self.ratio(theirs, ours)
 
     def points(self, case: str, metric: str, contender: str) -> list[int]:
-        """At which sizes it was measured."""
+        """Return the measured sizes."""
         return sorted({key.point for key in self._values if key[:2] == (case, metric) and key.contender == contender})

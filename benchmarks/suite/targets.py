@@ -1,4 +1,4 @@
-"""Pure: what is hoped for, as ratios of one run. It is printed, and nothing fails if it does not hold."""
+"""Targets for the results of one run (pure). They are printed; a missed target is not a failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.suite.results import IN_TURN, Key, Results
 
 
 class Target(NamedTuple):
-    """A bound for a number that follows from medians of a run."""
+    """A bound for a number that is computed from medians of a run."""
 
     case: str
     title: str
@@ -19,7 +19,7 @@ class Target(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A target, what was found, and whether it holds; None where something was not measured."""
+    """A target, its measured value, and whether it holds; None if something was not measured."""
 
     target: Target
     value: float | None
@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """Of all targets."""
+    """Return the verdicts on all targets."""
     return [_verdict(target, target.value(results)) for target in TARGETS]
 
 
@@ -37,7 +37,7 @@ def _verdict(target: Target, value: float | None) -> Verdict:
     return Verdict(target, value, value >= target.bound if target.at_least else value <= target.bound)
 
 
-# --- what they are made of ---
+# --- parts of targets ---
 
 
 def _quotient(above: float | None, below: float | None) -> float | None:
@@ -53,7 +53,7 @@ def _ratio(above: Key, below: Key) -> Callable[[Results], float | None]:
 
 
 def _worst(keys: Iterable[tuple[Key, Key]], worst: Callable[[list[float]], float]) -> Callable[[Results], float | None]:
-    """Of several ratios, of those that were measured."""
+    """Apply ``worst`` to those of several ratios that were measured."""
 
     def value(results: Results) -> float | None:
         found = [_quotient(results.median(above), results.median(below)) for above, below in keys]
@@ -68,7 +68,7 @@ def _rate(case: str, point: int, contender: str) -> Key:
 
 
 def _flatness(results: Results) -> float | None:
-    """How the rate through the DFK falls from 1k to 100k calls, by how the DFK's own does."""
+    """Return the change of the rate through the DFK from 1k to 100k calls, divided by that of the DFK alone."""
     ours, own = (
         _quotient(results.median(_rate("a", 100_000, name)), results.median(_rate("a", 1000, name)))
         for name in ("ours", "null")
@@ -77,7 +77,7 @@ def _flatness(results: Results) -> float | None:
 
 
 def _beyond_call(results: Results) -> float | None:
-    """A call with the library's context by one in the same process, plus the latency of a call."""
+    """Return the time of a call with the library's context, divided by that in the same process plus the latency."""
     inline, wait = results.median(Key("h.shared", IN_TURN, 0, "ours")), results.median(Key("c", "median", 0, "ours"))
     return None if inline is None or wait is None else _quotient(
         results.median(Key("h.shared", "later calls", 0, "ours")), inline + wait
@@ -85,7 +85,7 @@ def _beyond_call(results: Results) -> float | None:
 
 
 def _beyond_dfk(results: Results) -> float | None:
-    """Bytes for a call that waits, in all processes, beyond those that the DFK itself keeps."""
+    """Return the bytes for a waiting call in all processes, without those that the DFK itself keeps."""
     points = results.points("i.memory", "all", "ours")
     if not points:
         return None

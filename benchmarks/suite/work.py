@@ -1,4 +1,4 @@
-"""What is called. Workers import this module by its name: it imports nothing that a function does not need."""
+"""The measured functions. Workers import this module by name: each function imports only the modules that it needs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 
 def noop(extra_payload: Any) -> int:
-    """The app of parsl-perf."""
+    """Return a constant, like the app of parsl-perf."""
     return 7
 
 
 def increment(x: int) -> int:
-    """A link of a chain."""
+    """Add one: a link of a chain."""
     return x + 1
 
 
 def gather(*numbers: int) -> int:
-    """The end of a fan."""
+    """Add numbers: the end of a fan."""
     return sum(numbers)
 
 
 def hold(begun: str, gate: str) -> None:
-    """Run until a file is there."""
+    """Run until the file ``gate`` exists."""
     import os
     import time
 
@@ -34,19 +34,19 @@ def hold(begun: str, gate: str) -> None:
 
 
 def size_of(data: Any) -> int:
-    """Take data, and touch each of its pages."""
+    """Touch each page of an array, and return its size."""
     return touched(data) or len(data)
 
 
 def data_of(size: int) -> Any:
-    """Make data."""
+    """Make an array of zeros."""
     import numpy as np
 
     return np.zeros(size, np.uint8)
 
 
 def touched(data: Any) -> int:
-    """Read a byte of each page; 0 for what :func:`data_of` makes."""
+    """Return the sum of one byte of each page; 0 for arrays of :func:`data_of`."""
     return int(data[::4096].sum())
 
 
@@ -54,30 +54,30 @@ def touched(data: Any) -> int:
 
 
 def make(count: int, fill: float) -> Any:
-    """A block of doubles."""
+    """Make a block of doubles."""
     import numpy as np
 
     return np.full(count, fill)
 
 
 def add(a: Any, b: Any) -> Any:
-    """An inner node of a tree."""
+    """Add two blocks: an inner node of a tree."""
     return a + b
 
 
 def part(block: Any, number: int, parts: int) -> Any:
-    """What a block contributes to one of the blocks that follow a shuffle."""
+    """Copy the part of a block that goes to one reducer of a shuffle."""
     size = len(block) // parts
     return block[number * size : (number + 1) * size].copy()
 
 
 def total(*pieces: Any) -> float:
-    """All pieces of a shuffle that belong together, reduced."""
+    """Sum the parts that go to one reducer of a shuffle."""
     return float(sum(piece.sum() for piece in pieces))
 
 
 def relax(left: Any, block: Any, right: Any) -> Any:
-    """A block one time step later: the mean of each value and its neighbours."""
+    """Compute a block one time step later: the mean of each value and its neighbours."""
     import numpy as np
 
     padded = np.concatenate((left[-1:], block, right[:1]))
@@ -85,7 +85,7 @@ def relax(left: Any, block: Any, right: Any) -> Any:
 
 
 def ends(*blocks: Any) -> list[float]:
-    """First and last value of each block."""
+    """Return the first and last value of each block."""
     return [float(value) for block in blocks for value in (block[0], block[-1])]
 
 
@@ -93,11 +93,11 @@ def ends(*blocks: Any) -> list[float]:
 
 
 MODULES = ("numpy", "ase", "scipy.linalg")
-"""What :func:`with_imports` imports."""
+"""Modules that :func:`with_imports` imports."""
 
 
 def with_imports(x: float) -> float:
-    """A function of somebody's who imports what scientists import."""
+    """Compute with typical imports of scientists."""
     import numpy as np
     from ase import Atoms
     from scipy import linalg
@@ -107,7 +107,7 @@ def with_imports(x: float) -> float:
 
 
 def build(seconds: float) -> dict[str, Any]:
-    """A context that takes its time."""
+    """Build a context that takes ``seconds``."""
     import time
 
     time.sleep(seconds)
@@ -119,14 +119,14 @@ def _use(table: list[int]) -> int:
 
 
 def with_context(_: float) -> int:
-    """Work with what the library's context has built."""
+    """Work with the library's context."""
     from taskvine_exec import load_variable_from_library
 
     return _use(load_variable_from_library("table"))
 
 
 def without_context(seconds: float) -> int:
-    """The same work, and the context built for it."""
+    """Build the context, and do the same work."""
     return _use(build(seconds)["table"])
 
 
@@ -134,7 +134,7 @@ _built: dict[float, dict[str, Any]] = {}
 
 
 def with_own_context(seconds: float) -> int:
-    """The same work, in a process that has built the context once."""
+    """Do the same work in a process that builds the context only once."""
     if seconds not in _built:
         _built[seconds] = build(seconds)
     return _use(_built[seconds]["table"])

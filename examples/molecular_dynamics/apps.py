@@ -1,7 +1,7 @@
 """The functions that run on the nodes.
 
-They are plain functions of a module that imports no Parsl: a node finds them by name, and what it needs to import
-for them, each slot imports once. Files arrive and leave by their paths in the task's sandbox.
+They are plain functions of a module that does not import Parsl. A node finds them by name, and each slot imports their
+modules once. Files arrive and leave by their paths in the task's sandbox.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def segment(
     steps : int
         Number of time steps.
     seed : tuple of int
-        Seed of this segment alone.
+        Seed of this segment only.
     inputs : sequence of File
-        The structure file for the first segment, the trajectory of the one before for every other.
+        The structure file for the first segment, the previous segment's trajectory for all others.
     outputs : sequence of File
         The trajectory to write.
     """
@@ -47,7 +47,7 @@ def segment(
 
 
 def analysis(temperature: float, inputs: Sequence[File] = ()) -> physics.Analysis:
-    """Analyse one replica where its trajectories lie.
+    """Analyse one replica on a node that has its trajectories.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def analysis(temperature: float, inputs: Sequence[File] = ()) -> physics.Analysi
     Returns
     -------
     physics.Analysis
-        A few small arrays, the only thing that travels home.
+        A few small arrays, the only data that is sent back.
     """
     trajectories = [physics.load_trajectory(file.filepath) for file in inputs]
     return physics.analyse(trajectories, temperature=temperature)

@@ -1,4 +1,4 @@
-"""Make ``gold_nanoparticle.xyz``, the structure every replica of the example starts from.
+"""Make ``gold_nanoparticle.xyz``, the structure from which every replica of the example starts.
 
 The structure is a Mackay icosahedron (A. L. Mackay, Acta Cryst. 15, 916 (1962)): ``shells`` shells around a central
 atom, 13, 55, 147, ... atoms. It is relaxed with the effective medium theory of K. W. Jacobsen, P. Stoltze and
@@ -40,7 +40,7 @@ def make_cluster(shells: int) -> Atoms:
         The relaxed cluster, its centre of mass in the origin (positions in Å), without a calculator.
     """
     built = Icosahedron("Au", noshells=shells)
-    # A plain Atoms drops the crystallographic bookkeeping of ase.cluster, which does not belong into the file.
+    # A plain Atoms drops the crystallographic bookkeeping of ase.cluster, which does not belong in the file.
     cluster = Atoms(built.get_chemical_symbols(), positions=built.get_positions())
     cluster.calc = EMT()
     FIRE(cluster, logfile=None).run(fmax=FORCE_TOLERANCE, steps=2000)

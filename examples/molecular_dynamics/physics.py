@@ -1,9 +1,9 @@
-"""Molecular dynamics of a gold nanoparticle, and the analysis of its trajectories. Nothing here knows of Parsl.
+"""Molecular dynamics of a gold nanoparticle, and the analysis of its trajectories; independent of Parsl.
 
-One *segment* is a stretch of Langevin dynamics. It starts from a :class:`State` and yields a :class:`Trajectory`,
-which holds the sampled frames and the state the next segment starts from. Everything a segment draws at random comes
-from a generator seeded by the caller, so a segment's numbers depend on its arguments alone, not on the process or
-node that runs it. (They do depend on the processor type: numpy picks its vector instructions by it.)
+One *segment* is a stretch of Langevin dynamics. It starts from a :class:`State` and yields a :class:`Trajectory`, which
+holds the sampled frames and the state from which the next segment starts. All random numbers of a segment come from a
+generator that the caller seeds. Therefore a segment's numbers depend only on its arguments, not on the process or node
+that runs it. (They also depend on the processor type, by which numpy picks its vector instructions.)
 
 Units are those of ASE unless said otherwise: Å, eV, unified atomic mass units, K.
 
@@ -33,8 +33,8 @@ from ase.md.langevin import Langevin
 FloatArray = npt.NDArray[np.float64]
 
 TIME_STEP_FS = 8.0
-"""Time step (fs): gold is heavy; without a thermostat, 8 fs conserve the total energy of the cluster, at about 800 K,
-to better than 0.1 meV per atom."""
+"""Time step (fs). It may be long because gold is heavy: without a thermostat, at about 800 K, 8 fs conserve the total
+energy of the cluster to better than 0.1 meV per atom."""
 
 FRICTION_PER_FS = 0.005
 """Langevin friction (1/fs): a relaxation time of 200 fs thermalises within a segment and barely slows diffusion."""
@@ -54,7 +54,7 @@ RDF_EDGES: FloatArray = np.linspace(0.0, 16.0, 161)
 
 @dataclass(frozen=True)
 class State:
-    """What one segment hands to the next.
+    """State of the cluster between two segments.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class State:
     positions : ndarray, shape (n_atoms, 3)
         Positions (Å).
     momenta : ndarray, shape (n_atoms, 3), or None
-        Momenta (ASE units, sqrt(u eV)); None lets the segment draw them from the Maxwell-Boltzmann distribution.
+        Momenta (ASE units, sqrt(u eV)). If None, the segment draws them from the Maxwell-Boltzmann distribution.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -82,11 +82,11 @@ class Trajectory:
     positions : ndarray, shape (n_frames, n_atoms, 3)
         Positions of each frame (Å).
     potential : ndarray, shape (n_frames,)
-        Potential energy of the cluster (eV), measured from the same number of atoms in bulk fcc gold.
+        Potential energy of the cluster (eV), relative to the same number of atoms in bulk fcc gold.
     kinetic : ndarray, shape (n_frames,)
         Kinetic energy of the cluster (eV).
     final_positions, final_momenta : ndarray, shape (n_atoms, 3)
-        Where the next segment starts (Å, sqrt(u eV)).
+        State from which the next segment starts (Å, sqrt(u eV)).
     """
 
     numbers: npt.NDArray[np.int64]
@@ -104,7 +104,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is learned from all trajectories of one replica; every field is an array, to be compared bit by bit.
+    """Results from all trajectories of one replica; every field is an array, so that they can be compared bit by bit.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class Analysis:
     rdf: FloatArray
 
     def identical(self, other: Analysis) -> bool:
-        """Whether all numbers equal those of another analysis to the last bit."""
+        """Return whether all numbers equal those of another analysis to the last bit."""
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
 
@@ -156,13 +156,13 @@ def read_structure(path: str | os.PathLike[str]) -> State:
 
 def save_trajectory(path: str | os.PathLike[str], trajectory: Trajectory) -> None:
     """Write a trajectory in numpy's npz format under exactly the given name."""
-    # Through an open file: given a name, numpy.savez would append ".npz" wherever it is missing.
+    # To an open file: numpy.savez would append ".npz" to a name without it.
     with open(path, "wb") as stream:
         np.savez(stream, **{f.name: getattr(trajectory, f.name) for f in fields(trajectory)})
 
 
 def load_trajectory(path: str | os.PathLike[str]) -> Trajectory:
-    """Read what :func:`save_trajectory` wrote."""
+    """Read a trajectory that :func:`save_trajectory` has written."""
     with np.load(path) as stored:
         return Trajectory(**{f.name: stored[f.name] for f in fields(Trajectory)})
 
@@ -173,14 +173,14 @@ def run_segment(state: State, *, temperature: float, steps: int, seed: Sequence[
     Parameters
     ----------
     state : State
-        Where to start.
+        Initial state.
     temperature : float
         Temperature of the thermostat (K).
     steps : int
         Number of time steps of ``TIME_STEP_FS``.
     seed : sequence of int
-        Seed of this segment alone, such as (seed of the run, replica, segment). Segments with different seeds draw
-        independent noise, and none needs the state of another's generator.
+        Seed of this segment only, such as (seed of the run, replica, segment). Segments with different seeds draw
+        independent noise, and do not need the state of another segment's generator.
 
     Returns
     -------
@@ -196,8 +196,8 @@ def run_segment(state: State, *, temperature: float, steps: int, seed: Sequence[
     else:
         atoms.set_momenta(state.momenta)
     atoms.calc = EMT()
-    # The centre of mass is left free: fixing it would bias the temperature of a small cluster, and nothing that is
-    # analysed depends on where the cluster drifts.
+    # The centre of mass is not fixed: that would bias the temperature of a small cluster, and the analysis does not
+    # depend on where the cluster drifts.
     dynamics = Langevin(
         atoms,
         TIME_STEP_FS * units.fs,
@@ -220,7 +220,7 @@ def run_segment(state: State, *, temperature: float, steps: int, seed: Sequence[
 
 
 def pair_distances(positions: FloatArray) -> FloatArray:
-    """Distances of all pairs of atoms in every frame.
+    """Compute the distances of all pairs of atoms in every frame.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def pair_distances(positions: FloatArray) -> FloatArray:
         Distances (Å) of the pairs i < j.
     """
     first, second = np.triu_indices(positions.shape[1], k=1)
-    # One Cartesian component at a time needs a third of the memory of all at once.
+    # One Cartesian component at a time: all at once would need three times the memory.
     squared = np.zeros((positions.shape[0], len(first)))
     for component in range(3):
         squared += (positions[:, first, component] - positions[:, second, component]) ** 2
@@ -241,15 +241,15 @@ def pair_distances(positions: FloatArray) -> FloatArray:
 
 
 def lindemann_index(distances: FloatArray) -> float:
-    r"""Root-mean-square fluctuation of the distances, averaged over all pairs of atoms [3]_.
+    r"""Compute the root-mean-square fluctuation of the distances, averaged over all pairs of atoms [3]_.
 
     .. math::
 
         \delta = \frac{2}{N(N-1)} \sum_{i<j}
                  \frac{\sqrt{\langle r_{ij}^2\rangle - \langle r_{ij}\rangle^2}}{\langle r_{ij}\rangle}
 
-    A solid cluster vibrates (below about 0.1); once atoms change places, the index jumps and, as they diffuse,
-    grows with the length of the trajectory until it saturates.
+    In a solid cluster, atoms only vibrate, and the index is below about 0.1. When atoms change places, the index jumps.
+    As they diffuse, it grows with the length of the trajectory until it saturates.
 
     Parameters
     ----------
@@ -261,13 +261,13 @@ def lindemann_index(distances: FloatArray) -> float:
     float
         The index (dimensionless).
     """
-    # numpy's two-pass standard deviation: the difference of squares in the formula would leave rounding noise of
+    # numpy's two-pass standard deviation: the difference of squares in the formula would have rounding noise of
     # 1e-8 where nothing moves.
     return float(np.mean(np.std(distances, axis=0) / np.mean(distances, axis=0)))
 
 
 def radial_distribution(distances: FloatArray, n_atoms: int, edges: FloatArray = RDF_EDGES) -> FloatArray:
-    r"""Radial distribution function of a finite cluster, normalised per atom.
+    r"""Compute the radial distribution function of a finite cluster, normalised per atom.
 
     .. math::
 
@@ -275,9 +275,9 @@ def radial_distribution(distances: FloatArray, n_atoms: int, edges: FloatArray =
                [r_{ij} \in \text{shell}] \Big\rangle, \qquad
         V_{\mathrm{shell}} = \tfrac{4}{3}\pi (r_+^3 - r_-^3)
 
-    This is the definition for liquids [4]_ with one difference: a cluster has no volume of its own, so the density of
-    bulk gold, :math:`\rho_0`, takes the place of N/V. Hence :math:`\sum g \rho_0 V_{\mathrm{shell}} = N - 1`, the
-    number of neighbours of an atom; and g falls to 0 beyond the cluster's diameter, rather than to 1.
+    This is the definition for liquids [4]_ with one difference: a cluster has no well-defined volume, so the density of
+    bulk gold, :math:`\rho_0`, replaces N/V. Hence :math:`\sum g \rho_0 V_{\mathrm{shell}} = N - 1`, the number of
+    neighbours of an atom. Beyond the cluster's diameter, g falls to 0, not to 1.
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ def radial_distribution(distances: FloatArray, n_atoms: int, edges: FloatArray =
     n_atoms : int
         Number of atoms.
     edges : ndarray, shape (n_bins + 1,)
-        Edges of the shells (Å); pairs beyond the last are not counted.
+        Edges of the shells (Å); pairs beyond the last edge are not counted.
 
     Returns
     -------
@@ -301,12 +301,12 @@ def radial_distribution(distances: FloatArray, n_atoms: int, edges: FloatArray =
 
 
 def kinetic_temperature(kinetic: FloatArray, n_atoms: int) -> float:
-    r"""Temperature from equipartition over all 3N degrees of freedom: :math:`2\langle E_k\rangle / 3 N k_B` [4]_.
+    r"""Compute the temperature from all 3N degrees of freedom: :math:`2\langle E_k\rangle / 3 N k_B` [4]_.
 
     Parameters
     ----------
     kinetic : ndarray, shape (n_frames,)
-        Kinetic energy of the cluster (eV), its centre of mass thermalised like the rest.
+        Kinetic energy of the cluster (eV), including that of its centre of mass, which is thermalised too.
     n_atoms : int
         Number of atoms.
 
@@ -319,15 +319,15 @@ def kinetic_temperature(kinetic: FloatArray, n_atoms: int) -> float:
 
 
 def heat_capacity(potential: FloatArray, temperature: float, n_atoms: int) -> float:
-    r"""Heat capacity per atom from energy fluctuations in the canonical ensemble [4]_.
+    r"""Compute the heat capacity per atom from energy fluctuations in the canonical ensemble [4]_.
 
     .. math::
 
         \frac{C_V}{N k_B} = \frac{3}{2}
             + \frac{\langle E_p^2\rangle - \langle E_p\rangle^2}{N (k_B T)^2}
 
-    The kinetic part is known exactly and independent of the potential one; taking 3/2 for it halves the noise. A
-    harmonic solid has 3.
+    The kinetic part is known exactly to be 3/2, and is independent of the potential part. Using the exact value halves
+    the noise. A harmonic solid has a heat capacity of 3.
 
     Parameters
     ----------
@@ -347,12 +347,12 @@ def heat_capacity(potential: FloatArray, temperature: float, n_atoms: int) -> fl
 
 
 def analyse(trajectories: Sequence[Trajectory], *, temperature: float) -> Analysis:
-    """Analyse all segments of one replica, the first ``EQUILIBRATION_SEGMENTS`` of which are left out.
+    """Analyse all segments of one replica except the first ``EQUILIBRATION_SEGMENTS``.
 
     Parameters
     ----------
     trajectories : sequence of Trajectory
-        The segments in the order they were run.
+        The segments, in the order in which they were run.
     temperature : float
         Temperature of the thermostat (K).
 

@@ -1,4 +1,4 @@
-"""Tables and figures of the example. Nothing here knows of Parsl."""
+"""Tables and figures of the example; independent of Parsl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import matplotlib
 
-# Before pyplot is imported: the figures are files, and there may be no display.
+# Before pyplot is imported: figures are written to files, and there may be no display.
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
@@ -26,25 +26,25 @@ Mode = Literal["L1", "L2"]
 LINDEMANN_THRESHOLD = 0.1
 """Index above which a cluster is usually called molten; see reference 3 of :mod:`physics`."""
 
-# Distinguishable for every kind of colour vision: M. Okabe, K. Ito, Color Universal Design (2008).
+# Distinguishable with every kind of colour vision: M. Okabe, K. Ito, Color Universal Design (2008).
 COLOURS: dict[Mode, str] = {"L1": "#D55E00", "L2": "#0072B2"}
 MODE_NAMES: dict[Mode, str] = {"L1": "L1 (fresh process)", "L2": "L2 (warm library)"}
 
 
 @dataclass(frozen=True)
 class TaskTimes:
-    """When one task passed its stations (s, on the clock of ``time.time``).
+    """Times of the stages of one task (s, on the clock of ``time.time``).
 
     Attributes
     ----------
     submitted : float
-        Handed to the executor.
+        When it was handed to the executor.
     dispatched : float
-        Its node began to launch it.
+        When its node began to launch it.
     started : float
-        The user's function was entered.
+        When the user's function was entered.
     finished : float
-        The user's function had returned.
+        When the user's function had returned.
     node : str
         Name of the node.
     """
@@ -62,7 +62,7 @@ class TaskTimes:
 
     @property
     def duration(self) -> float:
-        """Time the task kept its function slot (s), the start-up overhead included."""
+        """Time for which the task occupied its function slot (s), including the start-up overhead."""
         return self.finished - self.dispatched
 
 
@@ -92,26 +92,26 @@ class ModeRun:
 
 
 def disagreements(one: ModeRun, other: ModeRun) -> list[int]:
-    """Replicas whose numbers differ between two runs, be it in the last bit."""
+    """Return the replicas whose numbers differ between two runs, if only in the last bit."""
     pairs = zip(one.analyses, other.analyses, strict=True)
     return [replica for replica, (left, right) in enumerate(pairs) if not left.identical(right)]
 
 
 def write_numbers(analyses: Sequence[Analysis], path: Path) -> None:
-    """Write all numbers to a file, each such that reading it gives the same bits."""
+    """Write all numbers to a file, so precisely that reading them gives the same bits."""
     numbers = [{field.name: getattr(each, field.name).tolist() for field in fields(each)} for each in analyses]
     path.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 def standard_error(segment_means: FloatArray) -> float:
-    """Estimate the error of a mean from the scatter of its segments' means; 0 where there is only one segment."""
+    """Estimate the error of a mean from the scatter of its segments' means; 0 for a single segment."""
     if len(segment_means) < 2:
         return 0.0
     return float(np.std(segment_means, ddof=1) / np.sqrt(len(segment_means)))
 
 
 def modes_table(runs: Sequence[ModeRun]) -> Table:
-    """Table of how each mode performed."""
+    """Make a table of each mode's performance."""
     table = Table(title="Modes: L1 is a fresh process per task, L2 a warm library")
     table.add_column("mode")
     for heading in (
@@ -138,7 +138,7 @@ def modes_table(runs: Sequence[ModeRun]) -> Table:
 
 
 def physics_table(analyses: Sequence[Analysis]) -> Table:
-    """Table of what was learned about the nanoparticle."""
+    """Make a table of the nanoparticle's properties."""
     table = Table(title="Gold nanoparticle")
     for heading in (
         "T, thermostat\n(K)",
@@ -234,7 +234,7 @@ def _draw_rdf(axes: Axes, temperatures: FloatArray, analyses: Sequence[Analysis]
     colours = matplotlib.colors.LinearSegmentedColormap.from_list("temperature", inferno)
     for replica in analyses:
         axes.plot(centres, replica.rdf, color=colours(norm(replica.temperature)), linewidth=1.1)
-    # Inside the panel, where g(r) is low: beside it, the colour bar would take the width of the panel.
+    # Inside the panel, where g(r) is low: outside, the colour bar would make the panel narrower.
     bar = axes.inset_axes((0.45, 0.86, 0.5, 0.05))
     mappable = matplotlib.cm.ScalarMappable(norm, colours)
     axes.figure.colorbar(mappable, cax=bar, orientation="horizontal", label="temperature (K)")
@@ -245,7 +245,7 @@ def _draw_rdf(axes: Axes, temperatures: FloatArray, analyses: Sequence[Analysis]
 
 
 def modes_figure(runs: Sequence[ModeRun], path: Path) -> None:
-    """Draw how the modes compare: task times, start-up overhead, running tasks over time.
+    """Draw a comparison of the modes: task times, start-up overhead, running tasks over time.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def modes_figure(runs: Sequence[ModeRun], path: Path) -> None:
     grid = figure.add_gridspec(len(runs), 3)
     durations = figure.add_subplot(grid[:, 0])
     overheads = figure.add_subplot(grid[:, 1])
-    # One above the other: laid over each other, two lines that jump with every task cannot be told apart.
+    # One above the other: in one panel, two lines that jump with every task cannot be told apart.
     activity = [figure.add_subplot(grid[row, 2]) for row in range(len(runs))]
 
     bins = np.linspace(0, 1.02 * max(t.duration for run in runs for t in run.times), 41).tolist()
@@ -267,7 +267,7 @@ def modes_figure(runs: Sequence[ModeRun], path: Path) -> None:
         seconds = [t.duration for t in run.times]
         durations.hist(seconds, bins=bins, histtype="stepfilled", alpha=0.35, color=colour)
         durations.hist(seconds, bins=bins, histtype="step", linewidth=1.5, color=colour, label=MODE_NAMES[run.mode])
-        # A clock that stands still between two readings gives 0, which a logarithmic axis cannot show.
+        # Two readings of a coarse clock may differ by 0, which a logarithmic axis cannot show.
         milliseconds = np.sort([max(1e3 * t.overhead, 1e-2) for t in run.times])
         fraction = np.arange(1, len(milliseconds) + 1) / len(milliseconds)
         overheads.step(milliseconds, fraction, where="post", linewidth=1.8, color=colour)
@@ -295,7 +295,7 @@ def modes_figure(runs: Sequence[ModeRun], path: Path) -> None:
 
 
 def running_tasks(times: Sequence[TaskTimes]) -> tuple[FloatArray, FloatArray]:
-    """Count the tasks that run at a time.
+    """Count the running tasks over time.
 
     Parameters
     ----------
@@ -305,9 +305,9 @@ def running_tasks(times: Sequence[TaskTimes]) -> tuple[FloatArray, FloatArray]:
     Returns
     -------
     moments : ndarray
-        When the count changes (s since the first submission), rising from 0.
+        Times at which the count changes (s since the first submission), rising from 0.
     running : ndarray
-        The count from that moment on.
+        The count from each of these times on.
     """
     origin = min(t.submitted for t in times)
     changes = sorted([(t.dispatched - origin, 1) for t in times] + [(t.finished - origin, -1) for t in times])

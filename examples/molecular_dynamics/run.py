@@ -1,7 +1,7 @@
 """Melt a gold nanoparticle with Parsl and the TaskVineExecutor, and compare the executor's two modes.
 
-``--mode L1`` runs every task in a fresh Python process, ``--mode L2`` as a function call in a warm library, and
-``--mode both`` (the default) does both and checks that their numbers agree to the last bit.
+``--mode L1`` runs every task in a fresh Python process, ``--mode L2`` as a function call in a warm library. The
+default, ``--mode both``, does both and checks that their numbers agree to the last bit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse and validate the command line; exits with status 2 if it makes no sense."""
+    """Parse and validate the command line; exit with status 2 if it is invalid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--mode", choices=["L1", "L2", "both"], default="both", help="how tasks are run (default: %(default)s)")
@@ -43,10 +43,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--engine",
         choices=["auto", "embedded", "taskvine"],
         default="auto",
-        help="what runs them (default: %(default)s)",
+        help="engine that runs them (default: %(default)s)",
     )
     add("--replicas", type=at_least(1), default=8, help="replicas, from 300 K to 1200 K (default: %(default)s)")
-    # One segment equilibrates; without a second there is nothing to average over.
+    # The first segment equilibrates; averages need at least one more.
     add("--segments", type=at_least(2), default=5, help="segments per replica, 1 to equilibrate (default: %(default)s)")
     add("--steps", type=at_least(10), default=300, help="time steps of 8 fs per segment (default: %(default)s)")
     add("--nodes", type=at_least(1), default=2, help="nodes sharing this machine's cores (default: %(default)s)")
@@ -62,9 +62,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 @contextmanager
 def progress(console: Console, mode: report.Mode, total: int) -> Iterator[Callable[[], None]]:
-    """Show how many tasks are done; yields the function to call once per task.
+    """Show how many tasks are done; yield the function to call once per task.
 
-    On a terminal this is a live bar, elsewhere (a log file, a CI job) a line per quarter of the tasks.
+    On a terminal, show a live bar; elsewhere (a log file, a CI job), print a line per quarter of the tasks.
     """
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace, mode: report.Mode, console: Console) -> r
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; returns the exit status, which is 1 if the modes disagree."""
+    """Run the example; return the exit status, which is 1 if the modes disagree."""
     parsed = parse_arguments(arguments)
     parsed.output.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("numbers.json", partial(report.write_numbers, runs[0].analyses)),
     ):
         draw(parsed.output / name)
-        # No markup or wrapping: a path may hold brackets, and is there to be copied.
+        # No markup or wrapping: a path may contain brackets, and users copy it.
         console.print(f"wrote {parsed.output / name}", markup=False, soft_wrap=True)
 
     if len(runs) == 2:

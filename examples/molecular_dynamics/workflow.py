@@ -27,12 +27,12 @@ run_analysis = python_app(apps.analysis)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be computed; it says nothing of how.
+    """The computation, independent of how it is run.
 
     Attributes
     ----------
     structure : Path
-        The xyz file all replicas start from.
+        The xyz file from which all replicas start.
     replicas : int
         Number of replicas, their temperatures evenly spaced.
     segments : int
@@ -65,7 +65,7 @@ class Plan:
 
 
 def submit(plan: Plan, file_of: Callable[[str], File]) -> tuple[list[AppFuture], list[AppFuture]]:
-    """Submit the whole workflow, without waiting for any of it.
+    """Submit the whole workflow without waiting for any task.
 
     Parameters
     ----------
@@ -77,11 +77,11 @@ def submit(plan: Plan, file_of: Callable[[str], File]) -> tuple[list[AppFuture],
     Returns
     -------
     segments, analyses : list of AppFuture
-        All tasks of either kind; the analyses in order of the replicas.
+        All tasks of each kind; the analyses in the order of the replicas.
     """
     segments: list[AppFuture] = []
     trajectories: list[list[Future[Any]]] = [[] for _ in range(plan.replicas)]
-    # Segment by segment rather than replica by replica, so that the chains advance side by side.
+    # Segment by segment instead of replica by replica, so that all chains advance together.
     for index in range(plan.segments):
         for replica, temperature in enumerate(plan.temperatures):
             chain = trajectories[replica]
@@ -89,7 +89,7 @@ def submit(plan: Plan, file_of: Callable[[str], File]) -> tuple[list[AppFuture],
                 index,
                 temperature,
                 plan.steps,
-                # A seed per segment makes its noise the same wherever it runs, and whatever ran there before.
+                # With a seed per segment, its noise does not depend on where it runs, or what ran there before.
                 (plan.seed, replica, index),
                 inputs=[chain[-1] if chain else File(plan.structure)],
                 outputs=[file_of(f"replica{replica}-seg{index}.npz")],
@@ -137,7 +137,7 @@ def run_mode(
     ModeRun
         Numbers and timings.
     """
-    # Imported here, so that the physics can be tried without the executor.
+    # Imported here, so that the physics can be run without the executor.
     from parsl.providers import LocalProvider
 
     from taskvine_exec import TaskVineExecutor
@@ -150,14 +150,14 @@ def run_mode(
         cores=max(1, available_cores() // nodes),
         tune_parameters={"temp-replica-count": replication},
     )
-    # The trajectories never leave the nodes: a taskvinetemp file lives where its task ran, and goes with the executor.
+    # Trajectories never leave the nodes: a taskvinetemp file stays on its task's node until the executor ends.
     return _run(plan, mode, executor, lambda name: File(f"taskvinetemp:///{name}"), output, on_done)
 
 
 def run_in_threads(
     plan: Plan, mode: Mode, *, threads: int, output: Path, scratch: Path, on_done: Callable[[], None]
 ) -> ModeRun:
-    """Run the workflow in threads of this process, with ordinary files in ``scratch``: to check the physics alone."""
+    """Run the workflow in threads of this process, with ordinary files in ``scratch``, to check only the physics."""
     executor = TimedThreads(label="md", max_threads=threads)
     return _run(plan, mode, executor, lambda name: File(str(scratch / f"{mode}-{name}")), output, on_done)
 
@@ -175,7 +175,7 @@ def _run(
     with parsl.load(config):
         begin = time.perf_counter()
         segments, analyses = submit(plan, file_of)
-        # In order of completion, so that of a failure and its consequences the failure is raised.
+        # In order of completion, so that the first failure is raised, not one of its consequences.
         for future in as_completed([*segments, *analyses]):
             future.result()
             on_done()
@@ -187,27 +187,27 @@ def _run(
 
 
 def task_times(future: AppFuture) -> TaskTimes:
-    """When a finished task passed its stations, as noted by the executor."""
+    """Return the times of a finished task's stages, as recorded by the executor."""
     executor_future: Any = future.task_record["exec_fu"]
     noted = executor_future.taskvine_times
     return TaskTimes(noted.submitted, noted.dispatched, noted.started, noted.finished, noted.node)
 
 
 def available_cores() -> int:
-    """Count the cores this process may use."""
-    # Not everywhere: macOS has no affinity.
+    """Count the cores that this process may use."""
+    # macOS has no affinity.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class TimedThreads(ThreadPoolExecutor):
-    """Parsl's thread executor, with the timings the report asks for."""
+    """Parsl's thread executor, with the timings that the report needs."""
 
     def submit(
         self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Submit a function and note when it runs."""
+        """Submit a function, and record when it runs."""
         noted = SimpleNamespace(submitted=time.time(), node="threads")
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -222,5 +222,5 @@ class TimedThreads(ThreadPoolExecutor):
         return future
 
     def stats(self) -> dict[str, int]:
-        """Counters of the executor: threads move nothing."""
+        """Return the executor's counters; threads move no data."""
         return {"bytes_between_nodes": 0}

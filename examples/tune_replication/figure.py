@@ -1,4 +1,4 @@
-"""The figure: time and storage against degree and rate of losses, measured points over simulated curves."""
+"""The figure: time and storage against replication degree and loss rate, measured points over simulated curves."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def draw(measured: Sequence[Measured], curves: Sequence[Curve], path: Path) -> N
     Parameters
     ----------
     measured
-        The runs: one dot each, and a bar for the median of those with one setting.
+        The runs: a dot for each run, and a bar for the median of each setting.
     curves
-        What was simulated: the mean, and a band from the 10th to the 90th percentile.
+        The simulations: the mean, and a band from the 10th to the 90th percentile.
     path
-        The file; its ending says the format.
+        The file; its suffix determines the format.
     """
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
@@ -68,7 +68,7 @@ def _against_degree(axes: Axes, measured: Sequence[Measured], curves: Sequence[C
     for place, (rate, runs) in enumerate(by_rate.items()):
         colour = COLOURS[(place + 3) % len(COLOURS)]
         degrees = [curve.degree for curve in curves]
-        # Curves are simulated at other rates than those that were measured.
+        # Curves are simulated at more rates than were measured.
         samples = [_at(curve, quantity, rate) for curve in curves]
         _band(axes, degrees, samples, colour)
         shift = 0.03 * (place - (len(by_rate) - 1) / 2)

@@ -1,4 +1,4 @@
-"""What was measured, and the same simulated: the recorded graph of one run, on imagined nodes that are lost."""
+"""Measured runs, and simulations of the same: the recorded graph of one run on simulated nodes that are lost."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from taskvine_tune.sweep import Run
 QUANTITIES = ("seconds", "storage", "reexecutions", "losses")
 
 BANDWIDTH = 1e9
-"""Bytes a second that a file is copied with from one directory of this machine to another."""
+"""Bytes per second with which a file is copied from one directory of this machine to another."""
 REPLACED = 1.0
-"""Seconds until a lost node is replaced, where no run has lost one."""
+"""Seconds until a lost node is replaced, used if no run has lost one."""
 POINTS = 4
-"""Rates of losses that curves are simulated for, beside 0 and those that were measured."""
+"""Number of loss rates for which curves are simulated, besides 0 and the measured ones."""
 WARM_UP = "meet"
-"""The app that the workflow begins with, and that is no part of what is measured."""
+"""The app with which the workflow begins, and which is not measured."""
 LOOK = "heat"
-"""The app whose results the workflow waits for before it goes on."""
+"""The app for whose results the workflow waits before it continues."""
 
 median = statistics.median
 Key = TypeVar("Key", bound=Hashable)
@@ -41,17 +41,17 @@ class Measured:
     Parameters
     ----------
     degree
-        Nodes that were to hold each result.
+        Replication degree: the number of nodes that hold each result.
     rate
-        Losses of nodes a second, on average, of all nodes together.
+        Average losses per second, of all nodes together.
     seconds
-        From the first step's submission until the result was there.
+        Time from the first step's submission until the result was there.
     storage
-        The most that all nodes together have held, in MB.
+        Peak of the data on all nodes together, in MB.
     reexecutions
-        Runs of tasks beyond the first of each.
+        Number of attempts beyond the first of each task.
     losses
-        Nodes that were killed.
+        Number of killed nodes.
     record
         The path of its record.
     """
@@ -66,7 +66,7 @@ class Measured:
 
     @classmethod
     def of(cls, run: Run, said: Mapping[str, Any]) -> Measured:
-        """Put together what the sweep, the executor and the workflow have measured."""
+        """Combine the measurements of the sweep, the executor and the workflow."""
         interval = run.setting["executor.loss-interval"]
         report = run.report
         return cls(
@@ -88,7 +88,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Curve:
-    """What was simulated for a degree: times (s) and peaks of storage (MB) by rate of losses, one for each seed."""
+    """The simulations for one degree: times (s) and peaks of storage (MB) by loss rate, one for each seed."""
 
     degree: int
     rates: tuple[float, ...]
@@ -97,7 +97,7 @@ class Curve:
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Items by a key, in the keys' order."""
+    """Group items by a key, in the order of the keys."""
     groups: dict[Key, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -105,16 +105,16 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
 
 
 def calmest(measured: Sequence[Measured]) -> Record:
-    """The record of a run without losses, or with as few as there are: what is simulated, and what it is fitted to."""
+    """Return the record of the run with the fewest losses, to which the simulation is fitted and which it replays."""
     run = min(measured, key=lambda each: (each.rate, each.losses, each.degree))
     return _without_warm_up(read_record(run.record))
 
 
 def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
-    """Imagined nodes like those that were measured.
+    """Return simulated nodes like the measured ones.
 
-    What calls cost beside their run times comes from the calmest run, and how long it takes to replace a node from all
-    those with losses.
+    The overhead of tasks comes from the run with the fewest losses. The time to replace a node comes from all runs with
+    losses.
     """
     waits = [wait for each in measured if each.losses for wait in _replacements(read_record(each.record))]
     return dataclasses.replace(
@@ -122,7 +122,7 @@ def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
         nodes=nodes,
         bandwidth=BANDWIDTH,
         startup=median(waits) if waits else REPLACED,
-        setup=0.0,  # it is in the above
+        setup=0.0,  # included in startup
         retries=None,
     )
 
@@ -137,10 +137,10 @@ def _without_warm_up(record: Record) -> Record:
 
 
 def _as_the_program_goes(record: Record) -> Record:
-    """What the graph alone does not say of the program, for a replay in which things end in another order.
+    """Add properties of the program that the graph lacks, for a replay in which tasks end in another order.
 
-    It waits: nothing is submitted behind a look before that has been taken. And it holds nothing that has been read:
-    what the record says is forgotten, a millisecond after it was read for the last time, is from the beginning.
+    The program waits: it submits nothing after a :data:`LOOK` before that has ended. It does not hold results that have
+    been read: a file that was read and then forgotten counts as forgotten from the start.
     """
     submitted: dict[int, Submitted] = {}
     looks: list[FileUse] = []
@@ -161,25 +161,25 @@ def _app(record: Record, number: int) -> str:
 
 
 def _replacements(record: Record) -> list[float]:
-    """Seconds from the loss of a node to the first call on the node that takes its place."""
+    """Return the seconds from each loss of a node to the first task on its replacement."""
     lost: list[float] = []
     came: list[str] = []
     known: set[str] = set()
     for time, nodes in record.nodes:
         names = {node["name"] for node in nodes}
         lost += [time] * len(known - names)
-        if lost:  # those that came before were there from the beginning
+        if lost:  # nodes that came before are the initial ones
             came += sorted(names - known)
         known = names
     first: dict[str, float] = {}
     for done in record.done.values():
         first[done.node] = min(done.started, first.get(done.node, done.started))
-    pairs = zip(lost, came, strict=False)  # the last may have had no time to be replaced
+    pairs = zip(lost, came, strict=False)  # the last lost nodes may not have been replaced in time
     return [first[name] - time for time, name in pairs if first.get(name, 0.0) > time]
 
 
 def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> list[Curve]:
-    """Simulate the graph of a run without losses for every degree, from no losses to the most that were tried.
+    """Simulate the graph of a run without losses for every degree, from no losses to the highest measured rate.
 
     Parameters
     ----------
@@ -188,14 +188,14 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
     like
         The nodes.
     simulations
-        How often, each time with other losses.
+        Number of simulations of each point, with different losses.
 
     Returns
     -------
     list of Curve
         One for each degree.
     """
-    # Not at its pace: that of a run without losses would be none with them.
+    # Not paced: with losses, the program would not submit tasks at the recorded times.
     workload = recorded(_as_the_program_goes(calmest(measured)), paced=False)
     tried = {each.rate for each in measured}
     rates = tuple(sorted({*tried, *(float(rate) for rate in np.linspace(0, max(tried), POINTS + 1))}))
@@ -204,7 +204,7 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
         tuning = {"temp-replica-count": degree, "transfer-temps-recovery": True}
         outcomes: list[list[Outcome]] = []
         for rate in rates:
-            # The nodes' rate is an hour's, and for each of them.
+            # loss_rate is per hour and node.
             lossy = dataclasses.replace(like, loss_rate=3600 * rate / like.nodes)
             seeds = range(simulations) if rate else range(1)
             outcomes.append([simulate(workload, lossy, tuning, seed) for seed in seeds])
@@ -212,7 +212,7 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
             Curve(
                 degree,
                 rates,
-                # Imagined nodes start with the work, real ones were there.
+                # Simulated nodes start with the work; real ones had started before.
                 tuple(tuple(each.makespan - like.startup for each in group) for group in outcomes),
                 tuple(tuple(each.storage_peak / 1e6 for each in group) for group in outcomes),
             )

@@ -1,7 +1,7 @@
-"""How many copies of intermediate data are worth their storage, if nodes are lost now and then?
+"""How many replicas of intermediate data are worth their storage, if nodes are lost now and then?
 
-Runs a small data flow with every replication degree and loss rate of a configuration, several times and interleaved,
-and simulates the same on imagined nodes; draws what was measured over what was simulated.
+Runs a small data flow with every replication degree and loss rate of a configuration, several times and interleaved.
+Simulates the same on imagined nodes, and draws the measurements over the simulations.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from taskvine_tune.sweep import Run, grid, label, sweep, write_csv
 
 HERE = Path(__file__).resolve().parent
 
-#: What is tried: lists are varied. Any tuning parameter may stand here (``taskvine-tune list``).
+#: Tuning parameters to try, of which lists are varied. ``taskvine-tune list`` shows all of them.
 CONFIG: dict[str, Any] = {
     "temp-replica-count": [1, 2, 3],  # nodes that hold each result
-    "transfer-temps-recovery": True,  # and again so many, after a loss
-    "executor": {"loss-interval": [0, 2, 1]},  # seconds of work from one loss of a node to the next; 0: none
+    "transfer-temps-recovery": True,  # copy results again after a loss
+    "executor": {"loss-interval": [0, 2, 1]},  # mean seconds of work between two losses; 0: none
 }
 
 
@@ -41,13 +41,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--simulations", type=int, default=10, help="simulations of each point of a curve (default: %(default)s)")
     add("--nodes", type=int, default=4, help="nodes, of one core each (default: %(default)s)")
     add("--steps", type=int, default=12, help="steps of the workflow (default: %(default)s)")
-    add("--seed", type=int, default=1, help="of the order of runs and of the losses (default: %(default)s)")
-    add("--output", type=Path, default=HERE / "output", help="directory for what is made (default: %(default)s)")
+    add("--seed", type=int, default=1, help="seed of the order of runs and of the losses (default: %(default)s)")
+    add("--output", type=Path, default=HERE / "output", help="directory for results (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
 def measure(options: argparse.Namespace, console: Console) -> list[model.Measured]:
-    """Run everything."""
+    """Run the workflow with every setting."""
     config = dict(CONFIG)
     if options.degrees:
         config["temp-replica-count"] = options.degrees
@@ -76,7 +76,7 @@ def measure(options: argparse.Namespace, console: Console) -> list[model.Measure
 
 
 def summarise(measured: Sequence[model.Measured], console: Console) -> None:
-    """Show medians, and what can be said about the degrees at each rate of losses."""
+    """Show medians, and compare the degrees at each loss rate."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("losses (1/s)", "degree", "time (s)", "peak of storage (MB)", "re-executions", "nodes lost"):
         table.add_column(title, justify="right")

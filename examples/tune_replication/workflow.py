@@ -1,7 +1,7 @@
-"""Heat that spreads along a ring, in pieces: each stays on a node from step to step, and its neighbours see its edges.
+"""Heat that spreads along a ring of pieces. Each piece stays on a node from step to step; its neighbours get its edges.
 
-``run.py`` runs this program with many settings of tuning parameters. By itself it runs with those that the environment
-variable ``TASKVINE_TUNE`` holds, or with the defaults.
+``run.py`` runs this program with many settings of tuning parameters. On its own, it uses the parameters in the
+environment variable ``TASKVINE_TUNE``, or the defaults.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Piece = NDArray[np.float64]
 
 LOSSES = "executor.loss-interval"
 LOOK = 3
-"""Steps between two looks at the heat."""
+"""Steps between two sums of the heat, for which the program waits."""
 
 
 @parsl.python_app
 def edges(piece: Any) -> Any:
-    """The temperatures at both ends of a piece: small, so that they travel inside messages."""
+    """Return the temperatures at both ends of a piece; they are small, and travel inside messages."""
     return piece[[0, -1]]
 
 
 @parsl.python_app
 def step(piece: Any, left: Any, right: Any, seconds: float) -> Any:
-    """Have heat spread for one step, within a piece and from the edges of its neighbours.
+    """Spread heat for one step, within a piece and from the edges of its neighbours.
 
-    The pause stands for a heavier computation: so that four nodes take no more than the cores of a small machine.
+    The pause stands for a heavier computation, so that a small machine has enough cores for four nodes.
     """
     import time
 
@@ -54,13 +54,13 @@ def step(piece: Any, left: Any, right: Any, seconds: float) -> Any:
 
 @parsl.python_app
 def heat(piece: Any) -> float:
-    """The heat in a piece."""
+    """Return the heat in a piece."""
     return float(piece.sum())
 
 
 @parsl.python_app
 def meet(directory: str, name: int, count: int) -> None:
-    """Return when so many of these have begun, each on a node of its own, and so when so many nodes are warm."""
+    """Return when ``count`` of these tasks run at once: each occupies a node, so that all nodes are warm then."""
     import os
     import time
 
@@ -72,13 +72,13 @@ def meet(directory: str, name: int, count: int) -> None:
 
 
 def initial(pieces: int, cells: int) -> list[Piece]:
-    """The temperatures at the beginning: one bump, on a ring of so many pieces of so many cells."""
+    """Return the initial temperatures: one bump, on a ring of ``pieces`` pieces with ``cells`` cells each."""
     place = np.arange(pieces * cells) / (pieces * cells)
     return list(np.split(np.exp(-100 * (place - 0.3) ** 2), pieces))
 
 
 def spread(pieces: list[Any], steps: int, seconds: float, edges_of: Any, step_of: Any) -> list[Any]:
-    """Take some steps, by calls or by apps."""
+    """Take some steps, with plain functions or with apps."""
     for _ in range(steps):
         ends = [edges_of(piece) for piece in pieces]
         count = len(pieces)
@@ -87,24 +87,24 @@ def spread(pieces: list[Any], steps: int, seconds: float, edges_of: Any, step_of
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the workflow; return what was measured.
+    """Run the workflow; return measurements.
 
     Returns
     -------
     dict
-        ``seconds`` from the first step's submission until all of the last step's pieces were here, and ``record``, the
-        path of the record of the run.
+        ``seconds``, from the first step's submission until all pieces of the last step have arrived, and ``record``,
+        the path of the record of the run.
     """
     tuning = parameters_from_environment()
     losses = tuning.get(LOSSES, 0.0)
     executor = TaskVineExecutor(
         label="stencil",
         engine="embedded",
-        worker_launch_method="factory",  # which starts a node for each that is lost
+        worker_launch_method="factory",  # starts a new node for each lost one
         min_workers=options.nodes,
         max_workers=options.nodes,
         cores=1,
-        max_retries=None,  # however often a node is lost
+        max_retries=None,  # no limit, however many nodes are lost
         tune_parameters={**tuning, LOSSES: 0},
     )
     config = Config(
@@ -117,14 +117,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with parsl.load(config), tempfile.TemporaryDirectory() as directory:
         for each in [meet(directory, number, options.nodes) for number in range(options.nodes)]:
             each.result()
-        executor.tune({LOSSES: losses})  # from here on
+        executor.tune({LOSSES: losses})  # losses start here, after the warm-up
         begin = time.perf_counter()
         pieces: list[Any] = list(initial(options.pieces, options.cells))
         for done in range(0, options.steps, LOOK):
             pieces = spread(pieces, min(LOOK, options.steps - done), options.seconds, edges, step)
             total = sum(future.result() for future in [heat(piece) for piece in pieces])
-            # Nothing but the newest pieces is held: older ones may go from the nodes once Python has noticed that, and
-            # what is lost of the newest is made again from the beginning.
+            # The program references only the newest pieces. After a collection, nodes can drop older ones, and a lost
+            # piece must be recreated from the start.
             gc.collect()
         found = [piece.result() for piece in pieces]
         seconds = time.perf_counter() - begin
@@ -140,17 +140,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--nodes", type=int, default=4, help="nodes, of one core each (default: %(default)s)")
-    add("--pieces", type=int, default=8, help="pieces that the ring has (default: %(default)s)")
-    add("--cells", type=int, default=131_072, help="cells that a piece has (default: %(default)s, 1 MiB)")
+    add("--pieces", type=int, default=8, help="pieces of the ring (default: %(default)s)")
+    add("--cells", type=int, default=131_072, help="cells of a piece (default: %(default)s, 1 MiB)")
     add("--steps", type=int, default=12, help="steps in time (default: %(default)s)")
-    add("--seconds", type=float, default=0.05, help="that a step of a piece takes (default: %(default)s)")
+    add("--seconds", type=float, default=0.05, help="seconds that a step of a piece takes (default: %(default)s)")
     add("--output", type=Path, default=Path("runinfo"), help="directory for run directories (default: %(default)s)")
-    add("--said", type=Path, help="file to write to, as JSON, what was measured (default: the standard output)")
+    add("--said", type=Path, help="file for the measurements, as JSON (default: the standard output)")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run the workflow, and say what was measured."""
+    """Run the workflow, and print or write the measurements."""
     options = parse_arguments()
     said = json.dumps(run(options)) + "\n"
     if options.said is None:

@@ -1,1 +1,1 @@
-"""The one-machine engine: the shell around the scheduler, and its node process."""
+"""The one-machine engine: the shell around the scheduler, and the node process."""

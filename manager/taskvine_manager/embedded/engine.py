@@ -1,7 +1,7 @@
 """The one-machine engine: the shell around the scheduling core.
 
-It accepts nodes on a unix socket that only the user can open, turns what they say into events, and the core's
-instructions into messages. It knows when a node is gone by the end of its connection, and cleans up after it.
+It accepts nodes on a unix socket that only the user can open. It turns their messages into events for the core, and the
+core's instructions into messages. When a node's connection ends, the engine cleans up after the node.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ MOST_NODES = "max-workers"
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedConfig:
-    """What the engine is told at its start.
+    """Configuration of the engine.
 
     Parameters
     ----------
     max_retries : int or None
-        Tries after the first for an invocation whose node went; None for ever.
+        Further attempts at a task whose node was lost; None for no limit.
     uniform : bool
         Whether all nodes are alike.
     wait_for_nodes : int
@@ -61,15 +61,15 @@ class EmbeddedConfig:
     tune : dict of str to float
         Tuning parameters.
     factory_command : tuple of str
-        Starts a node, if the engine itself is to; else empty.
+        Command that starts a node, if the engine starts nodes itself; else empty.
     factory_log : str
-        File for what the nodes that the factory starts say.
+        File for the output of nodes that the factory starts.
     min_nodes, max_nodes : int
         Bounds for the factory.
     per_node : int
-        Invocations that a node is expected to run at once, before any has joined.
+        Tasks that a node is expected to run at once, used before any node has joined.
     peer_transfers : bool
-        Whether nodes copy files from each other; else all passes through a directory of the manager's.
+        Whether nodes copy files from one another; if not, all files pass through a directory of the manager.
     """
 
     max_retries: int | None = 1
@@ -94,23 +94,23 @@ class NodeLink:
         self.functions: set[str] = set()
         self.profiles: set[int] = set()
         self.told = False
-        """Whether it said that it goes because somebody has told it to."""
+        """Whether the node said that it leaves because it was told to."""
         self.send = self.channel.send
 
 
 class EmbeddedEngine:
-    """See the module's docstring.
+    """Engine that runs tasks on nodes of one machine.
 
     Parameters
     ----------
     base : str
         The run's private directory.
     listener : socket.socket
-        Bound and listening: nodes may have connected before this process was up.
+        Listening socket, to which nodes may have connected before this process started.
     config : EmbeddedConfig
-        See there.
+        The engine's configuration.
     outlet : Outlet
-        Is told what happens.
+        Receives completions and other news.
     watch, unwatch : callable
         Register and unregister a file descriptor with the manager's loop.
     """
@@ -147,7 +147,7 @@ class EmbeddedEngine:
         self._killed = 0
         self._node_tuning: dict[str, float] = {}
         self._most_nodes: int | None = None
-        self._outside: deque[NodeLink] = deque()  # nodes that came when there were as many as there may be
+        self._outside: deque[NodeLink] = deque()  # nodes beyond the limit, first come first
         self._factory: NodeFactory | None = None
         self._fewest = config.min_nodes
         self._per_node = float(config.per_node)
@@ -160,7 +160,7 @@ class EmbeddedEngine:
         watch(self._wake.fileno(), self._woken)
         self.tune(config.tune)
 
-    # --- what the manager asks ---
+    # --- requests of the manager ---
 
     def submit(
         self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
@@ -179,7 +179,7 @@ class EmbeddedEngine:
         self._handle(core.Retired(profiles))
 
     def _forget_functions(self) -> None:
-        """Have nodes forget the functions that no task needs any more."""
+        """Tell nodes to forget the functions that no task needs any more."""
         if gone := self._functions.gone():
             for link in self._by_name.values():
                 held = [each for each in gone if each.key in link.functions]
@@ -197,7 +197,7 @@ class EmbeddedEngine:
         self._drain()
 
     def _drain(self) -> None:
-        """Let the nodes of draining blocks go, but not the last of all with data: it works on until another joins."""
+        """Release the nodes of draining blocks, except the last node if it has data: it stays until another joins."""
         for name, link in list(self._by_name.items()):
             drains = link.info is not None and link.info.block in self._draining
             if drains and not self._core.nodes[name].draining and not self._is_last_with_data(name):
@@ -210,7 +210,7 @@ class EmbeddedEngine:
         return not others and bool(nodes[name].files or nodes[name].fetching)
 
     def _let_go(self, link: NodeLink) -> None:
-        """Have a node finish what it runs; the core says when it may go."""
+        """Tell a node to finish its running tasks; the core decides when it may leave."""
         assert link.info is not None
         link.send("drain")
         self._handle(core.NodeDraining(link.info.name))
@@ -275,20 +275,19 @@ class EmbeddedEngine:
         return min(waits, default=None)
 
     def _lose_nodes(self) -> None:
-        """Kill a node, if it is time to: that is what the user asked for, to see what comes of it."""
+        """Kill a node if the tuning parameters for losses ask for it now."""
         name = self._losses.strike(time.monotonic(), list(self._by_name), busy=bool(self._core.tasks))
         link = self._by_name.get(name) if name is not None else None
         if link is not None and link.info is not None:
             logger.warning("node %s is killed, as the tuning parameters ask for", name)
             self._killed += 1
-            with contextlib.suppress(ProcessLookupError):  # it died by itself, and is about to be missed
+            with contextlib.suppress(ProcessLookupError):  # it has just died
                 os.kill(link.info.pid, signal.SIGKILL)
 
     def _ask_silent_nodes(self) -> float | None:
-        """Ask nodes that have not said anything for long whether they live, and give up those that do not answer: they
-        are stopped, or stuck in the system. Return the seconds until the next look.
+        """Ping silent nodes, and drop those that do not answer: they are stopped, or stuck in the system.
 
-        Nobody waits for an idle node.
+        Return the seconds until the next check; None if nothing waits for a node.
         """
         if not self._patience.interval or not (self._core.tasks or self._draining or self._has_strangers()):
             return None
@@ -367,7 +366,7 @@ class EmbeddedEngine:
                 if message is not None:
                     self._check(link, message)
             except ValueError as error:
-                logger.error("node %s sent what no node sends, and is dropped: %s", link.info, error)
+                logger.error("node %s sent a malformed message, and is dropped: %s", link.info, error)
                 self._node_gone(link, str(error))
                 return
             if message is None:
@@ -377,12 +376,12 @@ class EmbeddedEngine:
             self._node_gone(link, "its connection ended")
 
     def _check(self, link: NodeLink, message: tuple[Any, ...]) -> None:
-        """See that a message is of its form, and that it is the node's turn to send it.
+        """Check that a message is well-formed, and that the node may send it now.
 
         Raises
         ------
         ValueError
-            If not: what such a node says next cannot be trusted either.
+            If it is not: later messages of this node cannot be trusted either.
         """
         kind, *rest = message
         if kind != "hello":
@@ -412,13 +411,13 @@ class EmbeddedEngine:
             self._idle(link, name)
         elif kind == "leaving":
             link.told = True
-        elif name in self._by_name:  # else it waits to be let in, and has nothing to say of any task
+        elif name in self._by_name:  # else it waits to be admitted, and has no tasks
             self._handle(incoming.event(name, kind, tuple(rest)))
 
     def _idle(self, link: NodeLink, name: str) -> None:
-        """Let a node go that has been idle for its timeout, unless it is one of the fewest, or the last with data."""
+        """Release a node that was idle for its timeout, unless ``min_nodes`` are left, or it is the last with data."""
         node = self._core.nodes.get(name)
-        if node is None:  # it never came to be let in
+        if node is None:  # it was never admitted
             link.send("exit")
             return
         staying = sum(not other.draining for other in self._core.nodes.values())
@@ -429,14 +428,14 @@ class EmbeddedEngine:
     def _joined(self, link: NodeLink, info: NodeInfo) -> None:
         logger.info("node joined: %s", info)
         link.info = info
-        if info.block in self._drained:  # it came too late: its block has been given up
+        if info.block in self._drained:  # it came too late: its block has been drained
             link.send("exit")
             return
         self._outside.append(link)
         self._let_in()
 
     def _let_in(self) -> None:
-        """Have the nodes that have come, as far as there may be so many."""
+        """Admit waiting nodes, up to ``max-workers``."""
         came = len(self._by_name)
         while self._outside and (self._most_nodes is None or len(self._by_name) < self._most_nodes):
             link = self._outside.popleft()
@@ -448,7 +447,7 @@ class EmbeddedEngine:
         if len(self._by_name) > came:
             self._say_nodes()
         elif self._outside:
-            logger.info("%d nodes wait for others to go: %s is %s", len(self._outside), MOST_NODES, self._most_nodes)
+            logger.info("%d nodes wait to be admitted: %s is %s", len(self._outside), MOST_NODES, self._most_nodes)
 
     def _node_gone(self, link: NodeLink, reason: str) -> None:
         self._unwatch(link.channel.fileno())
@@ -462,7 +461,7 @@ class EmbeddedEngine:
         self._by_name.pop(info.name, None)
         with contextlib.suppress(ValueError):
             self._outside.remove(link)
-        # It may have been killed: what it ran and kept must not outlive it.
+        # It may have been killed: its processes and directory must not outlive it.
         cleaner = threading.Thread(target=self._clean_after, args=(info,), name=f"clean-{info.name}")
         cleaner.start()
         self._cleaners.append(cleaner)
@@ -517,7 +516,7 @@ class EmbeddedEngine:
         elif isinstance(instruction, core.Drop) and instruction.node == core.RELAY:
             for file in instruction.files:
                 discard(self._path(core.RELAY, file))
-        elif (link := self._by_name.get(instruction.node)) is not None:  # else it has just gone
+        elif (link := self._by_name.get(instruction.node)) is not None:  # else it has just left
             self._tell(link, instruction)
 
     def _tell(self, link: NodeLink, instruction: core.Instruction) -> None:
@@ -538,7 +537,7 @@ class EmbeddedEngine:
 
     def _run(self, link: NodeLink, run: core.Run) -> None:
         profiles = {task.profile.number: task.profile for task in run.tasks if task.profile.number not in link.profiles}
-        # The keys of profiles end with the last of them: what outlives that has copies.
+        # Plain strings: a profile's key object, if kept here, would keep its function alive.
         keys = {plain(profile.function) for profile in profiles.values()} - link.functions
         link.profiles.update(profiles)
         link.functions.update(keys)
@@ -573,7 +572,7 @@ class EmbeddedEngine:
         except Exception as error:
             problem, lost = str(error) or type(error).__name__, is_lost(error, source.path)
         self._moved.append(core.Relayed(file, stamp, problem, lost))
-        with contextlib.suppress(OSError):  # full, and so awake already; or closed
+        with contextlib.suppress(OSError):  # full: the loop will wake up anyway; or closed
             self._waker.send(b"m")
 
     def _woken(self) -> None:

@@ -1,4 +1,4 @@
-"""What nodes say, checked before anything is done about it: a message that is wrong costs the node that sent it."""
+"""Validation of messages from nodes: a node that sends a malformed message is dropped."""
 
 from __future__ import annotations
 
@@ -55,14 +55,13 @@ def _record(*checks: Check) -> Check:
     return holds
 
 
-# Numbers of invocations that make again what was lost are negative.
 _made = _record(_text, _whole, _integer)
 _files = _many(_made)
 _names = _many(_text)
 
 
 def _completion(item: Any) -> bool:
-    # Written out, because there is one of these for each call.
+    # Written out for speed, since there is one of these for each task.
     if type(item) is not tuple or len(item) != len(Completion._fields):
         return False
     number, outcome, body, node, dispatched, started, seconds, made, left = item
@@ -81,6 +80,7 @@ def _completion(item: Any) -> bool:
 
 
 _node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text)
+# Task numbers may be negative: those of tasks that recreate lost files are.
 _FORMS: dict[str, Check] = {
     "done": _record(_many(_completion)),
     "returned": _record(_many(_integer)),
@@ -96,26 +96,26 @@ _FORMS: dict[str, Check] = {
 
 
 def hello(base: str, rest: tuple[Any, ...]) -> NodeInfo:
-    """Read what a node says of itself.
+    """Check the description that a node sends of itself, and return it.
 
     Parameters
     ----------
     base : str
-        The run's private directory: the node's own must be where nodes of this run have theirs, since it is removed at
-        the node's end.
+        The run's private directory. The node's directory must be in its folder for nodes, since it is removed when the
+        node ends.
     rest : tuple
-        Of the message, after its tag.
+        Parts of the message after its tag.
 
     Raises
     ------
     ValueError
-        If it is not what a node of this run would say.
+        If the description is malformed, or is not of a node of this run.
     """
     if len(rest) != 1 or not _node(rest[0]):
-        raise ValueError(f"no description of a node: {rest!r:.200}")
+        raise ValueError(f"invalid description of a node: {rest!r:.200}")
     info = NodeInfo(*rest[0])
     if not info.cores or os.path.basename(info.name) != info.name or info.name in ("", ".", ".."):
-        raise ValueError(f"no description of a node: {info!r:.200}")
+        raise ValueError(f"invalid description of a node: {info!r:.200}")
     above, own = os.path.split(info.directory)
     if own != info.name or os.path.realpath(above) != os.path.realpath(os.path.join(base, "nodes")):
         raise ValueError(f"node {info.name!r} names a directory that is not its own: {info.directory!r:.200}")
@@ -123,7 +123,7 @@ def hello(base: str, rest: tuple[Any, ...]) -> NodeInfo:
 
 
 def check(kind: str, rest: tuple[Any, ...]) -> None:
-    """See that a message of a node that has said hello is of its form.
+    """Check that a message is well-formed; ``hello`` has its own function.
 
     Raises
     ------
@@ -134,11 +134,11 @@ def check(kind: str, rest: tuple[Any, ...]) -> None:
     if form is None:
         raise ValueError(f"unknown message {kind!r:.100}")
     if not form(rest):
-        raise ValueError(f"a message {kind!r} of another form: {rest!r:.200}")
+        raise ValueError(f"message {kind!r} has invalid parts: {rest!r:.200}")
 
 
 def event(name: str, kind: str, rest: tuple[Any, ...]) -> core.Event:
-    """What a checked message tells the scheduler."""
+    """Return the scheduler's event for a checked message."""
     if kind == "done":
         return core.Completed(name, [Completion(*item) for item in rest[0]])
     if kind == "returned":

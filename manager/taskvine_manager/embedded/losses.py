@@ -1,7 +1,7 @@
-"""Nodes that are killed on purpose, to try out how a workflow bears losses: when, and which.
+"""Deliberate losses of nodes, to test how a workflow copes with them: when a node is killed, and which one.
 
-Pure: it is told the time, and says whom it hits. Only time in which there is work counts, so that the same seed hits at
-the same moments of the work, however long a program takes before it or in between.
+The module is pure: it is told the time, and returns the node to kill. Only time with work counts, so that the same seed
+kills nodes at the same moments of the work, however long a program is idle before it or in between.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 INTERVAL = "executor.loss-interval"
 SEED = "executor.loss-seed"
 NATIVE = "enforce-worker-eviction-interval"
-"""TaskVine's own name for the first; whole seconds."""
+"""TaskVine's name for ``executor.loss-interval``, in whole seconds."""
 
 
 class Losses:
-    """A Poisson process: gaps between losses are exponential, with the mean that ``executor.loss-interval`` says."""
+    """A Poisson process: gaps between losses are exponential, with the mean ``executor.loss-interval``."""
 
     def __init__(self) -> None:
         self._interval = 0.0
@@ -27,9 +27,9 @@ class Losses:
         self._counts = False
 
     def tune(self, parameters: Mapping[str, float]) -> None:
-        """Take tuning parameters; other ones than before begin anew."""
+        """Apply tuning parameters; if they have changed, restart the random sequence."""
         intervals = [parameters[name] for name in (NATIVE, INTERVAL) if name in parameters]
-        interval = float(max(intervals, default=self._interval))  # one of them at most is more than 0
+        interval = float(max(intervals, default=self._interval))  # at most one of them is more than 0
         seed = int(parameters.get(SEED, self._seed))
         if (interval, seed) != (self._interval, self._seed):
             self._interval, self._seed = interval, seed
@@ -40,21 +40,21 @@ class Losses:
         self._left = self._random.expovariate(1.0 / self._interval) if self._interval else 0.0
 
     def strike(self, now: float, nodes: Sequence[str], *, busy: bool) -> str | None:
-        """Say which node is to be killed now, if one is.
+        """Return the node to kill now, if a loss is due.
 
         Parameters
         ----------
         now : float
             Seconds, by any clock that does not go back.
         nodes : sequence of str
-            The nodes there are, in the order in which they came.
+            All nodes, in the order in which they joined.
         busy : bool
             Whether there is work from now on.
 
         Returns
         -------
         str or None
-            One of the nodes. A loss that falls when there are none hits nobody.
+            One of the nodes; None if no loss is due, or if there are no nodes.
         """
         if self._counts:
             self._left -= now - self._last
@@ -68,5 +68,5 @@ class Losses:
 
     @property
     def wait(self) -> float | None:
-        """Seconds until the next loss, counted from the last :meth:`strike`; None if nothing makes it come."""
+        """Seconds from the last :meth:`strike` until the next loss; None if there is no work, or losses are off."""
         return max(0.0, self._left) if self._counts else None

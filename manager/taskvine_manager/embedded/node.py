@@ -1,8 +1,8 @@
-"""A node of the embedded engine: a process with a cache, cores, memory and gpus of its own.
+"""A node of the embedded engine: a process that offers a cache, cores, memory and gpus.
 
-The node's loop waits for sockets and signals and calls what belongs to them; it runs no user code. Files are moved by
-two threads, so that a large copy does not hold up short calls. When the manager goes, the node kills what it runs,
-removes its directory, and goes too.
+The node's loop waits for sockets and signals, and calls their handlers; it runs no user code. Two threads move files,
+so that a large copy does not delay short tasks. When the manager ends, the node kills its tasks, removes its directory,
+and ends too.
 """
 
 from __future__ import annotations
@@ -34,32 +34,33 @@ from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, Completion, Invocation, NodeInfo, Profile
 
 HOLD_SECONDS = 0.001
-"""Results of short calls wait this long for others, if more are under way, so that they travel together; up to
-:data:`HOLD_MOST` times as long where there are many more to come."""
+"""Seconds that results wait so that several travel in one message, while more tasks are running. If these are many,
+results wait up to :data:`HOLD_MOST` times as long."""
 HOLD_MOST = 5
 USER_SECONDS = 0.5
-"""How long a node whose manager was killed waits for the user's process, which may have been killed with it."""
+"""Seconds that a node whose manager was killed waits for the user's process, which may be ending too."""
 RECENT = 256
-"""Small results that are kept for calls which the manager has sent after their makers, and which come too late."""
+"""Small results that are kept. The manager sends tasks behind those that make their inputs, and some arrive only after
+these have ended."""
 
 
 def main(arguments: list[str]) -> None:
-    """Parse a node's command line and run it until it is let go."""
+    """Parse a node's command line, and run the node until it ends."""
     parser = argparse.ArgumentParser(
         prog="taskvine-node",
         description="A node of a TaskVineExecutor's embedded engine.",
-        # Without a width, each option has shutil imported to find the terminal's.
+        # Without a width, argparse imports shutil to find the terminal's.
         formatter_class=partial(argparse.HelpFormatter, width=100),
     )
     parser.add_argument(
-        cleanup.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (it logs it)"
+        cleanup.CONNECT, required=True, metavar="DIRECTORY", help="the executor's directory (see its log)"
     )
     parser.add_argument("--block", default="", help="block that the node belongs to")
-    parser.add_argument("--cores", type=_some, help="cores to offer (default: what this process may use)")
-    parser.add_argument("--memory", type=_some, metavar="MB", help="memory to offer (default: the machine's)")
+    parser.add_argument("--cores", type=_some, help="cores to offer (default: those that it may use)")
+    parser.add_argument("--memory", type=_some, metavar="MB", help="memory to offer (default: what it may use)")
     parser.add_argument("--disk", type=_some, metavar="MB", help="space for its cache (default: what is free)")
     parser.add_argument("--gpus", type=_count, help="gpus to offer (default: those that it may use)")
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="ask to leave after so long without work")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="ask to leave after this time without work")
     options = parser.parse_args(arguments)
     options.connect = os.path.abspath(options.connect)
     try:
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _some(text: str) -> float:
-    """Read an amount; argparse says which option it is of."""
+    """Parse an amount; argparse adds the name of the option to errors."""
     amount = float(text)
     if not (math.isfinite(amount) and amount > 0):
         raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
@@ -93,7 +94,7 @@ def _count(text: str) -> int:
 
 
 class Supply(NamedTuple):
-    """Where the inputs of calls come from: temp files, small results, and other nodes' copies of users' files."""
+    """Sources of tasks' inputs: replicas of temp files, small results, and other nodes' copies of users' files."""
 
     sources: dict[str, Source]
     values: dict[str, bytes]
@@ -101,7 +102,7 @@ class Supply(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a call ended, as in a Completion."""
+    """The end of a task, as in a Completion."""
 
     outcome: int
     body: Payload
@@ -111,14 +112,14 @@ class Ending(NamedTuple):
 
 
 class Node(Runner):
-    """See the module's docstring.
+    """The loop of a node, its files, and its connection to the manager.
 
     Parameters
     ----------
     options : argparse.Namespace
-        What the command line says of the node itself.
+        Options of the command line.
     config : dict
-        What the executor says to all its nodes: see :func:`taskvine_exec.launch.write_configs`.
+        The executor's configuration for all its nodes: see :func:`taskvine_exec.launch.write_configs`.
     """
 
     def __init__(self, options: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -132,12 +133,12 @@ class Node(Runner):
         self._calls: dict[int, Call] = {}
         self._staging: set[int] = set()
         self._sandboxes = itertools.count()
-        self._making: dict[str, int] = {}  # results that calls here are about to make
+        self._making: dict[str, int] = {}  # results that tasks here will make
         self._coming: Counter[str] = Counter()  # files that are being fetched
-        self._following: dict[str, list[Call]] = {}  # calls that wait for those
-        self._recent: OrderedDict[str, bytes] = OrderedDict()  # small results of late, for calls that were to wait
-        self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # what has no room: retry, or give up
-        self._told: set[tuple[str, tuple[int, ...]]] = set()  # users' files that the manager knows are here
+        self._following: dict[str, list[Call]] = {}  # tasks that wait for either
+        self._recent: OrderedDict[str, bytes] = OrderedDict()  # small results, for tasks that come late
+        self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # (retry, give up) if the cache is full
+        self._told: set[tuple[str, tuple[int, ...]]] = set()  # users' files here that the manager knows of
         self._abandoned = False
         self._draining = False
         self._idle_since = time.monotonic()
@@ -145,7 +146,7 @@ class Node(Runner):
     # --- beginning and end ---
 
     def run(self) -> None:
-        """Serve the manager until it lets the node go, or is gone itself."""
+        """Serve the manager until it tells the node to leave, or ends."""
         keeper.disregard(signal.SIGINT)
         os.environ[cleanup.TOKEN] = self._base
         os.environ[cleanup.TOKEN + "_NODE"] = self.name
@@ -212,10 +213,10 @@ class Node(Runner):
         if hasattr(self, "_manager"):
             while self._manager.read():
                 pass
-            # It may have been killed after it had told this node to go.
+            # The manager may have been killed after it told this node to leave.
             self._abandoned = self._abandoned or self._manager.ended
             self._manager.close()
-        if self._abandoned and cleanup.ends(self._config["user"], USER_SECONDS):  # nobody else is left to do it
+        if self._abandoned and cleanup.ends(self._config["user"], USER_SECONDS):  # no other process will do it
             staging.remove_run(self._base)
 
     # --- the loop ---
@@ -350,7 +351,7 @@ class Node(Runner):
         self._give_back([*self._slots.hand_back(), *self._oneshots.hand_back()])
 
     def _give_back(self, calls: list[Call]) -> None:
-        """Return calls that have not begun, with those that follow them."""
+        """Return tasks that have not begun to the manager, with those that wait for their results."""
         numbers = []
         while calls:
             call = calls.pop()
@@ -358,7 +359,7 @@ class Node(Runner):
                 numbers.append(call.invocation.number)
                 calls += self._clear(call, give_back=False)
         if numbers:
-            self._send_done()  # it may be what they are to follow
+            self._send_done()  # first, since these tasks may have waited for it
             self._send("returned", sorted(numbers))
 
     def _on_ping(self) -> None:
@@ -375,10 +376,13 @@ class Node(Runner):
     def _on_exit(self) -> None:
         self._leaving = True
 
-    # --- calls that follow others ---
+    # --- tasks that wait for others ---
 
     def _follows(self, call: Call, supply: Supply) -> bool:
-        """Whether a call waits for files that are made or fetched here for others, or goes back because it cannot."""
+        """Let a task wait for inputs that are being made or fetched here, or give it back if one is missing.
+
+        Return whether either was done; if not, the task can start.
+        """
         behind = set()
         for use in call.invocation.inputs:
             name = use.source
@@ -387,13 +391,13 @@ class Node(Runner):
             if name in self._coming:
                 behind.add(name)
             elif use.kind != "value":
-                continue  # staging will say that it is not here
+                continue  # staging will report that it is missing
             elif name in self._recent:
                 call.values[name] = self._recent[name]
             elif name in self._making:
                 behind.add(name)
             else:
-                # Its maker has just ended otherwise, or long ago: the manager knows by now, or soon.
+                # The task that makes it has failed, or ended long ago. The manager knows that, or soon will.
                 self._give_back([call])
                 return True
         if not behind:
@@ -405,7 +409,7 @@ class Node(Runner):
         return True
 
     def _result_made(self, name: str, body: Payload) -> None:
-        """Let the calls begin that waited for a result."""
+        """Start the tasks that waited for a result, and keep it if it is small."""
         if isinstance(body, bytes):
             self._recent[name] = body
             if len(self._recent) > RECENT:
@@ -415,7 +419,7 @@ class Node(Runner):
         self._go_on(name)
 
     def _came(self, names: list[str]) -> None:
-        """Let the calls begin that waited for others' files, which have come or will not."""
+        """Start the tasks that waited for files whose transfers have ended, or give them back if that failed."""
         self._coming.subtract(names)
         for name in names:
             if not self._coming[name]:
@@ -446,7 +450,7 @@ class Node(Runner):
     # --- files ---
 
     def _has_values(self, call: Call, supply: Supply) -> bool:
-        """Whether a call needs no staging: it has to do with results only, and those that it reads are here."""
+        """Return whether a task needs no staging: it uses no files, and its input results are here. Provide these."""
         invocation = call.invocation
         if not invocation.inputs:
             return all(use.kind == "value" for use in invocation.outputs)
@@ -459,7 +463,7 @@ class Node(Runner):
         try:
             self._give_values(call, supply.values)
         except OSError:
-            return False  # staging will say so
+            return False  # staging will report this error
         return True
 
     def _give_values(self, call: Call, values: dict[str, bytes]) -> None:
@@ -471,7 +475,7 @@ class Node(Runner):
     def _stage(self, call: Call, supply: Supply) -> None:
         number = call.invocation.number
         self._staging.add(number)
-        # Of its own each time: one that was given back may return while what it left is still being removed.
+        # A new directory each time: a task that was given back may return before its old directory is removed.
         call.directory = os.path.join(self._directory, "sandboxes", f"t{number}-{next(self._sandboxes)}")
         if not call.invocation.inputs and not call.invocation.outputs:
             record = None
@@ -495,7 +499,7 @@ class Node(Runner):
                 inputs = [use for use in invocation.inputs if use.source not in {*supply.values, *call.values}]
                 try:
                     staging.bring_in(inputs, invocation.outputs, sandbox, self._cache, supply.sources, supply.peers)
-                finally:  # some may have come when another could not be had
+                finally:  # some may be here although another failed
                     seconds = time.perf_counter() - clock
                     self._later(lambda: self._say_fetched(invocation, supply, seconds))
                 self._give_values(call, supply.values)
@@ -513,7 +517,7 @@ class Node(Runner):
         self._in_background(stage)
 
     def _say_fetched(self, invocation: Invocation, supply: Supply, seconds: float) -> None:
-        """What was fetched for a task is a replica like any other."""
+        """Tell the manager which files were fetched for a task: they are replicas like any other."""
         for use in invocation.inputs:
             if use.kind == "local":
                 self._say_input(use.source)
@@ -549,7 +553,7 @@ class Node(Runner):
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         if self._leaving and outcome == failure.LOST:
-            return  # told to go by a signal, and so were the processes of its group: another node may try these
+            return  # a signal may have ended the tasks with the node: another node can run them
         made: list[tuple[str, int, int]] = []
         ending = Ending(outcome, body, started, seconds, made)
         if outcome == failure.RETURNED and isinstance(body, str) and call.invocation.outputs:
@@ -561,7 +565,7 @@ class Node(Runner):
         self._after_result(call, ending)
 
     def _wait_for_room(self, call: Call, ending: Ending, error: QuotaExceeded) -> None:
-        """Have the manager make room for a result, which stays where it is meanwhile."""
+        """Ask the manager to free space for a result, which stays where it is meanwhile."""
         body = str(ending.body)
 
         def give_up() -> None:
@@ -575,7 +579,7 @@ class Node(Runner):
         self._send("crowded", call.invocation.number, os.path.getsize(body))
 
     def _keep(self, call: Call, ending: Ending) -> Ending:
-        """Keep a large result that others may read in the cache."""
+        """Move a large result that other tasks may read into the cache."""
         path = kept = str(ending.body)
         made = []
         for use in call.invocation.outputs:
@@ -620,13 +624,13 @@ class Node(Runner):
 
     def _brought_out(self, call: Call, ending: Ending, made: list[tuple[str, int, int]], record: bytes | None) -> None:
         if record is not None:
-            for file, _, _ in ending.made:  # nor may anybody read its result
+            for file, _, _ in ending.made:  # its result must not be read either
                 self._cache.drop(file)
             ending = ending._replace(outcome=failure.LOST, body=record, made=[])
         self._complete(call, ending._replace(made=[*ending.made, *made]))
 
     def _complete(self, call: Call, ending: Ending) -> None:
-        self._radio_speaks()  # what a task said on the radio arrives before its result
+        self._radio_speaks()  # a task's radio messages go before its result
         if not self._completions:
             self._held_since = time.monotonic()
         number = call.invocation.number
@@ -643,7 +647,7 @@ class Node(Runner):
         self._give_back(self._clear(call, give_back=False))
 
     def _clear(self, call: Call, *, give_back: bool = True) -> list[Call]:
-        """Be done with a call; what follows it and will not get its result goes back, or is returned."""
+        """Forget a task; return the tasks that wait for its result in vain. With ``give_back``, also send them back."""
         self._calls.pop(call.invocation.number, None)
         self._limited.discard(call.invocation.number)
         for name in call.behind:
@@ -671,7 +675,7 @@ class Node(Runner):
 
     @property
     def _hold(self) -> float:
-        # A node among many gets little of the processors: it would send its results one by one.
+        # Where many nodes share the processors, this one would send its results one by one without this factor.
         return HOLD_SECONDS * min(HOLD_MOST, max(1, len(self._calls) // 16))
 
     def _send_done(self) -> None:

@@ -1,1 +1,1 @@
-"""What every node does under either engine: function slots, one-shot tasks, cache, staging and limits."""
+"""Parts of a node that both engines share: function slots, one-shot tasks, cache, staging and limits."""

@@ -1,12 +1,12 @@
 """A node's cache: which files it holds, under which names, within which quota.
 
-The index here decides; bytes are moved by the functions below it. A file is published by renaming it to its cache
-name, so that a name that is there is whole. User inputs are cached under the hash of their content; temp files under
-their id. Only inputs that nobody is copying are ever evicted here, least recently used first: a temp file may be the
-only copy there is, and its fate is the scheduler's.
+The class keeps the index; the functions below it move bytes. A file is published by renaming it to its cache name, so a
+file under a cache name is always complete. User inputs are cached under the hash of their content, temp files under
+their id. The cache evicts only inputs that nobody is copying, least recently used first. Temp files are left to the
+scheduler, because a temp file may be the only replica.
 
-What is published is not written to again. So a file whose length or change time is not what it was then has been
-spoiled by somebody, and counts as lost.
+The node never writes to a published file. A file whose length or change time has changed since then is spoiled, and
+counts as lost.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _FICLONE = 0x40049409
 """Linux's ioctl to share a file's extents with a copy (linux/fs.h)."""
 _CHUNK = 1 << 20
 _NAME_LIMIT = 200
-"""Longest file name in bytes that is used as it is; file systems allow 255."""
+"""Longest file name, in bytes, that is used unchanged; file systems allow 255."""
 SETTLED_NS = 50_000_000
-"""A file that changed so shortly before it is looked at may change again under the same time stamp: kernels take theirs
-from a clock that ticks every 1 to 10 ms."""
+"""A file that changed less than this many nanoseconds ago may change again under the same time stamp: the kernel's
+clock for time stamps ticks every 1 to 10 ms."""
 
 
 class QuotaExceeded(OSError):
-    """The quota, not the disk, has no room: ``errno`` is ``ENOSPC``."""
+    """The quota, not the disk, is exhausted: ``errno`` is ``ENOSPC``."""
 
 
 class Spoiled(FileNotFoundError):
-    """A cached file is not what was published under its name: ``errno`` is ``ENOENT``."""
+    """A cached file is missing, or was changed after it was published: ``errno`` is ``ENOENT``."""
 
 
 class Source(NamedTuple):
-    """Another's replica of a file: its path, its size in bytes, its stamp when it was published, and whose it is."""
+    """A replica of a file elsewhere: its path, its size in bytes, its stamp when it was published, and its node."""
 
     path: str
     size: int
@@ -66,7 +66,7 @@ class Peer(NamedTuple):
 
 
 def file_name(name: str) -> str:
-    """What the file of a cached name is called on disk."""
+    """Return the name on disk of a cached file."""
     quoted = quote(name, safe="@", errors="surrogateescape")
     if len(quoted) <= _NAME_LIMIT:
         return quoted
@@ -74,17 +74,17 @@ def file_name(name: str) -> str:
 
 
 class Cache:
-    """Index and quota of a directory of files; safe to use from several threads.
+    """Index and quota of a directory of files; thread-safe.
 
     Parameters
     ----------
     directory : str
-        An existing directory of the node's own.
+        An existing directory that only this node uses.
     quota : float
-        Most bytes that its files may hold together.
+        Most bytes that its files may take in total.
     spool : str, optional
-        Directory that large results are made in. Those that are in memory there stay where they are, behind a link, and
-        copies of other nodes' temp files go there too while it has room.
+        Directory for large results. Results in its directory in memory stay there, and the cache holds a link to them.
+        Copies of other nodes' temp files go there too while it has space.
     """
 
     def __init__(self, directory: str, quota: float, spool: str | None = None) -> None:
@@ -106,27 +106,27 @@ class Cache:
 
     @property
     def used(self) -> int:
-        """Bytes that the files hold, those on their way in included."""
+        """Bytes that the files take, including space reserved for files that are being added."""
         return self._held + self._reserved
 
     def path(self, name: str) -> str:
-        """Where a cached file is."""
+        """Return the path of a cached file."""
         return os.path.join(self._directory, file_name(name))
 
     def __contains__(self, name: str) -> bool:
         return name in self._sizes
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """Size in bytes of a cached file, and the stamp that it had when it was published; zeros if it is not there."""
+        """Return a cached file's size in bytes and its stamp when it was published; zeros if it is not cached."""
         return self._sizes.get(name, 0), self._stamps.get(name, 0)
 
     def checked(self, name: str) -> str:
-        """Where a cached file is, after a look at it.
+        """Check a cached file, and return its path.
 
         Raises
         ------
         Spoiled
-            If it is not what was published, or not there at all; it is dropped.
+            If it is missing, or was changed after it was published. It is dropped.
         """
         path = self.path(name)
         try:
@@ -137,12 +137,12 @@ class Cache:
         return path
 
     def pin(self, name: str) -> None:
-        """Keep a file from eviction until it is unpinned as often."""
+        """Protect a file from eviction until it has been unpinned as often as it was pinned."""
         with self._lock:
             self._pins[name] += 1
 
     def unpin(self, name: str) -> None:
-        """Take one pin back."""
+        """Remove one pin."""
         with self._lock:
             self._pins[name] -= 1
             if self._pins[name] <= 0:
@@ -150,12 +150,12 @@ class Cache:
             self._changed.notify_all()
 
     def adopt(self, name: str, made: str, within: str = "") -> int:
-        """Move a file that a task made into the cache under a temp file's name; a directory goes in as an archive.
+        """Move a task's output file into the cache as a temp file; a directory is packed into an archive.
 
         Parameters
         ----------
         within : str, optional
-            The task's sandbox: links into it are followed, as it is about to go.
+            The task's sandbox: links into it are followed, because it will be removed.
 
         Returns
         -------
@@ -165,7 +165,7 @@ class Cache:
         Raises
         ------
         OSError
-            If it is no regular file or directory; ``ENOSPC`` if the quota or disk cannot hold it.
+            If it is neither a regular file nor a directory; ``ENOSPC`` if it exceeds the quota or the disk.
         """
         status = os.stat(made)
         seen = trees.survey(made, within)
@@ -174,7 +174,7 @@ class Cache:
             try:
                 if seen.is_tree or trees.is_packed(made):
                     trees.pack(made, partial, within)
-                elif os.path.islink(made) or status.st_nlink > 1:  # its bytes are, or may be written to, elsewhere
+                elif os.path.islink(made) or status.st_nlink > 1:  # its bytes are elsewhere, or can be changed there
                     _fill(made, partial)
                 elif self._fast and os.path.realpath(os.path.dirname(made)) == self._fast:
                     os.symlink(os.path.join(self._fast, os.path.basename(made)), partial)
@@ -186,14 +186,14 @@ class Cache:
         return room.size
 
     def fetch(self, name: str, source: Source) -> int:
-        """Copy a temp file from another node's cache; a no-op if it is there. Returns its size in bytes.
+        """Copy a temp file from another node's cache, unless it is cached here already; return its size in bytes.
 
         Raises
         ------
         Spoiled
-            If the source is gone, or is not what it was.
+            If the source is missing, or was changed.
         OSError
-            If the quota or disk cannot hold it.
+            If it exceeds the quota or the disk.
         """
         partial = _partial(self.path(name))
         with self._alone(name):
@@ -205,7 +205,7 @@ class Cache:
                 landing = self._landing(partial, source.size)
                 try:
                     _fill(source.path, landing)
-                    check(source)  # nobody wrote to it meanwhile
+                    check(source)  # it may have been changed during the copy
                     if landing != partial:
                         os.symlink(landing, partial)
                     self._publish(name, partial, room, temp=True)
@@ -217,25 +217,25 @@ class Cache:
         return room.size
 
     def _landing(self, partial: str, size: int) -> str:
-        """Where the bytes of a copy go."""
+        """Return where to write a copy of this many bytes."""
         if self._spool is None or roomy(self._spool, size) == self._spool:
             return partial
-        import tempfile  # here, since every node imports this module, and few spill into memory
+        import tempfile  # here, since every node imports this module, and few copy files into memory
 
         descriptor, path = tempfile.mkstemp(prefix="copy-", dir=self._fast)
         os.close(descriptor)
         return path
 
     def obtain(self, source: str, peer: Peer | None = None) -> str:
-        """Have a user's input cached by content, pin it, and return its cache name.
+        """Cache a user's input by content, pin it, and return its cache name.
 
-        What has not changed since it was cached is not read again; nor is what a peer has a copy of. A directory is
-        cached as one archive.
+        An input is not read again if it has not changed since it was cached, or if a peer has a copy of it. A
+        directory is cached as one archive.
 
         Raises
         ------
         OSError
-            If it cannot be read (``ENOENT`` if it is missing), or the quota or disk cannot hold it.
+            If it cannot be read (``ENOENT`` if it is missing), or exceeds the quota or the disk.
         """
         with self._alone(source):
             now = time.time_ns()
@@ -253,22 +253,22 @@ class Cache:
             return name
 
     def known(self, source: str) -> tuple[int, str, tuple[int, ...]] | None:
-        """Size, cache name and the file's own stamp of a user's input file, if others may copy it from here."""
+        """Return size, cache name and original stamp of a user's input file; None if it cannot be copied from here."""
         known = self._known.get(source)
         return None if known is None or known[1] not in self._sizes else (self._sizes[known[1]], known[1], known[0])
 
     def drop(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is cached."""
         with self._lock:
             self._remove(name)
 
     def make_room(self) -> int:
-        """Evict all that may be, as the disk can be full before the quota is. Returns how many bytes went."""
+        """Evict all evictable files, since the disk can be full before the quota is; return the bytes freed."""
         with self._lock:
             return sum(self._remove(name) for name in self._evictable())
 
     def _take(self, name: str) -> bool:
-        """Pin an input if it is there, and is what was published."""
+        """Pin an input if it is cached and unchanged; return whether it is."""
         with self._lock:
             if name not in self._sizes:
                 return False
@@ -282,8 +282,8 @@ class Cache:
             return True
 
     def _bring(self, source: str, seen: trees.Survey) -> str:
-        """Copy what a user has, reading it once, and pin the copy."""
-        if not seen.is_tree and self._has_like(seen):  # it may be there: then no room is needed
+        """Copy a user's file or directory, reading it once, and pin the copy."""
+        if not seen.is_tree and self._has_like(seen):  # it may be cached already: then no space is needed
             name = _content_name(source, seen)
             if self._take(name):
                 return name
@@ -297,7 +297,7 @@ class Cache:
                     name = _content_name(partial, seen)
                 else:
                     name = _copy_named(source, partial, seen)
-                if not seen.is_tree and trees.is_packed(partial):  # it must not be taken for an archive of ours
+                if not seen.is_tree and trees.is_packed(partial):  # must not be mistaken for a directory's archive
                     _archive(partial)
                     name = _content_name(partial, seen)
                 os.chmod(partial, seen.mode & 0o777)
@@ -313,7 +313,7 @@ class Cache:
             return any(size == seen.size and name not in self._temp for name, size in self._sizes.items())
 
     def _bring_from(self, peer: Peer) -> str | None:
-        """Copy another node's copy of a user's file and pin it; None if it cannot be had, or is not what it was."""
+        """Copy another node's copy of a user's file and pin it; None if that copy is gone or was changed."""
         with self._alone(peer.name):
             if self._take(peer.name):
                 return peer.name
@@ -321,10 +321,10 @@ class Cache:
             try:
                 with self._room(peer.name, os.path.getsize(peer.path)) as room:
                     _fill(peer.path, partial)
-                    if _digest(partial) != peer.name.partition("-")[0]:  # somebody has written to it
+                    if _digest(partial) != peer.name.partition("-")[0]:  # that copy was changed
                         return None
                     self._publish(peer.name, partial, room, temp=False)
-            except FileNotFoundError:  # its node has evicted it, or gone
+            except FileNotFoundError:  # its node has evicted it, or has left
                 return None
             finally:
                 _unlink(partial)
@@ -332,7 +332,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
-        """Let one thread at a time do something about a name."""
+        """Exclude other threads from working on the same name."""
         with self._lock:
             lock = self._busy.setdefault(name, _Lock())
             lock.users += 1
@@ -347,7 +347,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _room(self, name: str, size: int) -> Iterator[_Room]:
-        """Hold room for a file until it is published, or has failed to be."""
+        """Reserve space for a file until it is published or has failed."""
         room = _Room(self, name)
         room.grow(size)
         try:
@@ -366,7 +366,7 @@ class Cache:
             if target is not None:
                 self._targets[name] = target
             self._give_back(room)
-            self._held += size - self._sizes.pop(name, 0)  # it may replace bytes of the same name
+            self._held += size - self._sizes.pop(name, 0)  # it may replace a file
             self._sizes[name] = size
             self._stamps[name] = os.stat(self.path(name)).st_ctime_ns
             if temp:
@@ -375,7 +375,7 @@ class Cache:
                 self._pins[name] += 1
 
     def _reserve(self, size: int, path: str, *, patient: bool) -> None:
-        """Set bytes aside, evicting what may be if that is enough; who is patient waits for others' copies to end."""
+        """Reserve bytes; evict inputs if that frees enough. If ``patient``, wait for other threads' copies to end."""
         with self._lock:
             while (excess := self.used + size - self._quota) > 0:
                 evictable = self._evictable()
@@ -387,7 +387,7 @@ class Cache:
                 copied = sum(self._sizes.get(name, 0) for name in self._pins if name not in self._temp)
                 if not patient or idle + copied + self._reserved < excess:
                     free = max(0.0, size - excess + idle)
-                    reason = f"the node's cache has room for {free:.0f} bytes, and {size} are asked for"
+                    reason = f"the node's cache can provide {free:.0f} bytes, but {size} are needed"
                     raise QuotaExceeded(errno.ENOSPC, reason, path)
                 self._changed.wait()
             self._reserved += size
@@ -418,7 +418,7 @@ class Cache:
 
 
 class _Lock:
-    """A lock, and how many threads hold it or wait for it."""
+    """A lock, with the number of threads that hold it or wait for it."""
 
     def __init__(self) -> None:
         self.users = 0
@@ -432,7 +432,7 @@ class _Lock:
 
 
 class _Room:
-    """Bytes that are set aside for a file on its way into a cache; a file that it replaces counts as some of them."""
+    """Space that is reserved for a file that is being added; the size of a file that it replaces is subtracted."""
 
     def __init__(self, cache: Cache, name: str) -> None:
         self._cache = cache
@@ -442,24 +442,24 @@ class _Room:
         self.reserved = 0
 
     def grow(self, size: int) -> None:
-        """Have room for a file of so many bytes."""
+        """Reserve space for a file of this many bytes in total."""
         wanted = max(0, size - self._replaced)
         if wanted > self.reserved:
-            # Two that hold some and wait for more could wait for each other.
+            # Only the first reservation waits: two threads that hold some space and wait for more could deadlock.
             self._cache._reserve(wanted - self.reserved, self._path, patient=not self.reserved)
             self.reserved = wanted
         self.size = size
 
 
 def release(directory: str, fast: str | None) -> None:
-    """Remove what the links of a cache directory lead to, before it goes itself.
+    """Remove the targets of a cache directory's links, before the directory itself is removed.
 
     Parameters
     ----------
     directory : str
-        Of the cache.
+        The cache's directory.
     fast : str or None
-        The run's directory in memory. Links to other places are not the cache's: a task has made them.
+        The run's directory in memory. Links to other places were made by tasks, and their targets stay.
     """
     if fast is None:
         return
@@ -471,9 +471,10 @@ def release(directory: str, fast: str | None) -> None:
 
 
 def copy(source: str, target: str, length: int | None = None) -> int:
-    """Copy a file, or its first bytes, so that ``target`` appears whole or not at all; return its size in bytes.
+    """Copy a file, or its first ``length`` bytes, atomically; return its size in bytes.
 
-    It shares extents where the file system can. Permissions go with it, except that its owner may always write to it.
+    The copy shares extents where the file system can. It keeps the permissions, but its owner may always read and write
+    it.
     """
     partial = _partial(target)
     try:
@@ -488,14 +489,14 @@ def copy(source: str, target: str, length: int | None = None) -> int:
 
 
 def deliver(source: str, target: str, length: int | None = None) -> None:
-    """Copy a cached file to where a task or the user wants it; an archive is laid out as the directory that it holds.
+    """Copy a cached file to a path of a task or the user; an archive is unpacked into the directory that it holds.
 
-    What was not there appears whole or not at all. A directory that is there is added to, file by file.
+    A new file or directory appears atomically. An existing directory is added to, file by file.
 
     Parameters
     ----------
     length : int, optional
-        Bytes to copy, if not all.
+        Bytes to copy (default: all).
     """
     _regular(source)
     if trees.is_packed(source):
@@ -507,7 +508,7 @@ def deliver(source: str, target: str, length: int | None = None) -> None:
 def _fill(source: str, target: str) -> None:
     status = _regular(source)
     if not _clone(source, target):
-        import shutil  # here, since every node imports this module, and few copy so
+        import shutil  # here, since every node imports this module, and few copy this way
 
         shutil.copyfile(source, target)
     os.chmod(target, _mode(status))
@@ -539,45 +540,45 @@ def _mode(status: os.stat_result) -> int:
 
 
 def _regular(path: str) -> os.stat_result:
-    """Status of a regular file.
+    """Return the status of a regular file.
 
     Raises
     ------
     OSError
-        If it is anything else: opening a pipe, for one, could take for ever.
+        If it is anything else. For example, opening a pipe could block for ever.
     """
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a directory, and only files can be staged", path)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return status
 
 
 def is_lost(error: BaseException, path: str) -> bool:
-    """Whether an error says that the file at a path is not there, or is not what was published.
+    """Return whether an error says that the file at a path is missing, or was changed after it was published.
 
-    Other errors, such as a full disk or a lack of descriptors, say nothing about the file.
+    A full disk or a lack of descriptors, for example, says nothing about the file.
     """
     return isinstance(error, OSError) and error.errno in GONE and error.filename == path
 
 
 def check(source: Source) -> None:
-    """See that a cached file is what was published.
+    """Check that a cached file is unchanged since it was published.
 
     Raises
     ------
     Spoiled
-        If it is not, or is not there.
+        If it was changed, or is missing.
     OSError
-        If it cannot be looked at.
+        If its status cannot be read.
     """
     try:
         status = os.stat(source.path)
     except OSError as error:
         if error.errno not in GONE:
             raise
-        raise Spoiled(errno.ENOENT, "it is not there any more", source.path) from error
+        raise Spoiled(errno.ENOENT, "it no longer exists", source.path) from error
     if (status.st_size, status.st_ctime_ns) != (source.size, source.stamp):
         raise Spoiled(errno.ENOENT, "it was written to since it was made", source.path)
 
@@ -593,7 +594,7 @@ def _copy_named(source: str, target: str, seen: trees.Survey) -> str:
 
 
 def _archive(path: str) -> None:
-    """Replace a file by an archive of it."""
+    """Replace a file with an archive of it."""
     archive = _partial(path)
     try:
         trees.pack(path, archive)
@@ -615,7 +616,7 @@ def _digest(path: str) -> str:
 
 
 def _named(digest: str, seen: trees.Survey) -> str:
-    """Cache name of what a user has: the same bytes with other permissions are another file."""
+    """Return the cache name of a user's input: the same bytes with other permissions are another file."""
     return f"{digest}-{seen.mode & 0o777:o}"
 
 
@@ -623,7 +624,7 @@ _partials = itertools.count()
 
 
 def _partial(target: str) -> str:
-    # Short, since the name of the file itself may be as long as names can be.
+    # Short, because the target's name may already have the greatest length that is allowed.
     return os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_partials)}.partial")
 
 

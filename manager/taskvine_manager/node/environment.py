@@ -1,4 +1,4 @@
-"""Python environments of tasks (``env_pack``): unpacked once on a node, shared by all that names them."""
+"""Python environments of tasks (``env_pack``): unpacked once on a node, and shared by all tasks that name them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ class EnvironmentBroken(Exception):
 
 
 def interpreter(pack: str | None, directory: str, version: tuple[int, ...] | None = None) -> str:
-    """The Python interpreter of an environment.
+    """Return the path of an environment's Python interpreter.
 
     Parameters
     ----------
     pack : str or None
-        Path of a conda-pack, venv-pack or poncho tarball, or of an environment's directory; None for the interpreter
-        that runs this.
+        Path of a conda-pack, venv-pack or poncho tarball, or of an environment's directory; None for the current
+        interpreter.
     directory : str
-        Where tarballs are unpacked, under the hash of their content.
+        Parent directory of unpacked tarballs, which are named by the hash of their content.
     version : tuple of int, optional
-        Major and minor version of the Python that pickles the functions. Those of ``__main__`` are pickled as bytecode,
-        which another version cannot run.
+        Major and minor version of the Python that pickles the functions. Functions of ``__main__`` are pickled as
+        bytecode, which another version cannot run.
 
     Raises
     ------
     EnvironmentBroken
-        If the tarball cannot be unpacked, or has no ``bin/python`` that runs here, or if the version is another.
+        If the tarball cannot be unpacked, has no ``bin/python`` that runs here, or has another Python version.
     """
     if pack is None:
         if version is not None and sys.version_info[:2] != version:
             raise EnvironmentBroken(_mismatch(".".join(map(str, sys.version_info[:3])), sys.executable, version))
         return sys.executable
-    if os.path.isdir(pack):  # the user's own, to be used as it is
+    if os.path.isdir(pack):  # the user's directory, which must not be changed
         python = _find(pack, pack)
     else:
         python = _find(pack, _unpack(pack, directory))
@@ -44,7 +44,7 @@ def interpreter(pack: str | None, directory: str, version: tuple[int, ...] | Non
     said = _run([python, "-ISc", "import sys; print(*sys.version_info[:3], sep='.')"]).strip()
     found = tuple(int(number) for number in said.split(".")[:2] if number.isdigit())
     if found < (3, 10):
-        raise EnvironmentBroken(f"Python 3.10 or later is needed, and {python} is {said}")
+        raise EnvironmentBroken(f"Python 3.10 or later is needed, but {python} is {said}")
     if version is not None and found != version:
         raise EnvironmentBroken(_mismatch(said, f"{python}, of env_pack {pack}", version))
     return python
@@ -54,7 +54,7 @@ def _mismatch(said: str, python: str, version: tuple[int, ...]) -> str:
     wanted = ".".join(map(str, version))
     return (
         f"the node has Python {said} ({python}) and your program Python {wanted}: functions cannot travel between "
-        f"minor versions. Give the node Python {wanted}, best by the environment that your program runs in"
+        f"minor versions. Give the node Python {wanted}, ideally with the environment that your program runs in"
     )
 
 
@@ -87,13 +87,13 @@ def _unpack(pack: str, directory: str) -> str:
                 else:
                     archive.extractall(partial)
             os.rename(partial, root)
-    except Exception as error:  # each compression has errors of its own
+    except Exception as error:  # each compression format raises different errors
         raise EnvironmentBroken(f"env_pack {pack} cannot be unpacked: {type(error).__name__}: {error}") from error
     return root
 
 
 def _relocate(root: str, python: str) -> None:
-    # conda-pack writes this script to mend the prefixes that an environment's files carry.
+    # conda-pack's script corrects the path prefixes in an environment's files.
     unpack = os.path.join(root, "bin", "conda-unpack")
     done = os.path.join(root, ".unpacked")
     if not os.path.exists(unpack) or os.path.exists(done):
@@ -117,7 +117,7 @@ def _run(command: list[str]) -> str:
 
 
 def activated(pack: str | None, python: str, environment: dict[str, str]) -> dict[str, str]:
-    """An environment's variables, as its activation would set them."""
+    """Return environment variables as activating an environment would set them."""
     if pack is None:
         return environment
     binaries = os.path.dirname(python)

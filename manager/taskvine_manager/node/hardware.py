@@ -1,4 +1,4 @@
-"""What a node may use of the machine that it is on."""
+"""Resources of the machine that a node may use."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from taskvine_manager.node.limits import Limit, read, smallest
 from taskvine_manager.runtime import headroom
 
 _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
-"""An index or a UUID, as CUDA takes them."""
+"""An index or a UUID, as CUDA accepts them."""
 
 
 def cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
+    """Return the number of cores that this process may use; the machine may have more."""
     return int(core_limit().amount)
 
 
 def core_limit() -> Limit:
-    """Whole cores that this process may use, at least one, and what says so: affinity, a control group's share of
-    time, or the batch system."""
+    """Return the whole cores that this process may use, at least one, and the source of this limit: affinity, a control
+    group's CPU quota, or the batch system."""
     if hasattr(os, "sched_getaffinity"):
         machine = Limit(float(len(os.sched_getaffinity(0))), "affinity")
     else:
@@ -37,12 +37,13 @@ def core_limit() -> Limit:
 
 
 def memory() -> float:
-    """Memory that this process may use, in MB (2**20 bytes), which may be less than the machine has."""
+    """Return the memory that this process may use, in MB (2**20 bytes); the machine may have more."""
     return memory_limit().amount
 
 
 def memory_limit() -> Limit:
-    """Memory that this process may use, in MB, and what says so: the machine, a control group, or the batch system."""
+    """Return the memory that this process may use, in MB, and the source of this limit: the machine, a control group,
+    or the batch system."""
     return smallest(
         Limit(machine_memory(), "the machine"),
         *limits.memory_limits(_groups("memory"), read),
@@ -51,7 +52,7 @@ def memory_limit() -> Limit:
 
 
 def memory_group() -> headroom.Group | None:
-    """The control group whose limit on memory this process reaches first, if there is any."""
+    """Return the control group whose memory limit this process reaches first; None if no group has a limit."""
     found = limits.memory_limits(_groups("memory"), read)
     if not found:
         return None
@@ -62,12 +63,12 @@ def memory_group() -> headroom.Group | None:
 
 
 def kills() -> limits.Kills:
-    """What notices when the system kills processes of this node for lack of memory."""
+    """Return a detector of processes of this node that the system kills for lack of memory."""
     return limits.Kills(_groups("memory"), machine_memory())
 
 
 def machine_memory() -> float:
-    """Memory of the machine in MB (2**20 bytes)."""
+    """Return the memory of the machine in MB (2**20 bytes)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
 
 
@@ -76,16 +77,16 @@ def _groups(controller: str) -> list[limits.Group]:
 
 
 def disk(directory: str) -> float:
-    """Free space in MB (2**20 bytes) where a directory is."""
+    """Return the free space of a directory's file system in MB (2**20 bytes)."""
     there = os.statvfs(directory)
     return there.f_bavail * there.f_frsize / 2**20
 
 
 def gpus() -> list[str]:
-    """Ids of the gpus that this process may use: those that CUDA_VISIBLE_DEVICES names, else NVIDIA's devices."""
+    """Return the ids of the gpus that this process may use: those in ``CUDA_VISIBLE_DEVICES``, else all of NVIDIA's."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        # To CUDA, what comes after a name that is none is not there. Slurm says NoDevFiles where it gives no gpu.
+        # CUDA ignores all names after an invalid one. Slurm sets NoDevFiles for a job without gpus.
         return list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in visible.split(","))))
     found = (re.fullmatch(r"/dev/nvidia(\d+)", path) for path in glob.glob("/dev/nvidia*"))
     return sorted((match.group(1) for match in found if match), key=int)
@@ -102,6 +103,7 @@ THREAD_VARIABLES = (
 
 
 def thread_limits(count: float, chosen: Container[str] = ()) -> dict[str, str]:
-    """Environment that holds OpenMP and the usual BLAS libraries to a number of cores; not what the user has chosen."""
+    """Return environment variables that limit OpenMP and the usual BLAS libraries to a number of cores, except those in
+    ``chosen``, which the user has set."""
     threads = str(max(1, int(count)))
     return {name: threads for name in THREAD_VARIABLES if name not in chosen}

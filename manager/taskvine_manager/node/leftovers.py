@@ -1,8 +1,8 @@
-"""Directories of runs and nodes that could not clean up: the same user's next run or node there removes them.
+"""Directories of runs and nodes that could not clean up: the same user's next run or node on the machine removes them.
 
-A batch system may kill all processes of a job at once, and a user all processes of a run. So the processes that would
-clean up hold a lock on a file in the directory for as long as they live. A directory whose lock can be had belongs to
-nobody any more.
+A batch system may kill all processes of a job at once, and a user all processes of a run. Therefore the processes that
+would clean up hold a lock on a file in the directory for as long as they live. A directory whose lock is free is
+abandoned.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from taskvine_manager import cleanup
 from taskvine_manager.node import staging, temporary
 
 PREFIX = "taskvine-"
-"""What the names of these directories begin with."""
+"""Prefix of these directories' names."""
 LEFT = "taskvine-worker: cleaned up"
-"""Line that a node prints last."""
+"""Last line that a node prints."""
 _LOCK = ".taskvine-node.lock"
 
 
 def claim(directory: str, token: str, name: str) -> int:
-    """Mark a new directory as one of living processes.
+    """Mark a new directory as in use.
 
     Parameters
     ----------
     directory : str
         The private directory of a run or a node.
     token : str
-        The run, as its processes know it.
+        Token of the run in the environment of its processes.
     name : str
         The node's name; empty for a run.
 
@@ -43,10 +43,10 @@ def claim(directory: str, token: str, name: str) -> int:
     """
     path = os.path.join(directory, _LOCK)
     descriptor = os.open(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with contextlib.suppress(OSError):  # a file system without locks: nobody will get this one either
+    with contextlib.suppress(OSError):  # a file system without locks: sweep() will not get this lock either
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(descriptor, json.dumps([socket.gethostname(), token, name]).encode())
-    os.rename(f"{path}.new", path)  # it is locked before anybody can see it
+    os.rename(f"{path}.new", path)  # the lock is held before the file is visible
     return descriptor
 
 
@@ -56,12 +56,12 @@ def sweep(root: str) -> list[str]:
     Parameters
     ----------
     root : str
-        The temporary directory that they are in.
+        The temporary directory that contains them.
 
     Returns
     -------
     list of str
-        Paths of what was removed.
+        Paths of the removed directories.
     """
     removed = []
     with contextlib.suppress(OSError), os.scandir(root) as entries:
@@ -79,7 +79,7 @@ def _remove(directory: str) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         host, token, name = json.loads(os.read(descriptor, 1 << 16))
         if host != socket.gethostname():
-            return False  # a directory that machines share: locks of others may not be seen here
+            return False  # machines share this directory: other machines' locks may not be visible here
         with contextlib.suppress(ImportError):  # psutil
             cleanup.kill_strays(token, name or None)
         staging.remove_run(directory)
@@ -90,14 +90,14 @@ def _remove(directory: str) -> bool:
 
 
 def say(removed: list[str]) -> None:
-    """Name in the job's output what was removed."""
+    """List removed directories in the job's output."""
     for path in removed:
-        sys.stderr.write(f"taskvine-worker: removed {path}, which processes that were killed had left\n")
+        sys.stderr.write(f"taskvine-worker: removed {path}, left by processes that were killed\n")
     sys.stderr.flush()
 
 
 def say_left() -> None:
-    """Print that nothing of this node is left: the executor reads the job's output."""
-    with contextlib.suppress(OSError, ValueError):  # the reader may be gone
+    """Print that this node has cleaned up; the executor looks for this line in the job's output."""
+    with contextlib.suppress(OSError, ValueError):  # the pipe's reader may have ended
         sys.stdout.write(f"{LEFT}\n")
         sys.stdout.flush()

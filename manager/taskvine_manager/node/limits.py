@@ -1,10 +1,11 @@
 """Limits on the cores and memory of a node, set by control groups and batch systems.
 
-The functions here take what files and environment variables hold, and are pure; :mod:`taskvine_manager.node.hardware`
-has them read this process's own. A limit that cannot be read, or makes no sense, is none.
+The functions here are pure: they get the contents of files and environment variables as arguments.
+:mod:`taskvine_manager.node.hardware` applies them to the current process. A limit that cannot be read or is invalid is
+ignored.
 
-Batch systems say little of memory in the environment: Slurm does, the others set control groups or nothing. PBS sets
-``NCPUS``; ``PBS_RESC_MEM`` is set by hooks of some sites.
+Slurm sets memory limits in the environment. The others set control groups, or nothing. PBS sets ``NCPUS``;
+``PBS_RESC_MEM`` is set by hooks of some sites.
 """
 
 from __future__ import annotations
@@ -15,29 +16,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 Read = Callable[[str], str | None]
-"""Returns what a file holds; None if it cannot be read."""
+"""Returns the contents of a file; None if it cannot be read."""
 MEGABYTE = 2**20
 _UNLIMITED = 1 << 60
-"""Bytes: what version 1 of control groups says where there is no limit is the largest number of whole pages."""
+"""Bytes from which a limit counts as none: without a limit, control groups of version 1 report the largest multiple of
+the page size."""
 _UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 class Limit(NamedTuple):
-    """A number of cores, or megabytes of memory (2**20 bytes), and where it was found."""
+    """A number of cores, or megabytes of memory (2**20 bytes), and the source of this limit."""
 
     amount: float
     source: str
 
 
 class Group(NamedTuple):
-    """A directory of control groups, and the version of them."""
+    """The directory of a control group, and its version."""
 
     path: str
     version: int
 
 
 def read(path: str) -> str | None:
-    """What a file of the system holds; None if it cannot be read."""
+    """Return the contents of a system file; None if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -46,7 +48,7 @@ def read(path: str) -> str | None:
 
 
 def smallest(first: Limit, *others: Limit) -> Limit:
-    """The limit that holds: the smallest, and of equal ones the first."""
+    """Return the smallest limit; the first, if several are equal."""
     return min((first, *others), key=lambda limit: limit.amount)
 
 
@@ -54,14 +56,14 @@ def smallest(first: Limit, *others: Limit) -> Limit:
 
 
 def groups(controller: str, cgroup: str, mountinfo: str) -> list[Group]:
-    """The control groups that a process is in, its own first, then those that contain it.
+    """Return the control groups of a process: its own first, then those that contain it.
 
     Parameters
     ----------
     controller : str
         ``"memory"`` or ``"cpu"``. Version 2 has one hierarchy for all of them.
     cgroup, mountinfo : str
-        What ``/proc/PID/cgroup`` and ``/proc/PID/mountinfo`` hold.
+        Contents of ``/proc/PID/cgroup`` and ``/proc/PID/mountinfo``.
     """
     paths: dict[str, str] = {}
     for line in cgroup.splitlines():
@@ -87,10 +89,10 @@ def groups(controller: str, cgroup: str, mountinfo: str) -> list[Group]:
 
 
 def _upwards(point: str, root: str, path: str) -> Iterator[str]:
-    """Directories from a group's own up to the mount point, which shows the hierarchy from ``root`` on."""
+    """Yield directories from a group's own up to the mount point, where the hierarchy below ``root`` is visible."""
     inside = path[len(root.rstrip("/")) :] if path == root or path.startswith(root.rstrip("/") + "/") else ""
     names = [name for name in inside.split("/") if name]
-    if ".." in names:  # it is outside of what this process sees of the hierarchy
+    if ".." in names:  # outside the part of the hierarchy that this process sees
         names = []
     for count in range(len(names), -1, -1):
         yield "/".join([point.rstrip("/"), *names[:count]]) or "/"
@@ -101,7 +103,7 @@ def _unescaped(word: str) -> str:
 
 
 def memory_limits(found: Iterable[Group], read: Read) -> list[Limit]:
-    """Memory that each control group may use, where it is limited."""
+    """Return the memory limit of each control group that has one."""
     limits = []
     for path, version in found:
         name = os.path.join(path, "memory.max" if version == 2 else "memory.limit_in_bytes")
@@ -112,7 +114,7 @@ def memory_limits(found: Iterable[Group], read: Read) -> list[Limit]:
 
 
 def cpu_limits(found: Iterable[Group], read: Read) -> list[Limit]:
-    """Cores that each control group may use, where its time on them is limited. (Which ones: see affinity.)"""
+    """Return the CPU quota, in cores, of each control group that has one. (Affinity says which cores it may use.)"""
     limits = []
     for path, version in found:
         if version == 2:
@@ -138,14 +140,14 @@ def _count(text: str | None) -> int | None:
 
 
 def job_cores(environment: Mapping[str, str], hosts: str = "", host: str = "") -> list[Limit]:
-    """Cores of this node that a batch system has given to its job.
+    """Return the cores of this node that a batch system has given to its job.
 
     Parameters
     ----------
     environment : mapping of str to str
         Environment variables.
     hosts : str
-        What Grid Engine's ``PE_HOSTFILE`` holds: a line with name and slots for each host of the job.
+        Contents of Grid Engine's ``PE_HOSTFILE``: a line with name and slots for each host of the job.
     host : str
         Name of this host.
     """
@@ -164,9 +166,9 @@ def job_cores(environment: Mapping[str, str], hosts: str = "", host: str = "") -
 
 
 def job_memory(environment: Mapping[str, str]) -> list[Limit]:
-    """Memory of this node that a batch system has given to its job."""
+    """Return the memory of this node that a batch system has given to its job."""
     found = []
-    if "SLURM_JOB_ID" in environment:  # in MB; 0 is all that the node has
+    if "SLURM_JOB_ID" in environment:  # in MB; 0 means the node's whole memory
         found += _numbers(environment, "SLURM_MEM_PER_NODE")
         cores = [limit.amount for limit in _slurm_share(environment)]
         for name, counts in (
@@ -188,14 +190,14 @@ def _slurm_cores(environment: Mapping[str, str]) -> list[Limit]:
         return []
     found = _slurm_share(environment)
     for limit in _numbers(environment, "SLURM_CPUS_PER_TASK"):
-        # In a step, each task is a process like this one; a batch script stands for all that are to be started.
+        # In a step, Slurm starts one such process for each task. A batch script runs once, for all of them.
         tasks = 1.0 if "SLURM_STEP_ID" in environment else _of_node(environment, "SLURM_TASKS_PER_NODE") or 1.0
         found.append(limit._replace(amount=limit.amount * tasks))
     return found
 
 
 def _slurm_share(environment: Mapping[str, str]) -> list[Limit]:
-    """Cores that Slurm counts for this node."""
+    """Return the number of cores that Slurm reports for this node."""
     found = _numbers(environment, "SLURM_CPUS_ON_NODE")
     if not found and (count := _of_node(environment, "SLURM_JOB_CPUS_PER_NODE")):
         found.append(Limit(count, "SLURM_JOB_CPUS_PER_NODE"))
@@ -203,7 +205,7 @@ def _slurm_share(environment: Mapping[str, str]) -> list[Limit]:
 
 
 def _of_node(environment: Mapping[str, str], name: str) -> float | None:
-    """What a variable of Slurm's says of this node: it lists all of them in brief, as in ``72(x2),36``."""
+    """Return this node's value from a compressed list for all nodes in a Slurm variable, such as ``72(x2),36``."""
     counts: list[int] = []
     for item in environment.get(name, "").split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item.strip())
@@ -215,7 +217,7 @@ def _of_node(environment: Mapping[str, str], name: str) -> float | None:
 
 
 def _numbers(environment: Mapping[str, str], *names: str) -> list[Limit]:
-    """Variables that hold a number above 0."""
+    """Return the limits from variables that hold a number above 0."""
     values = ((name, environment.get(name, "").strip()) for name in names)
     return [Limit(float(value), name) for name, value in values if re.fullmatch(r"\d{1,15}", value) and int(value)]
 
@@ -224,8 +226,8 @@ def _numbers(environment: Mapping[str, str], *names: str) -> list[Limit]:
 
 
 class Kill(NamedTuple):
-    """A kill for lack of memory: which control group lacked it (or ``"the machine"``), and in MB what it may use and
-    what it has used at most, 0 where that is not known."""
+    """A kill for lack of memory: the control group (or ``"the machine"``) that ran out of it, its limit in MB, and its
+    highest known use in MB (0 if unknown)."""
 
     group: str
     limit_mb: float
@@ -233,15 +235,15 @@ class Kill(NamedTuple):
 
 
 class Kills:
-    """Notices when the system kills a process of this control group for lack of memory.
+    """A detector of processes in this control group that the system kills for lack of memory.
 
-    The system counts such kills, and does not say which process it has killed. The death of a process by SIGKILL is
-    attributed to lack of memory if the count has gone up within :data:`WINDOW`.
+    The system counts these kills, but does not say which process it has killed. A process that died by SIGKILL is
+    assumed to be one of them if the count rose at most :data:`WINDOW` seconds before.
 
     Parameters
     ----------
     found : list of Group
-        Control groups for memory, this process's own first. Its children are in the same.
+        Control groups for memory, this process's own first. Its children are in the same groups.
     machine_mb : float
         Memory of the machine.
     read : callable
@@ -249,7 +251,7 @@ class Kills:
     """
 
     WINDOW = 2.0
-    """Seconds between the rise of the count and the death of a process, at most."""
+    """Most seconds between a rise of the count and the death of a process."""
 
     def __init__(self, found: list[Group], machine_mb: float, read: Read = read) -> None:
         self._groups = found
@@ -259,14 +261,14 @@ class Kills:
         self._risen: float | None = None
 
     def look(self, now: float) -> None:
-        """Read the count; ``now`` is in seconds of any clock."""
+        """Read the count; ``now`` is in seconds, of any clock."""
         count = self._count()
         if count is not None and self._seen is not None and count > self._seen:
             self._risen = now
         self._seen = count
 
     def explain(self, now: float) -> Kill | None:
-        """Say what has killed a process that died by SIGKILL just now; None if it was not lack of memory."""
+        """Return the reason why a process has just died by SIGKILL; None if that was not lack of memory."""
         self.look(now)
         if self._risen is None or now - self._risen > self.WINDOW:
             return None
@@ -284,7 +286,7 @@ class Kills:
         return 0
 
     def _count(self) -> int | None:
-        for path, version in self._groups:  # where this one's own has no count, those around it count it too
+        for path, version in self._groups:  # a group without a count is skipped: those around it count its kills too
             said = self._read(os.path.join(path, "memory.events" if version == 2 else "memory.oom_control")) or ""
             if match := re.search(r"^oom_kill (\d+)$", said, re.MULTILINE):
                 return int(match[1])

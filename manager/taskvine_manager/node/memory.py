@@ -1,4 +1,4 @@
-"""Memory limits of running tasks: asked for by the user, enforced here."""
+"""Enforcement of the memory limits that users set for tasks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ if TYPE_CHECKING:
     import psutil
 
 INTERVAL = 0.1
-"""Seconds between looks at the tasks that have a limit."""
+"""Seconds between checks of the tasks that have a limit."""
 
 
 def enforce(running: Iterable[tuple[int, Call]]) -> None:
-    """Kill the tasks whose processes hold more memory than they asked for.
+    """Kill the tasks whose processes use more memory than their limit.
 
-    What a task holds is the memory that is its own (unique set size): the pages that a slot shares with its library
-    are nobody's in particular. That is dear to read, so it is read only once the resident size, which includes them,
-    is over the limit.
+    A task's memory is its unique set size: pages that a slot shares with its library do not count. It is expensive to
+    read, so it is read only when the resident size, which includes shared pages, exceeds the limit.
 
     Parameters
     ----------
     running : iterable of (int, Call)
-        Keepers and the task that each keeps.
+        Process id of each keeper, and its task.
     """
     limited = [(pid, call) for pid, call in running if call.profile.memory is not None and call.kill_record is None]
     for pid, call in limited:
@@ -39,7 +38,7 @@ def enforce(running: Iterable[tuple[int, Call]]) -> None:
 
 
 def _members(pid: int) -> list[psutil.Process]:
-    """A task's processes: those below its keeper. An L1 task's has no keeper while it starts."""
+    """Return a task's processes: those below its keeper. The process of a starting L1 task has no keeper yet."""
     import psutil
 
     found = []

@@ -1,4 +1,4 @@
-"""L1 tasks of a node: each a fresh Python process in a directory of its own."""
+"""L1 tasks of a node: each is a fresh Python process in a separate directory."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from taskvine_manager.runtime.payload import Payload
 
 
 class OneShots:
-    """Processes of L1 tasks.
+    """The processes of L1 tasks.
 
     Parameters
     ----------
     command : list of str
-        Starts a task's process; its directory and the parent's process id are appended.
+        Command that starts a task's process; the task's directory and the parent's process id are appended.
     init_command : str
-        The user's, run before each task in its shell.
+        The user's command, run before each task in its shell.
     environment : dict of str to str
-        Of every task, before what its own resources add.
+        Environment variables of every task, without those for its resources.
     config : dict
-        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``directory``, ``log``, ``env_vars``, ``has_gpus`` and
-        ``temporary``, as for the library.
+        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``directory``, ``log``, ``env_vars``, ``has_gpus``,
+        ``memory_group`` and ``temporary``, as for the library.
     resources : Resources
-        Of the node, shared with its slots.
+        The node's resources, shared with its slots.
     report : callable
         As for :class:`~taskvine_manager.node.slots.SlotPool`.
     kills : Kills
-        The same.
+        As for :class:`~taskvine_manager.node.slots.SlotPool`.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class OneShots:
         self._most_output = sys.maxsize
 
     def tune(self, parameters: Mapping[str, float]) -> None:
-        """Take tuning parameters, of which ``max-task-stdout-storage`` is this class's."""
+        """Apply tuning parameters; this class uses ``max-task-stdout-storage``."""
         self._most_output = int(parameters.get("max-task-stdout-storage", self._most_output))
 
     def add_function(self, key: str, encoded: Payload) -> None:
-        """Keep a function for the tasks that will name it."""
+        """Store a function for later tasks."""
         self._functions[key] = encoded
 
     def forget_functions(self, keys: Iterable[str]) -> None:
-        """Forget functions that no task here needs."""
+        """Remove functions that no task here needs."""
         for key in keys:
             self._functions.pop(key, None)
 
     def pump(self) -> None:
-        """Start pending tasks for as long as there is room."""
+        """Start pending tasks while their resources are free."""
         while self.pending and self._resources.fits(*self.pending[0].need):
             self._start(self.pending.popleft())
 
@@ -138,7 +138,7 @@ class OneShots:
         }
 
     def reap(self) -> None:
-        """Report the tasks whose process has ended."""
+        """Report the tasks whose processes have ended, and start pending ones."""
         for process in [process for process in self._running if process.poll() is not None]:
             call, gpus = self._running.pop(process)
             cleanup.kill_group(process.pid)
@@ -166,7 +166,7 @@ class OneShots:
         self._report(call, outcome, body, started, seconds)
 
     def _keep_output(self, call: Call, output: str) -> None:
-        with contextlib.suppress(OSError):  # no room for logs, say, which is no reason to stop
+        with contextlib.suppress(OSError):  # for example a full disk: the task's result matters more
             if os.path.getsize(output):
                 with open(output, "rb") as source, open_log(os.path.join(self._config["log"], "tasks.log")) as log:
                     log.write(f"--- task {call.invocation.number} ({call.profile.name})\n".encode())
@@ -178,20 +178,20 @@ class OneShots:
                         log.write(f"\n--- cut after {self._most_output} bytes\n".encode())
 
     def processes(self) -> set[int]:
-        """Process ids of what :meth:`reap` waits for."""
+        """Return the ids of the processes that :meth:`reap` waits for."""
         return {process.pid for process in self._running}
 
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Keepers and the task that each keeps."""
+        """Return the process id of each keeper, and its task."""
         return [(process.pid, call) for process, (call, _) in self._running.items()]
 
     def hand_back(self) -> list[Call]:
-        """Give up every task that has not begun."""
+        """Remove all pending tasks, and return them."""
         given, self.pending = list(self.pending), deque()
         return given
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
-        """End tasks: those not begun are returned, those that run are killed and reported."""
+        """Cancel tasks: remove and return the pending ones, and kill the running ones, which are reported."""
         gone = [call for call in self.pending if call.invocation.number in numbers]
         self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         for process, (call, _) in self._running.items():
@@ -201,7 +201,7 @@ class OneShots:
         return gone
 
     def stop(self) -> None:
-        """End every task."""
+        """End every running task."""
         for process in self._running:
             keeper.end(process.pid)
         deadline = time.monotonic() + keeper.TERM_SECONDS + keeper.LAST_SECONDS
@@ -211,5 +211,5 @@ class OneShots:
 
 
 def _folder(call: Call) -> str:
-    """Name of a task's temporary directory: that of its own directory, which no other task has had."""
+    """Return the name of a task's temporary directory: that of the task's directory, which is unique."""
     return os.path.basename(str(call.directory))

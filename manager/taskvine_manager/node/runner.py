@@ -1,4 +1,4 @@
-"""What a node of either engine is made of: function slots under a library, fresh processes, and a loop beside them."""
+"""Base of a node of either engine: function slots under a library, L1 tasks, and what the node's loop does for them."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, NodeInfo, Profile
 
 LOOK_AT_KILLS = 1.0
-"""Seconds between looks, when there is something to do anyway, at how many processes the system has killed for lack of
-memory: what was killed before is not the reason for what dies next."""
+"""Least seconds between checks of how many processes the system has killed for lack of memory, made when the loop is
+awake anyway. They keep an earlier kill from being taken as the reason for a later death."""
 LOOK_AT_SLOTS = 0.010
-"""Seconds between looks at slots that have more than one call, which may be behind a long one."""
+"""Seconds between checks of slots with several tasks, which may be waiting behind a long one."""
 
 
 class Runner(ABC):
-    """The parts that carry calls out, and the loop that hears of them.
+    """The parts of a node that run tasks, and the actions of its loop.
 
     Parameters
     ----------
     config : dict
-        What the executor says to all its nodes: see :func:`taskvine_exec.launch.write_configs`.
+        The executor's configuration for all its nodes: see :func:`taskvine_exec.launch.write_configs`.
     directory : str
-        The node's own.
+        The node's private directory.
     """
 
     def __init__(self, config: dict[str, Any], directory: str) -> None:
@@ -50,7 +50,7 @@ class Runner(ABC):
         self._stager = ThreadPoolExecutor(2, thread_name_prefix="staging")
         self._later_queue: deque[Callable[[], None]] = deque()
         self._profiles: dict[int, Profile] = {}
-        self._retired: set[str] = set()  # functions to be forgotten once no call here needs them
+        self._retired: set[str] = set()  # functions to forget once no task here needs them
         self._memory = release.Memory()
         self._patience = patience.Limits()
         self._patience.tune(config["tune"])
@@ -62,23 +62,23 @@ class Runner(ABC):
         self._watch_slots = False
         self._memory_looked = 0.0
         self._broken: bytes | None = None
-        """The record of why nothing can run here."""
+        """Failure record for every task, if none can run on this node."""
 
     @abstractmethod
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
-        """A call has ended."""
+        """Handle the end of a task."""
 
     @abstractmethod
     def _live(self) -> Iterable[Call]:
-        """The calls that are here."""
+        """Return the tasks on this node."""
 
     @abstractmethod
     def _notice(self, text: str) -> None:
-        """Let the user know something."""
+        """Send a notice to the user."""
 
     @abstractmethod
     def _radio_speaks(self) -> None:
-        """A task has said something on the radio: :meth:`_overheard` has it."""
+        """Handle the messages on the radio, which :meth:`_overheard` returns."""
 
     # --- beginning ---
 
@@ -96,26 +96,26 @@ class Runner(ABC):
         without: Iterable[str] = (),
         temporary: str | None = None,
     ) -> None:
-        """Make slots and one-shots ready, and start the library if calls will come for it.
+        """Set up slots and L1 tasks, and start the library if function calls are expected.
 
         Parameters
         ----------
         info : NodeInfo
-            What the node has.
+            The node's resources.
         gpus : list of str
-            Which.
+            Ids of its gpus.
         log, spool, environments : str
-            Directories: of the slots' logs, of large values, of unpacked environments.
+            Directories for the slots' logs, large values and unpacked environments.
         program : str
             Path of this package's program.
         root : str
-            Directory in which a library without an environment of its own finds this package.
+            Directory that contains this package, for a library without an ``env_pack``.
         pack : str or None
-            Environment of the tasks.
+            The tasks' ``env_pack``.
         without : iterable of str
-            Environment variables of this process that tasks are not to have.
+            Environment variables of this process that tasks do not get.
         temporary : str or None
-            Short path of a directory for the tasks' temporary files. None: this process's own.
+            Short path of a directory for the tasks' temporary files; None for this process's own.
         """
         config = self._config
         slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
@@ -123,7 +123,7 @@ class Runner(ABC):
         base["TASKVINE_EXEC_RADIO"] = self._radio_path
         if temporary is not None:
             base.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary))
-        if pack is None:  # an installed source root is a site-packages, and would go before a pack's own
+        if pack is None:  # an installed root is a site-packages directory, and would precede a pack's
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         python = sys.executable
         try:
@@ -182,7 +182,7 @@ class Runner(ABC):
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_leaving", True))
-        keeper.adopt_orphans()  # of libraries and keepers that were killed
+        keeper.adopt_orphans()  # processes of killed libraries and keepers
         self._watch(self._wake, self._woken)
 
     def _open_radio(self, directory: str) -> None:
@@ -193,7 +193,7 @@ class Runner(ABC):
         self._watch(self._radio, self._radio_speaks)
 
     def _stop_runtime(self) -> None:
-        """End what runs, as far as it was begun, and the staging threads."""
+        """End the library, slots, L1 tasks and staging threads, as far as they were started."""
         for part in ("_slots", "_oneshots"):
             if hasattr(self, part):
                 getattr(self, part).stop()
@@ -203,7 +203,7 @@ class Runner(ABC):
     # --- the loop ---
 
     def _waits(self) -> list[float]:
-        """Seconds until something is due."""
+        """Return the seconds until each periodic action."""
         waits = []
         if self._watch_slots:
             waits.append(LOOK_AT_SLOTS)
@@ -218,12 +218,12 @@ class Runner(ABC):
         return waits
 
     def _look_after(self) -> None:
-        """Do what is due."""
+        """Do the periodic actions that are due."""
         self._watch_slots = self._slots.rebalance()
         if self._retired:
             self._forget_functions()
         self._memory.tidy()
-        self._oneshots.pump()  # slots may have given back what it waits for
+        self._oneshots.pump()  # slots may have freed the resources that it waits for
         if (now := time.monotonic()) - self._kills_looked >= LOOK_AT_KILLS:
             self._kills_looked = now
             self._kills.look(now)
@@ -235,9 +235,9 @@ class Runner(ABC):
             memory.enforce([*self._slots.running(), *self._oneshots.running()])
 
     def _end_stopped(self, now: float) -> None:
-        """End what has been stopped for long (SIGSTOP): it would never answer."""
+        """Kill tasks, or the library, whose processes have been stopped (SIGSTOP) for too long."""
         running = [*self._slots.running(), *self._oneshots.running()]
-        # Behind a keeper, the first child is the task's own process. What that has started is its own affair.
+        # A keeper's first child is the task's process. Processes that the task has started may be stopped.
         parts = {pid: {pid, *keeper.children(pid)[:1]} for pid, _ in running}
         library = self._slots.processes()
         stopped = {
@@ -253,7 +253,7 @@ class Runner(ABC):
             self._slots.end_library(why)
 
     def _retire(self, functions: Iterable[str], profiles: Iterable[int]) -> None:
-        """Forget functions that no call will name any more, and their profiles."""
+        """Forget profiles and functions that no later task will use."""
         for number in profiles:
             self._profiles.pop(number, None)
         self._retired.update(functions)
@@ -282,17 +282,17 @@ class Runner(ABC):
         keeper.reap(self._oneshots.processes() | self._slots.processes())
 
     def _later(self, action: Callable[[], None]) -> None:
-        """Have the loop do something; callable from the staging threads."""
+        """Queue an action for the loop; staging threads may call this."""
         self._later_queue.append(action)
         with contextlib.suppress(BlockingIOError):
             self._waker.send(b"s")
 
     def _in_background(self, action: Callable[..., None], *args: Any) -> None:
-        """Have a staging thread do something; what it raises, against all expectation, is at least not hidden."""
+        """Run an action in a staging thread, and print any exception that it raises."""
         self._stager.submit(action, *args).add_done_callback(_show)
 
     def _overheard(self) -> list[bytes]:
-        """What tasks have said on the radio since this was last asked."""
+        """Return the messages that tasks have sent on the radio since the previous call."""
         said = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -300,9 +300,9 @@ class Runner(ABC):
         return said
 
     def _left(self, call: Call) -> tuple[str, ...]:
-        """What a call has left in a private directory, as of :class:`~taskvine_manager.wire.messages.Completion`.
+        """Return the undeclared files of a task, as in :class:`~taskvine_manager.wire.messages.Completion`.
 
-        If the call has a sandbox, it must still be there.
+        If the task has a sandbox, it must still exist.
         """
         left = call.left
         if call.directory is not None and self._config["directory"] is None:
@@ -312,7 +312,7 @@ class Runner(ABC):
         return (call.profile.name, *left) if left else ()
 
     def _need(self, profile: Profile) -> tuple[float, float, int]:
-        """Cores, memory in MB and gpus that a call takes."""
+        """Return the cores, memory in MB and gpus that a task takes."""
         cores = profile.cores
         if cores is None:
             slots = self._config["slots"] if profile.mode != L1 else None

@@ -1,8 +1,8 @@
 """The function slots of a node, and the library that forks them.
 
-:class:`SlotPool` knows which slot runs what and hands out calls; it is told by the node's loop when a socket is
-readable and never blocks. Function calls that are known to be short go to a slot several at a time; what a slot has
-not begun can be taken back at any moment (see :mod:`taskvine_manager.runtime.slot`).
+:class:`SlotPool` records which slot runs which task, and hands out tasks. The node's loop calls it when a socket is
+readable; it never blocks. A slot gets several tasks at once if they are known to be short. Tasks that it has not begun
+can be taken back at any time (see :mod:`taskvine_manager.runtime.slot`).
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from taskvine_manager.runtime.slot import PACKET_LIMIT
 from taskvine_manager.wire.messages import Invocation, Profile
 
 CHUNK_SECONDS = 0.002
-"""Work that is handed to a slot at once, if its calls are short."""
+"""Seconds of work that a slot gets at once, if its tasks are short."""
 CHUNK_CALLS = 64
-"""Most that this may be, unless the tuning parameter ``executor.batch`` says otherwise."""
+"""Most tasks that a slot gets at once; the tuning parameter ``executor.batch`` overrides it."""
 STUCK_SECONDS = 0.010
-"""A slot that has been silent for longer with calls before it gets them taken back."""
+"""Seconds of silence after which a slot with several tasks loses those that it has not begun."""
 TRIES = 3
-"""Slots that may die in a row with a call before them that none has begun, and libraries killed before their first,
-unless for these the tuning parameter ``max-library-retries`` says otherwise."""
+"""Slot deaths that a task may see before it starts, and restarts of a library that is killed before it is ready. The
+tuning parameter ``max-library-retries`` overrides the number of restarts."""
 FIRST_NOTICE, NEXT_NOTICE = 30.0, 300.0
-"""Seconds after which the user hears of a library that has not started yet; the first is no later than half of its
-time."""
+"""Seconds after which the user is told that a library has not started. The first notice comes no later than after half
+of ``start_timeout``."""
 TRACE_SECONDS = 0.5
-"""Time for a library that is stuck to write where, before it is killed."""
+"""Seconds for a stuck library to write its stack trace before it is killed."""
 LOOK_AT_START = 1.0
-"""Seconds between looks at a library that is starting."""
+"""Seconds between checks of a starting library."""
 IDLE_SLOTS = 16
-"""Idle slots that are kept for calls like those they were made for, or two for each core if that is more. Each has
-imported its modules for itself, and keeps them in memory."""
+"""Idle slots that are kept for tasks with the same needs, or two for each core if that is more. Each slot keeps the
+modules that it has imported in memory."""
 IDLE_EXIT_SECONDS = 0.5
-"""Time for idle slots to run their exit handlers when the node ends."""
+"""Seconds for idle slots to run their exit handlers when the node ends."""
 FORGOTTEN_AT_ONCE = 1000
-"""Functions that a slot is told to forget in one packet."""
+"""Most functions that a slot is told to forget in one packet."""
 
 
 class Resources:
-    """Cores, memory (MB) and gpus of a node, and what is free of them."""
+    """The free cores, memory (MB) and gpus of a node."""
 
     def __init__(self, cores: float, memory: float, gpus: list[str]) -> None:
         self.cores = cores
@@ -65,24 +65,24 @@ class Resources:
         self.gpus = list(gpus)
 
     def fits(self, cores: float, memory: float, gpus: int) -> bool:
-        """Whether this much is free."""
+        """Return whether these resources are free."""
         return self.cores + 1e-9 >= cores and self.memory >= memory and len(self.gpus) >= gpus
 
     def take(self, cores: float, memory: float, gpus: Iterable[str]) -> None:
-        """Take what fits."""
+        """Take free resources."""
         self.cores -= cores
         self.memory -= memory
         self.gpus = [gpu for gpu in self.gpus if gpu not in set(gpus)]
 
     def give(self, cores: float, memory: float, gpus: Iterable[str]) -> None:
-        """Give it back."""
+        """Give resources back."""
         self.cores += cores
         self.memory += memory
         self.gpus = sorted([*self.gpus, *gpus])
 
 
 class Call:
-    """An invocation on the node: what it needs, and where it stands."""
+    """A task on the node: its needs and its state."""
 
     __slots__ = (
         "behind",
@@ -107,21 +107,21 @@ class Call:
         self.directory: str | None = None
         self.values: dict[str, Payload] = {}
         self.behind: set[str] = set()
-        """Files that the node is making for other calls, or fetching, and that it waits for."""
+        """Files that this task waits for, because other tasks here make them or the node fetches them."""
         self.supply: Any = None
         self.given: Payload | None = None
         self.kill_record: bytes | None = None
         self.left: tuple[str, ...] = ()
-        """Files that it wrote in a private directory and did not declare."""
+        """Undeclared files that it wrote in a private directory."""
         self.tries = 0
 
     def reads(self, name: str) -> bool:
-        """Whether it has a file among its inputs."""
+        """Return whether a file is among its inputs."""
         return any(use.source == name for use in self.invocation.inputs)
 
 
 class Slot:
-    """One slot, from the node's side."""
+    """The node's view of one slot."""
 
     def __init__(self, number: int, made_for: tuple[float, float, int], gpus: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -130,29 +130,29 @@ class Slot:
         self.made_for = made_for
         self.gpus = gpus
         self.socket = ours
-        # Kept so that packets which the slot has not read can be read back; the library has a copy of its own.
+        # Kept to read back packets that the slot has not read; the library gets a duplicate.
         self.other_end = theirs
         self.pid: int | None = None
         self.functions: set[str] = set()
         self.loaded: set[str] = set()
-        """Functions whose calls begin at once; known only of slots whose calls have a memory limit."""
+        """Functions that it has loaded; known only if its tasks have a memory limit."""
         self.outdated: set[str] = set()
-        """Functions that the slot has, and is yet to be told to forget."""
+        """Functions that it has, and will be told to forget."""
         self.calls: deque[Call] = deque()
         self.need: tuple[float, float, int] | None = None
         self.heard = 0.0
         self.killed_late = False
         self.is_ending = False
-        """Whether it has said that it begins no more calls."""
+        """Whether it begins no more tasks."""
         self.made = time.monotonic()
         self.has_spoken = False
 
     def suits(self, call: Call) -> bool:
-        """Whether the slot was made for calls that need as much; what it keeps in memory is within their limit then."""
+        """Return whether the slot was made for the same needs: then the memory that it keeps is within the limit."""
         return self.made_for == call.need
 
     def close(self) -> None:
-        """Close both ends; an idle slot ends by that."""
+        """Close both sockets, upon which an idle slot ends."""
         self.socket.close()
         self.other_end.close()
 
@@ -166,21 +166,21 @@ class SlotPool:
     Parameters
     ----------
     command : list of str
-        Starts the library; a descriptor and the parent's process id are appended.
+        Command that starts the library; a descriptor and the parent's process id are appended.
     environment : dict of str to str
-        Of the library and its slots.
+        Environment variables of the library and its slots.
     config : dict
         First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
     resources : Resources
-        Of the node, shared with its L1 tasks.
+        The node's resources, shared with its L1 tasks.
     report : callable
-        Called with ``(call, outcome, body, started, seconds)`` for each call that ended.
+        Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
     watch, unwatch : callable
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
     kills : Kills
-        Knows of processes that the system has killed for lack of memory.
+        Detects processes that the system has killed for lack of memory.
     notice : callable
-        Lets the user know something.
+        Sends a notice to the user.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class SlotPool:
         self._unwatch = unwatch
         self._kills = kills
         self._functions: dict[str, Payload] = {}
-        self._least_memory: dict[str, float] = {}  # MB that any slot holds once it has loaded a function, where known
+        self._least_memory: dict[str, float] = {}  # MB that a slot needs to load a function, if known
         self._estimates: dict[str, float] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: list[Slot] = []
@@ -228,7 +228,7 @@ class SlotPool:
         self._broken: bytes | None = None
 
     def tune(self, parameters: Mapping[str, float]) -> None:
-        """Take tuning parameters, of which ``executor.batch`` and ``max-library-retries`` are this class's."""
+        """Apply tuning parameters; this class uses ``executor.batch`` and ``max-library-retries``."""
         if "executor.batch" in parameters:
             self._batch = int(parameters["executor.batch"]) or CHUNK_CALLS
         self._library_retries = int(parameters.get("max-library-retries", self._library_retries))
@@ -236,9 +236,9 @@ class SlotPool:
     # --- the library ---
 
     def start(self) -> None:
-        """Start the library; it is not waited for."""
+        """Start the library, without waiting for it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.send(pickle.dumps(self._config))  # before there is a process that could end without reading it
+        ours.send(pickle.dumps(self._config))  # sent first: the process may end without reading it
         with open_log(self._log()) as output, theirs:
             self._library = subprocess.Popen(
                 [*self._command, str(theirs.fileno()), str(os.getpid())],
@@ -248,7 +248,7 @@ class SlotPool:
                 stderr=output,
                 env=self._environment,
                 cwd=start_directory(self._config["directory"], self._config["scratch"]),
-                start_new_session=True,  # nothing that is typed in a terminal reaches it
+                start_new_session=True,  # Ctrl-C in a terminal does not reach it
             )
         self._is_warm = self._is_ready = False
         self._starting, self._looked, self._hung = 0.0, time.monotonic(), None
@@ -270,7 +270,7 @@ class SlotPool:
         try:
             kind, *rest = pickle.loads(packet)
         except Exception as error:
-            self.end_library(f"it sent what no library sends ({failure.describe(error)})")
+            self.end_library(f"it sent a malformed packet ({failure.describe(error)})")
             return
         if kind == "ready":
             self._is_ready, self._starting = True, 0.0
@@ -295,11 +295,14 @@ class SlotPool:
 
     @property
     def wait(self) -> float | None:
-        """Seconds until :meth:`look` has something to do, at most; None for never."""
+        """Seconds until :meth:`look` should be called; None if it need not be."""
         return min(LOOK_AT_START, self._start_timeout / 2) if self._is_starting else None
 
     def look(self, now: float) -> None:
-        """See that the library becomes ready in its time; only time in which this process ran counts."""
+        """Notify the user of a library that is slow to start, and kill it after ``start_timeout``.
+
+        Time in which this process was stopped does not count.
+        """
         if not self._is_starting:
             return
         self._starting += min(now - self._looked, 2 * LOOK_AT_START)
@@ -312,7 +315,7 @@ class SlotPool:
             self._notice(f"{self._phase()} after {self._starting:.0f} s; see {self._log()}")
 
     def _phase(self) -> str:
-        """What a library that is starting has not done yet."""
+        """Describe the step that a starting library has not finished."""
         if self._is_ready:
             return "import_modules and the context of the library are not ready"
         if self._command[:1] == [_SHELL]:
@@ -320,7 +323,7 @@ class SlotPool:
         return "the Python of the library has not started"
 
     def end_library(self, why: str | None) -> None:
-        """Kill the library, which does not end by itself; its slots end with it."""
+        """Kill the library; its slots end with it."""
         if self._library is None or self._channel is None:
             return
         if why is not None:
@@ -331,7 +334,7 @@ class SlotPool:
         return os.path.join(self._config["log"], "library.log")
 
     def _library_gone(self) -> None:
-        """The library ended by itself: its slots end with it, and it is started again for what is still to do."""
+        """Clean up after a library that has ended, and start it again if tasks are pending."""
         assert self._library is not None
         assert self._channel is not None
         self._unwatch(self._channel)
@@ -370,14 +373,14 @@ class SlotPool:
         if self.pending:
             self.start()
 
-    # --- calls ---
+    # --- tasks ---
 
     def add_function(self, key: str, encoded: Payload) -> None:
-        """Keep a function for the calls that will name it."""
+        """Store a function for later tasks."""
         self._functions[key] = encoded
 
     def forget_functions(self, keys: set[str]) -> int:
-        """Forget functions that no call here needs; return how many bytes of memory they took."""
+        """Remove functions that no task here needs; return how many bytes they took."""
         freed = 0
         for key in keys:
             encoded = self._functions.pop(key, b"")
@@ -392,7 +395,7 @@ class SlotPool:
         return freed
 
     def _tidy(self, slot: Slot) -> None:
-        """Have a slot forget what it need not keep, if its socket takes that now."""
+        """Tell a slot to forget outdated functions, if its socket is not full."""
         if slot.outdated:
             some = list(itertools.islice(slot.outdated, FORGOTTEN_AT_ONCE))
             with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
@@ -400,14 +403,14 @@ class SlotPool:
                 slot.outdated.difference_update(some)
 
     def add(self, call: Call) -> None:
-        """Queue a call; :meth:`pump` sends it on."""
+        """Queue a task, which :meth:`pump` sends to a slot, and start the library if it is not running."""
         self.pending.append(call)
         if self._library is None or self._channel is None:
             self._broken = None
             self.start()
 
     def pump(self) -> None:
-        """Hand pending calls to slots for as long as there is room."""
+        """Hand pending tasks to slots while resources are free."""
         if not self._is_warm:
             return
         while self.pending:
@@ -451,7 +454,7 @@ class SlotPool:
         return None
 
     def _has_free_gpus(self, slot: Slot) -> bool:
-        # An idle slot's gpus are given back, and an L1 task may have taken them.
+        # An idle slot holds no gpus: an L1 task may have taken those that it was made for.
         return not slot.gpus or set(slot.gpus) <= set(self._resources.gpus)
 
     def _fork(self, call: Call) -> Slot | None:
@@ -472,7 +475,7 @@ class SlotPool:
         message = pickle.dumps(("fork", slot.number, environment, memory))
         try:
             socket.send_fds(self._channel, [message], [slot.other_end.fileno()])
-        except (BrokenPipeError, ConnectionResetError):  # the library died, and is about to be missed
+        except (BrokenPipeError, ConnectionResetError):  # the library died; the loop is about to see it
             slot.close()
             return None
         self._slots[slot.number] = slot
@@ -481,7 +484,7 @@ class SlotPool:
         return slot
 
     def _hand(self, slot: Slot, first: Call) -> None:
-        """Send a slot the first pending call and, if they are short, those of its kind that follow."""
+        """Send a slot the first pending task and, if they are short, the next ones of the same kind."""
         profile = first.profile
         if not slot.calls:
             self._idle.remove(slot)
@@ -511,16 +514,16 @@ class SlotPool:
         except BlockingIOError:
             return  # its socket is full: it has enough to do
         except (BrokenPipeError, ConnectionResetError):
-            return  # it died; the library is about to say so
+            return  # it died; the library is about to report it
         finally:
             if not slot.calls:
                 self._settle(slot)
 
     def _given(self, call: Call) -> Payload | None:
-        """The results that are arguments of a call, as one payload: there may be thousands of them."""
+        """Return the results that a task reads as one payload, since there may be thousands of them."""
         if not call.values:
             return None
-        if call.given is None or (isinstance(call.given, str) and not os.path.exists(call.given)):  # a slot read it
+        if call.given is None or (isinstance(call.given, str) and not os.path.exists(call.given)):  # a slot used it up
             call.given = encode(call.values, self._config["spool"], pickle.dumps)
         return call.given
 
@@ -552,12 +555,12 @@ class SlotPool:
 
     @staticmethod
     def _check(slot: Slot, kind: str, rest: Sequence[Any]) -> None:
-        """See that a packet is of its form, and about the call that the slot runs.
+        """Check that a packet is well-formed and answers the task that the slot runs.
 
         Raises
         ------
         ValueError
-            If not.
+            If it does not.
         """
         if len(rest) != _PARTS.get(kind):
             raise ValueError(f"unknown packet {kind!r:.50} of {len(rest)} parts")
@@ -567,9 +570,9 @@ class SlotPool:
             raise ValueError(f"an answer to call {rest[0]!r:.50}, which it does not run")
 
     def _give_up(self, slot: Slot, error: Exception) -> None:
-        """End a slot that said what no slot says: a function has written to descriptors that are not its own."""
+        """End a slot that sent a malformed packet, probably because a function wrote to the slot's descriptors."""
         slot.is_ending = True
-        reason = f"its process sent what no slot sends ({failure.describe(error)}). Does it write to file descriptors "
+        reason = f"its process sent a malformed packet ({failure.describe(error)}). Does it write to file descriptors "
         reason += "that it has not opened?"
         if slot.calls and slot.calls[0].kill_record is None:
             name = slot.calls[0].profile.name
@@ -586,7 +589,7 @@ class SlotPool:
             self._ends(slot, *rest)
             return
         call = slot.calls.popleft()
-        if kind == "u":  # its function was taken back from before it
+        if kind == "u":  # its function had been taken back
             slot.functions.discard(call.profile.function)
             self.pending.appendleft(call)
             return
@@ -600,7 +603,7 @@ class SlotPool:
         self._report(call, outcome, body, started, seconds)
 
     def _ends(self, slot: Slot, number: int | None, held: float, is_fresh: bool) -> None:
-        """A slot begins no more calls: it is of no use any more, or holds more memory than the next call may."""
+        """Handle a slot that begins no more tasks: it cannot be restored, or exceeds the next task's memory limit."""
         slot.is_ending = True
         self._take_back(slot)
         if number is None:
@@ -612,17 +615,17 @@ class SlotPool:
             self._least_memory[call.profile.function] = held
             self._refuse(call)
         else:
-            self.pending.appendleft(call)  # what is too much was left by others
+            self.pending.appendleft(call)  # earlier tasks caused the excess
 
     def _refuse(self, call: Call) -> None:
-        """End a call whose memory limit is below what any slot holds that is ready to begin it."""
+        """Fail a task whose memory limit is lower than the memory that a slot needs to load its function."""
         held = self._least_memory[call.profile.function]
         reason = f"ask for more memory to run {call.profile.name}"
         record = failure.lost("memory", reason, limit_mb=float(call.need[1]), slot_mb=held)
         self._report(call, failure.LOST, record, 0.0, 0.0)
 
     def _settle(self, slot: Slot) -> None:
-        """A slot with nothing left to do gives its share of the node back."""
+        """Free the resources of a slot that has no tasks left, and retire it if it is ending."""
         if slot.calls:
             return
         if slot.is_ending:
@@ -636,7 +639,7 @@ class SlotPool:
     # --- taking back, and ends ---
 
     def _steal(self, slot: Slot) -> list[Call]:
-        """Take back the calls that a slot has not begun, in order."""
+        """Take back the tasks that a slot has not begun, in order."""
         stolen: list[Call] = []
         numbers = set()
         while True:
@@ -659,13 +662,13 @@ class SlotPool:
         return stolen
 
     def _take_back(self, slot: Slot) -> list[Call]:
-        """Queue the calls again that a slot has not begun; return them."""
+        """Take back the tasks that a slot has not begun, and queue and return them."""
         stolen = self._steal(slot)
         self.pending.extendleft(reversed(stolen))
         return stolen
 
     def rebalance(self) -> bool:
-        """Take calls back from slots that are stuck in a long one; say whether any slot has more than one."""
+        """Take tasks back from slots that are busy with a long one; return whether any slot has several tasks."""
         now = time.monotonic()
         loaded = False
         for slot in list(self._slots.values()):
@@ -679,7 +682,7 @@ class SlotPool:
         return loaded
 
     def _drain(self, slot: Slot) -> list[Call]:
-        """Read what a dead slot had still sent, and take back what it had not read."""
+        """Read the last packets of a dead slot, and take back the tasks that it had not begun."""
         while self._read(slot):
             pass
         return self._take_back(slot)
@@ -695,7 +698,7 @@ class SlotPool:
         self._clear_scratch(slot)
         if call is not None:
             if slot.killed_late and call.kill_record is None and not call.tries:
-                call.tries += 1  # the call before it was to be killed, and ended just in time
+                call.tries += 1  # the kill was meant for the task before it, which had just ended
                 self.pending.appendleft(call)
             else:
                 self._report(call, failure.LOST, self._explain(call, slot, status), 0.0, 0.0)
@@ -710,7 +713,7 @@ class SlotPool:
         self.pump()
 
     def _context_failure(self, slot: Slot) -> bytes | None:
-        """What a slot has left behind that could not build its context."""
+        """Return the failure record of a slot that could not build its context; None if that was not the reason."""
         marker = os.path.join(self._config["scratch"], f"context-failed-{slot.number}")
         try:
             with open(marker, "rb") as file:
@@ -726,7 +729,7 @@ class SlotPool:
         return record
 
     def _clear_scratch(self, slot: Slot) -> None:
-        # Seldom is anything in it; if there is, removing it may take its time.
+        # Usually empty; if it is not, removing it may take long.
         directory = os.path.join(self._config["scratch"], f"slot-{slot.number}")
         try:
             os.rmdir(directory)
@@ -751,17 +754,17 @@ class SlotPool:
         slot.close()
 
     def _retire(self, slot: Slot) -> None:
-        self._forget(slot)  # it reads the end of its socket and exits; nothing of it is waited for
+        self._forget(slot)  # the slot exits at the end of its socket; nothing waits for that
 
     def processes(self) -> set[int]:
-        """Process ids of children of this process that :class:`SlotPool` waits for."""
+        """Return the ids of the child processes that :class:`SlotPool` waits for."""
         return {self._library.pid} if self._library is not None else set()
 
     def running(self) -> Iterable[tuple[int, Call]]:
-        """Keepers of slots and the call that each runs.
+        """Return the process id of each busy slot's keeper, and its task.
 
-        A call with a memory limit runs once its slot has loaded the function: what that takes, and what the slot has
-        held before, is compared with the limit by the slot itself.
+        A task with a memory limit is listed only once its slot has loaded the function. Until then, the slot itself
+        compares its memory with the limit.
         """
         return [
             (slot.pid, slot.calls[0])
@@ -772,20 +775,20 @@ class SlotPool:
         ]
 
     def hand_back(self) -> list[Call]:
-        """Give up every call that has not begun."""
+        """Remove all tasks that have not begun, and return them."""
         for slot in self._slots.values():
             self._take_back(slot)
         given, self.pending = list(self.pending), deque()
         return given
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
-        """End calls: those not begun are returned, those that run have their slot killed and are reported."""
+        """Cancel tasks: remove and return those not begun; kill the slots of those that run, which are reported."""
         for slot in list(self._slots.values()):
             if not any(call.invocation.number in numbers for call in slot.calls):
                 continue
             self._take_back(slot)
             while len(slot.calls) > 1 and self._read(slot):
-                pass  # what ended before the call that it is in
+                pass  # results of tasks before the one that it runs now
             if slot.calls and slot.calls[0].invocation.number in numbers:
                 slot.calls[0].kill_record = record
                 if slot.pid is not None:
@@ -797,7 +800,7 @@ class SlotPool:
         return gone
 
     def stop(self) -> None:
-        """End every slot and the library; keepers of slots that ran something are still at work then."""
+        """End every slot and the library. Keepers of busy slots may still be ending their processes afterwards."""
         idle = []
         for slot in self._slots.values():
             if slot.pid is not None and slot.calls:
@@ -817,18 +820,18 @@ class SlotPool:
 
 
 def start_directory(directory: str | None, own: str) -> str:
-    """Where a process of tasks starts: in the user's directory if that is where calls run and this node sees it."""
+    """Return where a process for tasks starts: in the user's directory, if there is one that this node sees."""
     return directory if directory is not None and os.access(directory, os.X_OK) else own
 
 
 _PARTS = {"r": 6, "u": 1, "l": 1, "e": 3}
-"""Packets of a slot, and of how many parts they are beside their kind: see :mod:`taskvine_manager.runtime.slot`."""
+"""Number of parts after the kind in each packet of a slot: see :mod:`taskvine_manager.runtime.slot`."""
 _SHELL = "/bin/bash"
 INIT_FAILED = 97
-"""Exit status of the shell that runs ``init_command`` when that fails."""
+"""Exit status of the shell if ``init_command`` fails."""
 
 
-# The command may end the shell (exit), be no shell at all, or look at the script's arguments (source activate).
+# The user's command may end the shell (exit), be invalid, or read the script's arguments (source activate).
 _INIT_SCRIPT = f"""
 trap 'exit {INIT_FAILED}' EXIT
 _taskvine_init=$1
@@ -841,14 +844,14 @@ exec "${{_taskvine_command[@]}}"
 
 
 def with_init(init_command: str, command: list[str]) -> list[str]:
-    """A command that is run after the user's ``init_command``, in one shell."""
+    """Return a command that runs the user's ``init_command`` and then ``command``, in one shell."""
     if not init_command:
         return command
     return [_SHELL, "-c", _INIT_SCRIPT, "bash", init_command, *command]
 
 
 def died(call: Call, exit_code: int, log: str, kills: Kills) -> bytes:
-    """Record of a call whose process died."""
+    """Return the failure record of a task whose process died."""
     return killed(f"while it ran {call.profile.name}", exit_code, kills) or failure.lost(
         "slot-died",
         f"while it ran {call.profile.name}",
@@ -859,7 +862,7 @@ def died(call: Call, exit_code: int, log: str, kills: Kills) -> bytes:
 
 
 def killed(reason: str, exit_code: int, kills: Kills) -> bytes | None:
-    """Record of what the system has killed for lack of memory; None if a process ended in another way."""
+    """Return the failure record of a process that was killed for lack of memory; None if it ended in another way."""
     kill = kills.explain(time.monotonic()) if exit_code == -signal.SIGKILL else None
     if kill is None:
         return None
@@ -876,12 +879,12 @@ def _death(code: int) -> str:
 
 
 def _last_trace(text: str) -> str:
-    """What faulthandler has written last, innermost frames first; or the end of a text without that."""
+    """Return the last stack trace of faulthandler, innermost frame first; without one, the end of the text."""
     return text[text.rfind("Timeout (") :][:2000] if "Timeout (" in text else text[-2000:]
 
 
 def open_log(path: str) -> BinaryIO:
-    """A log to append to, or nowhere if it cannot be opened: no reason not to work."""
+    """Open a log to append to; if it cannot be opened, open the null device, because logs are optional."""
     try:
         return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
     except OSError:
@@ -889,7 +892,7 @@ def open_log(path: str) -> BinaryIO:
 
 
 def tail(path: str, size: int = 2000) -> str:
-    """The last characters of a text file, or nothing if there is none."""
+    """Return the last ``size`` bytes of a text file; empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)

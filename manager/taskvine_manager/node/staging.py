@@ -1,7 +1,7 @@
-"""Files and directories of one invocation on a node: into its sandbox before it runs, out of it afterwards.
+"""Staging of a task's files and directories: into its sandbox before it runs, out of it afterwards.
 
-Inputs are copies, never links into the cache: a task may write into what it reads, and the next consumer must not see
-that. (The copy shares extents on file systems that can.)
+Inputs are copies, never links into the cache: a task may write to its inputs, and other readers must not see that. (A
+copy shares extents on file systems that can.)
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MEMORY_VARIABLE = "TASKVINE_EXEC_MEMORY"
 _LEAST_MEMORY = 1 << 30
 """Bytes of the smallest file system in memory that is used: containers often have one of only 64 MB."""
 MARK = ".taskvine-run"
-"""File in a run's directory in memory, with the path of the run's private directory."""
+"""File in a run's directory in memory that holds the path of the run's private directory."""
 
 
 class StagingFailed(Exception):
-    """A file could not be brought in or out; ``record`` is the failure record to report."""
+    """A file could not be staged; ``record`` is the failure record to report."""
 
     def __init__(self, record: bytes) -> None:
         super().__init__(record)
@@ -50,21 +50,21 @@ def bring_in(
     Parameters
     ----------
     inputs, outputs : iterable of FileUse
-        Inputs are copied in, but for results of other calls, which are read from the cache. For outputs, the
-        directories that lead to them are made, and those that the user has already.
+        Inputs are copied in, except results of other tasks, which are read from the cache. For outputs, parent
+        directories are made, and the output itself if it is a directory that the user already has.
     sandbox : str
         An existing, empty directory.
     cache : Cache
-        The node's.
+        The node's cache.
     sources : mapping of str to Source
-        Where temp files that are not in the cache can be copied from, by id. They stay in the cache.
+        Replicas of temp files that are not in the cache, by id. They are copied into the cache, and stay there.
     peers : mapping of str to Peer
-        Other nodes' copies of users' files, by their paths.
+        Copies of users' files on other nodes, by path.
 
     Raises
     ------
     StagingFailed
-        With what could not be had, and why.
+        If a file cannot be staged; the record names it and the reason.
     """
     for use in inputs:
         try:
@@ -77,7 +77,7 @@ def bring_in(
                 _with_room(cache, partial(deliver, cache.checked(use.source), target))
             else:
                 _with_room(cache, partial(_copy_local, use.source, cache, peers.get(use.source), target))
-        except Exception as error:  # ValueError: a name that no file can have; RecursionError: a path that is too deep
+        except Exception as error:  # also ValueError for an invalid file name, RecursionError for too deep a path
             source = sources.get(use.source)
             places = [cache.path(use.source), *([source.path] if source is not None else [])]
             raise StagingFailed(_explain_input(use, error, places)) from error
@@ -101,12 +101,12 @@ def _fetch(file: str, cache: Cache, source: Source | None) -> None:
     if file in cache:
         return
     if source is None:
-        raise Spoiled(errno.ENOENT, "it is not on this node, nor known to be on any other", file)
+        raise Spoiled(errno.ENOENT, "no node is known to have it", file)
     _with_room(cache, partial(cache.fetch, file, source))
 
 
 def _with_room(cache: Cache, action: Callable[[], _T]) -> _T:
-    """Do something that writes; on a full disk, evict what the cache can spare and do it once more."""
+    """Do an action that writes; if the disk is full, evict what the cache can spare and try once more."""
     try:
         return action()
     except QuotaExceeded:
@@ -118,12 +118,12 @@ def _with_room(cache: Cache, action: Callable[[], _T]) -> _T:
 
 
 def inside(sandbox: str, name: str) -> str:
-    """Where a file of a sandbox goes; the directories that lead there are made.
+    """Return the path of a file in a sandbox, and make its parent directories.
 
     Raises
     ------
     ValueError
-        If that is not below the sandbox.
+        If the path is not below the sandbox.
     """
     path = os.path.normpath(os.path.join(sandbox, name))
     if not path.startswith(sandbox + os.sep):
@@ -133,19 +133,19 @@ def inside(sandbox: str, name: str) -> str:
 
 
 def prepare(sandbox: str, use: FileUse) -> None:
-    """Make the directories that an output needs: the one that it is itself, if the user has it already."""
+    """Make an output's parent directories, and the output itself if it is a directory that the user already has."""
     path = inside(sandbox, use.name)
     if use.directory:
         os.makedirs(path, exist_ok=True)
 
 
 def bring_home(made: str, target: str, sandbox: str) -> None:
-    """Copy an output to the user's path; a directory is added to one that is there.
+    """Copy an output to the user's path; a directory is merged into an existing one.
 
     Raises
     ------
     OSError
-        If it is a pipe or the like, or cannot be written.
+        If it is a special file, such as a pipe, or cannot be written.
     """
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(made):
@@ -157,27 +157,27 @@ def bring_home(made: str, target: str, sandbox: str) -> None:
 def bring_out(
     outputs: Sequence[FileUse], sandbox: str, cache: Cache, *, required: bool
 ) -> tuple[list[tuple[str, int, int]], bytes | None]:
-    """Empty a sandbox: temp files into the cache, others to the user's paths.
+    """Move outputs out of a sandbox: temp files into the cache, others to the user's paths.
 
-    Of a task that failed, if only for want of one of its outputs, the temp files go nowhere: nobody may take half a
-    file for a whole one. What it wrote to the user's files may say why it failed, and is brought home.
+    Temp files of a failed task are not kept, because they may be incomplete. A task has also failed if one of its
+    outputs is missing. The user's files are copied even then, because they may show why the task failed.
 
     Parameters
     ----------
     required : bool
-        Whether a file that is not there is a failure: it is not when the function itself failed.
+        Whether a missing file is a failure; false if the function itself failed.
 
     Returns
     -------
     made : list of (str, int, int)
         Temp files, with their sizes in bytes and their stamps.
     record : bytes or None
-        Failure record of the first output that could not be brought out.
+        Failure record of the first output that could not be staged.
 
     Raises
     ------
     QuotaExceeded
-        If the cache has no room for a temp file. Nothing is lost by that: it may be called again.
+        If a temp file exceeds the cache's quota. Nothing is lost, and the caller may try again.
     """
     record = None
     for use in outputs:
@@ -197,7 +197,7 @@ def bring_out(
     made: list[tuple[str, int, int]] = []
     for use in outputs:
         path = os.path.join(sandbox, use.name)
-        if use.kind == "temp" and os.path.exists(path):  # else it is in the cache since an attempt before
+        if use.kind == "temp" and os.path.exists(path):  # else an earlier try has moved it into the cache
             try:
                 _with_room(cache, partial(cache.adopt, use.source, path, sandbox))
             except QuotaExceeded:
@@ -212,7 +212,7 @@ def bring_out(
 
 
 def _explain_input(use: FileUse, error: Exception, places: Sequence[str]) -> bytes:
-    """Record why an input could not be brought in; temp files and results may be at these places."""
+    """Record why an input could not be staged; ``places`` are the paths where a temp file or result may be."""
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _full(use, error)
@@ -224,7 +224,7 @@ def _explain_input(use: FileUse, error: Exception, places: Sequence[str]) -> byt
 
 
 def explain_output(use: FileUse, error: Exception) -> bytes:
-    """Record why an output cannot be made or brought out."""
+    """Record why an output cannot be prepared or staged."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _full(use, error)
     return failure.lost("output-missing", words(error), path=use.name)
@@ -235,14 +235,14 @@ def _full(use: FileUse, error: OSError) -> bytes:
 
 
 def words(error: Exception) -> str:
-    """What an exception says; of one that is not expected, its type too."""
+    """Return the message of an exception, with its type if it is unexpected."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error) if isinstance(error, ValueError) else failure.describe(error)
 
 
 def remove_run(base: str) -> None:
-    """Remove a run's private directory, with what of it is in memory and links to it."""
+    """Remove a run's private directory, links to it, and the run's directory in memory."""
     fast = memory_of(base)
     remove(base)
     if fast is not None:
@@ -280,7 +280,8 @@ def keep_in_memory(base: str) -> str | None:
 def memory_of(base: str) -> str | None:
     """Return a run's directory in memory, if there is one.
 
-    A task can replace or remove the link to it, and it is removed in the end. So it must have the run's name and mark.
+    A task can replace or remove the link to that directory, and the directory is removed at the end. Therefore it must
+    have the run's mark.
     """
     candidates = [_memory_named_after(base)]
     with contextlib.suppress(OSError):

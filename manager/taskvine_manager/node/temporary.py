@@ -1,8 +1,8 @@
 """Temporary directories of slots and L1 tasks, under a path that is short enough for sockets.
 
-Programs make sockets in their temporary directory: multiprocessing's managers and forkserver, for example. Linux takes
-107 bytes for a socket's path, and a worker's sandbox is too deep for that. So the directory is in the worker's
-workspace, and goes with it, and tasks are given a short symbolic link to it.
+Some programs make sockets in their temporary directory, for example multiprocessing's managers and forkserver. Linux
+limits a socket's path to 107 bytes, and paths in a worker's sandbox are longer. Therefore the directory is in the
+worker's workspace, and is removed with it, but tasks get a short symbolic link to it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import threading
 from taskvine_manager.runtime.removal import remove
 
 VARIABLE = "TASKVINE_EXEC_TEMPORARY"
-"""Environment variable of a worker: the link, made by the process that started it and removed by that one."""
+"""Environment variable with the path of a worker's link. The process that starts the worker makes and removes it."""
 PREFIX = "tv-"
-"""Of the link's name."""
+"""Prefix of the link's name."""
 LONGEST_ROOT = 40
-"""Characters that the path may have before the link's name. The names of link and slot add some twenty, and
+"""Most characters of the path before the link's name. The names of link and slot add about twenty, and
 multiprocessing's own names 32."""
 
 
 def link(directory: str) -> str:
-    """Make a directory, and a link to it that has a short path; return the link's.
+    """Make a directory and a link to it; return the link's path, which is short.
 
-    Links of this user's to directories that are gone are removed: those of workers that were killed.
+    This user's links to directories that no longer exist, left by killed workers, are removed.
     """
     os.makedirs(directory, mode=0o700, exist_ok=True)
     import tempfile  # here, since every node imports this module, and only workers have links
@@ -45,13 +45,13 @@ def link(directory: str) -> str:
 
 
 def unlink(path: str) -> None:
-    """Remove a link, if it is still there."""
+    """Remove a link, if it exists."""
     with contextlib.suppress(OSError):
         os.unlink(path)
 
 
 def unlink_into(directory: str) -> None:
-    """Remove links to what is, or was, in a directory: those of workers that were killed."""
+    """Remove links to paths in a directory, left by killed workers; the directory need not exist."""
     import tempfile
 
     within = os.path.join(os.path.abspath(directory), "")
@@ -69,25 +69,25 @@ def _links(root: str) -> list[os.DirEntry[str]]:
 
 
 def empty(path: str) -> None:
-    """Remove what an earlier user of a link's directory has left there."""
+    """Remove all files that an earlier user of a link's directory has left in it."""
     for name in os.listdir(path):
         remove(os.path.join(path, name))
 
 
 class Folders:
-    """A node's temporary directories, one for each slot or task, named by whoever asks for them.
+    """A node's temporary directories: one for each slot or task, under a name that the caller chooses.
 
     Parameters
     ----------
     root : str or None
-        Where they are made. None: tasks use the temporary directory of the node.
+        Parent of these directories. If None, tasks use the temporary directory of the node.
     """
 
     def __init__(self, root: str | None) -> None:
         self._root = root
 
     def make(self, name: str) -> dict[str, str]:
-        """Make a directory; return the environment variables by which programs find it."""
+        """Make a directory; return the environment variables that name it to programs."""
         if self._root is None:
             return {}
         path = os.path.join(self._root, name)
@@ -103,5 +103,5 @@ class Folders:
             os.rmdir(path)
         except FileNotFoundError:
             pass
-        except OSError:  # there is something in it, and removing that may take its time
+        except OSError:  # not empty: removing it may take long
             threading.Thread(target=remove, args=(path,), daemon=True).start()

@@ -1,19 +1,19 @@
-"""Directory trees: how one is copied, and how it becomes a single file that caches and engines can move.
+"""Copies of directory trees, and archives: single files that caches and engines can move.
 
 An archive holds one directory with everything below it::
 
     MAGIC (16) | contents of the files, one after another | index | index length (8) | archive length (8) | END (8)
 
 The index is a JSON list of ``[kind, path, mode, size or link target]``, parents first and in a fixed order, so that
-equal trees give equal archives. Times and owners are not kept. The owner may always read and write what is unpacked.
+equal trees give equal archives. Times and owners are not kept. The owner can always read and write unpacked files.
 
 Symbolic links:
 
-* A link that leads to something in the tree stays a link; an absolute one becomes relative.
-* A relative link that leads out of the tree is replaced by a copy of what it leads to.
-* An absolute link that leads out stays as it is, as absolute paths of ``File`` are used in place. One that leads into a
-  task's sandbox is replaced by a copy.
-* A link to nothing stays as it is.
+* A link to a target in the tree stays a link; an absolute one becomes relative.
+* A relative link to a target outside the tree is replaced by a copy of the target.
+* An absolute link to a target outside the tree is kept, as absolute paths of ``File`` are used in place. If its target
+  is in the task's sandbox, the link is replaced by a copy of the target.
+* A broken link is kept.
 
 A regular file that begins with :data:`MAGIC` is archived too, so every file that begins with it is an archive.
 """
@@ -45,12 +45,12 @@ _UNUSUAL = "only files, directories and symbolic links can be staged"
 
 
 class Survey(NamedTuple):
-    """What a path holds."""
+    """Description of a file or directory tree."""
 
     size: int
-    """Bytes that it takes in a cache: of a directory, those of its archive."""
+    """Bytes that it takes in a cache; for a directory, the size of its archive."""
     stamp: tuple[int, ...]
-    """Changes when anything changes in it."""
+    """Differs whenever anything in it has changed."""
     changed: int
     """Latest change time of anything in it, in ns."""
     mode: int
@@ -59,7 +59,7 @@ class Survey(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """An entry of a tree on disk: ``source`` is what to read, which may be the end of a link."""
+    """An entry of a tree on disk; ``source`` is the path to read, which may be the target of a link."""
 
     kind: str
     path: str
@@ -69,7 +69,7 @@ class _Found(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """An entry to lay out: ``pour`` writes the contents of a file."""
+    """An entry to write; ``pour`` writes the contents of a file."""
 
     kind: str
     path: str
@@ -82,19 +82,19 @@ class _Item(NamedTuple):
 
 
 def survey(path: str, within: str = "") -> Survey:
-    """Look at a file or a whole directory tree.
+    """Describe a file or a whole directory tree.
 
     Parameters
     ----------
     path : str
         File or directory; a link is followed.
     within : str, optional
-        A directory that is about to go: absolute links into it are followed.
+        A directory that will be removed: absolute links into it are followed.
 
     Raises
     ------
     OSError
-        If it is missing, or if it or anything in it is neither a file nor a directory nor a link.
+        If it is missing, or if it or anything in it is neither a file, a directory nor a link.
     """
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode):
@@ -116,23 +116,23 @@ def survey(path: str, within: str = "") -> Survey:
 
 
 def stamp(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file does: its change time does even where its modification time is set back."""
+    """Return a tuple that differs whenever a file has changed, even if its modification time was set back."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def is_packed(path: str) -> bool:
-    """Whether a regular file is an archive."""
+    """Return whether a regular file is an archive."""
     with open(path, "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 def must_pack(path: str) -> bool:
-    """Whether a path is a directory, or a file that could be taken for the archive of one."""
+    """Return whether a path is a directory, or a file that could be mistaken for an archive."""
     return os.path.isdir(path) or (os.path.isfile(path) and is_packed(path))
 
 
 def _walk(root: str, within: str) -> Iterator[_Found]:
-    """All entries of a tree, parents first, the tree itself with an empty path."""
+    """Yield all entries of a tree, parents first; the tree's root has an empty path."""
     top = os.path.realpath(root)
     within = os.path.realpath(within) if within else ""
     yield _Found(_DIRECTORY, "", top, os.stat(top))
@@ -152,7 +152,7 @@ def _walk(root: str, within: str) -> Iterator[_Found]:
                     status = os.stat(source)
                     follows = (*trail, source)
                     if stat.S_ISDIR(status.st_mode) and any(_is_in(each, source) for each in trail):
-                        words = f"a symbolic link leads to {source}, which the tree is part of"
+                        words = f"a symbolic link leads to {source}, which contains the link"
                         raise OSError(errno.ELOOP, words, os.path.join(root, path))
             if link:
                 yield _Found(_LINK, path, source, status, link)
@@ -162,11 +162,11 @@ def _walk(root: str, within: str) -> Iterator[_Found]:
             elif stat.S_ISREG(status.st_mode):
                 yield _Found(_FILE, path, source, status)
             else:
-                raise OSError(errno.EINVAL, f"it is not a regular file: {_UNUSUAL}", os.path.join(root, path))
+                raise OSError(errno.EINVAL, f"not a regular file: {_UNUSUAL}", os.path.join(root, path))
 
 
 def _kept_link(path: str, base: str, within: str) -> str:
-    """Text of a link in the copy of a tree; empty if a copy of the link's target takes its place."""
+    """Return a link's target in the copy of a tree; empty if the link is replaced by a copy of its target."""
     said = os.readlink(path)
     directory = os.path.dirname(path)
     end = os.path.normpath(os.path.join(directory, said))
@@ -199,7 +199,7 @@ def pack(source: str, target: str, within: str = "") -> None:
     Raises
     ------
     OSError
-        As of :func:`survey`, or if it cannot be read or written.
+        As for :func:`survey`, or if it cannot be read or written.
     """
     index: _Index = []
     with open(target, "wb") as archive:
@@ -221,21 +221,21 @@ def _listed(entry: _Found, held: int) -> tuple[str, str, int, int | str]:
 def _encode(index: _Index) -> bytes:
     import json  # here, since every node imports this module, and few stage directories
 
-    return json.dumps(index, separators=(",", ":")).encode()  # in ASCII: names need not be text
+    return json.dumps(index, separators=(",", ":")).encode()  # ASCII, because names need not be valid text
 
 
 def unpack(archive: str, target: str, length: int | None = None) -> None:
-    """Lay out what an archive holds; a directory that is there already is added to.
+    """Unpack an archive; an existing directory is added to.
 
     Parameters
     ----------
     length : int, optional
-        Bytes of the archive, if the file holds something else behind it.
+        Bytes of the archive, if the file holds other data after it.
 
     Raises
     ------
     OSError
-        If the archive is not whole (``EIO``), or cannot be laid out.
+        If the archive is incomplete or damaged (``EIO``), or cannot be unpacked.
     """
     with open(archive, "rb") as source:
         _lay_out(_items(source, archive, length), target)
@@ -282,7 +282,7 @@ def _index(source: BinaryIO, path: str, length: int | None) -> _Index:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether an entry of an index is of its form, and within the tree."""
+    """Return whether an entry of an index is well-formed, and its path is within the tree."""
     kind, name, mode, said = entry
     if kind == _FILE:
         fits = type(said) is int and 0 <= said < 1 << 62
@@ -302,12 +302,12 @@ def _cut(path: str) -> OSError:
 
 
 def copy_tree(source: str, target: str, within: str = "") -> None:
-    """Copy a directory; one that is at ``target`` already is added to.
+    """Copy a directory; an existing directory at ``target`` is added to.
 
     Raises
     ------
     OSError
-        As of :func:`survey`, or if it cannot be read or written.
+        As for :func:`survey`, or if it cannot be read or written.
     """
     _lay_out(
         (
@@ -323,19 +323,19 @@ def _entries(source: str, within: str) -> Iterator[_Found]:
     if stat.S_ISDIR(status.st_mode):
         return _walk(source, within)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, f"it is not a regular file: {_UNUSUAL}", source)
+        raise OSError(errno.EINVAL, f"not a regular file: {_UNUSUAL}", source)
     return iter([_Found(_FILE, "", source, status)])
 
 
 def _pour_file(path: str, target: BinaryIO) -> None:
-    # A pipe that has just taken the file's place must not hold this up.
+    # O_NONBLOCK: opening must not block if a pipe has just replaced the file.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         while chunk := file.read(_CHUNK):
             target.write(chunk)
 
 
 def _lay_out(items: Iterable[_Item], target: str) -> None:
-    """Write a tree: what was not there appears whole or not at all."""
+    """Write a tree; a new target appears atomically."""
     if os.path.lexists(target):
         _add(items, target)
         return
@@ -348,7 +348,7 @@ def _lay_out(items: Iterable[_Item], target: str) -> None:
 
 
 def _add(items: Iterable[_Item], target: str) -> None:
-    """Add a tree to what is there, one file after another, each whole."""
+    """Add a tree to an existing one; each file appears atomically."""
     folders = {""}
     for kind, name, mode, link, pour in items:
         if name and os.path.dirname(name) not in folders:
@@ -359,7 +359,7 @@ def _add(items: Iterable[_Item], target: str) -> None:
             _make_directory(path, mode)
             continue
         if os.path.isdir(path) and not os.path.islink(path):
-            raise IsADirectoryError(errno.EISDIR, "it is a directory, and is to be replaced by a file", path)
+            raise IsADirectoryError(errno.EISDIR, "it is a directory, and a file cannot replace it", path)
         partial = _partial(path)
         try:
             if kind == _LINK:
@@ -378,7 +378,7 @@ def _make_directory(path: str, mode: int) -> None:
         os.mkdir(path)
     except FileExistsError:
         if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, "it is a file, and is to become a directory", path) from None
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file, and a directory cannot replace it", path) from None
     else:
         os.chmod(path, mode)
 
@@ -387,7 +387,7 @@ _partials = itertools.count()
 
 
 def _partial(target: str) -> str:
-    # Short, since the name of the file itself may be as long as names can be.
+    # Short, because the target's name may already have the greatest length that is allowed.
     return os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_partials)}.partial")
 
 
