@@ -111,8 +111,9 @@ class Holdings:
         return freed
 
     def forget(self, name: str) -> bool:
-        """Note that the user will not ask for a file again; return whether it is removed. If not, call :meth:`tidy`
-        later.
+        """Note that the user will not ask for a file again; return whether it is removed.
+
+        If it is not, call :meth:`tidy` when no task reads it any more.
         """
         self._unwanted.add(name)
         temp = self.temps.get(name)
