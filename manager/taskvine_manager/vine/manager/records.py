@@ -97,9 +97,7 @@ class Probe:
 
 @dataclass(eq=False)
 class Case:
-    """Tasks that their node gave up; ``open`` counts the inputs still to be checked, and ``bad`` lists the missing
-    ones.
-    """
+    """Tasks that their node gave up; ``open`` counts the inputs to check, and ``bad`` lists the missing ones."""
 
     jobs: list[Job]
     open: int = 0
