@@ -567,7 +567,7 @@ class Core:
                     )
             job.flight = flight
         node = self._fleet.of(room)
-        if node.ours:  # other workers have no feature to tie a task to
+        if node.ours:  # only our workers have a feature to tie a task to
             flight.pinned = node.address
             node.functions.update(map(str, functions))  # plain copies: a key object must end with its last profile
         self._launch(

@@ -526,7 +526,7 @@ def _take_out(path: str, target: str, sandbox: str) -> None:
     trees.survey(path, sandbox)  # raises if it cannot be staged
     if trees.must_pack(path):
         trees.pack(path, target, sandbox)
-    elif os.path.islink(path) or os.stat(path).st_nlink > 1:  # other names may share its bytes
+    elif os.path.islink(path) or os.stat(path).st_nlink > 1:  # its bytes may have another name, too
         copy(path, target)
     else:
         shutil.move(path, target)

@@ -268,7 +268,7 @@ class _Watch:
             while data:
                 try:
                     data = data[os.write(to, data) :]
-                except OSError:  # nobody reads the job's output, or the disk is full
+                except OSError:  # the job's output is closed, or the disk is full
                     break
             self._find(found)
 
