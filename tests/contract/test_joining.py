@@ -143,7 +143,7 @@ def test_another_program_at_the_port(node: Node) -> None:
         try:
             begun = time.monotonic()
             assert process.stderr is not None
-            assert "accepts connections, but has not taken this worker" in process.stderr.readline()
+            assert "accepts connections, but has not accepted this worker" in process.stderr.readline()
             assert time.monotonic() < begun + SOON
             assert process.poll() is None
         finally:

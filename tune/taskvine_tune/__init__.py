@@ -1,4 +1,4 @@
-"""Tuning parameters of TaskVine and of the executor: declared, checked, read from files, and tried out.
+"""Tuning parameters of TaskVine and of the executor: declaring, checking, reading and trying them out.
 
 Names are imported when they are first used: reading parameters needs neither numpy nor rich.
 """

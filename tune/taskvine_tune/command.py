@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FINE", "INVALID", "as_json", "main"]
 
-#: Exit codes. That of a command line which makes no sense is argparse's, 2.
+#: Exit codes. For an invalid command line, argparse uses 2.
 FINE, INVALID = 0, 1
 
-#: Columns where the output is no terminal, and nobody has said in COLUMNS how many there are.
+#: Columns of output that is not a terminal, unless COLUMNS is set.
 _WIDE = 160
 
-#: Columns below which the effects of parameters would be squeezed to a word a line.
+#: Columns below which the effects of parameters do not fit.
 _NARROW = 120
 
-#: As in taskvine_tune.sweep, which needs numpy.
+#: A copy of those in taskvine_tune.sweep, which needs numpy.
 _QUANTITIES = ("wall_seconds", "makespan_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions", "losses")
 
 _STYLES = {
@@ -63,17 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments
-        What stands behind its name; None for those of this process.
+        The words after its name; None for those of this process.
 
     Returns
     -------
     int
-        The exit code: 0, or 1 where a name, a file or a measurement is not valid.
+        The exit code: 0, or 1 if a name, a file or a measurement is not valid, or a run failed.
 
     Raises
     ------
     SystemExit
-        With code 2 if the command line makes no sense, with 0 after ``--help``.
+        With code 2 if the command line is not valid, with 0 after ``--help``.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TuningError as error:
         sys.stderr.write(f"taskvine-tune: {error}\n")
         return INVALID
-    except BrokenPipeError:  # as of `taskvine-tune list | head`
+    except BrokenPipeError:  # for example, `taskvine-tune list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INVALID
     return code
@@ -92,58 +92,58 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="taskvine-tune",
         description=f"Tuning parameters of TaskVine {TASKVINE_VERSION} and of TaskVineExecutor.",
-        epilog="Exit codes: 0 fine, 1 a name, a file or a measurement is not valid, 2 the command line makes no sense.",
+        epilog="Exit codes: 0 success; 1 invalid name, file or measurement, or failed run; 2 invalid command line.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = _command(commands, "list", "show the parameters", _list)
-    command.add_argument("part", nargs="?", default="", metavar="PART", help="only those with this in their names")
-    command.add_argument("--engine", choices=ENGINES, help="only those that this engine acts on")
+    command = _command(commands, "list", "list the parameters", _list)
+    command.add_argument("part", nargs="?", default="", metavar="PART", help="only parameters whose names contain this")
+    command.add_argument("--engine", choices=ENGINES, help="only parameters that have an effect on this engine")
 
-    command = _command(commands, "explain", "show all that is known about a parameter", _explain)
+    command = _command(commands, "explain", "describe a parameter", _explain)
     command.add_argument("name", metavar="NAME", help="its name or an alias, with dashes or underscores")
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = _parameters_in_lines()
 
     command = _command(commands, "check", "check a file of parameters", _check)
     command.add_argument("file", metavar="FILE", help=f"a file that ends with {', '.join(formats.ENDINGS)}")
-    command.add_argument("--engine", choices=ENGINES, help="also say what this engine will not act on")
-    command.add_argument("--nodes", type=_count, metavar="N", help="how many nodes there will be at most")
+    command.add_argument("--engine", choices=ENGINES, help="show what this engine does with them")
+    command.add_argument("--nodes", type=_count, metavar="N", help="largest number of nodes")
     command.add_argument("--no-peer-transfers", action="store_true", help="nodes do not send files to each other")
 
-    command = _command(commands, "sweep", "run a program with many settings, and say which is best", _sweep)
+    command = _command(commands, "sweep", "run a program with many settings, and find the best one", _sweep)
     command.add_argument("space", metavar="SPACE", help="a file with lists of values by name, or ranges (--random)")
-    command.add_argument("program", metavar="PROGRAM", help="what to run; a .py file is run by this Python")
+    command.add_argument("program", metavar="PROGRAM", help="program to run; a .py file is run by this Python")
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
-    command.add_argument("--random", type=_count, metavar="N", help="draw N settings, instead of trying all of them")
+    command.add_argument("--random", type=_count, metavar="N", help="draw N random settings instead of trying all")
     command.add_argument(
         "--repetitions", type=_count, metavar="N", help="runs of each setting (default: as few as a verdict needs)"
     )
     command.add_argument(
-        "--quantity", choices=_QUANTITIES, default=_QUANTITIES[0], help="what there shall be least of (%(default)s)"
+        "--quantity", choices=_QUANTITIES, default=_QUANTITIES[0], help="quantity to minimize (%(default)s)"
     )
-    command.add_argument("--confidence", type=_share, default=0.95, metavar="C", help="of the verdict (%(default)s)")
+    command.add_argument(
+        "--confidence", type=_share, default=0.95, metavar="C", help="confidence of the verdict (%(default)s)"
+    )
     command.add_argument(
         "--losses",
         type=_seconds,
         metavar="SECONDS",
-        help="have a node of every run killed so often on average (executor.loss-interval), the same for all settings "
-        "of a round; give the executor max_retries to match, and a factory or strategy that replaces nodes",
+        help="kill a node of every run at this mean interval (executor.loss-interval), at the same times for all "
+        "settings of a round; give the executor enough max_retries, and a factory or strategy that replaces nodes",
     )
-    command.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for each run")
-    command.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
+    command.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="time limit for each run")
+    command.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     command.add_argument("--csv", metavar="FILE", help="write every run to this file")
     command.add_argument("--figure", metavar="FILE", help="draw every run into this file (.png, .svg, .pdf)")
 
-    command = _command(
-        commands, "simulate", "say what a run would do on other nodes or with other parameters", _simulate
-    )
+    command = _command(commands, "simulate", "simulate a run on other nodes or with other parameters", _simulate)
     simulated.add_arguments(command)
     return parser
 
 
 def _parameters_in_lines() -> str:
-    """Names, defaults and bounds, for help texts."""
+    """Return names, defaults and bounds, for help texts."""
     rows = [("name", "default", "bounds")]
     rows += [(each.name, _with_unit(each), each.bounds) for each in PARAMETERS.values()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
@@ -184,7 +184,7 @@ def _positive(text: str) -> float:
     return number
 
 
-# ---- The commands
+# ---- Commands
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -312,7 +312,7 @@ def _sweep(options: argparse.Namespace) -> int:
     except OSError as error:
         sys.stderr.write(f"taskvine-tune: {options.program} cannot be run: {error}\n")
         return INVALID
-    # What was measured is kept, whatever can be said about it.
+    # Save the measurements first, whether or not they allow a verdict.
     if options.csv:
         sweep.write_csv(results, options.csv)
     if not options.json:
@@ -351,7 +351,7 @@ def _verdict_in_words(results: Results, verdict: Verdict[TuneParameters]) -> Ite
 
     named = verdict.renamed(lambda setting: label(setting, results.settings))
     yield Text(str(named), style="bold green" if verdict.certain else "bold")
-    # As "0.8 (0.7 to 0.9) times" of times, which cannot be 0, and as "-20 (-30 to -10) against" of counts, which can.
+    # "0.8 (0.7 to 0.9) times" for times, which cannot be 0; "-20 (-30 to -10) against" for counts, which can be 0.
     sign, what = ("", "times") if verdict.measure == "ratio" else ("+", "against")
     for each in named.comparisons:
         estimate, low, high = (
@@ -408,7 +408,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def as_json(parameter: Parameter) -> dict[str, Any]:
-    """What ``--json`` shows of a parameter.
+    """Return what ``--json`` shows of a parameter.
 
     Parameters
     ----------
@@ -418,7 +418,7 @@ def as_json(parameter: Parameter) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of what JSON knows. ``minimum`` and ``maximum`` are None where there is none.
+        Values that JSON can represent. ``minimum`` and ``maximum`` are None if there is none.
     """
     return {
         "name": parameter.name,

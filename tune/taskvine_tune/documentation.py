@@ -1,7 +1,7 @@
-"""The tables of the documentation, made from the declarations.
+"""The tables of the documentation, generated from the declarations.
 
-``python -m taskvine_tune.documentation docs/tuning.md`` renews what stands between the two marks of that file, with
-``--check`` it only says whether that is necessary (exit code 1).
+``python -m taskvine_tune.documentation docs/tuning.md`` updates the text between the two marks of that file. With
+``--check`` it only reports whether an update is necessary (exit code 1).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END = "<!-- to here -->"
 
 
 def tables() -> str:
-    """The tables of all parameters, in Markdown."""
+    """Return the tables of all parameters, in Markdown."""
     return "\n".join(
         [
             "### TaskVine's",
@@ -34,12 +34,12 @@ def tables() -> str:
 
 
 def renewed(text: str) -> str:
-    """A document with what stands between the marks replaced by :func:`tables`.
+    """Return a document with the text between the marks replaced by :func:`tables`.
 
     Raises
     ------
     ValueError
-        If it does not have each mark once, in their order.
+        If it does not have each mark once, in this order.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -75,7 +75,7 @@ def _standing(standing: Standing) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Renew a document, or with ``--check`` say whether it is current."""
+    """Update a document, or with ``--check`` report whether it is current."""
     check = "--check" in arguments
     paths = [argument for argument in arguments if argument != "--check"]
     if len(paths) != 1 or paths[0].startswith("-"):

@@ -1,18 +1,15 @@
-"""What a sweep and the program that it runs tell each other, through two environment variables.
+"""Communication between a sweep and the program that it runs, through two environment variables.
 
 ``TASKVINE_TUNE``
     Tuning parameters as JSON, for the program: ``{"temp-replica-count": 2}``.
 ``TASKVINE_TUNE_REPORT``
-    A file for the executors of the program to write to when they shut down, each one line of JSON. All fields may be
-    absent or null where they are not known, and others may be added::
+    A file to which each executor of the program appends one line of JSON when it shuts down. Fields may be absent or
+    null if they are not known, and others may be added::
 
         {"version": 1, "wall_seconds": 1.5, "bytes_moved": 4096, "storage_peak_bytes": 8192, "reexecutions": 0,
          "makespan_seconds": 1.2, "losses": 0}
 
-    ``wall_seconds`` is from the start to the shutdown of the executor, ``bytes_moved`` what nodes have sent to each
-    other, ``storage_peak_bytes`` the most that all nodes together have held at a time, ``reexecutions`` the runs of
-    tasks beyond the first of each, ``makespan_seconds`` from the first submission to the last end of a task, ``losses``
-    the nodes that were killed on purpose (the parameter ``executor.loss-interval``).
+    The fields are those of :class:`RunReport`.
 """
 
 from __future__ import annotations
@@ -38,7 +35,7 @@ _VERSION = 1
 
 
 def parameters_from_environment(environment: Mapping[str, str] | None = None) -> TuneParameters:
-    """The tuning parameters that a sweep wants the program to use.
+    """Return the tuning parameters that a sweep sets for the program.
 
     Parameters
     ----------
@@ -48,12 +45,12 @@ def parameters_from_environment(environment: Mapping[str, str] | None = None) ->
     Returns
     -------
     TuneParameters
-        What ``TASKVINE_TUNE`` holds; nothing if it is not set or empty.
+        The parameters in ``TASKVINE_TUNE``; none if it is not set or empty.
 
     Raises
     ------
     TuningError
-        If it holds what is not valid.
+        If they are not valid.
     """
     text = (os.environ if environment is None else environment).get(PARAMETERS_VARIABLE, "")
     return TuneParameters(parse(text, "json", PARAMETERS_VARIABLE)) if text.strip() else TuneParameters()
@@ -61,22 +58,22 @@ def parameters_from_environment(environment: Mapping[str, str] | None = None) ->
 
 @dataclass(frozen=True)
 class RunReport:
-    """What an executor has to say about a run; None where it does not know.
+    """An executor's report of a run; unknown fields are None.
 
     Parameters
     ----------
     wall_seconds
         From the start to the shutdown of the executor.
     bytes_moved
-        What nodes have sent to each other.
+        Bytes that nodes have sent to each other.
     storage_peak_bytes
-        The most that all nodes together have held at a time.
+        The most bytes that all nodes together held at a time.
     reexecutions
         Runs of tasks beyond the first of each.
     makespan_seconds
         From the first submission to the last end of a task.
     losses
-        Nodes that were killed on purpose.
+        Nodes that were killed on purpose (the parameter ``executor.loss-interval``).
     """
 
     wall_seconds: float | None = None
@@ -87,7 +84,7 @@ class RunReport:
     losses: float | None = None
 
     def write(self, environment: Mapping[str, str] | None = None) -> bool:
-        """Add the report to the file that ``TASKVINE_TUNE_REPORT`` names.
+        """Append the report to the file that ``TASKVINE_TUNE_REPORT`` names.
 
         Parameters
         ----------
@@ -97,18 +94,18 @@ class RunReport:
         Returns
         -------
         bool
-            Whether there is such a file.
+            Whether the variable names a file.
 
         Raises
         ------
         OSError
-            If it cannot be written to.
+            If the file cannot be written.
         """
         path = (os.environ if environment is None else environment).get(REPORT_VARIABLE)
         if not path:
             return False
         line = json.dumps({"version": _VERSION, **dataclasses.asdict(self)}) + "\n"
-        # One write in append mode: the lines of several executors, or processes, do not mix.
+        # A single write in append mode: lines of several executors or processes do not mix.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, line.encode())
@@ -118,22 +115,22 @@ class RunReport:
 
 
 def read_reports(path: str) -> RunReport:
-    """What all executors of a run have reported, taken together.
+    """Return the combined reports of all executors of a run.
 
     Parameters
     ----------
     path
-        The file. If it is not there, nobody has reported anything.
+        The file. If it does not exist, no executor has reported anything.
 
     Returns
     -------
     RunReport
-        The longest times, and the sums of the rest.
+        The longest times, and the sums of the other values.
 
     Raises
     ------
     BadFile
-        If a line of it is no report.
+        If a line of it is not a report.
     """
     try:
         with open(path, encoding="utf-8") as file:

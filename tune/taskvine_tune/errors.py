@@ -1,4 +1,4 @@
-"""Every exception this package raises, in one hierarchy.
+"""All exceptions that this package raises, in one hierarchy.
 
 :class:`TuningError` and the errors of a single parameter are defined beside the parameters, in
 :mod:`taskvine_manager.parameter_errors`.
@@ -8,15 +8,15 @@
     ValueError
     └── TuningError
         ├── UnknownParameter    no parameter has this name
-        ├── WrongType           the value is not of the parameter's type
+        ├── WrongType           the value has the wrong type
         ├── OutOfRange          the value is outside of the parameter's bounds
-        ├── GivenTwice          two spellings of one parameter with different values
-        ├── NotTunableNow       it can be set at the start only
-        ├── Conflict            values that are valid by themselves and not together
+        ├── GivenTwice          two spellings of one parameter have different values
+        ├── NotTunableNow       the parameter can be set only before the start
+        ├── Conflict            valid values contradict each other
         ├── BadFile             a file or a text cannot be read as parameters
         ├── LibraryMissing      the library for a file's format, or for a figure, is not installed
-        ├── BadSamples          measurements that nothing can be concluded from
-        └── BadSimulation       a cluster or a workload that cannot be simulated
+        ├── BadSamples          the measurements allow no conclusion
+        └── BadSimulation       a cluster or a workload cannot be simulated
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class GivenTwice(TuningError):
     name
         The parameter.
     spellings
-        The names it was given under.
+        The names under which it was given.
     """
 
     name: str
@@ -62,7 +62,7 @@ class GivenTwice(TuningError):
 
 @dataclass(eq=False, repr=False)
 class NotTunableNow(TuningError):
-    """The parameter can be set before the start only.
+    """The parameter can be set only before the start.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ class NotTunableNow(TuningError):
 
 @dataclass(eq=False, repr=False)
 class Conflict(TuningError):
-    """Values that are valid by themselves contradict each other.
+    """Values that are valid alone contradict each other.
 
     Parameters
     ----------
     names
-        What is in conflict: parameters, and other settings.
+        The conflicting parameters and other settings.
     reason
-        Why.
+        Why they conflict.
     """
 
     names: tuple[str, ...]
@@ -97,12 +97,12 @@ class Conflict(TuningError):
 
 @dataclass(eq=False, repr=False)
 class BadFile(TuningError):
-    """A file, or a text, cannot be read as parameters.
+    """A file or a text cannot be read as parameters.
 
     Parameters
     ----------
     path
-        The file, or what the text is.
+        The file, or a description of the text.
     reason
         What went wrong.
     """
@@ -116,16 +116,16 @@ class BadFile(TuningError):
 
 @dataclass(eq=False, repr=False)
 class LibraryMissing(TuningError):
-    """A library that only some of the work needs is not installed.
+    """An optional library is not installed.
 
     Parameters
     ----------
     what
-        What was asked for.
+        The operation that needs it.
     library
         The name of the library to install.
     extra
-        The extra of this distribution that brings it.
+        The extra of this distribution that installs it.
     """
 
     what: str
@@ -138,7 +138,7 @@ class LibraryMissing(TuningError):
 
 @dataclass(eq=False, repr=False)
 class BadSamples(TuningError):
-    """Measurements from which nothing can be concluded.
+    """The measurements allow no conclusion.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class BadSamples(TuningError):
 
 @dataclass(eq=False, repr=False)
 class BadSimulation(TuningError):
-    """A cluster or a workload that cannot be simulated.
+    """A cluster or a workload cannot be simulated.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""TOML, YAML and JSON: the text of a file, and the mapping that it stands for.
+"""TOML, YAML and JSON: reading and writing mappings.
 
-A format's library is imported when it is first needed; only YAML's may be absent.
+A format's library is imported when it is first needed; only YAML's is optional.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["ENDINGS", "FORMATS", "Format", "format_of", "parse", "read", "render
 Format = Literal["toml", "yaml", "json"]
 FORMATS: tuple[Format, ...] = ("toml", "yaml", "json")
 
-#: What the names of files end with.
+#: Formats by suffix.
 ENDINGS: Mapping[str, Format] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
 def format_of(path: str) -> Format:
-    """The format of a file, by the ending of its name.
+    """Return the format of a file, by its suffix.
 
     Raises
     ------
     BadFile
-        If no format has this ending.
+        If no format has this suffix.
     """
     ending = os.path.splitext(path)[1].lower()
     if ending not in ENDINGS:
@@ -37,12 +37,12 @@ def format_of(path: str) -> Format:
 
 
 def read(path: str) -> dict[str, Any]:
-    """Read the mapping that a file holds; nothing in it is checked beyond that.
+    """Read the mapping in a file, without checking its content.
 
     Raises
     ------
     BadFile
-        If the file is not there, not UTF-8, not of its format, or holds something else than a mapping.
+        If the file is missing, not UTF-8, not in its format, or not a mapping.
     LibraryMissing
         If the library for its format is not installed.
     """
@@ -56,28 +56,28 @@ def read(path: str) -> dict[str, Any]:
 
 
 def write(path: str, values: Mapping[str, Any]) -> None:
-    """Write a mapping to a file, in the format that its ending says."""
+    """Write a mapping to a file, in the format of its suffix."""
     text = render(values, format_of(path))
     with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def parse(text: str, form: Format, path: str = "the text") -> dict[str, Any]:
-    """Read the mapping that a text stands for.
+    """Read a mapping from a text.
 
     Parameters
     ----------
     text
-        The text; empty, and of comments alone, it is an empty mapping in TOML and YAML.
+        The text; an empty one, or one with comments only, is an empty mapping in TOML and YAML.
     form
         Its format.
     path
-        What to call it in errors.
+        Its name in errors.
 
     Raises
     ------
     BadFile
-        If it is not of that format, gives a name twice, or is something else than a mapping.
+        If it is not in that format, has a name twice, or is not a mapping.
     LibraryMissing
         If the library for its format is not installed.
     """
@@ -93,7 +93,7 @@ def parse(text: str, form: Format, path: str = "the text") -> dict[str, Any]:
 
 
 def render(values: Mapping[str, Any], form: Format) -> str:
-    """The text for a mapping.
+    """Return the text for a mapping.
 
     Raises
     ------
@@ -123,11 +123,11 @@ def _parse_json(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that stands twice: JSON would take the last in silence."""
+    """Reject a name that appears twice: JSON would silently take the last one."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} stands in it twice")
+            raise ValueError(f"{name!r} appears twice")
         found[name] = value
     return found
 
@@ -142,7 +142,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _load_unique(yaml: Any, text: str) -> Any:
-    """PyYAML's safe loader, but for the last of several equal names winning in silence."""
+    """Load YAML with PyYAML's safe loader, but reject a name that appears twice."""
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:

@@ -1,15 +1,15 @@
-"""Which of several settings is best, how sure that is, and when a difference is noise.
+"""Comparison of settings: which one is best, with what confidence, and which differences are noise.
 
-Pure functions from measurements to statements. Settings are compared by their medians, for run times have long tails;
-how far a comparison can be trusted comes from resampling the measurements (the percentile bootstrap: B. Efron and R. J.
-Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Pure functions from measurements to conclusions. Settings are compared by their medians, because run times have long
+tails. The confidence of a comparison comes from resampling the measurements (the percentile bootstrap: B. Efron and R.
+J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 
-Repetitions that were interleaved (every setting once, then every setting again) are paired: what slows the machine down
-for a while slows all settings of that round down. Rounds are then resampled as wholes, and what they share cancels out.
+Interleaved repetitions (every setting once, then every setting again) are paired: if the machine is slow for a while,
+all settings of that round are slow. Whole rounds are then resampled, so that this common part cancels out.
 
-Small samples are what bootstraps are wrong about: with three rounds the interval of the median never leaves the three
-values, and would miss in a quarter of all cases while it claims 95 percent. So nothing is concluded from fewer
-repetitions than :func:`fewest_repetitions`, the bound of the corresponding rank test.
+The bootstrap is wrong for small samples: with three rounds the interval of the median never leaves the three values,
+and would miss the true value in a quarter of all cases although it claims 95 percent. Nothing is therefore concluded
+from fewer repetitions than :func:`fewest_repetitions`, the bound of the corresponding rank test.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ L = TypeVar("L", bound=Hashable)
 
 _Array = npt.NDArray[np.float64]
 
-#: Resamples that must lie beyond each end of an interval for the end to mean something.
+#: Minimum number of resamples beyond each end of an interval.
 _BEYOND = 25
 
-#: Resampled values that are held at a time.
+#: Resampled values in memory at a time.
 _CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, and between what it lies.
+    """An estimate with its confidence interval.
 
     Parameters
     ----------
     estimate
         From the measurements themselves.
     low, high
-        The ends.
+        The ends of the interval.
     confidence
-        In how many of all such experiments the ends hold the true value, between 0 and 1.
+        The share of such experiments in which the interval holds the true value, between 0 and 1.
     """
 
     estimate: float
@@ -73,17 +73,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison(Generic[K]):
-    """The best setting beside another one.
+    """The best setting compared with another one.
 
     Parameters
     ----------
     rival
         The other setting.
     interval
-        Of the best setting's median divided by the rival's, or minus it. Its confidence is that of all comparisons
-        together, divided among them.
+        Of the best setting's median divided by the rival's, or minus it. The error that is allowed for all comparisons
+        together is divided among them.
     distinct
-        Whether the rival is worse for sure: the interval leaves out "as good", and there were enough repetitions.
+        Whether the rival is certainly worse: the interval does not contain "equally good", and there were enough
+        repetitions.
     """
 
     rival: K
@@ -93,7 +94,7 @@ class Comparison(Generic[K]):
 
 @dataclass(frozen=True)
 class Verdict(Generic[K]):
-    """What follows from the measurements.
+    """The conclusion from the measurements.
 
     Parameters
     ----------
@@ -102,13 +103,13 @@ class Verdict(Generic[K]):
     medians
         The median of each setting.
     comparisons
-        The best one beside each other, best rival first.
+        The best setting compared with each other one, best rival first.
     confidence
-        The level at which all that is said holds together.
+        The confidence of all statements together.
     repetitions
-        The number of repetitions of the setting that has fewest.
+        The smallest number of repetitions of any setting.
     needed
-        The number of repetitions from which on such a statement is possible.
+        The number of repetitions that such a conclusion needs.
     measure
         Whether medians were compared by their ratio or their difference.
     """
@@ -123,16 +124,16 @@ class Verdict(Generic[K]):
 
     @property
     def certain(self) -> bool:
-        """Whether the best setting is better than every other one for sure."""
+        """Whether the best setting is certainly better than every other one."""
         return bool(self.comparisons) and not self.tied
 
     @property
     def tied(self) -> tuple[K, ...]:
-        """The settings that cannot be told from the best one."""
+        """The settings that cannot be distinguished from the best one."""
         return tuple(each.rival for each in self.comparisons if not each.distinct)
 
     def renamed(self, name: Callable[[K], L]) -> Verdict[L]:
-        """The same with settings called something else."""
+        """Return the same conclusion with other names for the settings."""
         return Verdict(
             name(self.best),
             {name(key): value for key, value in self.medians.items()},
@@ -158,7 +159,7 @@ class Verdict(Generic[K]):
 
 
 def medians(samples: Mapping[K, Sequence[float]]) -> dict[K, float]:
-    """The median of each setting's measurements.
+    """Return the median of each setting's measurements.
 
     Parameters
     ----------
@@ -188,7 +189,7 @@ def bootstrap_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Bound the ratio, or the difference, of two medians.
+    """Return a confidence interval for the ratio or the difference of two medians.
 
     Parameters
     ----------
@@ -197,13 +198,13 @@ def bootstrap_interval(
     measure
         The median of ``first`` divided by that of ``second``, or minus it.
     paired
-        Whether those at the same place belong to the same round.
+        Whether measurements at the same index belong to the same round.
     confidence
         Of the interval, between 0 and 1.
     resamples
-        Number of resamples; raised where the confidence asks for more.
+        Number of resamples; increased if the confidence needs more.
     seed
-        Of the resampling: the same measurements and seed give the same interval.
+        Seed of the resampling: the same measurements and seed give the same interval.
 
     Returns
     -------
@@ -213,8 +214,8 @@ def bootstrap_interval(
     Raises
     ------
     BadSamples
-        If there are no measurements, if they are not finite, not positive though their ratio is asked for, or not of
-        equal number though they are paired.
+        If there are no measurements or not finite ones, if a ratio is asked for and they are not positive, or if they
+        are paired and their numbers differ.
     ValueError
         If the confidence is not between 0 and 1, or there are no resamples.
     """
@@ -252,12 +253,12 @@ def _compared(one: _Array, other: _Array, measure: Measure) -> _Array:
 
 
 def fewest_repetitions(confidence: float, *, paired: bool = True) -> int:
-    """The number of repetitions below which no outcome shows a difference with this confidence.
+    """Return the smallest number of repetitions that can show a difference with this confidence.
 
-    With *n* pairs, the outcome that speaks most for a difference is that one setting wins every round, which chance
-    alone brings about with probability :math:`2^{1-n}` (the sign test, both sides). Without pairs it is that every
-    measurement of one setting is below every one of the other: :math:`2 / \\binom{2n}{n}` (the rank sum test). See
-    W. J. Conover, Practical Nonparametric Statistics, 1999, chapters 3 and 5.
+    With *n* pairs, the strongest evidence for a difference is that one setting wins every round. By chance alone this
+    has the probability :math:`2^{1-n}` (the two-sided sign test). Without pairs, the strongest evidence is that every
+    measurement of one setting is below every one of the other: :math:`2 / \\binom{2n}{n}` (the rank sum test). See W.
+    J. Conover, Practical Nonparametric Statistics, 1999, chapters 3 and 5.
 
     Parameters
     ----------
@@ -278,7 +279,7 @@ def fewest_repetitions(confidence: float, *, paired: bool = True) -> int:
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r} is not valid: must be between 0 and 1")
-    allowed = (1 - confidence) * (1 + 1e-9)  # 1 - 0.75 is not quite a quarter of anything
+    allowed = (1 - confidence) * (1 + 1e-9)  # 1 - confidence is not exact
     count = 1
     while (2.0 ** (1 - count) if paired else 2 / math.comb(2 * count, count)) > allowed:
         count += 1
@@ -295,16 +296,16 @@ def judge(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Verdict[K]:
-    """Say which setting is best, or that the difference is noise.
+    """Find the best setting, or conclude that the difference is noise.
 
-    The setting with the best median is compared with each other one. Because the best of many is picked after the fact,
-    the error that is allowed is divided by the number of comparisons (Bonferroni): with a confidence of 0.95, a
-    setting that is not better than all others is called best for sure in at most about 5 of 100 sweeps.
+    The setting with the best median is compared with each other one. Because the best of many is chosen after the
+    measurements, the allowed error is divided by the number of comparisons (Bonferroni). With a confidence of 0.95, a
+    setting that is not better than all others is called certainly best in at most about 5 of 100 sweeps.
 
     Parameters
     ----------
     samples
-        Measurements by setting; where they are paired, those at the same place are of the same round.
+        Measurements by setting; if they are paired, those at the same index are of the same round.
     measure
         Whether medians are compared by their ratio or their difference.
     paired
@@ -312,14 +313,14 @@ def judge(
     confidence
         Of all statements together, between 0 and 1.
     smaller_is_better
-        False for rates and the like.
+        False for rates, for example.
     resamples, seed
         As for :func:`bootstrap_interval`.
 
     Returns
     -------
     Verdict
-        The best setting, and what is to be thought of that.
+        The best setting, and how it compares with the others.
 
     Raises
     ------

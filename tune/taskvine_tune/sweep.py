@@ -1,11 +1,11 @@
-"""Runs a program with many settings of tuning parameters, and says which is best.
+"""Sweeps: run a program with many settings of tuning parameters, and find the best one.
 
-The program is any that gives an executor the parameters of the environment variable ``TASKVINE_TUNE`` (see
-:mod:`taskvine_tune.environment`). Settings are interleaved: every round runs each of them once, in an order drawn anew,
-so that what changes in the machine over time falls on all of them alike.
+The program must give its executor the parameters in the environment variable ``TASKVINE_TUNE`` (see
+:mod:`taskvine_tune.environment`). Settings are interleaved: every round runs each of them once, in a new random order,
+so that changes in the machine over time affect all of them alike.
 
-Nodes can be lost on purpose: a setting with ``executor.loss-interval`` has its executor kill nodes of its own run, at
-times that are drawn anew for each round, and are the same for all settings of a round.
+Nodes can be lost on purpose: with ``executor.loss-interval``, an executor kills nodes of its run at random times. The
+times are new for each round, and the same for all settings of a round.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 Quantity = Literal["wall_seconds", "makespan_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions", "losses"]
 
-#: What is recorded of each run.
+#: Values recorded for each run.
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 _INTERVAL = "executor.loss-interval"
@@ -59,20 +59,20 @@ _SEED = "executor.loss-seed"
 #: Bytes of a failed run's output that are kept.
 _TAIL = 2000
 
-#: Seconds that a run has for ending itself.
+#: Seconds that a run has to end after SIGTERM.
 _GRACE = 5.0
 
 
-# ---- Which settings
+# ---- Settings
 
 
 def grid(space: Source) -> list[TuneParameters]:
-    """Every combination of the values that a space names.
+    """Return every combination of the values in a space.
 
     Parameters
     ----------
     space
-        Values by name, or the path of a file: a list of values for what is to be varied, one value for what is not.
+        Values by name, or the path of a file: a list of values for a parameter that varies, one value for a fixed one.
 
     Returns
     -------
@@ -93,15 +93,15 @@ def grid(space: Source) -> list[TuneParameters]:
 
 
 def sample(space: Source, count: int, seed: int = 0) -> list[TuneParameters]:
-    """Settings drawn at random from a space, no two of them equal.
+    """Draw random settings from a space, no two of them equal.
 
     Parameters
     ----------
     space
-        As for :func:`grid`; also ranges, as ``{"min": 1, "max": 16, "log": True}``: whole numbers for parameters that
-        are, evenly distributed or, with ``log``, their logarithms.
+        As for :func:`grid`; also ranges such as ``{"min": 1, "max": 16, "log": True}``. They are uniform, or uniform in
+        their logarithms with ``log``. Parameters that are whole numbers get whole numbers.
     count
-        How many to draw at most: there are fewer if the space does not have as many.
+        Maximum number of settings; a small space has fewer.
     seed
         The same space, count and seed give the same settings.
 
@@ -118,7 +118,7 @@ def sample(space: Source, count: int, seed: int = 0) -> list[TuneParameters]:
     choices = _choices(space)
     source = random.Random(seed)
     drawn: dict[TuneParameters, None] = {}
-    for _ in range(100 * count):  # enough to find most of a small space, and an end where it is smaller than asked
+    for _ in range(100 * count):  # finds most of a small space, and then ends
         if len(drawn) == count:
             break
         drawn[TuneParameters({name: _drawn(choice, source) for name, choice in choices.items()})] = None
@@ -136,7 +136,7 @@ class _Range:
     def draw(self, source: random.Random) -> Value:
         if not self.log:
             return source.randint(int(self.low), int(self.high)) if self.whole else source.uniform(self.low, self.high)
-        # Half a number more on both sides, so that rounding does not halve the chances of the ends.
+        # Extend both ends by half, so that rounding does not halve the probability of the ends.
         margin = 0.5 if self.whole else 0.0
         value = math.exp(source.uniform(math.log(self.low - margin), math.log(self.high + margin)))
         value = min(max(value, self.low), self.high)
@@ -177,14 +177,14 @@ def _drawn(choice: Sequence[Any] | _Range, source: random.Random) -> Any:
 
 
 def with_losses(settings: Sequence[TuneParameters], interval: float) -> list[TuneParameters]:
-    """Have nodes killed on purpose in every run of some settings.
+    """Kill nodes on purpose in every run of some settings.
 
     Parameters
     ----------
     settings
-        The settings. Those that say themselves how often nodes are lost stay as they are.
+        The settings. Settings with their own losses of nodes stay as they are.
     interval
-        Seconds between two losses, on average; only time in which there is work counts.
+        Mean seconds between two losses; only time in which there is work counts.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def with_losses(settings: Sequence[TuneParameters], interval: float) -> list[Tun
 
 
 def label(setting: TuneParameters, settings: Sequence[TuneParameters] = ()) -> str:
-    """What a setting is called: those of its parameters in which it differs from others, or else all of them."""
+    """Return a name for a setting: its parameters that differ from other settings, or all if none does."""
     varied = [name for name in setting if any(other.get(name) != setting[name] for other in settings)]
     return ", ".join(f"{name}={_shown(setting[name])}" for name in varied or setting) or "defaults"
 
@@ -210,7 +210,7 @@ def _shown(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
 
 
-# ---- Running them
+# ---- Runs
 
 
 _SILENT = RunReport()
@@ -223,19 +223,19 @@ class Run:
     Parameters
     ----------
     setting
-        The parameters it was given.
+        The parameters that it was given.
     round
-        The round it belongs to, from 0.
+        The round that it belongs to, from 0.
     place
         Its place within the round, from 0.
     exit_code
         Of the program; negative for a signal, None if it took too long and was ended.
     wall_seconds
-        From its start to its end, as the sweep has measured it.
+        From its start to its end, measured by the sweep.
     report
-        What its executors have reported.
+        The reports of its executors.
     output
-        The end of what it printed, if it failed.
+        The end of its output, if it failed.
     """
 
     setting: TuneParameters
@@ -248,11 +248,11 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether its measurements mean nothing."""
+        """Whether the run failed, which makes its measurements invalid."""
         return self.exit_code != 0
 
     def value(self, quantity: Quantity) -> float | None:
-        """What was measured; None if nobody has reported it."""
+        """Return the measured value; None if no executor has reported it."""
         value: float | None = self.wall_seconds if quantity == "wall_seconds" else getattr(self.report, quantity)
         return value
 
@@ -264,7 +264,7 @@ class Results:
     Parameters
     ----------
     settings
-        What was tried.
+        The settings that were tried.
     runs
         The runs, in their order.
     """
@@ -273,10 +273,10 @@ class Results:
     runs: tuple[Run, ...]
 
     def samples(self, quantity: Quantity = "wall_seconds") -> dict[TuneParameters, list[float]]:
-        """Measurements by setting, those of one round at the same place.
+        """Return measurements by setting; those of one round have the same index.
 
-        Settings with a failed run, or one that has not reported the quantity, are left out: what they have is not a
-        fair sample.
+        Settings with a failed run, or a run without a report of the quantity, are left out: the rest is not a fair
+        sample.
         """
         by_setting: dict[TuneParameters, list[float | None]] = {setting: [] for setting in self.settings}
         for run in sorted(self.runs, key=lambda run: run.round):
@@ -295,7 +295,7 @@ class Results:
     def verdict(
         self, quantity: Quantity = "wall_seconds", *, confidence: float = 0.95, seed: int = 0
     ) -> Verdict[TuneParameters]:
-        """Which setting has the least of a quantity, and how sure that is.
+        """Find the setting with the least of a quantity, and the confidence of this.
 
         Raises
         ------
@@ -305,7 +305,7 @@ class Results:
         samples = self.samples(quantity)
         if not samples:
             raise BadSamples(f"no setting has {quantity} in every run")
-        # Times are compared by their ratio; of the rest, none at all is a common amount.
+        # Compare times by their ratio, and the other quantities, which are often 0, by their difference.
         measure: Literal["ratio", "difference"] = "ratio" if quantity.endswith("_seconds") else "difference"
         return judge(samples, measure=measure, confidence=confidence, seed=seed)
 
@@ -324,22 +324,22 @@ def sweep(
     Parameters
     ----------
     command
-        The program and its arguments. A first word that ends with ``.py`` is run by this Python.
+        The program and its arguments. A program that ends with ``.py`` is run by this Python.
     settings
         The settings, no two of them equal.
     repetitions
         The number of rounds.
     seed
-        Of the order within the rounds, and of the losses in each, unless a setting has a seed for these.
+        Seed of the order within the rounds, and of the losses in each round, unless a setting has a seed for these.
     timeout
         Seconds after which a run is ended, and counts as failed.
     on_run
-        Called with each run when it is over.
+        Called with each run when it has ended.
 
     Returns
     -------
     Results
-        All runs, failed ones too.
+        All runs, including failed ones.
 
     Raises
     ------
@@ -352,7 +352,7 @@ def sweep(
         raise BadSamples("a sweep needs settings, no two of them equal, and at least one repetition")
     words = [sys.executable, *command] if command[0].endswith(".py") else list(command)
     source = random.Random(seed)
-    drawn = random.Random(f"losses {seed}")  # apart, so that the order is the same with and without them
+    drawn = random.Random(f"losses {seed}")  # separate: the order is the same with and without losses
     loss_seeds = [drawn.randrange(2**31) for _ in range(repetitions)]
     runs = []
     for number in range(repetitions):
@@ -401,7 +401,7 @@ def _run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a run that took too long or was interrupted. Executors see their program end, and follow."""
+    """End a run that took too long or was interrupted. Its executors notice that the program ended, and end too."""
     if process.poll() is not None:
         return
     os.killpg(process.pid, signal.SIGTERM)
@@ -418,11 +418,11 @@ def _tail(path: str) -> str:
         return file.read().decode(errors="replace").strip()
 
 
-# ---- What is kept of it
+# ---- Output
 
 
 def write_csv(results: Results, path: str | os.PathLike[str]) -> None:
-    """Write one line for each run: round, place, every parameter that was set, what was measured, and the exit code."""
+    """Write one line for each run: round, place, parameters that were set, measurements, and exit code."""
     names = list(dict.fromkeys(name for setting in results.settings for name in setting))
     with open(path, "w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
@@ -441,9 +441,9 @@ def draw_figure(results: Results, path: str | os.PathLike[str], quantity: Quanti
     results
         The runs.
     path
-        The file; its ending says the format.
+        The file; its suffix selects the format.
     quantity
-        What to draw.
+        The quantity to draw.
 
     Raises
     ------
@@ -460,7 +460,7 @@ def draw_figure(results: Results, path: str | os.PathLike[str], quantity: Quanti
     if not samples:
         raise BadSamples(f"no setting has {quantity} in every run")
     middle = medians(samples)
-    ranked = sorted(middle, key=lambda setting: -middle[setting])  # the best one is drawn on top
+    ranked = sorted(middle, key=lambda setting: -middle[setting])  # the best one on top
     figure = Figure(figsize=(7, 1.2 + 0.35 * len(ranked)), layout="constrained")
     axes = figure.subplots()
     for row, setting in enumerate(ranked):
@@ -486,7 +486,7 @@ _AXES: Mapping[Quantity, str] = {
 
 
 def summary(results: Results) -> Iterator[tuple[TuneParameters, dict[Quantity, float | None], int]]:
-    """Each setting, the medians of what was measured (None without a full sample), and the number of failed runs."""
+    """Yield each setting, its median of each quantity (None if a run has none), and its number of failed runs."""
     middle = {quantity: medians(results.samples(quantity)) for quantity in QUANTITIES}
     for setting in results.settings:
         failed = sum(run.setting == setting for run in results.failed)

@@ -1,4 +1,4 @@
-"""Checked sets of tuning parameters, and their way from and to dicts and files."""
+"""Checked sets of tuning parameters, and their conversion from and to dicts and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskvine_tune.errors import Conflict, GivenTwice, NotTunableNow, TuningErro
 
 __all__ = ["Source", "TuneParameters", "conflicts", "examine", "flat"]
 
-#: What parameters can be given as: by name, checked already, or in a file.
+#: Sources of parameters: values by name, checked parameters, or the path of a file.
 Source = Mapping[str, Any] | str | os.PathLike[str]
 
 _ORDER = {name: place for place, name in enumerate(PARAMETERS)}
@@ -21,13 +21,13 @@ _ORDER = {name: place for place, name in enumerate(PARAMETERS)}
 class TuneParameters(Mapping[str, Value]):
     """Tuning parameters that have been checked: an immutable, hashable mapping from names to values.
 
-    Keys are the names with dashes, in the order in which TaskVine should be given them; looking one up takes any
-    spelling. Only what was set is in it, so that a default of TaskVine's stays TaskVine's.
+    Keys are the names with dashes, in the order in which TaskVine should receive them; a lookup accepts any spelling.
+    The mapping holds only values that were set, so that TaskVine's defaults remain TaskVine's.
 
     Parameters
     ----------
     values
-        Values by name. Names have dashes or underscores, and may be TaskVine's aliases; those of the executor's
+        Values by name. Names have dashes or underscores, and may be TaskVine's aliases. Names in the executor's
         namespace may be nested, as in ``{"executor": {"library_slots": 2}}``.
 
     Raises
@@ -54,7 +54,7 @@ class TuneParameters(Mapping[str, Value]):
                 raise problems[0]
         object.__setattr__(self, "_values", checked)
 
-    # --- a mapping ---
+    # --- mapping ---
 
     def __getitem__(self, name: str) -> Value:
         try:
@@ -68,7 +68,7 @@ class TuneParameters(Mapping[str, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
-    # --- a value ---
+    # --- immutable value ---
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} cannot be changed: make another with |")
@@ -85,7 +85,7 @@ class TuneParameters(Mapping[str, Value]):
         return hash(frozenset(self._values.items()))
 
     def __or__(self, other: Mapping[str, Any]) -> TuneParameters:
-        """These parameters, with some of them set anew."""
+        """Return these parameters, with some replaced or added."""
         return TuneParameters({**self._values, **TuneParameters(other)._values})
 
     def __repr__(self) -> str:
@@ -100,10 +100,10 @@ class TuneParameters(Mapping[str, Value]):
     def __deepcopy__(self, memo: dict[int, Any]) -> TuneParameters:
         return self
 
-    # --- what follows from it ---
+    # --- use ---
 
     def effective(self, name: str) -> Value:
-        """What a parameter is, set or not.
+        """Return the value of a parameter, set or not.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class TuneParameters(Mapping[str, Value]):
         Returns
         -------
         bool, int or float
-            The value that was set, or else the default.
+            The value that was set, or the default.
 
         Raises
         ------
@@ -124,32 +124,32 @@ class TuneParameters(Mapping[str, Value]):
         return self._values.get(parameter.name, parameter.default)
 
     def ignored_by(self, engine: Engine) -> tuple[Parameter, ...]:
-        """Those parameters that are set and that an engine does not act on."""
+        """Return the parameters that are set and have no effect on an engine."""
         return tuple(PARAMETERS[name] for name in self if not PARAMETERS[name].on(engine).support.acts)
 
     def check(self, *, nodes: int | None = None, peer_transfers: bool = True, running: bool = False) -> TuneParameters:
-        """Check the parameters against what they are to be used with.
+        """Check whether the parameters fit their use.
 
         Parameters
         ----------
         nodes
-            The largest number of nodes that there can be; None where that is not known.
+            The largest possible number of nodes; None if it is not known.
         peer_transfers
             Whether nodes send files to each other.
         running
-            Whether the executor runs already.
+            Whether the executor is already running.
 
         Returns
         -------
         TuneParameters
-            These.
+            These parameters.
 
         Raises
         ------
         Conflict
-            If they cannot be what was meant.
+            If values contradict each other or their use.
         NotTunableNow
-            If one of them can be set before the start only.
+            If one of them can be set only before the start.
         """
         for name in self if running else ():
             if not PARAMETERS[name].live:
@@ -158,21 +158,21 @@ class TuneParameters(Mapping[str, Value]):
             raise conflict
         return self
 
-    # --- from and to elsewhere ---
+    # --- conversion ---
 
     def to_dict(self, *, underscores: bool = False) -> dict[str, Value]:
-        """Values by name, with dashes or with underscores."""
+        """Return values by name, with dashes or with underscores."""
         return {(name.replace("-", "_") if underscores else name): value for name, value in self._values.items()}
 
     @classmethod
     def load(cls, source: Source) -> TuneParameters:
-        """Read parameters from wherever they are.
+        """Read parameters from a mapping or a file.
 
         Parameters
         ----------
         source
-            Values by name, or the path of a TOML, YAML or JSON file (by its ending: ``.toml``, ``.yaml`` or ``.yml``,
-            ``.json``). In a file the executor's own parameters may stand in a table of their own, ``[executor]``.
+            Values by name, or the path of a TOML, YAML or JSON file (by its suffix: ``.toml``, ``.yaml`` or ``.yml``,
+            ``.json``). In a file the executor's parameters may be in the table ``[executor]``.
 
         Returns
         -------
@@ -182,14 +182,14 @@ class TuneParameters(Mapping[str, Value]):
         Raises
         ------
         TuningError
-            If the file cannot be read, or holds what is not valid.
+            If the file cannot be read, or its parameters are not valid.
         """
         if isinstance(source, Mapping):
             return cls(source)
         return cls(formats.read(os.fspath(source)))
 
     def dump(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters to a file, in the format that its ending says.
+        """Write the parameters to a file, in the format of its suffix.
 
         Parameters
         ----------
@@ -199,7 +199,7 @@ class TuneParameters(Mapping[str, Value]):
         Raises
         ------
         TuningError
-            If no format has this ending, or its library is not installed.
+            If no format has this suffix, or its library is not installed.
         """
         formats.write(os.fspath(path), _nested(self._values))
 
@@ -209,12 +209,12 @@ class TuneParameters(Mapping[str, Value]):
         return cls(formats.parse(text, form))
 
     def dumps(self, form: formats.Format) -> str:
-        """The text of a file with these parameters; see :meth:`dump`."""
+        """Return the text of a file with these parameters; see :meth:`dump`."""
         return formats.render(_nested(self._values), form)
 
 
 def examine(values: Mapping[Any, Any]) -> tuple[dict[str, Value], list[TuningError]]:
-    """Check names and values, and find everything that is wrong.
+    """Check names and values, and find all problems.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def examine(values: Mapping[Any, Any]) -> tuple[dict[str, Value], list[TuningErr
     dict
         The valid ones, by name with dashes, in the order of the declarations.
     list of TuningError
-        What is wrong with the others, and conflicts between the valid ones.
+        Errors of the others, and conflicts between the valid ones.
     """
     checked: dict[str, Value] = {}
     spelled: dict[str, str] = {}
@@ -248,14 +248,14 @@ def examine(values: Mapping[Any, Any]) -> tuple[dict[str, Value], list[TuningErr
 def conflicts(
     values: Mapping[str, Value], *, nodes: int | None = None, peer_transfers: bool = True
 ) -> Iterator[Conflict]:
-    """Find values that contradict each other, or what they are to be used with.
+    """Find values that contradict each other or their use.
 
     Parameters
     ----------
     values
         Checked values, by name with dashes.
     nodes
-        The largest number of nodes that there can be; None where that is not known.
+        The largest possible number of nodes; None if it is not known.
     peer_transfers
         Whether nodes send files to each other.
 
@@ -291,7 +291,7 @@ def conflicts(
 
 
 def flat(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Names and values, with the executor's own parameters taken out of their table, if they stand in one.
+    """Yield names and values; those in the table ``executor`` get their full names.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def flat(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _nested(values: Mapping[str, Value]) -> dict[str, Any]:
-    """The opposite: without it TOML would have to quote these names."""
+    """Put the executor's parameters into a table: without it TOML would have to quote these names."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
         table, _, inner = name.rpartition(".")

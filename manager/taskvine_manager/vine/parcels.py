@@ -1,10 +1,9 @@
-"""What the engine puts into a TaskVine function call for a node's supervisor, and what comes back.
+"""Messages between the engine and the supervisors of nodes.
 
-A function call of TaskVine carries one :class:`Parcel`: in its command if it is small, else in the file ``in`` of its
-sandbox. It ends with one :class:`Answer`: if that is small and the call has no output files, as the call's standard
-output, which travels with TaskVine's word that it has ended; else in the file ``out``. Values that are too large for
-either are files of the sandbox of their own; on the machine of the user's process they are named by path and never
-copied.
+A function call of TaskVine carries one :class:`Parcel`: in its command if it is small, otherwise in the file ``in`` of
+its sandbox. It ends with one :class:`Answer`. A small answer of a call without output files is the call's standard
+output, which arrives with TaskVine's message that the call ended. Any other answer is in the file ``out``. Values too
+large for a message are separate files in the sandbox. On the user's machine they are named by path and never copied.
 """
 
 from __future__ import annotations
@@ -13,38 +12,38 @@ import base64
 import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-if TYPE_CHECKING:  # what a supervisor says of a Python that is too old for the rest
+if TYPE_CHECKING:  # a supervisor with a Python too old for Payload imports this too
     from taskvine_manager.runtime.payload import Payload
 
 IN_COMMAND = 2048
-"""Largest parcel, in bytes, that rides in a call's command: that saves the worker a file."""
+"""Largest parcel, in bytes, that fits in a call's command; this saves the worker a file."""
 PACK = "env_pack"
-"""Name of a packed environment in a library's sandbox, if it had to travel."""
+"""Name of a packed environment in a library's sandbox, if it is sent to the node."""
 IN_OUTPUT = 1024
-"""Largest standard output, in bytes, that TaskVine sends along with its word that a call has ended."""
+"""Largest standard output, in bytes, that TaskVine sends with its message that a call ended."""
 CUT = (-1, b"")
-"""Stands in an answer for a piece of a file that is not what was made."""
+"""Piece in the answer when the file is cut short or changed."""
 IN, OUT = "in", "out"
-"""Names of the two files in a sandbox."""
+"""Names of the two message files in a sandbox."""
 
 
 class Parcel(NamedTuple):
-    """What a supervisor is asked to do.
+    """Request to a supervisor.
 
     ``kind`` is one of the following.
 
     ``"run"``
-        Run ``invocations``, which name ``profiles`` and ``functions``.
+        Run ``invocations``, which refer to ``profiles`` and ``functions``.
     ``"collect"``
-        Bring what has come since of the parcel ``number`` whose answer left something open.
+        Return the results since the last answer of the parcel ``number``, which was left open.
     ``"cancel"``
-        Drop or kill the invocations ``numbers``, whose outcome nobody waits for.
+        Drop or kill the tasks ``numbers``, whose outcome is no longer wanted.
     ``"retire"``
-        Forget ``functions``, whose contents are left out, and the profiles ``numbers``.
+        Forget ``functions``, given without contents, and the profiles ``numbers``.
     ``"read"``
-        Send a piece of the one staged file: ``numbers`` are where it begins and how many bytes it has.
+        Return a piece of the one staged file; ``numbers`` are its offset and its maximum length in bytes.
     ``"hello"``
-        Say what the node has.
+        Return the node's resources.
     """
 
     kind: str
@@ -55,22 +54,22 @@ class Parcel(NamedTuple):
     values: dict[str, Payload] | None = None
     """Small results that the arguments refer to."""
     staged: dict[str, str] | None = None
-    """Names in the sandbox of what TaskVine has brought there, by what the invocations call it."""
+    """Names in the sandbox of files that TaskVine brings or takes, by the names that the tasks use."""
     numbers: tuple[int, ...] = ()
     brief: bool = False
-    """Whether there is no file for the answer: one that is not small says that there is something to collect."""
+    """Whether there is no file for the answer: if the answer is not small, it stays open and is collected later."""
     sizes: dict[str, int] | None = None
-    """Bytes that staged files of the user's have at least, by what the invocations call them."""
+    """Minimum sizes in bytes of the user's staged files, by the names that the tasks use."""
 
 
 class Answer(NamedTuple):
-    """What a supervisor says at the end of a function call.
+    """Reply of a supervisor at the end of a function call.
 
-    ``open`` is whether invocations of the parcel still run: their results are to be collected. ``info`` is the node's
-    :class:`~taskvine_manager.wire.messages.NodeInfo` after ``"hello"``. ``files`` says where temp files of this answer
-    are on their node: ``(device, inode, bytes, modification time in ns)`` by id. ``left`` is what a call that failed
-    has written of the user's files: it may tell why. ``piece`` is the size of a whole file, and a piece of it, or
-    :data:`CUT` if the file is not whole.
+    ``open`` is whether tasks of the parcel still run: their results must be collected. ``info`` is the node's
+    :class:`~taskvine_manager.wire.messages.NodeInfo` after ``"hello"``. ``files`` identifies the temp files of this
+    answer on their node: ``(device, inode, bytes, modification time in ns)`` by id. ``left`` holds what a failed task
+    wrote to the user's files, which may show why it failed. ``piece`` is the size of the whole file and a piece of it,
+    or :data:`CUT` if the file is not whole.
     """
 
     node: str
@@ -84,13 +83,13 @@ class Answer(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A large value whose bytes ride in an answer, because its file is on another machine."""
+    """Large value whose bytes are in the answer, because its file is on another machine."""
 
     data: bytes
 
 
 def pack(parcel: Parcel) -> tuple[str, bytes | None]:
-    """The command of a function call and, if the parcel does not fit there, the content of its file."""
+    """Return the command of a function call and, if the parcel does not fit there, the content of its file."""
     data = pickle.dumps(tuple(parcel), 5)
     if len(data) <= IN_COMMAND:
         return base64.urlsafe_b64encode(data).decode(), None
@@ -98,7 +97,7 @@ def pack(parcel: Parcel) -> tuple[str, bytes | None]:
 
 
 def unpack(command: str, sandbox: str) -> Parcel:
-    """The parcel of a function call that has come to a node."""
+    """Return the parcel of a function call, on a node."""
     if command == "-":
         with open(f"{sandbox}/{IN}", "rb") as file:
             return Parcel(*pickle.load(file))
@@ -106,7 +105,7 @@ def unpack(command: str, sandbox: str) -> Parcel:
 
 
 def to_output(answer: Answer) -> tuple[bytes, bool]:
-    """An answer's bytes, and whether they are such as can be a call's standard output."""
+    """Encode an answer; return its bytes and whether they can be a call's standard output."""
     data = pickle.dumps(tuple(answer), 5)
     if len(data) > IN_OUTPUT * 3 // 4:
         return data, False
@@ -114,5 +113,5 @@ def to_output(answer: Answer) -> tuple[bytes, bool]:
 
 
 def from_output(text: str | None) -> bytes:
-    """The bytes of an answer that was a call's standard output; none if there was no output."""
+    """Return the bytes of an answer that was a call's standard output; none if there was no output."""
     return base64.b64decode(text) if text else b""

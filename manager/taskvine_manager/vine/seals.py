@@ -1,8 +1,8 @@
 """Lengths at the end of files that stay on TaskVine's workers.
 
-TaskVine hands on whatever is under a file's name, also what is left of it. So a node ends each file that it makes with
-a seal: the length of what is before it. Whoever reads the file checks the seal. The length cannot come from the manager
-instead: when TaskVine makes a lost file again, the new one may have another length.
+TaskVine copies whatever has the file's name, even if it was cut short. A node therefore ends each file that it creates
+with a seal: the length of the content. Every reader checks the seal. The manager cannot supply the length: when
+TaskVine recreates a lost file, the new one may have another length.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _MARK = b"TVX-SEAL"
 
 
 class Cut(OSError):
-    """A file is not all that was made: ``errno`` is ``EIO``."""
+    """A file was cut short or changed: ``errno`` is ``EIO``."""
 
 
 def seal(path: str) -> int:
-    """Seal a file; return its length before that."""
+    """Seal a file; return its length without the seal."""
     length = os.path.getsize(path)
     with open(path, "ab") as file:
         file.write(_SEAL.pack(length, _MARK))
@@ -28,12 +28,12 @@ def seal(path: str) -> int:
 
 
 def check(path: str) -> int:
-    """See that a file is whole; return its length without the seal.
+    """Check that a file is whole; return its length without the seal.
 
     Raises
     ------
     Cut
-        If it is not.
+        If it is not whole.
     OSError
         If it cannot be read.
     """
@@ -41,5 +41,5 @@ def check(path: str) -> int:
         length = os.fstat(file.fileno()).st_size - _SEAL.size
         said = os.pread(file.fileno(), _SEAL.size, length) if length >= 0 else b""
     if said != _SEAL.pack(max(length, 0), _MARK):
-        raise Cut(errno.EIO, "it was cut short or written to since it was made", path)
+        raise Cut(errno.EIO, "it was cut short or changed after it was created", path)
     return length

@@ -20,7 +20,7 @@ EXAMPLES: list[TuningError] = [
     errors.BadFile("a", "b"),
     errors.LibraryMissing("a", "b"),
     errors.BadSamples("a"),
-    errors.BadSimulation("there are no jobs"),
+    errors.BadSimulation("there are no tasks"),
 ]
 
 

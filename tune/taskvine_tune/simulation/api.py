@@ -1,8 +1,9 @@
-"""What would happen: a workload on imagined nodes, under the scheduler of the embedded engine itself.
+"""Simulation of a workload on imagined nodes, with the scheduler of the embedded engine.
 
-The scheduler is a pure state machine, events in, instructions out. :func:`simulate` tells it what imagined nodes would
-tell it, and does in simulated time what it says. Every decision (where calls run, what is replicated, evicted or made
-again) is therefore the engine's own; only what takes time is a model. ``docs/simulation.md`` says what that leaves out.
+The scheduler is a pure state machine: events in, instructions out. :func:`simulate` gives it the events of imagined
+nodes, and carries out its instructions in simulated time. Every decision (where tasks run, and which files are
+replicated, evicted or recreated) is therefore the engine's own; only durations are modelled. ``docs/simulation.md``
+describes the limits of the model.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 WINDOW = 50_000
-"""Jobs that are with the manager at a time, at most."""
+"""Most tasks at the manager at a time."""
 
 
 def simulate(
@@ -52,27 +53,28 @@ def simulate(
     cluster
         The nodes.
     tuning
-        Tuning parameters; those that the embedded engine does not act on change nothing. ``max-workers`` limits the
-        nodes, and ``executor.loss-interval`` adds losses: one in so many seconds, among all nodes.
+        Tuning parameters; those that the embedded engine does not act on have no effect. ``max-workers`` limits the
+        nodes, and ``executor.loss-interval`` adds losses: its value is the mean time between two losses among all
+        nodes.
     seed
-        Of the losses of nodes: with the same seed, all comes out the same.
+        Seed of the losses of nodes: the same seed gives the same outcome.
     window
-        Jobs that are with the manager at a time, at most. Further ones are submitted as others end; this bounds what a
-        simulation keeps in memory, beside the nodes and the files that are live.
+        Most tasks at the manager at a time. More are submitted as others end. This bounds the memory of a simulation,
+        apart from its nodes and live files.
 
     Returns
     -------
     Outcome
-        What came of it.
+        The outcome.
 
     Raises
     ------
     BadSimulation
-        If it never comes to an end: nodes are lost faster than any job ends.
+        If it would never end: nodes are lost faster than any task ends.
     TuningError
         If the parameters are not valid, or in conflict with the cluster.
     """
-    # The scheduler is imported here: imports of modules run from taskvine_manager to this package.
+    # Imported late: only a simulation that runs needs the scheduler.
     from taskvine_tune.simulation.engine import Simulation
 
     if window < 1:
@@ -98,11 +100,11 @@ def compare(
     parameter
         The name of a tuning parameter, or of a field of :class:`Cluster`.
     values
-        What it is to be.
+        The values to compare.
     tuning
         The other parameters.
     seeds
-        Of the losses of nodes: the same for each value, so that what is compared had the same luck at first.
+        Seeds of the losses of nodes. They are the same for each value, so that runs have the same losses at first.
 
     Returns
     -------
@@ -120,12 +122,12 @@ def compare(
 def vary(
     cluster: Cluster, tuning: Mapping[str, Any] | None, setting: Mapping[str, Any]
 ) -> tuple[Cluster, TuneParameters]:
-    """Set fields of a cluster and tuning parameters, whichever the names stand for.
+    """Set fields of a cluster and tuning parameters, according to their names.
 
     Parameters
     ----------
     cluster, tuning
-        What holds otherwise.
+        The other values.
     setting
         Values by name, with dashes or underscores.
 

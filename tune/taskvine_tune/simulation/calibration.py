@@ -1,4 +1,4 @@
-"""What the record of a run says of the nodes that it ran on: how many, how large, and what each call cost there."""
+"""Estimates from the record of a run: the number and size of its nodes, and the overhead of each task."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 __all__ = ["calibrate", "tuned"]
 
 LARGE = 1 << 16
-"""Bytes from which on a result is certainly a file: ``inline_limit`` ends there."""
+"""Size in bytes from which a result is certainly a file: the maximum of ``inline_limit``."""
 
 
 def calibrate(record: str | os.PathLike[str] | Record) -> Cluster:
     """Find a cluster like the one that a run was recorded on.
 
-    Taken from the record are the number of nodes (the most that there were at a time), their slots, memory, disk and
-    gpus; ``startup``, from the first submission to the last of these nodes; and these medians of what invocations took:
+    From the record it takes the largest number of nodes at a time, their slots, memory, disk and GPUs. ``startup`` is
+    the time from the first submission until the last of these nodes joined. The others are medians over tasks:
 
-    - ``latency``: from the end of a call with a small result until the manager knew;
-    - ``overhead``: from when a slot had a call and had ended the one before it, until the call began;
-    - ``setup``: the same of the first call on each node, less ``overhead``;
-    - ``write_rate``: bytes of large results, by the time from the end of the call until the manager knew, less
+    - ``latency``: from the end of a task with a small result until the manager knew;
+    - ``overhead``: from when a slot had a task and had ended the one before, until the task began;
+    - ``setup``: the same of the first task on each node, minus ``overhead``;
+    - ``write_rate``: bytes of large results, divided by the time from the end of the task until the manager knew, minus
       ``latency``.
 
-    Records do not tell how long transfers took: bandwidths are the defaults.
+    Records do not contain the duration of transfers: bandwidths are the defaults.
 
     Parameters
     ----------
     record
-        The file ``record.msgpack`` in an executor's log directory, or what was read of it.
+        The file ``record.msgpack`` in an executor's log directory, or a record that was read already.
 
     Returns
     -------
     Cluster
-        See there; no losses.
+        The cluster, without losses.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def _after(done: Done) -> float:
 
 
 def _waits(calls: Iterable[Done]) -> tuple[list[float], list[float]]:
-    """How long calls waited in a slot that did nothing else; apart from these, the first on each node."""
+    """Return how long tasks waited in an idle slot; the first tasks on each node are in a second list."""
     waits: list[float] = []
     firsts: list[float] = []
     ends: dict[str, list[float]] = {}
@@ -95,7 +95,7 @@ def _waits(calls: Iterable[Done]) -> tuple[list[float], list[float]]:
         free = max((end for end in before if end <= each.started), default=0.0)
         (waits if before else firsts).append(each.started - max(each.dispatched, free))
         before.append(each.started + each.seconds)
-        if len(before) > 256:  # the slots of a node, and some more
+        if len(before) > 256:  # more than the slots of a node
             before.remove(min(before))
     return waits, firsts
 
@@ -105,6 +105,6 @@ def _middle(values: list[float], default: float) -> float:
 
 
 def tuned(record: Record) -> TuneParameters:
-    """The tuning parameters that a run began with, as far as they are known here."""
+    """Return the tuning parameters at the start of a run, as far as they are known here."""
     values = record.facts.get("tune_parameters", {})
     return TuneParameters({name: value for name, value in values.items() if name in PARAMETERS})

@@ -1,4 +1,4 @@
-"""The command ``taskvine-tune simulate``: its options, and what it shows."""
+"""The command ``taskvine-tune simulate``: its options and its output."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from taskvine_tune.tuning import TuneParameters
 __all__ = ["Results", "add_arguments", "as_json", "remarks", "run", "table"]
 
 NODES = 10
-"""Where nothing says how many."""
+"""Default number of nodes."""
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was simulated, and what came of it: for each setting, an outcome for each seed."""
+    """The simulated workload and settings, and for each setting an outcome per seed."""
 
     workload: Workload
     settings: list[dict[str, Any]]
@@ -50,39 +50,43 @@ class Results:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = (
-        "Have imagined nodes run what a recorded run did, or a generated graph, under the scheduler of the embedded "
-        "engine, and show what comes of it for each value of a parameter."
+        "Simulate a recorded run or a generated graph on imagined nodes, with the scheduler of the embedded engine. "
+        "Show the outcome for each value of a parameter."
     )
     add = parser.add_argument
     add("record", nargs="?", metavar="RECORD", help="the record.msgpack of a run, in its executor's log directory")
-    add("--at-once", action="store_true", help="submit all of a record at once, not when it was in the run")
+    add("--at-once", action="store_true", help="submit all tasks of a record at once, not at their times in the run")
 
     group = parser.add_argument_group("instead of a record")
     add = group.add_argument
     add("--generate", metavar="KIND", help=f"a graph: {', '.join(GENERATORS)}")
-    add("--tasks", type=int, default=1000, metavar="N", help="how many (%(default)s)")
+    add("--tasks", type=int, default=1000, metavar="N", help="number of tasks (%(default)s)")
     add("--seconds", type=float, default=1.0, metavar="S", help="mean run time (%(default)s)")
     add(
-        "--spread", type=float, default=0.0, metavar="SIGMA", help="of log-normal run times; 0: all alike (%(default)s)"
+        "--spread",
+        type=float,
+        default=0.0,
+        metavar="SIGMA",
+        help="sigma of log-normal run times; 0: equal ones (%(default)s)",
     )
-    add("--size", type=_bytes, default=1e6, metavar="BYTES", help="of each result, as 500k or 2G (1M)")
-    add("--width", type=int, default=100, metavar="N", help="of a layer, or of a round of maps (%(default)s)")
+    add("--size", type=_bytes, default=1e6, metavar="BYTES", help="size of each result, such as 500k or 2G (1M)")
+    add("--width", type=int, default=100, metavar="N", help="tasks in a layer, or maps in a round (%(default)s)")
     add("--fan", type=int, default=2, metavar="N", help="results that a task of a layered graph reads (%(default)s)")
 
-    group = parser.add_argument_group("nodes (of a record, the nodes that it ran on, unless these say otherwise)")
+    group = parser.add_argument_group("nodes (for a record, the defaults are those of the nodes that it ran on)")
     for option, kind, unit, says in (
-        ("nodes", int, "N", f"how many ({NODES})"),
-        ("slots", int, "N", "cores of each (1)"),
-        ("disk", _bytes, "BYTES", "of each, for temp files; 0: no limit (0)"),
-        ("bandwidth", _bytes, "B/S", "of each node, each way (1.25G)"),
-        ("manager-bandwidth", _bytes, "B/S", "of the manager, each way (1.25G)"),
-        ("latency", float, "S", f"of a message ({Cluster.latency:g})"),
-        ("startup", float, "S", "until a node joins (0)"),
-        ("overhead", float, "S", "of each task, in its slot (0)"),
-        ("setup", float, "S", "of the first task in each slot (0)"),
-        ("write-rate", _bytes, "B/S", "of large results (no limit)"),
-        ("failure-rate", float, "R", "losses of a node in an hour; times between them are exponential (0)"),
-        ("retries", int, "N", "of a task whose node was lost (no limit)"),
+        ("nodes", int, "N", f"number of nodes ({NODES})"),
+        ("slots", int, "N", "cores of each node (1)"),
+        ("disk", _bytes, "BYTES", "disk of each node for temp files; 0: no limit (0)"),
+        ("bandwidth", _bytes, "B/S", "bandwidth of each node in each direction (1.25G)"),
+        ("manager-bandwidth", _bytes, "B/S", "bandwidth of the manager in each direction (1.25G)"),
+        ("latency", float, "S", f"latency of a message ({Cluster.latency:g})"),
+        ("startup", float, "S", "time until a node joins (0)"),
+        ("overhead", float, "S", "overhead of each task in its slot (0)"),
+        ("setup", float, "S", "set-up time of the first task in each slot (0)"),
+        ("write-rate", _bytes, "B/S", "rate of writing large results (no limit)"),
+        ("failure-rate", float, "R", "losses per node and hour, at exponential intervals (0)"),
+        ("retries", int, "N", "retries of a task whose node was lost (no limit)"),
     ):
         name = "loss_rate" if option == "failure-rate" else option.replace("-", "_")
         group.add_argument(f"--{option}", dest=name, type=kind, metavar=unit, help=says, default=argparse.SUPPRESS)
@@ -91,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="replace",
         action="store_false",
         default=argparse.SUPPRESS,
-        help="nobody takes the place of a lost node",
+        help="do not replace lost nodes",
     )
 
     group = parser.add_argument_group("parameters")
@@ -101,13 +105,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=V1,V2",
-        help="values to compare, of a tuning parameter or an option above (loss-rate for --failure-rate); several "
-        "times: all combinations",
+        help="values to compare, of a tuning parameter or an option above (loss-rate for --failure-rate); if given "
+        "several times, all combinations",
     )
-    add("--tune", metavar="FILE", help="the other tuning parameters")
-    add("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
-    add("--repeat", type=int, default=1, metavar="N", help="simulate so many times, with one seed after another")
-    add("--window", type=int, default=WINDOW, metavar="N", help="tasks with the manager at a time (%(default)s)")
+    add("--tune", metavar="FILE", help="file with the other tuning parameters")
+    add("--seed", type=int, default=0, help="random seed (%(default)s)")
+    add("--repeat", type=int, default=1, metavar="N", help="simulate N times, with consecutive seeds")
+    add("--window", type=int, default=WINDOW, metavar="N", help="most tasks at the manager at a time (%(default)s)")
 
 
 def _bytes(text: str) -> float:
@@ -117,17 +121,17 @@ def _bytes(text: str) -> float:
     except ValueError:
         number = math.nan
     if not number >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 1e9, 500k or 1.25G")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 1e9, 500k or 1.25G")
     return number
 
 
 def run(options: argparse.Namespace) -> Results:
-    """Do what the options say.
+    """Run the simulations that the options describe.
 
     Raises
     ------
     TuningError
-        If something in them cannot be simulated.
+        If something cannot be simulated.
     """
     if options.repeat < 1:
         raise BadSimulation(f"repeat must be at least 1, not {options.repeat}")
@@ -142,7 +146,7 @@ def run(options: argparse.Namespace) -> Results:
         names.append(name)
         lists.append(values)
     settings = [dict(zip(names, values, strict=True)) for values in itertools.product(*lists)]
-    # All are checked before the first is simulated, which may take minutes.
+    # Check all settings before the first simulation, which may take minutes.
     varied = [vary(cluster, tuning, setting) for setting in settings]
     for here, parameters in varied:
         parameters.check(nodes=here.nodes, peer_transfers=here.peer_transfers)
@@ -155,7 +159,7 @@ def run(options: argparse.Namespace) -> Results:
 
 
 def _given(options: argparse.Namespace) -> tuple[Workload, Cluster, TuneParameters]:
-    """What is to run, and where, unless options say otherwise."""
+    """Return the workload, the cluster and the parameters, before options change them."""
     if (options.record is None) == (options.generate is None):
         raise BadSimulation("name either the record of a run, or a kind of graph to --generate")
     if options.record is not None:
@@ -187,7 +191,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
 
 
 def table(results: Results) -> Table:
-    """The outcomes, a row for each setting: medians, and of the makespan what it lies between."""
+    """Return a table with a row for each setting: medians, and the range of the makespan."""
     shown = Table(box=None, header_style="bold", pad_edge=False, title=results.workload.name, title_justify="left")
     for name in results.settings[0]:
         shown.add_column(name, justify="right")
@@ -235,9 +239,9 @@ def _in_words(size: float) -> str:
 
 
 def remarks(results: Results) -> Iterable[str]:
-    """What else there is to say of them."""
+    """Yield further results in sentences."""
     if results.workload.measured is not None:
-        yield f"the run that was recorded took {results.workload.measured:.5g} s"
+        yield f"the recorded run took {results.workload.measured:.5g} s"
     everything = [outcome for outcomes in results.outcomes for outcome in outcomes]
     decisions = sum(each.decisions for each in everything)
     seconds = sum(each.scheduling_seconds for each in everything)
@@ -251,7 +255,7 @@ def remarks(results: Results) -> Iterable[str]:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """What ``--json`` writes."""
+    """Return what ``--json`` writes."""
     return {
         "workload": results.workload.name,
         "tasks": results.workload.count,

@@ -1,7 +1,7 @@
-"""The simulation behind :func:`taskvine_tune.simulation.api.simulate`: the manager's shell, with a clock of its own.
+"""The simulation behind :func:`taskvine_tune.simulation.api.simulate`: the manager's shell with a simulated clock.
 
-This module and :mod:`taskvine_tune.simulation.nodes` import the scheduler. They are imported by functions, when a
-simulation begins.
+This module and :mod:`taskvine_tune.simulation.nodes` import the scheduler. They are imported only when a simulation
+begins.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from taskvine_tune.tuning import TuneParameters
 __all__ = ["Simulation"]
 
 BATCH = 512
-"""Jobs that are submitted together, at most."""
+"""Most tasks that are submitted together."""
 FETCHES = 8
 """Results that are brought to the user at a time."""
 HOPELESS = 1000
-"""Losses for each node without a job that ended, after which none ever will."""
+"""Losses per node, without a task that returned in between, after which the simulation is hopeless."""
 MB = 1 << 20
 UNLIMITED = 1 << 40
 """MB of a disk without limit."""
@@ -73,20 +73,20 @@ class Simulation:
             core.Answer: self._answer,
             core.Again: self._again,
         }
-        # Jobs:
+        # Tasks:
         self._jobs = workload.jobs()
         self._next: Job | None = next(self._jobs, None)
         self._window = window
         self._submitted = 0
-        self._live: dict[int, tuple[str, ...]] = {}  # what is to be brought home of those that are not over
+        self._live: dict[int, tuple[str, ...]] = {}  # results to bring to the user, by unfinished task
         self._done = self._failed = self._undelivered = 0
-        self._held: list[tuple[int, str]] = []  # a heap: how many must have ended, before a result is forgotten
+        self._held: list[tuple[int, str]] = []  # heap of results to forget, by the number of ended tasks
         self._timer = False
-        # What is brought home:
+        # Results for the user:
         self._ready: deque[str] = deque()
         self._fetching: dict[int, str] = {}
         self._requests = 0
-        # What is counted:
+        # Counts:
         self._spent = 0
         self._events = 0
         self._decisions = 0
@@ -102,7 +102,7 @@ class Simulation:
             self._handle(core.Tuned(tuned))
 
     def run(self) -> Outcome:
-        """Have it happen."""
+        """Run the simulation."""
         profiles = tuple(Profile(place, "", *kind) for place, kind in enumerate(self._workload.kinds))
         self._handle(core.Submitted(profiles, []))
         for place in range(self._size):
@@ -184,14 +184,14 @@ class Simulation:
         self._tell(order.node, lambda node: node.full())
 
     def _again(self, order: core.Again) -> None:
-        """The scheduler counts these itself."""
+        """Do nothing: the scheduler counts retries itself."""
 
     # --- nodes ---
 
     def _join(self, place: str, generation: int) -> None:
         cluster = self._cluster
         name = f"{place}.{generation}" if generation else place
-        # The scheduler knows a node's disk in whole MB, and 0 as one that cannot hold what a task asks for.
+        # The scheduler knows a node's disk in whole MB, and takes 0 for a disk that cannot hold what a task requests.
         megabytes = cluster.disk // MB or UNLIMITED
         slots, gpus = self._library_slots, cluster.gpus
         info = NodeInfo(name, float(cluster.slots), cluster.memory, megabytes, gpus, slots, "", 0, "")
@@ -209,7 +209,7 @@ class Simulation:
         self._losses_in_vain += 1
         if self._losses_in_vain > HOPELESS * self._size:
             raise BadSimulation(
-                f"{self._losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} jobs "
+                f"{self._losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} tasks "
                 f"{self._done} ended: at {self._loss_rate * 3600:g} losses per node and hour, the others never will"
             )
         node.die()
@@ -240,7 +240,7 @@ class Simulation:
         self._traffic[key] = Traffic(count + 1, total + size)
 
     def _relay(self, order: core.Relay) -> None:
-        """Bring a replica to the manager's directory."""
+        """Copy a replica to the manager's directory."""
         file, source = order.file, order.source
 
         def came() -> None:
@@ -248,7 +248,7 @@ class Simulation:
             self._handle(core.Relayed(file, 1, None))
 
         def failed() -> None:
-            self._handle(core.Relayed(file, 0, "it is gone"))
+            self._handle(core.Relayed(file, 0, "its node has lost it"))
 
         node = self._nodes.get(source.node)
         if node is None or file not in node.files:
@@ -259,11 +259,11 @@ class Simulation:
     # --- the user ---
 
     def _feed(self) -> None:
-        """Submit what comes now, as far as there is room for it."""
+        """Submit the tasks that are due, as far as the window allows."""
         now, files = self.clock.now, self._forget
         while self._next is not None and self._next.submitted <= now:
             room = min(BATCH, self._window - len(self._live))
-            # Not one by one while they end one by one.
+            # Wait for a larger batch, instead of submitting tasks one by one as they end.
             if room < min(BATCH, self._window // 4 + 1) and self._live:
                 break
             batch: list[Invocation] = []
@@ -348,7 +348,7 @@ class Simulation:
     def _collect(self, request: int, where: core.Replica) -> None:
         def again() -> None:
             file = self._fetching.pop(request)
-            # The manager hears of the loss as late as we do.
+            # The manager learns of the loss after the same latency.
             self.clock.after(self.latency, self._ask, file)
 
         node = self._nodes.get(where.node)

@@ -1,4 +1,4 @@
-"""What is simulated, and what comes of it: the cluster, its traffic and the outcome."""
+"""Data of a simulation: the cluster, its traffic and the outcome."""
 
 from __future__ import annotations
 
@@ -21,34 +21,33 @@ class Cluster:
     nodes
         How many there are.
     slots
-        Cores of each. A job that asks for nothing takes one, unless the parameter ``executor.library-slots`` is set.
+        Cores of each. A task that requests nothing takes one, unless the parameter ``executor.library-slots`` is set.
     disk
-        Bytes of temp files that each can hold; 0 for no limit. Bytes beyond a whole MiB are of no use.
+        Bytes of temp files that each can hold; 0 for no limit. They are rounded down to whole MiB.
     bandwidth
-        Bytes a second that each can send, and receive at the same time.
+        Bytes per second that each node can send, and receive at the same time.
     loss_rate
-        Losses per node and hour. Times to a node's loss are exponentially distributed.
+        Losses per node and hour. The time until a node is lost is exponentially distributed.
     manager_bandwidth
-        Bytes a second that the manager, and the user's files, can send, and receive at the same time.
+        Bytes per second that the manager can send, and receive at the same time. It also sends the user's files.
     latency
         Seconds that a message takes, between the manager and a node or between nodes.
     startup
-        Seconds until a node joins: from the beginning, and from the loss of the node whose place it takes.
+        Seconds until a node joins, from the beginning or from the loss of the node that it replaces.
     replace
-        Whether another node takes the place of one that was lost.
+        Whether lost nodes are replaced.
     overhead
-        Seconds that a call takes a place for, beside its run time.
+        Seconds that a task occupies its resources beyond its run time.
     setup
-        Seconds that a node's first calls take for their places in addition, as many of them as there are slots:
-        functions are loaded, and what they import.
+        Additional seconds of the first tasks on a node, as many as it has slots: they load functions and their imports.
     write_rate
-        Bytes a second that a call writes its results with, where they are too large to travel with its end.
+        Bytes per second at which a task writes results that are too large for its completion message.
     memory
         MB of each node.
     gpus
-        Of each node.
+        GPUs of each node.
     retries
-        How often a job is tried again after its node was lost; None for ever. The executor's ``max_retries``.
+        Retries of a task whose node was lost; None for no limit. The executor's ``max_retries``.
     peer_transfers
         Whether nodes send files to each other.
     """
@@ -89,7 +88,7 @@ class Cluster:
 
 
 class Traffic(NamedTuple):
-    """Transfers that came to their ends: how many, and their size together in bytes."""
+    """Number and total size in bytes of completed transfers."""
 
     transfers: int
     size: int
@@ -97,44 +96,43 @@ class Traffic(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a simulation.
+    """Outcome of a simulation.
 
-    Two of them are equal if the same happened, however long the computer took for it.
+    Two outcomes are equal if the same happened, whatever the processor time.
 
     Parameters
     ----------
     makespan
-        Seconds from the beginning, when the nodes are started, until the last job has ended and the user has what was
-        to be brought home.
+        Seconds from the beginning, when the nodes are started, until the last task has ended and the user has the
+        results.
     storage_peak
-        Bytes of temp files on all nodes together, at most.
+        Most bytes of temp files on all nodes together.
     moved
         Bytes that nodes have sent to each other.
     rerun
-        Runs of jobs that had been begun before: what was running on a node that was lost, and what had ended and was
-        made again.
+        Repeated runs of tasks: of tasks that ran on a lost node, and of tasks that recreate files.
     recovered
-        How many of these made again what had been lost, or evicted.
+        Tasks that ran again to recreate lost or evicted files.
     done, failed
-        Jobs that returned; jobs that did not, because no node could ever hold them, because they ran out of tries or
-        room, or because no node was left.
+        Tasks that returned; tasks that did not, because no node could ever hold them, because they ran out of retries
+        or disk space, or because no node was left.
     undelivered
-        Results that were to be brought to the user, and could not be.
+        Results that could not be brought to the user.
     transfers
-        By where bytes came from: ``"nodes"``, ``"manager"`` (files that passed through its directory), ``"user"`` (the
-        user's files), and ``"results"`` (brought to the user).
+        By the source of the bytes: ``"nodes"``, ``"manager"`` (files that passed through its directory), ``"user"``
+        (the user's files), and ``"results"`` (brought to the user).
     evicted
-        Replicas that were removed to make room.
+        Replicas that were evicted.
     lost_nodes
         Nodes that were lost.
     utilization
-        The share of the nodes' time, while there were jobs, in which their slots ran jobs.
+        The share of the nodes' time in which their slots ran tasks.
     decisions
-        Jobs that were given to nodes.
+        Tasks that were assigned to nodes.
     scheduling_seconds
-        Seconds of processor time inside of the scheduler.
+        Seconds of processor time in the scheduler.
     events
-        How often it was told something.
+        Events that the scheduler received.
     """
 
     makespan: float
@@ -155,11 +153,11 @@ class Outcome:
 
     @property
     def decisions_per_second(self) -> float:
-        """Jobs given to nodes in each second of processor time inside of the scheduler."""
+        """Tasks assigned to nodes per second of processor time in the scheduler."""
         return self.decisions / self.scheduling_seconds if self.scheduling_seconds else math.inf
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, of what JSON knows."""
+        """Return all values, as JSON can represent them."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         traffic = {source: each._asdict() for source, each in self.transfers.items()}
         return {**values, "transfers": traffic, "decisions_per_second": self.decisions_per_second}

@@ -1,10 +1,10 @@
-"""Simulated time, and the bandwidth that transfers share in it.
+"""Simulated time, and the bandwidth that transfers share.
 
-The model of bandwidth: every machine has a port that takes so many bytes a second in each direction, and divides them
-evenly among the transfers under way in that direction. A transfer runs at the lesser of its two shares. What it leaves
-of the greater share is not given to others: no rate is above that of max-min fairness, and some are below it where
-ports are unevenly loaded. In return a transfer that begins or ends changes only those that share a port with it, and
-its cost does not grow with the number of machines. The network between the ports has no limit.
+The model of bandwidth: every machine has a port with a number of bytes per second in each direction, divided evenly
+among the transfers in that direction. A transfer runs at the smaller of its two shares. The unused rest of the larger
+share is not given to others: no rate is above that of max-min fairness, and some rates are below it if ports are loaded
+unevenly. In return, a transfer that begins or ends changes only the transfers that share a port with it, and its cost
+does not grow with the number of machines. The network between the ports has no limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ __all__ = ["Clock", "Network", "Port", "Transfer"]
 
 
 class Clock:
-    """Simulated seconds, and what is to happen in them; what happens at the same time does so in the order of calls."""
+    """Simulated seconds, and a schedule of actions; actions at the same time run in the order in which they were
+    scheduled.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -25,12 +27,12 @@ class Clock:
         self._count = 0
 
     def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
-        """Have something done so many seconds from now."""
+        """Schedule an action, in seconds from now."""
         self._count += 1
         heapq.heappush(self._agenda, (self.now + seconds, self._count, action, arguments))
 
     def step(self) -> bool:
-        """Do what comes next; False if there is nothing."""
+        """Run the next action; return False if there is none."""
         if not self._agenda:
             return False
         self.now, _, action, arguments = heapq.heappop(self._agenda)
@@ -39,7 +41,7 @@ class Clock:
 
 
 class Port:
-    """A machine's connection: bytes a second in each direction, and the transfers under way."""
+    """A machine's connection: bytes per second in each direction, and the transfers in progress."""
 
     __slots__ = ("bandwidth", "receiving", "sending")
 
@@ -50,7 +52,7 @@ class Port:
 
 
 class Transfer:
-    """Bytes under way from one port to another."""
+    """A transfer in progress from one port to another."""
 
     __slots__ = ("_left", "_rate", "_since", "_version", "failed", "finished", "source", "target")
 
@@ -68,7 +70,7 @@ class Transfer:
 
 
 class Network:
-    """Transfers between ports; see the module's docstring for the model."""
+    """Transfers between ports; the module's docstring describes the model."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -76,7 +78,7 @@ class Network:
     def begin(
         self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
     ) -> None:
-        """Send bytes; ``finished`` is called when all have come, ``failed`` if the source is cut off before."""
+        """Send bytes; call ``finished`` when all have arrived, or ``failed`` if the source is cut off before."""
         transfer = Transfer(source, target, size, finished, failed)
         transfer._since = self._clock.now
         source.sending[transfer] = None
@@ -84,7 +86,7 @@ class Network:
         self._share(source, target)
 
     def cut(self, port: Port) -> None:
-        """A machine is gone, and with it what is under way to it and from it."""
+        """Remove a machine, with the transfers to it and from it."""
         cut = [*port.sending, *port.receiving]
         for transfer in cut:
             self._remove(transfer)
@@ -100,7 +102,7 @@ class Network:
         transfer.target.receiving.pop(transfer, None)
 
     def _share(self, source: Port, target: Port) -> None:
-        """The number of transfers at these two ends has changed: so have the rates of those that are left."""
+        """Adjust the rates of transfers after the number of transfers at these two ends has changed."""
         for transfer in {**source.sending, **target.receiving}:
             sender, receiver = transfer.source, transfer.target
             rate = min(sender.bandwidth / len(sender.sending), receiver.bandwidth / len(receiver.receiving))

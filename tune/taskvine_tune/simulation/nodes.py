@@ -1,7 +1,7 @@
-"""Nodes that exist in a simulation only: they answer the scheduler's instructions as nodes of the embedded engine do.
+"""Simulated nodes: they answer the scheduler's instructions as nodes of the embedded engine do.
 
-They hold back what a real node would hold back (a call whose input is on its way, a result that has no room), report
-what it would report, and are silent where it would be. What they do takes simulated time, and no bytes exist.
+They hold back what a real node holds back (a task whose input is being transferred, a result without disk space), and
+report what it reports. Their actions take simulated time, and their files have no bytes.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from taskvine_tune.simulation.network import Clock, Network, Port
 __all__ = ["ImaginedNode", "Surroundings", "pack", "unpack"]
 
 SMALL = b"small"
-"""Stands for every result that travels with its completion."""
+"""Stands for every result that is sent with its completion."""
 LARGE = "large"
 """Stands for the path of every result that stays on its node."""
 RECENT = 256
-"""Small results that a node keeps for calls that come too late, as a real one does."""
+"""Small results that a node keeps for tasks that arrive later, as a real node does."""
 
 
 def pack(seconds: float, sizes: tuple[int, ...]) -> bytes:
-    """Arguments of an imagined call: how long it will run, and the bytes of what it will make.
+    """Encode the run time of a simulated task and the sizes of its outputs as its arguments.
 
-    The scheduler keeps arguments for as long as a call may have to run again. So the simulation needs no table of jobs,
-    which would grow with their number.
+    The scheduler keeps arguments for as long as a task may have to run again. The simulation therefore needs no table
+    of tasks, which would grow with their number.
     """
     return struct.pack(f"<d{len(sizes)}q", seconds, *sizes)
 
 
 def unpack(arguments: object) -> tuple[float, tuple[int, ...]]:
-    """The opposite of :func:`pack`."""
+    """Decode the arguments from :func:`pack`."""
     assert isinstance(arguments, bytes)
     seconds, *sizes = struct.unpack(f"<d{len(arguments) // 8 - 1}q", arguments)
     return seconds, tuple(sizes)
 
 
 class Surroundings(Protocol):
-    """What a node has to do with outside of itself."""
+    """The environment of a node."""
 
     clock: Clock
     network: Network
@@ -67,26 +67,26 @@ class Surroundings(Protocol):
     input_sizes: dict[str, int]
 
     def say(self, event: Event) -> None:
-        """Tell the manager something, which takes its time to get there."""
+        """Send an event to the manager, which takes time."""
 
     def port(self, node: str) -> Port | None:
-        """The port of a node that is there; of the manager, if its name is that of the relay."""
+        """Return the port of an existing node, or of the manager for the relay's name; None if there is none."""
 
     def holds(self, node: str, file: str) -> bool:
-        """Whether a node that is there has a file."""
+        """Return whether an existing node has a file."""
 
     def need(self, node: str, task: Task) -> tuple[float, ...]:
-        """What an invocation takes there, in the order of what a node has in all."""
+        """Return the resources that a task needs on a node, in the order of the node's total."""
 
     def ran(self, seconds: float, *, again: bool) -> None:
-        """A call has taken a place for so long."""
+        """Count the seconds for which a task has run."""
 
     def fetched(self, source: str, size: int) -> None:
-        """So many bytes have come from there."""
+        """Count bytes that were fetched from a source."""
 
 
 class Call:
-    """An invocation on a node."""
+    """A task on a node."""
 
     __slots__ = ("began", "missing", "need", "seconds", "sizes", "task")
 
@@ -99,7 +99,7 @@ class Call:
 
 
 class Coming:
-    """A file on its way to a node: whether the manager had ordered it, or a call asked for it."""
+    """A file that is being transferred to a node: ordered by the manager, or needed by a task."""
 
     __slots__ = ("is_ordered", "size", "source", "started")
 
@@ -111,18 +111,18 @@ class Coming:
 
 
 class ImaginedNode:
-    """A node.
+    """A simulated node.
 
     Parameters
     ----------
     info
-        What it offers.
+        The resources that it offers.
     disk
-        Bytes that it keeps at most.
+        Most bytes that it holds.
     bandwidth
-        Bytes a second of its port, in each direction.
+        Bytes per second of its port, in each direction.
     around
-        The rest of the world.
+        Its environment.
     """
 
     def __init__(self, info: NodeInfo, disk: float, bandwidth: float, around: Surroundings) -> None:
@@ -149,7 +149,7 @@ class ImaginedNode:
     # --- instructions ---
 
     def run(self, run: Run) -> None:
-        """Take invocations."""
+        """Take tasks."""
         returned: list[int] = []
         for task in run.tasks:
             self._take(task, run, returned)
@@ -174,21 +174,21 @@ class ImaginedNode:
             elif name in run.sources:
                 self._wait(call, name)
                 self._fetch(name, run.sources[name], is_ordered=False)
-            else:  # its maker has just ended otherwise: the manager knows by now, or soon
+            else:  # the task that creates it has just failed: the manager knows by now, or soon
                 returned.append(invocation.number)
                 return
         if not call.missing and invocation.number in self._calls:
             self._enqueue(call)
 
     def fetch(self, file: str, source: Replica) -> None:
-        """Get a replica."""
+        """Fetch a replica."""
         if file in self.files:
             self._say_cached(file, self.files[file], source.node, 0.0)
         elif file not in self._coming:
             self._fetch(file, source, is_ordered=True)
 
     def drop(self, files: list[str]) -> None:
-        """Remove replicas; what had no room tries again."""
+        """Remove replicas; results without disk space are tried again."""
         for file in files:
             self._used -= self.files.pop(file, 0)
         crowded, self._crowded = self._crowded, []
@@ -196,13 +196,13 @@ class ImaginedNode:
             self._keep(call)
 
     def full(self) -> None:
-        """What has no room is given up."""
+        """Fail the tasks whose results have no disk space."""
         crowded, self._crowded = self._crowded, []
         for call in crowded:
             self._lose(call, failure.lost("disk-full", "no room for the result"))
 
     def kill(self, numbers: list[int]) -> None:
-        """End invocations, of which the manager wants to hear no more."""
+        """End tasks, without a report to the manager."""
         for number in numbers:
             if (call := self._calls.pop(number, None)) is not None:
                 self._stop(call)
@@ -210,20 +210,20 @@ class ImaginedNode:
         self._pump()
 
     def die(self) -> None:
-        """Be gone, with all that is here."""
+        """Remove the node with all its tasks and files."""
         self.is_alive = False
         for call in self._calls.values():
             self._stop(call)
         self._around.network.cut(self.port)
 
-    # --- calls ---
+    # --- tasks ---
 
     def _wait(self, call: Call, name: str) -> None:
         call.missing += 1
         self._waiting.setdefault(name, []).append(call)
 
     def _has(self, name: str) -> None:
-        """Let the calls begin that waited for this."""
+        """Queue the tasks that waited only for this file."""
         for call in self._waiting.pop(name, ()):
             call.missing -= 1
             if not call.missing and self._is_here(call):
@@ -239,7 +239,9 @@ class ImaginedNode:
         queue.append(call)
 
     def _pump(self) -> None:
-        """Begin what there is a place for; those that ask for the same begin in the order in which they could."""
+        """Start the tasks whose resources are free; those with equal needs start in the order in which they became
+        ready.
+        """
         for need, queue in self._queues.items():
             while queue and all(take <= free + 1e-9 for take, free in zip(need, self._free, strict=True)):
                 call = queue.popleft()
@@ -258,7 +260,7 @@ class ImaginedNode:
         around.clock.after(seconds, self._end, call)
 
     def _stop(self, call: Call) -> None:
-        """A call has its place no more."""
+        """Free the resources of a task that runs."""
         if call.began is None:
             return
         self._free = tuple(free + take for free, take in zip(self._free, call.need, strict=True))
@@ -274,7 +276,7 @@ class ImaginedNode:
         self._pump()
 
     def _keep(self, call: Call) -> None:
-        """Publish what a call has made, if there is room."""
+        """Publish the outputs of a task, if there is disk space."""
         if not self._is_here(call):
             return
         limit = self._around.inline_limit
@@ -322,7 +324,7 @@ class ImaginedNode:
         self._outbox.append(Completion(invocation.number, outcome, body, self.info.name, 0.0, 0.0, call.seconds, made))
 
     def _abandon(self, call: Call) -> None:
-        """What follows a call that will not make its result goes back."""
+        """Give back the tasks that wait for the outputs of a failed task."""
         followers: list[int] = []
         for use in call.task.invocation.outputs:
             if self._making.get(use.source) in (None, call.task.invocation.number):
@@ -333,7 +335,7 @@ class ImaginedNode:
             self._give_back(followers)
 
     def _give_back(self, numbers: list[int]) -> None:
-        """Return calls that have not begun, with those that follow them."""
+        """Give tasks that have not begun back to the manager, with those that wait for their outputs."""
         here = []
         while numbers:
             call = self._calls.pop(numbers.pop(0), None)
@@ -349,7 +351,7 @@ class ImaginedNode:
     # --- transfers ---
 
     def _fetch(self, file: str, source: Replica, *, is_ordered: bool) -> None:
-        """Ask another machine for a file, which takes its time to get there."""
+        """Request a file from another machine; the request takes one latency."""
         coming = Coming(source.node, source.size, is_ordered=is_ordered)
         self._coming[file] = coming
         if self._used + source.size > self._disk:
@@ -391,7 +393,7 @@ class ImaginedNode:
             problem = f"{kind}: {coming.source}"
             self._around.say(FileCached(self.info.name, file, 0, problem, source=coming.source))
         for call in self._waiting.pop(file, ()):
-            self._lose(call, failure.lost(kind, f"{file} could not be had from {coming.source}", name=file))
+            self._lose(call, failure.lost(kind, f"{file} could not be fetched from {coming.source}", name=file))
 
     def _say_cached(self, file: str, size: int, source: str, seconds: float) -> None:
         self._around.say(FileCached(self.info.name, file, size, None, 1, seconds, False, source))
@@ -399,12 +401,12 @@ class ImaginedNode:
     # --- users' files ---
 
     def _bring(self, path: str, call: Call, copy: InputCopy | None) -> None:
-        """Have a user's file here: from another node that has it, or from where the user has it."""
+        """Fetch a user's file from another node that has it, or from the manager."""
         if path in self._inputs:
             return
         self._wait(call, path)
         if len(self._waiting[path]) > 1:
-            return  # it is under way
+            return  # it is being transferred already
         around = self._around
         size = around.input_sizes.get(path, 0)
         port = around.port(copy.node) if copy is not None else None
@@ -423,7 +425,7 @@ class ImaginedNode:
         if port is None:
             around.clock.after(around.latency, read)
         else:
-            around.network.begin(port, self.port, size, came, read)  # the user's own file is there in any case
+            around.network.begin(port, self.port, size, came, read)  # the user's own file always exists
 
 
 def _never() -> None:

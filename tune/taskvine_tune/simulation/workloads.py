@@ -1,7 +1,7 @@
-"""What a simulation runs: jobs that take so long and make results of such sizes, generated or out of a record.
+"""Workloads for simulations: tasks with run times and result sizes, generated or from a record.
 
-Jobs come one after another, in the order in which they are submitted, and each names only what earlier ones make. So a
-workload of millions is never held as a whole.
+Tasks come one after another, in the order of their submission, and each refers only to results of earlier ones. A
+generated workload of millions of tasks is therefore never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ __all__ = ["GENERATORS", "Job", "Kind", "Result", "Workload", "generate", "read"
 
 
 class Kind(NamedTuple):
-    """What many jobs share, as in :class:`taskvine_manager.wire.messages.Profile`; memory in MB, times in s."""
+    """Properties that many tasks share, as in :class:`taskvine_manager.wire.messages.Profile`; memory in MB, times in
+    s.
+    """
 
     name: str = "job"
     mode: str = "L2"
@@ -38,7 +40,7 @@ class Kind(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A file that a job makes: its name, its bytes, and whether it is a ``"value"`` or a named ``"temp"`` file."""
+    """A file that a task creates: its name, its bytes, and whether it is a ``"value"`` or a named ``"temp"`` file."""
 
     name: str
     size: int
@@ -47,12 +49,13 @@ class Result(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One call.
+    """A simulated task.
 
-    ``seconds`` is how long it runs; ``inputs`` are names of results of earlier jobs, ``temps`` of their named temp
-    files, ``reads`` paths of users' files; ``kind`` is the place of its :class:`Kind` in the workload; ``submitted`` is
-    when it comes, in seconds from the beginning. ``forgets`` names results that nobody asks for any more, each with a
-    count: from when this job is submitted, and so many have ended.
+    ``seconds`` is its run time. ``inputs`` are names of results of earlier tasks, ``temps`` of their named temp files,
+    and ``reads`` are paths of users' files. ``kind`` is the index of its :class:`Kind` in the workload, and
+    ``submitted`` the time of its submission, in seconds from the beginning. ``forgets`` names results that are not
+    needed any more, each with a number of tasks: the result is forgotten once this task is submitted and that many
+    tasks have ended.
     """
 
     seconds: float
@@ -62,29 +65,29 @@ class Job(NamedTuple):
     submitted: float = 0.0
     forgets: tuple[tuple[str, int], ...] = ()
     is_final: bool = False
-    """Whether its results are for the user, who has them brought home."""
+    """Whether its results are brought to the user."""
     reads: tuple[str, ...] = ()
     temps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A list of jobs that can be gone through any number of times.
+    """A list of tasks that can be iterated any number of times.
 
     Parameters
     ----------
     name
-        What it is called in tables.
+        Its name in tables.
     count
-        How many jobs there are.
+        Number of tasks.
     jobs
-        Begins to yield them, in the order in which they are submitted.
+        Returns a new iterator over the tasks, in the order of their submission.
     kinds
-        What they refer to as theirs.
+        The kinds that tasks refer to.
     files
-        Bytes of users' files that jobs read, by path.
+        Sizes in bytes of the users' files that tasks read, by path.
     measured
-        Seconds that the run took which this is the record of; None if there was none.
+        Seconds that the recorded run took; None if there is no record.
     """
 
     name: str
@@ -96,14 +99,14 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise BadSimulation("there are no jobs")
+            raise BadSimulation("there are no tasks")
 
 
 # ---- Generated
 
 
 class _Draw:
-    """How long jobs take: with a mean, and a spread around it (sigma of a log-normal distribution)."""
+    """Random run times with a mean and a spread (sigma of a log-normal distribution)."""
 
     def __init__(self, seconds: float, spread: float, seed: int) -> None:
         self.random = random.Random(seed)
@@ -138,7 +141,7 @@ def _chain(count: int, draw: _Draw, size: int, width: int, fan: int) -> Iterator
 
 
 def _tree(count: int, draw: _Draw, size: int, width: int, fan: int) -> Iterator[Job]:
-    # As a binary counter: a sum follows what it adds up as soon as that is submitted, and little is open at a time.
+    # Like a binary counter: a sum is submitted as soon as its inputs are, so that few results are open at a time.
     open_sums: list[tuple[int, str]] = []
     leaves = (count + 1) // 2
     number = 0
@@ -171,7 +174,7 @@ def _map_reduce(count: int, draw: _Draw, size: int, width: int, fan: int) -> Ite
 
 
 def _layered(count: int, draw: _Draw, size: int, width: int, fan: int) -> Iterator[Job]:
-    # What a layer reads is drawn before the layer above it is submitted: only then is it known who is read by nobody.
+    # Draw the inputs of the next layer before this one is submitted: they show which results nobody reads.
     first = 0
     reads: list[tuple[str, ...]] = [()] * min(width, count)
     while reads:
@@ -190,7 +193,7 @@ def _layered(count: int, draw: _Draw, size: int, width: int, fan: int) -> Iterat
         first, reads = here.stop, [tuple(f"r{number}" for number in pick) for pick in picks]
 
 
-#: Shapes of graphs that can be generated.
+#: Kinds of graphs that can be generated.
 GENERATORS: Mapping[str, Callable[[int, _Draw, int, int, int], Iterator[Job]]] = {
     "independent": _independent,
     "chain": _chain,
@@ -211,40 +214,40 @@ def generate(
     fan: int = 2,
     seed: int = 0,
 ) -> Workload:
-    """Make a workload of a given shape.
+    """Generate a workload of a given kind.
 
     Parameters
     ----------
     kind
-        ``"independent"``; ``"chain"``, each on the result of the one before; ``"tree"``, a pairwise sum (of an odd
-        number of jobs: one fewer of an even one); ``"map-reduce"``, rounds of ``width`` maps and, for each ``fan`` of
-        them, a reduce that reads all maps of its round; ``"layered"``, random layers of ``width``, each job reading
-        ``fan`` results of the layer before.
+        ``"independent"``; ``"chain"``, in which each task reads the result of the one before; ``"tree"``, a pairwise
+        sum (of an odd number of tasks: one is left out of an even number); ``"map-reduce"``, rounds of ``width`` maps
+        and, for each ``fan`` of them, a reduce that reads all maps of its round; ``"layered"``, random layers of
+        ``width``, in which each task reads ``fan`` results of the layer before.
     tasks
-        How many jobs.
+        Number of tasks.
     seconds
-        The mean run time of a job.
+        The mean run time of a task.
     size
         Bytes of each result.
     spread
-        The sigma of log-normally distributed run times; 0 for run times that are all alike.
+        The sigma of log-normally distributed run times; 0 for equal run times.
     width, fan
         See ``kind``.
     seed
-        Of all that is drawn.
+        Seed of all random numbers.
 
     Returns
     -------
     Workload
-        The same jobs each time it is gone through. Results that no job reads are brought to the user.
+        The same tasks in each iteration. Results that no task reads are brought to the user.
 
     Raises
     ------
     BadSimulation
-        If there is no such kind, or a number makes no sense.
+        If there is no such kind, or a number is not valid.
     """
     if kind not in GENERATORS:
-        raise BadSimulation(f"no graphs of kind {kind!r} can be generated, only {', '.join(GENERATORS)}")
+        raise BadSimulation(f"there is no kind of graph {kind!r}, only {', '.join(GENERATORS)}")
     for name, value, least in (("tasks", tasks, 1), ("width", width, 1), ("fan", fan, 1), ("size", size, 0)):
         if value < least:
             raise BadSimulation(f"{name} must be at least {least}, not {value}")
@@ -256,35 +259,36 @@ def generate(
     def jobs() -> Iterator[Job]:
         return GENERATORS[kind](tasks, _Draw(seconds, spread, seed), size, width, fan)
 
-    return Workload(f"{kind} of {count} jobs", count, jobs)
+    return Workload(f"{kind} of {count} tasks", count, jobs)
 
 
 # ---- Recorded
 
 
 def recorded(record: str | os.PathLike[str] | Record, *, paced: bool = True) -> Workload:
-    """Make a workload of the record of a run.
+    """Create a workload from the record of a run.
 
-    Run times, sizes, edges, categories, requests and priorities are the record's. What was run more than once there is
-    here once. What the user had forgotten when so many had ended is forgotten when as many have ended here. Users'
-    files have the sizes that they have now, or none. Records do not say how many replicas were asked for of one file.
+    Run times, sizes, dependencies, categories, requests, replicas and priorities are those of the record. Each task
+    runs once, even if it was retried. If the user had forgotten a result when a number of tasks had ended, the
+    simulation forgets it when the same number have ended. Users' files have their present sizes, or 0 if they do not
+    exist.
 
     Parameters
     ----------
     record
-        The file ``record.msgpack`` in an executor's log directory, or what was read of it.
+        The file ``record.msgpack`` in an executor's log directory, or a record that was read already.
     paced
-        Whether jobs are submitted when they were in the run; else all at once.
+        Whether tasks are submitted at their times in the run; otherwise all at once.
 
     Returns
     -------
     Workload
-        Of all invocations.
+        All tasks that were not cancelled.
 
     Raises
     ------
     BadSimulation
-        If the file cannot be read, or holds no run with an end: an invocation in it never ended, or did not return.
+        If the file cannot be read, or a task in it has no end or did not return.
     """
     record = read(record)
     _check(record)
@@ -293,11 +297,11 @@ def recorded(record: str | os.PathLike[str] | Record, *, paced: bool = True) -> 
     files = {path: os.path.getsize(path) if os.path.isfile(path) else 0 for path in sorted(paths)}
     first = min(each.time for each in record.submitted.values())
     last = max(each.time for each in record.done.values())
-    return Workload(f"record of {len(jobs)} jobs", len(jobs), lambda: iter(jobs), kinds, files, last - first)
+    return Workload(f"record of {len(jobs)} tasks", len(jobs), lambda: iter(jobs), kinds, files, last - first)
 
 
 def read(record: str | os.PathLike[str] | Record) -> Record:
-    """Read a record, if that has not been done.
+    """Read a record, unless it was read already.
 
     Raises
     ------
@@ -316,21 +320,21 @@ def read(record: str | os.PathLike[str] | Record) -> Record:
 
 def _check(record: Record) -> None:
     if not record.submitted:
-        raise BadSimulation("nothing was submitted in the run that was recorded")
+        raise BadSimulation("nothing was submitted in the recorded run")
     open_ended = [number for number in record.submitted if number not in record.done and number not in record.cancelled]
     if open_ended:
         cut = "" if record.ended is not None else " (it was cut short, or the run still goes on)"
         raise BadSimulation(
-            f"{len(open_ended)} of {len(record.submitted)} invocations have no end in the record{cut}, "
+            f"{len(open_ended)} of {len(record.submitted)} tasks have no end in the record{cut}, "
             f"the first is {open_ended[0]}"
         )
     if all(number in record.cancelled for number in record.submitted):
-        raise BadSimulation("all that was submitted was cancelled")
+        raise BadSimulation("all tasks in the record were cancelled")
     for number, done in record.done.items():
         if done.outcome != 0 and number not in record.cancelled:
             name = record.profiles[record.submitted[number].profile].name
             why = f"lost: {done.kind}" if done.kind else "it raised"
-            raise BadSimulation(f"invocation {number} ({name}) did not return in the run that was recorded ({why})")
+            raise BadSimulation(f"task {number} ({name}) did not return in the recorded run ({why})")
 
 
 def _jobs(record: Record, paced: bool) -> tuple[list[Job], tuple[Kind, ...]]:
@@ -352,7 +356,7 @@ def _jobs(record: Record, paced: bool) -> tuple[list[Job], tuple[Kind, ...]]:
         done = record.done[number]
         sizes = dict(done.made)
         outputs = tuple(
-            # A small result is no file that its node has made; what it was is the invocation's own size.
+            # A small result is not among the files that its node created: its size is that of the task's result.
             Result(use.source, sizes.get(use.source, done.size if use.kind == "value" else 0), use.kind, use.replicas)
             for use in invocation.outputs
             if use.kind != "local"

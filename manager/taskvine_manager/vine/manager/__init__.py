@@ -1,4 +1,4 @@
 """The part of the TaskVine engine that runs in the manager process.
 
-:mod:`~taskvine_manager.vine.manager.port` alone imports ``ndcctools``, when the engine is made.
+Only :mod:`~taskvine_manager.vine.manager.port` imports ``ndcctools``, when the engine is created.
 """

@@ -1,12 +1,12 @@
-"""The process that admits connections to TaskVine: it asks for the password before TaskVine sees a connection.
+"""The process that admits connections to TaskVine: it checks the password before TaskVine sees a connection.
 
-TaskVine accepts connections in its only thread, and waits for each. So it listens on the loopback interface, and this
-process listens on the network in its place. Strangers may be silent here, or stop within a TLS handshake: each has some
-seconds, and nobody else waits for them. A connection that has shown the password is joined to one to TaskVine.
+TaskVine accepts connections in its only thread, and waits for each. It therefore listens on the loopback interface, and
+this process listens on the network in its place. A client may stay silent here, or stop within a TLS handshake: it has
+some seconds, and nothing else waits for it. Once a client has shown the password, this process connects it to TaskVine.
 
-TLS ends here. TaskVine takes a connection's address for that of its worker, and tells other workers to fetch files from
-there. So this process adds the address to the message in which a worker names its port, as TaskVine's workers do that
-are told their address.
+TLS ends here. TaskVine takes a connection's address for the address of its worker, and sends other workers there for
+files. This process therefore adds the worker's address to the message in which the worker names its port. TaskVine's
+workers send the same message if they are told their address.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from taskvine_manager.vine.manager.listening import LOOPBACK
 logger = logging.getLogger(__name__)
 
 SECONDS = 10.0
-"""How long a connection may take until it has shown the password."""
+"""Seconds that a connection has to show the password."""
 MOST_WAITING = 1024
-"""Connections that may be about to show it; if there are as many, the next one waits, or the oldest is closed."""
+"""Most connections that have not shown it yet; beyond that, the next one waits, or the oldest is closed."""
 PATIENCE = 2.0
-"""Seconds that a connection has in any case, however many wait: workers of a large run connect all at once."""
+"""Minimum seconds for each connection, however many wait: workers of a large run connect all at once."""
 LAST_SECONDS = 3.0
-"""How long the process may go on once it is told to end."""
+"""Seconds that the process has to end after it is told to."""
 GREETING_LINES = 32
 """Lines of a worker's greeting in which it may name its port."""
 PIECE = 1 << 18
-"""Bytes that are moved at a time."""
+"""Most bytes that are passed on at a time."""
 SILENCE_SECONDS = 60.0
-"""Least time between two lines in the log about one address."""
+"""Minimum seconds between two log lines about one address."""
 _IDENTITY = b"auth password sha1"
 _LONGEST_LINE = 1023
 
@@ -61,9 +61,9 @@ class AdmissionConfig:
     Parameters
     ----------
     port : int
-        Where TaskVine listens on the loopback interface.
+        Port of TaskVine on the loopback interface.
     password_file : str
-        The file that workers have too.
+        The password file that workers also have.
     key, certificate : str or None
         Paths of TLS key and certificate; None for no TLS.
     log : str
@@ -84,9 +84,10 @@ def read_password(path: str) -> bytes:
 
 
 async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> None:
-    """Show the password and have it shown, by TaskVine's protocol, which is the same for both sides.
+    """Prove knowledge of the password to the other side and check the other side's.
 
-    Each side sends a random key, and answers the other's with a hash of password and key.
+    TaskVine's protocol is the same for both sides: each sends a random key, and answers the other's with a hash of
+    password and key.
 
     Raises
     ------
@@ -120,7 +121,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 
 def located(line: bytes, address: str) -> bytes:
-    """Put a worker's address into the line of its greeting that names the port of its transfer server."""
+    """Add a worker's address to the line of its greeting that names the port of its transfer server."""
     words = line.split()
     if len(words) == 2 and words[0] == b"transfer-port":
         return b"transfer-hostport %s %s\n" % (address.encode(), words[1])
@@ -128,18 +129,18 @@ def located(line: bytes, address: str) -> bytes:
 
 
 class Admission:
-    """What admits connections.
+    """Server that admits connections.
 
     Parameters
     ----------
     listener : socket.socket
-        Where they come; does not block.
+        Non-blocking socket that accepts connections.
     port : int
-        Where TaskVine listens on the loopback interface.
+        Port of TaskVine on the loopback interface.
     password : bytes
-        To be shown.
+        Password that clients must show.
     context : ssl.SSLContext, optional
-        For TLS with those who connect.
+        For TLS with clients.
     """
 
     def __init__(
@@ -149,8 +150,8 @@ class Admission:
         self._port = port
         self._password = password
         self._context = context
-        self._waiting: dict[asyncio.Task[None], float] = {}  # since when
-        self._decided = asyncio.Event()  # about one of them
+        self._waiting: dict[asyncio.Task[None], float] = {}  # with start times
+        self._decided = asyncio.Event()  # when one of them is admitted or refused
         self._admitted: set[asyncio.Task[None]] = set()
         self._said: dict[str, float] = {}
 
@@ -160,7 +161,7 @@ class Admission:
         while True:
             try:
                 connection, address = await loop.sock_accept(self._listener)
-            except OSError as error:  # no descriptors are left, or the connection was gone at once
+            except OSError as error:  # no descriptors are left, or the client has disconnected
                 self._say("", f"a connection cannot be accepted: {error}")
                 await asyncio.sleep(0.1)
                 continue
@@ -170,7 +171,7 @@ class Admission:
             await self._make_room()
 
     async def _make_room(self) -> None:
-        """Wait until another connection may come."""
+        """Wait until another connection may be accepted."""
         loop = asyncio.get_running_loop()
         while len(self._waiting) >= MOST_WAITING:
             oldest, since = next(iter(self._waiting.items()))
@@ -181,7 +182,7 @@ class Admission:
                 await asyncio.wait_for(self._decided.wait(), left if left > 0 else None)
 
     async def finish(self, seconds: float) -> None:
-        """Wait until TaskVine has ended its connections, for ``seconds`` at most."""
+        """Wait until TaskVine has ended its connections, for at most ``seconds``."""
         if self._admitted:
             await asyncio.wait(self._admitted, timeout=seconds)
 
@@ -210,7 +211,7 @@ class Admission:
         except (Refused, ssl.SSLError) as error:
             self._say(address, f"a connection from {address} was refused: {error}")
         except (OSError, EOFError):
-            pass  # the other side has ended it
+            pass  # the other side has closed it
         finally:
             for writer in writers:
                 writer.transport.abort()
@@ -231,7 +232,7 @@ class Admission:
         return reader
 
     async def _join(self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str) -> None:
-        """Connect to TaskVine, and pass on what either side says until one of them has nothing more to say."""
+        """Connect to TaskVine, and pass data on in both directions until one side ends."""
         ours, writer = await asyncio.open_connection(LOOPBACK, self._port, limit=PIECE)
         writers.append(writer)
         await authenticate(ours, writer, self._password)
@@ -254,7 +255,7 @@ class Admission:
     async def _pass_greeting_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
         line = await reader.readuntil(b"\n")
         writer.write(line)
-        if line.startswith(b"taskvine "):  # else it asks for the manager's status, and names no port
+        if line.startswith(b"taskvine "):  # otherwise it asks for the manager's status, and names no port
             for _ in range(GREETING_LINES):
                 line = await reader.readuntil(b"\n")
                 writer.write(located(line, address))
@@ -275,8 +276,8 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     encrypted = writer.get_extra_info("sslcontext") is not None
     while data := await reader.read(PIECE):
         if encrypted and len(data) > 1:
-            # A worker that has read a part of a record waits for its socket, while OpenSSL holds the rest. A last
-            # record of one byte cannot be read in part, and wakes the worker.
+            # A worker that has read part of a record waits for its socket, while OpenSSL holds the rest. A last record
+            # of one byte cannot be read in part, and wakes the worker.
             writer.write(data[:-1])
             data = data[-1:]
         writer.write(data)
@@ -284,7 +285,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def _plain(address: str) -> str:
-    """An address as IPv4, if it is one that IPv6 only carries."""
+    """Return an address as IPv4, if it is an IPv4 address mapped to IPv6."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return str(mapped or parsed)
@@ -294,12 +295,12 @@ def _plain(address: str) -> str:
 
 
 def start(command: list[str], listener: socket.socket, config: AdmissionConfig) -> subprocess.Popen[bytes]:
-    """Start the process; it ends when its standard input is closed, with this process at the latest.
+    """Start the process; it ends when its standard input is closed, or when this process ends.
 
     Parameters
     ----------
     command : list of str
-        Starts :func:`main`, but for the descriptor.
+        Command that starts :func:`main`, without the descriptor.
     listener : socket.socket
         Socket at which it accepts connections.
     config : AdmissionConfig
@@ -318,14 +319,14 @@ def start(command: list[str], listener: socket.socket, config: AdmissionConfig) 
 
 
 def main(descriptor: int) -> None:
-    """Admit connections that come to a listening socket, until the standard input ends."""
+    """Admit connections to a listening socket, until the standard input ends."""
     config = AdmissionConfig(**json.loads(sys.stdin.buffer.readline()))
     logging.basicConfig(
         filename=config.log, format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO
     )
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports each handshake that fails
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports each failed handshake
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:  # two descriptors for each worker
+    if soft != hard:  # each worker needs two descriptors
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context = None
     if config.key is not None and config.certificate is not None:

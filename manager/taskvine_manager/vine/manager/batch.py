@@ -1,7 +1,7 @@
-"""TaskVine's ``vine_factory``, which submits workers to a batch system: started, watched, ended.
+"""TaskVine's ``vine_factory``, which submits workers to a batch system: starting, watching and ending it.
 
-It tries again for ever, and says little. So what it writes is read here, and what workers leave that have ended: a run
-that has never had a worker fails with their words.
+The factory retries for ever and reports little. This module therefore reads its output and that of failed workers. If
+no worker ever joins, the run fails with their messages.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from taskvine_manager.runtime import keeper
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often what is written is looked at, while no worker has joined."""
+"""Seconds between two looks at the output, while no worker has joined."""
 FAILURES = 3
-"""Workers that have to fail before the run does, if there are as many: before one has joined."""
+"""Failed workers after which the run fails, or all of them if fewer were submitted; only before one has joined."""
 END_SECONDS = 12.0
-"""How long the factory may take to cancel its jobs; it looks up every six seconds or so."""
+"""Seconds that the factory has to cancel its jobs; it checks for signals about every six seconds."""
 ENDED = ".failed"
-"""What the name of a worker's output ends with once the worker has failed."""
+"""Suffix of a worker's output once the worker has failed."""
 _REFUSALS = (b"job submission failed", b"failed to submit job")
 _SUBMITTED = re.compile(rb"batch: job \d+ submitted")
 _SCRIPT = """#!/bin/sh
-# vine_factory starts this on a node, in the directory of the job: it starts a worker, and keeps what the worker says.
+# vine_factory starts this on a node, in the directory of the job: it starts a worker, and keeps the worker's output.
 binary=$1 host=$2 port=$3
 shift 3
 set -- "$@" "$host" "$port"
@@ -56,30 +56,30 @@ SCRIPT = "taskvine-worker"
 
 
 def write_script(path: str, python: str, program: str) -> None:
-    """Write what ``vine_factory`` is to put before its workers' command.
+    """Write the script that ``vine_factory`` puts before its workers' command.
 
     Parameters
     ----------
     path : str
-        Where to.
+        Path of the script.
     python, program : str
-        Paths of the interpreter and of this package's ``__main__.py``, as on the nodes.
+        Paths of the interpreter and of this package's ``__main__.py`` on the nodes.
     """
     with open(path, "w", encoding="utf-8") as file:
         file.write(_SCRIPT.format(python=python, program=program, ended=ENDED))
 
 
 class BatchFactory:
-    """One ``vine_factory``.
+    """A running ``vine_factory``.
 
     Parameters
     ----------
     command : sequence of str
-        Starts it.
+        Command that starts it.
     scratch : str
         The directory in which its jobs run.
     log : str
-        Directory for what it writes: ``factory.out`` and ``factory.debug``.
+        Directory for its output: ``factory.out`` and ``factory.debug``.
     """
 
     def __init__(self, command: Sequence[str], scratch: str, log: str) -> None:
@@ -92,7 +92,8 @@ class BatchFactory:
         debug = [f"--debug-file={self._debug}", "--debug=batch", "--debug-file-size=16MB"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(cleanup.TOKEN)}
         with open(self._output, "ab") as output:
-            # Its jobs inherit its environment, and it may outlive this process to cancel them: neither is of this run.
+            # The factory may outlive this process to cancel its jobs, and they inherit its environment. Without these
+            # variables neither counts as a process of this run.
             self._process = subprocess.Popen(
                 [*command[:1], *debug, *command[1:]],
                 stdin=subprocess.DEVNULL,
@@ -100,17 +101,18 @@ class BatchFactory:
                 stderr=output,
                 env=environment,
                 start_new_session=True,
-                # If this process is killed, the factory would see that half a minute later. Here are no threads.
+                # Without this signal, the factory would notice only half a minute later that this process was killed.
+                # The function is safe here: this process has no threads.
                 preexec_fn=partial(keeper.die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
             )
 
     def check(self, *, joined: bool) -> None:
-        """See that it goes on.
+        """Check that the factory works.
 
         Parameters
         ----------
         joined : bool
-            Whether a worker has ever joined. Once one has, what is wrong later may pass.
+            Whether a worker has ever joined. After that, errors may be temporary.
 
         Raises
         ------
@@ -134,7 +136,7 @@ class BatchFactory:
                 self._fail(f"{len(failed)} workers failed before one had joined", last)
 
     def _has_refusals(self, path: str) -> bool:
-        """Read on: say whether a job was refused since the last look, and count those that were not."""
+        """Read new output; return whether it reports a refused job, and count the submitted ones."""
         try:
             with open(path, "rb") as file:
                 start = self._read.get(path, 0)
@@ -158,7 +160,7 @@ class BatchFactory:
         return self._process.poll() is not None
 
     def terminate(self) -> None:
-        """Have it cancel its jobs and end."""
+        """Make it cancel its jobs and end."""
         if not self.ended:
             self._process.terminate()
 
@@ -170,5 +172,5 @@ class BatchFactory:
             logger.error("vine_factory does not end and is killed; jobs may be left: see %s", self._debug)
             self._process.kill()
             self._process.wait()
-        with contextlib.suppress(FileNotFoundError):  # its copy; what workers have said stays
+        with contextlib.suppress(FileNotFoundError):  # a copy of the password; the workers' output stays
             os.unlink(os.path.join(self._scratch, "pwfile"))

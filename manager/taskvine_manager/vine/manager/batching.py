@@ -1,9 +1,9 @@
-"""How many short calls make one TaskVine task, and how many TaskVine tasks there are at a time.
+"""How many short tasks one TaskVine task carries, and how many TaskVine tasks there are at a time.
 
-TaskVine spends about half a millisecond on a task, whatever is in it, and slows down with the tasks that it knows. So
-calls that are known to be short travel together, as many as are worth some tens of milliseconds, and only a few tasks
-for each node are given to TaskVine at a time; the rest waits here, in order of priority. A lone call is never held
-back: what is there is sent when there is room for it.
+TaskVine spends about half a millisecond on each of its tasks, whatever they contain, and slows down with their number.
+Tasks that are known to be short therefore share parcels worth some tens of milliseconds, and TaskVine gets only the
+parcels that nodes can take. The other tasks wait here, in order of priority. A single task is never held back for
+others: whatever waits is sent when a node has free resources.
 
 Pure: no clocks, no I/O.
 """
@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 TARGET = 0.040
-"""Seconds of work, for each slot of a node, that one TaskVine task is to be worth."""
+"""Seconds of work, for each slot of a node, that one parcel should contain."""
 SHORT = 0.010
-"""Calls that are known to take no more seconds than this may travel with others."""
+"""Longest expected run time, in seconds, of a task that may share a parcel."""
 OVERHEAD = 0.00012
-"""Seconds that a call costs its slot beyond the function's own time."""
+"""Seconds that a task occupies its slot beyond the function's run time."""
 MOST = 1024
-"""Calls in one TaskVine task, at most, unless the tuning parameter ``executor.batch`` says otherwise."""
+"""Most tasks in one parcel, unless the tuning parameter ``executor.batch`` says otherwise."""
 AHEAD = 2
-"""TaskVine tasks of short calls that a node is given: one at work, the others on their way."""
+"""Parcels of short tasks that a node has at a time: one runs, the others are on their way."""
 
 
 class Need(NamedTuple):
@@ -38,7 +38,7 @@ class Need(NamedTuple):
 
 
 class Batchable(Protocol):
-    """What the backlog needs to know of a call."""
+    """A task as the backlog sees it."""
 
     @property
     def priority(self) -> float: ...
@@ -48,46 +48,46 @@ class Batchable(Protocol):
     def category(self) -> str: ...
     @property
     def need(self) -> Need:
-        """Of a node's resources."""
+        """Resources that it needs on a node."""
         ...
 
     @property
     def alone(self) -> bool:
-        """Whether it may not travel with others: it has files or resources of its own, or is an L1 task."""
+        """Whether it must not share a parcel: it has files, asks for more than cores, or is an L1 task."""
         ...
 
 
 class Estimates:
-    """Run times of categories, learned from calls that returned."""
+    """Run times of categories, learned from completed tasks."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._bytes: dict[str, int] = {}
 
     def learn(self, category: str, seconds: float, size: int) -> None:
-        """Take a call that ran for so long and whose result has so many bytes into account.
+        """Learn from a completed task's run time in seconds and result size in bytes.
 
-        A longer run counts for more than a shorter one: to believe a long call short costs those that travel with it
-        more than the reverse.
+        A longer run counts for more than a shorter one: if a long task is believed to be short, it delays the tasks
+        that share its parcel.
         """
         known = self._seconds.get(category, seconds)
         self._seconds[category] = known + (0.5 if seconds > known else 0.1) * (seconds - known)
         self._bytes[category] = max(size, self._bytes.get(category, 0))
 
     def seconds(self, category: str) -> float | None:
-        """Expected run time, or None."""
+        """Return the expected run time in seconds, or None."""
         return self._seconds.get(category)
 
     def largest(self, category: str) -> int | None:
-        """Size in bytes of the largest result so far, or None."""
+        """Return the size in bytes of the largest result so far, or None."""
         return self._bytes.get(category)
 
 
 @dataclass(eq=False)
 class Room:
-    """What a node has, and what of it is taken by the calls that it was given.
+    """Resources of a node, and those that its tasks use.
 
-    ``batches`` are the tasks of several calls among them; they share its slots, and are not counted otherwise.
+    ``batches`` counts its parcels of several tasks. They share the slots, and their resources are not counted.
     """
 
     total: Need
@@ -97,47 +97,48 @@ class Room:
     batches: int = 0
 
     def could(self, need: Need) -> bool:
-        """Whether an empty node of this kind has so much."""
+        """Return whether an empty node of this kind has the resources."""
         return all(take <= has + 1e-9 for take, has in zip(need, self.total, strict=True))
 
     def fits(self, need: Need) -> bool:
-        """Whether so much is free."""
+        """Return whether the resources are free."""
         return all(busy + take <= has + 1e-9 for busy, take, has in zip(self.busy, need, self.total, strict=True))
 
     def take(self, need: Need) -> None:
-        """Count with a call."""
+        """Count a task's resources as used."""
         self.busy = Need(*(busy + take for busy, take in zip(self.busy, need, strict=True)))
 
     def give(self, need: Need) -> None:
-        """Count with it no more."""
+        """Count a task's resources as free again."""
         self.busy = Need(*(busy - take for busy, take in zip(self.busy, need, strict=True)))
 
 
 def cost(need: Need, seconds: float | None) -> Need:
-    """What a call alone in its task is counted with: fewer cores if it will be over before the next one is there."""
+    """Return the resources counted for a single task: fewer cores if it will end before the next one arrives."""
     return need if seconds is None else need._replace(cores=need.cores * min(1.0, max(0.25, seconds / (2 * SHORT))))
 
 
 def size(seconds: float, slots: int, waiting: int, places: int, most: int = MOST) -> int:
-    """How many calls of a kind to put into one task.
+    """Return how many tasks of a kind to put into one parcel.
 
     Parameters
     ----------
     seconds : float
         Expected run time of one.
     slots : int
-        Calls that its node runs at once.
+        Tasks that its node runs at once.
     waiting : int
-        Calls that wait, of any kind.
+        Tasks that wait, of any kind.
     places : int
-        Tasks of several calls that there is room for, this one included.
+        Parcels of several tasks that nodes can still take, this one included.
     most : int
-        Bound of the answer.
+        Upper limit of the answer.
 
     Returns
     -------
     int
-        What fills every slot of the node for :data:`TARGET` seconds, but no more than an even share of what waits.
+        Enough to fill every slot of the node for :data:`TARGET` seconds, but at most an even share of the waiting
+        tasks.
     """
     full = TARGET * slots / (seconds + OVERHEAD)
     return max(1, min(int(full), math.ceil(waiting / max(1, places)), most))
@@ -147,18 +148,18 @@ Affinity = Callable[[Any, Room], float]
 
 
 class Backlog:
-    """Calls that could run, in order of priority and arrival.
+    """Tasks that could run, in order of priority and arrival.
 
     Parameters
     ----------
     estimates : Estimates
         Of their categories.
     is_gone : callable
-        Whether a call has been cancelled since it was pushed.
+        Whether a task has been cancelled since it was pushed.
     affinity : callable
-        How many bytes of a call's inputs a node has.
+        How many bytes of a task's inputs a node has.
     enabled : bool
-        Whether calls travel together at all.
+        Whether tasks may share parcels.
     """
 
     def __init__(
@@ -169,18 +170,18 @@ class Backlog:
         self._affinity = affinity
         self._enabled = enabled
         self.most = MOST
-        """Calls in one task, at most."""
+        """Most tasks in one parcel."""
         self._heaps: dict[Need, list[tuple[float, int, Any]]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._heaps.values()))
 
     def push(self, call: Batchable) -> None:
-        """Add a call."""
+        """Add a task."""
         heapq.heappush(self._heaps.setdefault(call.need, []), (-call.priority, call.sequence, call))
 
     def remove(self, unwanted: Callable[[Need], bool]) -> list[Any]:
-        """Remove the calls with certain needs, and return them in order."""
+        """Remove the tasks with certain needs, and return them in order."""
         removed = [self._heaps.pop(need) for need in list(self._heaps) if unwanted(need)]
         return [call for heap in removed for _, _, call in sorted(heap)]
 
@@ -194,20 +195,20 @@ class Backlog:
         return heap[0][2]
 
     def _first(self, blocked: set[Need]) -> Any | None:
-        """The call that comes first, of those whose kind there is room for."""
+        """Return the first task in order whose needs are not blocked."""
         heads = [self._head(need) for need in list(self._heaps) if need not in blocked]
         return min(
             (head for head in heads if head is not None), key=lambda call: (-call.priority, call.sequence), default=None
         )
 
     def take(self, rooms: Sequence[Room]) -> list[tuple[Room, Need | None, list[Any]]]:
-        """Take the calls that there is room for, as the tasks that they are to make.
+        """Take the tasks for which nodes have free resources, grouped into parcels.
 
         Returns
         -------
         list of (Room, Need or None, list)
-            Where each task goes, what is counted there for it (None for a task of several calls), and its calls; the
-            rooms count with them already.
+            For each parcel its node's room, the resources counted there (None for several tasks), and its tasks. The
+            rooms already include them.
         """
         tasks: list[tuple[Room, Need | None, list[Any]]] = []
         places = sum(max(0, AHEAD - room.batches) for room in rooms)
@@ -234,7 +235,7 @@ class Backlog:
         return tasks
 
     def place(self, call: Batchable, need: Need, rooms: Iterable[Room]) -> Room | None:
-        """The node for a call alone: where most bytes of its inputs are, then where most cores are free."""
+        """Return the node for a single task: the one with most bytes of its inputs, then with most free cores."""
         return max(
             (room for room in rooms if room.fits(need)),
             key=lambda room: (self._affinity(call, room), room.total.cores - room.busy.cores, -room.batches),
@@ -245,7 +246,7 @@ class Backlog:
         return self._enabled and self.most > 1 and not call.alone and seconds is not None and seconds <= SHORT
 
     def _batch(self, first: Batchable, room: Room, places: int) -> list[Any]:
-        """Take short calls of one kind and priority from the head on."""
+        """Take short tasks of one kind and priority from the front of the queue."""
         calls: list[Any] = []
         waiting = len(self)
         filled = 0.0

@@ -1,4 +1,4 @@
-"""What travels in one parcel: invocations, what they refer to, and the files that TaskVine is to bring and to keep."""
+"""The contents of one parcel: tasks, their functions and values, and the files that TaskVine brings and takes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from taskvine_manager.wire.messages import FileUse
 
 
 class Cargo:
-    """A parcel while it is put together.
+    """A parcel that is being put together.
 
     Parameters
     ----------
     number : int
-        Of its flight.
+        Number of its flight.
     functions : iterable of (str, Payload)
-        That its invocations call.
+        The functions that its tasks call.
     held : mapping of str to Payload
-        Results that travel with those that read them.
+        Results that are sent with the tasks that read them.
     local : bool
-        Whether nodes are on this machine: what is in files here is then named by path, and does not travel.
+        Whether nodes are on this machine: files here are then named by path and not sent.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Cargo:
                     self._bring("local", encoded, "f")
 
     def add(self, job: Job, outputs: list[FileUse]) -> None:
-        """Add an invocation, of whose outputs these are files."""
+        """Add a task, and those of its outputs that are TaskVine files."""
         self._jobs.append(job)
         if isinstance(job.invocation.arguments, str):
             self._add_arguments(job.invocation.arguments, kept=bool(outputs))
@@ -64,7 +64,7 @@ class Cargo:
             self.outputs.append(Staged(kind, use.source, name))
 
     def _add_arguments(self, path: str, *, kept: bool) -> None:
-        """Add a file of arguments; it is ``kept`` for as long as TaskVine may have to run the call again."""
+        """Add a file of arguments; it is ``kept`` for as long as TaskVine may have to run the task again."""
         if not self._local:
             self._bring("kept" if kept else "arguments", path, "a")
             for buffer in shared_by(path):
@@ -79,7 +79,7 @@ class Cargo:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The temp files that TaskVine is to bring."""
+        """The temp files that TaskVine brings."""
         return tuple(staged.source for staged in self.inputs if staged.kind == "temp")
 
     @property
@@ -88,7 +88,7 @@ class Cargo:
         return tuple(name for name, value in self._values.items() if isinstance(value, str))
 
     def parcel(self, *, brief: bool = False) -> Parcel:
-        """What goes to the supervisor; ``brief`` if a small answer is to be expected."""
+        """Return the parcel for the supervisor; ``brief`` if a small answer is expected."""
         profiles = {job.profile.number: job.profile for job in self._jobs}
         return Parcel(
             "run",

@@ -1,9 +1,9 @@
-"""The core of the TaskVine engine: events in, instructions out; no ndcctools, sockets or clocks.
+"""The core of the TaskVine engine: events in, instructions out, without ndcctools, sockets or clocks.
 
-:meth:`Core.handle` is the one method that changes anything. Calls that wait for files of others are held by the
-dependency graph, calls that could run by the backlog; a few tasks for each node are TaskVine's at a time, each of them
-a :class:`~taskvine_manager.vine.manager.records.Flight`. What comes of one is an answer of a node's supervisor, or a
-word of TaskVine's.
+Only :meth:`Core.handle` changes its state. The dependency graph holds tasks that wait for files of other tasks, and the
+backlog holds tasks that could run. TaskVine gets only the parcels that nodes can take. A parcel's TaskVine task is a
+:class:`~taskvine_manager.vine.manager.records.Flight`. It ends with an answer of a node's supervisor, or with only a
+result of TaskVine.
 """
 
 from __future__ import annotations
@@ -74,38 +74,38 @@ from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, FileUse, Profile
 
 URGENT = 1e299
-"""Priority of what is no work: greetings, cancellations, collecting."""
+"""Priority of TaskVine tasks that run no user task: greetings, cancellations, collection."""
 PIECE = 4 << 20
-"""Bytes of a file that come home at a time: this keeps the manager for some ten milliseconds."""
+"""Bytes of a file that are fetched at a time; each piece blocks the manager for about ten milliseconds."""
 BRIEF = 400
-"""Bytes of a result that surely travels as standard output, with all that is said of its call."""
+"""Largest result, in bytes, that surely fits in standard output with the rest of its answer."""
 MOST_RENEWALS = 10
-"""Times that a call is run again, without a charge, because a node had lost or spoiled one of its inputs."""
+"""Times that a task is retried without a charge because a node had lost or spoiled one of its inputs."""
 BATCHES = "batches"
-"""TaskVine's category of tasks of several calls."""
+"""TaskVine's category of parcels of several tasks."""
 
 
 class Core:
-    """Decides what TaskVine is given, and what becomes of calls whose tasks ended.
+    """State machine that decides which parcels TaskVine gets, and what happens to tasks when they end.
 
     Parameters
     ----------
     max_retries : int or None
-        Tries after the first for an invocation whose worker went; None for ever.
+        Retries of a task whose worker was lost; None for no limit.
     uniform : bool
-        Whether all nodes are alike, so that what does not fit one node will never fit any.
+        Whether all nodes are alike, so that a task that does not fit one node will never fit any.
     slots : int or None
-        Calls that every node is to run at once; None for as many as it has cores.
+        Tasks that every node runs at once; None for as many as it has cores.
     wait_for_nodes : int
         Nodes that must have joined before anything runs.
     batching : bool
-        Whether short calls travel together.
+        Whether short tasks share parcels.
     local : bool
         Whether nodes are on this machine: large values are then named by path.
     inline_limit : int
-        Bytes of the largest result that travels with its answer.
+        Bytes of the largest result that is sent with its answer.
     min_nodes : int
-        Nodes that are not dismissed, however idle.
+        Nodes that are never dismissed, even when idle.
     idle_timeout : float
         Seconds without work after which a node is dismissed; 0 for never.
     """
@@ -172,65 +172,65 @@ class Core:
         }
 
     def handle(self, event: Event) -> list[Instruction]:
-        """Take an event, and return what is to be done about it, in order."""
+        """Take an event, and return the resulting instructions, in order."""
         self._handlers[type(event)](event)
         said = self._said.copy()
         self._said.clear()
         return said
 
-    # --- what there is ---
+    # --- state ---
 
     @property
     def waiting(self) -> int:
-        """Invocations that wait for files of others, less what runs for files that were asked for."""
+        """Tasks that wait for files of other tasks, minus the reads of files that the user has asked for."""
         return len(self._graph) - self._fetching
 
     @property
     def demand(self) -> int:
-        """Invocations that run or could run now."""
+        """Tasks that run or could run now."""
         return len(self._backlog) + len(self._suspects) + sum(len(flight.jobs) for flight in self._flights.values())
 
     @property
     def has_work(self) -> bool:
-        """Whether something waits for room."""
+        """Whether tasks wait for free resources."""
         return bool(self._backlog or self._suspects)
 
     @property
     def draining(self) -> bool:
-        """Whether there are blocks that are to be let go, and have not been."""
+        """Whether nodes of a block still have to be released."""
         return self._fleet.draining
 
     @property
     def nodes(self) -> dict[str, VineNode]:
-        """The workers that there are."""
+        """The connected workers."""
         return self._fleet.nodes
 
     @property
     def values(self) -> dict[str, Payload]:
-        """Small results that are held for those that read them."""
+        """Small results that other tasks may read."""
         return self._holdings.values
 
     @property
     def temps(self) -> dict[str, TempFile]:
-        """Temp files."""
+        """Temp files by name."""
         return self._holdings.temps
 
     @property
     def most_stored(self) -> int:
-        """Bytes of all temp files when there were most."""
+        """Highest total size of all temp files so far, in bytes."""
         return self._holdings.most_stored
 
     @property
     def irreplaceable(self) -> list[str]:
-        """Temp files that were made, and are not to be made again."""
+        """Existing temp files that must not be recreated."""
         return list(self._holdings.irreplaceable())
 
     def lost_record(self, file: str) -> bytes:
-        """Why a file cannot be had."""
+        """Return the failure record of a file that cannot be read."""
         return self._holdings.lost_record(file)
 
     def states(self) -> list[tuple[int, str, str, int]]:
-        """Number, state, node and charged tries of every invocation, as of :meth:`Engine.snapshot`."""
+        """Return number, state, node and charged attempts of every task, as for :meth:`Engine.snapshot`."""
         return [(number, *self._state(job), job.tries) for number, job in self.jobs.items()]
 
     def _state(self, job: Job) -> tuple[str, str]:
@@ -238,7 +238,7 @@ class Core:
             return ("ready" if self._graph.is_ready(job.invocation.number) else "waiting"), ""
         return "assigned", self._fleet.name(job.flight.where)
 
-    # --- invocations come and go ---
+    # --- tasks arrive and end ---
 
     def _on_submitted(self, event: Submitted) -> None:
         self._functions.update(event.functions)
@@ -262,7 +262,7 @@ class Core:
             self._profiles.pop(number, None)
 
     def _on_functions_gone(self, event: FunctionsGone) -> None:
-        """Have nodes forget functions that no invocation needs: those that they were sent."""
+        """Make nodes forget functions that they were sent and that no task needs."""
         for key in event.functions:
             self._functions.pop(key, None)
         for node in self.nodes.values():
@@ -277,7 +277,7 @@ class Core:
         if gone := next((name for name in temps if self.temps[name].gone), None):
             self._fail(job, self.lost_record(gone))
         elif self._could(job):
-            # What reads files of TaskVine's goes where they are, and its task must not end before it.
+            # A reader of temp files is placed where they are, and its TaskVine task must not end before it does.
             job.alone = job.alone or bool(temps)
             if job.suspect:
                 self._suspects.append(job)
@@ -285,11 +285,11 @@ class Core:
                 self._backlog.push(job)
 
     def _could(self, job: Job) -> bool:
-        """Whether any node can ever hold a call; where all are alike, one that none can has failed."""
+        """Return whether any node can ever hold a task; if all nodes are alike and none can, fail the task."""
         if self._fleet.could(job.need):
             return True
         if not self._uniform:
-            self._hopeless.append(job)  # one that can may yet join
+            self._hopeless.append(job)  # a larger node may join later
             return False
         asked = {name: getattr(job.profile, name) for name in Need._fields}
         requested = {name: amount for name, amount in asked.items() if amount is not None}
@@ -298,7 +298,7 @@ class Core:
         return False
 
     def _judge(self) -> None:
-        """Look again at what may fit no node, now that there are others."""
+        """Check again which tasks fit no node, after nodes have joined."""
         waiting, self._hopeless = self._hopeless, []
         for job in waiting:
             if not job.over:
@@ -348,7 +348,10 @@ class Core:
         self._said.append(Finish(completion, value))
 
     def _abandon_outputs(self, job: Job) -> None:
-        """What a task was to make that failed: its consumers are told by the user's process, which may try again."""
+        """Give up the outputs of a task that ended without them.
+
+        The user's process tells their readers, and may run the task again.
+        """
         for name in _ids(job.invocation.outputs):
             self._holdings.abandon(name)
 
@@ -375,9 +378,9 @@ class Core:
             self._said.append(Locate(event.request, event.file))
 
     def _on_wanted(self, event: Wanted) -> None:
-        """Have a node that has a file read a piece of it: TaskVine's own way holds the manager up until it has all.
+        """Make a node read a piece of a file; to fetch it through TaskVine would block the manager until all is there.
 
-        If no node has it, TaskVine makes it again.
+        If no node has the file, TaskVine recreates it.
         """
         flight = Flight(next(self._numbers), errand=Fetch(event.file))
         if event.file not in self.temps:  # it was forgotten meanwhile
@@ -398,7 +401,7 @@ class Core:
                     self._fail(job, self.lost_record(name))
 
     def _on_not_remade(self, event: NotRemade) -> None:
-        """End what waits for a file that TaskVine would try to make again for ever."""
+        """End the tasks and reads that wait for a file that TaskVine would try to recreate for ever."""
         temp = self.temps.get(event.file)
         node = temp.node if temp is not None else ""
         reason = f"{event.file} was lost with node {node}, and making it again failed: {event.reason}"
@@ -420,12 +423,12 @@ class Core:
                     self._abort(job.flight)
 
     def lineage(self, file: str) -> tuple[int, tuple[str, ...]] | None:
-        """The flight that would make a temp file again, and what it reads; None if none would."""
+        """Return the flight that would recreate a temp file, and the temp files that it reads; None if none would."""
         temp = self._holdings.find(file)
         return (temp.flight.number, temp.flight.reads) if temp is not None and temp.flight is not None else None
 
     def given(self, file: str) -> list[str]:
-        """The user's files that TaskVine reads to recreate a temp file."""
+        """Return the user's files that TaskVine reads to recreate a temp file."""
         temp = self._holdings.find(file)
         if temp is None or temp.flight is None:
             return []
@@ -473,7 +476,7 @@ class Core:
         )
 
     def _rescue(self, node: VineNode, others: list[VineNode]) -> bool:
-        """Have another node take copies of what only this one has; say whether there is such a thing."""
+        """Make another node copy the files that only this one has; return whether there are any."""
         precious = self._holdings.only_on(node.name)
         if precious and others:
             target = others[0]
@@ -487,7 +490,7 @@ class Core:
         return bool(precious)
 
     def _copy(self, name: str) -> None:
-        """Have as many nodes take copies of a file as the user wants: TaskVine has one count for all files."""
+        """Make more nodes copy a file, up to the replicas that the user wants: TaskVine has one count for all files."""
         temp = self.temps[name]
         if temp.replicas < 2 or not temp.node or temp.gone:
             return
@@ -511,7 +514,7 @@ class Core:
                 temp.node = self.nodes[address].name
 
     def _lost_nodes(self) -> None:
-        """Charge the calls whose node went: TaskVine would try them again for ever, wherever they bring it down."""
+        """Charge the tasks whose node was lost: TaskVine would retry them for ever, even if they crash every node."""
         for flight in list(self._flights.values()):
             if flight.where is None or flight.where in self.nodes:
                 continue
@@ -520,7 +523,7 @@ class Core:
                 reason, node = f"its worker was lost, at attempt {job.tries + 1}", self._fleet.name(flight.where)
                 self._again(job, failure.lost("node-lost", reason, node=node), node)
 
-    # --- towards TaskVine ---
+    # --- to TaskVine ---
 
     def _on_cycle(self, event: Cycle) -> None:
         rooms = self._fleet.rooms
@@ -533,7 +536,7 @@ class Core:
                 self._fly(jobs, room, taken)
 
     def _fly_suspect(self, rooms: list[Room]) -> None:
-        """Try one call again whose node was lost; a second one would be charged if this brings the next node down."""
+        """Retry one task whose node was lost; others wait, or they would be charged if it brings down the next node."""
         self._suspects = [job for job in self._suspects if not job.over]
         if self._suspects:
             job = self._suspects[0]
@@ -544,7 +547,7 @@ class Core:
                 self._fly([job], room, job.need)
 
     def _near(self, job: Job, room: Room) -> float:
-        """Bytes of a call's inputs that a node has made."""
+        """Return the size in bytes of a task's inputs that were created on a node."""
         temps = (self.temps.get(use.source) for use in job.invocation.inputs)
         return float(sum(temp.size for temp in temps if temp is not None and temp.node == room.key))
 
@@ -569,9 +572,9 @@ class Core:
                 replicas=use.replicas,
             )
         node = self._fleet.of(room)
-        if node.ours:  # others have nothing that could tie a task to them
+        if node.ours:  # only our workers have a feature to tie a task to
             flight.pinned = node.address
-            node.functions.update(map(str, functions))  # copies: the keys themselves end with the last profile
+            node.functions.update(map(str, functions))  # plain copies: a key object must end with its last profile
         self._launch(
             flight,
             cargo.parcel(brief=len(jobs) == 1 and not cargo.outputs and self._is_brief(jobs[0])),
@@ -585,12 +588,12 @@ class Core:
         )
 
     def _is_brief(self, job: Job) -> bool:
-        """Whether a call's answer is expected to be small; where it is not, it takes another round trip."""
+        """Return whether a task's answer is probably small; if it is not, it takes another round trip."""
         largest = self._estimates.largest(job.category)
         return largest is None or largest <= BRIEF
 
     def _stays(self, job: Job, use: FileUse) -> bool:
-        """Whether an output is a file of TaskVine's: a result is one unless those of its kind are known to be small."""
+        """Return whether an output is a TaskVine file; a result is one unless results of its category are small."""
         if use.kind != "value":
             return True
         largest = self._estimates.largest(job.category)
@@ -599,7 +602,7 @@ class Core:
     def _send(
         self, node: VineNode, parcel: Parcel, flight: Flight | None = None, inputs: tuple[Staged, ...] = ()
     ) -> None:
-        """Send something that is no work to one node."""
+        """Send a parcel that runs no user task to one node."""
         flight = flight or Flight(parcel.number)
         flight.pinned = node.address
         self._launch(flight, parcel, inputs=inputs, feature=node.name)
@@ -651,7 +654,7 @@ class Core:
             self._send(node, Parcel("collect", flight.number), flight)
             return
         for job in list(flight.jobs.values()):
-            self._again(job, failure.lost("node-lost", "the node knows nothing of it any more", node=event.node))
+            self._again(job, failure.lost("node-lost", "its node has no record of it any more", node=event.node))
         self._land(flight, well=not flight.jobs)
 
     def _on_failed(self, event: Failed) -> None:
@@ -675,10 +678,10 @@ class Core:
         self._land(flight, well=False)
 
     def _examine(self, flight: Flight) -> bool:
-        """Find out which input its node has lost; say whether there is anything to find out.
+        """Find out which input the node has lost; return whether there is anything to find out.
 
-        A node gives a call up if a file is gone from its cache. TaskVine does not say so, and would send the call there
-        for ever.
+        A worker gives a task up if a file is missing from its cache. TaskVine does not say which file, and would send
+        the task there for ever.
         """
         if isinstance(flight.errand, Fetch):
             self._renew(flight.errand.file)
@@ -687,7 +690,7 @@ class Core:
         jobs = [job for job in flight.jobs.values() if not job.over]
         needed = {use.source for job in jobs for use in job.invocation.inputs}
         over = {use.source for job in flight.jobs.values() for use in job.invocation.inputs} - needed
-        files = [file for file in flight.given if file not in over]  # functions and shared arguments among them
+        files = [file for file in flight.given if file not in over]  # includes functions and shared arguments
         if not jobs or not files or node is None:
             return False
         case = Case(jobs, len(files))
@@ -706,7 +709,7 @@ class Core:
         case = probe.case
         temp = self.temps.get(probe.file)
         if not well and temp is not None and not temp.recoverable:
-            # A transfer may have failed for other reasons: the node that made the file has the last word.
+            # A transfer may have failed for other reasons: ask the node that created the file.
             maker = next((node for node in self.nodes.values() if node.name == temp.node), None)
             if maker is not None and maker.ours and maker.address != where:
                 again = Flight(next(self._numbers), errand=probe)
@@ -730,12 +733,12 @@ class Core:
                 self._again(job, failures.record(failures.FORSAKEN, job.tries + 1))
 
     def _renew(self, file: str) -> None:
-        """Have TaskVine send a file again or recreate it, because a node has lost or spoiled its replica."""
+        """Make TaskVine send a file again or recreate it, because a node has lost or spoiled its replica."""
         temp = self._holdings.find(file)
         self._said.append(Renew(file, temp is None or temp.recoverable or temp.node == HOME))
 
     def _renewed(self, job: Job, record: bytes) -> None:
-        """Retry a call that could not read an input, without a charge: the input is renewed."""
+        """Retry a task that could not read an input, without a charge: the input is renewed."""
         job.flight = None
         job.renewals += 1
         if job.renewals > MOST_RENEWALS:
@@ -757,7 +760,7 @@ class Core:
         self._land(flight, well=False)
 
     def _land(self, flight: Flight, *, well: bool) -> None:
-        """A flight is over, ``well`` if it did what it was for."""
+        """Finish a flight, which was successful if ``well`` is true."""
         if flight.room is not None:
             if flight.taken is None:
                 flight.room.batches -= 1
@@ -774,12 +777,12 @@ class Core:
             self._fetching -= 1
             self._said.append(Fetched(flight.number, errand.file, well))
         elif isinstance(errand, Probe):
-            # If its node went meanwhile, that says nothing of the file.
+            # If the node was lost meanwhile, the failure says nothing about the file.
             where = str(flight.where)
             self._examined(errand, where, well=well or where not in self.nodes)
 
     def _again(self, job: Job, record: bytes, node: str = "") -> None:
-        """Try a call again that was lost, or give it up."""
+        """Retry a task that was lost, or give it up."""
         job.flight = None
         if job.over:
             return
@@ -814,7 +817,7 @@ class Core:
             self._finish(completion)
 
     def _keep(self, job: Job, completion: Completion, spooled: dict[str, int]) -> None:
-        """Take over what a call has made, and finish it."""
+        """Take over a task's outputs, and finish the task."""
         body = completion.body
         made = {name: size for name, size, _ in completion.made}
         value = ""
@@ -828,7 +831,7 @@ class Core:
                 self._copy(use.source)
                 continue
             self._holdings.remove(use.source)  # a small result after all
-            if isinstance(body, str) and not self._local:  # a large one that was expected to be small
+            if isinstance(body, str) and not self._local:  # a large result that was expected to be small
                 self._holdings.adopt(use.source, body, spooled.get(body, 0))
             else:
                 self.values[use.source] = body

@@ -1,7 +1,7 @@
 """The TaskVine engine: the shell around the core, between the manager's loop and TaskVine.
 
-It gives the core's instructions to TaskVine, turns what comes of them into events, and knows which workers there are.
-Like TaskVine, this is single-threaded: every call of it is made from the manager's loop.
+It carries out the core's instructions in TaskVine, turns the outcomes into events, and watches the workers. Like
+TaskVine it is single-threaded: only the manager's loop calls it.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Pro
 logger = logging.getLogger(__name__)
 
 INLINE_FUNCTION = 4096
-"""Functions up to so many bytes ride in parcels; larger ones are cached files."""
+"""Largest function, in bytes, that is sent in parcels; larger ones are cached files."""
 RETIREMENT = 0.5
 """Seconds between two times that nodes are told which functions to forget."""
 FETCH_TRIES, FETCH_PAUSE = 20, 0.1
-"""How often a piece of a file is asked for, and seconds between."""
+"""Tries to fetch a file, and seconds between them."""
 HOUSEKEEPING = 1.0
-"""Seconds between two times that TaskVine gets to look after its connections."""
+"""Seconds between two times that TaskVine looks after its connections."""
 REPLICATION = 0.05
 """The same, while temp files are new and may be waiting for replication."""
 LOOK = 0.05
-"""Seconds between two looks at the list of workers, at least."""
+"""Minimum seconds between two looks at the list of workers."""
 MOST_RECOVERIES = 20
-"""Tasks that TaskVine may run again, beyond two for each temp file, before nothing seems to come of it."""
+"""Tasks that TaskVine may run again, beyond two for each temp file, before the engine gives the lost files up."""
 VAIN_RECOVERIES = 2
-"""Tasks that TaskVine may rerun without recreating any file, before their inputs are renewed too."""
+"""Tasks that TaskVine may run again without recreating any file, before the engine renews their inputs too."""
 WAIT = "wait-for-workers"
-"""The one parameter of TaskVine's that the engine acts on in its place."""
+"""The only TaskVine parameter that the engine implements itself."""
 BATCH = "executor.batch"
 AWAKE = "executor.awake"
 MUST_TUNE = {
     "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
-    "transient-error-interval": 1,  # a worker rests so long after a failure; 15 s otherwise
-    "attempt-schedule-depth": 1000,  # the sentinels count on it: one cycle looks at every task
-    # The user may set these two; with TaskVine's own, a host that is cut off would be missed after seventeen minutes.
+    "transient-error-interval": 1,  # seconds without work after a worker's failure; 15 by default
+    "attempt-schedule-depth": 1000,  # for the sentinels: one cycle looks at every task
+    # The user may set these two. With TaskVine's defaults, a lost host is noticed after seventeen minutes.
     "keepalive-interval": int(INTERVAL),
     "keepalive-timeout": int(TIMEOUT),
 }
@@ -68,48 +68,48 @@ MUST_TUNE = {
 
 @dataclass(frozen=True, kw_only=True)
 class VineConfig:
-    """What the engine is told at its start.
+    """Settings of the engine.
 
     Parameters
     ----------
     max_retries : int or None
-        Tries after the first for an invocation whose worker went; None for ever.
+        Retries of a task whose worker was lost; None for no limit.
     uniform : bool
         Whether all nodes are alike.
     slots : int
-        Calls that a node is expected to run at once.
+        Tasks that a node is expected to run at once.
     tune : dict of str to float
         Tuning parameters that TaskVine knows.
     nodes : dict
-        What the supervisors are told.
+        Settings for the supervisors.
     python : str
-        Interpreter for the supervisors, where it exists; else ``python3``.
+        Interpreter for the supervisors, if it exists on their node; otherwise ``python3``.
     port, name, password_file, ssl, log
-        As of :class:`~taskvine_manager.vine.manager.port.VinePort`.
+        See :class:`~taskvine_manager.vine.manager.port.VinePort`.
     local : bool
         Whether nodes are on this machine: large values are then named by path.
     this_machine : bool
         Whether workers of other machines are kept out: nothing listens on a network then.
     admission_command : tuple of str
-        Starts the process that admits workers, but for the descriptor of its socket.
+        Command that starts the process that admits workers, without the descriptor of its socket.
     batching : bool
-        Whether short calls travel together.
+        Whether short tasks share parcels.
     peer_transfers : bool
         Whether workers send files to each other.
     wait_for_nodes : int
         Workers that must have joined before anything runs.
     address : str
-        Where workers of ``vine_factory`` find this machine.
+        Address of this machine for the workers of ``vine_factory``.
     factory_command : tuple of str
-        Starts ``vine_factory``, but for the address; else empty.
+        Command that starts ``vine_factory``, without the address; empty for no factory.
     factory_scratch : str
         The directory in which its jobs run.
     node_command : tuple of str
-        Starts a worker on this machine, but for the address, if the engine itself is to; else empty.
+        Command that starts a worker on this machine, without the address; empty if the engine starts none.
     min_nodes, max_nodes : int
-        Bounds for the workers that the engine starts.
+        Limits for the number of workers that the engine starts.
     idle_timeout : float
-        Seconds without work after which such a worker goes.
+        Seconds without work after which such a worker is dismissed.
     """
 
     max_retries: int | None = 1
@@ -140,7 +140,7 @@ class VineConfig:
 
 @dataclass(eq=False)
 class Fetch:
-    """A file that comes home: who has asked for it, where it is put, and how much of it is there."""
+    """A file that is being fetched: the requests for it, its path here, and how much of it has arrived."""
 
     requests: list[int]
     path: str
@@ -150,20 +150,20 @@ class Fetch:
 
 
 class VineEngine:
-    """See the module's docstring.
+    """The engine on TaskVine.
 
     Parameters
     ----------
     base : str
         The run's private directory.
     config : VineConfig
-        See there.
+        Its settings.
     outlet : Outlet
-        Is told what happens.
+        Receives reports of what happens.
     watch, unwatch : callable
         Register and unregister a file descriptor with the manager's loop.
     vine : module, optional
-        ``ndcctools.taskvine``, or what stands for it in a test.
+        ``ndcctools.taskvine``, or its replacement in a test.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class VineEngine:
         self._finished: list[Completion] = []
         self._stopped = False
         ssl = config.ssl if isinstance(config.ssl, tuple) else (port.make_key(base) if config.ssl else None)
-        # TaskVine's catalog server is told where TaskVine itself listens, and whether it speaks TLS.
+        # Not with a name: the catalog server reports TaskVine's own port, and whether TaskVine itself uses TLS.
         self._admits = config.name is None and bool(config.admission_command)
         self._admits = self._admits and (not config.this_machine or ssl is not None)
         self._vine = port.VinePort(
@@ -239,7 +239,7 @@ class VineEngine:
             self._own_factory = NodeFactory(command, config.min_nodes, config.max_nodes, log)
 
     def _listen(self, ssl: tuple[str, str] | None) -> int:
-        """Listen no further than for the workers that are expected; return the port that they connect to."""
+        """Listen only where the expected workers can connect; return the port for them."""
         config, public = self._config, self._vine.port
         if self._admits:
             assert config.password_file is not None
@@ -260,7 +260,7 @@ class VineEngine:
             self._vine.listen_on_loopback(same_port=True)
             public = self._vine.port
         where = "this machine" if config.this_machine and config.name is None else "any machine"
-        logger.info("TaskVine takes workers of %s at port %d", where, public)
+        logger.info("TaskVine accepts workers of %s at port %d", where, public)
         return public
 
     def _install(self) -> None:
@@ -270,7 +270,7 @@ class VineEngine:
     def _directory_of(self, node: str) -> str:
         return next((other.info.directory for other in self._core.nodes.values() if other.name == node), "")
 
-    # --- what the manager asks ---
+    # --- calls of the manager ---
 
     def submit(
         self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
@@ -285,10 +285,9 @@ class VineEngine:
         self._handle(events.Retired(profiles))
 
     def _forget_functions(self) -> None:
-        """Have nodes forget the functions that no task needs any more, in one go with others.
+        """Make nodes forget the functions that no task needs any more, several at a time.
 
-        A function that is submitted again before that is one that was never gone, and keeps its file: nodes know it by
-        that.
+        A function that is submitted again before that keeps its file, by which nodes know it.
         """
         if time.monotonic() - self._retired < RETIREMENT:
             return
@@ -323,11 +322,11 @@ class VineEngine:
     def tune(self, parameters: dict[str, float]) -> None:
         for name, value in parameters.items():
             if name == WAIT:
-                # While TaskVine waits for workers it would hand back no sentinels.
+                # While TaskVine waits for workers it would not return sentinels.
                 self._handle(events.WaitFor(max(self._config.wait_for_nodes, int(value))))
             elif name == BATCH:
                 self._handle(events.BatchOf(int(value)))
-            elif name != AWAKE:  # which is the loop's
+            elif name != AWAKE:  # the loop handles that one
                 self._vine.tune(name, float(value))
 
     def stats(self) -> dict[str, Any]:
@@ -355,7 +354,7 @@ class VineEngine:
         return {"tasks": self._core.states(), "files": [*files, *values]}
 
     def _holders(self, name: str) -> list[str]:
-        """Nodes that have a temp file: TaskVine says how many there are, and that is known of one."""
+        """Return as many nodes as have a temp file: TaskVine gives only their number, and only the first is known."""
         count, maker = self._store.on_workers(name), self._core.temps[name].node
         return sorted((node.name for node in self._core.nodes.values()), key=lambda name: name != maker)[:count]
 
@@ -406,7 +405,7 @@ class VineEngine:
         return min(waits)
 
     def _adjust(self, factory: NodeFactory, now: float) -> None:
-        """Have as many workers as the work asks for."""
+        """Adjust the number of workers to the work."""
         nodes = self._core.nodes.values()
         slots = max((node.slots for node in nodes), default=self._config.slots)
         factory.adjust({node.info.pid for node in nodes}, self._core.demand, slots)
@@ -425,11 +424,11 @@ class VineEngine:
         task = self._vine.turn()
         self._see_placed()
         if task is not None:
-            # What came of it is told first. Then more may have ended, or there is room for more.
+            # Report its outcome first. After that, more tasks may have ended, or nodes may take more.
             self._ended(task)
             self._due = self._traffic.is_out or self._core.has_work
         elif heard:
-            self._look_due = True  # it may have been a connection that ended
+            self._look_due = True  # a connection may have ended
 
     def _see_placed(self) -> None:
         if placed := self._traffic.placed():
@@ -450,14 +449,14 @@ class VineEngine:
         self._watched = sockets
 
     def _knock(self) -> None:
-        """A worker wants to connect."""
+        """Accept a worker that wants to connect."""
         self._housekeep()
         self._rescan()
         self._looked = 0.0
         self._due = self._look_due = True
 
     def _look(self) -> None:
-        """See which workers there are."""
+        """Find out which workers there are."""
         self._look_due = False
         self._looked = time.monotonic()
         self._rescan()
@@ -466,11 +465,11 @@ class VineEngine:
         joined = {address: worker for address, worker in said.items() if address not in nodes and worker.get("ncpus")}
         gone = tuple(address for address in nodes if address not in said)
         if len(said) != len(nodes) + len(joined) - len(gone):
-            self._look_due = True  # one has not said yet what it has
+            self._look_due = True  # a worker has not reported its resources yet
         for address in gone:
             logger.info("node %s left", nodes[address].name)
         if gone:
-            # Before the calls that were lost with them are tried again: what they read may be among it.
+            # Before the lost tasks are retried: their inputs may be lost, too.
             self._see_lost(self._core.irreplaceable)
         if joined or gone or self._core.draining:
             self._handle(events.Connected(joined, gone, self._looked))
@@ -483,12 +482,12 @@ class VineEngine:
         self._see_stuck(changed=bool(joined or gone))
 
     def _see_lost(self, names: list[str]) -> None:
-        """Have the core know which of these files, that are not to be made again, are on no worker."""
+        """Tell the core which of these files, which must not be recreated, are on no worker."""
         if lost := tuple(name for name in names if not self._store.replicas(name)):
             self._handle(events.FilesLost(lost))
 
     def _see_stuck(self, *, changed: bool) -> None:
-        """End what waits for files that TaskVine makes again in vain, which it would do for ever."""
+        """Fail the readers of lost files that TaskVine tries to recreate in vain, which it would do for ever."""
         lost = {name for name in self._traffic.awaited() if self._is_lost(name)}
         if not lost:
             self._stuck = self._missing = lost
@@ -500,14 +499,14 @@ class VineEngine:
         if changed or missing != self._missing:
             self._missing, self._missed_at = missing, self._vine.recoveries
         elif self._vine.recoveries - self._missed_at > VAIN_RECOVERIES:
-            # What is read for them may be gone from a worker that does not know it.
+            # Their inputs may be missing on a worker without TaskVine knowing it.
             self._missed_at = self._vine.recoveries + MOST_RECOVERIES
             for name in sorted(there):
                 self._handle(events.CutShort(name))
         for name in sorted(lost):
             reason = self._why_not_remade(name)
             if reason is None and too_many:
-                reason = "its task does not end well, or what that reads is not there any more"
+                reason = "its task keeps failing, or an input of that task is lost"
             if reason is not None:
                 self._handle(events.NotRemade(name, reason))
         self._due = self._look_due = True
@@ -517,7 +516,7 @@ class VineEngine:
         return temp is not None and bool(temp.node) and temp.node != HOME and not self._store.on_workers(name)
 
     def _lineage_of(self, files: set[str]) -> tuple[set[str], set[str]]:
-        """Files to recreate for lost ones, these included, and the files on workers that are read for that."""
+        """Return the files to recreate for lost ones, these included, and the existing files that are read for that."""
         left, missing, there = list(files), set(files), set()
         while left:
             name = left.pop()
@@ -532,7 +531,7 @@ class VineEngine:
         return missing, there
 
     def _why_not_remade(self, file: str) -> str | None:
-        """What was wrong when TaskVine ran a task again for a file, or one for a file that it is made from."""
+        """Return why TaskVine failed to recreate a file, or one that it is created from; None if nothing has failed."""
         left, known = [file], {file}
         while left:
             name = left.pop()
@@ -575,7 +574,7 @@ class VineEngine:
         self._handle(events.Answered(flight, node, completions, answer.open, info, spooled or None))
 
     def _brought(self, flight: int, completion: Completion, spooled: dict[str, int]) -> Completion:
-        """Bring home what has come with the answer of a call that somebody waits for."""
+        """Store the large result and the output files of a task, unless the task is over already."""
         if completion.number not in self._core.jobs:
             return completion
         body: Any = completion.body
@@ -583,7 +582,7 @@ class VineEngine:
             try:
                 body = self._store.spool(body.data)
             except OSError as error:
-                reason = f"the result cannot be kept beside the manager: {error.strerror}"
+                reason = f"the result cannot be stored on the manager's machine: {error.strerror}"
                 full = failure.lost("disk-full", reason, path=error.filename or self._base)
                 return completion._replace(outcome=failure.LOST, body=full)
             spooled[body] = len(completion.body.data)  # type: ignore[union-attr]
@@ -635,7 +634,7 @@ class VineEngine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(said.pid, signal.SIGTERM)
         else:
-            logger.warning("TaskVine has given up the library: another takes its place")
+            logger.warning("TaskVine has given up the library: it is installed again")
             self._install()
 
     def _launch(self, said: events.Launch) -> None:
@@ -648,13 +647,13 @@ class VineEngine:
         try:
             if record is None:
                 self._traffic.launch(said)
-        except OSError as error:  # an input that has just been removed, say
+        except OSError as error:  # for example, an input that has just been removed
             record = failure.lost("file-missing", error.strerror or str(error), path=error.filename)
         if record is not None:
             self._handle(events.Refused(said.flight, record))
 
     def _renew(self, said: events.Renew) -> None:
-        """Remove a file from all workers: TaskVine cannot be told that one of them has lost or spoiled it."""
+        """Remove a file from all workers: TaskVine cannot be told that only one of them has lost or spoiled it."""
         if said.recoverable:
             logger.warning("a node has lost or spoiled its copy of %s: it is sent again or recreated", said.file)
             self._store.renew(said.file)
@@ -663,7 +662,7 @@ class VineEngine:
         self._due = True
 
     def _told(self, said: events.Finish) -> Completion:
-        """A completion as the user's process is to get it: with path and stamp of a result that it can read."""
+        """Return a completion for the user's process, with path and stamp of a result that it can read."""
         completion, body = said.completion, said.completion.body
         if completion.outcome != failure.RETURNED or not said.value or isinstance(body, bytes):
             return completion
@@ -675,7 +674,7 @@ class VineEngine:
         return completion._replace(body=path, made=(*others, (said.value, *there[2:])))
 
     def _locate(self, request: int, file: str) -> None:
-        """Say where a file is; one that is on other machines comes home first."""
+        """Report where a file is; fetch it first if it is on other machines."""
         value = self._core.values.get(file)
         answer: Any = where(HOME, value) if isinstance(value, str) else value
         answer = self._store.found(file) if answer is None else answer
@@ -698,7 +697,7 @@ class VineEngine:
             self._handle(events.Wanted(file, 0))
 
     def _fetched(self, said: events.Fetched) -> None:
-        """Add a piece to a file that comes home; ask for the next, or once more for one that did not come."""
+        """Append a piece to a file that is being fetched, and ask for the next; start again if none has arrived."""
         piece = self._pieces.pop(said.flight, None)
         file, fetch = said.file, self._fetches[said.file]
         if piece == parcels.CUT:
@@ -712,7 +711,7 @@ class VineEngine:
                 with open(fetch.path, "ab") as home:
                     home.write(data)
                     fetch.size, fetch.offset = size, home.tell()
-            except OSError as error:  # a full disk, say: the file is where it was
+            except OSError as error:  # for example, a full disk; the file remains on its node
                 self._end_fetch(file, _unreadable(file, error))
                 return
             if data and fetch.offset < size:
@@ -721,8 +720,8 @@ class VineEngine:
                 self._store.bring_home(file, fetch.path)
                 self._end_fetch(file)
         elif fetch.tries:
-            # A worker that has just failed to send or get a file is not asked for another for a while. What was made
-            # again may be another file than it was.
+            # Wait first: TaskVine gives a worker no work for a while after a failed transfer. Start from the beginning:
+            # a recreated file may differ.
             fetch.tries -= 1
             fetch.size = fetch.offset = 0
             os.truncate(fetch.path, 0)
@@ -753,13 +752,13 @@ class VineEngine:
         if self._factory is not None:
             self._factory.terminate()
         with contextlib.suppress(Exception):
-            self._vine.close()  # workers that come now find nobody
+            self._vine.close()  # new workers find nobody
         if self._admission is not None and self._admission.stdin is not None:
-            self._admission.stdin.close()  # it ends when it has passed on what TaskVine has said last
+            self._admission.stdin.close()  # it ends once it has passed on TaskVine's last messages
 
     @property
     def stopped(self) -> bool:
-        return self._stopped  # workers are told to go, and what of them is on this machine is killed below
+        return self._stopped  # workers end by themselves; kill() ends those on this machine
 
     def kill(self) -> None:
         for node in self._core.nodes.values():
@@ -778,12 +777,12 @@ class VineEngine:
 
 
 def _unreadable(file: str, error: OSError) -> bytes:
-    reason = f"it cannot be brought home: {error.strerror or error}: {error.filename}"
+    reason = f"it cannot be copied to the manager's machine: {error.strerror or error}: {error.filename}"
     return failure.lost("file-unreadable", reason, name=file)
 
 
 def _publish(path: str, content: str) -> None:
-    """Write a file that appears whole."""
+    """Write a file so that it appears whole."""
     partial_path = f"{path}.partial"
     with open(os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content.encode())

@@ -1,7 +1,7 @@
-"""What the core is told, and what it tells its shell to do: immutable, and without any behaviour.
+"""Events that the core receives, and instructions that it returns to its shell: immutable, without behaviour.
 
-Workers are named by their address, as TaskVine does; files by their id; what TaskVine was given by the number of its
-:class:`~taskvine_manager.vine.manager.records.Flight`.
+Workers are named by their address, as in TaskVine, and files by their id. TaskVine tasks are named by the number of
+their :class:`~taskvine_manager.vine.manager.records.Flight`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ CACHED = frozenset({"temp", "local", "shared"})
 
 
 class Staged(NamedTuple):
-    """A file of a TaskVine task: ``name`` is what it is called in the sandbox.
+    """A file of a TaskVine task; ``name`` is its name in the sandbox.
 
-    ``kind`` says what ``source`` is: ``"local"``, the path of a file on this machine that many may read;
-    ``"arguments"``, the path of one that this task alone reads; ``"kept"``, the same, for a task that TaskVine may have
-    to run again when its call is over (if nodes are on this machine, the name is the path of a link, and nothing
-    travels); ``"shared"``, the path of a claim to a buffer that arguments share; ``"temp"``, the id of a temp
-    file; ``"brought"``, the path that an output is to have when it has come home; ``"added"``, the path of a file that
-    it is to be added to.
+    ``kind`` says what ``source`` is:
+
+    - ``"local"``, the path of a file on this machine that many tasks may read;
+    - ``"arguments"``, the path of a file that only this task reads;
+    - ``"kept"``, the same, if TaskVine may have to run the task again after it has ended; with nodes on this machine,
+      ``name`` is the path of a link, and nothing is sent;
+    - ``"shared"``, the path of a claim to a buffer that arguments share;
+    - ``"temp"``, the id of a temp file;
+    - ``"brought"``, the final path of an output on this machine;
+    - ``"added"``, the path of a file on this machine to which an output is appended.
     """
 
     kind: str
@@ -38,7 +42,7 @@ class Staged(NamedTuple):
 
 @dataclass(frozen=True)
 class Submitted:
-    """Invocations arrive, with functions and profiles that are new."""
+    """Event: new tasks, with functions and profiles that are new."""
 
     functions: tuple[tuple[str, Payload], ...]
     profiles: tuple[Profile, ...]
@@ -47,35 +51,35 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Retired:
-    """Profiles with which no more invocations arrive."""
+    """Event: no more tasks arrive with these profiles."""
 
     profiles: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class FunctionsGone:
-    """Functions that no invocation needs any more, by key, and the numbers of the profiles that they had."""
+    """Event: no task needs these functions any more; given by key, with the numbers of their profiles."""
 
     functions: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Invocations whose outcome nobody waits for any more."""
+    """Event: the outcome of these tasks is no longer wanted."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Temp files and results that nobody will ask for again."""
+    """Event: the user will not read these temp files and results again."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The user wants to read a temp file or result."""
+    """Event: the user wants to read a temp file or result."""
 
     request: int
     file: str
@@ -83,7 +87,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a temp file holds from ``offset`` on, in bytes, is to come home; it may have to be made again for that."""
+    """Event: the piece of a temp file from byte ``offset`` on is to be fetched; the file may have to be recreated."""
 
     file: str
     offset: int
@@ -91,14 +95,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class FilesLost:
-    """Temp files that are not to be made again are on no worker any more."""
+    """Event: these temp files are on no worker any more, and must not be recreated."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class NotRemade:
-    """A temp file that somebody waits for cannot be made again, and the reason."""
+    """Event: a temp file that is needed cannot be recreated, and the reason."""
 
     file: str
     reason: str
@@ -106,28 +110,28 @@ class NotRemade:
 
 @dataclass(frozen=True)
 class Draining:
-    """The nodes of a block are to be let go."""
+    """Event: the nodes of a block are to be released."""
 
     block: str
 
 
 @dataclass(frozen=True)
 class WaitFor:
-    """So many nodes must have joined before anything runs."""
+    """Event: the number of nodes that must have joined before anything runs has changed."""
 
     nodes: int
 
 
 @dataclass(frozen=True)
 class BatchOf:
-    """So many calls may travel together at most; 0 for as many as are worth it."""
+    """Event: the limit of tasks in one parcel has changed; 0 stands for the default limit."""
 
     calls: int
 
 
 @dataclass(frozen=True)
 class Connected:
-    """Workers have joined, with what TaskVine says of them, or have gone; ``now`` is in seconds, of any clock."""
+    """Event: workers have joined, with TaskVine's status of them, or left; ``now`` is in seconds, of any clock."""
 
     joined: dict[str, dict[str, Any]]
     gone: tuple[str, ...]
@@ -136,16 +140,16 @@ class Connected:
 
 @dataclass(frozen=True)
 class Placed:
-    """TaskVine has sent what it was given to workers."""
+    """Event: TaskVine has sent its tasks to these workers."""
 
     nodes: dict[int, str]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A node's supervisor has answered: see :class:`~taskvine_manager.vine.parcels.Answer`.
+    """Event: a node's supervisor has answered, see :class:`~taskvine_manager.vine.parcels.Answer`.
 
-    Large bodies are paths by now; ``spooled`` holds the sizes in bytes of those that came with the answer.
+    Large bodies are paths by now. ``spooled`` holds the sizes in bytes of those that came with the answer.
     """
 
     flight: int
@@ -158,7 +162,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Failed:
-    """TaskVine has ended a task without an answer; ``result`` is its word for that."""
+    """Event: a TaskVine task has ended without an answer; ``result`` is TaskVine's name for the reason."""
 
     flight: int
     result: str
@@ -166,7 +170,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Refused:
-    """What was to be launched cannot be: ``record`` says why."""
+    """Event: a task could not be launched; ``record`` says why."""
 
     flight: int
     record: bytes
@@ -174,19 +178,19 @@ class Refused:
 
 @dataclass(frozen=True)
 class CutShort:
-    """A node that was to read a temp file has found that it is not what was made."""
+    """Event: a temp file, or an input that nodes cache, was cut short, changed or lost on a node."""
 
     file: str
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """TaskVine is about to be given its turn: what there is room for is to be launched."""
+    """Event: TaskVine is about to run, and tasks that nodes can take should be launched."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """So late it is, in seconds of the clock of :class:`Connected`: nodes may have been idle for too long."""
+    """Event: time has passed, and nodes may have been idle for too long; ``now`` is as in :class:`Connected`."""
 
     now: float
 
@@ -222,9 +226,9 @@ Event = (
 class Launch:
     """Give TaskVine a function call that carries a parcel.
 
-    ``feature`` is the name of the node that it is tied to, None if TaskVine is to place it: where its input files are
-    if it reads any (``near``), else where most is free. ``running_time_min`` is how long the longest of its invocations
-    runs at least, in seconds; 0 where none says so.
+    ``feature`` is the name of the node that it is tied to. If it is None, TaskVine places the call: where its input
+    files are if it reads any (``near``), otherwise where most resources are free. ``running_time_min`` is the longest
+    minimum run time of its tasks, in seconds; 0 if none has one.
     """
 
     flight: int
@@ -247,7 +251,7 @@ class Abort:
 
 @dataclass(frozen=True)
 class Release:
-    """Let the files go that a function call was given: TaskVine will not need them to run it again."""
+    """Release the input files of a function call: TaskVine will not need them to run it again."""
 
     flight: int
 
@@ -261,7 +265,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Prune:
-    """Remove a temp file from all nodes, but not the means to make it again: files were made from it."""
+    """Remove a temp file from all nodes, but keep the means to recreate it: other files were created from it."""
 
     file: str
 
@@ -270,7 +274,7 @@ class Prune:
 class Renew:
     """Remove a file from all nodes, because one of them has spoiled or lost its replica; its readers get a new one.
 
-    A file that is not ``recoverable`` stays if other nodes may have it; else it is lost.
+    A file that is not ``recoverable`` stays if other nodes may have it; otherwise it is lost.
     """
 
     file: str
@@ -294,7 +298,7 @@ class Discard:
 
 @dataclass(frozen=True)
 class Finish:
-    """Tell the user's process how an invocation ended; ``value`` is the id of its result, if others may read it."""
+    """Tell the user's process how a task ended; ``value`` is the id of its result, if other tasks may read it."""
 
     completion: Completion
     value: str = ""
@@ -302,7 +306,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class Again:
-    """An invocation is tried once more."""
+    """Tell the user's process that a task is retried."""
 
     number: int
     reason: str
@@ -310,7 +314,7 @@ class Again:
 
 @dataclass(frozen=True)
 class Locate:
-    """Find out where a file can be read, bring it home if it is on other machines alone, and say so."""
+    """Find out where a file can be read, fetch it if it is only on other machines, and report it."""
 
     request: int
     file: str
@@ -318,7 +322,7 @@ class Locate:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A piece of a temp file that was wanted has come with an answer, or has not (``well``): ``record`` may say why."""
+    """Process the end of a fetch: if ``well``, a piece of a temp file has arrived; else ``record`` may say why not."""
 
     flight: int
     file: str
@@ -328,7 +332,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Lost:
-    """Tell the user's process that a file cannot be had."""
+    """Tell the user's process that a file cannot be read."""
 
     request: int
     record: bytes
@@ -336,26 +340,26 @@ class Lost:
 
 @dataclass(frozen=True)
 class SayNodes:
-    """The nodes, or what is known of them, have changed."""
+    """Report the nodes: they, or what is known of them, have changed."""
 
 
 @dataclass(frozen=True)
 class Drained:
-    """A block's nodes have nothing more to do, and nothing that only they have."""
+    """Report that a block's nodes have no work, and no data that only they have."""
 
     block: str
 
 
 @dataclass(frozen=True)
 class Dismiss:
-    """End a node that was idle for too long: the process that stands for it."""
+    """End a node that was idle for too long, by the process that stands for it."""
 
     pid: int
 
 
 @dataclass(frozen=True)
 class Reinstall:
-    """TaskVine has given the library up: another is to take its place."""
+    """Install the library again, because TaskVine has given it up."""
 
 
 Instruction = (

@@ -1,4 +1,4 @@
-"""The workers that there are, and which of them are to go."""
+"""The connected workers, and which of them are to be released."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Fleet:
     say : callable
         Takes instructions for the shell.
     rescue : callable
-        Has one of the nodes of a list take copies of what only a certain node has; says whether there is such a thing.
+        Makes one node of a list copy the files that only a given node has; returns whether there are any.
     slots : int or None
-        Calls that every node is to run at once; None for as many as it has cores.
+        Tasks that every node runs at once; None for as many as it has cores.
     min_nodes : int
-        Nodes that are not dismissed, however idle.
+        Nodes that are never dismissed, even when idle.
     idle_timeout : float
         Seconds without work after which a node is dismissed; 0 for never.
     """
@@ -42,24 +42,24 @@ class Fleet:
         self._slots = slots
         self._min_nodes = min_nodes
         self._idle_timeout = idle_timeout
-        self._names: dict[str, str] = {}  # of nodes that are gone too
+        self._names: dict[str, str] = {}  # of lost nodes, too
         self._draining: set[str] = set()
         self._drained: set[str] = set()
         self.nodes: dict[str, VineNode] = {}
 
     def join(self, address: str, said: dict[str, Any], now: float) -> VineNode:
-        """A worker is there; one of a block that has been given up gets nothing to do."""
+        """Add a worker; it gets no work if its block has been released."""
         node = self.nodes[address] = VineNode(address, said, self._slots, now)
         self._names[address] = node.name
         node.draining = node.info.block in self._drained
         return node
 
     def leave(self, address: str) -> None:
-        """A worker is gone."""
+        """Remove a worker that is gone."""
         del self.nodes[address]
 
     def greeted(self, address: str | None, info: NodeInfo | None) -> None:
-        """A worker's supervisor is there: only then has the node joined."""
+        """Note that a worker's supervisor has answered: only now has the node joined."""
         node = self.nodes.get(str(address))
         if node is not None:
             node.greeted = True
@@ -68,47 +68,47 @@ class Fleet:
             self._say(SayNodes())
 
     def name(self, address: str | None) -> str:
-        """The name of a node, be it gone; empty if there never was one."""
+        """Return the name of a node, even if it is gone; empty if there never was one."""
         return self._names.get(address, "") if address is not None else ""
 
     @property
     def joined(self) -> int:
-        """How many nodes have joined."""
+        """Number of nodes that have joined."""
         return sum(node.greeted for node in self.nodes.values())
 
     @property
     def rooms(self) -> list[Room]:
-        """Of the nodes that take new work."""
+        """Rooms of the nodes that take new work."""
         return [node.room for node in self.nodes.values() if not node.draining]
 
     def of(self, room: Room) -> VineNode:
-        """The node whose room this is."""
+        """Return the node that has this room."""
         return next(node for node in self.nodes.values() if node.room is room)
 
     def could(self, need: Need) -> bool:
-        """Whether any of the nodes, if it were empty, has so much; true while there is none."""
+        """Return whether any node, if it were empty, has the resources; true while there are none."""
         return not self.nodes or any(node.room.could(need) for node in self.nodes.values())
 
     def largest(self) -> dict[str, float]:
-        """Most that one node has, of each resource."""
+        """Return the largest amount of each resource on one node."""
         totals = [node.room.total for node in self.nodes.values()]
         return {name: max(getattr(total, name) for total in totals) for name in Need._fields}
 
-    # --- going ---
+    # --- release of nodes ---
 
     @property
     def draining(self) -> bool:
-        """Whether there are blocks that are to be let go, and have not been."""
+        """Whether nodes of a block still have to be released."""
         return bool(self._draining)
 
     def give_up(self, block: str) -> None:
-        """Let the nodes of a block go."""
+        """Start to release the nodes of a block."""
         self._draining.add(block)
 
     def drain(self, is_busy: Callable[[VineNode], bool]) -> None:
-        """Let nodes of draining blocks go once they have nothing to do, and nothing that only they have.
+        """Release nodes of draining blocks once they have no work, and no data that only they have.
 
-        The last node with temp files stays until another has joined: it would take them with it.
+        A node with such data stays until another node has copied it.
         """
         for node in self.nodes.values():
             node.draining = node.draining or node.info.block in self._draining
@@ -121,21 +121,21 @@ class Fleet:
             if busy or precious:
                 staying.add(node.info.block)
                 if not others:
-                    node.draining = busy and not precious  # it works on: nothing else is left to do so
+                    node.draining = busy and not precious  # it takes new work: no other node is left for it
         for block in self._draining - staying:
             self._draining.discard(block)
             self._drained.add(block)
             self._say(Drained(block))
 
     def retire(self, now: float, busy: set[str | None], has_data: Callable[[str], bool]) -> None:
-        """Let nodes go that had nothing to do for long, all but the fewest, and not the last one with data.
+        """Dismiss nodes that were idle for too long, except for ``min_nodes`` and the last node with data.
 
         Parameters
         ----------
         now : float
             In seconds.
         busy : set of str
-            Addresses of nodes that have something to do.
+            Addresses of nodes that have work.
         has_data : callable
             Whether there are temp files that only the node of this name has.
         """

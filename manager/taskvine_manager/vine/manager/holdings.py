@@ -1,7 +1,7 @@
-"""What there is of results and temp files, as far as the core has to know.
+"""The core's view of results and temp files.
 
-A result that is small is held here, encoded, and travels with the arguments of those that read it; everything else is
-a temp file of TaskVine's.
+A small result is kept here, encoded, and sent with the arguments of the tasks that read it. Everything else is a temp
+file in TaskVine.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from taskvine_manager.vine.manager.records import HOME, Flight, TempFile
 
 
 class Holdings:
-    """Results, temp files, and who has asked for what is yet to be made.
+    """Results, temp files, and requests for files that do not exist yet.
 
     Parameters
     ----------
     say : callable
         Takes instructions for the shell.
     is_needed : callable
-        Whether an invocation that is not over reads a file.
+        Whether an unfinished task reads a file.
     """
 
     def __init__(self, say: Callable[[Instruction], None], is_needed: Callable[[str], bool]) -> None:
@@ -37,7 +37,7 @@ class Holdings:
         self.values: dict[str, Payload] = {}
         self.temps: dict[str, TempFile] = {}
         self.stored = 0
-        """Bytes of all temp files, each counted once."""
+        """Total size of all temp files in bytes, each counted once."""
         self.most_stored = 0
 
     def expect(
@@ -50,21 +50,21 @@ class Holdings:
         recoverable: bool,
         replicas: int = 0,
     ) -> None:
-        """Note that a flight will make a temp file, in place of another flight that was to.
+        """Note that a flight will create a temp file from others, in place of an earlier flight that did not.
 
         Parameters
         ----------
         name : str
-            Of the temp file.
+            Name of the temp file.
         flight : Flight
-            What makes it.
+            The flight that creates it.
         reads, reads_by_path : tuple of str
-            The temp files that it reads, and the results whose files it reads where they are. They are kept until all
-            that the flight has made is gone, so that it can be recreated.
+            Temp files that the flight reads, and results whose files it reads where they are. They are kept until all
+            temp files of the flight are gone, so that these can be recreated.
         recoverable : bool
             Whether it may be recreated.
         replicas : int
-            How many replicas are wanted; 0 for what the tuning parameters say.
+            Number of replicas; 0 for the number that the tuning parameters set.
         """
         if name in self.temps:
             self.remove(name)
@@ -77,13 +77,13 @@ class Holdings:
             self._readers.update(reads_by_path)
 
     def made(self, name: str, size: int, node: str) -> None:
-        """A temp file is there."""
+        """Note that a temp file exists."""
         temp = self.temps[name]
         temp.size, temp.node = size, node
         self._count(size)
 
     def adopt(self, name: str, path: str, size: int) -> None:
-        """A large result has come home: it is a temp file from now on."""
+        """Make a temp file of a large result that is on the manager's machine."""
         self.temps[name] = TempFile(size, HOME)
         self._count(size)
         self._say(Adopt(name, path))
@@ -93,11 +93,11 @@ class Holdings:
         self.most_stored = max(self.most_stored, self.stored)
 
     def find(self, name: str) -> TempFile | None:
-        """A temp file, be it one that is only there for what was made from it."""
+        """Return a temp file, including one that is kept only to recreate others."""
         return self.temps.get(name) or self._pruned.get(name)
 
     def remove(self, name: str) -> None:
-        """Remove a temp file, if there is one, and what could make it again unless other files were made from it."""
+        """Remove a temp file, if there is one; keep the means to recreate it while other files may need it."""
         temp = self.temps.pop(name, None)
         if temp is None:
             return
@@ -109,7 +109,7 @@ class Holdings:
             self._drop([(name, temp)])
 
     def land(self, flight: Flight) -> None:
-        """A flight is over; what it was given goes with the last of the files that it has made."""
+        """Finish a flight; its inputs are released with the last of the files that it created."""
         flight.landed = True
         if not flight.temps:
             self._drop(self._release(flight))
@@ -124,7 +124,7 @@ class Holdings:
                     left += self._release(flight)
 
     def _release(self, flight: Flight) -> list[tuple[str, TempFile]]:
-        """Let go of what a flight was given; return the files that were only kept for it."""
+        """Release the inputs of a flight; return the files that were kept only for it."""
         self._say(Release(flight.number))
         reads, flight.reads = flight.reads, ()
         by_path, flight.reads_by_path = flight.reads_by_path, ()
@@ -144,14 +144,17 @@ class Holdings:
         return freed
 
     def forget(self, name: str) -> bool:
-        """Nobody outside will ask for a file again; say whether it is gone, else :meth:`tidy` is to be asked."""
+        """Note that the user will not ask for a file again; return whether it is removed.
+
+        If it is not, call :meth:`tidy` when no task reads it any more.
+        """
         self._unwanted.add(name)
         temp = self.temps.get(name)
         is_made = name in self.values or (temp is not None and temp.node)
         return bool(is_made) and self.tidy(name)
 
     def tidy(self, name: str) -> bool:
-        """Remove a file, result or not, that nobody will ask for again and nobody reads; say whether that is so."""
+        """Remove a file or result that neither the user nor any task will read; return whether it was removed."""
         if name not in self._unwanted or self._is_needed(name):
             return False
         self._unwanted.discard(name)
@@ -165,32 +168,32 @@ class Holdings:
         return True
 
     def ask(self, name: str, request: int) -> None:
-        """Keep a request for what is yet to be made."""
+        """Keep a request for a file that does not exist yet."""
         self._asked.setdefault(name, []).append(request)
 
     def asked(self, name: str) -> list[int]:
-        """The requests for a file that is there now."""
+        """Return the requests for a file that exists now, and forget them."""
         return self._asked.pop(name, [])
 
     def abandon(self, name: str) -> None:
-        """A file will not be made after all."""
+        """Note that a file will not be created after all."""
         self.remove(name)
         self._unwanted.discard(name)
         for request in self.asked(name):
             self._say(Lost(request, self.lost_record(name)))
 
     def lost_record(self, name: str) -> bytes:
-        """Why a file cannot be had."""
+        """Return the failure record of a file that cannot be read."""
         temp = self.temps.get(name)
         if temp is None or not temp.gone:
             return failure.lost("file-lost", f"{name} is on no node", name=name)
-        reason = f"{name} was lost with node {temp.node}, and is not to be made again"
+        reason = f"{name} was lost with node {temp.node}, and must not be recreated"
         return failure.lost("file-lost", reason, node=temp.node, name=name)
 
     def only_on(self, node: str) -> list[tuple[str, TempFile]]:
-        """Temp files that are known to be on no other node; TaskVine counts replicas that are still on their way."""
+        """Return the temp files known only on this node; TaskVine also counts replicas that are being transferred."""
         return [(name, temp) for name, temp in self.temps.items() if temp.node == node]
 
     def irreplaceable(self) -> Iterator[str]:
-        """Temp files that were made, and are not to be made again."""
+        """Yield the existing temp files that must not be recreated."""
         return (name for name, temp in self.temps.items() if temp.node and not temp.recoverable and not temp.gone)

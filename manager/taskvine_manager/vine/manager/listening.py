@@ -1,11 +1,11 @@
 """The sockets at which TaskVine and its admission process listen.
 
-TaskVine listens on all interfaces and has no option for anything else. It accepts connections in the manager's only
-thread, and then waits for each of them: for as long as a TLS handshake takes, and 5 seconds for a password. So one
-connection that says nothing holds up the whole run.
+TaskVine listens on all interfaces and has no option to change that. It accepts connections in the manager's only
+thread, and waits for each of them: without a limit for a TLS handshake, and 5 seconds for a password. One silent
+connection therefore blocks the whole run.
 
-Its listening socket is a descriptor of this process. Here that socket is replaced by one on the loopback interface,
-and given options that have the kernel keep silent connections back.
+Its listening socket is a descriptor of this process. This module replaces that socket by one on the loopback interface,
+with options that make the kernel hold silent connections back.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
 """Connections that may wait to be accepted; TaskVine asks for 5."""
 DEFERRED = 24 * 3600
-"""Seconds for which the kernel keeps silent connections back; it stops counting after some hours."""
+"""Seconds for which the kernel holds silent connections back; it stops counting after some hours."""
 HANDSHAKE_SECONDS = 2.0
-"""How long a connection may pause within a TLS handshake, during which TaskVine waits without a limit."""
+"""Seconds that a connection may pause within a TLS handshake, for which TaskVine waits without a limit."""
 
 
 def descriptor_at(port: int) -> int | None:
@@ -46,10 +46,10 @@ def descriptor_at(port: int) -> int | None:
 
 
 def guard(listener: socket.socket) -> None:
-    """Have the kernel keep back connections that are silent.
+    """Make the kernel hold silent connections back.
 
-    Those who may connect to TaskVine speak first: workers, and programs that ask for its status. Accepted sockets
-    inherit the time limit, which ends only reads that block: TaskVine blocks in TLS handshakes and nowhere else.
+    Clients of TaskVine speak first: workers, and programs that ask for its status. Accepted sockets inherit the time
+    limit. It affects only blocking reads, and TaskVine blocks only in TLS handshakes.
     """
     listener.listen(BACKLOG)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
@@ -59,7 +59,7 @@ def guard(listener: socket.socket) -> None:
 
 
 def guard_descriptor(descriptor: int) -> None:
-    """Guard a listening socket of which only the descriptor is known."""
+    """Guard a listening socket, given by its descriptor."""
     with socket.socket(fileno=os.dup(descriptor)) as copy:
         guard(copy)
 
@@ -70,11 +70,11 @@ def move(descriptor: int, port: int, *, fixed: bool) -> int:
     Parameters
     ----------
     descriptor : int
-        Of the socket that is closed.
+        Descriptor of the socket that is closed.
     port : int
-        To listen at; 0 for any free one.
+        Port to listen at; 0 for any free one.
     fixed : bool
-        Whether no other port will do.
+        Whether it must be this port.
 
     Returns
     -------
@@ -84,9 +84,9 @@ def move(descriptor: int, port: int, *, fixed: bool) -> int:
     Raises
     ------
     OSError
-        If the port is taken, and no other will do.
+        If the port is taken, and ``fixed`` is true.
     """
-    close(descriptor)  # it has the port, if that is to be the same
+    close(descriptor)  # first: the new socket may need its port
     with listen(LOOPBACK, port, fixed=fixed) as listener:
         guard(listener)
         os.dup2(listener.fileno(), descriptor, inheritable=False)
@@ -100,7 +100,7 @@ def close(descriptor: int) -> None:
 
 
 def listen(host: str, port: int, *, fixed: bool) -> socket.socket:
-    """Listen at a port, or at any free one if that is taken and another will do; the socket does not block.
+    """Return a non-blocking socket that listens at a port, or at any free one if that is taken and not ``fixed``.
 
     Parameters
     ----------
@@ -109,9 +109,9 @@ def listen(host: str, port: int, *, fixed: bool) -> socket.socket:
     port : int
         0 for any free one.
     fixed : bool
-        Whether no other port will do.
+        Whether it must be this port.
     """
-    wanted = os.environ.get("CCTOOLS_IP_MODE", "IPV4")  # TaskVine's workers look at it too
+    wanted = os.environ.get("CCTOOLS_IP_MODE", "IPV4")  # TaskVine's workers read it too
     family = socket.AF_INET if host or wanted == "IPV4" else socket.AF_INET6
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

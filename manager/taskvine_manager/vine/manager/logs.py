@@ -1,8 +1,8 @@
-"""TaskVine's debug log, as tools that read it expect it: without the tasks that made the manager return.
+"""TaskVine's debug log without sentinels, as tools that read it expect it.
 
-``port`` has TaskVine return by tasks that it hands back without having sent them anywhere. taskvine-report-tool takes
-such an end for a broken log and stops reading, and there are more of them than of tasks that did something. They are
-left out when the manager ends; of a manager that was killed, or whose log is large, by hand::
+``port`` makes TaskVine return by tasks, the sentinels, that TaskVine hands back unsent. taskvine-report-tool takes such
+a task for a broken log and stops reading, and there are more sentinels than other tasks. They are removed from the log
+when the manager ends. If the manager was killed, or its log is large, remove them by hand::
 
     python -m taskvine_manager.vine.manager.logs RUN_DIR/LABEL/vine-NUMBER
 """
@@ -18,16 +18,16 @@ from collections.abc import Iterable, Iterator
 logger = logging.getLogger(__name__)
 
 AT_MOST = 64 * 2**20
-"""Bytes of a log that are looked through when a manager ends, in less than a second; a larger one is left as it is."""
+"""Largest log, in bytes, that is cleaned when a manager ends, in less than a second; a larger one is left as it is."""
 
 _CHANGE = re.compile(rb"Task (\d+) state change: (\w+) \(\d+\) to (\w+) \(")
 _MISSED = re.compile(rb"task (\d+) does not match any submitted library ")
 
 
 def unsent(lines: Iterable[bytes]) -> set[int]:
-    """Tasks that ended without ever having been sent to a worker."""
+    """Return the tasks that ended without ever being sent to a worker."""
     found: set[int] = set()
-    sent: set[int] = set()  # and came back: others cannot be handed back unsent
+    sent: set[int] = set()  # and READY again: only these look like unsent tasks
     for line in lines:
         if b" state change: READY " in line or b" to READY (" in line:
             change = _CHANGE.search(line)
@@ -41,7 +41,7 @@ def unsent(lines: Iterable[bytes]) -> set[int]:
 
 
 def without(tasks: set[int], lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines of a log but for those about some tasks, and for changes of state that readers do not know."""
+    """Yield the lines of a log, except those about some tasks and state changes that readers do not know."""
     for line in lines:
         about = None
         if b" state change: " in line:
@@ -55,23 +55,23 @@ def without(tasks: set[int], lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def clean(directory: str, at_most: float = float("inf")) -> None:
-    """Leave them out of the log that a manager has written, which must have ended.
+    """Remove the tasks that were never sent from a manager's log, after the manager has ended.
 
     Parameters
     ----------
     directory : str
-        The manager's, ``vine-NUMBER``.
+        The manager's directory, ``vine-NUMBER``.
     at_most : float
-        Bytes that the log may have; one that is longer is left as it is.
+        Size in bytes up to which the log is cleaned; a larger one is left as it is.
 
     Raises
     ------
     OSError
-        If there is no log, or no room for another.
+        If there is no log, or no disk space for another.
     """
     path = os.path.join(directory, "vine-logs", "debug")
     if os.path.getsize(path) > at_most:
-        logger.info("%s is long: before reading it with other tools, python -m %s %s", path, __name__, directory)
+        logger.info("%s is long: before you read it with other tools, run python -m %s %s", path, __name__, directory)
         return
     with open(path, "rb") as log:
         tasks = unsent(log)

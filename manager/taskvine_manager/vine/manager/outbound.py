@@ -1,4 +1,4 @@
-"""Function calls on their way: TaskVine's tasks for the core's flights, and what they bring back."""
+"""Function calls in TaskVine: the tasks that TaskVine is given for the core's flights, and their results."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from taskvine_manager.wire.messages import Completion
 logger = logging.getLogger(__name__)
 
 LIBRARY = "taskvine-exec"
-"""Name of the supervisor as a library of TaskVine's."""
+"""Name of the supervisor as a TaskVine library."""
 RESERVE = 4
-"""Function slots of TaskVine's on each node beyond those of ours: for parcels that are no work."""
+"""TaskVine's function slots on each node beyond ours, for parcels that run no user task."""
 FORSAKEN = 1
-"""Times that workers may give a task up that reads cached files before we look into it."""
+"""Times that workers may give up a task with cached inputs before the engine examines the inputs."""
 UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input missing"}
-"""Results of TaskVine's with which a supervisor's answer does not come."""
+"""TaskVine results that come without a supervisor's answer."""
 
 
 @dataclass(eq=False)
 class Outbound:
-    """What TaskVine was given for a flight: the task, the file of its answer, and what is let go with it.
+    """A flight in TaskVine: its task, the file of its answer, and the resources to release with it.
 
-    ``brought`` maps the paths that outputs are to have to those that TaskVine brings them to, ``added`` holds those of
-    files that they are added to; ``reads`` names its temp files, ``versions`` are the user's files that it reads;
-    ``seen`` is whether it has been sent to a worker, ``answered`` what has come of it last; ``kept`` and ``shared``
-    are arguments, by their paths, and buffers of theirs that are let go with it.
+    ``brought`` maps the final paths of outputs to the paths that TaskVine brings them to, and ``added`` holds those
+    final paths to which outputs are appended. ``reads`` names the temp files that it reads, and ``versions`` are the
+    user's files that it reads. ``seen`` is whether it has been sent to a worker, and ``answered`` its last answer.
+    ``kept`` (paths of arguments) and ``shared`` (their buffers) are released with it.
     """
 
     task: Any = None
@@ -63,7 +63,7 @@ class Outbound:
 
 
 class Traffic:
-    """All that TaskVine was given and has not been let go of.
+    """All function calls that TaskVine was given and that are not released yet.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Traffic:
     vine : VinePort
         TaskVine.
     store : Store
-        Declares the files that others read too.
+        Declares files that several calls read.
     """
 
     def __init__(self, base: str, vine: VinePort, store: Store) -> None:
@@ -85,19 +85,19 @@ class Traffic:
     def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
         """Install the supervisor as a library.
 
-        TaskVine gives one up that has ended twice. Its successor has the same name, for that is what the tasks ask for
+        TaskVine gives up a library that has ended twice. The next one has the same name, which is required by tasks
         that TaskVine may have to run again.
 
         Parameters
         ----------
         config : dict
-            What the supervisors are told.
+            Settings for the supervisors.
         python : str
-            Interpreter for them, where it exists.
+            Interpreter for them, if it exists on their node.
         slots : int
-            Calls that a node is expected to run at once.
+            Tasks that a node is expected to run at once.
         ships : bool
-            Whether a packed environment is to travel to the nodes. The directory of one is used where it is.
+            Whether a packed environment is sent to the nodes. An environment that is a directory is never sent.
         """
         inputs = [
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
@@ -119,7 +119,7 @@ class Traffic:
         Raises
         ------
         OSError
-            If a file on this machine is not there; nothing has been launched then.
+            If a file on this machine is missing; nothing has been launched then.
         """
         outbound = self._outbound.setdefault(said.flight, Outbound())
         sizes: dict[str, int] = {}
@@ -132,7 +132,7 @@ class Traffic:
         for staged in said.outputs:
             if staged.kind == "temp":
                 file = self._store.declare(staged.source)
-            else:  # moved to its own name when it is whole
+            else:  # moved to its own path when it is whole
                 path = os.path.join(self._base, "files", f"{said.flight}-{staged.name}")
                 outbound.brought[staged.source] = path
                 if staged.kind == "added":
@@ -163,12 +163,12 @@ class Traffic:
         if not said.near:
             self._vine.spread(task)
         if any(staged.kind in CACHED for staged in said.inputs):
-            # A worker whose cache has lost an input gives the task up, and TaskVine would send it there for ever.
+            # A worker that has lost a cached input gives the task up, and TaskVine would send it there for ever.
             task.set_max_forsaken(FORSAKEN)
         self._vine.manager.submit(task)
         if said.feature is not None:
-            # After it was submitted: the copy of it that TaskVine may run to make temp files again must not be tied to
-            # a node that is gone then.
+            # Only after the submission: TaskVine may run its copy of the task to recreate temp files. That copy must
+            # not be tied to a node that may have left by then.
             task.add_feature(said.feature)
         outbound.task = task
         outbound.seen = False
@@ -176,7 +176,7 @@ class Traffic:
         self._flights[task.id] = said.flight
 
     def _input(self, staged: Staged, flight: int, outbound: Outbound, sizes: dict[str, int]) -> Any | None:
-        """Make a file of TaskVine's of an input; None for one that does not travel."""
+        """Declare an input to TaskVine; return None if it is not sent."""
         kind, source, name = staged
         if kind == "temp":
             return self._store.temp(source)
@@ -188,7 +188,7 @@ class Traffic:
         if kind == "shared":
             outbound.shared.append(self._store.share(source))
             return outbound.shared[-1].file
-        if kind == "kept":  # it may be needed once more after the call has ended, and with it its own file
+        if kind == "kept":  # a link: the task may run again when its own file is gone
             is_path = os.path.isabs(name)
             kept = name if is_path else f"{source}-{flight}"
             outbound.kept.append(kept)
@@ -205,7 +205,7 @@ class Traffic:
         return file
 
     def ended(self, task: Any) -> int | None:
-        """Take a task that TaskVine has returned; its flight, None if it was aborted."""
+        """Take a task that TaskVine has returned; return its flight, or None if it was aborted."""
         return self._flights.pop(task.id, None)
 
     def abort(self, flight: int) -> None:
@@ -215,7 +215,7 @@ class Traffic:
             self._vine.manager.cancel_by_task_id(task.id)
 
     def release(self, flight: int) -> None:
-        """Let the files of a function call go that has ended."""
+        """Release the files of a function call that has ended."""
         outbound = self._outbound.pop(flight, None)
         if outbound is not None:
             self._vine.undeclare(outbound.files)
@@ -227,9 +227,9 @@ class Traffic:
                 self._store.leave(version)
 
     def placed(self) -> dict[int, str]:
-        """Addresses of workers that function calls have been sent to since this was last asked.
+        """Return the workers' addresses of function calls sent since the last call of this method.
 
-        They are to be remembered, for TaskVine forgets them when the worker goes.
+        The caller must keep them, because TaskVine forgets them when the worker is lost.
         """
         found = {}
         for flight in self._flights.values():
@@ -241,31 +241,31 @@ class Traffic:
 
     @property
     def is_out(self) -> bool:
-        """Whether anything is in TaskVine's hands."""
+        """Whether TaskVine has any function call."""
         return bool(self._flights)
 
     def answer(self, flight: int, task: Any) -> Answer | None:
-        """A supervisor's answer; None if there is none."""
+        """Return the supervisor's answer; None if there is none."""
         if task.result in UNANSWERED:
             return None
         outbound = self._outbound[flight]
         try:
             outbound.answered = parcels.from_output(task.std_output) or outbound.out.contents()
             return Answer(*pickle.loads(outbound.answered))
-        except Exception:  # it may have been cut anywhere, and unpickling that raises what it likes
-            said = "task %d brought no answer: %s, exit code %d"
+        except Exception:  # cut anywhere, it may raise anything
+            said = "task %d returned no answer: %s, exit code %d"
             logger.warning(said, task.id, task.result, task.exit_code, exc_info=True)
             return None
 
     def awaited(self) -> set[str]:
-        """Temp files that function calls read which have not been sent to a worker yet."""
+        """Return the temp files that unsent function calls read."""
         outbound = (self._outbound[flight] for flight in self._flights.values())
         return {name for each in outbound if not each.seen for name in each.reads}
 
     def failed_again(self, flight: int) -> Payload | None:
-        """The record of a function call that TaskVine has run once more and that failed since this was last asked.
+        """Return the failure record of a function call that TaskVine has run again and that failed since the last look.
 
-        TaskVine keeps such a task to itself, but its answer is where that of the first was.
+        TaskVine does not return such a task, but its answer replaces the first one.
         """
         outbound = self._outbound.get(flight)
         if outbound is None or outbound.out is None:
@@ -281,7 +281,7 @@ class Traffic:
         return None
 
     def bring_home(self, flight: int) -> bytes | None:
-        """Give the files that have come their names; return the failure record if one cannot have it."""
+        """Move the outputs that have arrived to their final paths; return the failure record if that fails."""
         for target, path in self._outbound[flight].brought.items():
             try:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -297,7 +297,7 @@ class Traffic:
         return None
 
     def write_home(self, flight: int, files: dict[str, bytes]) -> None:
-        """Write what a failed call has left, as far as that is possible: it may tell why."""
+        """Write what a failed task left in the user's files, as far as possible: it may show the cause."""
         for path, data in files.items():
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -312,12 +312,12 @@ class Traffic:
 
 
 def _move(path: str, target: str) -> None:
-    """Move a file, or lay out an archive, where the user wants it."""
+    """Move a file to its path, or unpack an archive there."""
     try:
         if trees.is_packed(path):
             deliver(path, target)
         elif os.path.isdir(target):
-            raise IsADirectoryError(errno.EISDIR, "it is a directory, and the task made a file", target)
+            raise IsADirectoryError(errno.EISDIR, "it is a directory, but the task created a file", target)
         else:
             shutil.move(path, target)
     finally:
@@ -325,7 +325,7 @@ def _move(path: str, target: str) -> None:
 
 
 def runtime_archive() -> bytes:
-    """What a node needs of this package, as a tarball: it is run from there, by whatever Python the node has."""
+    """Return a tarball of this package, from which nodes run it with their own Python."""
     root = os.path.dirname(os.path.abspath(taskvine_manager.__file__))
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:

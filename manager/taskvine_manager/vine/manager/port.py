@@ -1,9 +1,9 @@
-"""TaskVine's manager, driven by events: the one module that imports ``ndcctools``.
+"""TaskVine's manager, driven by events: the only module that imports ``ndcctools``.
 
-TaskVine's ``wait`` takes whole seconds, sleeps up to one of them inside, and neither sends nor receives anything when
-it is told not to wait. So it is called only when there is something to do, and made to return as soon as that is done,
-by sentinels: tasks for a library that does not exist, which TaskVine hands back at once. While there is nothing to do,
-the manager's loop sleeps on the descriptors of the connections that TaskVine holds.
+TaskVine's ``wait`` takes whole seconds, sleeps up to one second inside, and neither sends nor receives anything if its
+timeout is zero. It is therefore called only when there is something to do. Sentinels make it return as soon as that is
+done: they are tasks for a library that does not exist, which TaskVine returns at once. While there is nothing to do,
+the manager's loop sleeps on the descriptors of TaskVine's connections.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 SENTINEL_LIBRARY = "taskvine-exec-sentinel"
 FIRST = 1e300
-"""Priority of what is to go before everything else."""
+"""Priority of tasks that must come before all others."""
 LONG = 3600
-"""Seconds that a wait may take; a sentinel ends it long before."""
+"""Timeout of a wait in seconds; a sentinel ends it long before."""
 
 
 def load() -> Any:
@@ -37,7 +37,7 @@ def load() -> Any:
     ImportError
         If it is not installed.
     """
-    # It imports dask, if that is there, for a part of it that is not used here: that takes longer than all the rest.
+    # It imports dask, if installed, for a part that is not used here; that takes longer than everything else.
     absent = "dask" not in sys.modules
     if absent:
         sys.modules["dask"] = None  # type: ignore[assignment]
@@ -54,15 +54,15 @@ class VinePort:
     Parameters
     ----------
     vine : module
-        ``ndcctools.taskvine``, or what stands for it in a test.
+        ``ndcctools.taskvine``, or its replacement in a test.
     port : int
-        To listen at; 0 for any free one.
+        Port to listen at; 0 for any free one.
     name : str or None
-        Under which it reports itself to TaskVine's catalog server; None for not at all.
+        Name under which it registers with TaskVine's catalog server; None to not register.
     directory : str
-        Where its logs go, in a directory of their own.
+        Parent of the directory of its logs.
     password_file : str or None
-        Holds what workers must know.
+        File with the password that workers must know.
     ssl : tuple of str or None
         Paths of key and certificate.
     tune : dict of str to float
@@ -82,7 +82,7 @@ class VinePort:
     ) -> None:
         self._vine = vine
         self._logs = os.path.join(directory, f"vine-{os.getpid()}")
-        before = os.umask(0o077)  # its directories are readable by everybody otherwise
+        before = os.umask(0o077)  # otherwise everybody could read its directories
         try:
             self.manager = vine.Manager(
                 port=port, name=name, run_info_path=directory, run_info_template=os.path.basename(self._logs), ssl=ssl
@@ -102,16 +102,16 @@ class VinePort:
 
     @property
     def port(self) -> int:
-        """Where TaskVine listens."""
+        """Port at which TaskVine listens."""
         return self._port
 
     def listen_on_loopback(self, *, same_port: bool) -> None:
-        """Have TaskVine accept connections of this machine only, at the same port or at any free one.
+        """Make TaskVine accept connections of this machine only, at the same port or at any free one.
 
         Raises
         ------
         OSError
-            If somebody else has taken the port meanwhile.
+            If another process has taken the port meanwhile.
         RuntimeError
             If TaskVine's listening socket is not found.
         """
@@ -120,7 +120,7 @@ class VinePort:
         self._port = listening.move(self._listens, self._port if same_port else 0, fixed=same_port and self._asked != 0)
 
     def tune(self, parameter: str, value: float) -> None:
-        """Set a tuning parameter; one that this TaskVine does not know is logged."""
+        """Set a tuning parameter; log one that this TaskVine does not know."""
         if self.manager.tune(parameter, value) == -1:
             logger.warning("TaskVine knows no tuning parameter %r", parameter)
 
@@ -139,14 +139,14 @@ class VinePort:
         return self.manager.declare_temp()
 
     def task(self, command: str, library: str) -> Any:
-        """Make a function call."""
+        """Create a function call."""
         task = self._vine.Task(command)
         task.set_library_required(library)
         return task
 
     def spread(self, task: Any) -> None:
-        """Have a task placed where most is free, rather than where its files are."""
-        cvine = self._vine.cvine  # Task.set_scheduler looks for its constants by names that they do not have
+        """Place a task where most resources are free, instead of where its files are."""
+        cvine = self._vine.cvine  # Task.set_scheduler looks up constants that do not exist
         cvine.vine_task_set_scheduler(task._task, cvine.VINE_SCHEDULE_WORST)
 
     def install(self, command: str, name: str, slots: int, inputs: Iterable[tuple[Any, str]]) -> None:
@@ -159,17 +159,17 @@ class VinePort:
         self.manager.install_library(library)
 
     def undeclare(self, files: Iterable[Any]) -> None:
-        """Let files go, everywhere."""
+        """Remove files everywhere."""
         for file in files:
             self.manager.undeclare_file(file)
 
     def replicas(self, file: Any) -> int:
-        """How many workers have a file."""
+        """Return how many workers have a file."""
         return int(self.manager.get_file_replica_count(file))
 
     @property
     def recoveries(self) -> int:
-        """Tasks that TaskVine has run again for temp files that were lost."""
+        """Tasks that TaskVine ran again for lost temp files."""
         return int(self.manager.stats.tasks_recovery)
 
     @property
@@ -180,17 +180,17 @@ class VinePort:
     # --- cycles ---
 
     def turn(self) -> Any | None:
-        """Have TaskVine receive what has come and send what there is to send, without waiting.
+        """Make TaskVine receive and send what is pending, without waiting.
 
         Returns
         -------
         Task or None
-            One that has ended: TaskVine then has not looked at everything yet. None once it has. A sentinel that has
-            not come back ends a later turn.
+            A task that has ended, in which case TaskVine may have more to do; None once it has nothing more. If the
+            sentinel has not come back, it ends a later turn.
         """
         if self._pending is None:
             self._pending = self._sentinel()
-        # It must not run out of time: it would then sleep for a second at the beginning of the next.
+        # The wait must not time out: the next one would then begin with a sleep of a second.
         task = self.manager.wait(LONG)
         if task is self._pending:
             self._pending = None
@@ -198,15 +198,15 @@ class VinePort:
         return task
 
     def housekeeping(self) -> list[Any]:
-        """Have TaskVine do what it does when there is nothing else: accept connections, replicate, send keepalives.
+        """Make TaskVine accept connections, replicate and send keepalives; return the tasks that ended meanwhile.
 
-        That comes after it has returned what it has, unless it is told to prefer dispatching, and has something to
-        dispatch. Then it goes on for one more round with a task in hand, and stops after that as long as it has another
-        one to return.
+        TaskVine does this only when it has no ended task to return. If it prefers dispatching, and has a task to
+        dispatch, it does one more round even with an ended task. After that it stops as long as it has another ended
+        task to return.
         """
         ended = list(iter(self.turn, None)) if self._pending is not None else []
         waiting = self._vine.Task("sentinel")
-        waiting.add_feature(SENTINEL_LIBRARY)  # no worker has it
+        waiting.add_feature(SENTINEL_LIBRARY)  # no worker has this feature
         waiting.set_priority(-FIRST)
         self.manager.submit(waiting)
         sentinels = [self._sentinel(), self._sentinel()]
@@ -236,8 +236,10 @@ class VinePort:
         return sentinel
 
     def sockets(self) -> set[tuple[int, int]]:
-        """Descriptors of the manager's connections, and of the socket that it listens at, with their inodes: the number
-        of a descriptor that was closed is given out again."""
+        """Return the descriptors of the manager's connections and listening socket, with their inodes.
+
+        The inodes are needed because the number of a closed descriptor is reused.
+        """
         found = set()
         for entry in os.listdir("/proc/self/fd"):
             descriptor = int(entry)
@@ -254,14 +256,14 @@ class VinePort:
         return found
 
     def workers(self) -> list[dict[str, Any]]:
-        """What TaskVine knows of each worker."""
+        """Return TaskVine's status of each worker."""
         said: list[dict[str, Any]] = self.manager.status("workers") or []
         return said
 
     def close(self) -> None:
-        """Let the workers go, and end."""
+        """Release the workers, and end."""
         self.manager.workers_shutdown(0)
-        self.manager._free()  # its destructor, which nothing else is sure to call
+        self.manager._free()  # the destructor, which may never be called otherwise
         try:
             logs.clean(self._logs, logs.AT_MOST)
         except OSError as error:
@@ -269,12 +271,12 @@ class VinePort:
 
 
 def make_key(directory: str) -> tuple[str, str]:
-    """Make a key on an elliptic curve and a certificate for it, in no time; TaskVine's own RSA key takes two seconds.
+    """Create a key on an elliptic curve and its certificate; TaskVine's own RSA key takes two seconds.
 
     Raises
     ------
     RuntimeError
-        If there is no ``openssl``, or it fails.
+        If ``openssl`` is missing or fails.
     """
     key, certificate = os.path.join(directory, "vine.key"), os.path.join(directory, "vine.cert")
     os.close(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -297,5 +299,5 @@ def make_key(directory: str) -> tuple[str, str]:
             capture_output=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(f"openssl makes no key for TLS: {getattr(error, 'stderr', None) or error!r}") from error
+        raise RuntimeError(f"openssl cannot create a TLS key: {getattr(error, 'stderr', None) or error!r}") from error
     return key, certificate

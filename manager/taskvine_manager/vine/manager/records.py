@@ -1,4 +1,4 @@
-"""What the core knows of invocations, of what TaskVine was given, of temp files and of workers."""
+"""The core's records of tasks, TaskVine tasks, temp files and workers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import L1, Invocation, NodeInfo, Profile
 
 HOME = "manager"
-"""What stands for a node's name where a file is beside the manager."""
+"""Stands for a node's name if a file is on the manager's machine."""
 
 
 class Job:
-    """An invocation in the core's hands.
+    """A task in the core.
 
-    ``alone`` is whether it may not travel with others, ``suspect`` whether it may have brought a worker down, ``tries``
-    how many of its attempts were charged to it, ``renewals`` how many were lost because a node had not kept an input,
-    ``flight`` what it was last launched with, while that is out.
+    ``alone`` is whether it must not share a parcel, ``suspect`` whether it may have brought a worker down. ``tries``
+    counts its attempts that were charged, and ``renewals`` those that failed because a node had lost an input.
+    ``flight`` is the flight that it is in, if any.
     """
 
     __slots__ = (
@@ -56,40 +56,40 @@ class Job:
 
 
 def need_of(profile: Profile) -> Need:
-    """What a call is counted with; one core if the user asked for nothing."""
+    """Return the resources that a task is counted with; one core if the user asked for nothing."""
     cores = 1.0 if profile.cores is None else profile.cores
     return Need(cores, profile.memory or 0.0, profile.disk or 0.0, float(profile.gpus or 0))
 
 
 @dataclass(frozen=True)
 class Greeting:
-    """The errand of asking a worker's supervisor what it has."""
+    """Errand: ask a worker's supervisor for its resources."""
 
 
 @dataclass(frozen=True)
 class Rescue:
-    """The errand of having a worker take copies of temp files, by being sent something that reads them."""
+    """Errand: send a worker a parcel that reads temp files, so that it copies them."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The errand of having one more worker take a copy of a temp file, because the user wants so many."""
+    """Errand: send one more worker a copy of a temp file, because the user wants more replicas."""
 
     file: str
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """The errand of reading a piece of a temp file that somebody has asked for."""
+    """Errand: read a piece of a temp file that the user has asked for."""
 
     file: str
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The errand of reading one input of a call on the node that gave the call up: does the node really have it?"""
+    """Errand: read one input of a task on the node that gave the task up, to see if the node has it."""
 
     file: str
     case: Case
@@ -97,7 +97,7 @@ class Probe:
 
 @dataclass(eq=False)
 class Case:
-    """A call that its node gave up; ``open`` counts the inputs that are still looked at, ``bad`` are not there."""
+    """Tasks that their node gave up; ``open`` counts the inputs to check, and ``bad`` lists the missing ones."""
 
     jobs: list[Job]
     open: int = 0
@@ -106,14 +106,14 @@ class Case:
 
 @dataclass(eq=False)
 class Flight:
-    """A TaskVine task of ours, or a row of them: collecting what a parcel left open takes another.
+    """A TaskVine task of the engine, or a series of them: each collection of a parcel's open results takes another.
 
-    ``room`` is the node that it was given, with what is counted there for it (``taken``, None for a batch); ``pinned``
-    is the address of the node that it is tied to, and ``node`` where it was last seen. ``temps`` counts the
-    temp files that it makes or has made. TaskVine recreates them by running the task again, so what the task was given
-    is kept until the flight has ``landed`` and they are gone. So are the temp files that it ``reads``, the results that
-    it names by path (``reads_by_path``) and the ``functions`` of its tasks. ``given`` has the kinds of its inputs that
-    nodes keep in their caches, by name or path.
+    ``room`` is the room of the node that it was placed on, and ``taken`` the resources counted there for it, None for a
+    batch. ``pinned`` is the address of the node that it is tied to, and ``node`` the address where it was last seen.
+    ``temps`` counts the temp files that it creates or has created. Its inputs are released once it has ``landed`` and
+    these files are gone: until then TaskVine may run it again to recreate them. The temp files that it ``reads``, the
+    results that it names by path (``reads_by_path``) and the ``functions`` of its tasks are needed for as long.
+    ``given`` maps those of its inputs that nodes cache to their kinds, by name or path.
     """
 
     number: int
@@ -132,18 +132,18 @@ class Flight:
 
     @property
     def where(self) -> str | None:
-        """Address of the node that it is on or goes to, as far as that is known."""
+        """Address of the node that it is on or goes to, if known."""
         return self.node or self.pinned
 
 
 @dataclass(eq=False)
 class TempFile:
-    """A temp file, and what was needed to make it.
+    """A temp file, and the means to recreate it.
 
-    ``node`` is the name of one that has it, empty until it is made; ``rescue`` is the address of one that is to take a
-    copy; ``gone`` is whether it is lost for good; ``readers`` counts the flights that would read it if they ran once
-    more. ``replicas`` is how many nodes the user wants to have it, 0 for as many as TaskVine has of any; ``copies``
-    holds the addresses of those that were sent one.
+    ``node`` is the name of one node that has it, empty until it is created. ``rescue`` is the address of a node that is
+    to copy it, and ``gone`` whether it is lost for good. ``readers`` counts the flights that would read it if they ran
+    again. ``replicas`` is the number of nodes on which the user wants it, 0 for TaskVine's usual number. ``copies``
+    holds the addresses of the nodes that were sent a copy.
     """
 
     size: int = 0
@@ -158,7 +158,7 @@ class TempFile:
 
 
 class VineNode:
-    """A worker, by what TaskVine says of it; one that was not started by us has neither a name nor a block.
+    """A worker as TaskVine describes it; a worker that we have not started has no block, and its name is its address.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class VineNode:
     said : dict
         TaskVine's status of it.
     slots : int or None
-        Function slots, where the user has said how many.
+        Function slots, if the user has set their number.
     now : float
         When it joined, in seconds.
     """
@@ -201,5 +201,5 @@ class VineNode:
 
     @property
     def slots(self) -> int:
-        """Calls that it runs at once."""
+        """Tasks that it runs at once."""
         return self.info.slots or max(1, int(self.info.cores))

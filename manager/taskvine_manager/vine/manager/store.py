@@ -1,10 +1,10 @@
-"""Files of TaskVine's as the manager process sees them: how they are declared, and how the user's process reads them.
+"""TaskVine's files in the manager process: how they are declared, and how the user's process reads them.
 
-TaskVine names a file of this machine by its path, size and modification time in whole seconds. Each version of a
-user's file is therefore declared under another path, a link to the file. A directory is declared as one archive.
+TaskVine identifies a file of this machine by path, size and modification time in whole seconds. Each version of a
+user's file is therefore declared under another path, which is a link to the file. A directory is declared as one
+archive.
 
-On one machine, the file that a worker has in its cache is read where it is; else it is fetched, once, into the spool
-directory.
+On one machine, a file in a worker's cache is read where it is. Otherwise it is fetched once, into the spool directory.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.records import HOME
 
 OVERUSED = 3
-"""Times that a file on this machine may be found changed by whoever wants to read it, before it gets a copy."""
+"""Times that readers may find a temp file on this machine changed before the manager copies it."""
 LARGE = 16 << 20
-"""Bytes of files that are not compared by content: if one has just changed, it is looked at twice instead."""
+"""Largest file, in bytes, that is compared by content; a larger one that has just changed is examined twice."""
 _CHUNK = 1 << 20
 
 Inode = tuple[int, int, int, int]
-"""What tells a file in a worker's cache: its device, inode, size in bytes and modification time in ns."""
+"""Identity of a file in a worker's cache: its device, inode, size in bytes and modification time in ns."""
 Where = tuple[str, str, int, int]
 """A file that the user's process can read: its node, path, size in bytes and stamp."""
 
 
 @dataclass(eq=False)
 class Stored:
-    """A temp file: ``inode`` is where it is on ``node``, if that is on this machine; ``home`` is the path of a copy
-    beside the manager, made because somebody asked for it."""
+    """A temp file in TaskVine.
+
+    ``inode`` identifies it on ``node``, if that is on this machine. ``home`` is the path of a copy on the manager's
+    machine, created because the user has asked for it.
+    """
 
     file: Any
     node: str = ""
@@ -52,14 +55,14 @@ class Stored:
 
 @dataclass(eq=False)
 class Version:
-    """One version of a user's file or directory, as long as it is the latest or ``users`` may read it."""
+    """One version of a user's file or directory, kept while it is the latest or has ``users``."""
 
     file: Any
     path: str
-    """What TaskVine sends: a link to the file, or the archive of a directory."""
+    """File that TaskVine sends: a link to the file, or the archive of a directory."""
     seen: trees.Survey
     settled: bool
-    """Whether the file cannot have changed since under the same stamp."""
+    """Whether the file cannot have changed since without a new stamp."""
     size: int
     digest: str = ""
     users: int = 0
@@ -68,7 +71,7 @@ class Version:
 
 @dataclass(eq=False)
 class Buffer:
-    """A buffer that arguments share: its path, TaskVine's file, the manager's own claim, and how many calls read it."""
+    """A buffer that arguments share: its path, TaskVine's file, the manager's claim, and how many tasks read it."""
 
     path: str
     file: Any
@@ -86,7 +89,7 @@ class Store:
     vine : VinePort
         TaskVine.
     directory_of : callable
-        The directory of a node by its name; empty if it is gone or has not said.
+        Returns the directory of a node by its name; empty if the node is gone or has not reported it.
     """
 
     def __init__(self, base: str, vine: VinePort, directory_of: Callable[[str], str]) -> None:
@@ -102,21 +105,21 @@ class Store:
     # --- declarations ---
 
     def declare(self, name: str) -> Any:
-        """Declare a temp file that a task will make."""
+        """Declare a temp file that a task will create."""
         self._temps[name] = Stored(self._vine.temp())
         return self._temps[name].file
 
     def adopt(self, name: str, path: str) -> None:
-        """Make a temp file of one that is on this machine, and ours."""
-        seals.seal(path)  # whoever reads temp files looks for it
+        """Make a temp file of one of our files on this machine."""
+        seals.seal(path)  # every reader of a temp file checks the seal
         self._temps[name] = Stored(self._vine.local(path, cache=True), HOME, home=path)
 
     def temp(self, name: str) -> Any:
-        """TaskVine's file of a temp file."""
+        """Return TaskVine's file of a temp file."""
         return self._temps[name].file
 
     def made(self, name: str, node: str, inode: Inode | None) -> None:
-        """A temp file is on a node, and can be told by this there."""
+        """Note that a temp file is on a node, and its identity there."""
         if (stored := self._temps.get(name)) is not None:
             stored.node, stored.inode = node, inode
 
@@ -128,9 +131,9 @@ class Store:
             remove([stored.home])
 
     def prune(self, name: str) -> None:
-        """Remove a temp file from all workers, and its copy here; a file that is only here is kept.
+        """Remove a temp file from all workers, and its copy on this machine; keep a file that came home as a result.
 
-        TaskVine recreates a file of a worker's when it runs a reader again. It cannot recreate one that it was given.
+        When TaskVine runs a reader again, it recreates the files that tasks created. It cannot recreate this one.
         """
         if (stored := self._temps.get(name)) is not None:
             self._vine.manager.prune_file(stored.file)
@@ -145,7 +148,7 @@ class Store:
         Parameters
         ----------
         name : str
-            Of a temp file; or the path of a user's file, of a function's, or of a claim to a shared buffer.
+            Id of a temp file, or path: of a user's file, of a function, or of a claim to a shared buffer.
         """
         if (stored := self._temps.get(name)) is not None:
             self._vine.manager.prune_file(stored.file)
@@ -157,25 +160,25 @@ class Store:
                 self._vine.manager.prune_file(self._buffers[claims.claimed(name)].file)
 
     def __len__(self) -> int:
-        """Temp files, be it that they are only there to be made again."""
+        """Return the number of temp files, including those kept only so that they can be recreated."""
         return len(self._temps)
 
     def replicas(self, name: str) -> int:
-        """How many workers have a temp file; one that has come home will not be lost."""
+        """Return how many workers have a temp file, or 1 if there is a copy on this machine."""
         stored = self._temps[name]
         return 1 if stored.home else self._vine.replicas(stored.file)
 
     def on_workers(self, name: str) -> int:
-        """How many workers have a temp file."""
+        """Return how many workers have a temp file."""
         return self._vine.replicas(self._temps[name].file)
 
     def local(self, path: str) -> Version:
-        """The present version of a file or directory of this machine, for one more user; see :meth:`leave`.
+        """Return the present version of a file or directory of this machine, with one more user; see :meth:`leave`.
 
         Raises
         ------
         OSError
-            If it is not there, or cannot be sent.
+            If it is missing or cannot be sent.
         """
         known = self._versions.get(path)
         now = time.time_ns()
@@ -195,7 +198,7 @@ class Store:
         return known
 
     def _declared(self, path: str, seen: trees.Survey, known: Version | None, *, settled: bool) -> Version:
-        """A new version; the known one, if it has the same stamp and content, so that it need not be sent again."""
+        """Return a new version, or the known one if stamp and content are the same: it need not be sent again."""
         plain = os.path.join(self._base, "files", f"input-{next(self._numbers)}")
         digest = ""
         if trees.must_pack(path):
@@ -222,7 +225,7 @@ class Store:
             remove([version.path])
 
     def forget(self, paths: list[str]) -> None:
-        """Let files of this machine go that no task will read any more."""
+        """Release files of this machine that no task will read any more."""
         for path in paths:
             version = self._versions.pop(path, None)
             if version is not None:
@@ -230,7 +233,7 @@ class Store:
                 self._let_go(version)
 
     def share(self, claim: str) -> Buffer:
-        """Declare the buffer behind a claim, once while any call may read it: each worker gets a single copy.
+        """Declare the buffer behind a claim, once while any task may read it: each worker gets a single copy.
 
         Raises
         ------
@@ -247,12 +250,12 @@ class Store:
         return buffer
 
     def unshare(self, buffer: Buffer) -> None:
-        """Count off a call that reads a buffer."""
+        """Count one reader of a buffer less."""
         buffer.readers -= 1
         self.tidy_buffers()
 
     def tidy_buffers(self) -> None:
-        """Remove buffers everywhere that no call reads or will read: calls that wait have claims of their own."""
+        """Remove buffers that no task reads or will read: waiting tasks have their own claims."""
         for buffer in [buffer for buffer in self._buffers.values() if not buffer.readers]:
             if claims.count(buffer.path) == 1:
                 del self._buffers[buffer.path]
@@ -262,7 +265,7 @@ class Store:
     # --- reading ---
 
     def found(self, name: str) -> Where | None:
-        """Where a temp file can be read now; None if it cannot."""
+        """Return where a temp file can be read now; None if it cannot."""
         stored = self._temps.get(name)
         if stored is None:
             return None
@@ -278,14 +281,17 @@ class Store:
         return where(HOME, stored.home)
 
     def bring_home(self, name: str, path: str) -> None:
-        """All of a temp file has come to this path."""
+        """Note that a temp file has been fetched to this path."""
         if (stored := self._temps.get(name)) is not None:
             stored.home = path
         else:
             remove([path])
 
     def path(self, name: str) -> str | None:
-        """Path of a temp file in the cache of a worker on this machine: TaskVine says neither, but moved the file."""
+        """Return the path of a temp file in the cache of a worker on this machine, or None.
+
+        TaskVine does not tell the path. It has moved the file there, so the inode is still the same.
+        """
         stored = self._temps.get(name)
         if stored is None or stored.inode is None:
             return None
@@ -302,14 +308,14 @@ class Store:
         return None
 
     def spoiled(self, name: str, node: str, stamp: int) -> None:
-        """Somebody has found another stamp than it was told."""
+        """Note that a reader found another stamp than expected."""
         stored = self._temps.get(name)
         if stored is None or not stamp:
             return
         if node == HOME and stored.home and os.path.exists(stored.home) and os.stat(stored.home).st_ctime_ns != stamp:
             remove([stored.home])
             stored.home = ""
-        # TaskVine gives tasks hard links to what is cached, which leaves the same mark as writing to it.
+        # TaskVine gives tasks hard links to cached files, which changes the stamp as writing does.
         stored.disturbed += 1
 
     def _copied(self, path: str) -> str | None:
@@ -317,13 +323,13 @@ class Store:
         try:
             home = self.spool(b"")
             copy(path, home)
-        except OSError:  # its worker has just gone, or there is no room: it is read where it is, or fetched
+        except OSError:  # the worker is gone, or the disk full: the file is fetched instead
             remove([home])
             return None
         return home
 
     def spool(self, data: bytes) -> str:
-        """Write a value's bytes to a file of their own."""
+        """Write a value's bytes to a new file."""
         descriptor, path = tempfile.mkstemp(prefix="value-", dir=os.path.join(self._base, "spool"))
         try:
             with open(descriptor, "wb") as file:
@@ -335,7 +341,7 @@ class Store:
 
 
 def where(node: str, path: str) -> Where | None:
-    """How the user's process is told of a file; None if it is not there."""
+    """Return a file's location for the user's process; None if the file is missing."""
     try:
         status = os.stat(path)
     except OSError:
@@ -352,7 +358,7 @@ def _digest(path: str) -> str:
 
 
 def remove(paths: Iterable[str]) -> None:
-    """Remove files, if they are there."""
+    """Remove files, if they exist."""
     for path in paths:
         with contextlib.suppress(OSError):
             os.unlink(path)

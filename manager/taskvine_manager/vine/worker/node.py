@@ -1,4 +1,4 @@
-"""The supervisor's loop on a worker: parcels in, calls into slots and processes, answers out."""
+"""The supervisor's loop on a worker: read parcels, run their tasks in slots and processes, write answers."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ OF_THE_LIBRARY = (
     GPUS,
     temporary.VARIABLE,
 )
-"""Environment variables that speak of the library, which has the whole worker."""
+"""Environment variables that describe the library, which has the whole worker."""
 PATIENCE = 0.020
-"""Seconds that a result waits for the others of its parcel before it travels without them."""
+"""Seconds that a result waits for the others of its parcel before it is sent without them."""
 
 
 class Load:
-    """A parcel of invocations in progress.
+    """A parcel of tasks in progress.
 
-    ``task`` is the function call that waits for its answer, if there is one just now.
+    ``call`` is the function call that waits for an answer, if there is one at the moment.
     """
 
     def __init__(self, number: int, call: pipe.FunctionCall) -> None:
@@ -69,19 +69,19 @@ class Load:
 
     @property
     def has_outputs(self) -> bool:
-        """Whether TaskVine expects files of it."""
+        """Whether TaskVine expects output files of it."""
         return any(name.startswith(">") for name in self.staged)
 
 
 class Node(Runner):
-    """See the module's docstring.
+    """The supervisor of one worker.
 
     Parameters
     ----------
     options : argparse.Namespace
-        What the worker says: pipes, cores, the worker's process id.
+        The worker's options: pipes, cores, the worker's process id.
     config : dict
-        What the engine says to all nodes: see ``nodes`` of :class:`taskvine_manager.vine.manager.engine.VineConfig`.
+        The engine's settings for all nodes: ``nodes`` of :class:`taskvine_manager.vine.manager.engine.VineConfig`.
     """
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ class Node(Runner):
 
     def _set_up(self) -> None:
         config = self._config
-        # The next supervisor of this worker, if there is one, finds these again.
+        # Outside the library's sandbox, for the worker's next supervisor, if there is one.
         self._environments = os.path.join(os.path.dirname(self._directory), "environments")
         os.makedirs(self._environments, mode=0o700, exist_ok=True)
         for name in ("sandboxes", "scratch", "log", "spool", "functions"):
@@ -116,17 +116,17 @@ class Node(Runner):
             with open(kept, "wb") as file:
                 file.write(config["context"].data)
             config["context"] = kept
-        # TaskVine gives a library no gpus unless all workers have as many: they come from who started the worker.
+        # TaskVine gives a library GPUs only if all workers have equally many, so the worker's launcher passes them.
         gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
         cores, megabytes = float(self._options.library_cores), float(os.environ.get("MEMORY", "0"))
         if cleanup.TOKEN + "_NODE" not in os.environ:
-            # No launcher of ours has told the worker what it may use. Where the user has not either, it takes all.
+            # Our launcher did not start this worker. A worker that got no limits either would use the whole machine.
             cores = float(hardware.cores()) if cores == os.cpu_count() else cores
             megabytes = 0.0 if megabytes >= int(hardware.machine_memory()) else megabytes
         megabytes = megabytes or hardware.memory()
         disk = float(os.environ.get("DISK", "0")) or hardware.disk(self._directory)
         block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
-        # The process that started the worker, if it is ours, stands for the node: all of it ends with that one.
+        # The launcher, if it is ours, stands for the node: the whole node ends with it.
         pid = int(self.name.rpartition("-")[2]) if cleanup.TOKEN + "_NODE" in os.environ else self._options.worker_pid
         self.info = NodeInfo(
             self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, os.path.dirname(self._directory)
@@ -178,12 +178,12 @@ class Node(Runner):
         self._look_after()
         now = time.monotonic()
         for load in [load for load in self._loads.values() if load.call is not None]:
-            # With its function call the sandbox goes, and what is staged there.
+            # An answer ends the function call, which removes the sandbox and its staged files.
             if not load.open or (load.done and not load.staged and now - load.since >= PATIENCE):
                 self._answer(load)
 
     def _notice(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")  # nothing goes to the manager but answers
+        sys.stderr.write(f"{text}\n")  # only answers reach the manager
         sys.stderr.flush()
 
     def _radio_speaks(self) -> None:
@@ -212,16 +212,16 @@ class Node(Runner):
         with contextlib.suppress(BrokenPipeError):
             os.write(self._options.out_pipe_fd, pipe.ended(call.task, status))
         try:
-            os.kill(self._options.worker_pid, signal.SIGCHLD)  # else it looks at the pipe once in five seconds
+            os.kill(self._options.worker_pid, signal.SIGCHLD)  # otherwise it reads the pipe once in five seconds
         except ProcessLookupError:
             self._leaving = True
 
     def _say(self, call: pipe.FunctionCall, answer: Answer, status: int | None = None) -> None:
-        """Answer a call; one that has output files ends with a status that says whether they are there."""
+        """Answer a function call; if it has output files, its status says whether they are there."""
         data, is_output = parcels.to_output(answer) if status is None else (pickle.dumps(tuple(answer), 5), False)
-        if status is None:  # TaskVine takes the file of an answer home only from calls that failed
+        if status is None:  # TaskVine fetches the answer's file only if the call failed
             status = 0 if is_output else 1
-        # A call that was cancelled has no sandbox any more.
+        # A cancelled call has no sandbox any more.
         path = call.output if is_output else os.path.join(call.sandbox, parcels.OUT)
         with contextlib.suppress(FileNotFoundError), open(path, "wb") as file:
             file.write(data)
@@ -230,7 +230,7 @@ class Node(Runner):
     def _answer(self, load: Load) -> None:
         call, load.call = load.call, None
         assert call is not None
-        self._radio_speaks()  # what a task said on the radio arrives before its result
+        self._radio_speaks()  # a task's radio messages must arrive before its result
         answer = Answer(
             self.name,
             tuple(load.done),
@@ -344,7 +344,7 @@ class Node(Runner):
             asked = {"cores": cores, "memory": megabytes, "gpus": gpus}
             has = {"cores": info.cores, "memory": info.memory, "gpus": info.gpus}
             asked = {name: amount for name, amount in asked.items() if amount}
-            record = failure.lost("unsatisfiable", "its node has not so much", requested=asked, largest=has)
+            record = failure.lost("unsatisfiable", "its node has less than it asks for", requested=asked, largest=has)
             self._report(call, failure.LOST, record, 0.0, 0.0)
         else:
             if call.profile.memory is not None:
@@ -398,7 +398,7 @@ class Node(Runner):
         self._in_background(stage)
 
     def _bring_in(self, load: Load, use: FileUse, sandbox: str) -> None:
-        # A copy (sharing extents, where the file system can): what TaskVine has put there is a link into its cache.
+        # Copy the file, sharing extents where possible: TaskVine has put a link into its cache there.
         staged, target = self._staged(load, use), staging.inside(sandbox, use.name)
         if use.kind == "temp":
             deliver(staged, target, seals.check(staged))
@@ -427,7 +427,7 @@ class Node(Runner):
             self._complete(call, outcome, body, started, seconds)
 
     def _bring_out(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
-        """Move what a call has made to where TaskVine will take it from."""
+        """Move a task's outputs to where TaskVine takes them."""
         _, load = self._calls[call.invocation.number]
         sandbox = os.path.join(str(call.directory), "sandbox")
         made: list[tuple[str, str]] = []
@@ -476,7 +476,7 @@ class Node(Runner):
             if outcome == failure.RETURNED:
                 sent, made = self._keep(call, load, body)
             elif call.invocation.outputs:
-                load.status = 1  # TaskVine must not look for what is not there
+                load.status = 1  # TaskVine must not look for missing outputs
             if isinstance(sent, str) and sent and self._here is None:
                 with open(sent, "rb") as file:
                     sent = Body(file.read())
@@ -493,8 +493,10 @@ class Node(Runner):
             self._in_background(remove, call.directory)
 
     def _keep(self, call: Call, load: Load, body: Payload) -> tuple[Payload, tuple[tuple[str, int, int], ...]]:
-        """Leave temp files, and a large result that others may read, to TaskVine: they have no stamp before it has
-        moved them."""
+        """Hand temp files, and a large result that other tasks may read, to TaskVine.
+
+        They have no stamp yet, because TaskVine will move them.
+        """
         made = []
         for use in call.invocation.outputs:
             staged = load.staged.get(">" + use.source)
@@ -515,23 +517,23 @@ class Node(Runner):
 
 
 def _files(invocation: Invocation) -> bool:
-    """Whether an invocation has to do with files, results apart."""
+    """Return whether a task reads or writes files other than results."""
     return any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
 
 
 def _take_out(path: str, target: str, sandbox: str) -> None:
-    """Move an output to where TaskVine takes it from; a directory becomes an archive."""
-    trees.survey(path, sandbox)  # refuses what cannot be staged
+    """Move an output to where TaskVine takes it; pack a directory into an archive."""
+    trees.survey(path, sandbox)  # raises if it cannot be staged
     if trees.must_pack(path):
         trees.pack(path, target, sandbox)
-    elif os.path.islink(path) or os.stat(path).st_nlink > 1:  # its bytes are, or may be written to, elsewhere
+    elif os.path.islink(path) or os.stat(path).st_nlink > 1:  # its bytes may have another name, too
         copy(path, target)
     else:
         shutil.move(path, target)
 
 
 def _content(path: str, sandbox: str) -> bytes:
-    """What an output holds; of a directory, its archive."""
+    """Return the content of an output; of a directory, its archive."""
     trees.survey(path, sandbox)
     if trees.must_pack(path):
         archive = f"{sandbox}.archive"
@@ -549,7 +551,7 @@ def _output_record(path: str, error: Exception) -> bytes:
 
 
 def _attempt(use: FileUse, action: Callable[[], Any]) -> bytes | None:
-    """Do something about a file; return the failure record if it cannot be done."""
+    """Run an action on a file; return the failure record if it fails."""
     try:
         action()
     except Exception as error:

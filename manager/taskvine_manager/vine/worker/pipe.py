@@ -1,15 +1,15 @@
-"""How a library speaks with its ``vine_worker``: framed lines over two pipes, sans I/O.
+"""The protocol between a library and its ``vine_worker``: framed lines over two pipes, without I/O.
 
-The worker sends one frame for each function call, and the library one for its greeting and one for each call that
-ended, in any order. A frame is the length of its body in decimal, a newline, and the body.
+The worker sends one frame for each function call. The library sends one frame as its greeting and one for each call
+that ended, in any order. A frame is the length of its body in decimal, a newline, and the body.
 
 =============== =========================================================================
-to the library  ``TASK COMMAND SANDBOX OUTPUT``: a call, its sandbox, and where its standard output would go
+to the library  ``TASK COMMAND SANDBOX OUTPUT``: a call, its sandbox, and the path of its standard output
 from it, first  a JSON object with ``name``, ``taskid`` and ``exec_mode``
-from it, then   ``TASK STATUS``: a call has ended; 0 if all outputs that it declared are in its sandbox
+from it, then   ``TASK STATUS``: a call has ended; 0 if all its declared outputs are in its sandbox
 =============== =========================================================================
 
-Standard library only: this is imported before the greeting is sent.
+Standard library only: this module is imported before the greeting is sent.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ def frame(body: str) -> bytes:
 
 
 def greeting(name: str, task: int) -> bytes:
-    """What a library says first: the worker drops a library that says anything else."""
+    """Return a library's first message; the worker drops a library that sends another."""
     return frame(json.dumps({"name": name, "taskid": task, "exec_mode": "fork"}))
 
 
 def ended(task: int, status: int) -> bytes:
-    """Say that a call has ended."""
+    """Return the message that a call has ended."""
     return frame(f"{task} {status}")
 
 
 class CallReader:
-    """Function calls out of a stream of bytes that may be cut anywhere."""
+    """Parser of function calls from a stream of bytes that may be cut anywhere."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Iterator[FunctionCall]:
-        """Take bytes and yield the calls that are whole.
+        """Take bytes and yield the calls that are complete.
 
         Raises
         ------
         ValueError
-            If the bytes are no calls.
+            If the bytes are not function calls.
         """
         self._data += data
         while (end := self._data.find(b"\n")) >= 0:

@@ -1,13 +1,12 @@
-"""What TaskVine runs on each worker: one library that multiplexes everything of ours.
+"""The library that TaskVine runs on each worker, which runs all our tasks there.
 
-TaskVine ends libraries that are idle, gives each the worker's cores, and knows nothing of slots that persist. So there
-is one library for each worker, with the whole worker to itself: it answers function calls, runs what they carry in
-function slots and fresh processes of its own, keeps account of cores, memory and gpus, and never ends by itself, since
-TaskVine gives up on a library that has ended twice. It greets its worker before it imports anything but the standard
-library; what goes wrong after that is an answer, not a death.
+TaskVine ends idle libraries, gives each the worker's cores, and has no persistent slots. Each worker therefore runs one
+library, the supervisor, which uses the whole worker. It answers function calls, runs their tasks in its function slots
+and fresh processes, and accounts for cores, memory and GPUs. It never ends by itself, since TaskVine gives up a library
+that has ended twice. It greets its worker before it imports anything but the standard library, so that later errors
+become answers instead of its end.
 
-Its standard streams go to a file of its own: a library's output would travel in a message that the manager does not
-expect.
+Its standard streams go to a file: TaskVine would send a library's output in a message that the manager does not expect.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from taskvine_manager.vine.worker.node import Node
 
 SILENCE = 60.0
-"""Seconds that a supervisor which was late to lead its process group waits for its first call."""
+"""Seconds that a supervisor waits for its first call if it was late to lead its process group."""
 
 
 def main(arguments: list[str]) -> None:
-    """Serve a worker; what the worker appends to the library's command describes its pipes."""
+    """Serve a worker; the worker appends options for its pipes to the library's command."""
     parser = argparse.ArgumentParser(prog="taskvine-supervisor")
-    parser.add_argument("name", help="of the library")
-    parser.add_argument("config", help="file of what the engine says to all nodes")
+    parser.add_argument("name", help="name of the library")
+    parser.add_argument("config", help="file with the engine's settings for all nodes")
     parser.add_argument("--in-pipe-fd", type=int, required=True)
     parser.add_argument("--out-pipe-fd", type=int, required=True)
     parser.add_argument("--task-id", type=int, required=True)
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> None:
     if was_late and not select.select([options.in_pipe_fd], (), (), SILENCE)[0]:
         return
     try:
-        if sys.version_info < (3, 10):  # noqa: UP036  # nodes have their own
+        if sys.version_info < (3, 10):  # noqa: UP036  # nodes may have another Python
             version = ".".join(map(str, sys.version_info[:3]))
             raise RuntimeError(f"Python 3.10 or later is needed, and {sys.executable} is {version}")
         serve = _node(options).run
@@ -60,17 +59,18 @@ def main(arguments: list[str]) -> None:
 
 
 def _leads_group() -> bool:
-    """Whether this process leads a process group, which its worker kills to end it, and then waits for its end.
+    """Return whether this process leads a process group.
 
-    The worker makes the group after it has forked, which the system refuses once the child runs another program. In the
-    worker's own group a supervisor is not killed, and its worker waits for ever. It may do so already, so a supervisor
-    that makes the group itself ends if it hears nothing: of a live worker, each supervisor hears at once.
+    A worker ends a library by killing its process group, and waits for its end. The worker creates the group after the
+    fork, which the system refuses once the child runs another program. A supervisor that stays in the worker's own
+    group is not killed, and the worker waits for ever. The worker may already be waiting when a supervisor creates the
+    group itself. Such a supervisor exits if it receives nothing: every supervisor of a live worker gets a call at once.
     """
     return os.getpgrp() == os.getpid()
 
 
 def _wake(worker: int) -> None:
-    """Have the worker look at its pipes: it sleeps for seconds unless a child seems to have ended."""
+    """Make the worker read its pipes: otherwise it sleeps for seconds until a child seems to have ended."""
     import signal
 
     try:
@@ -90,7 +90,7 @@ def _node(options: Any) -> Node:
 
 
 def _answer_all(options: Any, error: BaseException) -> None:
-    """Say to every call that comes why nothing can run here."""
+    """Answer every call with the reason why nothing can run here."""
     import traceback
 
     from taskvine_manager.runtime import failure
@@ -99,7 +99,7 @@ def _answer_all(options: Any, error: BaseException) -> None:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     reason = f"the node cannot be set up: {failure.describe(error)}"
     record = failure.lost("library", reason, stderr=text)
-    short = failure.lost("library", reason[:200], stderr=text[-200:])  # where only a small answer can be given
+    short = failure.lost("library", reason[:200], stderr=text[-200:])  # for tasks that allow only a small answer
     calls = pipe.CallReader()
     while data := os.read(options.in_pipe_fd, 1 << 16):
         for call in calls.feed(data):

@@ -15,7 +15,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.node import leftovers, temporary
 
 DONE = b"d"
-"""What the launcher tells the process that stands by once it has cleaned up itself."""
+"""Sent by the launcher to the standby process once the launcher has cleaned up."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Traces:
     worker : int
         Its process id, and that of its process group.
     begun : int or None
-        When it was started, as of :func:`taskvine_manager.cleanup.start_time`.
+        When it was started, as returned by :func:`taskvine_manager.cleanup.start_time`.
     token, name : str
-        By which its processes are known, see :func:`taskvine_manager.cleanup.strays`.
+        Identify its processes, see :func:`taskvine_manager.cleanup.strays`.
     directory : str
         Its workspace.
     link : str
-        To the temporary directory of its tasks.
+        Path of the link to the temporary directory of its tasks.
     run : str
         The run's private directory, if it is on this machine.
     user : str
-        The user's process, as ``HOST:PID``; nothing if it is not known.
+        The user's process, as ``HOST:PID``; empty if it is not known.
     """
 
     worker: int
@@ -50,7 +50,7 @@ class Traces:
     user: str = ""
 
     def kill_group(self) -> None:
-        """Kill what is left of the worker's process group, unless the worker's process id is another's by now.
+        """Kill the rest of the worker's process group, unless another process has the worker's process id by now.
 
         A group keeps the id of its first process in use, so a group without that process is still the worker's.
         """
@@ -61,9 +61,10 @@ class Traces:
     def remove(self) -> None:
         """End the worker's other processes, and remove its files.
 
-        The workspace may be gone: a worker removes it when it ends. It does not end processes that have left its group.
+        The workspace may be gone: a worker removes it when it ends. A worker does not end processes that have left its
+        group.
         """
-        with contextlib.suppress(ImportError):  # psutil: without it, what has left its group is not found
+        with contextlib.suppress(ImportError):  # psutil: without it, processes that left the group are not found
             cleanup.kill_strays(self.token, self.name)
         self.remove_files()
         if self.run and self._is_last():
@@ -77,7 +78,7 @@ class Traces:
         remove(self.directory)
 
     def _is_last(self) -> bool:
-        """Whether the user's process has ended, and with it the manager, and all other nodes of this machine."""
+        """Return whether the user's process (and its manager) and all other nodes of this machine have ended."""
         host, _, user = self.user.rpartition(":")
         if host != socket.gethostname() or cleanup.is_alive(int(user)):
             return False
@@ -91,14 +92,14 @@ class Traces:
 
 
 def stand_by(traces: Traces) -> tuple[int, int]:
-    """Leave a process that cleans up if this one is killed: it sees the end of a pipe.
+    """Fork a process that cleans up if this one is killed, which closes a pipe between them.
 
     Returns
     -------
     int
-        Its process id.
+        The process id of the new process.
     int
-        Where :data:`DONE` is to be written when there is nothing left to clean.
+        Descriptor to write :data:`DONE` to when there is nothing left to clean up.
     """
     end, ours = os.pipe()
     if second := os.fork():
@@ -110,7 +111,7 @@ def stand_by(traces: Traces) -> tuple[int, int]:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        with contextlib.suppress(Exception):  # the node works without
+        with contextlib.suppress(Exception):  # the node works without it
             leftovers.say(leftovers.sweep(tempfile.gettempdir()))
         if os.read(end, 1) != DONE:
             traces.kill_group()
@@ -120,7 +121,7 @@ def stand_by(traces: Traces) -> tuple[int, int]:
 
 
 def remove(directory: str) -> None:
-    """Remove a directory that processes which are being killed may still be writing to."""
+    """Remove a directory, even while processes that are being killed still write to it."""
     for _ in range(20):
         shutil.rmtree(directory, ignore_errors=True)
         if not os.path.exists(directory):

@@ -1,7 +1,7 @@
-"""What keeps a node from joining its executor: found before its worker starts, or in what the worker says.
+"""Reasons why a node cannot join its executor, found before its worker starts or in the worker's output.
 
-A worker that cannot join tries for fifteen minutes and says little. The job that it is in ends with a message of ours
-instead, which names cause and cure, and with a status of its own: :data:`MEANINGS` lists them.
+A worker that cannot join tries for fifteen minutes and says little. The launcher therefore ends the job with a message
+that names cause and cure, and with its own exit status: see :data:`MEANINGS`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import taskvine_manager
 from taskvine_manager.node.limits import Kill
 
 REACH_SECONDS = 10.0
-"""Time for the manager to accept a connection. A busy one, or a network that loses packets, may need some seconds."""
+"""Seconds that the manager has to accept a connection. It may be busy, or the network may lose packets."""
 PROBE_SECONDS = 3.0
-"""Time that a worker may be silent before the manager's address is tried."""
+"""Seconds that a worker may be silent before the launcher tries the manager's address."""
 RETRY = 1.0
 """Seconds between two tries."""
 REFUSALS = 2
-"""Times that the manager must refuse the password: its death in the middle of the exchange looks the same, once."""
+"""Refusals of the password before the node gives up: if the manager dies during the exchange, that looks like one."""
 
 UNREADABLE, NO_HOST, UNREACHABLE, NO_SCRATCH, REFUSED, MISMATCH, NOT_EXECUTABLE, NO_PROGRAM = (
     *(66, 68, 69, 73, 77, 78),
@@ -44,7 +44,7 @@ MEANINGS: Mapping[int, str] = {
     NOT_EXECUTABLE: "vine_worker cannot be executed on the node",
     NO_PROGRAM: "vine_worker is not on the node",
 }
-"""Exit statuses of a launcher whose node cannot join, most of them those of ``sysexits.h``."""
+"""Exit statuses of a launcher whose node cannot join, most of them from ``sysexits.h``."""
 
 
 class Trouble(Exception):
@@ -68,21 +68,21 @@ class Trouble(Exception):
 
 
 class Address(NamedTuple):
-    """Where a manager listens."""
+    """Host and port at which a manager listens."""
 
     host: str
     port: int
 
 
 def address(arguments: list[str]) -> Address | None:
-    """The manager's address in a worker's arguments; None if it is to be asked of a catalog, or one of several."""
+    """Return the manager's address from a worker's arguments; None if they name a catalog or several addresses."""
     if len(arguments) < 2 or not arguments[-1].isdigit() or arguments[-2].startswith("-") or ";" in arguments[-2]:
         return None
     return Address(arguments[-2], int(arguments[-1]))
 
 
 def option(arguments: list[str], *names: str) -> str | None:
-    """The value of a worker's option, given by any of its names; the last one counts."""
+    """Return the value of a worker's option, given by any of its names; the last one counts."""
     found = None
     for place, word in enumerate(arguments):
         name, equals, value = word.partition("=")
@@ -95,7 +95,7 @@ def option(arguments: list[str], *names: str) -> str | None:
 
 
 def check_version(theirs: str, ours: str) -> None:
-    """Compare the versions of this package that the user's process and this node have."""
+    """Check that the user's process and this node have the same version of this package."""
     if theirs and theirs != ours:
         raise Trouble(
             MISMATCH,
@@ -105,7 +105,7 @@ def check_version(theirs: str, ours: str) -> None:
 
 
 def find_program(name: str) -> str:
-    """The path of the worker's program."""
+    """Return the path of the worker's program."""
     found = shutil.which(name)
     if found is not None:
         return found
@@ -122,7 +122,7 @@ def find_program(name: str) -> str:
 
 
 def check_password(path: str | None) -> None:
-    """See whether the password file can be read."""
+    """Check that the password file can be read."""
     if path is None:
         return
     try:
@@ -137,7 +137,7 @@ def check_password(path: str | None) -> None:
 
 
 def make_directory(make: Callable[[], str]) -> str:
-    """Make the worker's directory, and see whether files can be written in it."""
+    """Create the worker's directory, and check that files can be written in it."""
     try:
         directory = make()
     except OSError as error:
@@ -152,7 +152,7 @@ def make_directory(make: Callable[[], str]) -> str:
 
 
 def no_scratch(path: str, reason: str) -> Trouble:
-    """Say that a directory is of no use."""
+    """Describe a directory in which the worker cannot work."""
     return Trouble(
         NO_SCRATCH,
         f"the worker cannot work in {path}: {reason}. Set TMPDIR to a directory of the node in which you may write, in "
@@ -168,12 +168,12 @@ def reach(to: Address, seconds: float = REACH_SECONDS) -> None:
     to : Address
         Where it listens.
     seconds : float
-        How long to try. On this machine, a port at which nobody listens is an answer at once.
+        How long to try. An address on this machine is tried only once.
 
     Raises
     ------
     Trouble
-        If nobody has accepted until then.
+        If no connection is accepted in that time.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -184,14 +184,14 @@ def reach(to: Address, seconds: float = REACH_SECONDS) -> None:
             is_here = to.host == "localhost" or to.host.startswith("127.")
             if is_here or time.monotonic() + RETRY > deadline:
                 raise unreachable(to, error, seconds) from None
-        time.sleep(RETRY)  # it may be the network that is not there yet: nothing says when it is
+        time.sleep(RETRY)  # the network may not be up yet, and nothing tells when it is
 
 
 class Probe:
-    """Tries the manager's address in a thread if a worker stays silent.
+    """Thread that tries the manager's address if a worker stays silent.
 
-    A worker whose packets are dropped waits for the system to give up, and says nothing. The address of a worker that
-    joins is not tried: to the manager, a connection that says nothing looks like a worker with a wrong password.
+    A worker whose packets are dropped waits for the system to give up, and says nothing. The address is not tried for a
+    worker that joins: to the manager, a silent connection looks like a worker with a wrong password.
 
     Parameters
     ----------
@@ -218,8 +218,8 @@ class Probe:
             self._has_waited = True
             note(
                 f"taskvine-worker on {socket.gethostname()}: the manager at {self._to.host}:{self._to.port} accepts "
-                f"connections, but has not taken this worker for {silent:.0f} seconds. It may be busy or stopped, or "
-                "another program listens there. The worker goes on waiting\n"
+                f"connections, but has not accepted this worker for {silent:.0f} seconds. It may be busy or stopped, "
+                "or another program listens there. The worker goes on waiting\n"
             )
         return self._found
 
@@ -231,7 +231,7 @@ class Probe:
 
 
 def unreachable(to: Address, error: OSError, seconds: float) -> Trouble:
-    """Say why nobody accepts a connection, and what helps."""
+    """Explain why no connection is accepted, and what helps."""
     if isinstance(error, socket.gaierror):
         return Trouble(
             NO_HOST,
@@ -251,16 +251,16 @@ _ADDRESS = (
     "they may connect to"
 )
 
-# --- what the worker says ---
+# --- the worker's output ---
 
 
 class Listener:
-    """Reads what a worker writes to its standard streams, and knows what it means.
+    """Parser of a worker's standard streams that recognizes its errors.
 
     Parameters
     ----------
     to : Address or None
-        Where it connects to.
+        Address that the worker connects to.
     password : str or None
         Its password file.
     directory : str
@@ -274,12 +274,12 @@ class Listener:
         self._refusals = 0
         self._rest: dict[str, bytes] = {}
         self.has_served = False
-        """Whether the manager has taken it."""
+        """Whether the manager has accepted the worker."""
         self.last = ""
         """The last line of its standard error."""
 
     def feed(self, stream: str, data: bytes) -> Trouble | None:
-        """Take what came on a stream, ``"out"`` or ``"err"``; say what the trouble is, if there is any."""
+        """Take output of a stream, ``"out"`` or ``"err"``; return the trouble that it reports, if any."""
         *lines, self._rest[stream] = (self._rest.get(stream, b"") + data).split(b"\n")
         trouble = None
         for line in lines:
@@ -315,9 +315,9 @@ class Listener:
         return Trouble(REFUSED, f"the manager at {self._to} refuses {given}. {_PASSWORD}")
 
     def silent(self) -> Trouble:
-        """Say that the worker has ended without a word that is known here."""
+        """Describe a worker that ended without a message that is known here."""
         said = f": {self.last}" if self.last else ""
-        return Trouble(UNREACHABLE, f"vine_worker ended before the manager at {self._to} had taken it{said}")
+        return Trouble(UNREACHABLE, f"vine_worker ended before the manager at {self._to} had accepted it{said}")
 
 
 _PASSWORD = (
@@ -327,7 +327,7 @@ _PASSWORD = (
 
 
 def out_of_memory(kill: Kill) -> str:
-    """Say that the worker was killed for lack of memory."""
+    """Describe a worker that was killed for lack of memory."""
     used = f", of which {kill.used_mb:.0f} MB were in use" if kill.used_mb else ""
     return (
         f"taskvine-worker on {socket.gethostname()}: the system killed vine_worker for lack of memory: all processes "
@@ -343,7 +343,7 @@ def say(trouble: Trouble) -> int:
 
 
 def note(text: str) -> None:
-    """Write to the job's standard error, if anybody reads that."""
+    """Write to the job's standard error, if it is open."""
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -1,9 +1,9 @@
-"""Runs one ``vine_worker`` for as long as it is wanted, and leaves nothing of it behind.
+"""Launcher of one ``vine_worker``: runs the worker, and removes everything that it leaves.
 
-This is what a provider launches, and what ``vine_factory`` takes for its worker. The worker leads a process group, for
-its transfer server inherits its connection: if one of them is killed alone, the manager hears nothing for many seconds.
-It gets a directory of its own, and a name that the manager learns with its architecture, the one word about itself that
-it lets us choose.
+Providers launch this program, and ``vine_factory`` runs it in place of its worker. The worker leads a process group, so
+that its transfer server can be killed with it: the server inherits the worker's connection, and if only one of them is
+killed, the manager does not notice for many seconds. The worker gets its own directory and a name. It reports the name
+to the manager as its architecture, the only property that can be chosen.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from taskvine_manager.vine.worker.traces import DONE, Traces, remove, stand_by
 from taskvine_manager.vine.worker.trouble import Listener, Probe, Trouble
 
 MARK = "taskvine-exec/"
-"""What the architecture of a worker of ours begins with; its name follows."""
+"""Start of the architecture that our workers report; the node's name follows."""
 ADDRESS = "vine.address"
-"""File in the run's directory that says where the manager listens, for as long as it does."""
+"""File in the run's directory with the manager's port, while the manager listens."""
 GPUS = "TASKVINE_EXEC_GPUS"
-"""Environment variable with the ids of the gpus of a node."""
+"""Environment variable with the ids of a node's GPUs."""
 GRACE = 3.0
-"""Seconds that a worker has to leave once it is told to."""
+"""Seconds that a worker has to end after SIGTERM."""
 JOIN_SECONDS = 60
-"""Seconds that a worker tries to connect: its own default is 900."""
+"""Seconds that a worker tries to connect; its own default is 900."""
 JOINED = "cache"
-"""What a worker makes in its workspace once the manager has taken it."""
+"""Directory that a worker creates in its workspace once the manager has accepted it."""
 LOOK = 0.25
-"""Seconds between looks at whether this process has lost its parent."""
+"""Seconds between checks whether this process has lost its parent."""
 
 
 def main(arguments: list[str]) -> None:
-    """Run a worker; arguments that are not known here are the worker's own."""
+    """Run a worker; pass unknown arguments on to it."""
     parser = argparse.ArgumentParser(prog="taskvine-worker", description="A node of a TaskVineExecutor on TaskVine.")
     parser.add_argument(
         cleanup.CONNECT, default="", metavar="DIRECTORY", help="the run's directory, where it is visible"
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
         help="how long the worker may be stopped (SIGSTOP) before it counts as lost; 0 for ever",
     )
     options, rest = parser.parse_known_args(arguments)
-    if "--version" in rest or "-v" in rest:  # vine_factory asks
+    if "--version" in rest or "-v" in rest:  # from vine_factory
         os.execvp(options.executable, [options.executable, "--version"])
     if options.connect and rest[-2:-1] == ["localhost"] and not os.path.isdir(options.connect):
         sys.exit(f"taskvine-worker: no executor at {options.connect}")
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     calls = _Calls()
     gpus, sizes = _sizes(rest)
     environment[GPUS] = ",".join(gpus)
-    # Tasks make files with the user's umask: nobody else can enter the worker's directory anyway.
+    # Tasks create files with the user's umask: only the user can enter the worker's directory.
     command = [program, "--workspace", directory, "--arch", MARK + name, "--feature", name]
     command += ["--connect-timeout", str(JOIN_SECONDS), *sizes, *rest]
     try:
@@ -137,17 +137,17 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     watch.wait()
     kill = kills.explain(time.monotonic())
     over = here and not os.path.exists(os.path.join(options.connect, ADDRESS))
-    # The worker has ended and is not waited for yet: nothing else can have its process id, or its group's.
+    # The worker has ended but is not reaped yet: no other process can have its process id or group id.
     cleanup.kill_group(worker.pid)
     status = worker.wait()
     keeper.end_children(spare=[second])
     traces.remove()
-    with contextlib.suppress(BrokenPipeError):  # it was killed
+    with contextlib.suppress(BrokenPipeError):  # the standby process was killed
         os.write(done, DONE)
     if not os.path.exists(directory):
         leftovers.say_left()
     if over:
-        return 0  # the executor has ended, and killed what was left of the worker
+        return 0  # the executor has ended, and killed the rest of the worker
     if status == -signal.SIGKILL and kill is not None and not calls.told and watch.found is None:
         trouble.note(trouble.out_of_memory(kill))
     if watch.found is None and status == 0 and not watch.has_joined and not listener.has_served and not calls.told:
@@ -166,8 +166,10 @@ def _make_directory(run: str, name: str) -> str:
 
 
 def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
-    """Ids of the gpus, and options that say what this process may use of the machine where the user does not: a worker
-    would offer all that the machine has."""
+    """Return the ids of the GPUs, and options with this process's limits where the user has set none.
+
+    Without these options a worker would offer the whole machine.
+    """
     sizes: list[str] = []
     said_why = []
     if trouble.option(rest, "--cores") is None:
@@ -192,7 +194,7 @@ def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
 
 
 class _Calls:
-    """Signals: orders to end, and words of children that have ended; both make a descriptor readable."""
+    """Signals that end this process, and SIGCHLD; both make a descriptor readable."""
 
     def __init__(self) -> None:
         self.told: list[int] = []
@@ -208,9 +210,9 @@ class _Calls:
 
 @dataclass
 class _Watch:
-    """The time of a worker: what it says is passed on, and it is ended when it is to be.
+    """Loop around a running worker: it passes output on, and ends the worker when necessary.
 
-    ``found`` is what keeps it from joining, if that is known; the user has been told then.
+    ``found`` is the reason why the worker cannot join, if it is known; the user has been told.
     """
 
     worker: subprocess.Popen[bytes]
@@ -226,7 +228,7 @@ class _Watch:
     open: dict[int, Callable[[bytes], None]] = field(default_factory=dict)
 
     def wait(self) -> None:
-        """Return once the worker has ended, which is yet to be waited for."""
+        """Return once the worker has ended, without reaping it."""
         assert self.worker.stdout is not None
         assert self.worker.stderr is not None
         self._read("out", self.worker.stdout, sys.stdout.fileno())
@@ -236,7 +238,7 @@ class _Watch:
         while True:
             ended = _has_ended(self.worker.pid)
             while self._hear(0.0 if ended else LOOK if self.deadline is None else 0.05) and ended:
-                pass  # what it has said last
+                pass  # read its last output
             if ended:
                 return
             keeper.reap((self.worker.pid, self.second))
@@ -252,7 +254,7 @@ class _Watch:
                 cleanup.kill_group(self.worker.pid)
 
     def _end_stopped(self, now: float) -> None:
-        """Kill a worker of which a part is stopped: its own process, its transfer server, or a supervisor."""
+        """Kill the worker if one of its processes is stopped: its own, its transfer server, or a supervisor."""
         parts = filter(cleanup.is_stopped, (self.worker.pid, *keeper.children(self.worker.pid)))
         if lost := self.stopped.look(parts, now):
             text = f"taskvine-worker: the worker is killed, because its process {min(lost)} is stopped (SIGSTOP)\n"
@@ -266,21 +268,21 @@ class _Watch:
             while data:
                 try:
                     data = data[os.write(to, data) :]
-                except OSError:  # nobody reads what the job writes, or there is no room for it
+                except OSError:  # the job's output is closed, or the disk is full
                     break
             self._find(found)
 
         self.open[stream.fileno()] = pass_on
 
     def _find(self, found: Trouble | None) -> None:
-        """Say what the trouble is, and end the worker, which has nothing to finish."""
+        """Report the trouble, and end the worker, which has nothing to finish."""
         if found is not None and self.found is None:
             self.found = found
             trouble.say(found)
             cleanup.kill_group(self.worker.pid)
 
     def _hear(self, seconds: float) -> bool:
-        """Take what has been said, or wait for it; say whether there was anything."""
+        """Read what there is, or wait for it; return whether there was anything."""
         ready, _, _ = select.select(list(self.open), (), (), seconds)
         for descriptor in ready:
             data = os.read(descriptor, 1 << 16)

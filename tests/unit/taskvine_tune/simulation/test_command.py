@@ -30,7 +30,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_row_for_each_setting(run: Any) -> None:
     shown = run(*SMALL, "--parameter", "temp-replica-count=1,2", "--parameter", "slots=1,2", "--repeat", "2")
     lines = shown.splitlines()
-    assert lines[0].strip() == "layered of 60 jobs"
+    assert lines[0].strip() == "layered of 60 tasks"
     assert lines[1].split()[:2] == ["temp-replica-count", "slots"]
     assert [line.split()[:2] for line in lines[2:6]] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
     assert all(" to " in line for line in lines[2:6])
@@ -65,9 +65,9 @@ def test_a_record(run: Any, tmp_path: Path) -> None:
     recorder.done([Completion(number, 0, b"", "n", 1.0, 1.0, 4.0) for number in (0, 1)])
     recorder.close()
     shown = run("simulate", path, "--at-once", "--latency", "0")
-    assert "record of 2 jobs" in shown
+    assert "record of 2 tasks" in shown
     assert " 8 " in shown
-    assert "the run that was recorded took" in shown
+    assert "the recorded run took" in shown
 
 
 def test_failed_tasks_are_no_success(run: Any) -> None:
@@ -90,7 +90,7 @@ def test_tuning_from_a_file(run: Any, tmp_path: Path) -> None:
         (["simulate"], "name either the record of a run, or a kind of graph"),
         (["simulate", "record", "--generate", "chain"], "name either"),
         (["simulate", "nothing-such"], "the record cannot be read"),
-        (["simulate", "--generate", "star"], "no graphs of kind 'star' can be generated, only independent, chain"),
+        (["simulate", "--generate", "star"], "there is no kind of graph 'star', only independent, chain"),
         ([*SMALL, "--nodes", "0"], "nodes must be a whole number of at least 1, not 0"),
         ([*SMALL, "--tasks", "0"], "tasks must be at least 1"),
         ([*SMALL, "--repeat", "0"], "repeat must be at least 1"),
@@ -118,4 +118,4 @@ def test_bytes_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as ended:
         main([*SMALL, "--size", text])
     assert ended.value.code == 2
-    assert "is no number of bytes" in capsys.readouterr().err
+    assert "is not a number of bytes" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_what_cannot_be_generated(kind: str, options: dict[str, Any], says: str)
 
 
 def test_a_workload_has_jobs() -> None:
-    with pytest.raises(BadSimulation, match="there are no jobs"):
+    with pytest.raises(BadSimulation, match="there are no tasks"):
         Workload("none", 0, lambda: iter(()))
 
 
@@ -155,11 +155,11 @@ def test_records_that_cannot_be_replayed(path: str, tmp_path: Path) -> None:
     with pytest.raises(BadSimulation, match="cannot be read"):
         recorded(path)
     write(path, end=False)
-    with pytest.raises(BadSimulation, match=r"1 of 3 invocations have no end in the record, the first is 1"):
+    with pytest.raises(BadSimulation, match=r"1 of 3 tasks have no end in the record, the first is 1"):
         recorded(path)
     other = str(tmp_path / "raised")
     write(other, failure.RAISED)
-    with pytest.raises(BadSimulation, match=r"invocation 1 \(work\) did not return .*it raised"):
+    with pytest.raises(BadSimulation, match=r"task 1 \(work\) did not return .*it raised"):
         recorded(other)
     lost = str(tmp_path / "lost")
     write(lost, failure.LOST, body=failure.lost("node-lost", "it went"))

@@ -178,7 +178,7 @@ def test_probe_tries_only_for_a_silent_worker(
     now = trouble.REACH_SECONDS + 1
     assert probe.look() is None
     assert probe.look() is None
-    assert capsys.readouterr().err.count("accepts connections, but has not taken this worker for 11 seconds") == 1
+    assert capsys.readouterr().err.count("accepts connections, but has not accepted this worker for 11 seconds") == 1
     assert len(tried) == 1
     nowhere = Probe(None)
     now += 1000
@@ -231,11 +231,11 @@ def test_streams_are_read_apart() -> None:
     listener.feed("err", b"vine_worker: disconnected from")
     listener.feed("out", b"disconnected from manager login1:9")
     assert not listener.has_served
-    assert "had taken it" in listener.silent().text
+    assert "had accepted it" in listener.silent().text
     listener.feed("out", b"\n")
     assert listener.has_served
     listener.feed("err", b"\nsomething else\n\n")
-    assert listener.silent().text.endswith("login1:9 had taken it: something else")
+    assert listener.silent().text.endswith("login1:9 had accepted it: something else")
 
 
 def test_worker_that_was_killed_for_lack_of_memory() -> None:

@@ -78,7 +78,7 @@ def test_a_worker_that_ends_without_having_joined(launch: Launch) -> None:
     process = launch("echo odd >&2", "login1", "9123")
     _, err = process.communicate(timeout=30)
     assert process.returncode == trouble.UNREACHABLE
-    assert "vine_worker ended before the manager at login1:9123 had taken it: odd" in err
+    assert "vine_worker ended before the manager at login1:9123 had accepted it: odd" in err
 
 
 def test_wrong_password_ends_it(launch: Launch, tmp_path: Path) -> None:
