@@ -416,7 +416,7 @@ _SCHEDULING = (
         "Send waiting tasks to workers before returning finished tasks.",
         "7.7.1",
         taskvine=_KEPT,
-        embedded=_instead("neither waits for the other"),
+        embedded=_instead("sending tasks and returning them do not wait for each other"),
     ),
     _whole(
         "max-retrievals",
@@ -480,7 +480,7 @@ _SCHEDULING = (
     _flag(
         "proportional-whole-tasks",
         False,
-        "Round this share up, so that a whole number of such tasks fills the worker.",
+        "Round the share of proportional-resources up, so that a whole number of such tasks fills the worker.",
         "7.5.0",
         aliases=("force-proportional-resources-whole-tasks",),
         embedded=_SHARES,
@@ -496,7 +496,7 @@ _SCHEDULING = (
     _real(
         "disk-proportion-available-to-task",
         0.75,
-        "Share of a worker's storage that tasks get; its cache can grow into the rest.",
+        "Share of a worker's storage that tasks get; the worker's cache can grow into the rest.",
         "7.14.5",
         minimum=0,
         maximum=1,
@@ -805,7 +805,7 @@ _EXECUTOR = (
         "loss-seed",
         Kind.WHOLE,
         0,
-        "Random seed of these kills: when they happen, and which node is killed.",
+        "Random seed for the kills of executor.loss-interval: when they happen, and which node is killed.",
         minimum=0,
         maximum=_INT,
         taskvine=_instead("TaskVine draws its own random numbers"),

@@ -106,7 +106,7 @@ class Scheduler:
         self._reserved: dict[Shape, str] = {}  # nodes kept free for shapes that fitted on none
         self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
         self._fit: set[Shape] = set()  # shapes that some node can hold
-        self._hopeful: dict[int, None] = {}  # waiting tasks that may follow others to their node
+        self._hopeful: dict[int, None] = {}  # waiting tasks that may be sent ahead to a node
         self._ended: list[Completion] = []
         self._again: list[int] = []
         self._answers: list[Answer] = []
