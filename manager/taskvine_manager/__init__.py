@@ -1,8 +1,8 @@
-"""The manager process and what runs on nodes.
+"""The manager process, and the code that runs on nodes.
 
-Nothing here knows Parsl's DataFlowKernel, and nothing here imports parsl: the manager and the nodes must be up
-before a process that imports it could be.
+Nothing here uses Parsl's DataFlowKernel or imports parsl: the manager and the nodes must start in less time than that
+import takes.
 """
 
 VERSION = "0.1.0"
-"""Of the package that this is a part of, as ``taskvine_exec.__version__``: machines compare theirs."""
+"""Version of the whole package, equal to ``taskvine_exec.__version__``. Workers compare it with the user's version."""

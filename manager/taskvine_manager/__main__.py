@@ -1,7 +1,7 @@
 """The processes of an executor, started by command: ``python .../taskvine_manager ROLE ...``.
 
-Nothing here needs an activated environment or an installed package: the file is run by its path with the interpreter
-of the user's process, and puts its own source root on ``sys.path``.
+No activated environment or installed package is needed: the interpreter of the user's process runs this file by its
+path, and the file adds its source root to ``sys.path``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 
 
 def main(arguments: list[str]) -> None:
-    """Become the manager, a node, a library, a one-shot task or a part of the TaskVine engine, as the first argument
-    says."""
+    """Run the role that the first argument names: the manager, a node, a library, an L1 task or a part of the TaskVine
+    engine."""
     role, *rest = arguments
     if role == "library":
         from taskvine_manager.runtime.library import main as library
@@ -52,7 +52,7 @@ def node(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Run by path, the package's own folder stands first on sys.path, where its modules' names could shadow others'.
+    # When run by path, Python puts this folder first on sys.path, where its modules could shadow others.
     _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     _here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _here]

@@ -1,4 +1,4 @@
-"""What is left to clean when a process could not clean up after itself."""
+"""Clean up after processes that could not do so themselves."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import time
 from taskvine_manager.runtime import keeper
 
 TOKEN = "TASKVINE_EXEC_RUN"
-"""Environment variable that the processes of a run inherit; its value is the run's private directory."""
+"""Environment variable that the processes of a run inherit. Its value is the run's private directory."""
 CONNECT = "--connect"
-"""Option of a node that names the same directory: one started by a provider, or by hand, inherits no token."""
+"""Option of a node that names the same directory. Nodes started by a provider or by hand do not inherit the token."""
 
 _ROUNDS = 20
 _KEEPERS_SECONDS = keeper.TERM_SECONDS + keeper.LAST_SECONDS + 0.25
-"""Time for keepers to end what is theirs, and for resource trackers to remove what they track."""
+"""Time for keepers to end their tasks' processes, and for resource trackers to remove what they track."""
 
 
 def kill_group(group: int) -> None:
-    """Kill a process group, if it is still there."""
+    """Kill a process group, if it still exists."""
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -28,8 +28,8 @@ def kill_group(group: int) -> None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process was started, in the system's ticks: two processes of one id differ in it. None: it is not known,
-    or there is no such process."""
+    """Return the start time of a process in system ticks, which distinguishes two processes with the same id. Return
+    None if it is unknown or there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
@@ -38,19 +38,19 @@ def start_time(pid: int) -> int | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of this id, and it has not ended."""
+    """Whether a process with this id exists and has not ended."""
     try:
         os.kill(pid, 0)
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])  # not waited for yet
+            return file.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])  # ended, but not reaped
     except ProcessLookupError:
         return False
-    except OSError:  # another user's, or a system without these files
+    except OSError:  # another user's process, or a system without /proc
         return True
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal, as by SIGSTOP; not where a debugger holds it."""
+    """Whether a signal such as SIGSTOP has stopped a process; False for one that a debugger holds."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
@@ -59,15 +59,15 @@ def is_stopped(pid: int) -> bool:
 
 
 def ends(pid: int, seconds: float) -> bool:
-    """Wait for the end of a process for so many seconds at most; say whether it has ended.
+    """Wait at most ``seconds`` for the end of a process; return whether it has ended.
 
-    One that was killed a moment ago may take some time to end.
+    A process that was just killed may take some time to end. Where it cannot be watched, do not wait.
     """
     if not hasattr(os, "pidfd_open"):
         return not is_alive(pid)
     try:
         descriptor = os.pidfd_open(pid)
-    except OSError:  # there is none, or the system does not let us watch it
+    except OSError:  # there is no such process, or it cannot be watched
         return not is_alive(pid)
     try:
         return bool(select.select([descriptor], [], [], seconds)[0])
@@ -76,14 +76,14 @@ def ends(pid: int, seconds: float) -> bool:
 
 
 def strays(directory: str, node: str | None = None) -> list[int]:
-    """Process ids of a run, whoever their parent has become.
+    """Return the ids of a run's processes, orphans included.
 
     Parameters
     ----------
     directory : str
         The run's private directory.
     node : str, optional
-        Only what one node has started.
+        Return only processes that this node started.
     """
     import psutil
 
@@ -100,7 +100,7 @@ def strays(directory: str, node: str | None = None) -> list[int]:
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
         except (psutil.Error, OSError):
-            continue  # not ours to read, hence not ours
+            continue  # it cannot be read, so it is not ours
     return found
 
 
@@ -109,22 +109,22 @@ def _connects(command: list[str], directory: str) -> bool:
 
 
 def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> list[int]:
-    """Kill what :func:`strays` finds until there is no more, for it may have had children meanwhile.
+    """Kill the processes that :func:`strays` finds, and search again until none is left.
 
-    Keepers are told to end what is theirs, which need not carry the run's variable; they and processes that go last by
-    themselves are killed only if they take too long.
+    Keepers are told to end their tasks' processes, which may lack the run's variable. Keepers and processes that end
+    last by themselves are killed only if they take too long.
 
     Parameters
     ----------
     directory, node : str
         As for :func:`strays`.
     grace : float
-        Seconds to wait for it to end by itself.
+        Seconds to wait for the processes to end by themselves.
 
     Returns
     -------
     list of int
-        What was killed.
+        Ids of the processes that were found after this time.
     """
     killed: list[int] = []
     told: set[int] = set()

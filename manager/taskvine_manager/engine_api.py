@@ -1,4 +1,4 @@
-"""The contract that every engine keeps with the manager's loop."""
+"""The interface between an engine and the manager's loop."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import Completion, Invocation, Profile
 
 Watch = Callable[[int, Callable[[], None]], None]
-"""Register a file descriptor with the loop: the callback runs when it is readable."""
+"""Registers a file descriptor with the loop, which calls the callback when it is readable."""
 
 
 class NodesFail(Exception):
-    """No node can be had; ``stderr`` is the end of what the last one said."""
+    """No node can be started; ``stderr`` is the end of the last one's output."""
 
     def __init__(self, reason: str, stderr: str) -> None:
         super().__init__(reason)
@@ -22,91 +22,90 @@ class NodesFail(Exception):
 
 
 class Outlet(Protocol):
-    """Where an engine says what happened; the loop brings it to the user's process."""
+    """Receives what an engine reports; the loop forwards it to the user's process."""
 
     def done(self, completions: list[Completion]) -> None:
-        """Invocations ended."""
+        """Report tasks that ended."""
 
     def again(self, numbers: list[int], reason: str) -> None:
-        """Invocations that had a node, or were over, are to be run once more."""
+        """Report tasks that are run again after they had a node or had ended."""
 
     def notice(self, text: str) -> None:
-        """Something is to be known by the user, and may need him."""
+        """Report something that the user should know, and may have to act on."""
 
     def radio(self, said: list[bytes]) -> None:
-        """Monitoring messages came from nodes."""
+        """Report monitoring messages from nodes."""
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
-        """A node joined or left; these are there now."""
+        """Report all current nodes after one has joined or left."""
 
     def drained(self, block: str) -> None:
-        """The nodes of a block have been let go."""
+        """Report that the nodes of a draining block have left."""
 
     def located(self, request: int, answer: Any) -> None:
-        """Where a file is: ``(node, path, bytes, stamp)``, its encoded bytes, or ``(failure record,)``."""
+        """Report where a file is: ``(node, path, bytes, stamp)``, its encoded bytes, or ``(failure record,)``."""
 
 
 class Engine(Protocol):
-    """Runs invocations on nodes. Every method returns at once; what comes of it goes to the :class:`Outlet`."""
+    """Runs tasks on nodes. Every method returns at once; the engine reports results to the :class:`Outlet`."""
 
     def submit(
         self, functions: list[tuple[str, Payload]], profiles: list[Profile], invocations: list[Invocation]
     ) -> None:
-        """Take invocations, and the functions and profiles that are new with them."""
+        """Accept tasks, with their new functions and profiles."""
 
     def cancel(self, numbers: tuple[int, ...]) -> None:
-        """Drop or kill invocations; nothing more is said of them."""
+        """Drop or kill tasks; nothing more is reported about them."""
 
     def forget(self, files: tuple[str, ...]) -> None:
         """Remove temp files everywhere."""
 
     def retire(self, profiles: tuple[int, ...]) -> None:
-        """Take no more invocations with these profiles; forget their functions when no task needs them."""
+        """Expect no more tasks with these profiles; forget their functions when no task needs them."""
 
     def drain(self, block: str) -> None:
-        """Let the nodes of a block finish, save what only they have, and let them go."""
+        """Let the nodes of a block finish their tasks, copy the files that only they hold, and release them."""
 
     def locate(self, request: int, file: str) -> None:
-        """Say where a temp file or result can be read, by :meth:`Outlet.located`; what was lost is made again first."""
+        """Report where a temp file or result can be read (:meth:`Outlet.located`); recreate it first if it was lost."""
 
     def spoiled(self, node: str, file: str, stamp: int) -> None:
-        """A node's replica with this stamp cannot be read, or is not what was put there."""
+        """Handle a node's replica with this stamp that cannot be read, or differs from what was stored."""
 
     def tune(self, parameters: dict[str, float]) -> None:
-        """Set tuning parameters by their TaskVine names."""
+        """Set tuning parameters, by name."""
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the start."""
+        """Return counts since the start."""
 
     def snapshot(self) -> dict[str, Any]:
-        """What there is now.
+        """Return the current tasks and files.
 
         Returns
         -------
         dict
-            ``tasks``: for each invocation that is not over, its number, state (``"waiting"``, ``"ready"`` or
-            ``"assigned"``), node (empty if it has none) and attempts that were charged to it. ``files``: for each temp
-            file and retained result that is there, its name, size in bytes, and the places that hold it: nodes, or
-            ``"manager"``.
+            ``tasks``: the number, state (``"waiting"``, ``"ready"`` or ``"assigned"``), node (empty if it has none) and
+            charged attempts of each unfinished task. ``files``: the name, size in bytes and holders (nodes or
+            ``"manager"``) of each temp file and retained result that exists.
         """
 
     @property
     def waiting(self) -> int:
-        """Invocations that wait for files of others, less those that run again for them: what asks for no room now."""
+        """Number of tasks that need no slot now: those that wait for files, minus those that recreate such files."""
 
     @property
     def tasks(self) -> int:
-        """Invocations that are not over, those that make again what was lost included."""
+        """Number of unfinished tasks, including those that recreate lost files."""
 
     def tick(self) -> float | None:
-        """Do what is due by time; return the seconds until something is due again, or None."""
+        """Do what is due; return the seconds until something is due again, or None."""
 
     def stop(self) -> None:
-        """Tell every node to go."""
+        """Tell every node to leave."""
 
     @property
     def stopped(self) -> bool:
         """Whether all nodes are gone."""
 
     def kill(self) -> None:
-        """End what did not go when told."""
+        """Kill the nodes that have not left."""

@@ -1,7 +1,7 @@
-"""Nodes without a provider: as many as the work asks for, between a minimum and a maximum.
+"""Nodes without a provider: as many as the tasks need, between a minimum and a maximum.
 
-TaskVine's ``vine_factory`` for one machine. The count that is right is a pure function; the class around it starts
-processes and reaps them.
+This is TaskVine's ``vine_factory`` for one machine. A pure function computes the number of nodes, and a class starts
+and reaps their processes.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from taskvine_manager.node.slots import tail
 
 
 def wanted(*, running: int, demand: float, per_node: float, minimum: int, maximum: int) -> int:
-    """How many nodes there should be.
+    """Return how many nodes there should be.
 
     Parameters
     ----------
     running : int
-        Nodes that are there or on their way.
+        Number of nodes that run or are starting.
     demand : float
-        Invocations that run or could run now.
+        Number of tasks that run or could run now.
     per_node : float
-        Invocations that one node runs at once.
+        Number of tasks that one node runs at once.
     minimum, maximum : int
-        Bounds of the answer.
+        Bounds of the result.
 
     Returns
     -------
     int
-        Never fewer than are running: nodes leave by themselves when they have been idle for ``worker_timeout``.
+        At least ``running``: nodes leave by themselves when they have been idle for ``worker_timeout``.
     """
     enough = math.ceil(demand / max(per_node, 1.0))
     return max(running, minimum, min(maximum, enough)) if running < maximum else running
 
 
 class NodeFactory:
-    """Starts nodes by command and starts them anew when they end.
+    """Starts nodes by command, and replaces those that end.
 
     Parameters
     ----------
     command : sequence of str
-        Starts one node.
+        Command that starts one node.
     minimum, maximum : int
-        Bounds of their count.
+        Bounds of the number of nodes.
     log : str
-        File that their standard streams are appended to.
+        File to which the nodes' standard streams are appended.
     """
 
     FAILURES = 5
-    """Nodes that may end in a row before having joined, before the factory gives up."""
+    """Number of consecutive nodes that end before they join after which the factory gives up."""
 
     def __init__(self, command: Sequence[str], minimum: int, maximum: int, log: str = os.devnull) -> None:
         self._command = list(command)
@@ -64,23 +64,23 @@ class NodeFactory:
         self._failures = 0
 
     def adjust(self, joined: set[int], demand: float, per_node: float, most: int | None = None) -> None:
-        """Reap what ended and start what is wanted.
+        """Reap the nodes that ended and start those that are missing.
 
         Parameters
         ----------
         joined : set of int
-            Process ids of nodes that are there.
+            Process ids of nodes that have joined.
         demand : float
-            Invocations that run or could run now.
+            Number of tasks that run or could run now.
         per_node : float
-            Invocations that one node runs at once.
+            Number of tasks that one node runs at once.
         most : int, optional
-            A maximum for now, below the factory's own.
+            A temporary maximum, below the factory's own.
 
         Raises
         ------
         NodesFail
-            If nodes end before they join, time and again.
+            If :attr:`FAILURES` nodes in a row ended before they joined.
         """
         if joined - self._joined:
             self._failures = 0
@@ -107,7 +107,7 @@ class NodeFactory:
             self._processes[process.pid] = process
 
     def kill(self) -> None:
-        """Kill the nodes that are left and reap them."""
+        """Kill and reap the remaining nodes."""
         for process in self._processes.values():
             process.kill()
             process.wait()

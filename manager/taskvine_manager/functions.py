@@ -1,7 +1,7 @@
 """The functions that the manager keeps, each for as long as a task may need it.
 
-The user's process sends a function once and says later that it will submit no more tasks with it. Tasks may still be
-waiting then, and tasks that are over may have to run again for files that were lost. All of them have a
+The user's process sends a function once, and says later that it will submit no more tasks with it. Tasks may still be
+waiting then, and finished tasks may have to run again to recreate lost files. All of them have a
 :class:`~taskvine_manager.wire.messages.Profile`, and all profiles of one function share one key object. When the last
 of them is gone, so is the key object, and the function can be forgotten.
 """
@@ -21,7 +21,7 @@ from taskvine_manager.wire.messages import Profile
 
 
 class Key(str):
-    """A function's key, whose end can be noticed; ``plain`` is the same as a plain string."""
+    """A function's key that can be weakly referenced; ``plain`` is the same text as a plain string."""
 
     __slots__ = ("__weakref__", "plain")
     plain: str
@@ -31,12 +31,12 @@ class Key(str):
 
 
 def plain(key: str) -> str:
-    """A key as a plain string, which does not keep the function; that of a key object is the same for all."""
+    """Return a key as a plain string, which does not keep the function; all copies share one string object."""
     return key.plain if isinstance(key, Key) else key
 
 
 class Gone(NamedTuple):
-    """A function that no task needs any more, and the numbers of the profiles that it had."""
+    """A function that no task needs any more, and the numbers of its profiles."""
 
     key: str
     encoded: Payload
@@ -44,7 +44,7 @@ class Gone(NamedTuple):
 
 
 class _Kept:
-    """An encoded function, the numbers of its profiles, and the key object that these share."""
+    """An encoded function, the numbers of its profiles, and the key object that they share."""
 
     __slots__ = ("encoded", "key", "name", "numbers")
 
@@ -74,7 +74,7 @@ class Functions:
         return len(self._kept)
 
     def define(self, key: str, encoded: Payload) -> None:
-        """Keep a function; one that is known stays as it is, since nodes may be about to read it."""
+        """Keep a function. A known function stays as it is, because nodes may be about to read its file."""
         kept = self._kept.get(key)
         if kept is None:
             self._kept[key] = _Kept(key, encoded)
@@ -83,7 +83,7 @@ class Functions:
             remove(encoded)
 
     def hold(self, profile: Profile) -> Profile:
-        """The profile to give to tasks: it keeps its function.
+        """Return the profile to give to tasks, which keeps its function.
 
         Raises
         ------
@@ -101,24 +101,24 @@ class Functions:
         return profile._replace(function=key, name=name, mode=mode, category=category)
 
     def gone(self) -> list[Gone]:
-        """The functions that no profile names any more; they are forgotten here, and their files removed."""
+        """Forget the functions that no profile names any more, and remove their files; return these functions."""
         found = []
         while self._ended:
             ended = self._ended.popleft()
             kept = self._kept.get(ended.key)
-            if kept is None or kept.key is not ended:  # it is known to be gone, or has been sent again
+            if kept is None or kept.key is not ended:  # already forgotten, or in use again
                 continue
             del self._kept[kept.name]
             found.append(Gone(kept.name, kept.encoded, kept.numbers))
             self.memory.freed(len(kept.encoded))
             remove(kept.encoded)
         if len(self._kept) < self._most // 8:
-            self._kept, self._most = dict(self._kept), len(self._kept)  # a table never shrinks by itself
+            self._kept, self._most = dict(self._kept), len(self._kept)  # a dict never shrinks by itself
         return found
 
 
 def remove(encoded: Payload) -> None:
-    """Remove the file of a function. It is not kept for another use, as those of results are: it may be large."""
+    """Remove the file of a function, if it has one. Unlike files of results it is not reused: it may be large."""
     if isinstance(encoded, str):
         with contextlib.suppress(OSError):
             os.unlink(encoded)

@@ -1,6 +1,6 @@
 """The manager process: one loop between the user's process and an engine.
 
-It is started by command, watches the process that started it, and ends with it::
+It watches the process that started it, and ends when that process ends::
 
     user's process --(socket)--> loop --> engine --> nodes
                    <------------      <--        <--
@@ -31,20 +31,20 @@ from taskvine_manager.wire.messages import Completion, Profile
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 3.0
-"""How long nodes have to go once they are told, before they are killed."""
+"""Seconds that nodes have to leave after they are told, before they are killed."""
 
 
 AWAKE = "executor.awake"
 AWAKE_SECONDS = 0.0005
-"""How long the manager looks for the next message before it sleeps, unless that tuning parameter says otherwise."""
+"""Default of that tuning parameter: seconds that the manager polls for the next message before it sleeps."""
 FEW = 4
-"""Tasks with which it does: with more of them, there is enough to do meanwhile."""
+"""Maximum number of tasks with which it polls. With more, there is other work in the meantime."""
 LAST_WORDS_SECONDS = 1.0
-"""How long the user's process has to take what is said to it at the end."""
+"""Seconds that the user's process has to receive the last messages."""
 
 
 def main(base: str, listener: int, link: int, parent: int) -> None:
-    """Run the manager of the executor whose private directory is ``base``, for as long as ``parent`` lives."""
+    """Run the manager of the executor whose private directory is ``base``, as long as ``parent`` lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(os.path.join(base, "manager.config"), "rb") as file:
         config: dict[str, Any] = pickle.load(file)
@@ -60,7 +60,7 @@ def main(base: str, listener: int, link: int, parent: int) -> None:
 
 
 class Manager:
-    """The loop, and what is waiting to be said to the user's process.
+    """The loop, and the messages waiting for the user's process.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ class Manager:
     config : dict
         ``engine`` (an engine's configuration), ``log`` (a directory) and ``record`` (a file, or None).
     listener : socket.socket
-        For nodes.
+        Socket to which nodes connect.
     link : socket.socket
-        To the user's process.
+        Socket to the user's process.
     parent : int
-        Process to end with.
+        Process id of the user's process; the manager ends with it.
     """
 
     def __init__(
@@ -131,17 +131,17 @@ class Manager:
     # --- the loop ---
 
     def run(self) -> None:
-        """Serve until told to stop, or until the user's process is gone."""
+        """Serve until told to stop, or until the user's process ends."""
         try:
             while not self._stopping:
                 self._step(self._engine.tick())
             self._stop()
         except NodesFail as error:
-            logger.error("the manager gives up: %s", error)
+            logger.error("the manager stops: %s", error)
             self._say("nodes-fail", error.reason, error.stderr)
             self._stop()
         except Exception:
-            logger.exception("the manager cannot go on")
+            logger.exception("the manager failed and stops")
             self._say("broken", traceback.format_exc(limit=-3))
             self._engine.stop()
             self._engine.kill()
@@ -168,15 +168,15 @@ class Manager:
         ready = ready or self._selector.select(seconds)
         self._lively = bool(ready)
         for key, _ in ready:
-            # An earlier callback of this round may have unregistered it.
+            # An earlier callback of this round may have unregistered the descriptor.
             if (now := known.get(key.fd)) is not None and now.data == key.data:
                 key.data()
 
     def _look(self, seconds: float | None) -> list[Any]:
-        """Look for a while for what may come at any moment, rather than sleep: after a message, with few tasks.
+        """Poll for the next message for a while instead of sleeping: after a message, with few tasks.
 
-        Waking up takes 20 to 60 µs, twice for each call, and with cold caches what follows takes twice as long. Who
-        else wants to run goes first.
+        A wake-up takes 20 to 60 µs, twice for each call, and with cold caches the work after it takes twice as long.
+        Polling yields the CPU to other processes that want to run.
         """
         until = time.perf_counter() + (self._awake if seconds is None else min(self._awake, seconds))
         while time.perf_counter() < until:
@@ -202,7 +202,7 @@ class Manager:
         self._engine.kill()
 
     def _clean_up(self) -> None:
-        # Nobody else is left to do it.
+        # The user's process is gone and cannot do it.
         from taskvine_manager.node.staging import remove_run
 
         cleanup.kill_strays(self._base)
@@ -277,7 +277,7 @@ class Manager:
     def _on_stop(self) -> None:
         self._stopping = True
 
-    # --- what the engine says ---
+    # --- reports from the engine ---
 
     def done(self, completions: list[Completion]) -> None:
         self._ended = time.monotonic()
@@ -292,7 +292,7 @@ class Manager:
         self._say("notice", text)
 
     def radio(self, said: list[bytes]) -> None:
-        self._flush()  # it was said after what has finished so far
+        self._flush()  # tasks that finished before these messages are reported before them
         self._say("radio", said)
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
@@ -303,5 +303,5 @@ class Manager:
         self._say("drained", block)
 
     def located(self, request: int, answer: Any) -> None:
-        self._flush()  # it may have been asked for before its task was known to be done
+        self._flush()  # the file's task may have finished after the request: report its end first
         self._say("located", request, answer)

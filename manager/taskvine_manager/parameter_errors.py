@@ -1,6 +1,6 @@
-"""Errors of a single tuning parameter: its name, its type, its bounds.
+"""Errors of a single tuning parameter: its name, type or bounds.
 
-:mod:`taskvine_tune.errors` draws the whole hierarchy.
+:mod:`taskvine_tune.errors` shows the whole hierarchy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _brief(value: object) -> str:
 
 
 class TuningError(ValueError):
-    """Base of every exception of this package, and of those of :mod:`taskvine_tune.errors`."""
+    """Base of all exceptions of this module and of :mod:`taskvine_tune.errors`."""
 
     def __post_init__(self) -> None:
         # Dataclass constructors bypass BaseException.__init__; without this, repr() and loggers would show no message.
@@ -43,9 +43,9 @@ class UnknownParameter(TuningError):
     Parameters
     ----------
     name
-        What was given.
+        The name that was given.
     nearest
-        The names that are most like it, best first; none if nothing is.
+        The most similar names, best first; empty if none is similar.
     """
 
     name: object
@@ -66,11 +66,11 @@ class WrongType(TuningError):
     Parameters
     ----------
     name
-        The parameter.
+        The name of the parameter.
     value
-        What was given.
+        The value that was given.
     expected
-        What it must be, in words.
+        The expected type, in words.
     """
 
     name: str
@@ -83,16 +83,16 @@ class WrongType(TuningError):
 
 @dataclass(eq=False, repr=False)
 class OutOfRange(TuningError):
-    """The value is outside of the parameter's bounds. It is never moved inside them.
+    """The value is out of the parameter's bounds; it is never moved into them.
 
     Parameters
     ----------
     name
-        The parameter.
+        The name of the parameter.
     value
-        What was given.
+        The value that was given.
     bounds
-        What is allowed, in words.
+        The valid values, in words.
     unit
         The parameter's unit, if it has one.
     """

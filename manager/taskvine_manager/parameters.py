@@ -1,8 +1,8 @@
 """Every tuning parameter, declared once.
 
-The names, defaults and bounds are those of ``vine_tune`` in cctools 8.0.0 (commit f4e3b63), which knows 48 names for 45
-parameters; TaskVine itself takes a double for each, ignores names it does not know, and moves values into the bounds
-in silence. What the executor adds is declared in the same way, under names that begin with ``executor.``.
+The names, defaults and bounds are those of ``vine_tune`` in cctools 8.0.0 (commit f4e3b63), which has 48 names for 45
+parameters. TaskVine itself takes a double for each, ignores unknown names, and silently moves values into the bounds.
+The executor's own parameters have names that begin with ``executor.``, and are declared in the same way.
 
 Validation, the command line and the tables of the documentation derive from :data:`PARAMETERS`.
 """
@@ -37,21 +37,21 @@ __all__ = [
     "nearest",
 ]
 
-#: What a parameter's value is.
+#: The type of a parameter's value.
 Value = bool | int | float
 
 Engine = Literal["taskvine", "embedded"]
 ENGINES: tuple[Engine, ...] = ("taskvine", "embedded")
 
-#: The version that the statements about TaskVine were checked with.
+#: The version of TaskVine with which the statements about it were checked.
 TASKVINE_VERSION = "8.0.0"
 
-#: What the names of the executor's own parameters begin with.
+#: The prefix of the executor's own parameters.
 NAMESPACE = "executor."
 
 
 class Kind(enum.Enum):
-    """The types that a parameter can have."""
+    """The type of a parameter."""
 
     FLAG = "flag"
     WHOLE = "whole number"
@@ -59,20 +59,20 @@ class Kind(enum.Enum):
 
 
 class Support(enum.Enum):
-    """What becomes of a parameter on an engine."""
+    """What an engine does with a parameter."""
 
     NATIVE = "native"
     """TaskVine acts on it as declared."""
     CLAMPED = "clamped"
-    """TaskVine acts on it, but moves some of the values that are declared as valid."""
+    """TaskVine acts on it, but changes some of the values that are declared valid."""
     NO_EFFECT = "no effect"
-    """TaskVine takes it, and nothing changes."""
+    """TaskVine accepts it without any effect."""
     EMULATED = "emulated"
-    """Code of ours does what TaskVine does."""
+    """The embedded engine does what TaskVine does."""
     OURS = "ours"
-    """The executor's own parameter, acted on."""
+    """The executor's own parameter, and it has an effect."""
     IGNORED = "ignored"
-    """Nothing acts on it; setting it logs a warning."""
+    """It has no effect, and setting it logs a warning."""
 
     @property
     def acts(self) -> bool:
@@ -82,14 +82,14 @@ class Support(enum.Enum):
 
 @dataclass(frozen=True)
 class Standing:
-    """What becomes of a parameter on one engine.
+    """What one engine does with a parameter.
 
     Parameters
     ----------
     support
-        In one word.
+        The kind of support.
     note
-        What else there is to know, as a sentence without its full stop.
+        Further information, as a sentence without its full stop.
     """
 
     support: Support
@@ -104,10 +104,10 @@ _EMULATED = Standing(Support.EMULATED)
 _IGNORED = Standing(Support.IGNORED)
 _OURS = Standing(Support.OURS)
 
-#: The largest C int, which is what TaskVine keeps most whole numbers in.
+#: The largest C int, the type in which TaskVine keeps most whole numbers.
 _INT = 2**31 - 1
 
-#: The largest whole number up to which a double holds each.
+#: A double holds every whole number up to this one exactly.
 _EXACT = 2**53
 
 
@@ -122,27 +122,27 @@ class Parameter:
     kind
         Its type.
     default
-        What it is when it is not set. For TaskVine's own parameters, TaskVine's default.
+        Its value when it is not set. For TaskVine's own parameters, TaskVine's default.
     effect
-        What it does, in one sentence.
+        What it does, in a sentence or two.
     minimum, maximum
-        The bounds, in the parameter's unit; None for none.
+        The bounds, in the parameter's unit; None for no bound.
     open_bounds
         Whether the bounds themselves are out of range.
     also
-        Values outside of the bounds that are valid all the same, because they mean something else.
+        Valid values out of the bounds, which have a special meaning.
     unit
         Unit of the value; empty for a plain count, factor or flag.
     meanings
-        What certain values mean, as pairs of value and meaning.
+        The meanings of special values, as pairs of value and meaning.
     aliases
-        Other names of TaskVine's for the same parameter.
+        TaskVine's other names for the same parameter.
     since
-        The first release of cctools whose ``vine_tune`` knows it; empty for the executor's own.
+        The first release of cctools whose ``vine_tune`` has it; empty for the executor's own.
     live
-        Whether a running executor can be tuned with it.
+        Whether it can be changed while the executor runs.
     taskvine, embedded
-        What becomes of it on each engine.
+        What each engine does with it.
     """
 
     name: str
@@ -162,17 +162,17 @@ class Parameter:
     embedded: Standing = _IGNORED
 
     def on(self, engine: Engine) -> Standing:
-        """What becomes of the parameter on an engine."""
+        """Return what an engine does with the parameter."""
         return self.taskvine if engine == "taskvine" else self.embedded
 
     @property
     def ours(self) -> bool:
-        """Whether it is the executor's own and not TaskVine's."""
+        """Whether it is the executor's own parameter, and not TaskVine's."""
         return self.name.startswith(NAMESPACE)
 
     @property
     def bounds(self) -> str:
-        """What is allowed, in words, such as ``'1 to 10'``."""
+        """The valid values in words, such as ``'1 to 10'``."""
         if self.kind is Kind.FLAG:
             return "true or false"
         low, high = self.minimum, None if self.maximum in (_INT, _EXACT) else self.maximum
@@ -189,25 +189,25 @@ class Parameter:
         return " or ".join([*map(_shown, self.also), text])
 
     def read(self, value: object) -> Value:
-        """Check a value, and give it the parameter's type.
+        """Check a value, and return it in the parameter's type.
 
         Parameters
         ----------
         value
-            The value: True, False, 1 or 0 for a flag, else a number. A float that is whole counts as a whole number,
-            as TaskVine takes doubles. Numbers of numpy are numbers; strings never are.
+            True, False, 1 or 0 for a flag, otherwise a number. A float without a fraction counts as a whole number,
+            because TaskVine takes doubles. Numbers of numpy are accepted, strings are not.
 
         Returns
         -------
         bool, int or float
-            The same value in the type that :attr:`kind` stands for.
+            The same value in the type that :attr:`kind` names.
 
         Raises
         ------
         WrongType
             If it is not of that type, not a number, or not finite.
         OutOfRange
-            If it is outside of the bounds. It is never moved inside them.
+            If it is out of the bounds; it is never moved into them.
         """
         if self.kind is Kind.FLAG:
             return self._flag(value)
@@ -217,7 +217,7 @@ class Parameter:
         return number
 
     def _flag(self, value: object) -> bool:
-        # numpy's booleans are no bool, but compare equal to one.
+        # numpy's booleans are not bools, but compare equal to them.
         if isinstance(value, numbers.Real) or type(value).__name__ in ("bool", "bool_"):
             if value == 0:
                 return False
@@ -226,7 +226,7 @@ class Parameter:
         raise WrongType(self.name, value, "true or false (1 or 0)")
 
     def _number(self, value: object) -> int | float:
-        # bool is an int to Python, but True replicas is a mistake, not one replica.
+        # In Python a bool is an int, but True as a number of replicas is a mistake.
         expected = "a whole number" if self.kind is Kind.WHOLE else "a finite number"
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise WrongType(self.name, value, expected)
@@ -252,7 +252,7 @@ class Parameter:
         return self.bounds + limit
 
     def meaning(self, value: Value) -> str:
-        """What a value means beyond itself; empty for most."""
+        """Return the meaning of a special value; empty for other values."""
         return dict(self.meanings).get(value, "")
 
 
@@ -277,23 +277,23 @@ def _instead(what: str) -> Standing:
     return Standing(Support.IGNORED, what)
 
 
-_KEPT = Standing(Support.NO_EFFECT, "the executor sets it itself: its loop depends on it")
+_KEPT = Standing(Support.NO_EFFECT, "the executor sets it itself, because its loop depends on the value")
 _UNLIMITED = ((-1, "no limit"),)
 _OFF = ((0, "off"),)
-_NO_NETWORK = _instead("nodes and manager share a machine, and the end of a connection is seen at once")
-_UNTIMED = _instead("transfers within a machine are not timed")
-_NO_MONITOR = _instead("memory is watched by the node itself")
-_NO_STORAGE = _instead("the cache has what the node has, and gives way to what is made")
+_NO_NETWORK = _instead("nodes and manager share a machine, so a closed connection is noticed at once")
+_UNTIMED = _instead("transfers within one machine have no time limit")
+_NO_MONITOR = _instead("the node itself watches memory")
+_NO_STORAGE = _instead("the cache may fill the node's disk; its files are evicted when outputs need the space")
 _NO_LOG = _instead("there is no such log")
-_ONE_HOST = _instead("all nodes are on one host: none is slower than the others")
-_SHARES = Standing(Support.EMULATED, "of cores, memory and disk, in what is counted; off unless it is set")
+_ONE_HOST = _instead("all nodes run on one host, so none is slower than the others")
+_SHARES = Standing(Support.EMULATED, "for cores, memory and disk, only in the scheduler's count; off unless it is set")
 
 _DATA = (
     _whole(
         "temp-replica-count",
         1,
         1,
-        "Number of workers that shall hold each temp file; more cost storage and transfers, and save recomputation "
+        "Number of workers that hold each temp file. More replicas cost storage and transfers, and save recomputation "
         "when a worker is lost.",
         "7.8.0",
         embedded=_EMULATED,
@@ -302,16 +302,16 @@ _DATA = (
     _flag(
         "transfer-temps-recovery",
         False,
-        "When a worker is lost, bring the temp files that it held back to their replica count from what is left.",
+        "When a worker is lost, copy its temp files from the remaining replicas until they reach their replica count.",
         "7.11.0",
-        taskvine=Standing(Support.NO_EFFECT, "files are queued before the lost replicas are taken off the count"),
+        taskvine=Standing(Support.NO_EFFECT, "files are queued before the lost replicas are subtracted"),
         embedded=_EMULATED,
     ),
     _whole(
         "transfer-replica-per-cycle",
         10,
         1,
-        "Number of replicas to request at most in one scheduling cycle.",
+        "Maximum number of replicas requested in one scheduling cycle.",
         "7.11.0",
         taskvine=Standing(Support.NO_EFFECT, "the value is stored and never read"),
         embedded=_EMULATED,
@@ -326,14 +326,14 @@ _DATA = (
     _flag(
         "shift-disk-load",
         False,
-        "Move new temp files from the workers that hold most to workers with more room.",
+        "Move new temp files from the workers that hold the most data to workers with more free space.",
         "7.17.0",
         embedded=_EMULATED,
     ),
     _flag(
         "immediate-recovery",
         False,
-        "Make a temp file whose last replica was lost again at once, instead of when a task needs it.",
+        "Recreate a temp file as soon as its last replica is lost, instead of when a task needs it.",
         "7.7.0",
         embedded=_EMULATED,
     ),
@@ -341,7 +341,7 @@ _DATA = (
         "worker-source-max-transfers",
         10,
         1,
-        "Number of transfers that one worker serves to others at a time.",
+        "Maximum number of simultaneous transfers from one worker to others.",
         "7.5.0",
         embedded=_EMULATED,
     ),
@@ -349,33 +349,33 @@ _DATA = (
         "file-source-max-transfers",
         1,
         1,
-        "Number of workers that fetch from one source outside of the workers, such as a URL, at a time.",
+        "Maximum number of simultaneous transfers from one source that is not a worker, such as a URL.",
         "7.5.0",
         embedded=_EMULATED,
     ),
     _flag(
         "load-from-shared-filesystem",
         False,
-        "Have workers read declared files from a file system that they share with the manager, instead of receiving "
-        "them from it.",
+        "Let workers read declared files from a file system that they share with the manager, instead of receiving "
+        "them from the manager.",
         "7.11.0",
-        embedded=_instead("nodes share a file system as it is; with shared_fs=True tasks read files where they are"),
+        embedded=_instead("nodes share a file system anyway; with shared_fs=True tasks read files in place"),
     ),
     _real(
         "default-transfer-rate",
         1024.0 * 1024.0,
-        "Rate of transfers that is assumed for time limits until one has been measured.",
+        "Transfer rate assumed for time limits until one has been measured.",
         "7.5.0",
         minimum=1,
         maximum=_INT,
         unit="bytes/s",
-        embedded=Standing(Support.EMULATED, "in the choice of a node, instead of time limits; 1e9 unless it is set"),
+        embedded=Standing(Support.EMULATED, "to choose a node, not for time limits; 1e9 unless it is set"),
     ),
     _whole(
         "transfer-outlier-factor",
         10,
         1,
-        "Number of times slower than the average that a transfer may be before it is given up.",
+        "Factor by which a transfer may be slower than the average before it is given up.",
         "7.5.0",
         embedded=_UNTIMED,
     ),
@@ -383,7 +383,7 @@ _DATA = (
         "min-transfer-timeout",
         60,
         0,
-        "Time that every transfer between manager and worker is given, however small.",
+        "Minimum time limit of a transfer between manager and worker, even of a small file.",
         "7.5.0",
         unit="s",
         embedded=_UNTIMED,
@@ -391,12 +391,12 @@ _DATA = (
     _real(
         "transient-error-interval",
         15.0,
-        "Time for which a worker, a library, a task or a replica is not tried again after it has failed.",
+        "Time before a worker, a library, a task or a replica is tried again after a failure.",
         "7.9.0",
         minimum=1,
         maximum=_INT,
         unit="s",
-        embedded=_instead("what failed is tried again when something has changed"),
+        embedded=_instead("the engine tries again when something has changed"),
     ),
 )
 
@@ -405,41 +405,41 @@ _SCHEDULING = (
         "attempt-schedule-depth",
         100,
         1,
-        "Number of waiting tasks that are looked at for one that fits, before results are attended to.",
+        "Maximum number of waiting tasks examined for one that fits, before the manager handles results.",
         "7.6.0",
         taskvine=_KEPT,
-        embedded=_instead("every kind of task that waits is looked at"),
+        embedded=_instead("every kind of waiting task is examined"),
     ),
     _flag(
         "prefer-dispatch",
         False,
-        "Send out tasks that wait before handing back those that are done.",
+        "Send waiting tasks to workers before returning finished tasks.",
         "7.7.1",
         taskvine=_KEPT,
-        embedded=_instead("neither waits for the other"),
+        embedded=_instead("sending tasks and returning them do not wait for each other"),
     ),
     _whole(
         "max-retrievals",
         1,
         -1,
-        "Number of done tasks that are fetched in one cycle at most.",
+        "Maximum number of finished tasks fetched in one cycle.",
         "7.5.1",
         meanings=_UNLIMITED,
-        embedded=_instead("results are not fetched but sent"),
+        embedded=_instead("nodes send their results without being asked"),
     ),
     _flag(
         "worker-retrievals",
         True,
-        "Fetch all done tasks of a worker at once, instead of one.",
+        "Fetch all finished tasks of a worker at once, instead of one.",
         "7.5.1",
-        embedded=_instead("results are not fetched but sent"),
+        embedded=_instead("nodes send their results without being asked"),
     ),
     _flag(
         "task-groups",
         False,
-        "Send tasks that are linked by temp files to one worker together.",
+        "Send tasks that are connected by temp files together to one worker.",
         "7.15.0",
-        embedded=_instead("short calls follow those that make their inputs without it"),
+        embedded=_instead("short calls are sent to the node that produces their inputs anyway"),
     ),
     _whole(
         "hungry-minimum",
@@ -447,22 +447,22 @@ _SCHEDULING = (
         1,
         "Number of waiting tasks below which the manager asks for more.",
         "7.5.0",
-        embedded=_instead("the whole graph is with the manager"),
+        embedded=_instead("the manager already has the whole graph"),
     ),
     _whole(
         "hungry-minimum-factor",
         2,
         1,
-        "Number of waiting tasks for each worker, or multiple of the workers' resources, below which the manager asks "
-        "for more.",
+        "Number of waiting tasks per worker, or multiple of the workers' resources, below which the manager asks for "
+        "more.",
         "7.7.0",
-        embedded=_instead("the whole graph is with the manager"),
+        embedded=_instead("the manager already has the whole graph"),
     ),
     _real(
         "resource-submit-multiplier",
         1.0,
-        "Multiple of a worker's cores, memory and GPUs that is given out, so that tasks wait at the worker instead of "
-        "at the manager.",
+        "Factor by which the manager overcommits a worker's cores, memory and GPUs, so that tasks wait at the worker "
+        "instead of at the manager.",
         "7.5.0",
         minimum=1,
         aliases=("asynchrony-multiplier",),
@@ -471,8 +471,8 @@ _SCHEDULING = (
     _flag(
         "proportional-resources",
         True,
-        "Give a task that asks for a share of one resource of a worker the same share of the others; setting it sets "
-        "proportional-whole-tasks too.",
+        "Give a task that requests a share of one resource of a worker the same share of the others. Setting it also "
+        "sets proportional-whole-tasks.",
         "7.5.0",
         aliases=("force-proportional-resources",),
         embedded=_SHARES,
@@ -480,7 +480,7 @@ _SCHEDULING = (
     _flag(
         "proportional-whole-tasks",
         False,
-        "Round that share up, so that a whole number of such tasks fills the worker.",
+        "Round the share of proportional-resources up, so that a whole number of such tasks fills the worker.",
         "7.5.0",
         aliases=("force-proportional-resources-whole-tasks",),
         embedded=_SHARES,
@@ -488,7 +488,7 @@ _SCHEDULING = (
     _flag(
         "ramp-down-heuristic",
         False,
-        "Give a task all that is free on its worker when there are more workers than waiting tasks; only with the "
+        "Give a task all free resources of its worker when there are more workers than waiting tasks. Only with the "
         "resource monitor as a watchdog.",
         "7.7.0",
         embedded=_NO_MONITOR,
@@ -496,7 +496,7 @@ _SCHEDULING = (
     _real(
         "disk-proportion-available-to-task",
         0.75,
-        "Share of a worker's storage that is given to tasks; the rest is left for its cache to grow.",
+        "Share of a worker's storage that tasks get; the worker's cache can grow into the rest.",
         "7.14.5",
         minimum=0,
         maximum=1,
@@ -506,7 +506,7 @@ _SCHEDULING = (
     _real(
         "sandbox-grow-factor",
         2.0,
-        "Factor by which the storage of a category grows after a task ran out of it.",
+        "Factor by which the storage of a category grows after one of its tasks ran out of storage.",
         "7.14.5",
         minimum=1.1,
         taskvine=Standing(Support.NATIVE, "the result is multiplied by the old size once more"),
@@ -516,7 +516,7 @@ _SCHEDULING = (
         "large-task-check-interval",
         180_000_000,
         1,
-        "Time between two looks for tasks that are larger than every worker.",
+        "Time between two checks for tasks that are larger than every worker.",
         "7.7.0",
         maximum=_EXACT,
         unit="µs",
@@ -528,33 +528,33 @@ _SCHEDULING = (
         0,
         "Number of failures after which a library is not started again.",
         "7.14.5",
-        taskvine=Standing(Support.CLAMPED, "every value above 1 becomes 1; only the default is more"),
-        embedded=Standing(Support.EMULATED, "of libraries that were killed before they were up; 3 unless it is set"),
+        taskvine=Standing(Support.CLAMPED, "every value above 1 becomes 1; only the default is larger"),
+        embedded=Standing(Support.EMULATED, "counts libraries killed before they were ready; 3 unless it is set"),
     ),
     _flag(
         "watch-library-logfiles",
         False,
-        "Bring the logs of libraries home while they run.",
+        "Copy the logs of libraries to the manager while they run.",
         "7.12.0",
-        embedded=_instead("they are written to the run directory as it is"),
+        embedded=_instead("libraries write their logs to the run directory anyway"),
     ),
     _whole(
         "max-task-stdout-storage",
         1024**3,
         1,
-        "Length to which the standard output of a task is cut.",
+        "Maximum size of a task's standard output; the rest is cut off.",
         "7.7.0",
         unit="bytes",
-        embedded=Standing(Support.EMULATED, "of L1 tasks, in the logs of their node; without limit unless it is set"),
+        embedded=Standing(Support.EMULATED, "for L1 tasks, in the logs of their node; no limit unless it is set"),
     ),
     _whole(
         "category-steady-n-tasks",
         25,
         1,
-        "Number of done tasks of a category after which its resources are predicted anew; holds for every manager of "
-        "the process.",
+        "Number of finished tasks of a category after which its resources are predicted again. Applies to every "
+        "manager of the process.",
         "7.5.0",
-        embedded=_instead("resources are what is asked for, and not predicted"),
+        embedded=_instead("tasks get the resources that they request; nothing is predicted"),
     ),
 )
 
@@ -563,7 +563,7 @@ _WORKERS = (
         "wait-for-workers",
         0,
         0,
-        "Number of workers that must have come before the first task is sent.",
+        "Number of workers that must have joined before the first task is sent.",
         "7.5.0",
         embedded=_EMULATED,
     ),
@@ -571,25 +571,25 @@ _WORKERS = (
         "max-workers",
         -1,
         -1,
-        "Number of workers above which one that comes is sent away.",
+        "Maximum number of workers; TaskVine turns further workers away.",
         "7.15.5",
         meanings=((-1, "no limit"), (0, "no limit")),
-        embedded=Standing(Support.EMULATED, "one that comes beyond it waits until another has gone"),
+        embedded=Standing(Support.EMULATED, "a further node waits until another has left"),
     ),
     _whole(
         "max-new-workers",
         10,
         0,
-        "Number of workers that are let in in one cycle, before other things are attended to.",
+        "Maximum number of workers admitted in one cycle, before the manager does other work.",
         "7.7.0",
-        meanings=((0, "as 1"),),
-        embedded=_instead("letting one in holds nothing up"),
+        meanings=((0, "same as 1"),),
+        embedded=_instead("admitting a node delays nothing"),
     ),
     _real(
         "disconnect-slow-worker-factor",
         0.0,
-        "Multiple of the average time of a category beyond which a task's worker counts as slow, and is sent away when "
-        "it happens again.",
+        "Multiple of the average time of a category beyond which a task's worker counts as slow. It is disconnected "
+        "when this happens again.",
         "7.5.0",
         minimum=1,
         also=(0.0,),
@@ -599,37 +599,35 @@ _WORKERS = (
     _real(
         "option-blocklist-slow-workers-timeout",
         900.0,
-        "Time for which the host of a slow worker is not let in again.",
+        "Time for which the host of a slow worker is not admitted again.",
         "7.7.0",
         minimum=0,
         maximum=_INT,
         unit="s",
-        meanings=((0, "for good"),),
+        meanings=((0, "never admitted again"),),
         embedded=_ONE_HOST,
     ),
     _whole(
         "enforce-worker-eviction-interval",
         0,
         0,
-        "Average time between two removals of a worker at random, to try out how a workflow bears losses.",
+        "Average time between two removals of a random worker, to test how a workflow survives losses.",
         "7.15.5",
         unit="s",
         meanings=_OFF,
-        embedded=Standing(Support.EMULATED, "they are killed; executor.loss-interval takes fractions of seconds too"),
+        embedded=Standing(Support.EMULATED, "nodes are killed; executor.loss-interval also takes fractions of seconds"),
     ),
     _whole(
         "keepalive-interval",
         120,
         0,
-        "Time without a word from a worker after which it is asked whether it lives.",
+        "Time without a message from a worker after which it is asked for an answer.",
         "7.5.0",
         unit="s",
         meanings=_OFF,
-        taskvine=Standing(
-            Support.NATIVE, "30 s unless it is set: the executor looks sooner for hosts that are cut off"
-        ),
+        taskvine=Standing(Support.NATIVE, "30 s unless it is set, to notice sooner when a host is cut off"),
         embedded=Standing(
-            Support.EMULATED, "30 s unless it is set; nodes are asked while there are tasks, and so is the manager"
+            Support.EMULATED, "30 s unless it is set; nodes and the manager are asked while there are tasks"
         ),
     ),
     _whole(
@@ -639,18 +637,16 @@ _WORKERS = (
         "Time without an answer after which a worker counts as lost.",
         "7.5.0",
         unit="s",
-        taskvine=Standing(
-            Support.NATIVE, "60 s unless it is set: the executor looks sooner for hosts that are cut off"
-        ),
+        taskvine=Standing(Support.NATIVE, "60 s unless it is set, to notice sooner when a host is cut off"),
         embedded=Standing(
-            Support.EMULATED, "60 s unless it is set; also for slots, tasks and libraries that are stopped (SIGSTOP)"
+            Support.EMULATED, "60 s unless it is set; also for slots, tasks and libraries stopped by SIGSTOP"
         ),
     ),
     _whole(
         "short-timeout",
         5,
         1,
-        "Time that a short message may take.",
+        "Time limit for a short message.",
         "7.5.0",
         unit="s",
         embedded=_NO_NETWORK,
@@ -659,7 +655,7 @@ _WORKERS = (
         "long-timeout",
         3600,
         1,
-        "Time that a message may take that has begun to arrive.",
+        "Time limit for a message that has begun to arrive.",
         "7.5.0",
         unit="s",
         embedded=_NO_NETWORK,
@@ -703,11 +699,11 @@ _MEASURING = (
         "Time between two reports to the catalog server, if the manager has a project name.",
         "7.7.0",
         unit="s",
-        embedded=_instead("it reports to nobody"),
+        embedded=_instead("the manager reports to no catalog server"),
     ),
 )
 
-_BY_BYTES = _instead("it takes the node with most bytes of the inputs, then the one with most cores free")
+_BY_BYTES = _instead("TaskVine takes the worker with most bytes of the inputs, then the one with most free cores")
 
 
 def _own(name: str, kind: Kind, default: Value, effect: str, **rest: Any) -> Parameter:
@@ -720,8 +716,8 @@ _EXECUTOR = (
         "library-slots",
         Kind.WHOLE,
         0,
-        "Number of function calls that the library of a node runs at a time; num_slots of library_config, under a name "
-        "that a sweep can set.",
+        "Number of function calls that the library of a node runs at a time. This is num_slots of library_config, "
+        "under a name that a sweep can set.",
         minimum=0,
         maximum=_INT,
         meanings=((0, "one for each core"),),
@@ -731,8 +727,8 @@ _EXECUTOR = (
         "inline-limit",
         Kind.WHOLE,
         32 * 1024,
-        "Size above which a value is a file on a node, instead of part of a message; the executor's inline_limit, "
-        "under a name that a sweep can set.",
+        "Size above which a value is a file on a node instead of part of a message. This is the executor's "
+        "inline_limit, under a name that a sweep can set.",
         minimum=0,
         maximum=64 * 1024,
         unit="bytes",
@@ -742,59 +738,59 @@ _EXECUTOR = (
         "batch",
         Kind.WHOLE,
         0,
-        "Number of short calls that travel together at most: to a slot, or with TaskVine in one of its tasks.",
+        "Maximum number of short calls sent together: to a slot, or with TaskVine in one of its tasks.",
         minimum=0,
         maximum=65536,
-        meanings=((0, "what suits the engine: 64 on the embedded one, 1024 with TaskVine"), (1, "no batching")),
+        meanings=((0, "64 on the embedded engine, 1024 with TaskVine"), (1, "no batching")),
     ),
     _own(
         "prefetch",
         Kind.REAL,
         0.020,
-        "Work that a node is handed ahead of a free slot, for each slot; calls that take longer are not handed out "
-        "ahead.",
+        "Amount of work that is sent to a node ahead of a free slot, for each slot. Calls that take longer are not "
+        "sent ahead.",
         minimum=0,
         maximum=60,
         unit="s",
         meanings=_OFF,
-        taskvine=_instead("a node is given two batches at a time; executor.batch says how large they are"),
+        taskvine=_instead("a node gets two batches at a time; executor.batch sets their size"),
     ),
     _own(
         "awake",
         Kind.REAL,
         0.0005,
-        "Time for which the manager, after a message, looks for the next before it sleeps, while there are no more "
-        "than four tasks: one small call after another takes three quarters of the time if it need not wake up.",
+        "Time for which the manager polls for the next message before it sleeps, while there are at most four tasks. "
+        "A sequence of short calls then takes three quarters of the time.",
         minimum=0,
         maximum=0.1,
         unit="s",
-        meanings=((0, "they sleep at once"),),
+        meanings=((0, "the manager sleeps at once"),),
     ),
     _own(
         "weight-transfer",
         Kind.REAL,
         1.0,
-        "Factor, in the choice of a node, on the time that it is expected to take to bring a task's inputs there.",
+        "Weight, in the choice of a node, of the expected time to copy a task's inputs there.",
         minimum=0,
         maximum=1000,
-        meanings=((0, "wherever the inputs are"),),
+        meanings=((0, "ignores where the inputs are"),),
         taskvine=_BY_BYTES,
     ),
     _own(
         "weight-wait",
         Kind.REAL,
         1.0,
-        "Factor, in the choice of a node, on the time that a busy one is expected to stay busy.",
+        "Weight, in the choice of a node, of the expected time until a busy node is free.",
         minimum=0,
         maximum=1000,
-        meanings=((0, "whether it is busy or not"),),
+        meanings=((0, "ignores whether a node is busy"),),
         taskvine=_BY_BYTES,
     ),
     _own(
         "loss-interval",
         Kind.REAL,
         0.0,
-        "Average time between two kills of a node, at random, while there is work: to try out how a workflow bears "
+        "Average time between two kills of a random node while there are tasks, to test how a workflow survives "
         "losses.",
         minimum=0.01,
         maximum=1e6,
@@ -809,10 +805,10 @@ _EXECUTOR = (
         "loss-seed",
         Kind.WHOLE,
         0,
-        "Seed of the times of these kills, and of which node is killed.",
+        "Random seed for the kills of executor.loss-interval: when they happen, and which node is killed.",
         minimum=0,
         maximum=_INT,
-        taskvine=_instead("TaskVine draws for itself"),
+        taskvine=_instead("TaskVine draws its own random numbers"),
     ),
 )
 
@@ -826,7 +822,7 @@ _BY_ANY_NAME: Mapping[str, Parameter] = MappingProxyType(
     dict(PARAMETERS) | {alias: each for each in PARAMETERS.values() for alias in each.aliases}
 )
 
-#: What parameters are called elsewhere, where the letters are too far apart to guess.
+#: Parameters under names that users may try, where the spelling is too different for a guess.
 _FOREIGN = {
     "wait-retrieve-many": ("max-retrievals", "worker-retrievals"),  # until 7.5.0
     "replicas": ("temp-replica-count",),
@@ -840,12 +836,12 @@ _FOREIGN = {
 
 
 def canonical(name: str) -> str:
-    """The spelling with dashes of a name with dashes, underscores, or both."""
+    """Return a name with dashes instead of underscores."""
     return name.replace("_", "-")
 
 
 def find(name: object) -> Parameter:
-    """Look a declaration up.
+    """Return the declaration of a parameter.
 
     Parameters
     ----------
@@ -860,7 +856,7 @@ def find(name: object) -> Parameter:
     Raises
     ------
     UnknownParameter
-        If there is none. It names those that are nearest.
+        If there is none. The error names the most similar parameters.
     """
     if isinstance(name, str) and (found := _BY_ANY_NAME.get(canonical(name))) is not None:
         return found
@@ -868,13 +864,13 @@ def find(name: object) -> Parameter:
 
 
 def nearest(name: str) -> tuple[str, ...]:
-    """The names of parameters that are most like a name, best first, at most three."""
+    """Return the names of parameters that are most similar to a name, best first, at most three."""
     wanted = canonical(name.strip().lower())
     if wanted in _BY_ANY_NAME:
         return (wanted,)
     if wanted in _FOREIGN:
         return _FOREIGN[wanted]
-    # The executor's own are found without their namespace too.
+    # The executor's own parameters are also found without their prefix.
     spellings = {each: each for each in _BY_ANY_NAME}
     spellings |= {each.removeprefix(NAMESPACE): each for each in _BY_ANY_NAME if each.startswith(NAMESPACE)}
     close = difflib.get_close_matches(wanted, spellings, n=3, cutoff=0.6)
@@ -882,5 +878,5 @@ def nearest(name: str) -> tuple[str, ...]:
 
 
 def honoured(engine: Engine) -> frozenset[str]:
-    """The names of the parameters that an engine acts on."""
+    """Return the names of the parameters that an engine acts on."""
     return frozenset(each.name for each in PARAMETERS.values() if each.on(engine).support.acts)

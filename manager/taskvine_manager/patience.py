@@ -1,7 +1,7 @@
-"""How long others may be silent, or stopped, before they count as lost: pure, without clock or processes.
+"""How long processes may be silent or stopped before they count as lost; pure, without clock or processes.
 
-Whoever looks may have been stopped itself, by a batch system that suspends jobs or with its whole virtual machine. So
-time counts only if the looks come about when they were planned.
+The observer may itself have been stopped, by a batch system that suspends jobs or with its whole virtual machine. Time
+therefore counts only if the checks happen about when they were planned.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 
 INTERVAL, TIMEOUT = 30.0, 60.0
-"""Seconds, unless the tuning parameters ``keepalive-interval`` and ``keepalive-timeout`` say otherwise."""
+"""Defaults of the tuning parameters ``keepalive-interval`` and ``keepalive-timeout``, in seconds."""
 _LATE = 1.0
-"""Seconds by which a look may be late."""
+"""Seconds by which a check may be late."""
 
 
 class Verdict(Enum):
-    """What to do about somebody who is silent."""
+    """What to do about a silent process."""
 
     WAIT = "wait"
     ASK = "ask"
@@ -24,12 +24,12 @@ class Verdict(Enum):
 
 
 class Limits:
-    """How long silence may last; whoever holds them sees when they change.
+    """How long silence may last. Changes take effect for every holder of this object.
 
     Parameters
     ----------
     interval : float
-        Seconds of silence after which it is asked for a word; 0 for never.
+        Seconds of silence after which a process is asked for an answer; 0 for never.
     timeout : float
         Seconds that the answer may take.
     """
@@ -39,23 +39,23 @@ class Limits:
         self.timeout = timeout
 
     def tune(self, parameters: Mapping[str, float]) -> None:
-        """Take tuning parameters."""
+        """Apply tuning parameters."""
         self.interval = parameters.get("keepalive-interval", self.interval)
         self.timeout = parameters.get("keepalive-timeout", self.timeout)
 
     @property
     def pause(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two checks."""
         return max(0.05, min(self.interval, self.timeout) / 4)
 
 
 class Silence:
-    """The silence of one other process.
+    """The silence of another process.
 
     Parameters
     ----------
     limits : Limits
-        How long it may last.
+        How long the silence may last.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -65,16 +65,16 @@ class Silence:
         self._asked: float | None = None
 
     def heard(self) -> None:
-        """It has said something."""
+        """Record that the process sent something."""
         self._silent, self._asked = 0.0, None
 
     def look(self, now: float) -> Verdict:
-        """Decide what to do now, which is to be every :attr:`Limits.pause`.
+        """Decide what to do now; call this every :attr:`Limits.pause` seconds.
 
         Parameters
         ----------
         now : float
-            Time in seconds, of a monotonic clock.
+            Time of a monotonic clock, in seconds.
         """
         elapsed = 0.0 if self._looked is None else now - self._looked
         self._looked = now
@@ -92,12 +92,12 @@ class Silence:
 
 
 class Stopped:
-    """Processes that are stopped, as by SIGSTOP.
+    """Processes that are stopped, for example by SIGSTOP.
 
     Parameters
     ----------
     limits : Limits
-        ``timeout`` of these is how long a process may be stopped.
+        Its ``timeout`` says how long a process may be stopped.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -106,11 +106,11 @@ class Stopped:
         self._seconds: dict[int, float] = {}
 
     def due(self, now: float) -> bool:
-        """Whether it is time for a look."""
+        """Whether a check is due."""
         return bool(self._limits.interval) and now >= self._looked + self._limits.pause
 
     def look(self, stopped: Iterable[int], now: float) -> set[int]:
-        """Take note of the processes that are stopped now; return those that have been for too long."""
+        """Record the processes that are stopped now; return those that have been stopped for too long."""
         elapsed, self._looked = now - self._looked, now
         counts = elapsed <= self._limits.pause + _LATE
         self._seconds = {

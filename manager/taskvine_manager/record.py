@@ -1,29 +1,28 @@
-"""What happened in a run, on disk: the manager keeps nothing of an invocation that is over.
+"""The record of a run on disk, so that the manager need not keep its history in memory.
 
-The file is a stream of msgpack arrays, which are appended in batches and may end in the middle of the last one if the
-manager was killed. Each begins with its tag. Times are in seconds since the epoch, sizes in bytes, strings may hold
-surrogates (paths need not be text).
+The file is a stream of msgpack arrays, appended in batches. If the manager was killed, the last one may be incomplete.
+Each array begins with its tag. Times are in seconds since the epoch, sizes in bytes, and strings may hold surrogates
+(paths need not be text).
 
 ========================================= ==========================================================================
-``["run", version, time, facts]``         first of all; ``facts`` is a dict: ``engine``, ``tune_parameters``
-``["profiles", profiles]``                fields of :class:`~taskvine_manager.wire.messages.Profile` in their order
-``["submitted", time, invocations]``      of each: ``[number, profile, bytes of arguments, inputs, outputs]``, the last
-                                          two as fields of :class:`~taskvine_manager.wire.messages.FileUse`
-``["done", time, completions]``           of each: ``[number, outcome, node, dispatched, started, seconds, bytes of
-                                          result, made, kind]``. ``outcome`` is 0 (returned), 1 (raised) or 2 (lost,
-                                          ``kind`` says how); ``made`` is a list of ``[file, bytes]``; times that never
-                                          came are 0
-``["again", time, numbers, reason]``      these invocations had a node, and are to be run once more
+``["run", version, time, facts]``         the first entry; ``facts`` is a dict: ``engine``, ``tune_parameters``
+``["profiles", profiles]``                each with the fields of :class:`~taskvine_manager.wire.messages.Profile`
+``["submitted", time, invocations]``      each ``[number, profile, bytes of arguments, inputs, outputs]``, the last two
+                                          with the fields of :class:`~taskvine_manager.wire.messages.FileUse`
+``["done", time, completions]``           each ``[number, outcome, node, dispatched, started, seconds, bytes of result,
+                                          made, kind]``. ``outcome`` is 0 (returned), 1 (raised) or 2 (lost, ``kind``
+                                          says how). ``made`` is a list of ``[file, bytes]``. Unknown times are 0
+``["again", time, numbers, reason]``      tasks that are run again after they had a node or had ended
 ``["cancelled", time, numbers]``
-``["forgotten", time, files]``            nobody will ask for these again
-``["nodes", time, nodes]``                those there are from now on, each a dict as of
+``["forgotten", time, files]``            files that will not be asked for again
+``["nodes", time, nodes]``                all nodes from now on, each a dict of the fields of
                                           :class:`~taskvine_manager.wire.messages.NodeInfo`
 ``["tuned", time, parameters]``
-``["end", time]``                         the manager ended as it was told to
+``["end", time]``                         the manager ended without being killed
 ========================================= ==========================================================================
 
-A reader passes over tags that it does not know, and over what follows the fields that it knows: versions that differ
-only by such additions have the same number.
+A reader skips unknown tags and unknown fields at the end of an entry. Versions that differ only by such additions have
+the same number.
 """
 
 from __future__ import annotations
@@ -44,22 +43,22 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 BATCH_BYTES = 1 << 18
-"""What gathers before it is written."""
+"""Bytes that are collected before they are written."""
 BATCH_SECONDS = 1.0
-"""Nothing waits for longer than this, if anything comes after it."""
+"""Seconds since the last write after which the next entry is written at once."""
 
 
 class Recorder:
     """Writes the record of a run.
 
-    A record that cannot be written (a full disk) ends where it is; the run goes on.
+    If it cannot be written (a full disk, for example), the record ends there and the run goes on.
 
     Parameters
     ----------
     path : str or None
         File to append to; None records nothing.
     **facts
-        Plain data about the run, for its first entry.
+        Plain data about the run, for the first entry.
     """
 
     def __init__(self, path: str | None, **facts: Any) -> None:
@@ -72,11 +71,11 @@ class Recorder:
             try:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             except OSError as error:
-                logger.error("nothing is recorded of this run: %s", error)
+                logger.error("this run is not recorded, because the record cannot be opened: %s", error)
         self._add("run", VERSION, time.time(), facts)
 
     def submitted(self, profiles: Iterable[Profile], invocations: Iterable[Invocation]) -> None:
-        """Invocations came, with profiles that are new."""
+        """Record submitted tasks, with their new profiles."""
         if new := list(profiles):
             self._add("profiles", new)
         items = [
@@ -86,7 +85,7 @@ class Recorder:
         self._add("submitted", time.time(), items)
 
     def done(self, completions: Iterable[Completion]) -> None:
-        """Invocations ended."""
+        """Record tasks that ended."""
         items = [
             (number, outcome, node, dispatched, started, seconds, _size(body), _sized(made), _kind(outcome, body))
             for number, outcome, body, node, dispatched, started, seconds, made, _ in completions
@@ -94,27 +93,27 @@ class Recorder:
         self._add("done", time.time(), items)
 
     def again(self, numbers: Iterable[int], reason: str) -> None:
-        """Invocations that had a node are to be run once more."""
+        """Record tasks that are run again."""
         self._add("again", time.time(), list(numbers), reason)
 
     def cancelled(self, numbers: Iterable[int]) -> None:
-        """Nobody waits for these invocations any more."""
+        """Record tasks that were cancelled."""
         self._add("cancelled", time.time(), list(numbers))
 
     def forgotten(self, files: Iterable[str]) -> None:
-        """Nobody will ask for these files again."""
+        """Record files that will not be asked for again."""
         self._add("forgotten", time.time(), list(files))
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
-        """These nodes there are from now on."""
+        """Record all current nodes."""
         self._add("nodes", time.time(), nodes)
 
     def tuned(self, parameters: dict[str, float]) -> None:
-        """Tuning parameters were set."""
+        """Record new values of tuning parameters."""
         self._add("tuned", time.time(), parameters)
 
     def close(self) -> None:
-        """Write what is left; the run is over."""
+        """Write the end of the run and close the file."""
         self._add("end", time.time())
         self.flush()
         if self._descriptor is not None:
@@ -122,7 +121,7 @@ class Recorder:
             self._descriptor = None
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the collected entries."""
         self._written = time.monotonic()
         if self._descriptor is None:
             self._buffer.clear()
@@ -132,7 +131,7 @@ class Recorder:
                 written = os.write(self._descriptor, self._buffer)
                 del self._buffer[:written]
         except OSError as error:
-            logger.error("the record of this run ends here: %s", error)
+            logger.error("the record of this run ends here, because it cannot be written: %s", error)
             os.close(self._descriptor)
             self._descriptor = None
             self._buffer.clear()
@@ -148,12 +147,12 @@ class Recorder:
 def _size(body: payload.Payload) -> int:
     try:
         return payload.size(body)
-    except OSError:  # it has just been read and removed, or its node has gone
+    except OSError:  # its file was just read and removed, or its node is gone
         return 0
 
 
 def _sized(made: tuple[tuple[str, int, int], ...]) -> tuple[tuple[str, int], ...]:
-    """Files with their sizes: their stamps mean nothing once they are gone."""
+    """Return files with their sizes, without their stamps, which mean nothing once the files are gone."""
     return tuple((file, size) for file, size, _ in made) if made else ()
 
 
@@ -162,7 +161,7 @@ def _kind(outcome: int, body: payload.Payload) -> str:
 
 
 class Submitted(NamedTuple):
-    """An invocation, as recorded: ``size`` is its arguments', ``profile`` a number."""
+    """A submitted task, as recorded: ``size`` is the size of its arguments, ``profile`` the number of its profile."""
 
     number: int
     profile: int
@@ -173,7 +172,7 @@ class Submitted(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The end of an invocation, as recorded: ``size`` is its result's, ``kind`` says how it was lost."""
+    """The end of a task, as recorded: ``size`` is the size of its result, ``kind`` says how it was lost."""
 
     number: int
     outcome: int
@@ -189,30 +188,30 @@ class Done(NamedTuple):
 
 @dataclass
 class Record:
-    """A record as :func:`read_record` found it.
+    """The contents of a record, as :func:`read_record` returns them.
 
     Parameters
     ----------
     started : float
         When the run began, in seconds since the epoch.
     facts : dict
-        What the run was told about itself.
+        The plain data of the first entry.
     profiles : dict
-        By number.
+        Profiles by number.
     submitted : dict
-        Invocations by number, in the order in which they came.
+        Tasks by number, in order of submission.
     done : dict
-        How invocations ended, by number: the last word, if there were several.
+        How tasks ended, by number; the last end if there were several.
     again : dict
-        By number, how often an invocation was run once more after it had had a node.
+        Number of times that each task was run again, by number of the task.
     cancelled : set of int
-        Invocations that nobody waited for any more.
+        Numbers of cancelled tasks.
     forgotten : dict
-        Files that nobody asked for any more, with the time of that.
+        Names of files that will not be asked for again, and when this was known.
     nodes : list
-        Pairs of a time and the nodes there were from then on.
+        Pairs of a time and all nodes from then on.
     ended : float or None
-        When the manager ended as told; None for a run that goes on, or whose manager was killed.
+        When the manager ended; None if it still runs or was killed.
     """
 
     started: float = 0.0
@@ -228,12 +227,12 @@ class Record:
 
 
 def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
-    """Entries of a record in their order, as the module's docstring lists them; one that is cut off is left out.
+    """Yield the entries of a record in order, as the module's docstring lists them; omit an incomplete last entry.
 
     Raises
     ------
     ValueError
-        If the file is no record, or of a version that is not known here.
+        If the file is not a record, or has an unknown version.
     OSError
         If it cannot be read.
     """
@@ -247,20 +246,20 @@ def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
                 if first and (entry[0] != "run" or len(entry) < 2):
                     raise ValueError(f"{os.fspath(path)}: not the record of a run")
                 if first and entry[1] != VERSION:
-                    raise ValueError(f"{os.fspath(path)}: a record of version {entry[1]}, and only {VERSION} is known")
+                    raise ValueError(f"{os.fspath(path)}: the record has version {entry[1]}, not {VERSION} as expected")
                 first, whole = False, unpacker.tell()
                 yield entry
         except msgpack.exceptions.UnpackException as error:
             raise ValueError(f"{os.fspath(path)}: not the record of a run") from error
         if whole < os.fstat(file.fileno()).st_size:
             logger.warning(
-                "%s: its last entry is cut off: its run still goes on, or its manager was killed, or the disk was full",
+                "%s: its last entry is cut off: its run still goes on, its manager was killed, or the disk was full",
                 os.fspath(path),
             )
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
-    """Read the record of a run, of one that still goes on or whose manager was killed too.
+    """Read the record of a run, even if the run still goes on or its manager was killed.
 
     Parameters
     ----------
@@ -270,12 +269,12 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     Returns
     -------
     Record
-        All that was written.
+        Everything that was written.
 
     Raises
     ------
     ValueError
-        If the file is no record, or of a version that is not known here.
+        If the file is not a record, or has an unknown version.
     OSError
         If it cannot be read.
     """
@@ -289,7 +288,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
 
 def _take(record: Record, tag: str, rest: list[Any]) -> None:
-    """Add an entry to what is known of a run."""
+    """Add an entry to a record."""
     if tag == "run":
         record.started, record.facts = rest[1], dict(rest[2])
     elif tag == "profiles":

@@ -1,11 +1,11 @@
 """The scheduler of the embedded engine: events in, instructions out; no sockets, threads or clocks.
 
-:meth:`Scheduler.handle` is the one method that changes anything. It knows invocations
-(:mod:`~taskvine_manager.scheduling.tasks` has their states) and decides where they run; what it knows of files is in
-:mod:`~taskvine_manager.scheduling.files`, and what moves them in :mod:`~taskvine_manager.scheduling.storage`.
+Only :meth:`Scheduler.handle` changes state. The scheduler holds the tasks and decides where they run
+(:mod:`~taskvine_manager.scheduling.tasks` defines their states). Records of files are in
+:mod:`~taskvine_manager.scheduling.files`, transfers in :mod:`~taskvine_manager.scheduling.storage`.
 
-The cost of one decision does not grow with the number of nodes: nodes that may have room are kept in a list for each
-kind of invocation, and of that list, and of the holders of a file, a few are looked at.
+The cost of one decision does not grow with the number of nodes. For each shape of task, the scheduler keeps a list of
+the nodes that may be able to take one. It looks at only a few nodes of that list, and at a few holders of each file.
 """
 
 from __future__ import annotations
@@ -60,23 +60,23 @@ from taskvine_manager.scheduling.tasks import IllegalTransition, Order, Queue, S
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Profile
 
 SET_ASIDE = 16
-"""Ready tasks that may wait for a transfer or a busy node while others are placed before them, at most."""
+"""Maximum number of ready tasks that wait for a transfer or a busy node while later tasks are placed."""
 
 
 class Scheduler:
-    """Places invocations on nodes, keeps temp files replicated, and has what was lost made again.
+    """Places tasks on nodes, keeps temp files replicated, and recreates lost files.
 
     Parameters
     ----------
     max_retries : int or None
-        How often an invocation is tried again after its node went; None for ever.
+        How often a task is retried after it lost its node; None for no limit.
     uniform : bool
-        Whether all nodes are alike, so that what does not fit one node will never fit any. Nodes started by hand may
-        differ: there, a request that fits none of them waits.
+        Whether all nodes are alike. If they are, a task that fits no node is refused. Nodes started by hand may differ:
+        the task then waits for a larger node.
     wait_for_nodes : int
-        Count of nodes that must have joined before anything is placed.
+        Number of nodes that must have joined before any task is placed.
     peer_transfers : bool
-        Whether nodes copy files from each other; else all passes through the manager's directory.
+        Whether nodes copy files from each other. Otherwise all files pass through the manager's directory.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Scheduler:
         self._files = self._storage.files
         self._nodes = self._storage.nodes
         self._draining: set[str] = set()
-        self._open: dict[tuple[Shape, float], dict[str, None]] = {}  # nodes that may have room, by shape and depth
-        self._reserved: dict[Shape, str] = {}  # nodes kept free for what has found no room
+        self._open: dict[tuple[Shape, float], dict[str, None]] = {}  # candidate nodes, by shape and depth
+        self._reserved: dict[Shape, str] = {}  # nodes kept free for shapes that fitted on none
         self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
         self._fit: set[Shape] = set()  # shapes that some node can hold
-        self._hopeful: dict[int, None] = {}  # waiting tasks that may follow others to their node
+        self._hopeful: dict[int, None] = {}  # waiting tasks that may be sent ahead to a node
         self._ended: list[Completion] = []
         self._again: list[int] = []
         self._answers: list[Answer] = []
@@ -138,10 +138,10 @@ class Scheduler:
             Tuned: self._tuned,
         }
         self._full: list[str] = []
-        self._pressed: set[str] = set()  # nodes with results that they have no room for
+        self._pressed: set[str] = set()  # nodes whose disk is too full for their tasks' outputs
 
     def handle(self, event: Event) -> list[Instruction]:
-        """Take an event; return what is to be done about it, in order."""
+        """Process an event; return the instructions that follow from it, in order."""
         self._handlers[type(event)](event)
         for name in sorted(self._pressed) if self._pressed else ():
             if name in self._nodes and self._nodes[name].crowded:
@@ -159,7 +159,7 @@ class Scheduler:
         if self._ended:
             ended, self._ended = self._ended, []
             instructions.append(Finish(ended))
-        if self._again:  # of what has just ended, perhaps, and was evicted at once
+        if self._again:  # after Finish: a task that has just ended may run again if its files were evicted at once
             again, self._again = self._again, []
             instructions.append(Again(again))
         if self._kills:
@@ -177,40 +177,40 @@ class Scheduler:
             instructions += [Release(name) for name in sorted(self._draining) if self._may_go(self._nodes[name])]
         return instructions
 
-    # --- what the shell may ask ---
+    # --- queries by the shell ---
 
     @property
     def waiting(self) -> int:
-        """Invocations of the user's that wait for files of others."""
+        """Number of the user's tasks that wait for files of other tasks."""
         return self._count[State.WAITING]
 
     @property
     def recovering(self) -> int:
-        """Invocations that make again what was lost."""
+        """Number of tasks that recreate lost files."""
         return sum(number < 0 for number in self._tasks) if self._recovered else 0
 
     @property
     def ready(self) -> int:
-        """Invocations that could run now if there were room."""
+        """Number of tasks that could run now if a node had capacity."""
         return self._count[State.READY]
 
     @property
     def nodes(self) -> dict[str, Node]:
-        """The nodes there are."""
+        """The nodes, by name."""
         return self._nodes
 
     @property
     def tasks(self) -> Mapping[int, Task]:
-        """The invocations that are not over, by number; below 0 those that make again what was lost."""
+        """The unfinished tasks, by number; tasks that recreate lost files have numbers below 0."""
         return self._tasks
 
     @property
     def files(self) -> Iterable[File]:
-        """The temp files and results that are known."""
+        """The temp files and results that have a record."""
         return self._files
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the start, and the state of things now."""
+        """Return counts since the start, and the current state."""
         return {
             "tasks_done": self._done,
             "tasks_pending": sum(number >= 0 for number in self._tasks),
@@ -228,7 +228,7 @@ class Scheduler:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """What is live, as of :meth:`taskvine_manager.engine_api.Engine.snapshot`."""
+        """Return the unfinished tasks and the files, as :meth:`taskvine_manager.engine_api.Engine.snapshot` says."""
         files = [file for file in self._files if file.is_there]
         return {
             "tasks": [
@@ -242,13 +242,13 @@ class Scheduler:
             ],
         }
 
-    # --- events: work ---
+    # --- events: tasks ---
 
     def _submitted(self, event: Submitted) -> None:
         for profile in event.profiles:
             self._profiles[profile.number] = profile
             shape = Shape(*profile[3:8])
-            if shape != self._last_shape:  # profiles in a row, of functions that differ, mostly have one shape
+            if shape != self._last_shape:  # consecutive profiles mostly have the same shape: share one object
                 self._last_shape = shape
             self._shapes[profile.number] = self._last_shape
         ranked = []
@@ -270,7 +270,7 @@ class Scheduler:
             self._shapes.pop(number, None)
 
     def _enter(self, task: Task) -> bool:
-        """Take an invocation that has to do with files; say whether it is in the graph."""
+        """Add a task that reads or produces files; return whether it is now in the graph."""
         invocation = task.invocation
         task.files = tuple(dict.fromkeys(_known(invocation.inputs)))
         makes = _known(invocation.outputs)
@@ -312,7 +312,7 @@ class Scheduler:
     def _completed(self, event: Completed) -> None:
         node = self._nodes.get(event.node)
         if node is None:
-            return  # what it ran is being tried again
+            return  # its tasks are already being retried
         made: list[str] = []
         for completion in event.completions:
             task = node.assigned.get(completion.number)
@@ -324,7 +324,7 @@ class Scheduler:
                     self._storage.add(node, name, size, stamp)
                     made.append(name)
             if task is None:
-                continue  # cancelled meanwhile
+                continue  # cancelled in the meantime
             if completion.outcome == failure.LOST and task.invocation.inputs and self._reads_again(node, completion):
                 continue
             if completion.outcome == failure.RETURNED and task.invocation.outputs:
@@ -342,31 +342,34 @@ class Scheduler:
 
     def _estimate(self, category: str, seconds: float) -> None:
         known = self._estimates.get(category, seconds)
-        # Quick to believe that calls have become long, slow to believe that they have become short.
+        # React quickly when tasks take longer, slowly when they take less time.
         weight = 0.5 if seconds > known else 0.1
         self._estimates[category] = known + weight * (seconds - known)
 
     def _keep(self, task: Task, completion: Completion) -> list[str]:
-        """Note what an invocation made, and how it can be made again; return its small results."""
+        """Record the outputs of a task and how to recreate them; return the names of its small results."""
         invocation = task.invocation
         if not invocation.outputs:
             return []
         small = []
         if isinstance(completion.body, bytes):
             for use in invocation.outputs:
-                # Of what is made again, another file may be the one that is needed, and this one be forgotten.
+                # A task that is run again for another file may also produce a result that is already forgotten.
                 if use.kind == "value" and (file := self._files.get(use.source)) is not None:
                     file.value = completion.body
                     small.append(use.source)
         large = [name for name, _, _ in completion.made if name in self._files]
         if large:
-            # A small result that came with files needs no origin: it cannot be lost.
+            # A small result needs no origin: the manager holds it, and cannot lose it.
             origin = task.origin or Origin(invocation, task.profile, task.files, completion.seconds)
             self._storage.remember(origin, large)
         return small
 
     def _reads_again(self, node: Node, completion: Completion) -> bool:
-        """Have an invocation tried again that could not read one of its files, if there is a way to have the file."""
+        """Drop the replica that a task could not read; retry the task, unless the file is lost for good.
+
+        Return False, without any change, if the failure names none of the task's input files.
+        """
         name = failure.lost_file(completion.body)
         file = self._files.get(name) if name is not None else None
         task = node.assigned[completion.number]
@@ -384,7 +387,7 @@ class Scheduler:
         return True
 
     def _made(self, names: list[str]) -> None:
-        """Files are there."""
+        """Handle files that have become available."""
         names = [name for name in names if (file := self._files.get(name)) is not None and file.is_there]
         for number in self._graph.made(names):
             task = self._tasks[number]
@@ -419,7 +422,7 @@ class Scheduler:
     def _cancel(self, task: Task) -> None:
         if task.node is not None:
             self._kills.setdefault(task.node, []).append(task.invocation.number)
-            # Its share of the node is free: nothing more may be heard of what had not begun.
+            # Free its share of the node now: the node may never report a task that had not started.
             self._unassign(self._nodes[task.node], task)
         self._leave(task)
 
@@ -435,7 +438,7 @@ class Scheduler:
         self._unjudged.update(self._queues)
 
     def _share_out(self, node: Node) -> None:
-        """Have a node count with what tasks get that ask for a share of it, as the tuning parameters say."""
+        """Apply the tuning parameters for proportional resources to a node."""
         tuning = self._storage.tuning
         node.proportional, node.whole = bool(tuning.proportional_resources), bool(tuning.proportional_whole_tasks)
         node.needs.clear()
@@ -448,7 +451,7 @@ class Scheduler:
         self._closes(event.node)
         self._fit.clear()
         self._unjudged.update(self._queues)
-        # A node starts what it gets in order, so only the oldest can have been running: they alone are charged a try.
+        # A node starts its tasks in order, so only the oldest can have been running. Only they are charged an attempt.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
         over: list[tuple[Task, str]] = []
         again: list[Task] = []
@@ -479,7 +482,7 @@ class Scheduler:
             self._storage.drain(node)
 
     def _rescue(self, node: Node) -> None:
-        """Copy what only a draining node has. What has nowhere to go is given up, until nodes come or go."""
+        """Copy files that only draining nodes hold; skip a file that no node can take until a node joins or leaves."""
         if node.released:
             return
         for name in list(itertools.islice(node.unsaved, 4 * LOOKED_AT)):
@@ -492,15 +495,15 @@ class Scheduler:
                 del node.unsaved[name]
 
     def _drain_anew(self) -> None:
-        """Have draining nodes look again at what may have to be copied from them."""
+        """Consider all files of draining nodes again for copies to other nodes."""
         for name in self._draining:
             node = self._nodes[name]
             node.unsaved = dict.fromkeys(sorted(node.files))
 
     def _may_go(self, node: Node) -> bool:
-        """Let a draining node go when nothing is left on it that anybody needs, and say so once.
+        """Mark a draining node as released once nothing on it is needed; return whether it was marked by this call.
 
-        What is on its way from here is waited for.
+        The node stays until its tasks have ended and the transfers from it are complete.
         """
         if node.released or node.assigned or node.sending or node.unsaved:
             return False
@@ -515,7 +518,7 @@ class Scheduler:
             return
         transfer = node.fetching.get(event.file)
         source = event.source if event.source is not None or transfer is None else transfer.source
-        if transfer is not None and transfer.source == source:  # else it has been begun again, from elsewhere
+        if transfer is not None and transfer.source == source:  # otherwise a transfer from elsewhere has replaced it
             self._storage.arrived(node, event.file)
         file = self._files.get(event.file)
         if event.problem is not None:
@@ -524,19 +527,19 @@ class Scheduler:
                 if event.spoiled and source is not None:
                     if self._storage.remove(source, file):
                         self._lost([file])
-                elif source in file.holders:  # else its source went, and another may do
+                elif source in file.holders:  # otherwise the source is gone, and another may work
                     file.refused[event.node] = None
                 self._storage.shorten(file)
         elif file is None or not file.is_needed:
             self._storage.shifted(event.file)
-            self._storage.drop_unknown(event.node, event.file)  # forgotten while it was under way
+            self._storage.drop_unknown(event.node, event.file)  # forgotten during the transfer
         elif event.file not in node.files:
             self._storage.moved += event.size
             if event.seconds > 0.001:
                 bandwidth = self._storage.bandwidth
                 self._storage.bandwidth += 0.2 * (event.size / event.seconds - bandwidth)
             self._storage.add(node, event.file, event.size, event.stamp)
-            self._made([event.file])  # the node that it came from may have gone meanwhile
+            self._made([event.file])  # if the source node has left, the file was lost until now
             self._spare(event.file)
             self._storage.shifted(event.file)
             self._storage.clean(event.file)
@@ -544,7 +547,7 @@ class Scheduler:
     def _file_spoiled(self, event: FileSpoiled) -> None:
         file = self._files.get(event.file)
         if file is None or file.holders.get(event.node) != event.stamp:
-            return  # what was spoiled has been replaced
+            return  # the spoiled replica has been replaced
         if self._storage.remove(event.node, file):
             self._lost([file])
         else:
@@ -574,7 +577,7 @@ class Scheduler:
             self._cannot_copy(file, str(event.problem))
 
     def _cannot_copy(self, file: File, problem: str) -> None:
-        """End what waits for a file that is there, and cannot be brought to where it is needed."""
+        """End the ready tasks that need a file which exists but cannot be copied."""
         for number in self._graph.consumers(file.name):
             task = self._tasks[number]
             if task.state is State.READY:
@@ -587,21 +590,21 @@ class Scheduler:
             self._pressed.add(event.node)
 
     def _make_room(self, node: Node) -> None:
-        """Evict something from a node that has no room; give up once nothing that it runs can change that."""
+        """Evict files from a node whose disk is full, or report it as full if none of its tasks can change that."""
         before = len(node.files)
-        size = max(*node.crowded.values(), node.room + 1)  # something has to go, whatever else takes room there
+        size = max(*node.crowded.values(), node.room + 1)  # evict at least one file, whatever else fills the disk
         lost = self._storage.evict(node, size, self._turn, keep=())
         if len(node.files) == before:
             others = (number for number in node.assigned if number not in node.crowded)
             if any(self._graph.is_ready(number) for number in others):
-                return  # what those read may go when they have ended
+                return  # the files that they read may be evicted once they have ended
             self._full.append(node.info.name)
-        node.crowded.clear()  # it tries all of them again, or gives all of them up
+        node.crowded.clear()  # the node retries all of them, or gives all of them up
         self._pressed.discard(node.info.name)
         self._lost(lost, evicted=True)
 
     def _turn(self, file: File) -> Order | None:
-        """The order of the first invocation that waits for a file."""
+        """Return the order of the first task that waits for a file, if any."""
         waiting = (self._tasks[number] for number in self._graph.consumers(file.name)) if file.consumers else ()
         return min((task.order for task in waiting), default=None)
 
@@ -635,7 +638,7 @@ class Scheduler:
 
     def _tuned(self, event: Tuned) -> None:
         tuning = self._storage.tuning = self._storage.tuning.tuned(event.parameters)
-        if tuning.default_transfer_rate and not self._storage.moved:  # what has been measured is known better
+        if tuning.default_transfer_rate and not self._storage.moved:  # a measured rate is better
             self._storage.bandwidth = tuning.default_transfer_rate
         for file in self._files:
             if file.holders:
@@ -650,16 +653,16 @@ class Scheduler:
         if tuning.immediate_recovery:
             self._lost([file for file in self._files if file.lost_with is not None and not file.is_there])
 
-    # --- what was lost ---
+    # --- lost files ---
 
     def _lost(self, files: list[File], *, evicted: bool = False) -> None:
-        """Files have no replica any more: have those made again that somebody needs, the whole set at once."""
+        """Handle files whose last replica is gone: recreate those that are needed, in one plan."""
         for file in files:
             for number in self._graph.lost(file.name):
                 task = self._tasks[number]
                 if task.state is State.READY:
                     self._move(task, State.WAITING)
-        immediate = self._storage.tuning.immediate_recovery and not evicted  # for which there was no room
+        immediate = self._storage.tuning.immediate_recovery and not evicted  # evicted files would need space again
         self._see_to(file for file in files if self._is_awaited_now(file) or (immediate and file.wanted))
         for file in files:
             self._storage.settle(file.name)
@@ -671,7 +674,7 @@ class Scheduler:
         return any(task.state is State.WAITING for task in consumers)
 
     def _see_to(self, files: Iterable[File]) -> bool:
-        """Have files made again that are lost; end what waits for those that cannot be. Say whether all can."""
+        """Recreate lost files; end the tasks that wait for one that cannot be recreated. Return whether all can be."""
         plan: dict[Origin, None] = {}
         hopeless: list[tuple[File, File]] = []
         for file in files:
@@ -688,7 +691,7 @@ class Scheduler:
         return not hopeless
 
     def _plan(self, file: File, planned: dict[Origin, None], wanted: dict[Origin, None]) -> File | None:
-        """Collect what has to be run again for a file, consumers before producers; return a file that stops it."""
+        """Add to ``wanted`` the tasks to run again for a file, consumers first; return a file that prevents it."""
         left = [file]
         while left:
             file = left.pop()
@@ -697,7 +700,7 @@ class Scheduler:
             origin = file.origin
             if origin is None or not file.recoverable:
                 if not file.was_made and file.wanted:
-                    continue  # it is yet to be made for the first time
+                    continue  # it has not been produced yet
                 return file
             if origin not in planned:
                 planned[origin] = wanted[origin] = None
@@ -705,7 +708,7 @@ class Scheduler:
         return None
 
     def _run_again(self, origin: Origin) -> None:
-        """Run a finished invocation again, for its files."""
+        """Run a finished task again, for its files."""
         number = -next(self._recoveries)
         profile = origin.profile
         invocation = origin.invocation._replace(number=number)
@@ -724,7 +727,7 @@ class Scheduler:
             self._make_ready(task)
 
     def _spare(self, name: str) -> None:
-        """End the making again of a file that nobody needs any more."""
+        """Cancel the tasks that recreate a file if none of their outputs is needed any more."""
         for number in self._graph.makers(name):
             task = self._tasks[number]
             if task.origin is None:
@@ -740,7 +743,7 @@ class Scheduler:
                 self._give_up(file, f"{_why_lost(file)}, and making it again failed: {reason}", file)
 
     def _give_up(self, file: File, reason: str, problem: File) -> None:
-        """End whatever waits for a file."""
+        """End the tasks and requests that wait for a file."""
         node = problem.lost_with or ""
         for number in self._graph.consumers(file.name):
             task = self._tasks[number]
@@ -756,7 +759,7 @@ class Scheduler:
         if task.origin is None:
             self._count[task.state] -= 1
             self._count[state] += 1
-        elif State.READY in (task.state, state):  # they ask for room like others
+        elif State.READY in (task.state, state):  # tasks that recreate files need capacity like others
             self._count[State.READY] += 1 if state is State.READY else -1
         task.move(state)
 
@@ -772,7 +775,7 @@ class Scheduler:
         queue.push(task)
 
     def _requeue(self, task: Task) -> None:
-        """Have a task that was on a node run again, when what it needs is there."""
+        """Queue a task that was on a node for another attempt, once its input files exist."""
         if not task.files or self._graph.is_ready(task.invocation.number):
             self._make_ready(task)
             return
@@ -780,7 +783,7 @@ class Scheduler:
         self._see_to(self._files[name] for name in self._graph.missing(task.invocation.number))
 
     def _leave(self, task: Task) -> None:
-        """A task is over."""
+        """Remove a task that is over."""
         self._move(task, State.DONE)
         invocation = task.invocation
         del self._tasks[invocation.number]
@@ -806,12 +809,12 @@ class Scheduler:
                 self._storage.unmade(name)
 
     def _refuse_unmade(self, file: File) -> None:
-        """Tell who has asked for a file that nobody makes any more."""
+        """Refuse the requests for a file that no task produces any more."""
         if not file.is_there and not file.was_made and not self._graph.makers(file.name):
             self._give_up(file, f"{file.name} was not made", file)
 
     def _end(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> None:
-        """End a task that has not run to its end."""
+        """End a task as lost, without a completion from a node."""
         self._leave(task)
         if task.origin is not None:
             self._recovery_failed(task, reason)
@@ -823,13 +826,13 @@ class Scheduler:
         node.crowded.pop(task.invocation.number, None)
         for name in node.give(task):
             transfer = node.fetching.get(name)
-            if transfer is not None and transfer.for_task:  # its way ended with the task that it was for
+            if transfer is not None and transfer.for_task:  # the transfer ended with its task
                 self._storage.arrived(node, name)
                 self._storage.shorten(self._files[name])
         self._opens(node)
 
     def _refuse_hopeless(self) -> None:
-        """End the ready tasks that no node can ever hold, once there is a node to judge by."""
+        """End the ready tasks that no node can ever hold, once a node has joined."""
         if not self._nodes:
             return
         unjudged, self._unjudged = self._unjudged, set()
@@ -885,10 +888,10 @@ class Scheduler:
         return list(runs.values())
 
     def _reserve(self, shape: Shape) -> None:
-        """Keep the largest node for the oldest that does not fit, lest younger ones of other kinds starve it.
+        """Reserve the largest node for a shape whose first task fits on no node, so that later tasks do not starve it.
 
-        A suspect waits beside others for the one before it. A node is kept until none of a kind is left that is ready:
-        to look for one again for each of them would cost more with every node.
+        A node that runs a suspect is not reserved for another suspect. The reservation holds until the shape has no
+        ready task left: a search for each task would cost more with every node.
         """
         for other in [other for other in self._reserved if self._queues[other].head() is None]:
             del self._reserved[other]
@@ -906,7 +909,7 @@ class Scheduler:
             self._reserved[shape] = max(holders, key=lambda name: (self._nodes[name].total, name))
 
     def _opens(self, node: Node) -> None:
-        """A node may have room again."""
+        """Make a node a candidate for every shape again, because it may have free capacity."""
         if not node.draining:
             name = node.info.name
             for candidates in self._open.values():
@@ -920,7 +923,7 @@ class Scheduler:
                 del self._reserved[shape]
 
     def _candidates(self, shape: Shape, depth: float) -> dict[str, None]:
-        """Nodes that may have room for invocations of a shape."""
+        """Return the nodes that may be able to take tasks of a shape."""
         found = self._open.get((shape, depth))
         if found is None:
             if len(self._open) > 4 * LOOKED_AT:
@@ -930,7 +933,7 @@ class Scheduler:
         return found
 
     def _rooms(self, task: Task, depth: float) -> dict[str, int]:
-        """Some nodes that have room for invocations like one, and for how many."""
+        """Return a few nodes that can take tasks like this one, and how many."""
         shape = task.shape
         candidates = self._candidates(shape, depth)
         rooms: dict[str, int] = {}
@@ -948,7 +951,7 @@ class Scheduler:
         return rooms
 
     def _is_free(self, name: str, task: Task) -> bool:
-        """Whether a node is not kept for one of another kind that comes before this one."""
+        """Whether a node is not reserved for an earlier task of another shape."""
         for shape, reserved in self._reserved.items():
             if reserved == name and shape != task.shape:
                 head = self._queues[shape].head()
@@ -957,19 +960,22 @@ class Scheduler:
         return True
 
     def _depth(self, task: Task) -> float:
-        """How many invocations like one a node may have for each that fits at once."""
+        """Return how many tasks like this one a node may hold for each that fits at once."""
         if task.suspect:
             return 1
         tuning = self._storage.tuning
         estimate = self._estimates.get(task.profile.category)
         if estimate is None or estimate >= tuning.prefetch:
             return tuning.resource_submit_multiplier
-        # A power of two, for nodes with room are known for each depth apart.
+        # Powers of two keep the number of depths small: each has its own list of candidates.
         ahead = min(float(AHEAD), 2.0 ** math.ceil(math.log2(tuning.prefetch / max(estimate, 1e-6))))
         return max(ahead, tuning.resource_submit_multiplier)
 
     def _place_many(self, first: Task, runs: dict[str, Run], turn: Order | None) -> bool:
-        """Hand tasks that are tied to no data to the nodes, evenly, until it is the turn of another shape's."""
+        """Spread tasks without inputs evenly over the nodes, until a task of another shape comes first.
+
+        Return False if no node can take one.
+        """
         shape = first.shape
         queue = self._queues[shape]
         depth = self._depth(first)
@@ -980,7 +986,7 @@ class Scheduler:
         for name in sorted(rooms, key=lambda name: -rooms[name]):
             node = self._nodes[name]
             candidates = self._candidates(shape, depth)
-            candidates[name] = candidates.pop(name, None)  # the next time, others come first
+            candidates[name] = candidates.pop(name, None)  # to the end: next time, others come first
             for _ in range(min(rooms[name], share)):
                 task = queue.head()
                 if (
@@ -996,13 +1002,17 @@ class Scheduler:
         return True
 
     def _place_by_data(self, task: Task, runs: dict[str, Run], held: list[Task]) -> bool:
-        """Place a task where it can begin first: for data, queue and transfers. It may be better to wait (``held``)."""
+        """Place a task on the node where it can start first, or add it to ``held`` if it is better to wait.
+
+        The choice depends on the inputs on each node, its queue and the cost of transfers. Return False if no node can
+        take the task.
+        """
         shape, queue = task.shape, self._queues[task.shape]
         inputs = [file for name in task.files if (file := self._files[name]).value is None]
         paths = [use.source for use in task.invocation.inputs if use.kind == "local"]
         tuning = self._storage.tuning
         if not inputs and not paths:
-            depth = self._depth(task)  # small values go anywhere, and ahead
+            depth = self._depth(task)  # small values travel with the task, which may be sent ahead to any node
         else:
             depth = 1 if task.suspect else tuning.resource_submit_multiplier
         rooms = self._rooms(task, depth)
@@ -1029,13 +1039,13 @@ class Scheduler:
         node = self._nodes[best[3]]
         if best[2] < 0 and self._bring(task, node, inputs, paths, runs):
             return True
-        held.append(task)  # for a busy node, or for a transfer's turn
+        held.append(task)  # it waits for a busy node, or until its transfers can start
         return True
 
     def _held(self, inputs: list[File], rooms: Iterable[str]) -> dict[str, int]:
-        """Bytes of what a task reads by the nodes that hold it, or are about to.
+        """Return the bytes of a task's inputs on each node that holds them or is fetching them.
 
-        Of the holders of a file that very many have, some are counted, and those among ``rooms``.
+        For a file on very many nodes, only some of its holders and those in ``rooms`` are counted.
         """
         held: dict[str, int] = {}
         for file in inputs:
@@ -1048,14 +1058,14 @@ class Scheduler:
         return held
 
     def _near(self, held: dict[str, int]) -> dict[str, None]:
-        """Of these nodes those that hold most, and stay."""
+        """Return the nodes that hold most, without those that are draining."""
         near = {name: None for name in held if not self._nodes[name].draining}
         if len(near) <= LOOKED_AT:
             return near
         return dict.fromkeys(heapq.nlargest(LOOKED_AT, near, key=lambda name: (held[name], name)))
 
     def _wait(self, node: Node, task: Task) -> float:
-        """Seconds until a busy node may have room, as far as what it runs is known."""
+        """Return the expected seconds until a busy node can take a task; infinite if they are unknown."""
         known = [self._estimates.get(other.profile.category, math.inf) for other in node.assigned.values()]
         at_once = node.capacity(task.shape, others=False)
         if not known or not at_once or not self._is_free(node.info.name, task):
@@ -1063,7 +1073,7 @@ class Scheduler:
         return sum(known) / len(known) / 2 * max(1, len(known) - at_once + 1)
 
     def _bring(self, task: Task, node: Node, inputs: list[File], paths: list[str], runs: dict[str, Run]) -> bool:
-        """Assign a task to a node with all that it lacks there, if all transfers may begin now."""
+        """Assign a task to a node and start the transfers of its missing inputs, if all of them can start now."""
         name = node.info.name
         sources: dict[str, Replica] = {}
         for file in inputs:
@@ -1110,7 +1120,7 @@ class Scheduler:
         return run
 
     def _follow(self, runs: dict[str, Run]) -> None:
-        """Send short calls after those that make their inputs, to the same node, which then need not ask for them."""
+        """Send short tasks to the node that produces their inputs, without waiting until these are finished."""
         if not self._hopeful:
             return
         again: dict[int, None] = {}
@@ -1131,7 +1141,7 @@ class Scheduler:
         self._hopeful = {**again, **self._hopeful}
 
     def _leader(self, task: Task) -> Node | None:
-        """The one node where all that a task waits for is being made, and all else that it reads is."""
+        """Return the node that holds or is producing all inputs of a task, if there is one."""
         name: str | None = None
         uses = (*task.invocation.inputs, *task.invocation.outputs)
         if task.shape.mode != L2 or task.suspect or any(use.kind != "value" for use in uses):
@@ -1151,12 +1161,12 @@ class Scheduler:
                 return None
         node = self._nodes.get(name) if name is not None else None
         if node is None or node.draining or node.room < node.used:
-            return None  # where there is little room, what is sent ahead would keep its inputs from being evicted
+            return None  # little space is left: a task sent ahead would keep its inputs from being evicted
         return node
 
 
 def _known(uses: tuple[FileUse, ...]) -> list[str]:
-    """Ids of the files among these that the manager knows: all but the user's own."""
+    """Return the ids of the temp files and results among these files, without the user's own files."""
     return [use.source for use in uses if use.kind != "local"] if uses else []
 
 
@@ -1217,12 +1227,12 @@ __all__ = [
 
 
 def _checked(task: Task, completion: Completion) -> Completion:
-    """A completion, or its failure if it lacks a file that the invocation makes: consumers would wait for ever."""
+    """Return the completion, or a failure if an output is missing: its consumers would wait for ever."""
     made = {name for name, _, _ in completion.made}
     is_file = isinstance(completion.body, str)
     for use in task.invocation.outputs:
         if use.source not in made and (use.kind == "temp" or (use.kind == "value" and is_file)):
-            reason = f"node {completion.node} says that the task has ended, and nothing of it"
+            reason = f"node {completion.node} reported the end of the task, but not this file"
             record = failure.lost("output-missing", reason, path=use.name or use.source)
             return completion._replace(outcome=failure.LOST, body=record)
     return completion

@@ -1,4 +1,4 @@
-"""What the scheduler is told, and what it tells its shell to do: immutable, and without any behaviour."""
+"""The scheduler's events and instructions: immutable records without behaviour."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from taskvine_manager.scheduling.tasks import Task
 
 RELAY = ""
-"""Stands for the manager's own directory where a node is named: where files pass that may not go from node to node."""
+"""Stands in place of a node's name for the manager's own directory. Files pass through it if nodes may not copy from
+each other."""
 
 Stamp = tuple[int, ...]
-"""What changes about a file when somebody touches it; only its node knows what the numbers are."""
+"""Numbers that change when a file is touched. Only the file's node interprets them."""
 
 
 class Replica(NamedTuple):
-    """A copy of a temp file: the node that has it, or :data:`RELAY`; its size in bytes; its stamp when it was made."""
+    """A replica of a temp file: its node or :data:`RELAY`, its size in bytes, and its stamp when it was created."""
 
     node: str
     size: int
@@ -38,7 +39,7 @@ class InputCopy(NamedTuple):
 
 @dataclass(frozen=True)
 class Submitted:
-    """Invocations arrive, with profiles that are new."""
+    """The user submitted tasks, with the profiles that are new."""
 
     profiles: tuple[Profile, ...]
     invocations: list[Invocation]
@@ -46,21 +47,21 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Retired:
-    """Profiles with which no more invocations arrive."""
+    """No new task will use these profiles."""
 
     profiles: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class NodeJoined:
-    """A node is ready for work."""
+    """A node is ready for tasks."""
 
     info: NodeInfo
 
 
 @dataclass(frozen=True)
 class NodeLeft:
-    """A node is gone; ``reason`` says how that was seen, ``told`` whether somebody had told it to go."""
+    """A node is gone. ``reason`` says how this was noticed, ``told`` whether the node had been told to leave."""
 
     node: str
     reason: str
@@ -69,14 +70,14 @@ class NodeLeft:
 
 @dataclass(frozen=True)
 class NodeDraining:
-    """A node is to finish what it runs and take nothing new."""
+    """A node must finish its tasks and take no new ones."""
 
     node: str
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A node reports invocations that ended."""
+    """A node reports tasks that ended."""
 
     node: str
     completions: list[Completion]
@@ -84,7 +85,7 @@ class Completed:
 
 @dataclass(frozen=True)
 class Returned:
-    """A node gives back invocations that it has not begun."""
+    """A node returns tasks that it has not started."""
 
     node: str
     numbers: tuple[int, ...]
@@ -92,7 +93,7 @@ class Returned:
 
 @dataclass(frozen=True)
 class FileCached:
-    """A node has fetched a replica, in so many seconds, or could not (``problem``; ``spoiled``: its source's fault)."""
+    """A node fetched a replica, or failed to (``problem``; ``spoiled`` if the source's replica is at fault)."""
 
     node: str
     file: str
@@ -102,12 +103,12 @@ class FileCached:
     seconds: float = 0.0
     spoiled: bool = False
     source: str | None = None
-    """Where it came from, or was to; None for what is known to be under way."""
+    """The source of the transfer; None for the source of the transfer under way."""
 
 
 @dataclass(frozen=True)
 class FileSpoiled:
-    """A node's replica with this stamp could not be read, or is not what was put there."""
+    """A node's replica with this stamp could not be read, or differs from what was stored."""
 
     node: str
     file: str
@@ -116,7 +117,7 @@ class FileSpoiled:
 
 @dataclass(frozen=True)
 class InputCached:
-    """A node has a copy of a user's input file, which has this many bytes; no ``name`` if it could not be had."""
+    """A node has a copy of a user's input file of ``size`` bytes; ``name`` is empty if it could not get one."""
 
     node: str
     path: str
@@ -127,9 +128,9 @@ class InputCached:
 
 @dataclass(frozen=True)
 class Relayed:
-    """A file has come to the manager's directory, or could not be brought there (``problem``).
+    """A file was copied to the manager's directory, or could not be (``problem``).
 
-    ``lost`` says whether that is because the file is not there, or is not what it was.
+    ``lost`` says whether the copy failed because the file is missing or has changed.
     """
 
     file: str
@@ -140,7 +141,7 @@ class Relayed:
 
 @dataclass(frozen=True)
 class Crowded:
-    """An invocation on a node has made files of so many bytes, and the node's cache has no room for them."""
+    """A task on a node produced files of ``size`` bytes that do not fit in the node's cache."""
 
     node: str
     number: int
@@ -149,21 +150,21 @@ class Crowded:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Invocations whose outcome nobody waits for any more."""
+    """The outcome of these tasks is not awaited any more."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Temp files that nobody will ask for again."""
+    """The user will not ask for these temp files again."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The user wants to read a temp file or result: ``request`` is to be answered with where it is."""
+    """The user wants to read a temp file or result; the :class:`Answer` to ``request`` says where it is."""
 
     request: int
     file: str
@@ -171,7 +172,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Tuned:
-    """TaskVine tuning parameters, by their names."""
+    """New values of tuning parameters, by name."""
 
     parameters: dict[str, float]
 
@@ -201,11 +202,11 @@ Event = (
 
 @dataclass(frozen=True)
 class Run:
-    """Send invocations to a node.
+    """Send tasks to a node.
 
-    ``sources`` maps temp files that are not there to a replica, ``copies`` maps users' input files to another node's
-    copy; ``values`` holds small results that are inputs, encoded. What is an input and in none of these is on the node,
-    or made there by an invocation that it has been sent.
+    ``sources`` maps temp files that the node lacks to a replica, and ``copies`` maps users' input files to another
+    node's copy. ``values`` holds small results that are inputs, encoded. Any other temp file or result is on the node,
+    on its way there, or produced there by an earlier task. The node reads any other input file of a user directly.
     """
 
     node: str
@@ -217,21 +218,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Finish:
-    """Tell the user's process how invocations ended."""
+    """Tell the user's process how tasks ended."""
 
     completions: list[Completion]
 
 
 @dataclass(frozen=True)
 class Again:
-    """Invocations that had returned are run once more, for files of theirs that were lost."""
+    """Report that tasks which had returned are run again to recreate lost files."""
 
     numbers: list[int]
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Have a node make a replica of a temp file."""
+    """Tell a node to fetch a replica of a temp file."""
 
     node: str
     file: str
@@ -240,7 +241,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Relay:
-    """Bring a replica to the manager's directory."""
+    """Copy a replica to the manager's directory."""
 
     file: str
     source: Replica
@@ -248,7 +249,7 @@ class Relay:
 
 @dataclass(frozen=True)
 class Drop:
-    """Have a node, or the :data:`RELAY`, remove temp files."""
+    """Remove temp files from a node or from the :data:`RELAY`."""
 
     node: str
     files: list[str]
@@ -256,14 +257,14 @@ class Drop:
 
 @dataclass(frozen=True)
 class Full:
-    """Nothing can be removed from a node, now or later: what has no room there is not kept."""
+    """Tell a node that nothing on it can be evicted, now or later: it gives up files that do not fit."""
 
     node: str
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Have a node end invocations."""
+    """Tell a node to end tasks."""
 
     node: str
     numbers: list[int]
@@ -271,21 +272,21 @@ class Kill:
 
 @dataclass(frozen=True)
 class Release:
-    """A draining node holds nothing that anybody needs: let it go."""
+    """Tell a draining node to leave: nothing on it is needed."""
 
     node: str
 
 
 @dataclass(frozen=True)
 class Discard:
-    """Remove files that hold arguments: nothing will be called with them again."""
+    """Remove files that hold arguments which no task will need again."""
 
     paths: list[str]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Where a file is that the user asked for: a replica, its bytes, or neither, and the record that says why."""
+    """Tell where a requested file is: a replica, its bytes, or None and the ``record`` that says why."""
 
     request: int
     file: str

@@ -1,17 +1,17 @@
-"""Temp files and results as the scheduler knows them: where they are, who needs them, and how they can be made again.
+"""Temp files and results as the scheduler knows them: where they are, who needs them, and how to recreate them.
 
-A file's record is kept for as long as one of these holds; its bytes only for the first two:
+A file's record is kept while one of these conditions holds, its bytes only while one of the first two holds:
 
-- it is *wanted*: somebody outside may ask for it;
-- it has *consumers*: invocations that are not over yet read it;
-- it has *dependants*: what was made from it may have to be made again.
+- it is *wanted*: the user may ask for it;
+- it has *consumers*: unfinished tasks read it;
+- it has *dependants*: finished tasks that read it may have to run again.
 
-The third is what recovery lives by. A finished invocation with files is remembered as their :class:`Origin`, and counts
-as a dependant of its inputs, for as long as any of its files has a record. So the records of a chain go with its end,
-and none of its bytes are kept for them.
+Recovery relies on the dependants. A finished task with files is kept as their :class:`Origin`, and counts as a
+dependant of its inputs while any of its files has a record. The records of a chain are therefore removed with its last
+file, and no bytes are kept for them.
 
-Sets of names are dicts without values here: decisions must not depend on how strings hash, and of a graph that goes on
-for long, records are what there is most of (an empty set takes 216 bytes, an empty dict 64).
+Sets of names are dicts without values here, because decisions must not depend on string hashes. They also save memory
+where records dominate, as in long graphs: an empty set takes 216 bytes, an empty dict 64.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taskvine_manager.wire.messages import Invocation, Profile
 
 
 class Origin:
-    """A finished invocation that can be run again for the files that it made."""
+    """A finished task that can be run again to recreate its files."""
 
     __slots__ = ("files", "inputs", "invocation", "profile", "seconds")
 
@@ -64,40 +64,40 @@ class File:
         self.value: bytes | None = None
         """The encoded result itself, if it is small."""
         self.holders: dict[str, int] = {}
-        """The stamp of each node's replica."""
+        """The stamp of the replica on each node."""
         self.coming: dict[str, None] = {}
-        """Nodes that a replica is on its way to."""
+        """Nodes that are fetching a replica."""
         self.relayed: int | None = None
         """The stamp of the copy in the manager's directory."""
         self.lost_with: str | None = None
-        """The node that had the last replica."""
+        """The node that held the last replica, if the file is lost."""
         self.origin: Origin | None = None
         self.named = False
-        """Whether the user gave it its name, and forgets it by that."""
+        """Whether it is a temp file of the user's, and not a result."""
         self.recoverable = True
         self.replicas = 0
-        """How many nodes are to have it; 0 for as many as of any file."""
+        """Number of nodes that should hold it; 0 for the default number."""
         self.refused: dict[str, None] = {}
-        """Nodes that could not take it."""
+        """Nodes that failed to fetch it."""
         self.wanted = True
         self.consumers = 0
         self.dependants = 0
         self.asked: list[int] = []
-        """Requests of the user that wait for it."""
+        """The user's requests that wait for it."""
 
     @property
     def is_there(self) -> bool:
-        """Whether it can be read."""
+        """Whether a copy of it exists."""
         return bool(self.holders) or self.value is not None or self.relayed is not None
 
     @property
     def is_needed(self) -> bool:
-        """Whether its bytes are to be kept."""
+        """Whether its bytes must be kept."""
         return self.wanted or self.consumers > 0 or bool(self.asked)
 
     @property
     def was_made(self) -> bool:
-        """Whether it is there, or has been."""
+        """Whether it exists or existed before."""
         return self.is_there or self.origin is not None or self.lost_with is not None
 
 
@@ -108,7 +108,7 @@ class FileTable:
         self._files: dict[str, File] = {}
 
     def __getitem__(self, name: str) -> File:
-        """The record of a file; a new one if there is none."""
+        """Return the record of a file; create one if there is none."""
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = File(name)
@@ -124,11 +124,11 @@ class FileTable:
         return len(self._files)
 
     def get(self, name: str) -> File | None:
-        """The record of a file, if there is one."""
+        """Return the record of a file, if there is one."""
         return self._files.get(name)
 
     def originate(self, origin: Origin, names: Iterable[str]) -> list[Origin]:
-        """Say what files come from; return the origins that nothing needs any more by that."""
+        """Record the origin of files; return their former origins that have no files left."""
         over = []
         if not origin.files:
             for name in origin.inputs:
@@ -142,7 +142,7 @@ class FileTable:
         return over
 
     def _part(self, file: File) -> list[Origin]:
-        """Part a file from its origin."""
+        """Separate a file from its origin; return the origin if it has no files left."""
         origin, file.origin = file.origin, None
         if origin is None:
             return []
@@ -150,14 +150,14 @@ class FileTable:
         return [] if origin.files else [origin]
 
     def drop(self, name: str) -> tuple[list[Origin], list[str]]:
-        """Remove the record of a file that nobody needs, and those that were kept for its sake alone.
+        """Remove the record of a file that is not needed, and release its origin if this was its last file.
 
         Returns
         -------
         over : list of Origin
-            What will never be run again.
+            Tasks that will never be run again.
         left : list of str
-            Inputs of those, which have one dependant less.
+            Inputs of these tasks, each with one dependant less.
         """
         over, left = [], []
         file = self._files.pop(name, None)
@@ -168,7 +168,7 @@ class FileTable:
         return over, left
 
     def release(self, origin: Origin) -> list[str]:
-        """Count an origin off its inputs; return them."""
+        """Remove an origin from the dependants of its inputs; return the inputs."""
         for name in origin.inputs:
             if (file := self._files.get(name)) is not None:
                 file.dependants -= 1

@@ -1,7 +1,7 @@
-"""The dependency graph: which invocations wait for files that others have yet to make.
+"""The dependency graph: which tasks wait for files that other tasks have yet to produce.
 
-networkx holds it, behind few verbs. An invocation that neither waits nor makes anything never enters it, and networkx
-itself is imported with the first that does.
+It wraps networkx in a few methods. A task that neither needs nor produces such files never enters the graph, and
+networkx is only imported with the first task that does.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 _STEPS = 200
-"""Steps that one batch may take to bring ranks up to date, beside a few for each of its invocations."""
+"""Maximum steps to update ranks after a batch, plus a few for each task of the batch."""
 
 
 class DependencyGraph:
-    """Invocations (int nodes) and temp files (str nodes); an edge runs from what must be there first.
+    """Tasks (int nodes) and temp files (str nodes); edges point from prerequisite to dependant.
 
-    A file is *there* once :meth:`made` has said so, until :meth:`lost` does.
+    A file is available from the call of :meth:`made` to that of :meth:`lost`.
     """
 
     def __init__(self) -> None:
@@ -26,19 +26,19 @@ class DependencyGraph:
         self._ranks: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """Invocations for which something is missing."""
+        """Number of tasks with missing files."""
         return len(self._missing)
 
     def __contains__(self, invocation: int) -> bool:
         return invocation in self._ranks
 
     def add(self, invocation: int, needs: Iterable[str], makes: Iterable[str]) -> bool:
-        """Add an invocation and say whether it is ready.
+        """Add a task; return whether it is ready.
 
         Raises
         ------
         ValueError
-            If it would wait for a file that is made from its own outputs; the message shows the cycle.
+            If the task would wait for a file that is produced from its own outputs. The message shows the cycle.
         """
         needs, makes = list(dict.fromkeys(needs)), list(makes)
         if self._graph is None:
@@ -59,7 +59,7 @@ class DependencyGraph:
         old = [made for made in makes if made in self._graph]
         for name in needs:
             if name in makes:
-                raise ValueError(f"invocation {invocation} needs the file that it makes: {name}")
+                raise ValueError(f"task {invocation} needs the file that it makes: {name}")
             for made in old:
                 if name in self._graph:
                     self._refuse_path(invocation, made, name)
@@ -73,7 +73,7 @@ class DependencyGraph:
             raise ValueError(f"these files would wait for each other: {story}")
 
     def made(self, files: Iterable[str]) -> list[int]:
-        """Say that files are there now; return the invocations for which nothing is missing by that, in order."""
+        """Mark files as available; return the tasks that became ready, in order."""
         ready = []
         for name in files:
             if name in self._there:
@@ -87,7 +87,7 @@ class DependencyGraph:
         return sorted(ready)
 
     def lost(self, name: str) -> list[int]:
-        """Say that a file is not there any more; return the invocations for which nothing was missing until now."""
+        """Mark a file as missing; return the tasks that had all their files until now."""
         bereft = []
         if name in self._there:
             self._there.discard(name)
@@ -98,42 +98,42 @@ class DependencyGraph:
         return bereft
 
     def is_ready(self, invocation: int) -> bool:
-        """Whether nothing is missing for an invocation."""
+        """Whether a task has all its files."""
         return invocation not in self._missing
 
     def consumers(self, name: str) -> list[int]:
-        """The invocations that need a file."""
+        """Return the tasks that need a file."""
         return list(self._graph.successors(name)) if self._graph is not None and name in self._graph else []
 
     def makers(self, name: str) -> list[int]:
-        """The invocations, not over yet, that make a file."""
+        """Return the unfinished tasks that produce a file."""
         return list(self._graph.predecessors(name)) if self._graph is not None and name in self._graph else []
 
     def followers(self, invocation: int) -> list[int]:
-        """The invocations that need what an invocation makes."""
+        """Return the tasks that need the outputs of a task."""
         if invocation not in self._ranks:
             return []
         return [follower for name in self._graph.successors(invocation) for follower in self._graph.successors(name)]
 
     def missing(self, invocation: int) -> list[str]:
-        """The files that are missing for an invocation."""
+        """Return the missing files of a task."""
         if invocation not in self._missing:
             return []
         return [name for name in self._graph.predecessors(invocation) if name not in self._there]
 
     def rank(self, invocations: list[int]) -> dict[int, int]:
-        """Bring upward ranks up to date after a batch was added; return those that are new or have changed.
+        """Update upward ranks after a batch was added; return those that are new or have changed.
 
-        The upward rank of an invocation is the count of invocations on the longest way from it to the end of the graph,
-        itself included. It guides the order of what is ready and decides nothing else: the work of one batch is
-        limited, and in a very long chain the ranks of the first lag behind.
+        The upward rank of a task is the number of tasks on the longest path from it to the end of the graph, itself
+        included. It only affects the order of ready tasks. The work for one batch is limited, so in a very long chain
+        the ranks of the first tasks lag behind.
         """
         changed = dict.fromkeys(invocations, 1)
         steps = _STEPS + 8 * len(invocations)
         work = list(invocations)
         while work and steps > 0:
             steps -= 1
-            invocation = work.pop()  # the last first: what comes later in a batch is further down
+            invocation = work.pop()  # last first: later tasks of a batch are further down the graph
             rank = self._ranks.get(invocation)
             if rank is None:
                 continue
@@ -146,7 +146,7 @@ class DependencyGraph:
         return changed
 
     def prune(self, invocation: int) -> None:
-        """Forget an invocation that is over, and files that nothing more is tied to."""
+        """Remove a task that is over, and its files that have no other edge."""
         if self._ranks.pop(invocation, None) is None:
             return
         self._missing.pop(invocation, None)

@@ -1,4 +1,4 @@
-"""Nodes as the scheduler sees them: what they have, and what of it is taken."""
+"""Nodes as the scheduler sees them: their resources, and how much of them is in use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from taskvine_manager.scheduling.tasks import Shape, Task
 from taskvine_manager.wire.messages import L2, NodeInfo
 
 SHORT = 0.020
-"""Seconds: calls that are known to be shorter are handed out ahead, this much time's worth to each slot, unless the
-tuning parameter ``executor.prefetch`` says otherwise."""
+"""Default of the tuning parameter ``executor.prefetch``, in seconds. Tasks known to be shorter are sent ahead of a free
+slot, about this much work for each slot."""
 AHEAD = 256
-"""Calls a slot may have ahead of it, at most."""
+"""Maximum number of tasks sent ahead for each slot."""
 MB = 1 << 20
 
 
 class Transfer(NamedTuple):
-    """A file under way to a node: from which node, and whether an invocation there waits for it."""
+    """A transfer to a node: its source node, and whether it belongs to a task on that node."""
 
     source: str
     for_task: bool
@@ -29,11 +29,10 @@ class Transfer(NamedTuple):
 class Node:
     """A node.
 
-    ``files`` are the temp files that it holds, with their bytes, and ``used`` is the sum of these; ``fetching`` is what
-    is under way to it, ``sending`` how many transfers are under way from it, ``reads`` how many of its invocations read
-    a file, ``unsaved``, while it drains, what may have to be copied from it first.
-    ``crowded`` has the bytes of what its invocations have made and cannot keep yet. ``proportional`` and ``whole`` are
-    tuning parameters: see :meth:`share`.
+    ``files`` maps its temp files to their bytes, and ``used`` is their sum. ``fetching`` holds the transfers to it, and
+    ``sending`` counts the transfers from it. ``reads`` counts its tasks that read each file. While it drains,
+    ``unsaved`` holds the files that may have to be copied from it first. ``crowded`` maps tasks to the bytes of their
+    outputs that do not fit yet. ``proportional`` and ``whole`` are tuning parameters: see :meth:`share`.
     """
 
     info: NodeInfo
@@ -54,18 +53,18 @@ class Node:
 
     @property
     def room(self) -> float:
-        """Bytes of disk that temp files have left; without limit where the node has none."""
+        """Bytes of disk left for temp files; infinite if the node has no limit."""
         return self.info.disk * MB - self.used if self.info.disk else math.inf
 
     @property
     def total(self) -> tuple[float, ...]:
-        """Cores, memory, disk, gpus, configured function slots (infinite where not configured), suspects."""
+        """Cores, memory, disk, GPUs, configured function slots (infinite if not configured), suspects."""
         info = self.info
         slots = math.inf if info.slots is None else info.slots
         return (info.cores, info.memory, info.disk, float(info.gpus), slots, 1.0)
 
     def need(self, shape: Shape) -> tuple[float, ...]:
-        """What one invocation of a shape takes here, in the order of :attr:`total`."""
+        """Return the resources that a task of a shape takes on this node, in the order of :attr:`total`."""
         found = self.needs.get(shape)
         if found is None:
             info, called = self.info, shape.mode == L2
@@ -82,9 +81,10 @@ class Node:
         return found
 
     def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Cores, memory and disk of what asks for a share of one of them: the same share of those it does not ask for.
+        """Return cores, memory and disk of a task: resources that it did not request get the share that it did request.
 
-        With ``whole`` the share is the next larger one of which a whole number fills the node, of all of them.
+        The share is the largest one requested of any resource. With ``whole`` it is rounded up, so that a whole number
+        of such tasks fills the node, and holds for all three.
         """
         asked, total = shape[1:5], self.total[:4]
         share = max((ask / has for ask, has in zip(asked, total, strict=True) if ask and has), default=0.0)
@@ -99,7 +99,7 @@ class Node:
         return cores, memory, disk
 
     def capacity(self, shape: Shape, *, others: bool) -> int:
-        """How many invocations of a shape fit at once, beside the other shapes' (``others``) or alone."""
+        """Return how many tasks of a shape fit at once, beside those of other shapes (``others``) or alone."""
         free = list(self.total)
         if others:
             for other, count in self.shapes.items():
@@ -110,11 +110,11 @@ class Node:
         return max(0, min(fits, default=AHEAD))
 
     def room_for(self, shape: Shape, depth: float) -> int:
-        """How many more invocations of a shape it may be sent, ``depth`` for each that fits at once."""
+        """Return how many more tasks of a shape may be sent here, with ``depth`` for each that fits at once."""
         return math.floor(self.capacity(shape, others=True) * depth + 1e-9) - self.shapes[shape]
 
     def take(self, task: Task) -> None:
-        """Have an invocation."""
+        """Assign a task to this node."""
         task.node = self.info.name
         self.assigned[task.invocation.number] = task
         self.shapes[task.shape] += 1
@@ -122,7 +122,7 @@ class Node:
             self.reads[file] += 1
 
     def give(self, task: Task) -> list[str]:
-        """Have it no more; return the files that no other invocation here reads."""
+        """Remove a task from this node; return the files that no other task here reads."""
         del self.assigned[task.invocation.number]
         task.node = None
         self.shapes[task.shape] -= 1

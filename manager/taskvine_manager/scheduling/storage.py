@@ -1,7 +1,7 @@
-"""Where temp files are, how many copies of them there are, and what moves them.
+"""Temp files on nodes: where their replicas are, how many there should be, and the transfers between nodes.
 
-Part of the scheduler (see :mod:`taskvine_manager.scheduling.core`), and as pure: it changes its tables, and leaves in
-:attr:`Storage.orders` what is to be done.
+This part of the scheduler (see :mod:`taskvine_manager.scheduling.core`) is equally pure: it changes its tables, and
+:meth:`Storage.flush` returns the instructions that follow.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from taskvine_manager.scheduling.nodes import SHORT, Node, Transfer
 from taskvine_manager.scheduling.tasks import Order
 
 RELAY_TRIES = 3
-"""How often a file may fail to come to the manager's directory before what needs it there is given up."""
+"""Failed copies of a file to the manager's directory after which the tasks that need it are ended."""
 LOOKED_AT = 16
-"""Nodes that are compared for one choice, at most: its cost must not grow with their number."""
+"""Maximum number of nodes compared for one choice, so that its cost does not grow with the number of nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """Tuning parameters that the scheduler honours, with their defaults; of ``default-transfer-rate``, 0 for none."""
+    """Tuning parameters that the scheduler acts on, with their defaults; a ``default_transfer_rate`` of 0 is unset."""
 
     temp_replica_count: int = 1
     transfer_replica_per_cycle: int = 10
@@ -57,12 +57,12 @@ class Tuning:
     weight_wait: float = 1.0
 
     def tuned(self, parameters: Mapping[str, float]) -> Tuning:
-        """With other values, by the names of the parameters; what is not honoured is left out."""
+        """Return a copy with new values, by parameter name; skip parameters that the scheduler does not use."""
         given = {name.removeprefix("executor.").replace("-", "_"): value for name, value in parameters.items()}
         known: dict[str, Any] = {}
         for name in given.keys() & Tuning.__dataclass_fields__.keys():
             known[name] = type(getattr(self, name))(given[name])
-        if "proportional_resources" in known:  # as in TaskVine: it sets both
+        if "proportional_resources" in known:  # it sets both, as in TaskVine
             known = {"proportional_whole_tasks": known["proportional_resources"], **known}
         elif known.get("proportional_whole_tasks"):
             known["proportional_resources"] = 1
@@ -70,17 +70,17 @@ class Tuning:
             if name in known:
                 known[name] = max(1, known[name])
         for name in ("worker_source_max_transfers", "file_source_max_transfers"):
-            if known.get(name, 1) < 1:  # as in TaskVine: no limit
+            if known.get(name, 1) < 1:  # no limit, as in TaskVine
                 known[name] = 1 << 30
         return replace(self, **known)
 
 
 @dataclass
 class Input:
-    """A file of the user's that invocations read.
+    """A user's file that tasks read.
 
-    ``copies`` maps nodes to the names and stamps of their copies; ``coming`` maps nodes that are about to have one to
-    where it comes from: another node, or :data:`RELAY` for the user's file itself.
+    ``copies`` maps nodes to the names and stamps of their copies. ``coming`` maps nodes that are fetching one to its
+    source: another node, or :data:`RELAY` for the user's file itself.
     """
 
     size: int = 0
@@ -94,9 +94,9 @@ class Storage:
     Parameters
     ----------
     graph : DependencyGraph
-        Tells whether a file has a maker.
+        Knows which tasks produce and need a file.
     peer_transfers : bool
-        Whether nodes may copy from each other; else everything passes through the manager's directory.
+        Whether nodes may copy from each other. Otherwise all files pass through the manager's directory.
     """
 
     def __init__(self, graph: DependencyGraph, *, peer_transfers: bool) -> None:
@@ -108,28 +108,28 @@ class Storage:
         self.moved = 0
         self.stored = 0
         self.peak = 0
-        """Bytes of temp files on all nodes together, now and at most."""
+        """The highest value of ``stored`` so far: bytes of temp files on all nodes together."""
         self.inputs_read = 0
         self.evicted = 0
-        """Replicas that were removed to make room."""
+        """Replicas that were removed to free disk space."""
         self.bandwidth = 1e9
-        """Bytes a second of one transfer, as they were lately."""
+        """Recent rate of one transfer, in bytes per second."""
         self._graph = graph
         self._peers = peer_transfers
         self._relaying = 0
         self._relay_failures: Counter[str] = Counter()
-        self._relays: dict[str, str] = {}  # files under way to the manager's directory, by the node they come from
+        self._relays: dict[str, str] = {}  # source node of each file that is being copied to the manager's directory
         self._drops: dict[str, list[str]] = {}
         self._discards: list[str] = []
-        self._short: list[tuple[int, int, str]] = []  # a heap: replicas there are, a count, file
-        self._parked: dict[str, None] = {}  # short of replicas, and no node that could take one
-        self._shifting: dict[str, str] = {}  # files that are to go, by the node that they leave
+        self._short: list[tuple[int, int, str]] = []  # a heap: number of replicas, tie breaker, file
+        self._parked: dict[str, None] = {}  # files that lack replicas which no node can take
+        self._shifting: dict[str, str] = {}  # the node that each file leaves while it is moved
         self._pushes = itertools.count()
         self._ring: list[str] = []
         self._turn = 0
 
     def flush(self) -> Iterator[Instruction]:
-        """What is to be done by now."""
+        """Yield the instructions collected since the last call."""
         if self._drops:
             drops, self._drops = self._drops, {}
             yield from (Drop(node, files) for node, files in drops.items() if node in self.nodes or node == RELAY)
@@ -143,13 +143,13 @@ class Storage:
     # --- nodes ---
 
     def join(self, node: Node) -> None:
-        """Have a node more."""
+        """Add a node."""
         self.nodes[node.info.name] = node
         self._ring.append(node.info.name)
         self.unpark()
 
     def leave(self, name: str) -> list[File]:
-        """Have a node less; return the files that were lost with it."""
+        """Remove a node; return the files that were lost with it."""
         node = self.nodes.pop(name)
         self.stored -= node.used
         self._ring.remove(name)
@@ -158,7 +158,7 @@ class Storage:
             self.shifted(coming)
             if not transfer.for_task and coming in self.files:
                 self.shorten(self.files[coming])
-        for other in self.nodes.values():  # what was on its way from there is tried from elsewhere by who needs it
+        for other in self.nodes.values():  # replicas that were being copied from it are copied from elsewhere
             for coming, transfer in list(other.fetching.items()):
                 if transfer.source == name and not transfer.for_task:
                     self.arrived(other, coming)
@@ -170,7 +170,7 @@ class Storage:
         lost = []
         for held in sorted(node.files):
             file = self.files[held]
-            file.refused.clear()  # it may have been the source that would not give it
+            file.refused.clear()  # the lost replica may have been the cause
             del file.holders[name]
             if not file.holders:
                 file.lost_with = name
@@ -181,14 +181,14 @@ class Storage:
         return lost
 
     def drain(self, node: Node) -> None:
-        """Have a node finish."""
+        """Mark a node as draining. Its replicas no longer count, so its files may need others."""
         node.draining = True
         node.unsaved = dict.fromkeys(sorted(node.files))
         for held in node.unsaved:
             self.shorten(self.files[held])
 
     def _choices(self) -> Iterator[Node]:
-        """Nodes that stay, each time beginning with another."""
+        """Yield the nodes that are not draining, starting with a different one each time."""
         ring = self._ring
         for step in range(len(ring)):
             node = self.nodes[ring[(self._turn + step) % len(ring)]]
@@ -199,7 +199,7 @@ class Storage:
     # --- replicas ---
 
     def add(self, node: Node, name: str, size: int, stamp: int) -> File:
-        """A node has a replica."""
+        """Record that a node has a replica; return its file."""
         file = self.files[name]
         if node.draining:
             node.unsaved[name] = None
@@ -215,7 +215,7 @@ class Storage:
         return file
 
     def remove(self, name: str, file: File) -> bool:
-        """Take a replica away, from a node that may be there or not; say whether the file is lost by that."""
+        """Remove a replica from a node, which may already have left; return whether the file is lost now."""
         if file.holders.pop(name, None) is None:
             return False
         self._drop(name, file)
@@ -236,11 +236,11 @@ class Storage:
             self._drops.setdefault(name, []).append(file.name)
 
     def drop_unknown(self, node: str, name: str) -> None:
-        """Have a node remove a file of which there is no record."""
+        """Tell a node to remove a file that has no record."""
         self._drops.setdefault(node, []).append(name)
 
     def where(self, file: File) -> Replica | None:
-        """A replica to read: on a node that stays, if there is one."""
+        """Return a replica to read, if possible on a node that is not draining."""
         best: tuple[bool, bool, str] | None = None
         for name in itertools.islice(file.holders, LOOKED_AT):
             node = self.nodes[name]
@@ -253,7 +253,7 @@ class Storage:
     # --- the end of files ---
 
     def settle(self, *names: str) -> None:
-        """Remove of files what is not needed any more: their bytes, their records, and what was kept for them."""
+        """Remove the bytes of files that are not needed any more, and records on which nothing depends."""
         left = list(names)
         while left:
             name = left.pop()
@@ -275,14 +275,14 @@ class Storage:
         if file.relayed is not None:
             file.relayed = None
             self._drops.setdefault(RELAY, []).append(file.name)
-        if not file.dependants:  # a small result is kept for those that it may have to be given to again
+        if not file.dependants:  # dependants that run again need a small result
             file.value = None
         if not file.is_there:
             self._graph.lost(file.name)
             file.lost_with = None
 
     def unmade(self, name: str) -> None:
-        """A file was not made, and nobody may ever have heard of it: then neither have we."""
+        """Remove the record of a file that was never produced, if nothing refers to it."""
         file = self.files.get(name)
         if file is None or file.was_made or file.consumers or file.dependants or file.asked:
             return
@@ -290,20 +290,20 @@ class Storage:
             self.files.drop(name)
 
     def remember(self, origin: Origin, names: list[str]) -> None:
-        """Keep what files were made by, for as long as they may have to be made again."""
+        """Record the origin of files, so that they can be recreated."""
         for old in self.files.originate(origin, names):
             self.discard(old.invocation.arguments)
             self.settle(*self.files.release(old))
 
     def discard(self, arguments: object) -> None:
-        """Have a file of arguments removed, if that is where they are."""
+        """Have the file of a task's arguments removed, if they are in a file."""
         if isinstance(arguments, str):
             self._discards.append(arguments)
 
     # --- transfers ---
 
     def start(self, node: Node, name: str, source: Replica, *, for_task: bool) -> None:
-        """A file is on its way to a node."""
+        """Record the start of a transfer to a node."""
         if name in node.fetching:
             return
         node.fetching[name] = Transfer(source.node, for_task)
@@ -311,7 +311,7 @@ class Storage:
         self._count(source.node, 1)
 
     def arrived(self, node: Node, name: str) -> str | None:
-        """It is no more; return where it was coming from."""
+        """Record the end of a transfer to a node; return its source."""
         transfer = node.fetching.pop(name, None)
         if transfer is None:
             return None
@@ -327,7 +327,10 @@ class Storage:
             self.nodes[source].sending += change
 
     def source(self, file: File) -> Replica | None:
-        """A replica that may be copied from now; where there is none, one may be brought about."""
+        """Return a replica that can be copied now, if any.
+
+        Without peer transfers, this is the copy in the manager's directory; if there is none, have one made.
+        """
         limit = self.tuning.worker_source_max_transfers
         if not self._peers:
             if file.relayed is not None:
@@ -353,7 +356,10 @@ class Storage:
             self.orders.append(Relay(file.name, where))
 
     def relayed(self, name: str, stamp: int, problem: str | None) -> str | None:
-        """A file has come to the manager's directory; or not, and the node that would not give it is returned."""
+        """Record the end of a copy to the manager's directory.
+
+        Return the source node if the copy failed and the file is still needed.
+        """
         source = self._relays.pop(name, RELAY)
         self._count(source, -1)
         file = self.files.get(name)
@@ -368,7 +374,7 @@ class Storage:
         return None
 
     def relay_failed(self, name: str) -> bool:
-        """A file that is there did not come to the manager's directory; say whether to try no more."""
+        """Count a failed copy to the manager's directory of a file that exists; return whether to give up."""
         self._relay_failures[name] += 1
         if self._relay_failures[name] < RELAY_TRIES:
             return False
@@ -378,16 +384,17 @@ class Storage:
     # --- users' files ---
 
     def input(self, path: str) -> Input:
-        """What is known of a user's input file."""
+        """Return the record of a user's input file; create one if there is none."""
         known = self.inputs.get(path)
         if known is None:
             known = self.inputs[path] = Input()
         return known
 
     def input_source(self, path: str, node: Node) -> InputCopy | bool:
-        """Where a node is to get a user's file from: a copy, the file itself (True), or nowhere now (False).
+        """Return where a node gets a user's file from: a copy, the file itself (True), or nowhere now (False).
 
-        The file is read by so many nodes at a time, and then by nobody that can have it of another node.
+        Only a limited number of nodes read the file itself at a time. With peer transfers, nodes read copies instead
+        once there is one.
         """
         known = self.input(path)
         name = node.info.name
@@ -403,7 +410,7 @@ class Storage:
         return sum(source == RELAY for source in known.coming.values()) < self.tuning.file_source_max_transfers
 
     def start_input(self, path: str, node: Node, copy: InputCopy | bool) -> None:
-        """A node gets a user's file."""
+        """Record that a node is fetching a user's file."""
         known = self.input(path)
         name = node.info.name
         if name not in known.copies and name not in known.coming:
@@ -412,7 +419,7 @@ class Storage:
                 self._count(copy.node, 1)
 
     def end_input(self, path: str, node: str) -> None:
-        """It has it, or will not."""
+        """Record that a node has a user's file, or failed to get it."""
         known = self.inputs.get(path)
         source = known.coming.pop(node, RELAY) if known is not None else RELAY
         if source != RELAY:
@@ -421,23 +428,23 @@ class Storage:
     # --- how many replicas ---
 
     def wanted(self, file: File) -> int:
-        """How many nodes are to have a file."""
+        """Return how many nodes should hold a file."""
         return file.replicas or self.tuning.temp_replica_count
 
     def shorten(self, file: File) -> None:
-        """A file may have too few replicas."""
+        """Queue a file that may have too few replicas."""
         if self.wanted(file) > 1 and file.holders:
             heapq.heappush(self._short, (len(file.holders), next(self._pushes), file.name))
 
     def unpark(self) -> None:
-        """Nodes may take what they could not."""
+        """Queue again the files whose replicas no node could take."""
         parked, self._parked = self._parked, {}
         for name in parked:
             if (file := self.files.get(name)) is not None:
                 self.shorten(file)
 
     def replicate(self) -> None:
-        """Have copies made of what has too few, scarcest first, so many at a time."""
+        """Start copies of files with too few replicas, scarcest first, up to the limit for one cycle."""
         budget = self.tuning.transfer_replica_per_cycle
         later: list[tuple[int, int, str]] = []
         while self._short and budget > 0 and len(later) < LOOKED_AT:
@@ -453,14 +460,14 @@ class Storage:
             heapq.heappush(self._short, entry)
 
     def copy(self, file: File, count: int, budget: int = 1 << 30) -> tuple[int, bool]:
-        """Have copies made until so many nodes that stay have a file, or will.
+        """Start at most ``budget`` copies, until ``count`` nodes that are not draining hold or are fetching a file.
 
         Returns
         -------
         begun : int
-            Copies that are on their way by this.
+            Number of copies started.
         possible : bool
-            Whether more could be, at another time, without anything else changing.
+            Whether more copies can start later on the same nodes.
         """
         staying = sum(not self.nodes[name].draining for name in file.holders)
         count -= staying + sum(name not in file.holders and not self.nodes[name].draining for name in file.coming)
@@ -491,7 +498,7 @@ class Storage:
         return begun, begun < count
 
     def clean(self, name: str) -> None:
-        """Remove replicas above the count, where nothing reads them."""
+        """Remove replicas that no task reads, as far as there are more than wanted."""
         file = self.files.get(name)
         if not self.tuning.clean_redundant_replicas or file is None:
             return
@@ -508,11 +515,11 @@ class Storage:
     # --- balance ---
 
     def shift(self, name: str) -> None:
-        """Have a new file moved, if the node that made it holds more than another, and still would without it."""
+        """Move a new file to another node, if its node would hold more than that one even without the file."""
         file = self.files.get(name)
         if not self.tuning.shift_disk_load or file is None or not file.is_needed or file.coming:
             return
-        if len(file.holders) != 1 or self.wanted(file) > 1:  # of several, copies go where there are fewest
+        if len(file.holders) != 1 or self.wanted(file) > 1:  # further replicas go to nodes with few files anyway
             return
         holder = self.nodes[next(iter(file.holders))]
         rivals = (node for node in self._choices() if node is not holder and node.info.name not in file.refused)
@@ -527,35 +534,36 @@ class Storage:
             self.orders.append(Fetch(target.info.name, name, source))
 
     def _expected(self, node: Node) -> int:
-        """Bytes that a node holds, and those that are under way to it."""
+        """Return the bytes that a node holds or is fetching."""
         files = (self.files.get(name) for name in node.fetching)
         return node.used + sum(file.size for file in files if file is not None)
 
     def shifted(self, name: str) -> None:
-        """Remove a file from the node that it was to leave, once another has it and nothing reads it there."""
+        """Remove a moved file from its old node, once another node has it and no task reads it there."""
         holder = self._shifting.get(name)
         if holder is None:
             return
         file = self.files.get(name)
         if file is None or holder not in file.holders or not (file.coming or len(file.holders) > 1):
-            del self._shifting[name]  # gone, or not to be had elsewhere
+            del self._shifting[name]  # the file is gone, or the transfer failed
         elif len(file.holders) > self.wanted(file) and not self.nodes[holder].reads[name]:
             del self._shifting[name], file.holders[holder]
             self._drop(holder, file)
 
-    # --- room ---
+    # --- eviction ---
 
     def evict(self, node: Node, size: float, turn: Callable[[File], Order | None], keep: Iterable[str]) -> list[File]:
-        """Remove temp files from a node until so many bytes are free, or nothing more may go.
+        """Remove temp files from a node until ``size`` bytes are free, or no more files may be removed.
 
-        What other nodes have as well goes first, then what nobody waits for and is cheapest to make again, then what
-        is needed last: ``turn`` tells the order of the first that waits for a file. What that very first one needs is
-        not touched, so that it comes to run however little room there is; nor is what cannot be made again.
+        Files with other replicas are removed first, then files that no task waits for (cheapest to recreate first),
+        then files that are needed last: ``turn`` returns the order of the first task that waits for a file. The files
+        of the very first task stay, so that it can run however little space there is. Files that are in use or cannot
+        be recreated stay too.
 
         Returns
         -------
         list of File
-            Those of which no replica is left; who waits for them is to be told.
+            Files with no replica left. The caller must handle their loss.
         """
         kept = {*keep, *node.reads}
         order: list[tuple[int, float, int, str]] = []
@@ -590,7 +598,7 @@ class Storage:
         ) or (self._relays.get(name) == node.info.name)
 
     def _cost(self, file: File) -> float:
-        """Seconds that it takes to make a file again, with what it would have to be made from."""
+        """Return the seconds that it takes to recreate a file and the missing files that it depends on."""
         seconds, seen, left = 1e-9, {file.name}, [file]
         while left and len(seen) < 1000:
             origin = left.pop().origin

@@ -1,15 +1,15 @@
-"""Invocations in the scheduler's hands: their states, their order, and the queues of those that are ready.
+"""Tasks in the scheduler: their states, their order, and the queues of ready tasks.
 
-A :class:`Task` lives through these states (what follows is what :func:`diagram` makes of the table below)::
+A :class:`Task` goes through these states (:func:`diagram` prints this table)::
 
-    WAITING  -> READY     the files that it needs are there
-    WAITING  -> ASSIGNED  it follows, on one node, those that make the files that it needs
-    WAITING  -> DONE      cancelled, or a file that it needs is lost and cannot be made again
-    READY    -> ASSIGNED  a node has room for it
-    READY    -> WAITING   a file that it needs was lost, and is being made again
-    READY    -> DONE      cancelled, a file that it needs is lost for good, or no node can ever hold it
-    ASSIGNED -> READY     its node went, gave it back, or could not read a file that others have
-    ASSIGNED -> WAITING   the same, and a file that it needs is not there any more, or not yet
+    WAITING  -> READY     all its input files exist
+    WAITING  -> ASSIGNED  it is sent ahead to the node that holds or produces all its input files
+    WAITING  -> DONE      cancelled, or an input file is lost and cannot be recreated
+    READY    -> ASSIGNED  a node can take it
+    READY    -> WAITING   an input file was lost and is being recreated
+    READY    -> DONE      cancelled, an input file is lost or cannot be copied, or no node can ever hold it
+    ASSIGNED -> READY     its node left, returned it, or could not read an input file that still exists elsewhere
+    ASSIGNED -> WAITING   the same, but an input file is missing
     ASSIGNED -> DONE      it ended, was cancelled, or lost its node once too often
 """
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
 
 class State(enum.Enum):
-    """Where an invocation is in its life."""
+    """The state of a task."""
 
     WAITING = "waiting"
     READY = "ready"
     ASSIGNED = "assigned"
     DONE = "done"
 
-    # There is one object of each. Enum hashes names, in Python, and a task is looked up by its state twenty times.
+    # Hash by identity: Enum hashes the name in Python code, and each task is looked up by state about twenty times.
     __hash__ = object.__hash__
 
 
 _TRANSITIONS: dict[State, dict[State, str]] = {
     State.WAITING: {
-        State.READY: "the files that it needs are there",
-        State.ASSIGNED: "it follows, on one node, those that make the files that it needs",
-        State.DONE: "cancelled, or a file that it needs is lost and cannot be made again",
+        State.READY: "all its input files exist",
+        State.ASSIGNED: "it is sent ahead to the node that holds or produces all its input files",
+        State.DONE: "cancelled, or an input file is lost and cannot be recreated",
     },
     State.READY: {
-        State.ASSIGNED: "a node has room for it",
-        State.WAITING: "a file that it needs was lost, and is being made again",
-        State.DONE: "cancelled, a file that it needs is lost for good, or no node can ever hold it",
+        State.ASSIGNED: "a node can take it",
+        State.WAITING: "an input file was lost and is being recreated",
+        State.DONE: "cancelled, an input file is lost or cannot be copied, or no node can ever hold it",
     },
     State.ASSIGNED: {
-        State.READY: "its node went, gave it back, or could not read a file that others have",
-        State.WAITING: "the same, and a file that it needs is not there any more, or not yet",
+        State.READY: "its node left, returned it, or could not read an input file that still exists elsewhere",
+        State.WAITING: "the same, but an input file is missing",
         State.DONE: "it ended, was cancelled, or lost its node once too often",
     },
     State.DONE: {},
@@ -58,7 +58,7 @@ _TRANSITIONS: dict[State, dict[State, str]] = {
 
 
 def diagram() -> str:
-    """The table of transitions, as the module's docstring shows it."""
+    """Return the table of transitions, as the module's docstring shows it."""
     width = max(len(state.name) for state in State)
     return "\n".join(
         f"{state.name:{width}} -> {following.name:{width}}  {why}"
@@ -68,11 +68,11 @@ def diagram() -> str:
 
 
 class IllegalTransition(Exception):
-    """A task was sent from a state to one that it cannot reach; the message carries its story."""
+    """A task was moved to a state that it cannot reach from its current one; the message describes the task."""
 
 
 class Shape(NamedTuple):
-    """What invocations of one kind ask of a node; ``None`` where they leave it to the node."""
+    """The resources that tasks of one kind request; ``None`` leaves a resource to the node."""
 
     mode: str
     cores: float | None
@@ -80,18 +80,18 @@ class Shape(NamedTuple):
     disk: float | None
     gpus: int | None
     suspect: bool = False
-    """Its node may have died of it: there is one such at a time on a node, so that it can take no other with it."""
+    """Whether the task may have killed its node. A node runs one suspect at a time, so that it cannot kill another."""
 
 
 Order = tuple[float, int, int, int]
-"""Lowest first: priority, then the critical path, then depth, then arrival. See :meth:`Task.order`."""
+"""Sort key, lowest first: priority, critical path, depth, arrival. See :attr:`Task.order`."""
 
 
 class Task:
-    """An invocation in the scheduler's hands.
+    """A task in the scheduler.
 
-    ``files`` names the temp files and results that it reads. ``origin`` is what it runs again, if it makes again what
-    was lost: nobody is told of its end then.
+    ``files`` names the temp files and results that it reads. For a task that recreates lost files, ``origin`` is the
+    finished task that it runs again; its own end is not reported.
     """
 
     __slots__ = (
@@ -124,12 +124,12 @@ class Task:
         self.depth = 0
 
     def suspected(self) -> None:
-        """Have it run apart from others from now on."""
+        """Mark the task as a suspect: it no longer shares a node with other suspects."""
         self.suspect = True
         self.shape = self.shape._replace(suspect=True)
 
     def move(self, state: State) -> None:
-        """Go to another state, if the table allows it."""
+        """Change to another state, if the table allows it."""
         if state not in _TRANSITIONS[self.state]:
             raise IllegalTransition(
                 f"task {self.invocation.number} ({self.profile.name}): {self.state.name} -> {state.name}, "
@@ -139,10 +139,10 @@ class Task:
 
     @property
     def order(self) -> Order:
-        """Higher priority first; then those on the longest path of calls; of these the one that is furthest along.
+        """Higher priority first, then the longest path of tasks, then the task that is furthest along its path.
 
-        The length of the path through a task (its upward rank and its depth together) is the same for all tasks of a
-        chain. So a chain that has begun ends before another of its length begins, and what it keeps can go.
+        The length of the path through a task (its upward rank plus its depth) is the same for all tasks of a chain.
+        A started chain therefore ends before another of the same length starts, and its files can be removed.
         """
         return (-self.profile.priority, -self.path, -self.depth, self.sequence)
 
@@ -155,20 +155,20 @@ class Queue:
         self._pushes = 0
 
     def push(self, task: Task) -> None:
-        """Add a task, or say that its order has changed."""
+        """Add a task, or add it again after its order has changed."""
         self._pushes += 1
         heapq.heappush(self._heap, (task.order, self._pushes, task))
 
     def head(self) -> Task | None:
-        """The first that is still ready."""
+        """Return the first task that is still ready."""
         heap = self._heap
         while heap and (heap[0][2].state is not State.READY or heap[0][0] != heap[0][2].order):
-            heapq.heappop(heap)  # gone, or pushed again with another order
+            heapq.heappop(heap)  # no longer ready, or pushed again with another order
         return heap[0][2] if heap else None
 
     def pop(self) -> Task:
-        """Take the head; :meth:`head` has been asked for it."""
+        """Remove and return the head; call :meth:`head` first."""
         return heapq.heappop(self._heap)[2]
 
-    def __len__(self) -> int:  # those that have gone and have not come to the head included
+    def __len__(self) -> int:  # includes outdated entries that have not reached the head
         return len(self._heap)

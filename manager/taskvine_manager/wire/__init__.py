@@ -1,1 +1,1 @@
-"""What travels between processes: framed sockets, and the messages sent over them."""
+"""Communication between processes: sockets, and the messages sent over them."""

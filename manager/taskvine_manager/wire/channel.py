@@ -1,7 +1,7 @@
-"""A stream socket with tagged messages on it, between processes of one machine.
+"""A stream socket that carries tagged messages between processes of one machine.
 
-Plain sockets, because each message is one wake-up of who hears it: with a library that does its input and output in
-threads of its own (ZeroMQ was here before) it is three, and waking up is most of what one call after another waits for.
+With plain sockets, each message takes one wake-up. With a library that has its own I/O threads, such as ZeroMQ, it
+takes three, and wake-ups are most of the latency of one call after another.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from taskvine_manager.wire import messages
 
 _BUFFER = 1 << 18
-"""Bytes read at once at most: unix sockets hold no more by default."""
+"""Maximum bytes of one read: unix sockets hold no more by default."""
 
 
 class Channel:
-    """One end. It never blocks: what the socket does not take stays here, and what has not come whole is waited for.
+    """One end of a connection. It never blocks: it keeps bytes that the socket does not take, and incomplete messages.
 
     Parameters
     ----------
     end : socket.socket
-        A connected stream socket; the channel's own from now on.
+        A connected stream socket, which the channel owns from now on.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -34,32 +34,32 @@ class Channel:
         self._outgoing = bytearray()
         self._closed = False
         self.ended = False
-        """Whether nothing more can come: the other end is closed."""
+        """Whether the other end is closed, so that nothing more can arrive."""
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def queue(self, *message: Any) -> None:
-        """Put a message behind those that are to be sent."""
+        """Queue a message."""
         self.queue_encoded(messages.encode(*message))
 
     def queue_encoded(self, message: bytes) -> None:
-        """Put a message that is encoded already behind those that are to be sent."""
+        """Queue a message that is already encoded."""
         self._outgoing += message
 
     def send(self, *message: Any) -> None:
-        """Send a message as far as the socket takes it; :meth:`push` sends the rest."""
+        """Queue a message and send as much as the socket takes; :meth:`push` sends the rest."""
         self.queue(*message)
         self.push()
 
     @property
     def full(self) -> bool:
-        """Whether something is left to be sent."""
+        """Whether bytes are left to be sent."""
         return bool(self._outgoing)
 
     def push(self) -> None:
-        """Send what is left as far as the socket takes it. Where nobody reads any more it is dropped."""
+        """Send as much of the queue as the socket takes; drop the queue if the connection is closed."""
         if self._closed:
             self._outgoing.clear()
         try:
@@ -72,7 +72,7 @@ class Channel:
             self._outgoing.clear()
 
     def push_with(self, selector: selectors.BaseSelector) -> None:
-        """The same, and have a selector in which this is registered say when there is room for the rest."""
+        """Push; if bytes are left, have a selector that watches this channel report when the socket takes more."""
         self.push()
         key = selector.get_key(self)
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.full else 0)
@@ -80,7 +80,7 @@ class Channel:
             selector.modify(self, events, key.data)
 
     def read(self) -> bool:
-        """Read once what is there, for :meth:`next`; say whether anything was."""
+        """Read once, for :meth:`next`; return whether there was anything to read."""
         try:
             size = self._socket.recv_into(self._buffer)
         except BlockingIOError:
@@ -94,17 +94,17 @@ class Channel:
         return bool(size)
 
     def next(self) -> tuple[Any, ...] | None:
-        """The next message that has come whole, or None.
+        """Return the next complete message, or None.
 
         Raises
         ------
         ValueError
-            If what came is no message.
+            If the bytes are not a message.
         """
         return self._decoder.next()
 
     def finish(self, seconds: float) -> None:
-        """Send all that is left, waiting for the other end at most this long, and close."""
+        """Send the rest of the queue, waiting at most ``seconds`` for the other end, and close the socket."""
         with contextlib.suppress(OSError):
             self._socket.settimeout(seconds)
             self._socket.sendall(self._outgoing)

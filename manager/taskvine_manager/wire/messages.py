@@ -1,52 +1,52 @@
-"""What travels between the user's process, the manager and the nodes.
+"""Messages between the user's process, the manager and the nodes.
 
-Records that exist once per invocation are NamedTuples: msgpack writes them as arrays, and making one costs a third of
-a frozen dataclass. Everything said less often is a tuple that begins with its tag; the tags and what follows them are
-listed in the tables below, and :func:`encode` and :class:`Decoder` are the only way in and out.
+A message is a tuple that begins with its tag. The tables below list the tags and what follows them. :func:`encode`
+turns a message into bytes, and :class:`Decoder` turns bytes into messages. Records that exist once per task are
+NamedTuples: msgpack writes them as arrays, and creating one costs a third of a frozen dataclass.
 
 User's process to manager:
 
 ================================================ =====================================================
-``("submit", functions, profiles, invocations)`` new functions ``(key, payload)``, profiles, invocations
-``("cancel", ids)``                              their futures are settled: drop or kill them
-``("forget", files)``                            temp files that nobody will ask for again
-``("retire", profiles)``                         numbers of profiles that no invocation will name any more
-``("drain", block)``                             finish what runs on a block's nodes, then let them go
-``("locate", request, file)``                    where is a temp file? (it is made again if it was lost)
-``("spoiled", node, file, stamp)``               a node's replica is not what was put there
+``("submit", functions, profiles, invocations)`` new functions ``(key, payload)``, new profiles, tasks
+``("cancel", ids)``                              tasks to drop or kill, since their futures are settled
+``("forget", files)``                            temp files that will not be asked for again
+``("retire", profiles)``                         numbers of profiles that no new task will use
+``("drain", block)``                             let the nodes of a block finish their tasks, then release them
+``("locate", request, file)``                    asks where a temp file is (it is recreated if it was lost)
+``("spoiled", node, file, stamp)``               a node's replica differs from what was stored
 ``("stats", request)``
-``("graph", request)``                           what is live; what is over is on disk by the time of the answer
+``("graph", request)``                           asks for unfinished tasks and files; the record is written first
 ``("tune", parameters)``
-``("ping",)``                                    it has been silent: does it live?
+``("ping",)``                                    asks a silent manager for an answer
 ``("stop",)``
 ================================================ =====================================================
 
 Manager to user's process:
 
 ================================================ =====================================================
-``("done", completions, waiting)``               ``waiting``: invocations that ask for no room now
+``("done", completions, waiting)``               ``waiting``: number of tasks that need no slot now
 ``("radio", messages)``                          pickled monitoring messages
-``("notice", text)``                             what the user is to know
+``("notice", text)``                             a warning for the user
 ``("pong",)``                                    the answer to ``"ping"``
 ``("drained", block)``
 ``("located", request, answer)``                 ``(node, path, size, stamp)``, the encoded bytes, or ``(record,)``
 ``("stats", request, dict)``
 ``("graph", request, dict)``                     as of :meth:`taskvine_manager.engine_api.Engine.snapshot`
 ``("nodes", list of dict)``                      sent whenever a node joins or leaves
-``("waiting", count)``                           as in ``"done"``, where nothing is done
-``("broken", text)``                             the manager cannot go on
-``("nodes-fail", reason, stderr)``               the same, because its nodes end before they join
+``("waiting", count)``                           as in ``"done"``, if no task has ended
+``("broken", text)``                             the manager failed
+``("nodes-fail", reason, stderr)``               the manager stops, because it can get no nodes
 ================================================ =====================================================
 
 Manager to node: ``("run", functions, profiles, invocations, sources, values, copies)``, ``("fetch", file, source)``,
-``("retire", keys, profiles)`` (functions to forget), ``("drop", files)``, ``("full",)`` (nothing can be dropped),
+``("retire", keys, profiles)`` (functions to forget), ``("drop", files)``, ``("full",)`` (nothing can be evicted),
 ``("cancel", ids)``, ``("drain",)``, ``("tune", parameters)``, ``("ping",)``, ``("exit",)``. A source is ``(path, size,
 stamp, node)``, a copy of a user's file ``(path, name, stamp)``.
 
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
 problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
-copy of a user's file), ``("crowded", id, size)`` (what it made has no room), ``("radio", messages)``, ``("idle",)``
-(for as long as its ``--timeout``), ``("leaving",)`` (it was told to, and ends), ``("pong",)``, ``("notice", text)``.
+copy of a user's file), ``("crowded", id, size)`` (a task's outputs do not fit), ``("radio", messages)``, ``("idle",)``
+(for its whole ``--timeout``), ``("leaving",)`` (it was told to leave), ``("pong",)``, ``("notice", text)``.
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 try:
     import msgpack
-except ModuleNotFoundError:  # a node of TaskVine's needs the records alone, and nothing that parsl does not bring
+except ModuleNotFoundError:  # TaskVine's nodes need only the records, and may lack what parsl does not install
     msgpack = None
 
 if TYPE_CHECKING:
     from taskvine_manager.runtime.payload import Payload
 
 _ITEMS = 1 << 24
-"""Most items of one list or dict in a stream: msgpack believes what it is told and makes room for as many at once."""
+"""Maximum items of one list or dict in a message: msgpack allocates as many as a message announces, at once."""
 
 _NOTHING = object()
 _LARGE = 1 << 20
-"""Bytes of the largest buffer for what has not come whole that is kept when it is empty."""
+"""Maximum bytes of a decoder's buffer that is kept once it is empty."""
 
 L1, L2 = "L1", "L2"
 """A task in a fresh process; a function call in a warm library."""
 
 
 class Profile(NamedTuple):
-    """What many invocations share, sent once.
+    """The properties that many tasks share, sent once.
 
-    Memory and disk are in MB, ``None`` where the user asked for nothing. What is not ``recoverable`` is never run again
-    for files of it that were lost. ``running_time_min`` is the least time, in seconds, that each invocation runs, where
-    the user has said so.
+    Memory and disk are in MB, ``None`` if the user requested nothing. A task that is not ``recoverable`` is never run
+    again to recreate its lost files. ``running_time_min`` is the minimum run time of each task in seconds, if the user
+    gave one.
     """
 
     number: int
@@ -95,14 +95,14 @@ class Profile(NamedTuple):
 
 
 class FileUse(NamedTuple):
-    """A file that an invocation reads or makes.
+    """A file that a task reads or produces.
 
-    ``kind`` is ``"local"`` (``source`` is an absolute path on the user's side), ``"temp"`` (``source`` is the id of a
-    temp file) or ``"value"`` (``source`` is the id of an invocation's result); ``name`` is the file's relative path in
-    the sandbox, and empty for a value, which is decoded with the arguments. ``replicas`` is how many nodes are to have
-    what is made, 0 for as many as of any temp file. What a task writes to a standard stream need not be there;
-    ``stream`` says whether it is added to the file that the user has (``"a"``) or takes its place (``"w"``).
-    ``directory`` says that an output is a directory which the user has already: the task finds an empty one.
+    ``kind`` is ``"local"``, ``"temp"`` or ``"value"``. Accordingly, ``source`` is an absolute path on the user's side,
+    the id of a temp file, or the id of a task's result. ``name`` is the file's relative path in the sandbox. It is
+    empty for a value, which is decoded with the arguments. ``replicas`` is the number of nodes that should hold an
+    output, 0 for the default number. ``stream`` is set for the file of a standard stream, which may be missing after
+    the task: ``"a"`` appends it to the user's file, ``"w"`` replaces that file. ``directory`` is set for an output
+    directory that the user already has: the task finds an empty one.
     """
 
     kind: str
@@ -114,7 +114,7 @@ class FileUse(NamedTuple):
 
 
 class Invocation(NamedTuple):
-    """One call of a function."""
+    """A task: one call of a function."""
 
     number: int
     profile: int
@@ -124,12 +124,13 @@ class Invocation(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """How an invocation ended: ``outcome`` and ``body`` as in :mod:`taskvine_manager.runtime.failure`.
+    """How a task ended: ``outcome`` and ``body`` as in :mod:`taskvine_manager.runtime.failure`.
 
-    Times are in seconds since the epoch. ``made`` lists temp files as ``(id, bytes, stamp)``; the stamp changes when a
-    file is touched (it is the change time of its inode, in ns). ``left`` is the name of the app and then the files that
-    it wrote in a private directory without declaring them, at most
-    :data:`~taskvine_manager.runtime.sandbox.MOST_LEFT`; it is empty where there are none.
+    ``dispatched`` and ``started`` are in seconds since the epoch, and the task ran for ``seconds``. ``made`` lists temp
+    files and results as ``(id, bytes, stamp)``. The stamp changes when a file is touched: it is the change time of its
+    inode, in ns. ``left`` holds the name of the app, then at most
+    :data:`~taskvine_manager.runtime.sandbox.MOST_LEFT` files that it wrote in a private directory without declaring
+    them. It is empty if there are none.
     """
 
     number: int
@@ -144,7 +145,7 @@ class Completion(NamedTuple):
 
 
 class NodeInfo(NamedTuple):
-    """What a node has: cores (may be fractional), memory and disk in MB, count of gpus; and where it is."""
+    """The resources of a node (cores may be fractional, memory and disk are in MB), and where it runs."""
 
     name: str
     cores: float
@@ -164,12 +165,12 @@ def encode(*message: Any) -> bytes:
 
 
 def check(record: tuple[Any, ...]) -> None:
-    """See that a record can be part of a message, before it is queued for a thread that cannot tell its user.
+    """Check that a record can be sent, before it is queued for a thread that cannot report an error to the user.
 
     Raises
     ------
     ValueError
-        If it cannot: a number is beyond 64 bits, a text has a lone surrogate, or a value is of a type that is not sent.
+        If a number exceeds 64 bits, a text has a surrogate that stands for no byte, or a value's type cannot be sent.
     """
     try:
         encode(record)
@@ -178,12 +179,12 @@ def check(record: tuple[Any, ...]) -> None:
 
 
 def decode(data: bytes) -> tuple[Any, ...]:
-    """Decode one message that came whole.
+    """Decode one complete message.
 
     Raises
     ------
     ValueError
-        If it is not one.
+        If the bytes are not a message.
     """
     message = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape")
     if not _is_tagged(message):
@@ -194,11 +195,11 @@ def decode(data: bytes) -> tuple[Any, ...]:
 def _is_tagged(message: object) -> TypeGuard[tuple[Any, ...]]:
     if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
         return False
-    return not any("\ud800" <= letter <= "\udfff" for letter in message[0])  # paths need not be text, but tags are
+    return not any("\ud800" <= letter <= "\udfff" for letter in message[0])  # tags are text, paths need not be
 
 
 class Decoder:
-    """Messages out of a stream of bytes that may be cut anywhere."""
+    """Decodes messages from a stream of bytes that may be cut anywhere."""
 
     def __init__(self) -> None:
         self._start()
@@ -215,18 +216,18 @@ class Decoder:
         self._most = 0
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take bytes."""
+        """Add bytes of the stream."""
         self._unpacker.feed(data)
         self._fed += len(data)
         self._most = max(self._most, self._fed - self._unpacker.tell())
 
     def next(self) -> tuple[Any, ...] | None:
-        """The next message that has come whole, or None.
+        """Return the next complete message, or None.
 
         Raises
         ------
         ValueError
-            If the bytes are no message.
+            If the bytes are not a message.
         """
         message = next(self._unpacker, _NOTHING)
         if message is _NOTHING:
@@ -239,7 +240,7 @@ class Decoder:
 
 
 def invocations(items: tuple[tuple[Any, ...], ...]) -> list[Invocation]:
-    """Invocations as they come out of a decoded message."""
+    """Return the tasks of a decoded message."""
     return [
         Invocation(*item)
         if not item[3] and not item[4]

@@ -101,7 +101,7 @@ def test_check_of_a_valid_file(run: Any, tmp_path: Path) -> None:
         "problems": [],
         "no_effect": {"embedded": ["hungry-minimum"]},
     }
-    assert "the whole graph is with the manager" in run("check", str(path), "--engine", "embedded")
+    assert "the manager already has the whole graph" in run("check", str(path), "--engine", "embedded")
 
 
 def test_check_names_everything_that_is_wrong(run: Any, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     for arguments, code, says in (
         (["--help"], 0, "COMMAND"),
         (["explain", "--help"], 0, "executor.prefetch"),
-        (["explain", "temp-replica-count"], 0, "Number of workers that shall hold each temp file"),
+        (["explain", "temp-replica-count"], 0, "Number of workers that hold each temp file"),
         (["check", str(path)], 1, "did you mean 'hungry-minimum'"),
     ):
         done = program(*arguments)
