@@ -194,7 +194,7 @@ def test_catalog_server_is_for_named_projects(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/a b", "/it's"])
 def test_paths_that_vine_factory_cannot_handle(tmp_path: Path, path: str) -> None:
     made = settings(None, "factory", batch_type="slurm")
-    with pytest.raises(ConfigurationError, match="give another scratch_dir"):
+    with pytest.raises(ConfigurationError, match="Give another scratch_dir"):
         launch._factory_command(places(tmp_path), made, path)
 
 

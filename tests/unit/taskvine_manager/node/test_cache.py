@@ -396,7 +396,7 @@ def test_what_cannot_fit_evicts_nothing(files: Files) -> None:
     files.adopt("t@1", 60)
     a = files.obtain("a", 30)
     for put in (lambda: files.obtain("b", 50), lambda: files.adopt("u@1", 101)):
-        with pytest.raises(QuotaExceeded, match="room for 40 bytes"):
+        with pytest.raises(QuotaExceeded, match="can provide 40 bytes"):
             put()
     assert a in files.cache
     assert files.cache.used == 90

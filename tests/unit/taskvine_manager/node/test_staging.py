@@ -236,7 +236,7 @@ def test_temp_file_without_replica_is_lost_and_says_where_it_was_looked_for(
 ) -> None:
     record = place.refusal(temp("t"), **sources)
     assert (record["kind"], record["name"]) == ("file-lost", "t@1")
-    assert (sources["t"].path if sources else "not on this node") in record["reason"]
+    assert (sources["t"].path if sources else "no node is known to have it") in record["reason"]
 
 
 @pytest.mark.parametrize("name", ["..", "../a", "a/../../b", "", "/etc/passwd"])

@@ -128,7 +128,7 @@ def test_absolute_links_into_a_sandbox_are_followed(copy: Copy, tree: Path) -> N
 def test_link_to_a_directory_above_is_refused(copy: Copy, tree: Path, target: str) -> None:
     (tree / "sub").mkdir()
     (tree / "sub" / "link").symlink_to(f"../{target}")
-    with pytest.raises(OSError, match="part of") as caught:
+    with pytest.raises(OSError, match="which contains the link") as caught:
         copied(copy, tree)
     assert caught.value.errno == errno.ELOOP
     assert os.listdir(tree.parent) in (["tree"], ["copy.archive", "tree"], ["tree", "copy.archive"])

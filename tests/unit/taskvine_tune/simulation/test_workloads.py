@@ -80,7 +80,7 @@ def test_run_times_are_spread_around_their_mean() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "says"),
     [
-        ("star", {}, "no graphs of kind 'star'"),
+        ("star", {}, "no kind of graph 'star'"),
         ("chain", {"tasks": 0}, "tasks must be at least 1"),
         ("layered", {"width": 0}, "width must be at least 1"),
         ("layered", {"fan": 0}, "fan must be at least 1"),
