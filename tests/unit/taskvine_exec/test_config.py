@@ -782,7 +782,7 @@ def test_what_is_not_acted_on_is_said_once(caplog: pytest.LogCaptureFixture) -> 
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert said[0].startswith("tuning parameter 'task-groups' has no effect on the embedded engine: short calls")
-    assert said[1].startswith("tuning parameter 'hungry-minimum' has no effect on the embedded engine: the whole graph")
+    assert said[1].startswith("tuning parameter 'hungry-minimum' has no effect on the embedded engine: the manager")
 
 
 def test_inline_limit_is_one_setting_by_two_names() -> None:
