@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -72,6 +72,10 @@ coverage: $(DEV)
 # Random DAGs while processes are killed and stopped: make chaos ARGS="--seed 7" for one of them alone, ARGS="--engine taskvine" on TaskVine.
 chaos: $(DEV)
 	$(RUN) tests/chaos/run.py --seeds 50 $(ARGS)
+
+# Long runs: make soak ARGS="--engine taskvine" on TaskVine.
+soak: $(DEV)
+	$(RUN) tests/chaos/soak.py --calls 300000 --deaths 2000 $(ARGS)
 
 # Mutated bytes for every decoder and socket: make fuzz ARGS="--target trees" for one of them alone.
 fuzz: $(DEV)

@@ -17,10 +17,14 @@ other odd ones                  ``temp-replica-count`` 2; likewise
 multiples of 5                  half way, some bytes of a file in some node's cache are overwritten as well
 multiples of 7                  ``enable_peer_transfers=False``
 multiples of 3                  ``taskvinetemp`` files too, not only results
+1, 7, 13 ...                    the clock of each process jumps by up to two hours
+3, 9, 15 ...                    temporary files are on a small disk that fills up when nodes are killed; Parsl retries
+                                tasks that fail with DiskFull, or with an OSError of their code
+5, 11, 17 ...                   all nodes are in a control group with little memory
 =============================== ========================================================================================
 
-What is killed, stopped, or stopped and let go on is in ``harm.py``. A stopped process counts as lost after a second of
-silence and a second without an answer.
+What is killed, stopped, or stopped and let go on is in ``harm.py``; clocks, disks and memory are in ``conditions.py``.
+A stopped process counts as lost after a second of silence and a second without an answer.
 
 On TaskVine nothing is overwritten, since it does not look; and as its count of replicas includes those under way, a
 producer may run again. In each fourth run a call kills the workers that it comes to as well, until it is given up.
@@ -41,7 +45,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,9 +60,10 @@ from parsl.providers import LocalProvider
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
-from taskvine_exec.errors import NodeLost
+from taskvine_exec.errors import DiskFull, NodeLost
 from taskvine_manager.node import staging
-from tests.chaos import harm
+from tests import control_groups
+from tests.chaos import conditions, harm
 from tests.conftest import eventually, our_processes, settle
 
 NODES = 3
@@ -101,6 +106,8 @@ class Plan:
         Whether a file is written to.
     poison : bool
         Whether a call kills the workers that it comes to.
+    condition : str
+        What is wrong with the machine.
     """
 
     seed: int
@@ -113,6 +120,7 @@ class Plan:
     standing: bool
     spoil: bool
     poison: bool
+    condition: conditions.Condition
 
     @staticmethod
     def draw(seed: int, engine: str) -> Plan:
@@ -137,7 +145,9 @@ class Plan:
         standing = replicas == 2 and not spoil and seed // 2 % 2 == 0
         kills = [] if standing else sorted(rng.sample(range(1, len(nodes)), rng.choice((2, 3, 4, 5))))
         half = WIDTH * rng.randrange(2, LAYERS - 1) if standing or spoil else len(nodes)
-        return Plan(seed, nodes[:half], nodes[half:], held, replicas, peers, kills, standing, spoil, poison)
+        parts = nodes[:half], nodes[half:]
+        condition = conditions.draw(seed, engine)
+        return Plan(seed, *parts, held, replicas, peers, kills, standing, spoil, poison, condition)
 
 
 def mix(number: int, kind: str, parents: list[Any]) -> Any:
@@ -247,8 +257,12 @@ class Progress:
 class Run:
     """One run of a plan on some nodes of this machine."""
 
-    def __init__(self, plan: Plan, directory: str, engine: Literal["embedded", "taskvine"]) -> None:
+    def __init__(
+        self, plan: Plan, directory: str, engine: Literal["embedded", "taskvine"], disk: str | None, group: Path | None
+    ) -> None:
         self.plan = plan
+        self.disk = disk
+        self.group = group
         self.engine = engine
         self.account = os.path.join(directory, "account")
         self.gate = os.path.join(directory, "gate")
@@ -262,7 +276,12 @@ class Run:
             label="tv",
             engine=engine,
             cores=1,
-            provider=LocalProvider(init_blocks=NODES, min_blocks=NODES, max_blocks=NODES),
+            provider=LocalProvider(
+                init_blocks=NODES,
+                min_blocks=NODES,
+                max_blocks=NODES,
+                worker_init=f"echo $$ >{group}/cgroup.procs" if group is not None else "",
+            ),
             max_retries=4 if plan.poison else RETRIES,  # so many workers does that call take with it, one after another
             enable_peer_transfers=plan.peers,
             tune_parameters={"temp-replica-count": plan.replicas, "keepalive-interval": 1, "keepalive-timeout": 1},
@@ -274,6 +293,8 @@ class Run:
             strategy_period=STRATEGY_SECONDS,
             run_dir=os.path.join(directory, "runinfo"),
             initialize_logging=False,
+            retries=0 if disk is None else 1,
+            retry_handler=lambda error, _: 0 if _is_for_want_of_space(error) else 2,  # 0: as often as it takes
         )
 
     def submit(self, nodes: list[Node], *, gated: bool = False) -> None:
@@ -329,6 +350,8 @@ class Run:
         for count in self.plan.kills:
             if not self.progress.wait(count) or self.progress.errors:
                 return
+            if self.disk is not None:
+                conditions.fill(self.disk)
             self.harm()
 
     def spoil(self) -> None:
@@ -388,6 +411,8 @@ class Run:
         if fatal is not None:
             ensure(isinstance(fatal.exception(SECONDS), NodeLost), "the call that kills its workers was not given up")
         self.compare(serially(nodes))
+        if self.group is not None:
+            ensure(not control_groups.kills(self.group), "a process was killed for lack of memory")
         stats = self.executor.stats()
         starts = len(Path(self.account).read_text().split())
         if plan.standing and self.engine == "embedded":
@@ -410,6 +435,7 @@ class Run:
                     ("all replicas stood", plan.standing),
                     ("a file spoiled", plan.spoil),
                     ("no peer transfers", not plan.peers),
+                    (plan.condition, bool(plan.condition)),
                     ("a call that kills its workers", plan.poison),
                     (" ".join(self.how), bool(self.how)),
                 )
@@ -464,10 +490,17 @@ def nothing_left(directory: str) -> Iterator[None]:
 def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
     """Run a seed, in a directory of its own, which is kept if it fails."""
     directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # short: the names of sockets are
-    current: Run | None = None
+    plan = Plan.draw(seed, engine)
     try:
-        with nothing_left(directory):
-            current = Run(Plan.draw(seed, engine), directory, engine)
+        with nothing_left(directory), ExitStack() as stack:
+            disk = group = None
+            if plan.condition == "clocks jump":
+                stack.enter_context(conditions.jumping_clocks(directory, seed))
+            elif plan.condition == "the disk fills up":
+                disk = stack.enter_context(conditions.small_disk(directory))
+            elif plan.condition == "little memory":
+                group = stack.enter_context(conditions.control_group())
+            current = Run(plan, directory, engine, disk, group)
             try:
                 report = current.run()
             except BaseException:
@@ -481,6 +514,11 @@ def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
         raise
     shutil.rmtree(directory)
     return report
+
+
+def _is_for_want_of_space(error: BaseException) -> bool:
+    """Whether a task may have failed because a disk was full; numpy says less than an error number."""
+    return isinstance(error, DiskFull | OSError) or "No space left" in str(error)
 
 
 def _describe(run: Run) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import MemoryExceeded, ResourcesUnsatisfiable, SlotDied
-from taskvine_manager.node import limits
 from taskvine_manager.record import read_record
+from tests import control_groups
 from tests.conftest import eventually
 from tests.contract.conftest import embedded_only
 
@@ -25,28 +23,12 @@ SECONDS = 60
 MEGABYTES = 400
 
 
-def made() -> Path:
-    """Make a control group that may use some memory."""
-    texts = (limits.read(f"/proc/self/{name}") or "" for name in ("cgroup", "mountinfo"))
-    # The outermost first, since in version 2 processes may be in none that has groups within it.
-    for path, version in reversed(limits.groups("memory", *texts)):
-        group = Path(path, f"taskvine-{uuid.uuid4().hex[:8]}")
-        limit = group / ("memory.max" if version == 2 else "memory.limit_in_bytes")
-        try:
-            group.mkdir()
-            limit.write_text(str(MEGABYTES * 2**20))
-        except OSError:
-            if group.is_dir():
-                group.rmdir()
-        else:
-            return group
-    pytest.skip("this user may make no control groups that limit memory")
-
-
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group; a test names it before its executor, so that it outlives that."""
-    group = made()
+    group = control_groups.make(MEGABYTES)
+    if group is None:
+        pytest.skip("this user may make no control groups that limit memory")
     yield group
     eventually(lambda: not (group / "cgroup.procs").read_text())
     group.rmdir()
@@ -90,9 +72,7 @@ def test_results_in_memory_leave_room_in_the_control_group(group: Path, make_exe
     executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
     held = [executor.submit(array, {}, number).result(SECONDS) for number in range(10)]
     assert [each[0] for each in held] == list(map(float, range(10)))
-    kills = re.search(r"^oom_kill (\d+)", limits.read(str(group / "memory.oom_control")) or "oom_kill 0", re.MULTILINE)
-    assert kills is not None
-    assert int(kills[1]) == 0
+    assert control_groups.kills(group) == 0
 
 
 def test_what_the_user_gives_wins(group: Path, make_executor: Make) -> None:
