@@ -46,7 +46,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -64,10 +63,10 @@ from taskvine_exec.errors import DiskFull, NodeLost
 from taskvine_manager.node import staging
 from tests import control_groups
 from tests.chaos import conditions, harm
+from tests.chaos.plan import LAYERS, WIDTH, Node, Plan
 from tests.conftest import eventually, our_processes, settle
 
 NODES = 3
-LAYERS, WIDTH = 6, 10
 DOUBLES = 65_536  # half a megabyte: what is large stays on nodes
 SECONDS = 60.0
 """What a run may take: longer is a failure."""
@@ -76,78 +75,6 @@ STRATEGY_SECONDS = 0.05
 
 
 # --- what runs ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the DAG: ``kind`` is ``"large"``, ``"small"`` or ``"file"``."""
-
-    number: int
-    kind: str
-    parents: tuple[int, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that is chosen for a run.
-
-    Attributes
-    ----------
-    first, second : list of Node
-        The DAG; what is in ``second`` comes later, if something is done in between.
-    held : set of int
-        Nodes whose results are kept and compared; of others, no future is kept.
-    kills : list of int
-        How many tasks are to be done when a node is killed.
-    standing : bool
-        Whether a node is killed between the halves, when all replicas stand, instead.
-    spoil : bool
-        Whether a file is written to.
-    poison : bool
-        Whether a call kills the workers that it comes to.
-    condition : str
-        What is wrong with the machine.
-    """
-
-    seed: int
-    first: list[Node]
-    second: list[Node]
-    held: set[int]
-    replicas: int
-    peers: bool
-    kills: list[int]
-    standing: bool
-    spoil: bool
-    poison: bool
-    condition: conditions.Condition
-
-    @staticmethod
-    def draw(seed: int, engine: str) -> Plan:
-        """Choose."""
-        rng = random.Random(seed)
-        nodes: list[Node] = []
-        for layer in range(LAYERS):
-            earlier = range(len(nodes))
-            recent = earlier[-2 * WIDTH :]
-            for _ in range(WIDTH):
-                count = min(len(earlier), rng.choice((1, 1, 2, 2, 3)) if layer else 0)
-                parents = {rng.choice(recent if rng.random() < 0.8 else earlier) for _ in range(count)}
-                # Who reads or writes files has to import parsl, which takes a while: not in every run.
-                kind = rng.choices(("large", "small", "file"), (3, 1, seed % 3 == 0))[0]
-                nodes.append(Node(len(nodes), kind, tuple(sorted(parents)), rng.uniform(0, 0.03)))
-        used = {parent for node in nodes for parent in node.parents}
-        held = {node.number for node in nodes if node.number not in used or rng.random() < 0.5}
-        peers = seed % 7 != 0
-        replicas = 2 if seed % 2 and peers else 1
-        spoil = seed % 5 == 0 and engine == "embedded"
-        poison = seed % 4 == 2 and engine == "taskvine"
-        standing = replicas == 2 and not spoil and seed // 2 % 2 == 0
-        kills = [] if standing else sorted(rng.sample(range(1, len(nodes)), rng.choice((2, 3, 4, 5))))
-        half = WIDTH * rng.randrange(2, LAYERS - 1) if standing or spoil else len(nodes)
-        parts = nodes[:half], nodes[half:]
-        condition = conditions.draw(seed, engine)
-        return Plan(seed, *parts, held, replicas, peers, kills, standing, spoil, poison, condition)
 
 
 def mix(number: int, kind: str, parents: list[Any]) -> Any:
