@@ -36,6 +36,14 @@ def our_processes(directory: str) -> list[psutil.Process]:
     return found
 
 
+def command(process: psutil.Process) -> list[str]:
+    """The command of a process; empty if it has ended, even if nobody has waited for it yet."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _scripts_on_path() -> Iterator[None]:
     """Put this environment's scripts on PATH, where Parsl looks for ``interchange.py``, activated or not."""
@@ -65,7 +73,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[st
         processes = settle(lambda: our_processes(directory))
         left = settle(lambda: [entry for entry in os.listdir(directory) if entry.startswith(("taskvine-", "tv-"))])
         left = left or settle(lambda: os.listdir(in_memory))
-        assert not processes, f"processes remain: {[(p.pid, p.cmdline()) for p in processes]}"
+        assert not processes, f"processes remain: {[(p.pid, command(p)) for p in processes]}"
         assert not left, f"directories remain: {left}"
         if descriptors is not None:
             now = settle(lambda: len(os.listdir("/proc/self/fd")) > descriptors + 4)

@@ -20,7 +20,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import EnvironmentFailed, LibraryFailed, ManagerLost, TaskLost
-from tests.conftest import Gate, eventually, our_processes
+from tests.conftest import Gate, command, eventually, our_processes
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -47,12 +47,8 @@ def node_process(executor: TaskVineExecutor) -> psutil.Process:
 
 def processes(executor: TaskVineExecutor, role: str) -> list[psutil.Process]:
     """Processes of a run that were started in some role."""
-    found = []
-    for process in our_processes(os.path.dirname(executor._places.base)):
-        with contextlib.suppress(psutil.Error):
-            if role in process.cmdline():
-                found.append(process)
-    return found
+    directory = os.path.dirname(executor._places.base)
+    return [process for process in our_processes(directory) if role in command(process)]
 
 
 def test_a_stopped_node(make: Make, mode: str, gate: Gate) -> None:

@@ -22,7 +22,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ContextFailed, LibraryFailed, ResourcesUnsatisfiable
 from taskvine_manager.node.hardware import THREAD_VARIABLES
-from tests.conftest import eventually
+from tests.conftest import command, eventually
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
@@ -384,7 +384,7 @@ def kill_library(executor: TaskVineExecutor) -> None:
 
     def libraries() -> list[psutil.Process]:
         children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
-        alike = [child for child in children if "library" in child.cmdline()]
+        alike = [child for child in children if "library" in command(child)]
         return [child for child in alike if child.ppid() not in {other.pid for other in alike}]
 
     (library,) = eventually(libraries)  # one that died is started again with the next call

@@ -18,7 +18,7 @@ import pytest
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import MemoryExceeded, SlotDied
-from tests.conftest import Gate, eventually, settle
+from tests.conftest import Gate, command, eventually, settle
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -401,7 +401,7 @@ def test_the_next_supervisor_has_a_temporary_directory_too(make_executor: Make, 
     for _ in range(2):
         assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
         children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
-        (supervisor,) = (child for child in children if "supervise" in child.cmdline())
+        (supervisor,) = (child for child in children if "supervise" in command(child))
         supervisor.kill()
     assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
 
@@ -507,7 +507,7 @@ def test_what_is_typed_in_a_terminal_ends_no_node(make_executor: Make, engine: s
     (pid,) = {node["pid"] for node in executor.nodes}
     node = psutil.Process(pid)
     if engine == "taskvine":
-        (node,) = (child for child in node.children(recursive=True) if "supervise" in child.cmdline())
+        (node,) = (child for child in node.children(recursive=True) if "supervise" in command(child))
     node.send_signal(signal.SIGINT)
     groups = {os.getpgid(child.pid) for child in node.children(recursive=True)}
     assert os.getpgid(node.pid) not in groups

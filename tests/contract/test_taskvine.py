@@ -31,7 +31,7 @@ from parsl.executors.errors import BadStateException
 
 from taskvine_exec import TaskVineExecutor, passwords
 from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, command, eventually
 from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
@@ -60,7 +60,7 @@ def by_hand(make_executor: Make, start_node: Start) -> Make:
 
 def descendants(executor: TaskVineExecutor, program: str) -> list[psutil.Process]:
     children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
-    return [child for child in children if any(program in word for word in child.cmdline()[:3])]
+    return [child for child in children if any(program in word for word in command(child)[:3])]
 
 
 @pytest.mark.parametrize("megabytes", [0.001, 1, 16])
@@ -474,7 +474,7 @@ def test_without_the_process_that_admits_workers_the_run_ends(make_executor: Mak
     start_node(executor)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert executor._manager is not None
-    (process,) = (each for each in psutil.Process(executor._manager.pid).children() if "admit" in each.cmdline())
+    (process,) = (each for each in psutil.Process(executor._manager.pid).children() if "admit" in command(each))
     process.kill()
     eventually(lambda: executor.bad_state_is_set, SECONDS)
     assert "admits workers" in str(executor.executor_exception)

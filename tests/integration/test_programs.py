@@ -18,7 +18,7 @@ import pytest
 import taskvine_exec
 import taskvine_manager
 import taskvine_tune
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, command, eventually
 
 ROOTS = [str(Path(package.__file__).parent.parent) for package in (taskvine_exec, taskvine_manager, taskvine_tune)]
 MARK = "TASKVINE_EXEC_TESTS_PROGRAM"
@@ -210,7 +210,7 @@ def test_killed_together_with_the_manager(
     """Nodes end, and the last one removes the run's directory: nobody else is left to do it."""
     started = program(write(tmp_path / "script.py", LOAD, HOLD, WITHOUT), GATE=str(tmp_path / "gate"))
     gate.wait(1)
-    (manager,) = [process for process in started.left() if "manager" in process.cmdline()]
+    (manager,) = [process for process in started.left() if "manager" in command(process)]
     started.process.kill()
     manager.kill()
     eventually(lambda: not started.left())
