@@ -205,7 +205,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         else:
             provider = _own_copy(provider)
         self._engine, self._engine_reason = engines.choose(engine, factory.worker_executable)
-        self._settings: config.EmbeddedSettings
+        self._settings: config.EngineSettings
         if self._engine == "taskvine":
             self._settings = config.vine_settings(
                 manager,

@@ -24,7 +24,7 @@ from parsl.errors import ConfigurationError
 
 import taskvine_manager
 from taskvine_exec import addresses, passwords
-from taskvine_exec.config import EmbeddedSettings, VineSettings
+from taskvine_exec.config import EngineSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
@@ -127,7 +127,7 @@ def survives_shell(path: str) -> bool:
     return shlex.quote(path) == path
 
 
-def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, directory: str | None) -> None:
+def write_configs(places: Places, settings: EngineSettings, path: SearchPath, directory: str | None) -> None:
     """Write the configurations of the manager and the nodes.
 
     ``path`` is where nodes import modules from. Apps run in ``directory``, or in sandboxes if that is None.
@@ -275,7 +275,7 @@ def _factory_command(places: Places, settings: VineSettings, scratch: str) -> li
     return command
 
 
-def leaving_seconds(settings: EmbeddedSettings) -> float:
+def leaving_seconds(settings: EngineSettings) -> float:
     """Return how many more seconds the manager may need to end, because ``vine_factory`` cancels its jobs first."""
     if not isinstance(settings, VineSettings) or settings.local or settings.worker_launch_method != "factory":
         return 0.0
@@ -397,12 +397,12 @@ def _write(path: str, value: object) -> None:
         pickle.dump(value, file)
 
 
-def slots_of(settings: EmbeddedSettings, cores: float | None = None) -> int:
+def slots_of(settings: EngineSettings, cores: float | None = None) -> int:
     """Return how many tasks a node runs at once: its configured slots, or else one for each core."""
     return settings.slots or max(1, int(cores or settings.node_cores or hardware.cores()))
 
 
-def node_command(base: str, settings: EmbeddedSettings, *, leave_when_idle: bool = False) -> list[str]:
+def node_command(base: str, settings: EngineSettings, *, leave_when_idle: bool = False) -> list[str]:
     """Return the command that starts a node of the embedded engine."""
     command = [sys.executable, _PROGRAM, "node", cleanup.CONNECT, base]
     sizes = {

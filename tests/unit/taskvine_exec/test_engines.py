@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from parsl.errors import ConfigurationError, OptionalModuleMissing
-from parsl.launchers import SrunLauncher
 from parsl.providers import LocalProvider, SlurmProvider
 
 from taskvine_exec import TaskVineExecutor, config, engines, launch, passwords
@@ -99,49 +98,11 @@ def settings(provider: Any = None, method: str = "provider", **fields: Any) -> c
     )
 
 
-@pytest.mark.parametrize(
-    ("provider", "method", "local"),
-    [
-        (LocalProvider(), "provider", True),
-        (LocalProvider(launcher=SrunLauncher()), "provider", False),
-        (SlurmProvider(), "provider", False),
-        (None, "manual", False),
-        (None, "factory", True),
-    ],
-)
-def test_what_is_on_this_machine(provider: Any, method: str, local: bool) -> None:
-    assert settings(provider, method).local is local
-
-
-def test_what_the_embedded_engine_refuses_is_taken() -> None:
-    made = settings(None, "factory", batch_type="condor", condor_requirements="x", project_name="p")
-    assert (made.local, made.batch_type, made.condor_requirements) == (False, "condor", "x")
-    assert made.project_name == "p"
-
-
 def test_poncho_environment_is_for_vine_factory(tmp_path: Path) -> None:
     pack = tmp_path / "env.tar.gz"
     pack.touch()
     made = settings(None, "factory", batch_type="slurm", python_env=str(pack))
     assert f"--poncho-env={pack}" in launch._factory_command(places(tmp_path), made, "/scratch")
-    with pytest.raises(ConfigurationError, match=r"python_env=.*file that exists"):
-        settings(None, "factory", batch_type="slurm", python_env="/no/such/env")
-    with pytest.raises(ConfigurationError, match=r"python_env=.*env_pack"):
-        settings(None, "factory", python_env=str(pack))
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"app_pack": True}, "app_pack=True"),
-        ({"autolabel": True}, "autolabel=True"),
-        ({"project_password_file": "/nowhere"}, "project_password_file='/nowhere'"),
-        ({"min_workers": 3}, "min_workers=3"),
-    ],
-)
-def test_what_is_not_valid(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words):
-        settings(**fields)
 
 
 def places(tmp_path: Path) -> launch.Places:

@@ -1,0 +1,202 @@
+"""The rules of every field, and the checks of fields that depend on each other."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from parsl.errors import ConfigurationError
+
+from taskvine_exec.config import tuning
+from taskvine_exec.config.redaction import redacted
+from taskvine_exec.config.rules import (
+    AMOUNT,
+    DICT,
+    FLAG,
+    NAME,
+    PATH,
+    POSITIVE,
+    TEXT,
+    Rule,
+    one_of,
+    or_none,
+    refuse,
+    whole,
+)
+from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
+from taskvine_exec.submission.resources import did_you_mean
+
+__all__ = ["AUTOLABEL_ALGORITHMS", "BATCH_TYPES", "LIBRARY_KEYS", "validate"]
+
+AUTOLABEL_ALGORITHMS = ("max-xput", "bucketing", "max")
+
+#: Batch systems that any release of vine_factory supports.
+BATCH_TYPES = (
+    "local",
+    "condor",
+    "sge",
+    "uge",
+    "slurm",
+    "pbs",
+    "torque",
+    "moab",
+    "lsf",
+    "flux",
+    "k8s",
+    "amazon",
+    "vine",
+    "wq",
+    "cluster",
+    "dryrun",
+)
+
+
+def _is_importable(value: object) -> bool:
+    name = value.__name__ if isinstance(value, ModuleType) else value
+    return isinstance(name, str) and name != "__main__" and all(map(str.isidentifier, name.split(".")))
+
+
+_NAMES = Rule(
+    "a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and all(map(NAME.accepts, value))
+)
+_MODULES = Rule(
+    "a list of modules, or of their full names, without __main__",
+    lambda value: isinstance(value, (list, tuple)) and all(map(_is_importable, value)),
+)
+_ARGUMENTS = Rule("a tuple or a list", lambda value: isinstance(value, (tuple, list)))
+_KEYWORD_ARGUMENTS = Rule(
+    "a dict with string keys",
+    lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+)
+_VARIABLE_NAME = Rule(
+    "the name of an environment variable: a non-empty string without '=' or NUL",
+    lambda value: isinstance(value, str) and value != "" and not set(value) & {"=", "\0"},
+)
+_VARIABLE = Rule(
+    "a string without NUL, a number or a path",
+    lambda value: isinstance(value, (str, numbers.Real, os.PathLike)) and "\0" not in str(value),
+)
+
+_MANAGER_RULES: Mapping[str, Rule] = {
+    "port": whole(0, 65535),
+    "address": or_none(NAME),
+    "project_name": or_none(TEXT),
+    "project_password_file": or_none(PATH),
+    "env_vars": or_none(DICT),
+    "init_command": TEXT,
+    "env_pack": or_none(PATH),
+    "app_pack": FLAG,
+    "extra_pkgs": or_none(_NAMES),
+    "max_retries": or_none(whole(0)),
+    "library_config": or_none(DICT),
+    "shared_fs": FLAG,
+    "autolabel": FLAG,
+    "autolabel_algorithm": one_of(*AUTOLABEL_ALGORITHMS),
+    "autolabel_window": or_none(whole(1)),
+    "autocategory": FLAG,
+    "enable_peer_transfers": FLAG,
+    "wait_for_workers": or_none(whole(0)),
+    "tune_parameters": or_none(tuning.SOURCE),
+    "vine_log_dir": or_none(PATH),
+}
+
+_FACTORY_RULES: Mapping[str, Rule] = {
+    "factory_timeout": whole(0),
+    "scratch_dir": or_none(PATH),
+    "min_workers": whole(0),
+    "max_workers": whole(0),
+    "workers_per_cycle": whole(0),
+    "worker_options": or_none(TEXT),
+    "worker_executable": PATH,
+    "worker_timeout": whole(0),
+    "cores": or_none(whole(0)),
+    "gpus": or_none(whole(0)),
+    "memory": or_none(whole(0)),
+    "disk": or_none(whole(0)),
+    "python_env": or_none(PATH),
+    "batch_type": one_of(*BATCH_TYPES),
+    "condor_requirements": or_none(TEXT),
+    "batch_options": or_none(TEXT),
+}
+
+_LIBRARY_RULES: Mapping[str, Rule] = {
+    "num_slots": or_none(whole(0)),
+    "cores": or_none(AMOUNT),
+    "memory": or_none(AMOUNT),
+    "disk": or_none(AMOUNT),
+    "gpus": or_none(whole(0)),
+    "import_modules": or_none(_MODULES),
+    "context": or_none(Rule("callable", callable)),
+    "context_args": or_none(_ARGUMENTS),
+    "context_kwargs": or_none(_KEYWORD_ARGUMENTS),
+    "context_scope": or_none(one_of("library", "slot")),
+    "start_timeout": or_none(POSITIVE),
+}
+
+#: The keys of TaskVineManagerConfig.library_config.
+LIBRARY_KEYS = tuple(_LIBRARY_RULES)
+
+#: Names that other software uses for the keys of library_config.
+_FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
+    "function_slots": "num_slots",
+    "memory (mbs)": "memory",
+    "disk (mbs)": "disk",
+    "cpus": "cores",
+    "setup": "context",
+    "library_context_info": "context",
+    "hoisting_modules": "import_modules",
+    "lib_modules": "import_modules",
+    "modules": "import_modules",
+    "imports": "import_modules",
+}
+
+
+def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
+    """Check the type and range of every field.
+
+    Parameters
+    ----------
+    manager, factory
+        The configurations to check, which stay unchanged.
+
+    Raises
+    ------
+    ConfigurationError
+        For the first field that is not valid. The message names the field, its value, and the allowed values.
+    """
+    for config, rules in ((manager, _MANAGER_RULES), (factory, _FACTORY_RULES)):
+        for name, rule in rules.items():
+            rule.check(f"{type(config).__name__}.{name}", getattr(config, name))
+    _check_env_vars(manager.env_vars or {})
+    _check_library(manager.library_config or {})
+    tuning.load(manager.tune_parameters, peer_transfers=manager.enable_peer_transfers)
+    if factory.min_workers > factory.max_workers:
+        allowed = f"at most max_workers, which is {factory.max_workers}"
+        refuse(f"{type(factory).__name__}.min_workers", factory.min_workers, allowed)
+
+
+def _check_env_vars(env_vars: Mapping[Any, object]) -> None:
+    for name, value in env_vars.items():
+        _VARIABLE_NAME.check("a name in env_vars", name)
+        if not _VARIABLE.accepts(value):  # the message hides the value: it may be a secret
+            kind = type(value).__name__
+            raise ConfigurationError(f"env_vars[{name!r}] of type {kind} is not valid: must be {_VARIABLE.allowed}")
+
+
+def _check_library(library: Mapping[Any, Any]) -> None:
+    for key, value in library.items():
+        if key not in _LIBRARY_RULES:
+            hint = did_you_mean(str(key), _LIBRARY_RULES, _FOREIGN_LIBRARY_KEYS)
+            raise ConfigurationError(f"library_config has the unknown key {key!r}: {hint}")
+        rule = _LIBRARY_RULES[key]
+        if not rule.accepts(value):
+            refuse(f"library_config[{key!r}]", redacted(key, value), rule.allowed)
+    if library.get("context") is None:
+        idle = [key for key in ("context_args", "context_kwargs", "context_scope") if library.get(key)]
+        if idle:
+            raise ConfigurationError(
+                f"library_config has {' and '.join(idle)}, but no context: add it or drop these keys"
+            )
