@@ -22,6 +22,7 @@ from taskvine_manager.parameters import (
     Parameter,
     Standing,
     Support,
+    canonical,
     find,
 )
 from taskvine_tune import formats
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 def _parameters_in_lines() -> str:
     """Return names, defaults and bounds, for help texts."""
     rows = [("name", "default", "bounds")]
-    rows += [(each.name, _with_unit(each), each.bounds) for each in PARAMETERS.values()]
+    rows += [(each.name, each.shown(each.default), each.bounds) for each in PARAMETERS.values()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"  {name:{widths[0]}}  {default:{widths[1]}}  {bounds}" for name, default, bounds in rows)
 
@@ -188,7 +189,7 @@ def _positive(text: str) -> float:
 
 
 def _list(options: argparse.Namespace) -> int:
-    part = options.part.replace("_", "-").lower()
+    part = canonical(options.part).lower()
     chosen = [
         each
         for each in PARAMETERS.values()
@@ -206,7 +207,7 @@ def _list(options: argparse.Namespace) -> int:
     for each in chosen:
         engines = [_support(each.on(engine)) for engine in ENGINES]
         effect = [each.effect] if with_effect else []
-        table.add_row(each.name, _with_unit(each), each.bounds, *engines, *effect)
+        table.add_row(each.name, each.shown(each.default), each.bounds, *engines, *effect)
     console.print(table)
     return FINE
 
@@ -229,8 +230,8 @@ def _story(parameter: Parameter) -> Iterable[tuple[str, str | Text]]:
     if parameter.aliases:
         yield "also called", ", ".join(parameter.aliases)
     yield "effect", parameter.effect
-    yield "type", parameter.kind.value
-    yield "default", _with_unit(parameter)
+    yield "type", parameter.kind
+    yield "default", parameter.shown(parameter.default)
     yield "bounds", parameter.bounds
     for value, meaning in parameter.meanings:
         yield f"{value:g} means", meaning
@@ -268,7 +269,7 @@ def _check(options: argparse.Namespace) -> int:
     for name, value in values.items():
         parameter = PARAMETERS[name]
         standings = [_support(parameter.on(engine), note=options.engine is not None) for engine in engines]
-        table.add_row(name, _shown(value, parameter.unit), _with_unit(parameter), *standings)
+        table.add_row(name, parameter.shown(value), parameter.shown(parameter.default), *standings)
     console = _console()
     if values:
         console.print(table)
@@ -423,7 +424,7 @@ def as_json(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "aliases": list(parameter.aliases),
-        "type": parameter.kind.name.lower(),
+        "type": type(parameter).__name__.lower(),
         "default": parameter.default,
         "minimum": parameter.minimum,
         "maximum": parameter.maximum,
@@ -455,12 +456,3 @@ def _console() -> Console:
 def _support(standing: Standing, *, note: bool = False) -> Text:
     text = str(standing) if note else standing.support.value
     return Text(text, style=_STYLES[standing.support])
-
-
-def _with_unit(parameter: Parameter) -> str:
-    return _shown(parameter.default, parameter.unit)
-
-
-def _shown(value: object, unit: str) -> str:
-    text = str(value).lower() if isinstance(value, bool) else f"{value:.10g}"
-    return f"{text} {unit}".rstrip()

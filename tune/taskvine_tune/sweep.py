@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from taskvine_manager.parameters import Kind, Parameter, Value, find
+from taskvine_manager.parameters import Flag, Parameter, Value, Whole, find, shown
 from taskvine_tune import formats
 from taskvine_tune.environment import PARAMETERS_VARIABLE, REPORT_VARIABLE, RunReport, read_reports
 from taskvine_tune.errors import BadFile, BadSamples, GivenTwice, LibraryMissing, WrongType
@@ -162,14 +162,14 @@ def _choices(space: Source) -> dict[str, Sequence[Any] | _Range]:
 
 
 def _range(parameter: Parameter, given: Mapping[str, Any]) -> _Range:
-    if parameter.kind is Kind.FLAG or not {"min", "max"} <= given.keys() <= {"min", "max", "log"}:
+    if isinstance(parameter, Flag) or not {"min", "max"} <= given.keys() <= {"min", "max", "log"}:
         expected = "a value, a list of values, or for numbers a range with min, max and perhaps log"
         raise WrongType(parameter.name, dict(given), expected)
     low, high = parameter.read(given["min"]), parameter.read(given["max"])
     log = given.get("log", False)
     if low > high or not isinstance(log, bool) or (log and low <= 0):
         raise WrongType(parameter.name, dict(given), "a range whose min is at most its max, and above 0 for log")
-    return _Range(given, low, high, parameter.kind is Kind.WHOLE, log)
+    return _Range(given, low, high, isinstance(parameter, Whole), log)
 
 
 def _drawn(choice: Sequence[Any] | _Range, source: random.Random) -> Any:
@@ -203,11 +203,7 @@ def with_losses(settings: Sequence[TuneParameters], interval: float) -> list[Tun
 def label(setting: TuneParameters, settings: Sequence[TuneParameters] = ()) -> str:
     """Return a name for a setting: its parameters that differ from other settings, or all if none does."""
     varied = [name for name in setting if any(other.get(name) != setting[name] for other in settings)]
-    return ", ".join(f"{name}={_shown(setting[name])}" for name in varied or setting) or "defaults"
-
-
-def _shown(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
+    return ", ".join(f"{name}={shown(setting[name], digits=6)}" for name in varied or setting) or "defaults"
 
 
 # ---- Runs
