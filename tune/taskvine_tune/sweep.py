@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from taskvine_manager.parameters import Flag, Parameter, Value, Whole, find, shown
+from taskvine_manager.parameters.own import LOSS_INTERVAL, LOSS_SEED
+from taskvine_manager.parameters.taskvine import ENFORCE_WORKER_EVICTION_INTERVAL
 from taskvine_tune import formats
 from taskvine_tune.environment import PARAMETERS_VARIABLE, REPORT_VARIABLE, RunReport, read_reports
 from taskvine_tune.errors import BadFile, BadSamples, GivenTwice, LibraryMissing, WrongType
@@ -52,9 +54,7 @@ Quantity = Literal["wall_seconds", "makespan_seconds", "bytes_moved", "storage_p
 #: Values recorded for each run.
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
-_INTERVAL = "executor.loss-interval"
-_LOSSES = (_INTERVAL, "enforce-worker-eviction-interval")
-_SEED = "executor.loss-seed"
+_LOSSES = (LOSS_INTERVAL, ENFORCE_WORKER_EVICTION_INTERVAL)
 
 #: Bytes of a failed run's output that are kept.
 _TAIL = 2000
@@ -196,8 +196,8 @@ def with_losses(settings: Sequence[TuneParameters], interval: float) -> list[Tun
     TuningError
         If the interval is out of range.
     """
-    losses = TuneParameters({_INTERVAL: interval})
-    return [setting if any(name in setting for name in _LOSSES) else setting | losses for setting in settings]
+    losses = TuneParameters({LOSS_INTERVAL.name: interval})
+    return [setting if any(each.name in setting for each in _LOSSES) else setting | losses for setting in settings]
 
 
 def label(setting: TuneParameters, settings: Sequence[TuneParameters] = ()) -> str:
@@ -363,8 +363,8 @@ def _run(
     words: Sequence[str], setting: TuneParameters, number: int, place: int, timeout: float | None, loss_seed: int
 ) -> Run:
     told_to_use: Mapping[str, Value] = setting
-    if any(setting.get(name) for name in _LOSSES):
-        told_to_use = {_SEED: loss_seed, **setting}
+    if any(each.of(setting) for each in _LOSSES):
+        told_to_use = {LOSS_SEED.name: loss_seed, **setting}
     with tempfile.TemporaryDirectory(prefix="taskvine-tune-") as directory:
         report, output = os.path.join(directory, "report"), os.path.join(directory, "output")
         environment = {

@@ -14,6 +14,8 @@ from time import thread_time_ns
 from typing import Any
 
 from taskvine_manager.parameters import PARAMETERS
+from taskvine_manager.parameters.own import INLINE_LIMIT, LIBRARY_SLOTS, LOSS_INTERVAL
+from taskvine_manager.parameters.taskvine import MAX_WORKERS
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
 from taskvine_manager.wire.messages import FileUse, Invocation, NodeInfo, Profile
@@ -48,16 +50,16 @@ class Simulation:
         self.overhead = cluster.overhead
         self.setup = cluster.setup
         self.write_rate = cluster.write_rate
-        self.inline_limit = int(tuning.effective("executor.inline-limit"))
+        self.inline_limit = int(INLINE_LIMIT.of(tuning))
         self.input_sizes = dict(workload.files)
         self._workload = workload
         self._cluster = cluster
-        most = int(tuning.effective("max-workers"))
+        most = int(MAX_WORKERS.of(tuning))
         self._size = min(cluster.nodes, most) if most > 0 else cluster.nodes
         self._loss_rate = cluster.loss_rate / 3600
-        if interval := float(tuning.effective("executor.loss-interval")):
+        if interval := LOSS_INTERVAL.of(tuning):
             self._loss_rate += 1 / (interval * self._size)
-        self._library_slots = int(tuning.effective("executor.library-slots")) or None
+        self._library_slots = int(LIBRARY_SLOTS.of(tuning)) or None
         self._random = random.Random(seed)
         self._core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
         self._nodes: dict[str, ImaginedNode] = {}
