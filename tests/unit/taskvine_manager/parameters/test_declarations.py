@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
-from taskvine_manager.parameters import ENGINES, PARAMETERS, Flag, Parameter, Real, Support, Whole, find, honoured
+import taskvine_exec
+import taskvine_manager
+import taskvine_tune
+from taskvine_manager.parameters import (
+    ENGINES,
+    PARAMETERS,
+    Flag,
+    Parameter,
+    Real,
+    Support,
+    Whole,
+    find,
+    honoured,
+    own,
+    taskvine,
+)
 from taskvine_manager.parameters.errors import OutOfRange
+from taskvine_manager.runtime import payload
 
 #: What ``vine_tune`` of cctools 8.0.0 takes.
 TASKVINE_NAMES = """
@@ -119,3 +137,22 @@ def test_setting_order_keeps_taskvine_from_undoing_a_setting() -> None:
     # vine_tune("proportional-resources", x) sets proportional-whole-tasks to x too.
     names = list(PARAMETERS)
     assert names.index("proportional-resources") < names.index("proportional-whole-tasks")
+
+
+def test_the_inline_limit_is_that_of_the_encoding() -> None:
+    assert own.INLINE_LIMIT.default == payload.INLINE_LIMIT
+    assert own.INLINE_LIMIT.maximum == payload.LARGEST_INLINE_LIMIT
+
+
+def test_no_other_module_spells_a_name() -> None:
+    roots = [Path(package.__file__ or "").parent for package in (taskvine_exec, taskvine_manager, taskvine_tune)]
+    modules = {path for root in roots for path in root.rglob("*.py")}
+    modules -= {Path(own.__file__), Path(taskvine.__file__)}
+    names = {name for each in PARAMETERS.values() for name in (each.name, *each.aliases)}
+    spelled = [
+        f"{path}:{node.lineno}: {node.value}"
+        for path in sorted(modules)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
+    ]
+    assert not spelled, "use the declaration: " + ", ".join(spelled)
