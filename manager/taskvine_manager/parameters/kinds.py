@@ -184,7 +184,7 @@ class Whole(Parameter):
 
     default: int
     _: KW_ONLY
-    maximum: float | None = LARGEST_INT
+    maximum: float = LARGEST_INT
 
     def _typed(self, value: object) -> int:
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):

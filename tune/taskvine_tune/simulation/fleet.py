@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable
 
 from taskvine_manager.scheduling.events import NodeJoined, NodeLeft
+from taskvine_manager.scheduling.nodes import MB
 from taskvine_manager.wire.messages import NodeInfo
 from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.nodes import ImaginedNode, Surroundings
 
 __all__ = ["Fleet"]
 
-MB = 1 << 20
 UNLIMITED = 1 << 40
 """MB of a disk without limit."""
 
