@@ -22,6 +22,7 @@ from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.engine_api import Engine, NodesFail
+from taskvine_manager.parameters.own import AWAKE
 from taskvine_manager.record import Recorder
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire import messages
@@ -34,9 +35,6 @@ STOP_SECONDS = 3.0
 """Seconds that nodes have to leave after they are told, before they are killed."""
 
 
-AWAKE = "executor.awake"
-AWAKE_SECONDS = 0.0005
-"""Default of that tuning parameter: seconds that the manager polls for the next message before it sleeps."""
 FEW = 4
 """Maximum number of tasks with which it polls. With more, there is other work in the meantime."""
 LAST_WORDS_SECONDS = 1.0
@@ -94,7 +92,7 @@ class Manager:
         self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.manager.engine"
         name = "taskvine" if self._is_vine else "embedded"
         self._record = Recorder(config["record"], engine=name, tune_parameters=config["engine"].tune)
-        self._awake: float = config["engine"].tune.get(AWAKE, AWAKE_SECONDS)
+        self._awake: float = AWAKE.of(config["engine"].tune)
         self._engine = self._make_engine(config["engine"], listener)
 
     def _make_engine(self, config: Any, listener: socket.socket) -> Engine:
@@ -268,7 +266,7 @@ class Manager:
 
     def _on_tune(self, parameters: dict[str, float]) -> None:
         self._record.tuned(parameters)
-        self._awake = parameters.get(AWAKE, self._awake)
+        self._awake = parameters.get(AWAKE.name, self._awake)
         self._engine.tune(parameters)
 
     def _on_ping(self) -> None:

@@ -10,7 +10,8 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec.config.rules import Rule, is_path, refuse
 from taskvine_exec.config.settings import EngineSettings, VineSettings
-from taskvine_manager.parameters import PARAMETERS, Engine
+from taskvine_manager.parameters import PARAMETERS, Engine, own
+from taskvine_manager.parameters.taskvine import ENFORCE_WORKER_EVICTION_INTERVAL
 from taskvine_manager.runtime.payload import INLINE_LIMIT
 from taskvine_tune.errors import TuningError
 from taskvine_tune.tuning import Source, TuneParameters
@@ -90,12 +91,13 @@ def sent(tune: TuneParameters, engine: Engine) -> dict[str, float]:
         return tune.to_dict()
     acting = [name for name in tune if PARAMETERS[name].on("taskvine").support.acts]
     given = {name: float(tune[name]) for name in acting if not PARAMETERS[name].ours}
-    for name in ("executor.batch", "executor.awake"):  # our own code acts on these
+    for name in (own.BATCH.name, own.AWAKE.name):  # our own code acts on these
         if name in tune:
             given[name] = float(tune[name])
-    if "executor.loss-interval" in tune and not given.get("enforce-worker-eviction-interval"):
-        seconds = tune["executor.loss-interval"]
-        given["enforce-worker-eviction-interval"] = float(max(1, round(seconds)) if seconds else 0)
+    native = ENFORCE_WORKER_EVICTION_INTERVAL.name
+    if own.LOSS_INTERVAL.name in tune and not given.get(native):
+        seconds = tune[own.LOSS_INTERVAL.name]
+        given[native] = float(max(1, round(seconds)) if seconds else 0)
     return given
 
 
@@ -110,21 +112,23 @@ def warn_of_ignored(tune: TuneParameters, engine: Engine) -> None:
 
 def refuse_batches(tune: TuneParameters, batching: bool) -> None:
     """Raise if batches are asked for, but the executor has ``batching=False``."""
-    if not batching and tune.get("executor.batch", 0) > 1:
-        refuse("tune_parameters: executor.batch", tune["executor.batch"], "left out, 0 or 1 with batching=False")
+    if not batching and (batch := own.BATCH.of(tune)) > 1:
+        refuse(f"tune_parameters: {own.BATCH.name}", batch, "left out, 0 or 1 with batching=False")
 
 
 def slots(library: Mapping[str, Any], tune: TuneParameters) -> int | None:
     """Resolve the two names of a library's number of slots. None: neither is set."""
-    configured, tuned = int(library.get("num_slots") or 0), int(tune.effective("executor.library-slots"))
+    configured, tuned = int(library.get("num_slots") or 0), int(own.LIBRARY_SLOTS.of(tune))
     if configured and tuned and configured != tuned:  # 0 is "not set", as in TaskVine
-        refuse("tune_parameters: executor.library-slots", tuned, f"equal to num_slots of library_config, {configured}")
+        name = f"tune_parameters: {own.LIBRARY_SLOTS.name}"
+        refuse(name, tuned, f"equal to num_slots of library_config, {configured}")
     return configured or tuned or None
 
 
 def inline_limit(argument: int, tune: TuneParameters) -> int:
     """Resolve the two names of one setting. An argument equal to the default counts as not given."""
-    tuned = int(tune.get("executor.inline-limit", argument))
+    tuned = int(tune.get(own.INLINE_LIMIT.name, argument))
     if INLINE_LIMIT != argument != tuned:
-        refuse("tune_parameters: executor.inline-limit", tuned, f"equal to the executor's inline_limit, {argument}")
+        name = f"tune_parameters: {own.INLINE_LIMIT.name}"
+        refuse(name, tuned, f"equal to the executor's inline_limit, {argument}")
     return tuned

@@ -53,14 +53,12 @@ def _table(parameters: list[Parameter]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for each in parameters:
         name = "<br>".join([f"`{each.name}`", *(f"`{alias}`" for alias in each.aliases)])
-        default = str(each.default).lower() if isinstance(each.default, bool) else f"{each.default:.10g}"
         meanings = "".join(f"; {value:g}: {meaning}" for value, meaning in each.meanings)
-        effect = each.effect if each.live else f"{each.effect} Before the start only."
         row = (
             name,
-            f"{default} {each.unit}".rstrip(),
+            each.shown(each.default),
             each.bounds + meanings,
-            effect,
+            each.effect if each.live else f"{each.effect} Before the start only.",
             _standing(each.taskvine),
             _standing(each.embedded),
             each.since,

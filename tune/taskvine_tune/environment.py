@@ -20,16 +20,29 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from taskvine_tune.errors import BadFile
 from taskvine_tune.formats import parse
 from taskvine_tune.tuning import TuneParameters
 
-__all__ = ["PARAMETERS_VARIABLE", "REPORT_VARIABLE", "RunReport", "parameters_from_environment", "read_reports"]
+__all__ = [
+    "PARAMETERS_VARIABLE",
+    "QUANTITIES",
+    "REPORT_VARIABLE",
+    "Quantity",
+    "RunReport",
+    "parameters_from_environment",
+    "read_reports",
+]
 
 PARAMETERS_VARIABLE = "TASKVINE_TUNE"
 REPORT_VARIABLE = "TASKVINE_TUNE_REPORT"
+
+Quantity = Literal["wall_seconds", "makespan_seconds", "bytes_moved", "storage_peak_bytes", "reexecutions", "losses"]
+
+#: Values recorded for each run: the fields of :class:`RunReport`.
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 _VERSION = 1
 
@@ -139,14 +152,11 @@ def read_reports(path: str) -> RunReport:
         return RunReport()
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(path, str(error)) from None
-    return RunReport(
-        _together(max, path, reports, "wall_seconds"),
-        _together(sum, path, reports, "bytes_moved"),
-        _together(sum, path, reports, "storage_peak_bytes"),
-        _together(sum, path, reports, "reexecutions"),
-        _together(max, path, reports, "makespan_seconds"),
-        _together(sum, path, reports, "losses"),
-    )
+    fields = {
+        quantity: _together(max if quantity.endswith("_seconds") else sum, path, reports, quantity)
+        for quantity in QUANTITIES
+    }
+    return RunReport(**fields)
 
 
 def _together(how: Any, path: str, reports: Iterable[Mapping[str, Any]], field: str) -> float | None:

@@ -1,7 +1,7 @@
 """All exceptions that this package raises, in one hierarchy.
 
 :class:`TuningError` and the errors of a single parameter are defined beside the parameters, in
-:mod:`taskvine_manager.parameter_errors`.
+:mod:`taskvine_manager.parameters.errors`.
 
 ::
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskvine_manager.parameter_errors import OutOfRange, TuningError, UnknownParameter, WrongType
+from taskvine_manager.parameters.errors import OutOfRange, TuningError, UnknownParameter, WrongType
 
 __all__ = [
     "BadFile",

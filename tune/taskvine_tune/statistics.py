@@ -219,8 +219,7 @@ def bootstrap_interval(
     ValueError
         If the confidence is not between 0 and 1, or there are no resamples.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence!r} is not valid: must be between 0 and 1")
+    _check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples={resamples!r} is not valid: must be at least 1")
     one, other = _array(first), _array(second)
@@ -277,13 +276,17 @@ def fewest_repetitions(confidence: float, *, paired: bool = True) -> int:
     ValueError
         If the confidence is not between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence!r} is not valid: must be between 0 and 1")
+    _check_confidence(confidence)
     allowed = (1 - confidence) * (1 + 1e-9)  # 1 - confidence is not exact
     count = 1
     while (2.0 ** (1 - count) if paired else 2 / math.comb(2 * count, count)) > allowed:
         count += 1
     return count
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence!r} is not valid: must be between 0 and 1")
 
 
 def judge(

@@ -6,7 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from taskvine_manager.parameters import PARAMETERS, Engine, Parameter, Value, find
+from taskvine_manager.parameters import NAMESPACE, PARAMETERS, Engine, Parameter, Value, find
+from taskvine_manager.parameters.own import LOSS_INTERVAL
+from taskvine_manager.parameters.taskvine import (
+    ENFORCE_WORKER_EVICTION_INTERVAL,
+    MAX_WORKERS,
+    PROPORTIONAL_RESOURCES,
+    PROPORTIONAL_WHOLE_TASKS,
+    TEMP_REPLICA_COUNT,
+    WAIT_FOR_WORKERS,
+)
 from taskvine_tune import formats
 from taskvine_tune.errors import Conflict, GivenTwice, NotTunableNow, TuningError, UnknownParameter
 
@@ -120,8 +129,7 @@ class TuneParameters(Mapping[str, Value]):
         UnknownParameter
             If there is no such parameter.
         """
-        parameter = find(name)
-        return self._values.get(parameter.name, parameter.default)
+        return find(name).of(self._values)
 
     def ignored_by(self, engine: Engine) -> tuple[Parameter, ...]:
         """Return the parameters that are set and have no effect on an engine."""
@@ -264,30 +272,29 @@ def conflicts(
     Conflict
         One for each contradiction.
     """
-    replicas = values.get("temp-replica-count", 1)
-    limit = values.get("max-workers", -1)
+    replicas, limit, awaited = (each.of(values) for each in (TEMP_REPLICA_COUNT, MAX_WORKERS, WAIT_FOR_WORKERS))
+    at_most = f"{nodes} node{'' if nodes == 1 else 's'} at most"
     if replicas > 1:
-        asked = f"temp-replica-count={replicas}"
         if nodes is not None and replicas > nodes:
-            yield Conflict(
-                (asked, f"{nodes} node{'' if nodes == 1 else 's'} at most"), "a node holds one replica of a file"
-            )
+            yield Conflict((*_given(values, TEMP_REPLICA_COUNT), at_most), "a node holds one replica of a file")
         if 0 < limit < replicas:
-            yield Conflict((asked, f"max-workers={limit}"), "a worker holds one replica of a file")
+            yield Conflict(_given(values, TEMP_REPLICA_COUNT, MAX_WORKERS), "a worker holds one replica of a file")
         if not peer_transfers:
-            yield Conflict((asked, "enable_peer_transfers=False"), "replicas are made by transfers between nodes")
-    awaited = values.get("wait-for-workers", 0)
+            names = (*_given(values, TEMP_REPLICA_COUNT), "enable_peer_transfers=False")
+            yield Conflict(names, "replicas are made by transfers between nodes")
     if 0 < limit < awaited:
-        yield Conflict((f"wait-for-workers={awaited}", f"max-workers={limit}"), "the first task would wait without end")
+        yield Conflict(_given(values, WAIT_FOR_WORKERS, MAX_WORKERS), "the first task would wait without end")
     if nodes is not None and nodes < awaited:
-        names = (f"wait-for-workers={awaited}", f"{nodes} node{'' if nodes == 1 else 's'} at most")
-        yield Conflict(names, "the first task would wait without end")
-    if values.get("executor.loss-interval") and values.get("enforce-worker-eviction-interval"):
-        both = ("executor.loss-interval", "enforce-worker-eviction-interval")
-        yield Conflict(tuple(f"{name}={values[name]}" for name in both), "they are the same")
-    if values.get("proportional-whole-tasks") and values.get("proportional-resources") is False:
-        names = ("proportional-whole-tasks=True", "proportional-resources=False")
+        yield Conflict((*_given(values, WAIT_FOR_WORKERS), at_most), "the first task would wait without end")
+    if LOSS_INTERVAL.of(values) and ENFORCE_WORKER_EVICTION_INTERVAL.of(values):
+        yield Conflict(_given(values, LOSS_INTERVAL, ENFORCE_WORKER_EVICTION_INTERVAL), "they are the same")
+    if PROPORTIONAL_WHOLE_TASKS.of(values) and not PROPORTIONAL_RESOURCES.of(values):
+        names = _given(values, PROPORTIONAL_WHOLE_TASKS, PROPORTIONAL_RESOURCES)
         yield Conflict(names, "there is no share that could be rounded")
+
+
+def _given(values: Mapping[str, Value], *parameters: Parameter) -> tuple[str, ...]:
+    return tuple(f"{each.name}={each.of(values)}" for each in parameters)
 
 
 def flat(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
@@ -304,8 +311,8 @@ def flat(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
         Name and value.
     """
     for name, value in values.items():
-        if name == "executor" and isinstance(value, Mapping):
-            yield from ((f"executor.{inner}" if isinstance(inner, str) else inner, its) for inner, its in value.items())
+        if f"{name}." == NAMESPACE and isinstance(value, Mapping):
+            yield from ((NAMESPACE + inner if isinstance(inner, str) else inner, its) for inner, its in value.items())
         else:
             yield name, value
 

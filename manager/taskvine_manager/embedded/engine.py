@@ -26,6 +26,14 @@ from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions, plain
 from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
 from taskvine_manager.node.staging import memory_of
+from taskvine_manager.parameters.own import BATCH
+from taskvine_manager.parameters.taskvine import (
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    MAX_LIBRARY_RETRIES,
+    MAX_TASK_STDOUT_STORAGE,
+    MAX_WORKERS,
+)
 from taskvine_manager.patience import Limits, Silence, Verdict
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.runtime.removal import remove
@@ -35,15 +43,10 @@ from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
 
-TO_NODES = (
-    "executor.batch",
-    "keepalive-interval",
-    "keepalive-timeout",
-    "max-library-retries",
-    "max-task-stdout-storage",
+TO_NODES = frozenset(
+    each.name for each in (BATCH, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_LIBRARY_RETRIES, MAX_TASK_STDOUT_STORAGE)
 )
 """Tuning parameters that nodes act on."""
-MOST_NODES = "max-workers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +229,8 @@ class EmbeddedEngine:
             return
         self._losses.tune(parameters)
         self._patience.tune(parameters)
-        if MOST_NODES in parameters:
-            self._most_nodes = int(parameters[MOST_NODES]) if parameters[MOST_NODES] > 0 else None
+        if (most := parameters.get(MAX_WORKERS.name)) is not None:
+            self._most_nodes = int(most) if most > 0 else None
         for_nodes = {name: value for name, value in parameters.items() if name in TO_NODES}
         if for_nodes:
             self._node_tuning |= for_nodes
@@ -447,7 +450,9 @@ class EmbeddedEngine:
         if len(self._by_name) > came:
             self._say_nodes()
         elif self._outside:
-            logger.info("%d nodes wait to be admitted: %s is %s", len(self._outside), MOST_NODES, self._most_nodes)
+            logger.info(
+                "%d nodes wait to be admitted: %s is %s", len(self._outside), MAX_WORKERS.name, self._most_nodes
+            )
 
     def _node_gone(self, link: NodeLink, reason: str) -> None:
         self._unwatch(link.channel.fileno())

@@ -9,10 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-INTERVAL = "executor.loss-interval"
-SEED = "executor.loss-seed"
-NATIVE = "enforce-worker-eviction-interval"
-"""TaskVine's name for ``executor.loss-interval``, in whole seconds."""
+from taskvine_manager.parameters.own import LOSS_INTERVAL, LOSS_SEED
+from taskvine_manager.parameters.taskvine import ENFORCE_WORKER_EVICTION_INTERVAL
 
 
 class Losses:
@@ -28,9 +26,10 @@ class Losses:
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; if they have changed, restart the random sequence."""
-        intervals = [parameters[name] for name in (NATIVE, INTERVAL) if name in parameters]
+        names = (ENFORCE_WORKER_EVICTION_INTERVAL.name, LOSS_INTERVAL.name)
+        intervals = [parameters[name] for name in names if name in parameters]
         interval = float(max(intervals, default=self._interval))  # at most one of them is more than 0
-        seed = int(parameters.get(SEED, self._seed))
+        seed = int(parameters.get(LOSS_SEED.name, self._seed))
         if (interval, seed) != (self._interval, self._seed):
             self._interval, self._seed = interval, seed
             self._random = random.Random(seed)

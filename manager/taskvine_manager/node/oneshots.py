@@ -28,6 +28,7 @@ from taskvine_manager.node.slots import (
     with_init,
 )
 from taskvine_manager.node.temporary import Folders
+from taskvine_manager.parameters.taskvine import MAX_TASK_STDOUT_STORAGE
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 
@@ -79,7 +80,7 @@ class OneShots:
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``max-task-stdout-storage``."""
-        self._most_output = int(parameters.get("max-task-stdout-storage", self._most_output))
+        self._most_output = int(parameters.get(MAX_TASK_STDOUT_STORAGE.name, self._most_output))
 
     def add_function(self, key: str, encoded: Payload) -> None:
         """Store a function for later tasks."""

@@ -25,6 +25,8 @@ from taskvine_manager import cleanup
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
+from taskvine_manager.parameters.own import BATCH
+from taskvine_manager.parameters.taskvine import MAX_LIBRARY_RETRIES
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, encode
 from taskvine_manager.runtime.removal import remove
@@ -229,9 +231,9 @@ class SlotPool:
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``executor.batch`` and ``max-library-retries``."""
-        if "executor.batch" in parameters:
-            self._batch = int(parameters["executor.batch"]) or CHUNK_CALLS
-        self._library_retries = int(parameters.get("max-library-retries", self._library_retries))
+        if BATCH.name in parameters:
+            self._batch = int(parameters[BATCH.name]) or CHUNK_CALLS
+        self._library_retries = int(parameters.get(MAX_LIBRARY_RETRIES.name, self._library_retries))
 
     # --- the library ---
 

@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from taskvine_manager.parameters.own import PREFETCH
 from taskvine_manager.scheduling.tasks import Shape, Task
 from taskvine_manager.wire.messages import L2, NodeInfo
 
-SHORT = 0.020
+SHORT = PREFETCH.default
 """Default of the tuning parameter ``executor.prefetch``, in seconds. Tasks known to be shorter are sent ahead of a free
 slot, about this much work for each slot."""
 AHEAD = 256

@@ -11,8 +11,8 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from taskvine_manager.parameters import NAMESPACE, canonical, own, taskvine
 from taskvine_manager.scheduling.events import (
     RELAY,
     Discard,
@@ -26,7 +26,7 @@ from taskvine_manager.scheduling.events import (
 )
 from taskvine_manager.scheduling.files import File, FileTable, Origin
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.scheduling.nodes import SHORT, Node, Transfer
+from taskvine_manager.scheduling.nodes import Node, Transfer
 from taskvine_manager.scheduling.tasks import Order
 
 RELAY_TRIES = 3
@@ -39,40 +39,39 @@ LOOKED_AT = 16
 class Tuning:
     """Tuning parameters that the scheduler acts on, with their defaults; a ``default_transfer_rate`` of 0 is unset."""
 
-    temp_replica_count: int = 1
-    transfer_replica_per_cycle: int = 10
-    transfer_temps_recovery: int = 0
-    clean_redundant_replicas: int = 0
-    immediate_recovery: int = 0
-    worker_source_max_transfers: int = 10
-    file_source_max_transfers: int = 1
-    shift_disk_load: int = 0
+    temp_replica_count: int = taskvine.TEMP_REPLICA_COUNT.default
+    transfer_replica_per_cycle: int = taskvine.TRANSFER_REPLICA_PER_CYCLE.default
+    transfer_temps_recovery: bool = taskvine.TRANSFER_TEMPS_RECOVERY.default
+    clean_redundant_replicas: bool = taskvine.CLEAN_REDUNDANT_REPLICAS.default
+    immediate_recovery: bool = taskvine.IMMEDIATE_RECOVERY.default
+    worker_source_max_transfers: int = taskvine.WORKER_SOURCE_MAX_TRANSFERS.default
+    file_source_max_transfers: int = taskvine.FILE_SOURCE_MAX_TRANSFERS.default
+    shift_disk_load: bool = taskvine.SHIFT_DISK_LOAD.default
     default_transfer_rate: float = 0.0
-    resource_submit_multiplier: float = 1.0
-    proportional_resources: int = 0
-    proportional_whole_tasks: int = 0
-    wait_for_workers: int = 0
-    prefetch: float = SHORT
-    weight_transfer: float = 1.0
-    weight_wait: float = 1.0
+    resource_submit_multiplier: float = taskvine.RESOURCE_SUBMIT_MULTIPLIER.default
+    proportional_resources: bool = False
+    proportional_whole_tasks: bool = taskvine.PROPORTIONAL_WHOLE_TASKS.default
+    wait_for_workers: int = taskvine.WAIT_FOR_WORKERS.default
+    prefetch: float = own.PREFETCH.default
+    weight_transfer: float = own.WEIGHT_TRANSFER.default
+    weight_wait: float = own.WEIGHT_WAIT.default
 
     def tuned(self, parameters: Mapping[str, float]) -> Tuning:
         """Return a copy with new values, by parameter name; skip parameters that the scheduler does not use."""
-        given = {name.removeprefix("executor.").replace("-", "_"): value for name, value in parameters.items()}
-        known: dict[str, Any] = {}
-        for name in given.keys() & Tuning.__dataclass_fields__.keys():
-            known[name] = type(getattr(self, name))(given[name])
-        if "proportional_resources" in known:  # it sets both, as in TaskVine
-            known = {"proportional_whole_tasks": known["proportional_resources"], **known}
-        elif known.get("proportional_whole_tasks"):
-            known["proportional_resources"] = 1
-        for name in ("temp_replica_count", "transfer_replica_per_cycle"):
-            if name in known:
-                known[name] = max(1, known[name])
-        for name in ("worker_source_max_transfers", "file_source_max_transfers"):
-            if known.get(name, 1) < 1:  # no limit, as in TaskVine
-                known[name] = 1 << 30
-        return replace(self, **known)
+        given = {canonical(name): value for name, value in parameters.items()}
+        if (shares := given.get(taskvine.PROPORTIONAL_RESOURCES.name)) is not None:  # it sets both, as in TaskVine
+            given.setdefault(taskvine.PROPORTIONAL_WHOLE_TASKS.name, shares)
+        elif given.get(taskvine.PROPORTIONAL_WHOLE_TASKS.name):
+            given[taskvine.PROPORTIONAL_RESOURCES.name] = True
+        for each in (taskvine.TEMP_REPLICA_COUNT, taskvine.TRANSFER_REPLICA_PER_CYCLE):
+            if each.name in given:
+                given[each.name] = max(1, given[each.name])
+        for each in (taskvine.WORKER_SOURCE_MAX_TRANSFERS, taskvine.FILE_SOURCE_MAX_TRANSFERS):
+            if given.get(each.name, 1) < 1:  # no limit, as in TaskVine
+                given[each.name] = 1 << 30
+        fields = {name.removeprefix(NAMESPACE).replace("-", "_"): value for name, value in given.items()}
+        known = fields.keys() & Tuning.__dataclass_fields__.keys()
+        return replace(self, **{name: type(getattr(self, name))(fields[name]) for name in known})
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pytest
 
 from taskvine_tune.environment import (
     PARAMETERS_VARIABLE,
+    QUANTITIES,
     REPORT_VARIABLE,
     RunReport,
     parameters_from_environment,
@@ -63,3 +64,7 @@ def test_what_is_no_report(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(BadFile, match="report"):
         read_reports(str(path))
+
+
+def test_a_report_has_every_quantity() -> None:
+    assert set(QUANTITIES) == set(RunReport.__dataclass_fields__)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taskvine_tune
-from taskvine_manager.parameters import PARAMETERS, Kind, Parameter, Value
+from taskvine_manager.parameters import PARAMETERS, Flag, Parameter, Value, Whole
 from taskvine_tune import TuneParameters, formats
 from taskvine_tune.errors import (
     BadFile,
@@ -232,10 +232,10 @@ def test_what_engines_do_not_act_on() -> None:
 
 
 def values_of(parameter: Parameter) -> st.SearchStrategy[Value]:
-    if parameter.kind is Kind.FLAG:
+    if isinstance(parameter, Flag):
         return st.booleans()
     low, high = parameter.minimum, parameter.maximum
-    if parameter.kind is Kind.WHOLE:
+    if isinstance(parameter, Whole):
         return st.integers(None if low is None else int(low), None if high is None else int(high))
     within = st.floats(
         low,
@@ -350,5 +350,5 @@ def test_reading_parameters_needs_nothing_large() -> None:
     )
     root = str(Path(taskvine_tune.__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
-    ours = {"taskvine_manager", "taskvine_manager.parameters", "taskvine_manager.parameter_errors"}
-    assert set(json.loads(done.stdout)) == ours
+    loaded = json.loads(done.stdout)
+    assert all(name == "taskvine_manager" or name.startswith("taskvine_manager.parameters") for name in loaded)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from taskvine_manager.parameters import PARAMETERS
+from taskvine_manager.parameters.own import INLINE_LIMIT
+from taskvine_manager.runtime.failure import RETURNED
 from taskvine_tune.errors import BadSimulation
 from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.workloads import read
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate", "tuned"]
 
-LARGE = 1 << 16
-"""Size in bytes from which a result is certainly a file: the maximum of ``inline_limit``."""
+LARGE = INLINE_LIMIT.maximum
+"""Size in bytes from which a result is certainly a file."""
 
 
 def calibrate(record: str | os.PathLike[str] | Record) -> Cluster:
@@ -61,7 +63,7 @@ def calibrate(record: str | os.PathLike[str] | Record) -> Cluster:
     first = nodes[0]
     slots = int(first["slots"] or max(1.0, first["cores"]))
     begin = min((each.time for each in record.submitted.values()), default=time)
-    calls = [each for each in record.done.values() if each.outcome == 0 and each.started]
+    calls = [each for each in record.done.values() if each.outcome == RETURNED and each.started]
     small = [_after(each) for each in calls if sum(size for _, size in each.made) < LARGE and each.size < LARGE]
     latency = _middle(small, Cluster.latency)
     large = [(sum(size for _, size in each.made), _after(each) - latency) for each in calls]

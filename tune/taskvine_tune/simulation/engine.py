@@ -1,44 +1,39 @@
 """The simulation behind :func:`taskvine_tune.simulation.api.simulate`: the manager's shell with a simulated clock.
 
-This module and :mod:`taskvine_tune.simulation.nodes` import the scheduler. They are imported only when a simulation
-begins.
+This module and those of the nodes and the user import the scheduler. They are imported only when a simulation begins.
 """
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
 from time import thread_time_ns
 from typing import Any
 
 from taskvine_manager.parameters import PARAMETERS
+from taskvine_manager.parameters.own import INLINE_LIMIT, LIBRARY_SLOTS, LOSS_INTERVAL
+from taskvine_manager.parameters.taskvine import MAX_WORKERS
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
-from taskvine_manager.wire.messages import FileUse, Invocation, NodeInfo, Profile
 from taskvine_tune.errors import BadSimulation
+from taskvine_tune.simulation.fleet import Fleet
 from taskvine_tune.simulation.model import Cluster, Outcome, Traffic
 from taskvine_tune.simulation.network import Clock, Network, Port
-from taskvine_tune.simulation.nodes import ImaginedNode, pack
-from taskvine_tune.simulation.workloads import Job, Workload
+from taskvine_tune.simulation.nodes import ImaginedNode
+from taskvine_tune.simulation.user import User
+from taskvine_tune.simulation.workloads import Workload
 from taskvine_tune.tuning import TuneParameters
 
 __all__ = ["Simulation"]
 
-BATCH = 512
-"""Most tasks that are submitted together."""
-FETCHES = 8
-"""Results that are brought to the user at a time."""
 HOPELESS = 1000
 """Losses per node, without a task that returned in between, after which the simulation is hopeless."""
-MB = 1 << 20
-UNLIMITED = 1 << 40
-"""MB of a disk without limit."""
 
 
 class Simulation:
-    """One simulation, from its beginning to its end; see :func:`taskvine_tune.simulation.api.simulate`."""
+    """One simulation, from its beginning to its end; see :func:`taskvine_tune.simulation.api.simulate`.
+
+    It is the environment of the nodes, and the manager of the user.
+    """
 
     def __init__(self, workload: Workload, cluster: Cluster, tuning: TuneParameters, seed: int, window: int) -> None:
         self.clock = Clock()
@@ -48,19 +43,18 @@ class Simulation:
         self.overhead = cluster.overhead
         self.setup = cluster.setup
         self.write_rate = cluster.write_rate
-        self.inline_limit = int(tuning.effective("executor.inline-limit"))
+        self.inline_limit = int(INLINE_LIMIT.of(tuning))
         self.input_sizes = dict(workload.files)
         self._workload = workload
-        self._cluster = cluster
-        most = int(tuning.effective("max-workers"))
-        self._size = min(cluster.nodes, most) if most > 0 else cluster.nodes
-        self._loss_rate = cluster.loss_rate / 3600
-        if interval := float(tuning.effective("executor.loss-interval")):
-            self._loss_rate += 1 / (interval * self._size)
-        self._library_slots = int(tuning.effective("executor.library-slots")) or None
-        self._random = random.Random(seed)
+        most = int(MAX_WORKERS.of(tuning))
+        size = min(cluster.nodes, most) if most > 0 else cluster.nodes
+        loss_rate = cluster.loss_rate / 3600
+        if interval := LOSS_INTERVAL.of(tuning):
+            loss_rate += 1 / (interval * size)
+        slots = int(LIBRARY_SLOTS.of(tuning)) or None
         self._core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
-        self._nodes: dict[str, ImaginedNode] = {}
+        self._fleet = Fleet(cluster, size, loss_rate, slots, seed, self, self._check_hope)
+        self._user = User(workload, window, self)
         self._relayed: set[str] = set()
         self._actions: dict[type, Callable[[Any], None]] = {
             core.Run: self._run,
@@ -70,72 +64,41 @@ class Simulation:
             core.Full: self._full,
             core.Relay: self._relay,
             core.Finish: self._finish,
-            core.Answer: self._answer,
+            core.Answer: self._user.answer,
             core.Again: self._again,
         }
-        # Tasks:
-        self._jobs = workload.jobs()
-        self._next: Job | None = next(self._jobs, None)
-        self._window = window
-        self._submitted = 0
-        self._live: dict[int, tuple[str, ...]] = {}  # results to bring to the user, by unfinished task
-        self._done = self._failed = self._undelivered = 0
-        self._held: list[tuple[int, str]] = []  # heap of results to forget, by the number of ended tasks
-        self._timer = False
-        # Results for the user:
-        self._ready: deque[str] = deque()
-        self._fetching: dict[int, str] = {}
-        self._requests = 0
         # Counts:
         self._spent = 0
         self._events = 0
         self._decisions = 0
         self._reruns = 0
         self._busy = 0.0
-        self._capacity = 0.0
-        self._joined: dict[str, float] = {}
-        self._losses = 0
-        self._losses_in_vain = 0
+        self._losses_at_return = 0
         self._traffic: dict[str, Traffic] = {}
         tuned = {name: float(value) for name, value in tuning.items() if PARAMETERS[name].on("embedded").support.acts}
         if tuned:
-            self._handle(core.Tuned(tuned))
+            self.handle(core.Tuned(tuned))
 
     def run(self) -> Outcome:
         """Run the simulation."""
-        profiles = tuple(Profile(place, "", *kind) for place, kind in enumerate(self._workload.kinds))
-        self._handle(core.Submitted(profiles, []))
-        for place in range(self._size):
-            self.clock.after(self._cluster.startup, self._join, f"n{place}", 0)
-        self.clock.after(0.0, self._feed)
-        while not self._is_over() and self.clock.step():
+        self._fleet.start()
+        self._user.begin()
+        while not self._user.is_content and self.clock.step():
             pass
-        return self._outcome()
-
-    def _is_over(self) -> bool:
-        return self._next is None and not (self._live or self._ready or self._fetching)
-
-    def _outcome(self) -> Outcome:
-        left = len(self._live)  # no node is left to run these
-        while self._next is not None:
-            left += 1
-            self._next = next(self._jobs, None)
-        for since in self._joined.values():
-            self._capacity += self.clock.now - since
-        stats = self._core.stats()
-        slots = self._capacity * (self._library_slots or self._cluster.slots)
+        self._user.give_up()  # no node is left to run the rest
+        stats, user, slots = self._core.stats(), self._user, self._fleet.slot_seconds
         return Outcome(
             makespan=self.clock.now,
             storage_peak=stats["bytes_stored_at_most"],
             moved=self._traffic.get("nodes", Traffic(0, 0)).size,
             rerun=self._reruns,
             recovered=stats["tasks_recovered"],
-            done=self._done,
-            failed=self._failed + left,
-            undelivered=self._undelivered + len(self._ready) + len(self._fetching),
+            done=user.done,
+            failed=user.failed,
+            undelivered=user.undelivered,
             transfers=dict(self._traffic),
             evicted=stats["files_evicted"],
-            lost_nodes=self._losses,
+            lost_nodes=self._fleet.losses,
             utilization=self._busy / slots if slots else 0.0,
             decisions=self._decisions,
             events=self._events,
@@ -144,7 +107,8 @@ class Simulation:
 
     # --- the scheduler ---
 
-    def _handle(self, event: core.Event) -> None:
+    def handle(self, event: core.Event) -> None:
+        """Give the scheduler an event at once, and carry out its instructions."""
         begin = thread_time_ns()
         instructions = self._core.handle(event)
         self._spent += thread_time_ns() - begin
@@ -153,10 +117,10 @@ class Simulation:
             self._actions[type(instruction)](instruction)
 
     def say(self, event: core.Event) -> None:
-        self.clock.after(self.latency, self._handle, event)
+        self.clock.after(self.latency, self.handle, event)
 
     def _tell(self, node: str, act: Callable[[ImaginedNode], None]) -> None:
-        if (here := self._nodes.get(node)) is not None:
+        if (here := self._fleet.get(node)) is not None:
             self.clock.after(self.latency, self._told, here, act)
 
     @staticmethod
@@ -186,48 +150,63 @@ class Simulation:
     def _again(self, order: core.Again) -> None:
         """Do nothing: the scheduler counts retries itself."""
 
-    # --- nodes ---
+    def need(self, node: str, task: core.Task) -> tuple[float, ...]:
+        return self._core.nodes[node].need(task.shape)
 
-    def _join(self, place: str, generation: int) -> None:
-        cluster = self._cluster
-        name = f"{place}.{generation}" if generation else place
-        # The scheduler knows a node's disk in whole MB, and takes 0 for a disk that cannot hold what a task requests.
-        megabytes = cluster.disk // MB or UNLIMITED
-        slots, gpus = self._library_slots, cluster.gpus
-        info = NodeInfo(name, float(cluster.slots), cluster.memory, megabytes, gpus, slots, "", 0, "")
-        node = self._nodes[name] = ImaginedNode(info, megabytes * MB, cluster.bandwidth, self)
-        self._joined[name] = self.clock.now
-        if self._loss_rate:
-            self.clock.after(self._random.expovariate(self._loss_rate), self._lose, node, place, generation)
-        self.say(core.NodeJoined(info))
+    def _finish(self, order: core.Finish) -> None:
+        if any(completion.outcome == failure.RETURNED for completion in order.completions):
+            self._losses_at_return = self._fleet.losses
+        self._user.finish(order)
 
-    def _lose(self, node: ImaginedNode, place: str, generation: int) -> None:
-        name = node.info.name
-        del self._nodes[name]
-        self._capacity += self.clock.now - self._joined.pop(name)
-        self._losses += 1
-        self._losses_in_vain += 1
-        if self._losses_in_vain > HOPELESS * self._size:
+    def _check_hope(self) -> None:
+        """End a simulation in which nodes are lost faster than any task ends."""
+        fleet = self._fleet
+        if fleet.losses - self._losses_at_return > HOPELESS * fleet.size:
             raise BadSimulation(
-                f"{self._losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} tasks "
-                f"{self._done} ended: at {self._loss_rate * 3600:g} losses per node and hour, the others never will"
+                f"{fleet.losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} tasks "
+                f"{self._user.done} ended: at {fleet.loss_rate * 3600:g} losses per node and hour, the others never "
+                "will"
             )
-        node.die()
-        self.say(core.NodeLeft(name, "it was lost"))
-        if self._cluster.replace:
-            self.clock.after(self._cluster.startup, self._join, place, generation + 1)
+
+    # --- files ---
 
     def port(self, node: str) -> Port | None:
         if node == core.RELAY:
             return self.manager
-        here = self._nodes.get(node)
+        here = self._fleet.get(node)
         return here.port if here is not None else None
 
     def holds(self, node: str, file: str) -> bool:
-        return file in self._relayed if node == core.RELAY else file in self._nodes[node].files
+        if node == core.RELAY:
+            return file in self._relayed
+        here = self._fleet.get(node)
+        return here is not None and file in here.files
 
-    def need(self, node: str, task: core.Task) -> tuple[float, ...]:
-        return self._core.nodes[node].need(task.shape)
+    def bring(self, file: str, replica: core.Replica, came: Callable[[], None], failed: Callable[[], None]) -> None:
+        if replica.node == core.RELAY:
+            came()
+        elif (port := self.port(replica.node)) is None or not self.holds(replica.node, file):
+            failed()
+        else:
+            self.network.begin(port, self.manager, replica.size, came, failed)
+
+    def _relay(self, order: core.Relay) -> None:
+        """Copy a replica to the manager's directory."""
+        file, source = order.file, order.source
+
+        def came() -> None:
+            self._relayed.add(file)
+            self.handle(core.Relayed(file, 1, None))
+
+        def failed() -> None:
+            self.handle(core.Relayed(file, 0, "its node has lost it"))
+
+        if self.holds(source.node, file):
+            self.bring(file, source, came, failed)
+        else:
+            self.clock.after(self.latency, failed)
+
+    # --- counts ---
 
     def ran(self, seconds: float, *, again: bool) -> None:
         self._busy += seconds
@@ -238,130 +217,3 @@ class Simulation:
         key = known.get(source, "nodes")
         count, total = self._traffic.get(key, (0, 0))
         self._traffic[key] = Traffic(count + 1, total + size)
-
-    def _relay(self, order: core.Relay) -> None:
-        """Copy a replica to the manager's directory."""
-        file, source = order.file, order.source
-
-        def came() -> None:
-            self._relayed.add(file)
-            self._handle(core.Relayed(file, 1, None))
-
-        def failed() -> None:
-            self._handle(core.Relayed(file, 0, "its node has lost it"))
-
-        node = self._nodes.get(source.node)
-        if node is None or file not in node.files:
-            self.clock.after(self.latency, failed)
-        else:
-            self.network.begin(node.port, self.manager, source.size, came, failed)
-
-    # --- the user ---
-
-    def _feed(self) -> None:
-        """Submit the tasks that are due, as far as the window allows."""
-        now, files = self.clock.now, self._forget
-        while self._next is not None and self._next.submitted <= now:
-            room = min(BATCH, self._window - len(self._live))
-            # Wait for a larger batch, instead of submitting tasks one by one as they end.
-            if room < min(BATCH, self._window // 4 + 1) and self._live:
-                break
-            batch: list[Invocation] = []
-            forgets: list[tuple[str, int]] = []
-            while self._next is not None and len(batch) < room and self._next.submitted <= now:
-                batch.append(self._invocation(self._next))
-                forgets += self._next.forgets
-                self._next = next(self._jobs, None)
-            self._handle(core.Submitted((), batch))
-            files(forgets)
-        if self._next is not None and self._next.submitted > now and not self._timer:
-            self._timer = True
-            self.clock.after(self._next.submitted - now, self._feed_on)
-
-    def _feed_on(self) -> None:
-        self._timer = False
-        self._feed()
-
-    def _invocation(self, job: Job) -> Invocation:
-        number = self._submitted
-        self._submitted += 1
-        self._live[number] = tuple(each.name for each in job.outputs) if job.is_final else ()
-        inputs = [FileUse("value", "", name) for name in job.inputs]
-        if job.temps or job.reads:
-            inputs += [FileUse("temp", name, name) for name in job.temps]
-            inputs += [FileUse("local", path, path) for path in job.reads]
-        outputs = tuple(FileUse(each.kind, "", each.name, each.replicas) for each in job.outputs)
-        sizes = tuple(each.size for each in job.outputs)
-        return Invocation(number, job.kind, pack(job.seconds, sizes), tuple(inputs), outputs)
-
-    def _forget(self, files: list[tuple[str, int]]) -> None:
-        ended = self._done + self._failed
-        now = tuple(name for name, count in files if count <= ended)
-        for name, count in files:
-            if count > ended:
-                heappush(self._held, (count, name))
-        if now:
-            self._handle(core.Forgotten(now))
-
-    def _finish(self, order: core.Finish) -> None:
-        for completion in order.completions:
-            results = self._live.pop(completion.number)
-            if completion.outcome == failure.RETURNED:
-                self._done += 1
-                self._losses_in_vain = 0
-                self._ready.extend(results)
-            else:
-                self._failed += 1
-                self._undelivered += len(results)
-        self.clock.after(0.0, self._go_on)  # the scheduler's other instructions come first
-
-    def _go_on(self) -> None:
-        ended = self._done + self._failed
-        forgotten = []
-        while self._held and self._held[0][0] <= ended:
-            forgotten.append(heappop(self._held)[1])
-        if forgotten:
-            self._handle(core.Forgotten(tuple(forgotten)))
-        self._deliver()
-        if self._next is not None:
-            self._feed()
-
-    def _deliver(self) -> None:
-        while self._ready and len(self._fetching) < FETCHES:
-            self._ask(self._ready.popleft())
-
-    def _ask(self, file: str) -> None:
-        self._requests += 1
-        self._fetching[self._requests] = file
-        self._handle(core.Asked(self._requests, file))
-
-    def _answer(self, answer: core.Answer) -> None:
-        request, where = answer.request, answer.where
-        if isinstance(where, bytes):
-            self.clock.after(0.0, self._delivered, request, 0)
-        elif where is None:
-            self._undelivered += 1
-            self.clock.after(0.0, self._delivered, request, None)
-        else:
-            self.clock.after(self.latency, self._collect, request, where)
-
-    def _collect(self, request: int, where: core.Replica) -> None:
-        def again() -> None:
-            file = self._fetching.pop(request)
-            # The manager learns of the loss after the same latency.
-            self.clock.after(self.latency, self._ask, file)
-
-        node = self._nodes.get(where.node)
-        if where.node == core.RELAY:
-            self._delivered(request, where.size)
-        elif node is None or self._fetching[request] not in node.files:
-            again()
-        else:
-            self.network.begin(node.port, self.manager, where.size, lambda: self._delivered(request, where.size), again)
-
-    def _delivered(self, request: int, size: int | None) -> None:
-        file = self._fetching.pop(request)
-        if size:
-            self.fetched("results", size)
-        self._handle(core.Forgotten((file,)))
-        self._deliver()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskvine_manager.runtime.failure import RETURNED
 from taskvine_tune.errors import BadSimulation
 
 if TYPE_CHECKING:
@@ -331,7 +332,7 @@ def _check(record: Record) -> None:
     if all(number in record.cancelled for number in record.submitted):
         raise BadSimulation("all tasks in the record were cancelled")
     for number, done in record.done.items():
-        if done.outcome != 0 and number not in record.cancelled:
+        if done.outcome != RETURNED and number not in record.cancelled:
             name = record.profiles[record.submitted[number].profile].name
             why = f"lost: {done.kind}" if done.kind else "it raised"
             raise BadSimulation(f"task {number} ({name}) did not return in the recorded run ({why})")

@@ -20,6 +20,15 @@ from taskvine_manager import cleanup
 from taskvine_manager.engine_api import NodesFail, Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions
+from taskvine_manager.parameters.own import AWAKE, BATCH
+from taskvine_manager.parameters.taskvine import (
+    ATTEMPT_SCHEDULE_DEPTH,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    PERF_LOG_INTERVAL,
+    TRANSIENT_ERROR_INTERVAL,
+    WAIT_FOR_WORKERS,
+)
 from taskvine_manager.patience import INTERVAL, TIMEOUT
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
@@ -52,17 +61,13 @@ MOST_RECOVERIES = 20
 """Tasks that TaskVine may run again, beyond two for each temp file, before the engine gives the lost files up."""
 VAIN_RECOVERIES = 2
 """Tasks that TaskVine may run again without recreating any file, before the engine renews their inputs too."""
-WAIT = "wait-for-workers"
-"""The only TaskVine parameter that the engine implements itself."""
-BATCH = "executor.batch"
-AWAKE = "executor.awake"
 MUST_TUNE = {
-    "perf-log-interval": 1e6,  # when it is due while a library is removed, the manager aborts
-    "transient-error-interval": 1,  # seconds without work after a worker's failure; 15 by default
-    "attempt-schedule-depth": 1000,  # for the sentinels: one cycle looks at every task
+    PERF_LOG_INTERVAL.name: 1e6,  # when it is due while a library is removed, the manager aborts
+    TRANSIENT_ERROR_INTERVAL.name: 1,  # seconds without work after a worker's failure; 15 by default
+    ATTEMPT_SCHEDULE_DEPTH.name: 1000,  # for the sentinels: one cycle looks at every task
     # The user may set these two. With TaskVine's defaults, a lost host is noticed after seventeen minutes.
-    "keepalive-interval": int(INTERVAL),
-    "keepalive-timeout": int(TIMEOUT),
+    KEEPALIVE_INTERVAL.name: int(INTERVAL),
+    KEEPALIVE_TIMEOUT.name: int(TIMEOUT),
 }
 
 
@@ -321,12 +326,12 @@ class VineEngine:
 
     def tune(self, parameters: dict[str, float]) -> None:
         for name, value in parameters.items():
-            if name == WAIT:
+            if name == WAIT_FOR_WORKERS.name:  # the only one of TaskVine's that the engine implements itself
                 # While TaskVine waits for workers it would not return sentinels.
                 self._handle(events.WaitFor(max(self._config.wait_for_nodes, int(value))))
-            elif name == BATCH:
+            elif name == BATCH.name:
                 self._handle(events.BatchOf(int(value)))
-            elif name != AWAKE:  # the loop handles that one
+            elif name != AWAKE.name:  # the loop handles that one
                 self._vine.tune(name, float(value))
 
     def stats(self) -> dict[str, Any]:

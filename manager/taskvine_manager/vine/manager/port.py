@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from taskvine_manager.parameters.taskvine import PREFER_DISPATCH
 from taskvine_manager.vine.manager import listening, logs
 
 logger = logging.getLogger(__name__)
@@ -210,11 +211,11 @@ class VinePort:
         waiting.set_priority(-FIRST)
         self.manager.submit(waiting)
         sentinels = [self._sentinel(), self._sentinel()]
-        self.tune("prefer-dispatch", 1)
+        self.tune(PREFER_DISPATCH.name, 1)
         try:
             first = self.manager.wait(LONG)
         finally:
-            self.tune("prefer-dispatch", 0)
+            self.tune(PREFER_DISPATCH.name, 0)
             self.manager.cancel_by_task_id(waiting.id)
         if first in sentinels:
             sentinels.remove(first)

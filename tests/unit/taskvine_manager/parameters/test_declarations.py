@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from taskvine_manager.parameters import ENGINES, PARAMETERS, Kind, Parameter, Support, find, honoured, nearest
-from taskvine_tune.errors import OutOfRange, UnknownParameter, WrongType
+import taskvine_exec
+import taskvine_manager
+import taskvine_tune
+from taskvine_manager.parameters import (
+    ENGINES,
+    PARAMETERS,
+    Flag,
+    Parameter,
+    Real,
+    Support,
+    Whole,
+    find,
+    honoured,
+    own,
+    taskvine,
+)
+from taskvine_manager.parameters.errors import OutOfRange
+from taskvine_manager.runtime import payload
 
 #: What ``vine_tune`` of cctools 8.0.0 takes.
 TASKVINE_NAMES = """
@@ -65,7 +79,7 @@ def test_defaults_bounds_and_meanings_are_valid_values(parameter: Parameter) -> 
     for value in values:
         read = parameter.read(value)
         assert read == value
-        assert type(read) is {Kind.FLAG: bool, Kind.WHOLE: int, Kind.REAL: float}[parameter.kind]
+        assert type(read) is {Flag: bool, Whole: int, Real: float}[type(parameter)]
 
 
 @EACH
@@ -79,15 +93,6 @@ def test_bounds_are_bounds(parameter: Parameter) -> None:
         with pytest.raises(OutOfRange) as caught:
             parameter.read(beyond)
         assert caught.value.bounds.startswith(parameter.bounds)
-
-
-@EACH
-def test_names_are_found_in_any_spelling(parameter: Parameter) -> None:
-    for name in (parameter.name, *parameter.aliases):
-        assert find(name) is parameter
-        assert find(name.replace("-", "_")) is parameter
-        assert find(name.replace("-", "_", 1)) is parameter
-        assert nearest(name.upper()) == (name,)
 
 
 def test_declarations_cannot_be_changed() -> None:
@@ -134,59 +139,20 @@ def test_setting_order_keeps_taskvine_from_undoing_a_setting() -> None:
     assert names.index("proportional-resources") < names.index("proportional-whole-tasks")
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("temp-replica-cuont", "temp-replica-count"),
-        ("temp_replicas_count", "temp-replica-count"),
-        ("Temp-Replica-Count", "temp-replica-count"),
-        ("replication", "temp-replica-count"),
-        ("worker-source-max-transfer", "worker-source-max-transfers"),
-        ("disconnect-slow-workers-factor", "disconnect-slow-worker-factor"),  # so spelled in taskvine.h
-        ("wait-for-worker", "wait-for-workers"),
-        ("wait_retrieve_many", "max-retrievals"),
-        ("keep-alive-interval", "keepalive-interval"),
-        ("library-slots", "executor.library-slots"),
-        ("inline_limit", "executor.inline-limit"),
-        ("num_slots", "executor.library-slots"),
-    ],
-)
-def test_the_nearest_name_is_named(name: str, meant: str) -> None:
-    with pytest.raises(UnknownParameter, match=f"did you mean .*'{meant}'") as caught:
-        find(name)
-    assert caught.value.nearest[0] == meant
+def test_the_inline_limit_is_that_of_the_encoding() -> None:
+    assert own.INLINE_LIMIT.default == payload.INLINE_LIMIT
+    assert own.INLINE_LIMIT.maximum == payload.LARGEST_INLINE_LIMIT
 
 
-@pytest.mark.parametrize("name", ["", "qqqqqq", 3, None, ("temp-replica-count",)])
-def test_what_is_like_nothing_is_not_guessed(name: object) -> None:
-    with pytest.raises(UnknownParameter, match="taskvine-tune list"):
-        find(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "read"),
-    [
-        ("prefer-dispatch", 1, True),
-        ("prefer-dispatch", 0.0, False),
-        ("prefer-dispatch", np.bool_(True), True),
-        ("prefer-dispatch", np.int8(0), False),
-        ("max-retrievals", 2.0, 2),
-        ("max-retrievals", np.int64(2), 2),
-        ("max-retrievals", np.float32(2), 2),
-        ("max-retrievals", Fraction(4, 2), 2),
-        ("sandbox-grow-factor", 2, 2.0),
-        ("sandbox-grow-factor", np.float32(1.5), 1.5),
-        ("sandbox-grow-factor", Fraction(3, 2), 1.5),
-    ],
-)
-def test_numbers_of_any_kind_become_the_declared_type(name: str, value: Any, read: Any) -> None:
-    found = find(name).read(value)
-    assert found == read
-    assert type(found) is type(read)
-
-
-@pytest.mark.parametrize("value", [Decimal(2), "2", b"2", [2], None, 2j, np.array([2])])
-@pytest.mark.parametrize("name", ["prefer-dispatch", "max-retrievals", "sandbox-grow-factor"])
-def test_what_is_no_number_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(WrongType, match=name):
-        find(name).read(value)
+def test_no_other_module_spells_a_name() -> None:
+    roots = [Path(package.__file__ or "").parent for package in (taskvine_exec, taskvine_manager, taskvine_tune)]
+    modules = {path for root in roots for path in root.rglob("*.py")}
+    modules -= {Path(own.__file__), Path(taskvine.__file__)}
+    names = {name for each in PARAMETERS.values() for name in (each.name, *each.aliases)}
+    spelled = [
+        f"{path}:{node.lineno}: {node.value}"
+        for path in sorted(modules)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
+    ]
+    assert not spelled, "use the declaration: " + ", ".join(spelled)

@@ -1,4 +1,4 @@
-"""The command ``taskvine-tune simulate``: its options and its output."""
+"""The command ``simulate``: simulates a run, and shows its outcomes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 import itertools
 import json
 import math
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from statistics import median
 from typing import Any
 
 from rich.table import Table
 
 from taskvine_tune import formats
+from taskvine_tune.command.terminal import FINE, INVALID, console, make_table, write_json
 from taskvine_tune.errors import BadSimulation
 from taskvine_tune.simulation.api import (
     GENERATORS,
@@ -30,7 +31,7 @@ from taskvine_tune.simulation.calibration import calibrate, tuned
 from taskvine_tune.simulation.workloads import read
 from taskvine_tune.tuning import TuneParameters
 
-__all__ = ["Results", "add_arguments", "as_json", "remarks", "run", "table"]
+__all__ = ["add_arguments", "run"]
 
 NODES = 10
 """Default number of nodes."""
@@ -39,7 +40,7 @@ _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
-class Results:
+class _Results:
     """The simulated workload and settings, and for each setting an outcome per seed."""
 
     workload: Workload
@@ -125,7 +126,20 @@ def _bytes(text: str) -> float:
     return number
 
 
-def run(options: argparse.Namespace) -> Results:
+def run(options: argparse.Namespace) -> int:
+    """Simulate what the options describe, and show the outcomes."""
+    results = _simulated(options)
+    if options.json:
+        write_json(_as_json(results))
+    else:
+        terminal = console()
+        terminal.print(_table(results))
+        for line in _remarks(results):
+            terminal.print(line, soft_wrap=True)
+    return INVALID if any(outcome.failed for outcomes in results.outcomes for outcome in outcomes) else FINE
+
+
+def _simulated(options: argparse.Namespace) -> _Results:
     """Run the simulations that the options describe.
 
     Raises
@@ -155,7 +169,7 @@ def run(options: argparse.Namespace) -> Results:
         [simulate(workload, here, parameters, seed, window=options.window) for seed in seeds]
         for here, parameters in varied
     ]
-    return Results(workload, settings, outcomes)
+    return _Results(workload, settings, outcomes)
 
 
 def _given(options: argparse.Namespace) -> tuple[Workload, Cluster, TuneParameters]:
@@ -190,9 +204,9 @@ def _values(text: str) -> tuple[str, list[Any]]:
         raise BadSimulation(f"--parameter {text}: the values must be numbers, true or false") from None
 
 
-def table(results: Results) -> Table:
+def _table(results: _Results) -> Table:
     """Return a table with a row for each setting: medians, and the range of the makespan."""
-    shown = Table(box=None, header_style="bold", pad_edge=False, title=results.workload.name, title_justify="left")
+    shown = make_table(title=results.workload.name)
     for name in results.settings[0]:
         shown.add_column(name, justify="right")
     titles = (
@@ -211,24 +225,20 @@ def table(results: Results) -> Table:
     for setting, outcomes in zip(results.settings, results.outcomes, strict=True):
         spans = [each.makespan for each in outcomes]
         between = f" ({min(spans):.4g} to {max(spans):.4g})" if len(spans) > 1 else ""
-        count = _middle(sum(traffic.transfers for traffic in each.transfers.values()) for each in outcomes)
+        count = median(sum(traffic.transfers for traffic in each.transfers.values()) for each in outcomes)
         shown.add_row(
             *(str(value).lower() for value in setting.values()),
-            f"{statistics.median(spans):.5g}{between}",
-            _in_words(_middle(each.moved for each in outcomes)),
+            f"{median(spans):.5g}{between}",
+            _in_words(median(each.moved for each in outcomes)),
             f"{count:,.0f}",
-            _in_words(_middle(each.storage_peak for each in outcomes)),
-            f"{_middle(each.rerun for each in outcomes):,.0f}",
-            f"{_middle(each.evicted for each in outcomes):,.0f}",
-            f"{_middle(each.lost_nodes for each in outcomes):,.0f}",
-            f"{100 * _middle(each.utilization for each in outcomes):.0f} %",
-            f"{_middle(each.failed for each in outcomes):,.0f}",
+            _in_words(median(each.storage_peak for each in outcomes)),
+            f"{median(each.rerun for each in outcomes):,.0f}",
+            f"{median(each.evicted for each in outcomes):,.0f}",
+            f"{median(each.lost_nodes for each in outcomes):,.0f}",
+            f"{100 * median(each.utilization for each in outcomes):.0f} %",
+            f"{median(each.failed for each in outcomes):,.0f}",
         )
     return shown
-
-
-def _middle(values: Iterable[float]) -> float:
-    return statistics.median(values)
 
 
 def _in_words(size: float) -> str:
@@ -238,7 +248,7 @@ def _in_words(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def remarks(results: Results) -> Iterable[str]:
+def _remarks(results: _Results) -> Iterable[str]:
     """Yield further results in sentences."""
     if results.workload.measured is not None:
         yield f"the recorded run took {results.workload.measured:.5g} s"
@@ -254,7 +264,7 @@ def remarks(results: Results) -> Iterable[str]:
         )
 
 
-def as_json(results: Results) -> dict[str, Any]:
+def _as_json(results: _Results) -> dict[str, Any]:
     """Return what ``--json`` writes."""
     return {
         "workload": results.workload.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,9 @@ import pytest
 
 from taskvine_manager.record import Recorder
 from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
-from taskvine_tune.command import FINE, INVALID, main
+from taskvine_tune.command import INVALID, main
 
 SMALL = ("simulate", "--generate", "layered", "--tasks", "60", "--width", "10", "--nodes", "3")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: str, code: int = FINE) -> Any:
-        assert main(arguments) == code
-        out = capsys.readouterr().out
-        return json.loads(out) if "--json" in arguments else out
-
-    return run
 
 
 def test_a_row_for_each_setting(run: Any) -> None:
