@@ -1,0 +1,155 @@
+"""What passes between a node and the process of a slot: tasks, functions, answers, and what is taken back."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskvine_manager.node.calls import Call
+from taskvine_manager.node.slot_process import FORGOTTEN_AT_ONCE, SlotProcess
+from taskvine_manager.runtime import payload
+from taskvine_manager.runtime.slot import PACKET_LIMIT
+from taskvine_manager.wire.messages import L2, Invocation, Profile
+
+FUNCTIONS = {"f": b"code of f"}
+PROFILE = Profile(1, "f", "f", L2, None, None, None, None, 0.0, "f")
+
+
+def task(number: int, arguments: bytes = b"arguments") -> Call:
+    return Call(Invocation(number, 1, arguments), PROFILE, (1.0, 0.0, 0))
+
+
+@pytest.fixture
+def slot() -> Iterator[SlotProcess]:
+    made = SlotProcess(0, (1.0, 0.0, 0), ())
+    yield made
+    made.close()
+
+
+def read(slot: SlotProcess) -> tuple[Any, ...]:
+    """What the process reads next."""
+    packet: tuple[Any, ...] = pickle.loads(slot.other_end.recv(PACKET_LIMIT))
+    return packet
+
+
+def say(slot: SlotProcess, *packet: Any) -> None:
+    """Send what the process says."""
+    slot.other_end.send(pickle.dumps(packet))
+
+
+def test_function_is_sent_before_its_first_task_only(slot: SlotProcess, tmp_path: Path) -> None:
+    assert slot.give([task(1), task(2)], FUNCTIONS, str(tmp_path)) == 2
+    assert slot.give([task(3)], FUNCTIONS, str(tmp_path)) == 1
+    assert read(slot) == ("f", "f", b"code of f")
+    assert [read(slot) for _ in range(3)] == [("c", number, "f", b"arguments", None, None) for number in (1, 2, 3)]
+
+
+def test_task_comes_with_its_sandbox_and_the_results_that_it_reads(slot: SlotProcess, tmp_path: Path) -> None:
+    call = task(1)
+    call.directory = "/somewhere"
+    call.values = {"1@r": b"x" * payload.INLINE_LIMIT, "2@r": b"small"}
+    slot.functions.add("f")
+    slot.give([call], FUNCTIONS, str(tmp_path))
+    *_, sandbox, given = read(slot)
+    assert sandbox == "/somewhere/sandbox"
+    assert payload.decode(given) == call.values
+    # Sent again, it is the same file, unless the process has removed it meanwhile.
+    slot.give([call], FUNCTIONS, str(tmp_path))
+    assert read(slot)[-1] == given
+    payload.discard(given)
+    slot.give([call], FUNCTIONS, str(tmp_path))
+    assert payload.decode(read(slot)[-1]) == call.values
+
+
+def test_full_socket_takes_no_more_tasks(slot: SlotProcess, tmp_path: Path) -> None:
+    calls = [task(number, os.urandom(30_000)) for number in range(100)]
+    sent = slot.give(calls, FUNCTIONS, str(tmp_path))
+    assert 1 < sent < 100
+    assert slot.give(calls[sent:], FUNCTIONS, str(tmp_path)) == 0
+    assert slot.take_back() == set(range(sent))
+    assert slot.functions == set()
+
+
+def test_process_that_has_died_takes_no_tasks(slot: SlotProcess, tmp_path: Path) -> None:
+    slot.other_end.close()
+    assert slot.give([task(1)], FUNCTIONS, str(tmp_path)) == 0
+    assert slot.receive() is None
+
+
+def test_what_the_process_has_not_read_is_taken_back(slot: SlotProcess, tmp_path: Path) -> None:
+    slot.outdated = {"old"}
+    slot.give([task(1), task(2)], FUNCTIONS, str(tmp_path))
+    assert (slot.functions, slot.outdated) == ({"f"}, set())
+    assert slot.take_back() == {1, 2}
+    assert (slot.functions, slot.outdated) == (set(), {"old"})
+    assert slot.take_back() == set()
+    slot.give([task(1), task(2)], FUNCTIONS, str(tmp_path))
+    assert [read(slot)[0] for _ in range(3)] == ["d", "f", "c"]
+    assert slot.take_back() == {2}
+    assert slot.functions == {"f"}
+
+
+def test_functions_are_forgotten_some_at_a_time(slot: SlotProcess) -> None:
+    slot.outdated = {str(number) for number in range(FORGOTTEN_AT_ONCE + 1)}
+    slot.tidy()
+    assert len(read(slot)[1]) == FORGOTTEN_AT_ONCE
+    slot.tidy()
+    slot.tidy()
+    assert len(read(slot)[1]) == 1
+    assert slot.take_back() == set()
+
+
+def test_function_that_comes_back_is_not_forgotten(slot: SlotProcess, tmp_path: Path) -> None:
+    slot.outdated = {"f", *(str(number) for number in range(2 * FORGOTTEN_AT_ONCE))}
+    slot.give([task(1)], FUNCTIONS, str(tmp_path))
+    assert "f" not in slot.outdated
+    forgotten, sent = read(slot), read(slot)
+    assert forgotten[0] == "d"
+    assert sent[0] == "f"
+
+
+def test_answers_are_received_in_order(slot: SlotProcess) -> None:
+    slot.calls.append(task(1))
+    assert slot.receive() is None
+    assert not slot.has_spoken
+    packets = [("l", "f"), ("r", 1, 0, b"result", 1.0, 2.0, ()), ("u", 1), ("e", 1, 3.0, False), ("e", None, 0.0, True)]
+    for packet in packets:
+        say(slot, *packet)
+    assert [slot.receive() for _ in packets] == packets
+    assert slot.has_spoken
+    assert slot.heard > 0
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        (),
+        ("x",),
+        (["r"], 1),
+        ("r", 1),
+        ("l",),
+        ("r", 2, 0, b"of another task", 1.0, 2.0, ()),
+        ("u", 2),
+        ("e", 2, 3.0, False),
+    ],
+)
+def test_malformed_packets_are_refused(slot: SlotProcess, packet: tuple[Any, ...]) -> None:
+    slot.calls.append(task(1))
+    say(slot, *packet)
+    with pytest.raises((ValueError, TypeError)):
+        slot.receive()
+
+
+def test_bytes_of_a_function_that_writes_to_any_descriptor_are_refused(slot: SlotProcess) -> None:
+    slot.other_end.send(b"hello\n")
+    with pytest.raises(pickle.UnpicklingError):
+        slot.receive()
+    slot.calls.clear()
+    say(slot, "u", 1)
+    with pytest.raises(ValueError, match="which it does not run"):
+        slot.receive()
