@@ -129,7 +129,7 @@ class Slots:
                 self._report(call, failure.LOST, call.kill_record or record, 0.0, 0.0)
         if not may_start:
             self._fail_pending(record)
-        if self._pool.pending:
+        if self._pool.pending and self._library.channel is None:  # a report may have brought a task that started it
             self.start()
 
     def _fail_pending(self, record: bytes) -> None:

@@ -18,6 +18,7 @@ from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L2, Invocation, Profile
+from tests.conftest import eventually
 
 # A library and all its slots in one process. The arguments of a task are the program that it runs.
 PROGRAM = """
@@ -85,8 +86,8 @@ class Node:
         self.slots.pump()
         return call
 
-    def step(self) -> None:
-        for key, _ in self._selector.select(10.0):
+    def step(self, seconds: float = 10.0) -> None:
+        for key, _ in self._selector.select(seconds):
             key.data()
 
     def run(self, count: int) -> list[tuple[int, int, Any]]:
@@ -140,7 +141,8 @@ def test_task_of_a_library_that_dies_runs_once_more(node: Node) -> None:
 def test_library_that_ends_without_tasks_is_started_for_the_next_one(node: Node) -> None:
     node.add(1, "answer(b''); os._exit(0)")
     node.run(1)
-    node.step()
+    (library,) = node.slots.processes()
+    eventually(lambda: node.step(0.01) or not os.path.exists(f"/proc/{library}"))  # heard of its end, and reaped it
     node.add(2, "answer(b'')")
     node.run(2)
     assert node.starts() == 2
@@ -186,3 +188,15 @@ def test_running_task_that_is_cancelled_is_reported_when_its_slot_has_died(node:
     assert node.endings == []
     gate.touch()
     assert node.run(2) == [(1, failure.LOST, "cancelled while it ran"), (2, failure.RETURNED, b"")]
+
+
+def test_one_library_is_started_if_the_last_answer_of_a_dead_one_brings_a_task(node: Node, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    node.add(1, f"while not os.path.exists({str(gate)!r}): pass\nanswer(b''); os._exit(0)")
+    node.then = lambda call: (call.invocation.number == 1 and node.add(2, "answer(b'')")) and None
+    node.step()  # the library is warm
+    (library,) = node.slots.processes()
+    gate.touch()
+    os.waitid(os.P_PID, library, os.WEXITED | os.WNOWAIT)  # both sockets are readable now
+    assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
+    assert node.starts() == 2
