@@ -17,7 +17,7 @@ from typing import Any
 from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.pool import Slot
 from taskvine_manager.runtime import keeper
-from taskvine_manager.runtime.payload import Payload, encode
+from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.slot import PACKET_LIMIT
 
 FORGOTTEN_AT_ONCE = 1000
@@ -38,15 +38,8 @@ class SlotProcess(Slot):
         self.made = time.monotonic()
         self.has_spoken = False
 
-    def give(self, calls: Sequence[Call], functions: Mapping[str, Payload], spool: str) -> int:
+    def give(self, calls: Sequence[Call], functions: Mapping[str, Payload]) -> int:
         """Send tasks of one function, and the function if the process does not have it.
-
-        Parameters
-        ----------
-        functions : mapping of str to bytes
-            The encoded functions, by key.
-        spool : str
-            Directory for large results that the tasks read.
 
         Returns
         -------
@@ -65,8 +58,7 @@ class SlotProcess(Slot):
             for call in calls:
                 invocation = call.invocation
                 sandbox = os.path.join(call.directory, "sandbox") if call.directory is not None else None
-                given = _given(call, spool) if call.values else None
-                packet = ("c", invocation.number, key, invocation.arguments, sandbox, given)
+                packet = ("c", invocation.number, key, invocation.arguments, sandbox, call.given)
                 self.socket.send(pickle.dumps(packet))
                 sent += 1
         return sent
@@ -126,10 +118,3 @@ class SlotProcess(Slot):
         """Close both sockets, upon which an idle process ends."""
         self.socket.close()
         self.other_end.close()
-
-
-def _given(call: Call, spool: str) -> Payload:
-    """Return the results that a task reads as one payload, since there may be thousands of them."""
-    if call.given is None or (isinstance(call.given, str) and not os.path.exists(call.given)):  # a slot used it up
-        call.given = encode(call.values, spool, pickle.dumps)
-    return call.given

@@ -6,8 +6,10 @@ their processes do. The node's loop calls it when a socket is readable; it never
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import pickle
 import socket
 import threading
 import time
@@ -23,7 +25,7 @@ from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.runtime import failure, keeper
-from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.runtime.payload import Payload, encode
 from taskvine_manager.runtime.removal import remove
 
 IDLE_EXIT_SECONDS = 0.5
@@ -173,9 +175,24 @@ class Slots:
 
     def _hand(self, slot: SlotProcess, now: float) -> None:
         calls = self._pool.occupy(slot, now)
-        dispatched = time.time()
-        self._pool.handed(slot, slot.give(calls, self._functions, self._config["spool"]), dispatched)
+        if all(self._provide(call) for call in calls if call.values):
+            dispatched = time.time()
+            self._pool.handed(slot, slot.give(calls, self._functions), dispatched)
         self._settle(slot)
+
+    def _provide(self, call: Call) -> bool:
+        """Encode the results that a task reads as one payload, since there may be thousands; fail it if that fails."""
+        if call.given is None or (isinstance(call.given, str) and not os.path.exists(call.given)):  # a slot used it up
+            spool = self._config["spool"]
+            try:
+                call.given = encode(call.values, spool, pickle.dumps)
+            except OSError as error:
+                self._pool.withdraw({call.invocation.number})
+                kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
+                record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=spool)
+                self._report(call, failure.LOST, record, 0.0, 0.0)
+                return False
+        return True
 
     def _refuse(self, refusal: Refusal) -> None:
         """Fail a task whose memory limit is lower than the memory that a slot needs to load its function."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.slot_process import FORGOTTEN_AT_ONCE, SlotProcess
-from taskvine_manager.runtime import payload
 from taskvine_manager.runtime.slot import PACKET_LIMIT
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
@@ -42,53 +40,45 @@ def say(slot: SlotProcess, *packet: Any) -> None:
     slot.other_end.send(pickle.dumps(packet))
 
 
-def test_function_is_sent_before_its_first_task_only(slot: SlotProcess, tmp_path: Path) -> None:
-    assert slot.give([task(1), task(2)], FUNCTIONS, str(tmp_path)) == 2
-    assert slot.give([task(3)], FUNCTIONS, str(tmp_path)) == 1
+def test_function_is_sent_before_its_first_task_only(slot: SlotProcess) -> None:
+    assert slot.give([task(1), task(2)], FUNCTIONS) == 2
+    assert slot.give([task(3)], FUNCTIONS) == 1
     assert read(slot) == ("f", "f", b"code of f")
     assert [read(slot) for _ in range(3)] == [("c", number, "f", b"arguments", None, None) for number in (1, 2, 3)]
 
 
-def test_task_comes_with_its_sandbox_and_the_results_that_it_reads(slot: SlotProcess, tmp_path: Path) -> None:
+def test_task_comes_with_its_sandbox_and_the_results_that_it_reads(slot: SlotProcess) -> None:
     call = task(1)
     call.directory = "/somewhere"
-    call.values = {"1@r": b"x" * payload.INLINE_LIMIT, "2@r": b"small"}
+    call.given = b"results"
     slot.functions.add("f")
-    slot.give([call], FUNCTIONS, str(tmp_path))
-    *_, sandbox, given = read(slot)
-    assert sandbox == "/somewhere/sandbox"
-    assert payload.decode(given) == call.values
-    # Sent again, it is the same file, unless the process has removed it meanwhile.
-    slot.give([call], FUNCTIONS, str(tmp_path))
-    assert read(slot)[-1] == given
-    payload.discard(given)
-    slot.give([call], FUNCTIONS, str(tmp_path))
-    assert payload.decode(read(slot)[-1]) == call.values
+    slot.give([call], FUNCTIONS)
+    assert read(slot)[-2:] == ("/somewhere/sandbox", b"results")
 
 
-def test_full_socket_takes_no_more_tasks(slot: SlotProcess, tmp_path: Path) -> None:
+def test_full_socket_takes_no_more_tasks(slot: SlotProcess) -> None:
     calls = [task(number, os.urandom(30_000)) for number in range(100)]
-    sent = slot.give(calls, FUNCTIONS, str(tmp_path))
+    sent = slot.give(calls, FUNCTIONS)
     assert 1 < sent < 100
-    assert slot.give(calls[sent:], FUNCTIONS, str(tmp_path)) == 0
+    assert slot.give(calls[sent:], FUNCTIONS) == 0
     assert slot.take_back() == set(range(sent))
     assert slot.functions == set()
 
 
-def test_process_that_has_died_takes_no_tasks(slot: SlotProcess, tmp_path: Path) -> None:
+def test_process_that_has_died_takes_no_tasks(slot: SlotProcess) -> None:
     slot.other_end.close()
-    assert slot.give([task(1)], FUNCTIONS, str(tmp_path)) == 0
+    assert slot.give([task(1)], FUNCTIONS) == 0
     assert slot.receive() is None
 
 
-def test_what_the_process_has_not_read_is_taken_back(slot: SlotProcess, tmp_path: Path) -> None:
+def test_what_the_process_has_not_read_is_taken_back(slot: SlotProcess) -> None:
     slot.outdated = {"old"}
-    slot.give([task(1), task(2)], FUNCTIONS, str(tmp_path))
+    slot.give([task(1), task(2)], FUNCTIONS)
     assert (slot.functions, slot.outdated) == ({"f"}, set())
     assert slot.take_back() == {1, 2}
     assert (slot.functions, slot.outdated) == (set(), {"old"})
     assert slot.take_back() == set()
-    slot.give([task(1), task(2)], FUNCTIONS, str(tmp_path))
+    slot.give([task(1), task(2)], FUNCTIONS)
     assert [read(slot)[0] for _ in range(3)] == ["d", "f", "c"]
     assert slot.take_back() == {2}
     assert slot.functions == {"f"}
@@ -104,9 +94,9 @@ def test_functions_are_forgotten_some_at_a_time(slot: SlotProcess) -> None:
     assert slot.take_back() == set()
 
 
-def test_function_that_comes_back_is_not_forgotten(slot: SlotProcess, tmp_path: Path) -> None:
+def test_function_that_comes_back_is_not_forgotten(slot: SlotProcess) -> None:
     slot.outdated = {"f", *(str(number) for number in range(2 * FORGOTTEN_AT_ONCE))}
-    slot.give([task(1)], FUNCTIONS, str(tmp_path))
+    slot.give([task(1)], FUNCTIONS)
     assert "f" not in slot.outdated
     forgotten, sent = read(slot), read(slot)
     assert forgotten[0] == "d"

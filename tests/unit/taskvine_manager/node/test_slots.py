@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import selectors
@@ -15,7 +16,7 @@ import pytest
 from taskvine_manager.node.calls import Call, Resources
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.slots import Slots
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 from tests.conftest import eventually
@@ -79,9 +80,10 @@ class Node:
         self.endings.append((call, outcome, body))
         self.then(call)
 
-    def add(self, number: int, program: str, memory: float = 0.0) -> Call:
+    def add(self, number: int, program: str, memory: float = 0.0, values: dict[str, Payload] | None = None) -> Call:
         profile = Profile(1, "f", "name of f", L2, None, None, None, None, 0.0, "f")
         call = Call(Invocation(number, 1, program.encode()), profile, (1.0, memory, 0))
+        call.values = values or {}
         self.slots.add(call)
         self.slots.pump()
         return call
@@ -122,6 +124,30 @@ def test_tasks_run_one_after_another(node: Node) -> None:
     assert 0 < calls[0].dispatched <= calls[1].dispatched
     assert node.resources.cores == 1
     assert node.starts() == 1
+
+
+RESULTS: dict[str, Payload] = {"1@r": b"x" * payload.INLINE_LIMIT, "2@r": b"small"}
+
+
+def test_results_that_a_task_reads_come_with_it(node: Node, tmp_path: Path) -> None:
+    taken = "given = message[-1]; path = os.path.join(config['spool'], 'taken'); os.path.exists(path) or "
+    # The first process removes the file and dies: the task is sent again with another file.
+    node.add(1, taken + "(os.rename(given, path), os._exit(0)); answer(given)", values=RESULTS)
+    ((_, _, path),) = node.run(1)
+    assert payload.decode(path) == payload.decode(str(tmp_path / "taken")) == RESULTS
+
+
+def test_task_whose_results_cannot_be_written_is_lost(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(payload, "write_file", full)
+    node.add(1, "answer(b'')", values=RESULTS)
+    node.add(2, "answer(b'')")
+    (_, outcome, reason), second = node.run(2)
+    assert (outcome, second) == (failure.LOST, (2, failure.RETURNED, b""))
+    assert reason == "name of f cannot be started: [Errno 28] No space left on device"
+    assert node.resources.cores == 1
 
 
 def test_task_of_a_slot_that_dies_is_lost_and_the_next_one_gets_another(node: Node) -> None:
