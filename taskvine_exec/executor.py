@@ -68,7 +68,8 @@ from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, leftovers, staging
-from taskvine_manager.node.cache import Source, check, deliver, is_lost
+from taskvine_manager.node.copying import deliver
+from taskvine_manager.node.replicas import Source, check, is_lost
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import failure, headroom, payload, search_path
 from taskvine_manager.vine import seals

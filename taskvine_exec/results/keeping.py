@@ -19,7 +19,7 @@ from typing import Any
 from taskvine_exec.errors import FileLost, FileUnreadable
 from taskvine_exec.results.futures import unreadable
 from taskvine_exec.values import Value, Where
-from taskvine_manager.node.cache import Source, check
+from taskvine_manager.node.replicas import Source, check
 from taskvine_manager.runtime import payload
 
 logger = logging.getLogger(__name__)
