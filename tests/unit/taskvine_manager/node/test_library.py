@@ -34,8 +34,9 @@ class Started:
     def __init__(self, directory: Path, program: str, command: list[str] | None = None) -> None:
         config = {"log": str(directory), "scratch": str(directory), "directory": None, "start_timeout": 10.0}
         self.notices: list[str] = []
+        kills = Kills([], 0.0, lambda path: None)
         command = command or [sys.executable, "-Ic", PRELUDE + program]
-        self.library = Library(command, dict(os.environ), config, Kills([], 0.0, {}.get), self.notices.append)
+        self.library = Library(command, dict(os.environ), config, kills, self.notices.append)
         self.start()
 
     def start(self) -> None:

@@ -298,9 +298,9 @@ def test_task_whose_function_needs_too_much_memory_is_refused_and_those_after_it
     node.pool.remove(slot)
     node.pump()
     assert node.refused == [Refusal(call, 150.0), Refusal(other, 150.0)]
-    assert node.slot_of(enough)
+    assert node.slot_of(enough).need == enough.need
     node.pool.forget({"f"})
-    assert node.run(need=LIMITED)
+    assert node.run(need=LIMITED).calls
 
 
 def test_task_that_was_to_be_killed_is_not_run_in_another_slot() -> None:
@@ -438,7 +438,7 @@ class PoolMachine(RuleBasedStateMachine):
         if (slot := self.slot(number)) is not None:
             untouched = {call.invocation.number for call in list(slot.calls)[begun:]}
             lost = self.node.pool.slot_died(slot, self.node.pool.taken_back(slot, untouched))
-            self.live.discard(lost)  # type: ignore[arg-type]
+            self.live -= {lost}
 
     @rule()
     def lose_library(self) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.slot_process import FORGOTTEN_AT_ONCE, SlotProcess
+from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.slot import PACKET_LIMIT
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
@@ -143,3 +148,31 @@ def test_bytes_of_a_function_that_writes_to_any_descriptor_are_refused(slot: Slo
     say(slot, "u", 1)
     with pytest.raises(ValueError, match="which it does not run"):
         slot.receive()
+
+
+def test_node_and_slot_understand_each_other(slot: SlotProcess, tmp_path: Path) -> None:
+    program = "import socket, sys; from taskvine_manager.runtime.slot import serve; "
+    program += "serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3], memory=1e6)"
+    end, scratch = slot.other_end.fileno(), tmp_path / "scratch"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(end), str(scratch), str(tmp_path)],
+        pass_fds=[end],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    slot.socket.setblocking(True)
+    for first, expected in ((1, ["l", "r", "r"]), (3, ["l", "r", "r"])):
+        slot.calls.extend(task(number, pickle.dumps(((number,), {}))) for number in (first, first + 1))
+        assert slot.give(slot.calls, {"f": cloudpickle.dumps(lambda number: 2 * number)}) == 2
+        kinds = []
+        while slot.calls:
+            kind, *rest = slot.receive() or ("nothing",)
+            kinds.append(kind)
+            if kind == "r":
+                number, outcome, body, _, _, left = rest
+                assert (number, outcome, left) == (slot.calls.popleft().invocation.number, failure.RETURNED, ())
+                assert pickle.loads(body) == 2 * number
+        assert kinds == expected
+        slot.functions, slot.outdated = set(), {"f"}  # sent again
+    slot.close()
+    assert process.wait(30) == 0
+    assert not scratch.exists()

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import selectors
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,6 @@ from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L2, Invocation, Profile
-from tests.conftest import eventually
 
 # A library and all its slots in one process. The arguments of a task are the program that it runs.
 PROGRAM = """
@@ -50,7 +50,7 @@ class Node:
     """The loop of a node with one core, and what it hears of its tasks."""
 
     def __init__(self, directory: Path) -> None:
-        config = {
+        config: dict[str, Any] = {
             **dict.fromkeys(("log", "scratch", "spool"), str(directory)),
             **dict.fromkeys(("directory", "temporary", "context", "has_gpus")),
             "start_timeout": 60.0,
@@ -60,7 +60,7 @@ class Node:
         }
         self.resources = Resources(1.0, 1000.0, [])
         self.endings: list[tuple[Call, int, Payload]] = []
-        self.then: Callable[[Call], None] = lambda call: None
+        self.then: Callable[[], object] = lambda: None
         self._directory = directory
         self._selector = selectors.DefaultSelector()
         self.slots = Slots(
@@ -69,16 +69,23 @@ class Node:
             config,
             self.resources,
             self._report,
-            lambda channel, callback: self._selector.register(channel, selectors.EVENT_READ, callback) and None,
-            lambda channel: self._selector.unregister(channel) and None,
-            Kills([], 0.0, {}.get),
+            self._watch,
+            self._unwatch,
+            Kills([], 0.0, lambda path: None),
             lambda text: None,
         )
         self.slots.add_function("f", b"")
 
+    def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
+        self._selector.register(channel, selectors.EVENT_READ, callback)
+
+    def _unwatch(self, channel: socket.socket) -> None:
+        self._selector.unregister(channel)
+
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         self.endings.append((call, outcome, body))
-        self.then(call)
+        then, self.then = self.then, lambda: None
+        then()
 
     def add(self, number: int, program: str, memory: float = 0.0, values: dict[str, Payload] | None = None) -> Call:
         profile = Profile(1, "f", "name of f", L2, None, None, None, None, 0.0, "f")
@@ -168,7 +175,8 @@ def test_library_that_ends_without_tasks_is_started_for_the_next_one(node: Node)
     node.add(1, "answer(b''); os._exit(0)")
     node.run(1)
     (library,) = node.slots.processes()
-    eventually(lambda: node.step(0.01) or not os.path.exists(f"/proc/{library}"))  # heard of its end, and reaped it
+    while os.path.exists(f"/proc/{library}"):
+        node.step(0.01)  # it hears of the library's end, and reaps it
     node.add(2, "answer(b'')")
     node.run(2)
     assert node.starts() == 2
@@ -219,7 +227,7 @@ def test_running_task_that_is_cancelled_is_reported_when_its_slot_has_died(node:
 def test_one_library_is_started_if_the_last_answer_of_a_dead_one_brings_a_task(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"while not os.path.exists({str(gate)!r}): pass\nanswer(b''); os._exit(0)")
-    node.then = lambda call: (call.invocation.number == 1 and node.add(2, "answer(b'')")) and None
+    node.then = lambda: node.add(2, "answer(b'')")
     node.step()  # the library is warm
     (library,) = node.slots.processes()
     gate.touch()
