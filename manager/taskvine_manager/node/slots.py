@@ -167,18 +167,24 @@ class Slots:
             if choice is None:
                 return
             if isinstance(choice, SlotProcess):
-                self._hand(choice, now)
+                if not self._hand(choice, now):
+                    return  # its socket is full: its next answer is the time to go on
             elif isinstance(choice, Refusal):
                 self._refuse(choice)
             elif not self._fork(choice):
                 return
 
-    def _hand(self, slot: SlotProcess, now: float) -> None:
+    def _hand(self, slot: SlotProcess, now: float) -> bool:
+        """Send the first pending tasks to a slot; return whether it makes sense to go on with the next ones."""
         calls = self._pool.occupy(slot, now)
+        goes_on = True
         if all(self._provide(call) for call in calls if call.values):
             dispatched = time.time()
-            self._pool.handed(slot, slot.give(calls, self._functions), dispatched)
+            count = slot.give(calls, self._functions)
+            self._pool.handed(slot, count, dispatched)
+            goes_on = count > 0
         self._settle(slot)
+        return goes_on
 
     def _provide(self, call: Call) -> bool:
         """Encode the results that a task reads as one payload, since there may be thousands; fail it if that fails."""

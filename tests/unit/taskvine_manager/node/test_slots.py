@@ -16,6 +16,7 @@ import pytest
 
 from taskvine_manager.node.calls import Call, Resources
 from taskvine_manager.node.limits import Kills
+from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
@@ -29,7 +30,7 @@ config = pickle.loads(channel.recv(1 << 18))
 open(os.path.join(config["log"], f"started-{os.getpid()}"), "w").close()
 slots = {}
 def say(end, *packet): end.send(pickle.dumps(packet))
-def answer(body): say(slot, "r", number, 0, body, 1.0, 0.5, ())
+def answer(body, seconds=0.5): say(slot, "r", number, 0, body, 1.0, seconds, ())
 def die(): say(channel, "exited", slots.pop(slot), 0x300)
 say(channel, "warm")
 while True:
@@ -234,3 +235,16 @@ def test_one_library_is_started_if_the_last_answer_of_a_dead_one_brings_a_task(n
     os.waitid(os.P_PID, library, os.WEXITED | os.WNOWAIT)  # both sockets are readable now
     assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
     assert node.starts() == 2
+
+
+def test_slot_whose_socket_is_full_is_not_tried_again_at_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.add(1, "answer(b'', 1e-5)")
+    node.run(1)
+    counts: list[int] = []
+    give = SlotProcess.give
+    monkeypatch.setattr(SlotProcess, "give", lambda slot, *args: counts.append(give(slot, *args)) or counts[-1])
+    node.add(2, "import time; time.sleep(0.2); answer(b'', 1e-5)")
+    tasks = [node.add(number, f"answer(b'', 1e-5) #{'x' * 30_000}") for number in range(3, 23)]
+    assert 0 in counts
+    assert len(counts) <= 1 + len(tasks)
+    assert [number for number, *_ in node.run(22)] == list(range(1, 23))
