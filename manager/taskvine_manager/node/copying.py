@@ -59,7 +59,7 @@ def move(source: str, target: str) -> None:
 
 
 def fill(source: str, target: str) -> None:
-    """Copy a regular file. Others may see the target while it is written."""
+    """Copy a regular file, not atomically."""
     status = _regular(source)
     if not clone(source, target):
         import shutil  # here, since every node imports this module, and few copy this way

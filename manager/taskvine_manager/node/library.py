@@ -97,9 +97,9 @@ class Library:
         return None if self._process is None else self._process.pid
 
     def receive(self) -> tuple[Any, ...] | None:
-        """Return the next packet; None if none has come, or if it was malformed and the process is being killed.
+        """Return the next packet, or ``("gone",)`` at the end of the socket.
 
-        At the end of the socket, this is ``("gone",)``.
+        Return None if there is no packet yet, or if it was malformed. Then the process is killed.
         """
         assert self.channel is not None
         try:

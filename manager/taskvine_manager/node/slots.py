@@ -11,22 +11,20 @@ import itertools
 import os
 import pickle
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from taskvine_manager.node.calls import Call, Report, Resources
-from taskvine_manager.node.deaths import died, tail
+from taskvine_manager.node.deaths import died
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
+from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
-from taskvine_manager.node.temporary import Folders
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, encode
-from taskvine_manager.runtime.removal import remove
 
 IDLE_EXIT_SECONDS = 0.5
 """Seconds for idle slots to run their exit handlers when the node ends."""
@@ -68,7 +66,7 @@ class Slots:
         notice: Callable[[str], None],
     ) -> None:
         self._config = config
-        self._folders = Folders(config["temporary"])
+        self._directories = SlotDirectories(config)
         self._report = report
         self._watch = watch
         self._unwatch = unwatch
@@ -126,7 +124,7 @@ class Slots:
             self._drain(slot)
             lost = self._pool.library_died(slot)
             self._close(slot)
-            self._clear(slot.number)
+            self._directories.clear(slot.number)
             for call in lost:
                 self._report(call, failure.LOST, call.kill_record or record, 0.0, 0.0)
         if not may_start:
@@ -216,7 +214,7 @@ class Slots:
         environment = thread_limits(cores, config["env_vars"]) if cores != config["slot_cores"] else {}
         if config["has_gpus"]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(fork.gpus)
-        environment.update(self._folders.make(f"s{number}"))
+        environment.update(self._directories.make(number))
         slot = SlotProcess(number, fork.need, fork.gpus)
         if not self._library.fork(number, environment, memory, slot.other_end):
             slot.close()
@@ -307,52 +305,21 @@ class Slots:
         return self._take_back(slot)
 
     def _slot_gone(self, number: int, status: int) -> None:
-        self._clear(number)
+        self._directories.clear(number)
         slot = self._pool.slots.get(number)
         if slot is None:
             return  # retired
         untouched = self._drain(slot)
-        context_failed = None if slot.calls else self._context_failure(slot)
+        context_failed = None if slot.calls else self._directories.context_failure(slot)
         lost = self._pool.slot_died(slot, [] if context_failed else untouched)
         self._close(slot)
         if context_failed:
             self._fail_pending(context_failed)
         elif lost is not None:
-            self._report(lost, failure.LOST, self._explain(lost, slot, status), 0.0, 0.0)
+            log = self._directories.log(number)
+            record = lost.kill_record or died(lost, os.waitstatus_to_exitcode(status), log, self._kills)
+            self._report(lost, failure.LOST, record, 0.0, 0.0)
         self.pump()
-
-    def _context_failure(self, slot: SlotProcess) -> bytes | None:
-        """Return the failure record of a slot that could not build its context; None if that was not the reason."""
-        marker = os.path.join(self._config["scratch"], f"context-failed-{slot.number}")
-        try:
-            with open(marker, "rb") as file:
-                record = file.read()
-            os.unlink(marker)
-        except FileNotFoundError:
-            by_slot = self._config["context"] is not None and self._config["context_scope"] == "slot"
-            timeout: float = self._config["start_timeout"]
-            if not by_slot or slot.has_spoken or time.monotonic() - slot.made < timeout:
-                return None
-            reason = f"the context is not ready after {timeout:g} s (start_timeout of library_config)"
-            return failure.lost("library", f"{reason}; see {self._log(slot)}", stderr=tail(self._log(slot)))
-        return record
-
-    def _explain(self, call: Call, slot: SlotProcess, status: int) -> bytes:
-        return call.kill_record or died(call, os.waitstatus_to_exitcode(status), self._log(slot), self._kills)
-
-    def _log(self, slot: SlotProcess) -> str:
-        return os.path.join(self._config["log"], f"slot-{slot.number}.log")
-
-    def _clear(self, number: int) -> None:
-        """Remove the directories of a slot whose process has ended."""
-        self._folders.remove(f"s{number}")
-        directory = os.path.join(self._config["scratch"], f"slot-{number}")
-        try:
-            os.rmdir(directory)
-        except FileNotFoundError:
-            pass
-        except OSError:  # not empty: removing it may take long
-            threading.Thread(target=remove, args=(directory,), daemon=True).start()
 
     def _close(self, slot: SlotProcess) -> None:
         self._unwatch(slot.socket)
