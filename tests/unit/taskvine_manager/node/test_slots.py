@@ -242,7 +242,12 @@ def test_slot_whose_socket_is_full_is_not_tried_again_at_once(node: Node, monkey
     node.run(1)
     counts: list[int] = []
     give = SlotProcess.give
-    monkeypatch.setattr(SlotProcess, "give", lambda slot, *args: counts.append(give(slot, *args)) or counts[-1])
+
+    def counted(slot: SlotProcess, *args: Any) -> int:
+        counts.append(give(slot, *args))
+        return counts[-1]
+
+    monkeypatch.setattr(SlotProcess, "give", counted)
     node.add(2, "import time; time.sleep(0.2); answer(b'', 1e-5)")
     tasks = [node.add(number, f"answer(b'', 1e-5) #{'x' * 30_000}") for number in range(3, 23)]
     assert 0 in counts
