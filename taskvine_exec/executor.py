@@ -68,9 +68,10 @@ from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile
 from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, leftovers, staging
-from taskvine_manager.node.cache import Source, check, deliver, is_lost
+from taskvine_manager.node.copying import deliver
+from taskvine_manager.node.replicas import Source, check, is_lost
 from taskvine_manager.record import read_record
-from taskvine_manager.runtime import failure, headroom, payload, search_path
+from taskvine_manager.runtime import failure, headroom, mapping, payload, search_path
 from taskvine_manager.vine import seals
 from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
 from taskvine_tune.environment import REPORT_VARIABLE, RunReport
@@ -287,7 +288,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         in_memory = self._engine == "embedded"
         headroom.keep_to(hardware.memory_group())
         self._places = places = launch.make_places(log, in_memory=in_memory)
-        payload.keep_spare()
+        mapping.keep_spare()
         self._claim = leftovers.claim(places.base, places.base, "")
         try:
             path = search_path.of_this_process()

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 
 from taskvine_manager.engine_api import NodesFail
-from taskvine_manager.node.slots import tail
+from taskvine_manager.node.deaths import tail
 
 
 def wanted(*, running: int, demand: float, per_node: float, minimum: int, maximum: int) -> int:

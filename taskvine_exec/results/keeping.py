@@ -19,8 +19,8 @@ from typing import Any
 from taskvine_exec.errors import FileLost, FileUnreadable
 from taskvine_exec.results.futures import unreadable
 from taskvine_exec.values import Value, Where
-from taskvine_manager.node.cache import Source, check
-from taskvine_manager.runtime import payload
+from taskvine_manager.node.replicas import Source, check
+from taskvine_manager.runtime import mapping, payload
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ AT_ONCE = 16
 """Most results being transferred at the same time."""
 
 
-def read(where: Where, value: Value, *, mapped_from: int = payload.MAPPED_FROM) -> payload.Frames | None:
+def read(where: Where, value: Value, *, mapped_from: int = mapping.MAPPED_FROM) -> payload.Frames | None:
     """Read or map the file of a result; None if that file is lost.
 
     Raises
@@ -100,7 +100,7 @@ class Keeper:
         if where is None:
             return False
         try:
-            if payload.mappings() >= payload.MOST_MAPPED:
+            if mapping.count() >= mapping.MOST_MAPPED:
                 self._room -= where.size
                 if self._room < 0:
                     raise MemoryError("too little memory is left")

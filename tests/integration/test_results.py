@@ -22,7 +22,7 @@ from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec import executor as executor_module
 from taskvine_exec.errors import FileLost, FileUnreadable, ResultNotSerializable
 from taskvine_exec.results import keeping
-from taskvine_manager.runtime import payload
+from taskvine_manager.runtime import mapping
 from tests.conftest import eventually
 
 Load = Callable[..., DataFlowKernel]
@@ -89,7 +89,7 @@ def test_a_result_that_cannot_be_read_just_now_is_kept_and_not_made_again(
         if place == "check":
             patched.setattr(keeping, "check", refuse)
         else:
-            patched.setattr(payload, "_opened", refuse)
+            patched.setattr(mapping, "bytes_of", refuse)
         for _ in range(2):
             with pytest.raises(FileUnreadable, match="exists, but cannot be read"):
                 future.result(60)

@@ -24,7 +24,9 @@ from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions, plain
-from taskvine_manager.node.cache import Source, check, copy, file_name, is_lost, release
+from taskvine_manager.node.cache import file_name, release
+from taskvine_manager.node.copying import copy
+from taskvine_manager.node.replicas import Source, check, is_lost
 from taskvine_manager.node.staging import memory_of
 from taskvine_manager.parameters.own import BATCH
 from taskvine_manager.parameters.taskvine import (

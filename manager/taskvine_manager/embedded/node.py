@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, staging, trees
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, is_lost, release
+from taskvine_manager.node.cache import Cache, QuotaExceeded, release
+from taskvine_manager.node.calls import Call
+from taskvine_manager.node.replicas import Peer, Source, Spoiled, is_lost
 from taskvine_manager.node.runner import Runner
-from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.runtime.removal import remove

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from taskvine_manager.node.slots import Call
+from taskvine_manager.node.calls import Call
 from taskvine_manager.runtime import failure, keeper
 
 if TYPE_CHECKING:

@@ -14,19 +14,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taskvine_manager import cleanup
+from taskvine_manager.node.calls import Call, Report, Resources
+from taskvine_manager.node.commands import INIT_FAILED, open_log, start_directory, with_init
+from taskvine_manager.node.deaths import died, tail
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.limits import Kills
-from taskvine_manager.node.slots import (
-    INIT_FAILED,
-    Call,
-    Report,
-    Resources,
-    died,
-    open_log,
-    start_directory,
-    tail,
-    with_init,
-)
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.parameters.taskvine import MAX_TASK_STDOUT_STORAGE
 from taskvine_manager.runtime import failure, keeper
@@ -50,9 +42,9 @@ class OneShots:
     resources : Resources
         The node's resources, shared with its slots.
     report : callable
-        As for :class:`~taskvine_manager.node.slots.SlotPool`.
+        As for :class:`~taskvine_manager.node.slots.Slots`.
     kills : Kills
-        As for :class:`~taskvine_manager.node.slots.SlotPool`.
+        As for :class:`~taskvine_manager.node.slots.Slots`.
     """
 
     def __init__(

@@ -17,8 +17,10 @@ from typing import Any
 
 from taskvine_manager import cleanup, patience
 from taskvine_manager.node import environment, hardware, memory
+from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.oneshots import OneShots
-from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
+from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import failure, headroom, keeper, release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.sandbox import left_in
@@ -152,7 +154,7 @@ class Runner(ABC):
         headroom.keep_to(runtime["memory_group"])
         self._cores = info.cores
         self._resources = Resources(info.cores, info.memory, gpus)
-        self._slots = SlotPool(
+        self._slots = Slots(
             with_init(config["init_command"], [*command, "library"]),
             {**base, **hardware.thread_limits(slot_cores), **config["env_vars"]},
             runtime,

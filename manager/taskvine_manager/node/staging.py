@@ -14,7 +14,9 @@ from functools import partial
 from typing import TypeVar
 
 from taskvine_manager.node import temporary, trees
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, copy, deliver, is_lost
+from taskvine_manager.node.cache import Cache, QuotaExceeded
+from taskvine_manager.node.copying import copy, deliver
+from taskvine_manager.node.replicas import Peer, Source, Spoiled, is_lost
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import FAST
 from taskvine_manager.runtime.removal import remove

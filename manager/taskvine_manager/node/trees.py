@@ -20,10 +20,8 @@ A regular file that begins with :data:`MAGIC` is archived too, so every file tha
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
-import itertools
 import os
 import stat
 import struct
@@ -31,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from taskvine_manager.node.digest import blake2b
-from taskvine_manager.runtime.removal import remove
+from taskvine_manager.node.partials import partial
 
 MAGIC = b"\x93TVX-TREE-01\r\n\x1a\n"
 """First bytes of every archive."""
@@ -98,7 +96,7 @@ def survey(path: str, within: str = "") -> Survey:
     """
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode):
-        return Survey(status.st_size, stamp(status), status.st_ctime_ns, _mode(status), False)
+        return Survey(status.st_size, stamp(status), status.st_ctime_ns, permissions(status), False)
     digest = blake2b(digest_size=16)
     index: _Index = []
     size, changed = len(MAGIC) + _FOOT.size, 0
@@ -111,7 +109,7 @@ def survey(path: str, within: str = "") -> Survey:
         index.append(_listed(entry, held))
     halves = struct.unpack("<QQ", digest.digest())
     return Survey(
-        size + len(_encode(index)), (status.st_dev, status.st_ino, *halves), changed, _mode(status), is_tree=True
+        size + len(_encode(index)), (status.st_dev, status.st_ino, *halves), changed, permissions(status), is_tree=True
     )
 
 
@@ -185,7 +183,8 @@ def _is_in(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
 
 
-def _mode(status: os.stat_result) -> int:
+def permissions(status: os.stat_result) -> int:
+    """Return the permissions of a file's or directory's copy, which its owner may always read and write."""
     least = stat.S_IRWXU if stat.S_ISDIR(status.st_mode) else stat.S_IRUSR | stat.S_IWUSR
     return stat.S_IMODE(status.st_mode) & 0o777 | least
 
@@ -215,7 +214,7 @@ def pack(source: str, target: str, within: str = "") -> None:
 
 
 def _listed(entry: _Found, held: int) -> tuple[str, str, int, int | str]:
-    return (entry.kind, entry.path, _mode(entry.status), entry.link or held)
+    return (entry.kind, entry.path, permissions(entry.status), entry.link or held)
 
 
 def _encode(index: _Index) -> bytes:
@@ -309,13 +308,11 @@ def copy_tree(source: str, target: str, within: str = "") -> None:
     OSError
         As for :func:`survey`, or if it cannot be read or written.
     """
-    _lay_out(
-        (
-            _Item(entry.kind, entry.path, _mode(entry.status), entry.link, functools.partial(_pour_file, entry.source))
-            for entry in _entries(source, within)
-        ),
-        target,
+    items = (
+        _Item(each.kind, each.path, permissions(each.status), each.link, functools.partial(_pour_file, each.source))
+        for each in _entries(source, within)
     )
+    _lay_out(items, target)
 
 
 def _entries(source: str, within: str) -> Iterator[_Found]:
@@ -339,12 +336,9 @@ def _lay_out(items: Iterable[_Item], target: str) -> None:
     if os.path.lexists(target):
         _add(items, target)
         return
-    partial = _partial(target)
-    try:
-        _add(items, partial)
-        os.rename(partial, target)
-    finally:
-        remove(partial)
+    with partial(target) as landing:
+        _add(items, landing)
+        os.rename(landing, target)
 
 
 def _add(items: Iterable[_Item], target: str) -> None:
@@ -360,17 +354,14 @@ def _add(items: Iterable[_Item], target: str) -> None:
             continue
         if os.path.isdir(path) and not os.path.islink(path):
             raise IsADirectoryError(errno.EISDIR, "it is a directory, and a file cannot replace it", path)
-        partial = _partial(path)
-        try:
+        with partial(path) as landing:
             if kind == _LINK:
-                os.symlink(link, partial)
+                os.symlink(link, landing)
             else:
-                with open(partial, "xb") as file:
+                with open(landing, "xb") as file:
                     pour(file)
-                os.chmod(partial, mode)
-            os.replace(partial, path)
-        finally:
-            _unlink(partial)
+                os.chmod(landing, mode)
+            os.replace(landing, path)
 
 
 def _make_directory(path: str, mode: int) -> None:
@@ -381,16 +372,3 @@ def _make_directory(path: str, mode: int) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "it is a file, and a directory cannot replace it", path) from None
     else:
         os.chmod(path, mode)
-
-
-_partials = itertools.count()
-
-
-def _partial(target: str) -> str:
-    # Short, because the target's name may already have the greatest length that is allowed.
-    return os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_partials)}.partial")
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)

@@ -44,6 +44,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from taskvine_manager.runtime import context, exits, failure, headroom, keeper, limits, search_path, slot
+from taskvine_manager.runtime.stage import standard_stream
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -259,7 +260,7 @@ def _own_output(path: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout, sys.stderr = slot.standard_stream(1), slot.standard_stream(2)
+    sys.stdout, sys.stderr = standard_stream(1), standard_stream(2)
 
 
 def _forget_temporary_directory(environment: dict[str, str]) -> None:

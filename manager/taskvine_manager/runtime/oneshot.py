@@ -31,9 +31,10 @@ from taskvine_manager.runtime import (
     payload,
     sandbox,
     search_path,
-    slot,
     values,
 )
+from taskvine_manager.runtime.execution import call, load_or_explain, no_directory
+from taskvine_manager.runtime.functions import Functions
 
 
 def main(directory: str, parent: int) -> None:
@@ -51,7 +52,7 @@ def main(directory: str, parent: int) -> None:
     try:
         os.chdir(task["directory"] or own)
     except OSError as error:
-        outcome: tuple[int, payload.Payload, float, float] = failure.LOST, slot.no_directory(error), time.time(), 0.0
+        outcome: tuple[int, payload.Payload, float, float] = failure.LOST, no_directory(error), time.time(), 0.0
     else:
         outcome = _run(task)
     exits.flush()
@@ -70,11 +71,11 @@ def _run(task: dict[str, object]) -> tuple[int, payload.Payload, float, float]:
         if record is not None:
             return failure.LOST, record, time.time(), 0.0
     found = limits.Limits()
-    functions = slot.Functions()
-    functions.add("task", task["function"])  # type: ignore[arg-type]
-    function = slot.load_or_explain(functions, "task")
+    known = Functions()
+    known.add("task", task["function"])  # type: ignore[arg-type]
+    function = load_or_explain(known, "task")
     if isinstance(function, bytes):
         return failure.LOST, function, time.time(), 0.0
     values.provide(task["values"])  # type: ignore[arg-type]
     arguments, limit = task["arguments"], task["inline_limit"]
-    return slot.call(function, arguments, str(task["spool"]), found, limit)  # type: ignore[arg-type]
+    return call(function, arguments, str(task["spool"]), found, limit)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from functools import partial
 
 from taskvine_manager import cleanup
 from taskvine_manager.engine_api import NodesFail
-from taskvine_manager.node.slots import tail
+from taskvine_manager.node.deaths import tail
 from taskvine_manager.runtime import keeper
 
 logger = logging.getLogger(__name__)

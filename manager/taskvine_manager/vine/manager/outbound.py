@@ -17,7 +17,7 @@ from typing import Any
 
 import taskvine_manager
 from taskvine_manager.node import trees
-from taskvine_manager.node.cache import deliver
+from taskvine_manager.node.copying import deliver
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskvine_manager.node import trees
-from taskvine_manager.node.cache import SETTLED_NS, copy
+from taskvine_manager.node.cache import SETTLED_NS
+from taskvine_manager.node.copying import copy
 from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine import seals
 from taskvine_manager.vine.manager.port import VinePort

@@ -18,9 +18,9 @@ from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, staging, temporary, trees
-from taskvine_manager.node.cache import copy, deliver
+from taskvine_manager.node.calls import Call
+from taskvine_manager.node.copying import copy, deliver
 from taskvine_manager.node.runner import Runner
-from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.runtime.removal import remove

@@ -17,7 +17,7 @@ from taskvine_exec.errors import FileLost, FileUnreadable
 from taskvine_exec.results import keeping
 from taskvine_exec.results.keeping import Keeper
 from taskvine_exec.values import Value, Where
-from taskvine_manager.runtime import payload
+from taskvine_manager.runtime import mapping, payload
 
 TEXT = "x" * (payload.INLINE_LIMIT + 1)
 
@@ -140,11 +140,11 @@ def test_no_more_are_on_their_way_at_a_time_than_said(tmp_path: Path) -> None:
 def test_where_there_are_too_many_to_map_the_smallest_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheres = [written(tmp_path, TEXT * (number + 1)) for number in range(5)]
     values = [value_at(where, number) for number, where in enumerate(wheres)]
-    before = payload.mappings()
-    monkeypatch.setattr(payload, "MOST_MAPPED", before + 2)
+    before = mapping.count()
+    monkeypatch.setattr(mapping, "MOST_MAPPED", before + 2)
     monkeypatch.setattr(keeping, "_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
     Manager().keeper().keep(values)
-    assert payload.mappings() == before + 2
+    assert mapping.count() == before + 2
     for where in wheres:
         os.unlink(where.path)
     assert [value.load() for value in values] == [TEXT * (number + 1) for number in range(5)]
@@ -155,10 +155,10 @@ def test_what_cannot_be_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     value, other = value_at(written(tmp_path)), value_at(written(tmp_path), 1)
     with monkeypatch.context() as patched:
         if lack == "memory":
-            patched.setattr(payload, "MOST_MAPPED", 0)
+            patched.setattr(mapping, "MOST_MAPPED", 0)
             patched.setattr(keeping, "_memory", lambda: 0.0)
         else:
-            patched.setattr(payload, "_opened", _refuse)
+            patched.setattr(mapping, "bytes_of", _refuse)
         Manager().keeper().keep([value])
     Manager().keeper().keep([other])
     words = "too little memory is left" if lack == "memory" else "Permission denied"
@@ -167,5 +167,5 @@ def test_what_cannot_be_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert other.load() == TEXT
 
 
-def _refuse(path: str) -> Callable[..., Any]:
+def _refuse(path: str, mapped_from: int) -> Callable[..., Any]:
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)

@@ -5,58 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskvine_manager.node import cache as module
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, check, copy, deliver, file_name
+from taskvine_manager.node import copying, trees
+from taskvine_manager.node.cache import Cache, QuotaExceeded, file_name
+from taskvine_manager.node.copying import copy, deliver
+from taskvine_manager.node.replicas import Peer, Source, Spoiled, check
 from tests.conftest import eventually
-
-
-class Files:
-    """A cache of 100 bytes, and files to put into it."""
-
-    def __init__(self, path: Path) -> None:
-        self.home = path / "home"
-        self.directory = path / "cache"
-        self.home.mkdir()
-        self.directory.mkdir()
-        self.cache = Cache(str(self.directory), 100)
-
-    def write(self, name: str, size: int, letter: str | None = None) -> str:
-        """A file of the user's, or of a task's."""
-        path = self.home / name
-        path.write_text((letter or name[0]) * size)
-        return str(path)
-
-    def obtain(self, name: str, size: int, letter: str | None = None) -> str:
-        """Have a user's file cached, used and let go."""
-        cached = self.cache.obtain(self.write(name, size, letter))
-        self.cache.unpin(cached)
-        return cached
-
-    def adopt(self, name: str, size: int) -> None:
-        self.cache.adopt(name, self.write("made", size, name[0]))
-
-    def source(self, name: str, size: int, letter: str | None = None) -> Source:
-        """What is said of another node's replica."""
-        path = self.write(name, size, letter)
-        return Source(path, size, os.stat(path).st_ctime_ns)
-
-    def on_disk(self) -> dict[str, int]:
-        return {entry.name: entry.stat().st_size for entry in os.scandir(self.directory)}
-
-    def read(self, name: str) -> str:
-        return Path(self.cache.path(name)).read_text()
+from tests.unit.taskvine_manager.node.files import Files, pins
 
 
 @pytest.fixture
@@ -91,7 +52,7 @@ def test_same_content_under_two_paths_is_cached_once(files: Files) -> None:
 def test_unchanged_file_is_not_read_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     source = old(files.write("a.txt", 10))
     name = files.cache.obtain(source)
-    for reader in ("_content_name", "_copy_named"):
+    for reader in ("content_name", "copy_named"):
         monkeypatch.setattr(module, reader, lambda path, *_: pytest.fail(f"{path} was read"))
     assert files.cache.obtain(source) == name
 
@@ -121,7 +82,7 @@ def test_changed_file_is_read_again_even_with_its_old_size_and_times(files: File
 def test_file_written_twice_within_a_tick_of_the_clock_is_read_twice(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.trees, "stamp", lambda status: (status.st_ino,))  # a clock that never ticks
+    monkeypatch.setattr(trees, "stamp", lambda status: (status.st_ino,))  # a clock that never ticks
     source = files.write("a.txt", 10, "1")
     first = files.cache.obtain(source)
     files.write("a.txt", 10, "2")
@@ -134,19 +95,19 @@ def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
 ) -> None:
     files.obtain("other.txt", 10)  # something of its size is there, so that it is looked at before it is copied
     source = files.write("a.txt", 10)
-    digest = module._content_name
+    digest = module.content_name
     read: list[str] = []
 
-    def and_then_change(path: str, status: module.trees.Survey) -> str:
+    def and_then_change(path: str, status: trees.Survey) -> str:
         name = digest(path, status)
         if not read:
             files.write("a.txt", 20, "b")
         read.append(path)
         return name
 
-    monkeypatch.setattr(module, "_content_name", and_then_change)
+    monkeypatch.setattr(module, "content_name", and_then_change)
     name = files.cache.obtain(source)
-    assert name == digest(source, module.trees.survey(source))
+    assert name == digest(source, trees.survey(source))
     assert files.read(name) == "b" * 20
     assert files.cache.used == 30
     assert files.on_disk()[name] == 20
@@ -154,16 +115,16 @@ def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
 
 def test_file_that_changes_after_it_was_copied_is_read_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     source = old(files.write("a.txt", 10))
-    copied = module._copy_named
+    copied = module.copy_named
     changed: list[str] = []
 
-    def and_then_change(path: str, target: str, status: module.trees.Survey) -> str:
+    def and_then_change(path: str, target: str, status: trees.Survey) -> str:
         name = copied(path, target, status)
         if not changed:
             changed.append(files.write("a.txt", 20, "b"))
         return name
 
-    monkeypatch.setattr(module, "_copy_named", and_then_change)
+    monkeypatch.setattr(module, "copy_named", and_then_change)
     assert files.read(files.cache.obtain(source)) == "a" * 10
     assert files.read(files.cache.obtain(source)) == "b" * 20
 
@@ -251,13 +212,13 @@ def test_replica_that_is_written_to_while_it_is_copied_is_not_kept(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = files.source("elsewhere", 10)
-    fill = module._fill
+    fill = copying.fill
 
     def and_then_change(path: str, target: str) -> None:
         fill(path, target)
         files.write("elsewhere", 12)
 
-    monkeypatch.setattr(module, "_fill", and_then_change)
+    monkeypatch.setattr(copying, "fill", and_then_change)
     with pytest.raises(Spoiled):
         files.cache.fetch("data@t1", source)
     assert files.cache.used == 0
@@ -307,14 +268,13 @@ class Pair:
 
 def test_copy_of_a_peer_is_taken_and_the_file_is_not_read(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(files)
-    for reader in ("_content_name", "_copy_named"):
+    for reader in ("content_name", "copy_named"):
         monkeypatch.setattr(module, reader, lambda path, *_: pytest.fail(f"{path} was read"))
     name = pair.second.obtain(pair.source, pair.peer)
     assert Path(pair.second.path(name)).read_text() == "a" * 10
     assert pair.second.known(pair.source) == files.cache.known(pair.source)
-    assert (pair.second.used, pair.second._pins) == (10, {name: 1})
     assert pair.second.obtain(pair.source, pair.peer) == name
-    assert pair.second._pins == {name: 2}
+    assert pins(pair.second, name) == 2
 
 
 @pytest.mark.parametrize("why", ["changed", "gone"])
@@ -326,7 +286,7 @@ def test_file_is_read_where_no_peer_can_give_it(files: Files, why: str) -> None:
         os.unlink(pair.peer.path)
     name = pair.second.obtain(pair.source, pair.peer)
     assert Path(pair.second.path(name)).read_text() == ("b" if why == "changed" else "a") * 10
-    assert (pair.second.used, pair.second._pins) == (10, {name: 1})
+    assert pins(pair.second, name) == 1
 
 
 def test_what_may_still_change_unseen_is_offered_to_nobody(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,89 +326,6 @@ def test_any_name_becomes_one_file_of_the_directory(files: Files, name: str) -> 
     assert file_name(name) != file_name(name + "0")
 
 
-# --- quota ---
-
-
-def test_least_recently_used_goes_first(files: Files) -> None:
-    a, b, c = (files.obtain(name, 30) for name in "abc")
-    files.cache.unpin(files.cache.obtain(str(files.home / "a")))
-    d = files.obtain("d", 30)
-    assert [name in files.cache for name in (a, b, c, d)] == [True, False, True, True]
-    # The same content under another name is a use as well.
-    assert files.obtain("other", 30, "c") == c
-    e = files.obtain("e", 30)
-    assert [name in files.cache for name in (a, c, d, e)] == [False, True, True, True]
-    assert files.cache.used == sum(files.on_disk().values()) == 90
-
-
-def test_temp_files_are_never_evicted(files: Files) -> None:
-    files.adopt("t@1", 60)
-    a = files.obtain("a", 30)
-    files.adopt("u@1", 20)
-    assert a not in files.cache
-    with pytest.raises(QuotaExceeded) as caught:
-        files.obtain("b", 21)
-    assert caught.value.errno == errno.ENOSPC
-    assert files.on_disk() == {"t@1": 60, "u@1": 20}
-
-
-def test_what_cannot_fit_evicts_nothing(files: Files) -> None:
-    files.adopt("t@1", 60)
-    a = files.obtain("a", 30)
-    for put in (lambda: files.obtain("b", 50), lambda: files.adopt("u@1", 101)):
-        with pytest.raises(QuotaExceeded, match="can provide 40 bytes"):
-            put()
-    assert a in files.cache
-    assert files.cache.used == 90
-
-
-def test_pinned_file_is_waited_for_and_not_evicted(files: Files) -> None:
-    held = files.cache.obtain(files.write("a", 60))
-    with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(files.obtain, "b", 60)
-        assert not second.done()
-        files.cache.pin(held)
-        files.cache.unpin(held)
-        assert files.cache.obtain(str(files.home / "a")) == held  # pinned twice now
-        files.cache.unpin(held)
-        assert held in files.cache
-        files.cache.unpin(held)
-        assert second.result(10) in files.cache
-    assert held not in files.cache
-    assert files.cache.used == 60
-
-
-def test_pins_of_temp_files_are_not_waited_for(files: Files) -> None:
-    files.adopt("t@1", 60)
-    files.cache.pin("t@1")
-    with pytest.raises(QuotaExceeded):
-        files.obtain("b", 50)
-
-
-def test_dropped_file_gives_its_room_back(files: Files) -> None:
-    files.adopt("t@1", 60)
-    files.cache.drop("t@1")
-    files.cache.drop("t@1")
-    files.cache.drop("never@1")
-    assert files.cache.used == 0
-    assert files.on_disk() == {}
-    files.adopt("t@1", 100)
-
-
-def test_room_is_made_when_the_disk_is_full_before_the_quota_is(files: Files) -> None:
-    files.adopt("t@1", 30)
-    pinned = files.cache.obtain(files.write("a", 20))
-    files.obtain("b", 40)
-    assert files.cache.make_room() == 40
-    assert files.cache.make_room() == 0
-    assert files.on_disk() == {"t@1": 30, pinned: 20}
-
-
-def test_empty_file_fits_a_full_cache(files: Files) -> None:
-    files.adopt("t@1", 100)
-    assert files.obtain("a", 0) in files.cache
-
-
 # --- failures ---
 
 
@@ -458,9 +335,9 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         Path(target).write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device", target)
 
-    monkeypatch.setattr(module, "_fill", write_half)
-    monkeypatch.setattr(module, "_clone", lambda source, target: False)
-    monkeypatch.setattr(module, "_copy_named", lambda source, target, status: write_half(source, target))
+    monkeypatch.setattr(copying, "fill", write_half)
+    monkeypatch.setattr(copying, "clone", lambda source, target: False)
+    monkeypatch.setattr(module, "copy_named", lambda source, target, status: write_half(source, target))
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -491,146 +368,6 @@ def test_failed_replacement_keeps_what_was_there(files: Files) -> None:
     assert files.cache.used == 60
 
 
-def test_copy_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.write_bytes(b"new" * 1000)
-    target.write_bytes(b"old")
-    with open(target, "rb") as reader:
-        assert copy(str(source), str(target)) == 3000
-        assert reader.read() == b"old"  # who had it open reads on in what was there
-    assert target.read_bytes() == b"new" * 1000
-    with pytest.raises(FileNotFoundError):
-        copy(str(tmp_path / "missing"), str(target))
-    assert target.read_bytes() == b"new" * 1000
-    assert sorted(os.listdir(tmp_path)) == ["source", "target"]
-
-
-@pytest.mark.parametrize(("mode", "expected"), [(0o755, 0o755), (0o400, 0o600), (0o640, 0o640), (0o4755, 0o755)])
-def test_copy_keeps_permissions_and_is_writable(tmp_path: Path, mode: int, expected: int) -> None:
-    source = tmp_path / "source"
-    source.touch()
-    source.chmod(mode)
-    copy(str(source), str(tmp_path / "target"))
-    assert (tmp_path / "target").stat().st_mode & 0o7777 == expected
-
-
-def test_name_of_any_length_can_be_copied(tmp_path: Path) -> None:
-    source, target = tmp_path / ("a" * 255), tmp_path / ("b" * 255)
-    source.write_text("long")
-    copy(str(source), str(target))
-    assert target.read_text() == "long"
-
-
-# --- threads ---
-
-
-def test_file_wanted_by_many_threads_is_copied_once(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = [files.write(name, 50, "x") for name in ("a", "b")]
-    publish, published = module.Cache._publish, []
-
-    def slowly(cache: Cache, name: str, *args: Any, **kwargs: Any) -> None:
-        published.append(name)
-        time.sleep(0.01)
-        publish(cache, name, *args, **kwargs)
-
-    monkeypatch.setattr(module.Cache, "_publish", slowly)
-    barrier = threading.Barrier(8)
-
-    def obtain(number: int) -> str:
-        barrier.wait(10)
-        name = files.cache.obtain(sources[number % 2])
-        assert files.read(name) == "x" * 50
-        files.cache.unpin(name)
-        return name
-
-    with ThreadPoolExecutor(8) as pool:
-        names = set(pool.map(obtain, range(8)))
-    assert len(names) == len(published) == 1
-    assert files.cache.used == 50
-    assert files.cache._busy == {}
-    assert files.cache._pins == {}
-
-
-def test_threads_that_need_more_than_the_quota_together_take_turns(files: Files) -> None:
-    sources = [files.write(f"{number:02}", 60, str(number % 10)) for number in range(20)]
-
-    def obtain(source: str) -> None:
-        name = files.cache.obtain(source)
-        assert files.cache.used <= 100
-        assert files.read(name) == Path(source).read_text()
-        files.cache.unpin(name)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(obtain, sources))
-    assert files.cache.used == 60
-
-
-class CacheMachine(RuleBasedStateMachine):
-    """Whatever is done to a cache: its count is the sum of its files, and within the quota."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        import tempfile
-
-        self.root = tempfile.TemporaryDirectory()
-        self.files = Files(Path(self.root.name))
-        self.temp: dict[str, int] = {}
-
-    def teardown(self) -> None:
-        self.root.cleanup()
-
-    @rule(name=st.sampled_from("abcd"), size=st.integers(0, 120), letter=st.sampled_from("xy"))
-    def obtain(self, name: str, size: int, letter: str) -> None:
-        try:
-            cached = self.files.obtain(name, size, letter)
-        except QuotaExceeded:
-            assert size + sum(self.temp.values()) > 100
-        else:
-            assert self.files.read(cached) == letter * size
-
-    @rule(name=st.sampled_from("tuv"), size=st.integers(0, 120))
-    def adopt(self, name: str, size: int) -> None:
-        others = sum(self.temp.values()) - self.temp.get(name, 0)
-        try:
-            self.files.adopt(f"{name}@1", size)
-        except QuotaExceeded:
-            assert size + others > 100
-        else:
-            self.temp[name] = size
-
-    @rule(name=st.sampled_from("tuv"), size=st.integers(0, 120))
-    def fetch(self, name: str, size: int) -> None:
-        source = self.files.source("elsewhere", size, name)
-        try:
-            fetched = self.files.cache.fetch(f"{name}@1", source)
-        except QuotaExceeded:
-            assert name not in self.temp
-            assert size + sum(self.temp.values()) > 100
-        else:
-            assert fetched == self.temp.setdefault(name, size)
-
-    @rule(name=st.sampled_from("tuv"))
-    def drop(self, name: str) -> None:
-        self.files.cache.drop(f"{name}@1")
-        self.temp.pop(name, None)
-
-    @rule()
-    def make_room(self) -> None:
-        self.files.cache.make_room()
-
-    @invariant()
-    def counts(self) -> None:
-        on_disk = self.files.on_disk()
-        assert self.files.cache.used == sum(on_disk.values()) <= 100
-        assert {name: size for name, size in on_disk.items() if "@" in name} == {
-            f"{name}@1": size for name, size in self.temp.items()
-        }
-
-
-TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-
-
 # --- directories ---
 
 
@@ -659,7 +396,7 @@ def test_unchanged_directory_is_not_packed_again(files: Files, monkeypatch: pyte
     tree = make_tree(files)
     monkeypatch.setattr(module, "SETTLED_NS", -1)
     name = files.cache.obtain(tree)
-    monkeypatch.setattr(module.trees, "pack", lambda path, *_: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(trees, "pack", lambda path, *_: pytest.fail(f"{path} was read"))
     assert files.cache.obtain(tree) == name
 
 
@@ -667,11 +404,12 @@ def test_file_that_could_be_taken_for_an_archive(files: Files, tmp_path: Path) -
     files.cache = Cache(str(files.directory), 1000)
     source = files.home / "a"
     for put in (files.cache.obtain, lambda path: files.cache.adopt("a@1", path)):
-        source.write_bytes(module.trees.MAGIC)
+        source.write_bytes(trees.MAGIC)
         put(str(source))
-    for name in files.cache._sizes:
+    assert len(files.on_disk()) == 2
+    for name in files.on_disk():
         deliver(files.cache.path(name), str(tmp_path / "copy"))
-        assert (tmp_path / "copy").read_bytes() == module.trees.MAGIC
+        assert (tmp_path / "copy").read_bytes() == trees.MAGIC
     assert files.cache.used == sum(files.on_disk().values())
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from taskvine_manager.node import cache as cache_module
-from taskvine_manager.node import staging
-from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source
+from taskvine_manager.node import copying, staging, trees
+from taskvine_manager.node.cache import Cache, QuotaExceeded
+from taskvine_manager.node.replicas import Peer, Source
 from taskvine_manager.node.staging import StagingFailed, bring_in, bring_out
 from taskvine_manager.runtime.payload import FAST
 from taskvine_manager.wire.messages import FileUse
@@ -59,9 +60,14 @@ class Place:
     def refusal(self, *inputs: FileUse, outputs: tuple[FileUse, ...] = (), **sources: Source) -> dict[str, Any]:
         with pytest.raises(StagingFailed) as caught:
             self.bring_in(*inputs, outputs=outputs, **sources)
-        assert self.cache._pins == {}
+        self.has_no_pins()
         record: dict[str, Any] = pickle.loads(caught.value.record)
         return record
+
+    def has_no_pins(self) -> None:
+        """Evict all inputs: none may be left."""
+        self.cache.make_room()
+        assert [name for name in os.listdir(self.directory) if "@" not in name] == []
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ def test_inputs_are_writable_copies_in_their_folders(place: Place) -> None:
     place.bring_in(place.local("b.txt", "a.txt"))
     assert other.read_text() == "user's"
     assert len(os.listdir(place.directory)) == 1
-    assert place.cache._pins == {}
+    place.has_no_pins()
 
 
 def test_programs_can_be_run(place: Place) -> None:
@@ -131,13 +137,13 @@ def test_users_file_is_copied_from_a_peer_and_not_read(place: Place, monkeypatch
     other.mkdir()
     node = Cache(str(other), 100)
     name = node.obtain(str(source))
-    peer = Peer(node.path(name), name, cache_module.trees.stamp(source.stat()))
-    monkeypatch.setattr(cache_module, "_copy_named", lambda *_: pytest.fail("the user's file was read"))
+    peer = Peer(node.path(name), name, trees.stamp(source.stat()))
+    monkeypatch.setattr(cache_module, "copy_named", lambda *_: pytest.fail("the user's file was read"))
     place.bring_in(place.local("a"), peers={str(source): peer})
     assert (place.sandbox / "a").read_text() == "data"
     assert place.cache.used == 4
     assert name in place.cache
-    assert place.cache._pins == {}
+    place.has_no_pins()
 
 
 def test_users_file_that_was_changed_since_a_peer_copied_it_is_read(place: Place) -> None:
@@ -177,7 +183,7 @@ def test_what_cannot_be_read_just_now_is_not_lost(
         raise OSError(number, os.strerror(number), path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache_module, "_fill", refuse)
+        patched.setattr(copying, "fill", refuse)
         assert place.refusal(use, t=replica(source))["kind"] == "file-unreadable"
     place.bring_in(use, t=replica(source))
     assert "t@1" in place.cache
@@ -194,7 +200,7 @@ def test_only_a_missing_source_is_a_loss(place: Place, monkeypatch: pytest.Monke
             raise FileNotFoundError(errno.ENOENT, "no such file", path)
 
         with monkeypatch.context() as patched:
-            patched.setattr(cache_module, "_fill", miss)
+            patched.setattr(copying, "fill", miss)
             assert place.refusal(use, t=replica(source))["kind"] == kind
 
 
@@ -218,8 +224,8 @@ def test_directory_is_brought_in_with_all_that_is_in_it(place: Place) -> None:
     place.bring_in(place.local("x/y", "a"))
     assert (place.sandbox / "x" / "y" / "b" / "c").read_text() == "c"
     assert (place.sandbox / "x" / "y" / "b" / "empty").is_dir()
-    assert place.cache._pins == {}
-    assert os.listdir(place.directory) == list(place.cache._sizes)
+    assert len(os.listdir(place.directory)) == 1
+    place.has_no_pins()
 
 
 def test_directory_without_room_is_refused(place: Place) -> None:
@@ -382,7 +388,7 @@ def test_output_that_cannot_be_written_says_so(place: Place) -> None:
 
 
 def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = cache_module._fill
+    fill = copying.fill
 
     def disk_of_70_bytes(source: str, target: str) -> None:
         used = sum(path.stat().st_size for path in (*place.directory.iterdir(), *place.sandbox.iterdir()))
@@ -390,7 +396,7 @@ def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: 
             raise OSError(errno.ENOSPC, "No space left on device", target)
         fill(source, target)
 
-    monkeypatch.setattr(cache_module, "_fill", disk_of_70_bytes)
+    monkeypatch.setattr(copying, "fill", disk_of_70_bytes)
     for name in ("a", "b"):
         (place.user / name).write_text(name * 30)
         place.bring_in(place.local(name))

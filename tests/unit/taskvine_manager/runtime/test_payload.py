@@ -6,10 +6,8 @@ import errno
 import gc
 import os
 import pickle
-import resource
 import struct
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pytest
 from hypothesis import example, given
 
 from taskvine_manager.runtime import payload
+from taskvine_manager.runtime.mapping import MAPPED_FROM
 
 LARGE = payload.INLINE_LIMIT + 1
 
@@ -215,86 +214,20 @@ def test_what_cannot_be_pickled_leaves_nothing(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-@pytest.fixture
-def few_descriptors() -> Iterator[int]:
-    """Leave this process with some descriptors only."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))
-    yield 8
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def use_up_descriptors() -> list[int]:
-    used = []
-    try:
-        while True:
-            used.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    return used
-
-
-def test_values_that_are_held_keep_no_descriptors(tmp_path: Path, few_descriptors: int) -> None:
-    count = 10 * few_descriptors
-    given_arrays = [np.full(payload.MAPPED_FROM // 8, float(number)) for number in range(count)]
-    paths = [payload.encode(array, str(tmp_path), pickle.dumps) for array in given_arrays]
-    held = [payload.decode(path) for path in paths]
-    for path in paths:
-        payload.discard(path)
-    for array, back in zip(given_arrays, held, strict=True):
-        assert np.array_equal(array, back)
-        back[0] = -1.0  # each its own
-
-
 def test_a_mapping_goes_with_the_last_of_its_objects(tmp_path: Path) -> None:
     def mapped() -> int:
         with open("/proc/self/maps") as file:
             return sum(str(tmp_path) in line for line in file)
 
-    path = payload.encode([np.zeros(payload.MAPPED_FROM), np.ones(payload.MAPPED_FROM)], str(tmp_path), pickle.dumps)
+    path = payload.encode([np.zeros(MAPPED_FROM), np.ones(MAPPED_FROM)], str(tmp_path), pickle.dumps)
     first, second = payload.decode(path)
     assert mapped() == 1
     del first
     assert mapped() == 1
-    assert second.sum() == payload.MAPPED_FROM
+    assert second.sum() == MAPPED_FROM
     del second
     gc.collect()
     assert mapped() == 0
-
-
-def test_what_cannot_be_mapped_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> Any:
-        raise OSError(errno.ENOMEM, "too many mappings")
-
-    array = np.arange(2.0 * payload.MAPPED_FROM)
-    path = payload.encode(array, str(tmp_path), pickle.dumps)
-    monkeypatch.setattr(payload, "_mapped", refuse)
-    back = payload.decode(path)
-    assert np.array_equal(back, array)
-    back[0] = 7.0
-
-
-def test_the_spare_descriptor_is_used_and_kept_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_descriptors: int
-) -> None:
-    path = payload.encode(b"x" * LARGE, str(tmp_path), pickle.dumps)
-    monkeypatch.setattr(payload, "_spare", [])
-    payload.keep_spare()
-    used = use_up_descriptors()
-    try:
-        for _ in range(3):
-            assert payload.decode(path) == b"x" * LARGE
-        os.close(payload._spare.pop())
-        used += use_up_descriptors()
-        with pytest.raises(OSError, match="Too many open files") as caught:
-            payload.decode(path)
-        assert not payload.is_lost(caught.value)
-    finally:
-        for descriptor in used:
-            os.close(descriptor)
-    assert payload.decode(path) == b"x" * LARGE
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def test_a_function_is_loaded_with_its_own_path(tmp_path: Path) -> None:
         (tmp_path / name / "of_the_user.py").write_text(f"WHO = {name!r}")
     program = f"""
 import pickle, sys
-from taskvine_manager.runtime import search_path, slot
+from taskvine_manager.runtime import search_path
+from taskvine_manager.runtime.functions import Functions
 import cloudpickle
 start = search_path.of_this_process()
 start = start._replace(entries=({str(tmp_path / "first")!r}, *start.entries))
@@ -90,7 +91,7 @@ def other(): pass
 def function():
     import of_the_user
     return of_the_user.WHO
-functions = slot.Functions()
+functions = Functions()
 path = start._replace(entries=({str(tmp_path / "second")!r}, *start.entries))
 functions.add("other", pickle.dumps(search_path.OnPath(path, cloudpickle.dumps(other))))
 functions.add("plain", cloudpickle.dumps(function))

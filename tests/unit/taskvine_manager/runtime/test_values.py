@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.runtime import failure, limits, payload, slot, values
+from taskvine_manager.runtime import execution, failure, limits, payload, values
 
 LARGE = payload.INLINE_LIMIT + 1
 
@@ -25,7 +25,7 @@ class Reference:
 
 
 def call(arguments: Any, spool: Path) -> tuple[int, dict[str, Any]]:
-    outcome, body, _, _ = slot.call(lambda *args: None, pickle.dumps((arguments, {})), str(spool), limits.Limits())
+    outcome, body, _, _ = execution.call(lambda *args: None, pickle.dumps((arguments, {})), str(spool), limits.Limits())
     return outcome, pickle.loads(body) if isinstance(body, bytes) else {}
 
 
@@ -91,7 +91,7 @@ def test_a_value_is_one_object_in_one_call_and_another_in_the_next(tmp_path: Pat
     for number in ("small", "large"):
         arguments = pickle.dumps(((Reference(number), Reference(number)), {}))
         for _ in range(2):
-            outcome, body, _, _ = slot.call(keep, arguments, str(tmp_path), limits.Limits())
+            outcome, body, _, _ = execution.call(keep, arguments, str(tmp_path), limits.Limits())
             assert outcome == failure.RETURNED
             assert pickle.loads(body) == [True]  # type: ignore[arg-type]
         assert kept[-1][0] is not kept[-2][0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.cache import Source, check
+from taskvine_manager.node.replicas import Source, check
 from taskvine_manager.runtime import claims, failure
 from taskvine_manager.vine.manager import engine
 from taskvine_manager.vine.manager.batching import MOST

@@ -1,0 +1,76 @@
+"""A task on a node, and the resources of the node that its tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.wire.messages import Invocation, Profile
+
+Need = tuple[float, float, int]
+"""Cores, memory in MB (0 for no limit) and gpus."""
+
+
+class Resources:
+    """The free cores, memory (MB) and gpus of a node."""
+
+    def __init__(self, cores: float, memory: float, gpus: list[str]) -> None:
+        self.cores = cores
+        self.memory = memory
+        self.gpus = list(gpus)
+
+    def fits(self, cores: float, memory: float, gpus: int) -> bool:
+        """Return whether these resources are free."""
+        return self.cores + 1e-9 >= cores and self.memory >= memory and len(self.gpus) >= gpus
+
+    def take(self, cores: float, memory: float, gpus: Iterable[str]) -> None:
+        """Take free resources."""
+        self.cores -= cores
+        self.memory -= memory
+        self.gpus = [gpu for gpu in self.gpus if gpu not in set(gpus)]
+
+    def give(self, cores: float, memory: float, gpus: Iterable[str]) -> None:
+        """Give resources back."""
+        self.cores += cores
+        self.memory += memory
+        self.gpus = sorted([*self.gpus, *gpus])
+
+
+class Call:
+    """A task on the node: its needs and its state."""
+
+    __slots__ = (
+        "behind",
+        "directory",
+        "dispatched",
+        "given",
+        "invocation",
+        "kill_record",
+        "left",
+        "need",
+        "profile",
+        "supply",
+        "tries",
+        "values",
+    )
+
+    def __init__(self, invocation: Invocation, profile: Profile, need: Need) -> None:
+        self.invocation = invocation
+        self.profile = profile
+        self.need = need
+        self.dispatched = 0.0
+        self.directory: str | None = None
+        self.values: dict[str, Payload] = {}
+        self.behind: set[str] = set()
+        """Files that this task waits for, because other tasks here make them or the node fetches them."""
+        self.supply: Any = None
+        self.given: Payload | None = None
+        self.kill_record: bytes | None = None
+        self.left: tuple[str, ...] = ()
+        """Undeclared files that it wrote in a private directory."""
+        self.tries = 0
+
+
+Report = Callable[[Call, int, Payload, float, float], None]
+"""Handles the end of a task: ``(call, outcome, body, started, seconds)``."""

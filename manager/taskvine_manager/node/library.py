@@ -1,0 +1,219 @@
+"""A node's library: its process, and the socket over which it forks slots.
+
+:mod:`taskvine_manager.runtime.library` describes the packets.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from taskvine_manager import cleanup
+from taskvine_manager.node import deaths
+from taskvine_manager.node.commands import INIT_FAILED, SHELL, open_log, start_directory
+from taskvine_manager.node.limits import Kills
+from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.slot import PACKET_LIMIT
+
+RETRIES = 3
+"""Restarts of a library that is killed before it is ready; ``max-library-retries`` overrides it."""
+FIRST_NOTICE, NEXT_NOTICE = 30.0, 300.0
+"""Seconds after which the user is told that a library has not started. The first notice comes no later than after half
+of ``start_timeout``."""
+TRACE_SECONDS = 0.5
+"""Seconds for a stuck library to write its stack trace before it is killed."""
+LOOK_AT_START = 1.0
+"""Seconds between checks of a starting library."""
+
+
+class Library:
+    """The process of a library, which may be started again after its death.
+
+    Parameters
+    ----------
+    command, environment, config, kills, notice
+        As for :class:`~taskvine_manager.node.slots.Slots`.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        config: dict[str, Any],
+        kills: Kills,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._command = command
+        self._environment = environment
+        self._config = config
+        self._kills = kills
+        self._notice = notice
+        self._log = os.path.join(config["log"], "library.log")
+        self._timeout: float = config["start_timeout"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.channel: socket.socket | None = None
+        """The socket at which it is heard; None if it was not started, or has ended."""
+        self.is_warm = False
+        """Whether it can fork slots."""
+        self.retries = RETRIES
+        self._cold_deaths = 0
+        self._is_ready = False
+        self._starting = 0.0
+        self._looked = 0.0
+        self._notice_at = 0.0
+        self._hung: str | None = None
+        self._broken: bytes | None = None
+
+    def start(self) -> socket.socket:
+        """Start the process without waiting for it; return the socket at which it is heard."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.send(pickle.dumps(self._config))  # sent first: the process may end without reading it
+        with open_log(self._log) as output, theirs:
+            self._process = subprocess.Popen(
+                [*self._command, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                cwd=start_directory(self._config["directory"], self._config["scratch"]),
+                start_new_session=True,  # Ctrl-C in a terminal does not reach it
+            )
+        self.is_warm = self._is_ready = False
+        self._starting, self._looked, self._hung, self._broken = 0.0, time.monotonic(), None, None
+        self._notice_at = min(FIRST_NOTICE, self._timeout / 2)
+        self.channel = ours
+        return ours
+
+    @property
+    def pid(self) -> int | None:
+        """Its last process; None if it was never started."""
+        return None if self._process is None else self._process.pid
+
+    def receive(self) -> tuple[Any, ...] | None:
+        """Return the next packet, or ``("gone",)`` at the end of the socket.
+
+        Return None if there is no packet yet, or if it was malformed. Then the process is killed.
+        """
+        assert self.channel is not None
+        try:
+            packet = self.channel.recv(PACKET_LIMIT)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            packet = b""
+        if not packet:
+            return ("gone",)
+        try:
+            message: tuple[Any, ...] = pickle.loads(packet)
+            kind, *rest = message
+        except Exception as error:
+            self.kill(f"it sent a malformed packet ({failure.describe(error)})")
+            return None
+        if kind == "ready":
+            self._is_ready, self._starting = True, 0.0
+        elif kind == "warm":
+            self.is_warm, self._cold_deaths = True, 0
+        elif kind == "failed":
+            self._broken = rest[1]
+        return message
+
+    def fork(self, number: int, environment: dict[str, str], memory: float, end: socket.socket) -> bool:
+        """Fork a slot that serves a socket; return false if the library has died, as its socket is about to tell.
+
+        Parameters
+        ----------
+        memory : float
+            Limit of its tasks in MB, 0 for none.
+        """
+        assert self.channel is not None
+        try:
+            socket.send_fds(self.channel, [pickle.dumps(("fork", number, environment, memory))], [end.fileno()])
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds until :meth:`look` should be called; None if it need not be."""
+        return min(LOOK_AT_START, self._timeout / 2) if self.channel is not None and not self.is_warm else None
+
+    def look(self, now: float) -> None:
+        """Notify the user of a library that is slow to start, and kill it after ``start_timeout``.
+
+        Time in which this process was stopped does not count.
+        """
+        if self.channel is None or self.is_warm:
+            return
+        self._starting += min(now - self._looked, 2 * LOOK_AT_START)
+        self._looked = now
+        if self._hung is None and self._starting >= self._timeout + TRACE_SECONDS * self._is_ready:
+            self._hung = f"{self._phase()} after {self._timeout:g} s (start_timeout of library_config)"
+            self.kill(None)
+        elif self._starting >= self._notice_at:
+            self._notice_at = NEXT_NOTICE if self._notice_at < NEXT_NOTICE else math.inf
+            self._notice(f"{self._phase()} after {self._starting:.0f} s; see {self._log}")
+
+    def _phase(self) -> str:
+        """Describe the step that it has not finished."""
+        if self._is_ready:
+            return "import_modules and the context of the library are not ready"
+        if self._command[:1] == [SHELL]:
+            return "init_command of the library has not ended"
+        return "the Python of the library has not started"
+
+    def kill(self, why: str | None) -> None:
+        """Kill it, and tell the user why; its slots end with it."""
+        if self._process is None or self.channel is None:
+            return
+        if why is not None:
+            self._notice(f"the library is killed: {why}")
+        cleanup.kill_group(self._process.pid)
+
+    def bury(self) -> tuple[bytes, bool]:
+        """Reap the process, at the end of its socket.
+
+        Returns
+        -------
+        record : bytes
+            Failure record of the tasks that are lost with it.
+        may_start : bool
+            Whether to start it again for pending tasks: it was warm, or was killed before that, but not too often.
+        """
+        assert self._process is not None
+        assert self.channel is not None
+        self.channel.close()
+        self.channel = None
+        status = self._process.wait()
+        was_warm, self.is_warm = self.is_warm, False
+        if self._hung is not None:
+            kind = "library" if self._is_ready else "environment"
+            return failure.lost(kind, self._hung, stderr=_last_trace(deaths.tail(self._log, 50_000))), was_warm
+        if not was_warm and self._broken is None and status == INIT_FAILED:
+            return failure.lost("environment", "init_command failed", stderr=deaths.tail(self._log)), False
+        record = self._broken or deaths.killed("the library", status, self._kills)
+        if record is None:
+            reason = f"the library {deaths.describe(status)}"
+            record = failure.lost("library", reason, stderr=deaths.tail(self._log))
+        is_retried = not was_warm and status < 0 and self._cold_deaths < self.retries
+        self._cold_deaths += is_retried
+        return record, was_warm or is_retried
+
+    def stop(self) -> None:
+        """Kill and reap it, if it was started."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self.channel is not None:
+            self.channel.close()
+
+
+def _last_trace(text: str) -> str:
+    """Return the last stack trace of faulthandler, innermost frame first; without one, the end of the text."""
+    return text[text.rfind("Timeout (") :][:2000] if "Timeout (" in text else text[-2000:]

@@ -1,0 +1,64 @@
+"""What slots have on disk: their private directories, their logs, and reports of contexts that failed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from taskvine_manager.node.deaths import tail
+from taskvine_manager.node.slot_process import SlotProcess
+from taskvine_manager.node.temporary import Folders
+from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.removal import remove
+
+
+class SlotDirectories:
+    """Directories and files of a node's slots, by the slots' numbers.
+
+    Parameters
+    ----------
+    config : dict
+        As for :class:`~taskvine_manager.node.slots.Slots`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._folders = Folders(config["temporary"])
+
+    def make(self, number: int) -> dict[str, str]:
+        """Make a slot's temporary directory; return the environment variables that name it."""
+        return self._folders.make(f"s{number}")
+
+    def clear(self, number: int) -> None:
+        """Remove the directories of a slot whose process has ended."""
+        self._folders.remove(f"s{number}")
+        directory = os.path.join(self._config["scratch"], f"slot-{number}")
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            pass
+        except OSError:  # not empty: removing it may take long
+            threading.Thread(target=remove, args=(directory,), daemon=True).start()
+
+    def log(self, number: int) -> str:
+        """Return the path of a slot's log."""
+        return os.path.join(self._config["log"], f"slot-{number}.log")
+
+    def context_failure(self, slot: SlotProcess) -> bytes | None:
+        """Return the failure record of a slot that could not build its context; None if that was not the reason."""
+        marker = os.path.join(self._config["scratch"], f"context-failed-{slot.number}")
+        try:
+            with open(marker, "rb") as file:
+                record = file.read()
+            os.unlink(marker)
+        except FileNotFoundError:
+            by_slot = self._config["context"] is not None and self._config["context_scope"] == "slot"
+            timeout: float = self._config["start_timeout"]
+            if not by_slot or slot.has_spoken or time.monotonic() - slot.made < timeout:
+                return None
+            log = self.log(slot.number)
+            reason = f"the context is not ready after {timeout:g} s (start_timeout of library_config)"
+            return failure.lost("library", f"{reason}; see {log}", stderr=tail(log))
+        return record

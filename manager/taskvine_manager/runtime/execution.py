@@ -1,0 +1,193 @@
+"""Running one task: its function is loaded and called with its arguments, and its result or failure is encoded."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from taskvine_manager.runtime import failure, functions, payload, values
+from taskvine_manager.runtime.limits import Limits
+
+_OWN_FILES = (__file__, functions.__file__, payload.__file__)
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+"""Types whose values are pickled without our pickler."""
+
+
+def call(
+    function: Callable[..., Any],
+    arguments: payload.Payload,
+    spool: str,
+    limits: Limits,
+    limit: int = payload.INLINE_LIMIT,
+) -> tuple[int, payload.Payload, float, float]:
+    """Run one task.
+
+    Parameters
+    ----------
+    function : callable
+        The loaded function.
+    arguments : bytes or str
+        Encoded ``(args, kwargs)``.
+    spool : str
+        Directory for the file of a large result.
+    limits : Limits
+        Restored when the function has ended, so that they do not affect the encoding of the result.
+    limit : int
+        Largest encoded result, in bytes, that is not written to a file.
+
+    Returns
+    -------
+    outcome : int
+        ``RETURNED``, ``RAISED`` or ``LOST`` of :mod:`taskvine_manager.runtime.failure`.
+    body : bytes or str
+        The encoded result, or a failure record.
+    started : float
+        Time when the function was entered, in seconds since the epoch.
+    seconds : float
+        Duration of the function.
+    """
+    started = time.time()
+    try:
+        args, kwargs = values.decode(arguments)
+    except values.Lost as lost:
+        return failure.LOST, failure.lost("file-lost", lost.reason, name=lost.number), started, 0.0
+    except BaseException as problem:
+        return failure.LOST, _not_loadable("argument-load", function, problem), started, 0.0
+    process = os.getpid()
+    started = time.time()
+    clock = time.perf_counter()
+    result, error = _run(function, args, kwargs)
+    seconds = time.perf_counter() - clock
+    if os.getpid() != process:
+        os._exit(0)  # this is a child that the function has forked; the parent sends the result
+    limits.restore(seconds)
+    if error is None:
+        outcome, body = _encode_result(result, function, spool, limit, limits.lowered)
+    elif isinstance(error, Exception):
+        outcome, body = failure.RAISED, failure.raised(error, _OWN_FILES)
+    else:
+        outcome, body = failure.LOST, _exited(function, error)
+    if outcome != failure.RETURNED and isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
+        body = _spill(body, spool, limits.lowered)
+    return outcome, body, started, seconds
+
+
+def _run(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """Call a function; return its result or its exception. A late exception of a walltime is caught here."""
+    ending: tuple[Any, BaseException | None] | None = None
+    while True:
+        try:
+            if ending is None:
+                try:
+                    ending = function(*args, **kwargs), None
+                except BaseException as error:
+                    ending = None, error
+            _end_walltimes()
+            return ending
+        except BaseException as late:
+            if ending is None:
+                ending = None, late
+
+
+def _end_walltimes() -> None:
+    """Stop the timers of walltimes, and let one that has just fired raise here.
+
+    Parsl's walltime is a threading.Timer that raises AppTimeout in the thread of the task. A timer that fires as its
+    task ends, or is left running by a task that raised, must not interrupt this thread later.
+    """
+    if threading.active_count() > 1:
+        for thread in threading.enumerate():
+            function = getattr(thread, "function", None)
+            if isinstance(thread, threading.Timer) and getattr(function, "__module__", "") == "parsl.app.python":
+                thread.cancel()
+                thread.join()
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+
+
+def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
+    # SystemExit and KeyboardInterrupt would end the slot's process. They are reported instead.
+    code = getattr(error, "code", None)
+    try:
+        code = "" if code is None else str(code)
+    except BaseException as problem:
+        code = f"<its __str__ raised {type(problem).__name__}>"
+    return failure.lost(
+        "exit",
+        f"in {_name(function)}",
+        exc_type=type(error).__name__,
+        code=code,
+        remote_traceback=failure.text(error, _OWN_FILES),
+    )
+
+
+def _encode_result(
+    result: Any, function: Callable[..., Any], spool: str, limit: int, lowered: list[str]
+) -> tuple[int, payload.Payload]:
+    if type(result) in _PLAIN:
+        body = pickle.dumps(result, 5)
+        if len(body) <= limit:
+            return failure.RETURNED, body
+    from taskvine_manager.runtime import pickling
+
+    try:
+        return failure.RETURNED, payload.encode(result, spool, pickling.dumps, limit)
+    except BaseException as error:  # the result's own methods run here and may raise anything
+        if _is_full(error):
+            return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
+        return failure.LOST, failure.lost(
+            "result-dump",
+            f"a {type(result).__name__}: {failure.describe(error)}{_hint(lowered)}",
+            subject=_name(function),
+            remote_traceback=failure.text(error, ()),
+        )
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _hint(lowered: list[str]) -> str:
+    return f" (the task lowered {', '.join(lowered)} for good)" if lowered else ""
+
+
+def _name(function: Callable[..., Any]) -> str:
+    try:
+        return str(getattr(function, "__name__", type(function).__name__))
+    except BaseException:  # a callable object's own methods may raise anything
+        return type(function).__name__
+
+
+def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseException) -> bytes:
+    subject = "" if function is None else _name(function)
+    text = failure.text(error, _OWN_FILES)
+    return failure.lost(kind, failure.describe(error), subject=subject, remote_traceback=text)
+
+
+def no_directory(error: OSError) -> bytes:
+    """Make the failure record of a task whose working directory its node does not see."""
+    return failure.lost("directory-missing", error.strerror or str(error), path=error.filename)
+
+
+def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
+    # Only failure records are written here; large results are in files already.
+    try:
+        return payload.write_file(record, (), spool)
+    except OSError as error:
+        reason = f"the exception cannot be written: {error}{_hint(lowered)}"
+        return failure.lost("disk-full" if _is_full(error) else "exception-dump", reason, path=spool)
+
+
+def load_or_explain(known: functions.Functions, key: str) -> Callable[..., Any] | bytes:
+    """Load a function, or make a failure record that says why it cannot be loaded."""
+    try:
+        return known.load(key)
+    except BaseException as error:  # importing a module runs it, and it may call sys.exit
+        return _not_loadable("function-load", None, error)
