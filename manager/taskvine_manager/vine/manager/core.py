@@ -305,7 +305,8 @@ class Core:
                 self._ready(job)
         if self._uniform:
             for job in self._backlog.remove(lambda need: not self._fleet.could(need)):
-                self._ready(job)
+                if not job.over:
+                    self._ready(job)
 
     def _on_cancelled(self, event: Cancelled) -> None:
         running: dict[str, list[int]] = {}

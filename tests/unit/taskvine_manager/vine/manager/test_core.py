@@ -175,6 +175,14 @@ def test_large_result_that_has_come_home_is_kept_for_its_readers() -> None:
     assert core.temps["r2"].size == core.most_stored == 99
 
 
+def test_cancelled_task_that_fits_no_node_does_not_fail() -> None:
+    core = Core()
+    core.handle(submitted(Invocation(1, 0, b""), profile=PROFILE._replace(cores=64.0)))
+    core.handle(events.Cancelled((1,)))
+    assert of(Finish, core.handle(events.Connected({"h:1": said("b0-1")}, (), 0.0))) == []
+    assert core.done == 0
+
+
 def test_missing_library_is_installed_again() -> None:
     core = started(max_retries=1)
     core.handle(submitted(Invocation(1, 0, b"")))
