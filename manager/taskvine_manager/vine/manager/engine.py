@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,8 @@ from taskvine_manager.vine import parcels
 from taskvine_manager.vine.manager import admission, events, listening, port
 from taskvine_manager.vine.manager.batch import LOOK_SECONDS, BatchFactory
 from taskvine_manager.vine.manager.core import Core
+from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.outbound import Traffic
-from taskvine_manager.vine.manager.records import HOME
 from taskvine_manager.vine.manager.store import Store, remove, where
 from taskvine_manager.vine.parcels import Body
 from taskvine_manager.vine.worker.worker import ADDRESS
@@ -268,7 +268,7 @@ class VineEngine:
         self._traffic.install(config.nodes, config.python, config.slots, ships=not config.local)
 
     def _directory_of(self, node: str) -> str:
-        return next((other.info.directory for other in self._core.nodes.values() if other.name == node), "")
+        return next((other.info.directory for other in self._core.fleet.nodes.values() if other.name == node), "")
 
     # --- calls of the manager ---
 
@@ -331,16 +331,16 @@ class VineEngine:
 
     def stats(self) -> dict[str, Any]:
         core = self._core
-        replicas = {name: self._holders(name) for name, temp in core.temps.items() if temp.node}
-        stored = sum(core.temps[name].size * len(holders) for name, holders in replicas.items())
-        self._most_stored = max(self._most_stored, core.most_stored, stored)
+        replicas = {name: self._holders(name) for name, temp in core.files.temps.items() if temp.node}
+        stored = sum(core.files.temps[name].size * len(holders) for name, holders in replicas.items())
+        self._most_stored = max(self._most_stored, core.files.most_stored, stored)
         return {
-            "tasks_done": core.done,
-            "tasks_pending": len(core.jobs),
+            "tasks_done": core.workload.done,
+            "tasks_pending": len(core.workload.tasks),
             "tasks_waiting": core.waiting,
             "tasks_recovered": self._vine.recoveries,
-            "tasks_retried": core.retried,
-            "nodes": len(core.nodes),
+            "tasks_retried": core.workload.retried,
+            "nodes": len(core.fleet.nodes),
             "bytes_between_nodes": 0,
             "inputs_read": self._vine.bytes_sent,
             "bytes_stored": stored,
@@ -349,14 +349,14 @@ class VineEngine:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        files = [(name, temp.size, self._holders(name)) for name, temp in self._core.temps.items() if temp.node]
-        values = [(name, payload.size(value), [HOME]) for name, value in self._core.values.items()]
+        files = [(name, temp.size, self._holders(name)) for name, temp in self._core.files.temps.items() if temp.node]
+        values = [(name, payload.size(value), [HOME]) for name, value in self._core.files.values.items()]
         return {"tasks": self._core.states(), "files": [*files, *values]}
 
     def _holders(self, name: str) -> list[str]:
         """Return as many nodes as have a temp file: TaskVine gives only their number, and only the first is known."""
-        count, maker = self._store.on_workers(name), self._core.temps[name].node
-        return sorted((node.name for node in self._core.nodes.values()), key=lambda name: name != maker)[:count]
+        count, maker = self._store.on_workers(name), self._core.files.temps[name].node
+        return sorted((node.name for node in self._core.fleet.nodes.values()), key=lambda name: name != maker)[:count]
 
     @property
     def waiting(self) -> int:
@@ -366,7 +366,7 @@ class VineEngine:
 
     @property
     def tasks(self) -> int:
-        return len(self._core.jobs)
+        return len(self._core.workload.tasks)
 
     def tick(self) -> float | None:
         now = time.monotonic()
@@ -406,7 +406,7 @@ class VineEngine:
 
     def _adjust(self, factory: NodeFactory, now: float) -> None:
         """Adjust the number of workers to the work."""
-        nodes = self._core.nodes.values()
+        nodes = self._core.fleet.nodes.values()
         slots = max((node.slots for node in nodes), default=self._config.slots)
         factory.adjust({node.info.pid for node in nodes}, self._core.demand, slots)
         self._handle(events.Clock(now))
@@ -426,7 +426,7 @@ class VineEngine:
         if task is not None:
             # Report its outcome first. After that, more tasks may have ended, or nodes may take more.
             self._ended(task)
-            self._due = self._traffic.is_out or self._core.has_work
+            self._due = self._traffic.is_out or bool(self._core.workload)
         elif heard:
             self._look_due = True  # a connection may have ended
 
@@ -460,7 +460,7 @@ class VineEngine:
         self._look_due = False
         self._looked = time.monotonic()
         self._rescan()
-        nodes = self._core.nodes
+        nodes = self._core.fleet.nodes
         said = {str(worker["addrport"]): worker for worker in self._vine.workers()}
         joined = {address: worker for address, worker in said.items() if address not in nodes and worker.get("ncpus")}
         gone = tuple(address for address in nodes if address not in said)
@@ -470,18 +470,18 @@ class VineEngine:
             logger.info("node %s left", nodes[address].name)
         if gone:
             # Before the lost tasks are retried: their inputs may be lost, too.
-            self._see_lost(self._core.irreplaceable)
-        if joined or gone or self._core.draining:
+            self._see_lost(self._core.files.irreplaceable())
+        if joined or gone or self._core.fleet.draining:
             self._handle(events.Connected(joined, gone, self._looked))
             self._due = True
         for address in joined:
             logger.info("node joined: %s", nodes[address].info)
             self._joined = True
-        if self._core.draining:
+        if self._core.fleet.draining:
             self._look_due = True
         self._see_stuck(changed=bool(joined or gone))
 
-    def _see_lost(self, names: list[str]) -> None:
+    def _see_lost(self, names: Iterable[str]) -> None:
         """Tell the core which of these files, which must not be recreated, are on no worker."""
         if lost := tuple(name for name in names if not self._store.replicas(name)):
             self._handle(events.FilesLost(lost))
@@ -512,7 +512,7 @@ class VineEngine:
         self._due = self._look_due = True
 
     def _is_lost(self, name: str) -> bool:
-        temp = self._core.temps.get(name)
+        temp = self._core.files.temps.get(name)
         return temp is not None and bool(temp.node) and temp.node != HOME and not self._store.on_workers(name)
 
     def _lineage_of(self, files: set[str]) -> tuple[set[str], set[str]]:
@@ -520,8 +520,8 @@ class VineEngine:
         left, missing, there = list(files), set(files), set()
         while left:
             name = left.pop()
-            lineage = self._core.lineage(name)
-            there.update(self._core.given(name))
+            lineage = self._core.files.lineage(name)
+            there.update(self._core.files.given(name))
             for each in set(lineage[1] if lineage is not None else ()) - missing:
                 if self._store.on_workers(each):
                     there.add(each)
@@ -535,11 +535,11 @@ class VineEngine:
         left, known = [file], {file}
         while left:
             name = left.pop()
-            lineage = self._core.lineage(name)
+            lineage = self._core.files.lineage(name)
             if lineage is None:
                 continue
-            flight, reads = lineage
-            failed = self._traffic.failed_again(flight)
+            parcel, reads = lineage
+            failed = self._traffic.failed_again(parcel)
             if (spoiled := failure.lost_file(failed)) is not None:
                 self._handle(events.CutShort(spoiled))
             elif failed is not None:
@@ -552,30 +552,30 @@ class VineEngine:
     # --- from TaskVine ---
 
     def _ended(self, task: Any) -> None:
-        flight = self._traffic.ended(task)
-        if flight is None:
+        parcel = self._traffic.ended(task)
+        if parcel is None:
             return  # it was aborted
-        answer = self._traffic.answer(flight, task)
+        answer = self._traffic.answer(parcel, task)
         if answer is None:
-            self._handle(events.Failed(flight, task.result))
+            self._handle(events.Failed(parcel, task.result))
             return
         if answer.radio:
             self._outlet.radio(list(answer.radio))
-        self._traffic.write_home(flight, answer.left or {})
+        self._traffic.write_home(parcel, answer.left or {})
         if answer.piece is not None:
-            self._pieces[flight] = answer.piece
+            self._pieces[parcel] = answer.piece
         for name, inode in (answer.files or {}).items():
             self._store.made(name, answer.node, inode)
             self._temps_new = time.monotonic()
         spooled: dict[str, int] = {}
-        completions = [self._brought(flight, Completion(*item), spooled) for item in answer.done]
+        completions = [self._brought(parcel, Completion(*item), spooled) for item in answer.done]
         info = NodeInfo(*answer.info) if answer.info is not None else None
         node = str(task.addrport)
-        self._handle(events.Answered(flight, node, completions, answer.open, info, spooled or None))
+        self._handle(events.Answered(parcel, node, completions, answer.open, info, spooled or None))
 
-    def _brought(self, flight: int, completion: Completion, spooled: dict[str, int]) -> Completion:
+    def _brought(self, parcel: int, completion: Completion, spooled: dict[str, int]) -> Completion:
         """Store the large result and the output files of a task, unless the task is over already."""
-        if completion.number not in self._core.jobs:
+        if completion.number not in self._core.workload.tasks:
             return completion
         body: Any = completion.body
         if isinstance(body, Body):
@@ -587,7 +587,7 @@ class VineEngine:
                 return completion._replace(outcome=failure.LOST, body=full)
             spooled[body] = len(completion.body.data)  # type: ignore[union-attr]
             completion = completion._replace(body=body)
-        if completion.outcome == failure.RETURNED and (record := self._traffic.bring_home(flight)) is not None:
+        if completion.outcome == failure.RETURNED and (record := self._traffic.bring_home(parcel)) is not None:
             completion = completion._replace(outcome=failure.LOST, body=record)
         return completion
 
@@ -603,9 +603,9 @@ class VineEngine:
         elif isinstance(said, events.Finish):
             self._finished.append(self._told(said))
         elif isinstance(said, events.Release):
-            self._traffic.release(said.flight)
+            self._traffic.release(said.parcel)
         elif isinstance(said, events.Abort):
-            self._traffic.abort(said.flight)
+            self._traffic.abort(said.parcel)
         elif isinstance(said, events.Drop):
             self._store.drop(said.file)
         elif isinstance(said, events.Prune):
@@ -627,7 +627,7 @@ class VineEngine:
         elif isinstance(said, events.Lost):
             self._outlet.located(said.request, (said.record,))
         elif isinstance(said, events.SayNodes):
-            self._outlet.nodes([node.info._asdict() for node in self._core.nodes.values() if node.greeted])
+            self._outlet.nodes([node.info._asdict() for node in self._core.fleet.nodes.values() if node.greeted])
         elif isinstance(said, events.Drained):
             self._outlet.drained(said.block)
         elif isinstance(said, events.Dismiss):
@@ -641,23 +641,23 @@ class VineEngine:
         self._due = True
         record = None
         temps = [staged.source for staged in said.inputs if staged.kind == "temp"]
-        self._see_lost([name for name in temps if not self._core.temps[name].recoverable])
-        if gone := next((name for name in temps if self._core.temps[name].gone), None):
-            record = self._core.lost_record(gone)
+        self._see_lost([name for name in temps if not self._core.files.temps[name].recoverable])
+        if gone := next((name for name in temps if self._core.files.temps[name].gone), None):
+            record = self._core.files.lost_record(gone)
         try:
             if record is None:
                 self._traffic.launch(said)
         except OSError as error:  # for example, an input that has just been removed
             record = failure.lost("file-missing", error.strerror or str(error), path=error.filename)
         if record is not None:
-            self._handle(events.Refused(said.flight, record))
+            self._handle(events.Refused(said.parcel.number, record))
 
     def _renew(self, said: events.Renew) -> None:
         """Remove a file from all workers: TaskVine cannot be told that only one of them has lost or spoiled it."""
         if said.recoverable:
             logger.warning("a node has lost or spoiled its copy of %s: it is sent again or recreated", said.file)
             self._store.renew(said.file)
-        elif said.file in self._core.temps and self._store.replicas(said.file) < 2:
+        elif said.file in self._core.files.temps and self._store.replicas(said.file) < 2:
             self._handle(events.FilesLost((said.file,)))
         self._due = True
 
@@ -675,16 +675,16 @@ class VineEngine:
 
     def _locate(self, request: int, file: str) -> None:
         """Report where a file is; fetch it first if it is on other machines."""
-        value = self._core.values.get(file)
+        value = self._core.files.values.get(file)
         answer: Any = where(HOME, value) if isinstance(value, str) else value
         answer = self._store.found(file) if answer is None else answer
-        temp = self._core.temps.get(file)
+        temp = self._core.files.temps.get(file)
         if answer is None and temp is not None and temp.node and not temp.recoverable:
             self._see_lost([file])
         if answer is not None:
             self._outlet.located(request, answer)
         elif temp is None or not temp.node or temp.gone:
-            self._outlet.located(request, (self._core.lost_record(file),))
+            self._outlet.located(request, (self._core.files.lost_record(file),))
         elif file in self._fetches:
             self._fetches[file].requests.append(request)
         else:
@@ -698,12 +698,12 @@ class VineEngine:
 
     def _fetched(self, said: events.Fetched) -> None:
         """Append a piece to a file that is being fetched, and ask for the next; start again if none has arrived."""
-        piece = self._pieces.pop(said.flight, None)
+        piece = self._pieces.pop(said.parcel, None)
         file, fetch = said.file, self._fetches[said.file]
         if piece == parcels.CUT:
             self._handle(events.CutShort(file))
             piece = None
-        if said.record or file not in self._core.temps:
+        if said.record or file not in self._core.files.temps:
             self._end_fetch(file, said.record)
         elif piece is not None and piece[0] == (fetch.size or piece[0]):
             size, data = piece
@@ -727,14 +727,14 @@ class VineEngine:
             os.truncate(fetch.path, 0)
             self._timers.append((time.monotonic() + FETCH_PAUSE, lambda: self._handle(events.Wanted(file, 0))))
         else:
-            self._end_fetch(file, self._core.lost_record(file))
+            self._end_fetch(file, self._core.files.lost_record(file))
 
     def _end_fetch(self, file: str, record: bytes = b"") -> None:
         fetch = self._fetches.pop(file)
         answer: Any = self._store.found(file)
         if answer is None:
             remove([fetch.path])
-            answer = (record or self._core.lost_record(file),)
+            answer = (record or self._core.files.lost_record(file),)
         for request in fetch.requests:
             self._outlet.located(request, answer)
 
@@ -761,7 +761,7 @@ class VineEngine:
         return self._stopped  # workers end by themselves; kill() ends those on this machine
 
     def kill(self) -> None:
-        for node in self._core.nodes.values():
+        for node in self._core.fleet.nodes.values():
             if os.path.isdir(os.path.join(self._base, "nodes", node.name)):
                 cleanup.kill_strays(self._base, node.name)
         if self._own_factory is not None:

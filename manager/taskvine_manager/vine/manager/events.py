@@ -1,7 +1,6 @@
 """Events that the core receives, and instructions that it returns to its shell: immutable, without behaviour.
 
-Workers are named by their address, as in TaskVine, and files by their id. TaskVine tasks are named by the number of
-their :class:`~taskvine_manager.vine.manager.records.Flight`.
+Workers are named by their address, as in TaskVine, files by their id, and TaskVine tasks by the number of their parcel.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
 
+HOME = "manager"
+"""Stands for a node's name if a file is on the manager's machine."""
 CACHED = frozenset({"temp", "local", "shared"})
 """Kinds of inputs that workers keep in their caches for other tasks, see :class:`Staged`."""
 
@@ -126,7 +127,7 @@ class WaitFor:
 class BatchOf:
     """Event: the limit of tasks in one parcel has changed; 0 stands for the default limit."""
 
-    calls: int
+    tasks: int
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Answered:
     Large bodies are paths by now. ``spooled`` holds the sizes in bytes of those that came with the answer.
     """
 
-    flight: int
+    parcel: int
     node: str
     completions: list[Completion]
     open: bool = False
@@ -164,7 +165,7 @@ class Answered:
 class Failed:
     """Event: a TaskVine task has ended without an answer; ``result`` is TaskVine's name for the reason."""
 
-    flight: int
+    parcel: int
     result: str
 
 
@@ -172,7 +173,7 @@ class Failed:
 class Refused:
     """Event: a task could not be launched; ``record`` says why."""
 
-    flight: int
+    parcel: int
     record: bytes
 
 
@@ -231,7 +232,6 @@ class Launch:
     minimum run time of its tasks, in seconds; 0 if none has one.
     """
 
-    flight: int
     parcel: Parcel
     inputs: tuple[Staged, ...]
     outputs: tuple[Staged, ...]
@@ -246,14 +246,14 @@ class Launch:
 class Abort:
     """Take a function call back from TaskVine."""
 
-    flight: int
+    parcel: int
 
 
 @dataclass(frozen=True)
 class Release:
     """Release the input files of a function call: TaskVine will not need them to run it again."""
 
-    flight: int
+    parcel: int
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,7 @@ class Locate:
 class Fetched:
     """Process the end of a fetch: if ``well``, a piece of a temp file has arrived; else ``record`` may say why not."""
 
-    flight: int
+    parcel: int
     file: str
     well: bool
     record: bytes = b""

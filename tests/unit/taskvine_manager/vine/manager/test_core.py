@@ -14,8 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine.manager import events
-from taskvine_manager.vine.manager.core import MOST_RENEWALS, URGENT, Core
+from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.events import Finish, Instruction, Launch, Staged
+from taskvine_manager.vine.manager.sent import URGENT
+from taskvine_manager.vine.manager.workload import MOST_RENEWALS
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Profile
 
@@ -44,7 +46,7 @@ def started(**settings: Any) -> Core:
     core = Core(**settings)
     (hello,) = of(Launch, core.handle(events.Connected({"h:1": said("b0-1")}, (), 0.0)))
     assert (hello.parcel.kind, hello.priority, hello.feature) == ("hello", URGENT, "b0-1")
-    core.handle(events.Answered(hello.flight, "h:1", []))
+    core.handle(events.Answered(hello.parcel.number, "h:1", []))
     return core
 
 
@@ -62,12 +64,12 @@ def test_answer_finishes_a_call_and_lets_its_task_go() -> None:
     core.handle(submitted(Invocation(1, 0, "/spool/arguments")))
     (launch,) = core.handle(events.Cycle())
     done = returned(1)
-    assert core.handle(events.Answered(launch.flight, "h:1", [done])) == [
+    assert core.handle(events.Answered(launch.parcel.number, "h:1", [done])) == [
         Finish(done),
         events.Discard("/spool/arguments"),
-        events.Release(launch.flight),
+        events.Release(launch.parcel.number),
     ]
-    assert core.jobs == {}
+    assert core.workload.tasks == {}
 
 
 def test_kind_that_is_known_for_large_results_has_a_file_for_its_answer() -> None:
@@ -77,7 +79,7 @@ def test_kind_that_is_known_for_large_results_has_a_file_for_its_answer() -> Non
         core.handle(submitted(Invocation(1, 0, b"")))
         (launch,) = core.handle(events.Cycle())
         brief.append(launch.parcel.brief)
-        core.handle(events.Answered(launch.flight, "h:1", [returned(1, body=body)]))
+        core.handle(events.Answered(launch.parcel.number, "h:1", [returned(1, body=body)]))
     assert brief == [True, False, False]
 
 
@@ -86,7 +88,7 @@ def test_least_running_time_of_a_batch_is_that_of_its_longest() -> None:
     core.handle(submitted(Invocation(1, 0, b"")))
     (launch,) = core.handle(events.Cycle())
     assert launch.running_time_min == 0.0
-    core.handle(events.Answered(launch.flight, "h:1", [returned(1, seconds=0.001)]))
+    core.handle(events.Answered(launch.parcel.number, "h:1", [returned(1, seconds=0.001)]))
     times = [None, 20.0, 5.0]
     for number, seconds in enumerate(times):
         profile = PROFILE._replace(number=number, running_time_min=seconds)
@@ -105,15 +107,15 @@ def test_late_answer_of_a_flight_that_is_over_changes_nothing() -> None:
     core = started(max_retries=0)
     core.handle(submitted(Invocation(1, 0, b"")))
     (launch,) = core.handle(events.Cycle())
-    core.handle(events.Placed({launch.flight: "h:1"}))
+    core.handle(events.Placed({launch.parcel.number: "h:1"}))
     instructions = core.handle(events.Connected({}, ("h:1",), 1.0))
     assert [type(each) for each in instructions][:1] == [events.Abort]
     assert of(Finish, instructions)[0].completion.outcome == failure.LOST
     for event in (
-        events.Answered(launch.flight, "h:1", [returned(1)]),
-        events.Failed(launch.flight, "forsaken"),
-        events.Refused(launch.flight, b""),
-        events.Placed({launch.flight: "h:1"}),
+        events.Answered(launch.parcel.number, "h:1", [returned(1)]),
+        events.Failed(launch.parcel.number, "forsaken"),
+        events.Refused(launch.parcel.number, b""),
+        events.Placed({launch.parcel.number: "h:1"}),
     ):
         assert core.handle(event) == []
 
@@ -124,7 +126,7 @@ def test_what_cannot_be_launched_fails_with_its_reason() -> None:
     (launch,) = core.handle(events.Cycle())
     assert launch.inputs == (Staged("local", "/no/a", "i0"),)
     record = failure.lost("file-missing", "it is not there", path="/no/a")
-    (finish,) = of(Finish, core.handle(events.Refused(launch.flight, record)))
+    (finish,) = of(Finish, core.handle(events.Refused(launch.parcel.number, record)))
     assert finish.completion.body == record
 
 
@@ -141,8 +143,8 @@ def test_room_is_given_back_however_a_flight_ends() -> None:
     ):
         core.handle(submitted(Invocation(number, 0, b""), profile=profile))
         (launch,) = of(Launch, core.handle(events.Cycle()))
-        core.handle(end(launch.flight, number))
-        assert core.nodes["h:1"].room.busy.cores == 0.0
+        core.handle(end(launch.parcel.number, number))
+        assert core.fleet.nodes["h:1"].room.busy.cores == 0.0
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -152,7 +154,7 @@ def test_values_travel_with_arguments_and_files_by_taskvine(made: bool) -> None:
     (launch,) = core.handle(events.Cycle())
     assert launch.outputs == (Staged("temp", "r1", "o0"),)
     done = returned(1, *(["r1"] if made else []), body="" if made else b"small")
-    instructions = core.handle(events.Answered(launch.flight, "h:1", [done]))
+    instructions = core.handle(events.Answered(launch.parcel.number, "h:1", [done]))
     assert Finish(done, "r1") in instructions
     assert (events.Drop("r1") in instructions) is not made
     core.handle(submitted(Invocation(2, 0, b"", (FileUse("value", "", "r1"),))))
@@ -165,14 +167,14 @@ def test_large_result_that_has_come_home_is_kept_for_its_readers() -> None:
     first = Invocation(1, 0, b"")
     core.handle(submitted(first))
     (launch,) = core.handle(events.Cycle())
-    core.handle(events.Answered(launch.flight, "h:1", [returned(1, body=b"small")]))
+    core.handle(events.Answered(launch.parcel.number, "h:1", [returned(1, body=b"small")]))
     core.handle(submitted(Invocation(2, 0, b"", (), (FileUse("value", "", "r2"),))))
     (launch,) = core.handle(events.Cycle())
     assert launch.outputs == ()
     done = returned(2, body="/spool/value")
-    instructions = core.handle(events.Answered(launch.flight, "h:1", [done], spooled={"/spool/value": 99}))
+    instructions = core.handle(events.Answered(launch.parcel.number, "h:1", [done], spooled={"/spool/value": 99}))
     assert events.Adopt("r2", "/spool/value") in instructions
-    assert core.temps["r2"].size == core.most_stored == 99
+    assert core.files.temps["r2"].size == core.files.most_stored == 99
 
 
 def test_cancelled_task_that_fits_no_node_does_not_fail() -> None:
@@ -180,14 +182,14 @@ def test_cancelled_task_that_fits_no_node_does_not_fail() -> None:
     core.handle(submitted(Invocation(1, 0, b""), profile=PROFILE._replace(cores=64.0)))
     core.handle(events.Cancelled((1,)))
     assert of(Finish, core.handle(events.Connected({"h:1": said("b0-1")}, (), 0.0))) == []
-    assert core.done == 0
+    assert core.workload.done == 0
 
 
 def test_missing_library_is_installed_again() -> None:
     core = started(max_retries=1)
     core.handle(submitted(Invocation(1, 0, b"")))
     (launch,) = core.handle(events.Cycle())
-    instructions = core.handle(events.Failed(launch.flight, "missing library"))
+    instructions = core.handle(events.Failed(launch.parcel.number, "missing library"))
     assert instructions[0] == events.Reinstall()
     assert of(events.Again, instructions)[0].number == 1
 
@@ -211,17 +213,17 @@ class Cluster(RuleBasedStateMachine):
     def tell(self, event: events.Event) -> None:
         for each in self.core.handle(event):
             if isinstance(each, Launch):
-                assert each.flight not in self.out
+                assert each.parcel.number not in self.out
                 for staged in each.inputs:
                     assert staged.kind != "temp" or staged.source in self.declared
                 self.declared |= {staged.source for staged in each.outputs if staged.kind == "temp"}
-                self.out[each.flight] = each
-                self.held[each.flight] = 1
+                self.out[each.parcel.number] = each
+                self.held[each.parcel.number] = 1
             elif isinstance(each, events.Abort):
-                del self.out[each.flight]
+                del self.out[each.parcel]
             elif isinstance(each, events.Release):
-                assert each.flight not in self.out
-                self.held.pop(each.flight, None)
+                assert each.parcel not in self.out
+                self.held.pop(each.parcel, None)
             elif isinstance(each, events.Drop):
                 self.declared.discard(each.file)
             elif isinstance(each, Finish):
@@ -263,7 +265,7 @@ class Cluster(RuleBasedStateMachine):
             number: address
             for number, launch in self.out.items()
             for address in self.nodes
-            if launch.feature == self.core.nodes[address].name
+            if launch.feature == self.core.fleet.nodes[address].name
         }
         self.tell(events.Placed(placed))
 
@@ -285,7 +287,7 @@ class Cluster(RuleBasedStateMachine):
 
     def end_one(self, number: int, how: str, seconds: float) -> None:
         launch = self.out.pop(number)
-        address = self.core._flights[number].where or "h:0"
+        address = self.core._sent.get(number).where or "h:0"
         if how == "refused":
             self.tell(events.Refused(number, failure.lost("file-missing", "gone")))
         elif how in ("returned", "raised"):
@@ -315,15 +317,15 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def every_open_call_is_known(self) -> None:
-        assert self.core.jobs.keys() == self.open
+        assert self.core.workload.tasks.keys() == self.open
 
     @invariant()
     def nothing_is_held_in_vain(self) -> None:
-        kept = {temp.flight.number for temp in self.core._holdings.temps.values() if temp.flight is not None}
-        kept |= {temp.flight.number for temp in self.core._holdings._pruned.values() if temp.flight is not None}
+        kept = {temp.parcel.number for temp in self.core.files.temps.values() if temp.parcel is not None}
+        kept |= {temp.parcel.number for temp in self.core.files._pruned.values() if temp.parcel is not None}
         assert self.held.keys() == self.out.keys() | kept
-        assert self.declared == self.core._holdings.temps.keys() | self.core._holdings._pruned.keys()
-        for node in self.core.nodes.values():
+        assert self.declared == self.core.files.temps.keys() | self.core.files._pruned.keys()
+        for node in self.core.fleet.nodes.values():
             if not any(launch.feature == node.name for launch in self.out.values()):
                 assert (node.room.busy.cores, node.room.batches) == (0.0, 0)
 
@@ -337,7 +339,7 @@ def test_request_for_what_is_yet_to_be_made_is_kept() -> None:
     core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),))))
     (launch,) = core.handle(events.Cycle())
     assert core.handle(events.Asked(7, "x@1")) == []
-    instructions = core.handle(events.Answered(launch.flight, "h:1", [returned(1, "x@1")]))
+    instructions = core.handle(events.Answered(launch.parcel.number, "h:1", [returned(1, "x@1")]))
     assert events.Locate(7, "x@1") in instructions
     assert core.handle(events.Wanted("never@0", 0))[0].well is False
 
@@ -347,14 +349,14 @@ def test_file_that_is_not_to_be_made_again_is_lost_for_good() -> None:
     profile = PROFILE._replace(recoverable=False)
     core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),)), profile=profile))
     (launch,) = core.handle(events.Cycle())
-    core.handle(events.Answered(launch.flight, "h:1", [returned(1, "x@1")]))
-    assert core.irreplaceable == ["x@1"]
+    core.handle(events.Answered(launch.parcel.number, "h:1", [returned(1, "x@1")]))
+    assert list(core.files.irreplaceable()) == ["x@1"]
     core.handle(submitted(Invocation(2, 0, b"", (FileUse("temp", "x", "x@1"),))))
     for event in (events.FilesLost(("x@1",)), submitted(Invocation(3, 0, b"", (FileUse("temp", "x", "x@1"),)))):
         (finish,) = of(Finish, core.handle(event))
         record = pickle.loads(finish.completion.body)
         assert (record["kind"], record["name"], record["node"]) == ("file-lost", "x@1", "b0-1")
-    assert core.irreplaceable == []
+    assert list(core.files.irreplaceable()) == []
 
 
 # --- cached files that a node has lost or spoiled ---
@@ -366,7 +368,7 @@ def with_temps(core: Core, *names: str, recoverable: bool = True) -> None:
     for number, name in enumerate(names, 100):
         core.handle(submitted(Invocation(number, 1, b"", (), (FileUse("temp", name, name),)), profile=profile))
         (launch,) = core.handle(events.Cycle())
-        core.handle(events.Answered(launch.flight, "h:1", [returned(number, name)]))
+        core.handle(events.Answered(launch.parcel.number, "h:1", [returned(number, name)]))
 
 
 def reader(core: Core, *names: str) -> Launch:
@@ -374,16 +376,16 @@ def reader(core: Core, *names: str) -> Launch:
     uses = (*(FileUse("temp", name, name) for name in names), FileUse("local", "given", "/given"))
     core.handle(submitted(Invocation(1, 0, b"", uses)))
     (launch,) = core.handle(events.Cycle())
-    core.handle(events.Placed({launch.flight: "h:1"}))
+    core.handle(events.Placed({launch.parcel.number: "h:1"}))
     assert isinstance(launch, Launch)
     return launch
 
 
 def probes(core: Core, launch: Launch) -> dict[str, int]:
     """The flights that look for each input on the node that gave a call up."""
-    sent = of(Launch, core.handle(events.Failed(launch.flight, "forsaken")))
+    sent = of(Launch, core.handle(events.Failed(launch.parcel.number, "forsaken")))
     assert {(probe.parcel.kind, probe.feature, len(probe.inputs)) for probe in sent} == {("hello", "b0-1", 1)}
-    return {probe.inputs[0].source: probe.flight for probe in sent}
+    return {probe.inputs[0].source: probe.parcel.number for probe in sent}
 
 
 def test_each_input_of_a_call_that_was_given_up_is_looked_for() -> None:
@@ -399,8 +401,8 @@ def test_each_input_of_a_call_that_was_given_up_is_looked_for() -> None:
     assert of(Finish, found) == []
     (launch,) = core.handle(events.Cycle())
     assert launch.parcel.kind == "run"
-    core.handle(events.Answered(launch.flight, "h:1", [returned(1)]))
-    assert (core.jobs, core.retried) == ({}, 0)
+    core.handle(events.Answered(launch.parcel.number, "h:1", [returned(1)]))
+    assert (core.workload.tasks, core.workload.retried) == ({}, 0)
 
 
 def test_functions_and_shared_arguments_are_looked_for_too() -> None:
@@ -408,7 +410,7 @@ def test_functions_and_shared_arguments_are_looked_for_too() -> None:
     call = Invocation(1, 0, "/spool/sharing1-a", (FileUse("local", "given", "/given"),))
     core.handle(events.Submitted((("f", "/spool/function"),), (PROFILE,), [call]))
     (launch,) = core.handle(events.Cycle())
-    core.handle(events.Placed({launch.flight: "h:1"}))
+    core.handle(events.Placed({launch.parcel.number: "h:1"}))
     assert isinstance(launch, Launch)
     sent = probes(core, launch)
     assert sorted(sent) == ["/given", "/spool/function", "/spool/sharing1-a.0"]
@@ -423,7 +425,7 @@ def test_node_that_made_what_must_not_be_made_again_has_the_last_word(elsewhere:
     core.handle(events.Connected({"h:2": said("b0-2")}, (), 0.0))
     launch = reader(core, "a")
     if elsewhere:  # a transfer from the node that made it may have failed
-        core.temps["a"].node = "b0-2"
+        core.files.temps["a"].node = "b0-2"
     sent = probes(core, launch)
     core.handle(events.Answered(sent["/given"], "h:1", []))
     told = core.handle(events.Failed(sent["a"], "forsaken"))
@@ -432,7 +434,7 @@ def test_node_that_made_what_must_not_be_made_again_has_the_last_word(elsewhere:
         return
     (probe,) = of(Launch, told)
     assert probe.feature == "b0-2"
-    assert of(events.Renew, core.handle(events.Answered(probe.flight, "h:2", []))) == []
+    assert of(events.Renew, core.handle(events.Answered(probe.parcel.number, "h:2", []))) == []
 
 
 def test_call_whose_inputs_are_all_there_is_charged_as_before() -> None:
@@ -462,7 +464,7 @@ def test_call_that_is_cancelled_meanwhile_stays_so() -> None:
     for flight in sent.values():
         core.handle(events.Failed(flight, "forsaken"))
     assert core.handle(events.Cycle()) == []
-    assert core.jobs == {}
+    assert core.workload.tasks == {}
 
 
 @pytest.mark.parametrize("recoverable", [True, False])
@@ -473,7 +475,7 @@ def test_input_that_is_not_whole_is_made_again_a_few_times(recoverable: bool) ->
     record = failure.lost("file-lost", "a: it was cut short", name="a")
     while True:
         cut = Completion(1, failure.LOST, record, "b0-1", 1.0, 0.0, 0.0)
-        told = core.handle(events.Answered(launch.flight, "h:1", [cut]))
+        told = core.handle(events.Answered(launch.parcel.number, "h:1", [cut]))
         assert of(events.Renew, told) == [events.Renew("a", recoverable)]
         renewed += 1
         if finished := of(Finish, told):
@@ -488,6 +490,6 @@ def test_file_that_was_found_cut_short_while_it_came_home_is_made_again() -> Non
     with_temps(core, "a")
     assert core.handle(events.CutShort("a")) == [events.Renew("a", True)]
     (launch,) = of(Launch, core.handle(events.Wanted("a", 0)))
-    told = core.handle(events.Failed(launch.flight, "forsaken"))
+    told = core.handle(events.Failed(launch.parcel.number, "forsaken"))
     assert of(events.Renew, told) == [events.Renew("a", True)]
-    assert of(events.Fetched, told) == [events.Fetched(launch.flight, "a", False)]
+    assert of(events.Fetched, told) == [events.Fetched(launch.parcel.number, "a", False)]

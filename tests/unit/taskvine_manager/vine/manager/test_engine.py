@@ -16,8 +16,8 @@ from taskvine_manager.node.cache import Source, check
 from taskvine_manager.runtime import claims, failure
 from taskvine_manager.vine.manager import engine
 from taskvine_manager.vine.manager.batching import MOST
-from taskvine_manager.vine.manager.core import PIECE
 from taskvine_manager.vine.manager.engine import VineConfig, VineEngine
+from taskvine_manager.vine.manager.reads import PIECE
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Profile
 from tests.unit.taskvine_manager.vine.manager import fake
@@ -752,9 +752,9 @@ def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[.
 def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
     play = make(tune={"executor.batch": 7})
     assert "executor.batch" not in play.manager.tuned
-    assert play.engine._core._backlog.most == 7
+    assert play.engine._core.workload._backlog.most == 7
     play.engine.tune({"executor.batch": 0})
-    assert play.engine._core._backlog.most == MOST
+    assert play.engine._core.workload._backlog.most == MOST
 
 
 def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None:
