@@ -16,6 +16,7 @@ from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager import failures
 from taskvine_manager.vine.manager.batching import Estimates, Need, Room
 from taskvine_manager.vine.manager.cargo import Cargo
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import (
     Answered,
     Asked,
@@ -33,6 +34,7 @@ from taskvine_manager.vine.manager.events import (
     Forgotten,
     FunctionsGone,
     Instruction,
+    Launch,
     Locate,
     NotRemade,
     Placed,
@@ -69,42 +71,14 @@ class Core:
 
     Parameters
     ----------
-    max_retries : int or None
-        Retries of a task whose worker was lost; None for no limit.
-    uniform : bool
-        Whether all nodes are alike, so that a task that does not fit one node will never fit any.
-    slots : int or None
-        Tasks that every node runs at once; None for as many as it has cores.
-    wait_for_nodes : int
-        Nodes that must have joined before anything runs.
-    batching : bool
-        Whether short tasks share parcels.
-    local : bool
-        Whether nodes are on this machine: large values are then named by path.
-    inline_limit : int
-        Bytes of the largest result that is sent with its answer.
-    min_nodes : int
-        Nodes that are never dismissed, even when idle.
-    idle_timeout : float
-        Seconds without work after which a node is dismissed; 0 for never.
+    config : VineConfig
+        Settings of the engine.
     """
 
-    def __init__(
-        self,
-        *,
-        max_retries: int | None = 1,
-        uniform: bool = True,
-        slots: int | None = None,
-        wait_for_nodes: int = 0,
-        batching: bool = True,
-        local: bool = True,
-        inline_limit: int = INLINE_LIMIT,
-        min_nodes: int = 0,
-        idle_timeout: float = 0.0,
-    ) -> None:
-        self._wait_for_nodes = wait_for_nodes
-        self._local = local
-        self._inline_limit = inline_limit
+    def __init__(self, config: VineConfig) -> None:
+        self._wait_for_nodes = config.wait_for_nodes
+        self._local = config.local
+        self._inline_limit = int(config.nodes.get("inline_limit", INLINE_LIMIT))
         self._functions: dict[str, Payload] = {}
         self._said: list[Instruction] = []
         self._graph = DependencyGraph()
@@ -112,17 +86,10 @@ class Core:
         say = self._said.append
         self._sent = SentParcels(say)
         self.files = Holdings(say, self._graph.consumers, self._graph.lost)
-        self.fleet = Fleet(say, slots=slots, min_nodes=min_nodes, idle_timeout=idle_timeout)
-        self.workload = Workload(
-            say,
-            self._graph,
-            self.files,
-            self.fleet,
-            self._estimates,
-            max_retries=max_retries,
-            uniform=uniform,
-            batching=batching,
+        self.fleet = Fleet(
+            say, slots=config.nodes["slots"], min_nodes=config.min_nodes, idle_timeout=config.idle_timeout
         )
+        self.workload = Workload(say, self._graph, self.files, self.fleet, self._estimates, config)
         self._reads = Reads(say, self.files, self._sent)
         self._replication = Replication(self.files, self._sent, self.fleet.nodes)
         self._examination = Examination(self.files, self.fleet, self._sent, self.workload)
@@ -337,8 +304,7 @@ class Core:
             sent.pinned = node.address
             node.functions.update(map(str, functions))  # plain copies: a key object must end with its last profile
         first, single = tasks[0], len(tasks) == 1
-        self._sent.launch(
-            sent,
+        launch = Launch(
             cargo.parcel(brief=single and not cargo.outputs and self._is_brief(first)),
             inputs=tuple(cargo.inputs),
             outputs=tuple(cargo.outputs),
@@ -348,6 +314,7 @@ class Core:
             near=bool(cargo.reads),
             running_time_min=max(task.profile.running_time_min or 0.0 for task in tasks),
         )
+        self._sent.launch(sent, launch)
 
     def _is_brief(self, task: Task) -> bool:
         """Return whether a task's answer is probably small; if it is not, it takes another round trip."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine.manager import failures
-from taskvine_manager.vine.manager.events import Staged
+from taskvine_manager.vine.manager.events import Launch, Staged
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.sent import Case, Probe, SentParcel, SentParcels
@@ -55,9 +55,8 @@ class Examination:
             if node.ours:
                 self._sent.hello(node, probe, inputs, brief=True)
             else:
-                number = self._sent.number()
-                parcel = Parcel("hello", number, brief=True)
-                self._sent.launch(SentParcel(number, errand=probe), parcel, inputs=inputs, near=True)
+                parcel = Parcel("hello", self._sent.number(), brief=True)
+                self._sent.launch(SentParcel(parcel.number, errand=probe), Launch(parcel, inputs, near=True))
         return True
 
     def probed(self, sent: SentParcel, probe: Probe, *, well: bool) -> None:

@@ -61,10 +61,7 @@ class Holdings:
     """
 
     def __init__(
-        self,
-        say: Callable[[Instruction], None],
-        readers: Callable[[str], list[int]],
-        removed: Callable[[str], object],
+        self, say: Callable[[Instruction], None], readers: Callable[[str], list[int]], removed: Callable[[str], object]
     ) -> None:
         self._say = say
         self._readers_of = readers

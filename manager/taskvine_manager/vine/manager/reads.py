@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from taskvine_manager.vine.manager.events import Fetched, Instruction, Staged, Wanted
+from taskvine_manager.vine.manager.events import Fetched, Instruction, Launch, Staged, Wanted
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.sent import Fetch, SentParcel, SentParcels
 from taskvine_manager.vine.parcels import Parcel
@@ -43,7 +43,7 @@ class Reads:
             return
         self.open += 1
         parcel = Parcel("read", sent.number, staged={event.file: "i0"}, numbers=(event.offset, PIECE))
-        self._sent.launch(sent, parcel, inputs=(Staged("temp", event.file, "i0"),), near=True)
+        self._sent.launch(sent, Launch(parcel, (Staged("temp", event.file, "i0"),), near=True))
 
     def ended(self, sent: SentParcel, errand: Fetch, *, well: bool, record: bytes = b"") -> None:
         """Report that a piece has arrived, or not; ``record`` may say why not."""

@@ -12,9 +12,6 @@ from taskvine_manager.vine.manager.fleet import VineNode
 from taskvine_manager.vine.manager.tasks import Task
 from taskvine_manager.vine.parcels import Parcel
 
-URGENT = 1e299
-"""Priority of parcels that run no task: greetings, cancellations, collection."""
-
 
 @dataclass(frozen=True)
 class Greeting:
@@ -59,6 +56,10 @@ class Case:
     bad: list[str] = field(default_factory=list)
 
 
+Errand = Greeting | Rescue | Copy | Fetch | Probe
+"""What a parcel without tasks is for."""
+
+
 @dataclass(eq=False)
 class SentParcel:
     """A parcel for which TaskVine has a TaskVine task, or a series of them: each collection of open results is another.
@@ -83,7 +84,7 @@ class SentParcel:
     reads_by_path: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     given: dict[str, str] = field(default_factory=dict)
-    errand: Greeting | Rescue | Copy | Fetch | Probe | None = None
+    errand: Errand | None = None
 
     @property
     def where(self) -> str | None:
@@ -140,38 +141,19 @@ class SentParcels:
         """Send a parcel that runs no task to one node."""
         sent = sent or SentParcel(parcel.number)
         sent.pinned = node.address
-        self.launch(sent, parcel, inputs=inputs, feature=node.name)
+        self.launch(sent, Launch(parcel, inputs, feature=node.name))
 
-    def hello(
-        self,
-        node: VineNode,
-        errand: Greeting | Rescue | Copy | Probe,
-        files: tuple[Staged, ...] = (),
-        *,
-        brief: bool = False,
-    ) -> None:
+    def hello(self, node: VineNode, errand: Errand, files: tuple[Staged, ...] = (), *, brief: bool = False) -> None:
         """Send a node a parcel without content; TaskVine brings it the files first."""
         number = self.number()
         self.tell(node, Parcel("hello", number, brief=brief), SentParcel(number, errand=errand), files)
 
-    def launch(
-        self,
-        sent: SentParcel,
-        parcel: Parcel,
-        *,
-        inputs: tuple[Staged, ...] = (),
-        outputs: tuple[Staged, ...] = (),
-        priority: float = URGENT,
-        category: str = "",
-        feature: str | None = None,
-        near: bool = False,
-        running_time_min: float = 0.0,
-    ) -> None:
-        """Give TaskVine a parcel; the parameters are those of :class:`~taskvine_manager.vine.manager.events.Launch`."""
+    def launch(self, sent: SentParcel, launch: Launch) -> None:
+        """Give TaskVine a parcel."""
         sent.node = None
-        sent.given = {staged.source: staged.kind for staged in inputs if staged.kind in CACHED}
+        sent.given = {staged.source: staged.kind for staged in launch.inputs if staged.kind in CACHED}
         self._sent[sent.number] = sent
-        self._say(Launch(parcel, inputs, outputs, priority, category, feature, near, running_time_min))
+        self._say(launch)
 
     def placed(self, event: Placed) -> None:
         """Note where TaskVine has sent parcels."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Need, Room
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Again, Discard, Finish, Instruction, Locate
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
@@ -33,12 +34,8 @@ class Workload:
         The workers.
     estimates : Estimates
         Run times of the tasks' categories.
-    max_retries : int or None
-        Retries of a task whose worker was lost; None for no limit.
-    uniform : bool
-        Whether all nodes are alike, so that a task that does not fit one node will never fit any.
-    batching : bool
-        Whether short tasks share parcels.
+    config : VineConfig
+        Settings of the engine.
     """
 
     def __init__(
@@ -48,21 +45,18 @@ class Workload:
         files: Holdings,
         fleet: Fleet,
         estimates: Estimates,
-        *,
-        max_retries: int | None,
-        uniform: bool,
-        batching: bool,
+        config: VineConfig,
     ) -> None:
         self._say = say
         self._graph = graph
         self._files = files
         self._fleet = fleet
-        self._max_retries = max_retries
-        self._uniform = uniform
-        self._batching = batching
+        self._max_retries = config.max_retries
+        self._uniform = config.uniform
+        self._batching = config.batching
         self._profiles: dict[int, Profile] = {}
         self._sequence = itertools.count()
-        self._backlog = Backlog(estimates, _is_done, self._near, enabled=batching)
+        self._backlog = Backlog(estimates, _is_done, self._near, enabled=config.batching)
         self._unfit: list[Task] = []
         self._suspects: list[Task] = []
         self.tasks: dict[int, Task] = {}

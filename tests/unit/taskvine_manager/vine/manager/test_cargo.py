@@ -5,9 +5,8 @@ from __future__ import annotations
 from taskvine_manager.vine.manager.cargo import Cargo
 from taskvine_manager.vine.manager.events import Staged
 from taskvine_manager.vine.manager.tasks import Task
-from taskvine_manager.wire.messages import L2, FileUse, Invocation, Profile
-
-PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
+from taskvine_manager.wire.messages import FileUse, Invocation
+from tests.unit.taskvine_manager.vine.manager.cores import PROFILE
 
 
 def task(number: int, arguments: bytes | str = b"", *inputs: FileUse, outputs: tuple[FileUse, ...] = ()) -> Task:

@@ -8,9 +8,8 @@ import pytest
 
 from taskvine_manager.vine.manager import tasks
 from taskvine_manager.vine.manager.tasks import TRANSITIONS, IllegalTransition, State, Task
-from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
-
-PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
+from taskvine_manager.wire.messages import L1, FileUse, Invocation
+from tests.unit.taskvine_manager.vine.manager.cores import PROFILE
 
 
 def test_documentation_lists_the_transitions() -> None:
