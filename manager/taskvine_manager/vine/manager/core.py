@@ -140,14 +140,14 @@ class Core:
     @property
     def demand(self) -> int:
         """Tasks that run or could run now."""
-        return len(self.workload) + self._sent.count_tasks()
+        return self.workload.queued + self._sent.count_tasks()
 
     def states(self) -> list[tuple[int, str, str, int]]:
         """Return number, state, node and charged attempts of every task, as for :meth:`Engine.snapshot`."""
         return [(number, *self._state(task), task.attempts) for number, task in self.workload.tasks.items()]
 
     def _state(self, task: Task) -> tuple[str, str]:
-        if task.state is State.ASSIGNED and (sent := self._sent.get(task.parcel)) is not None:
+        if (sent := self._sent.of(task)) is not None:
             return "assigned", self.fleet.name(sent.where)
         return ("waiting" if task.state is State.WAITING else "ready"), ""
 
@@ -174,7 +174,7 @@ class Core:
             task = self.workload.tasks.get(number)
             if task is None:
                 continue
-            sent = self._sent.get(task.parcel) if task.state is State.ASSIGNED else None
+            sent = self._sent.of(task)
             self.workload.cancel(task)
             if sent is None:
                 continue
@@ -201,9 +201,8 @@ class Core:
 
     def _on_files_lost(self, event: FilesLost) -> None:
         for name in event.files:
-            if (temp := self.files.temps.get(name)) is None:
+            if not self.files.lose(name):
                 continue
-            temp.gone = True
             for number in self._graph.consumers(name):
                 task = self.workload.tasks.get(number)
                 if task is not None and task.state is not State.ASSIGNED:
@@ -220,7 +219,7 @@ class Core:
             task = self.workload.tasks.get(number)
             if task is None or task.state is State.WAITING:
                 continue
-            sent = self._sent.get(task.parcel) if task.state is State.ASSIGNED else None
+            sent = self._sent.of(task)
             if sent is None or sent.node is None:
                 self.workload.fail(task, record)
                 if sent is not None:
@@ -261,7 +260,7 @@ class Core:
         self._wait_for_nodes = event.nodes
 
     def _on_clock(self, event: Clock) -> None:
-        self.fleet.retire(
+        self.fleet.dismiss_idle(
             event.now,
             self._sent.working(),
             lambda name: bool(self.files.only_on(name)),
@@ -407,12 +406,10 @@ class Core:
             if use.source in made:
                 self.files.made(use.source, made[use.source], completion.node)
                 self._replication.replicate(use.source)
-                continue
-            self.files.remove(use.source)  # a small result after all
-            if isinstance(body, str) and not self._local:  # a large result that was expected to be small
+            elif isinstance(body, str) and not self._local:  # a large result that was expected to be small
                 self.files.adopt(use.source, body, spooled.get(body, 0))
-            else:
-                self.files.values[use.source] = body
+            else:  # a small result, or a large one on this machine
+                self.files.keep(use.source, body)
         return value
 
     # --- parcels end ---

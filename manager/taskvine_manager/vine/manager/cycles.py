@@ -77,7 +77,7 @@ class Cycles:
         if task is not None:
             # Report its outcome first. After that, more tasks may have ended, or nodes may take more.
             self._ended(task)
-            self.due = self._traffic.is_out or len(self._workload) > 0
+            self.due = self._traffic.is_out or self._workload.queued > 0
         elif heard:
             self._workers.look_soon()  # a connection may have ended
 

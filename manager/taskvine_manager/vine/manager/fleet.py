@@ -175,7 +175,7 @@ class Fleet:
             self._drained.add(block)
             self._say(Drained(block))
 
-    def retire(self, now: float, busy: set[str | None], has_data: Callable[[str], bool], rescue: Rescuer) -> None:
+    def dismiss_idle(self, now: float, busy: set[str | None], has_data: Callable[[str], bool], rescue: Rescuer) -> None:
         """Dismiss nodes that were idle for too long, except for ``min_nodes`` and the last node with data.
 
         Parameters

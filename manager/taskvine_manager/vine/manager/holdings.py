@@ -121,9 +121,15 @@ class Holdings:
 
     def adopt(self, name: str, path: str, size: int) -> None:
         """Make a temp file of a large result that is on the manager's machine."""
+        self.remove(name)
         self.temps[name] = TempFile(size, HOME)
         self._count(size)
         self._say(Adopt(name, path))
+
+    def keep(self, name: str, value: Payload) -> None:
+        """Keep a result here, and not as a temp file."""
+        self.remove(name)
+        self.values[name] = value
 
     def _count(self, size: int) -> None:
         self.stored += size
@@ -240,6 +246,13 @@ class Holdings:
         return (name for name, temp in self.temps.items() if temp.node and not temp.recoverable and not temp.gone)
 
     # --- recovery ---
+
+    def lose(self, name: str) -> bool:
+        """Note that a temp file that must not be recreated is lost; return whether it was still needed."""
+        temp = self.temps.get(name)
+        if temp is not None:
+            temp.gone = True
+        return temp is not None
 
     def renew(self, name: str) -> None:
         """Make TaskVine send a file again or recreate it, because a node has lost or spoiled its replica."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from taskvine_manager.vine.manager.batching import Need, Room
 from taskvine_manager.vine.manager.events import CACHED, Abort, Instruction, Launch, Placed, Staged
 from taskvine_manager.vine.manager.fleet import VineNode
-from taskvine_manager.vine.manager.tasks import Task
+from taskvine_manager.vine.manager.tasks import State, Task
 from taskvine_manager.vine.parcels import Parcel
 
 
@@ -122,9 +122,9 @@ class SentParcels:
     def __iter__(self) -> Iterator[SentParcel]:
         return iter(self._sent.values())
 
-    def get(self, number: int) -> SentParcel | None:
-        """Return a parcel, or None if TaskVine does not have it."""
-        return self._sent.get(number)
+    def of(self, task: Task) -> SentParcel | None:
+        """Return the parcel that a task is in, if any."""
+        return self._sent.get(task.parcel) if task.state is State.ASSIGNED else None
 
     def take(self, number: int) -> SentParcel | None:
         """Take a parcel whose TaskVine task has ended; None if it was withdrawn."""

@@ -63,8 +63,9 @@ class Workload:
         self.done = 0
         self.retried = 0
 
-    def __len__(self) -> int:
-        """Return the number of tasks that wait for free resources, including some that have ended."""
+    @property
+    def queued(self) -> int:
+        """Number of tasks that wait for free resources, including some that were cancelled."""
         return len(self._backlog) + len(self._suspects)
 
     @property

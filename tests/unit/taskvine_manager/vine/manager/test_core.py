@@ -150,7 +150,7 @@ def test_missing_library_is_installed_again() -> None:
 
 
 class Cluster(RuleBasedStateMachine):
-    """Whatever happens, each call finishes once, nothing is lost, and what is given out is let go."""
+    """Whatever happens, each task finishes once, nothing is lost, and what is given out is let go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,8 +213,8 @@ class Cluster(RuleBasedStateMachine):
         self.open.add(number)
         self.tell(submitted(Invocation(number, 0, b"", inputs, outputs)))
 
-    @rule()
-    def turn(self) -> None:
+    @rule(is_placed=st.booleans())
+    def turn(self, is_placed: bool = True) -> None:
         self.tell(events.Cycle())
         placed = {
             number: address
@@ -222,12 +222,13 @@ class Cluster(RuleBasedStateMachine):
             for address in self.nodes
             if launch.feature == self.core.fleet.nodes[address].name
         }
-        self.tell(events.Placed(placed))
+        if is_placed:
+            self.tell(events.Placed(placed))
 
     @precondition(lambda self: self.out)
     @rule(
         data=st.data(),
-        how=st.sampled_from(["returned", "raised", "forsaken", "input missing", "refused"]),
+        how=st.sampled_from(["returned", "raised", "cut short", "forsaken", "input missing", "refused"]),
         seconds=st.sampled_from([0.0001, 0.5]),
     )
     def end(self, data: st.DataObject, how: str, seconds: float) -> None:
@@ -242,14 +243,15 @@ class Cluster(RuleBasedStateMachine):
 
     def end_one(self, number: int, how: str, seconds: float) -> None:
         launch = self.out.pop(number)
-        address = self.core._sent.get(number).where or "h:0"
+        address = next(sent.where for sent in self.core._sent if sent.number == number) or "h:0"
         if how == "refused":
             self.tell(events.Refused(number, failure.lost("file-missing", "gone")))
-        elif how in ("returned", "raised"):
-            outcome = failure.RETURNED if how == "returned" else failure.RAISED
+        elif how in ("returned", "raised", "cut short"):
+            outcome = {"returned": failure.RETURNED, "raised": failure.RAISED}.get(how, failure.LOST)
+            body = failure.lost("file-lost", "it was cut short", name="x@1") if how == "cut short" else b"N."
             made = tuple((staged.source, 5, 0) for staged in launch.outputs) if how == "returned" else ()
             completions = [
-                Completion(item[0], outcome, b"N.", "b0-1", 1.0, 1.0, seconds, made)
+                Completion(item[0], outcome, body, "b0-1", 1.0, 1.0, seconds, made)
                 for item in launch.parcel.invocations
             ]
             self.tell(events.Answered(number, address, completions))
@@ -270,8 +272,20 @@ class Cluster(RuleBasedStateMachine):
         self.files.remove(name)
         self.tell(events.Forgotten((name,)))
 
+    @precondition(lambda self: self.files)
+    @rule(data=st.data(), how=st.sampled_from(["lost", "not remade", "cut short", "wanted"]))
+    def find_a_file(self, data: st.DataObject, how: str) -> None:
+        name = data.draw(st.sampled_from(self.files))
+        event: dict[str, events.Event] = {
+            "lost": events.FilesLost((name,)),
+            "not remade": events.NotRemade(name, "its task keeps failing"),
+            "cut short": events.CutShort(name),
+            "wanted": events.Wanted(name, 0),
+        }
+        self.tell(event[how])
+
     @invariant()
-    def every_open_call_is_known(self) -> None:
+    def every_open_task_is_known(self) -> None:
         assert self.core.workload.tasks.keys() == self.open
 
     @invariant()

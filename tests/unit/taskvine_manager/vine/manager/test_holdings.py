@@ -65,7 +65,8 @@ def test_long_chain_is_pruned_and_dropped_with_its_last_file() -> None:
 
 def test_result_in_a_file_is_kept_while_its_readers_may_be_recreated() -> None:
     held = Held()
-    held.files.values.update(small=b"1", large="/spool/v")
+    held.files.keep("small", b"1")
+    held.files.keep("large", "/spool/v")
     for number, name in enumerate("xy"):
         sent = SentParcel(number)
         held.files.expect(name, sent, (), ("large",), recoverable=True)
@@ -94,7 +95,7 @@ def test_file_of_a_try_that_was_lost_goes_with_the_next() -> None:
 def test_forgotten_file_stays_for_those_that_read_it() -> None:
     held = Held()
     held.make("x", 1)
-    held.files.values["v"] = "/spool/v"
+    held.files.keep("v", "/spool/v")
     held.needed = {"x", "v"}
     held.files.forget("x")
     held.files.forget("v")

@@ -6,7 +6,7 @@ from taskvine_manager.vine.manager.batching import Need, Room
 from taskvine_manager.vine.manager.events import Abort, Instruction, Launch, Placed, Staged
 from taskvine_manager.vine.manager.fleet import VineNode
 from taskvine_manager.vine.manager.sent import Greeting, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import Task
+from taskvine_manager.vine.manager.tasks import State, Task
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import Invocation
@@ -22,7 +22,7 @@ def test_parcel_is_known_until_it_is_taken_or_withdrawn() -> None:
         sent.hello(NODE, Greeting())
     first, second = sent
     assert sent.take(first.number) is first
-    assert sent.take(first.number) is sent.get(first.number) is None
+    assert sent.take(first.number) is None
     sent.withdraw(second)
     assert list(sent) == []
     assert said[-1] == Abort(second.number)
@@ -51,6 +51,11 @@ def test_node_is_busy_with_tasks_and_rescues_but_not_with_greetings() -> None:
     task.suspect = True
     parcel = SentParcel(sent.number(), {1: task})
     sent.tell(NODE, Parcel("run", parcel.number), parcel)
+    task.parcel = parcel.number
+    assert sent.of(task) is None
+    task.move(State.READY)
+    task.move(State.ASSIGNED)
+    assert sent.of(task) is parcel
     sent.placed(Placed({parcel.number: "h:1"}))
     assert (sent.working(), sent.count_tasks(), sent.has_suspect()) == ({"h:1"}, 1, True)
 
