@@ -187,17 +187,16 @@ class Holdings:
         return freed
 
     def forget(self, name: str) -> None:
-        """Note that the user will not ask for a file again.
+        """Note that the user will not ask for a file again, and remove it if nothing else needs it.
 
-        If tasks still read it, call :meth:`tidy` when one of them has ended.
+        Call :meth:`tidy` when a task that reads or creates it has ended.
         """
         self._unwanted.add(name)
-        if self.is_there(name):
-            self.tidy(name)
+        self.tidy(name)
 
     def tidy(self, name: str) -> None:
-        """Remove a file or result that neither the user nor any task will read."""
-        if name not in self._unwanted or self._readers_of(name):
+        """Remove a file or result that neither the user nor any task will read, unless it is still being created."""
+        if name not in self._unwanted or not self.is_there(name) or self._readers_of(name):
             return
         self._unwanted.discard(name)
         if name in self.values:

@@ -140,6 +140,19 @@ def test_cancelled_task_that_fits_no_node_does_not_fail() -> None:
     assert core.workload.done == 0
 
 
+def test_forgotten_file_whose_reader_is_cancelled_is_removed_once_it_is_made() -> None:
+    core = started()
+    use = FileUse("temp", "x", "x@1")
+    core.handle(submitted(Invocation(1, 0, b"", (), (use,)), Invocation(2, 0, b"", (use,))))
+    (launch,) = core.handle(events.Cycle())
+    core.handle(events.Forgotten(("x@1",)))
+    core.handle(events.Cancelled((2,)))
+    done = returned(1, "x@1")
+    number = launch.parcel.number
+    told = core.handle(events.Answered(number, "h:1", [done]))
+    assert told == [Finish(done), events.Drop("x@1"), events.Release(number)]
+
+
 def test_missing_library_is_installed_again() -> None:
     core = started(max_retries=1)
     core.handle(submitted(Invocation(1, 0, b"")))

@@ -120,6 +120,19 @@ def test_forgotten_file_is_waited_for_while_it_is_made() -> None:
     assert held.gone == ["x"]
 
 
+def test_forgotten_file_whose_reader_is_cancelled_is_waited_for_while_it_is_made() -> None:
+    held = Held()
+    held.files.expect("x", SentParcel(1), (), recoverable=True)
+    held.needed = {"x"}
+    held.files.forget("x")
+    held.needed = set()
+    held.files.tidy("x")
+    assert held.said == []
+    held.files.made("x", 5, "node")
+    held.files.tidy("x")
+    assert held.gone == ["x"]
+
+
 def test_those_who_ask_for_what_is_never_made_are_told() -> None:
     held = Held()
     held.files.expect("x", SentParcel(1), (), recoverable=True)
