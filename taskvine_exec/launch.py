@@ -178,7 +178,7 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
 
 def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
     # Imported here because only executors of the TaskVine engine need it.
-    from taskvine_manager.vine.manager.engine import VineConfig
+    from taskvine_manager.vine.manager.config import VineConfig
     from taskvine_manager.vine.parcels import Body
 
     try:

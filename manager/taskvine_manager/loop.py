@@ -89,7 +89,7 @@ class Manager:
         self._stopping = False
         self._orphaned = False
         self._watch_parent(parent)
-        self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.manager.engine"
+        self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.manager.config"
         name = "taskvine" if self._is_vine else "embedded"
         self._record = Recorder(config["record"], engine=name, tune_parameters=config["engine"].tune)
         self._awake: float = AWAKE.of(config["engine"].tune)

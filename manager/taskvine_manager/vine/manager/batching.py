@@ -176,14 +176,14 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._heaps.values()))
 
-    def push(self, call: Batchable) -> None:
+    def push(self, task: Batchable) -> None:
         """Add a task."""
-        heapq.heappush(self._heaps.setdefault(call.need, []), (-call.priority, call.sequence, call))
+        heapq.heappush(self._heaps.setdefault(task.need, []), (-task.priority, task.sequence, task))
 
     def remove(self, unwanted: Callable[[Need], bool]) -> list[Any]:
-        """Remove the tasks with certain needs, and return them in order."""
+        """Remove the tasks with certain needs, and return those that are not gone, in order."""
         removed = [self._heaps.pop(need) for need in list(self._heaps) if unwanted(need)]
-        return [call for heap in removed for _, _, call in sorted(heap)]
+        return [task for heap in removed for _, _, task in sorted(heap) if not self._is_gone(task)]
 
     def _head(self, need: Need) -> Any | None:
         heap = self._heaps[need]
@@ -198,7 +198,7 @@ class Backlog:
         """Return the first task in order whose needs are not blocked."""
         heads = [self._head(need) for need in list(self._heaps) if need not in blocked]
         return min(
-            (head for head in heads if head is not None), key=lambda call: (-call.priority, call.sequence), default=None
+            (head for head in heads if head is not None), key=lambda task: (-task.priority, task.sequence), default=None
         )
 
     def take(self, rooms: Sequence[Room]) -> list[tuple[Room, Need | None, list[Any]]]:
@@ -210,7 +210,7 @@ class Backlog:
             For each parcel its node's room, the resources counted there (None for several tasks), and its tasks. The
             rooms already include them.
         """
-        tasks: list[tuple[Room, Need | None, list[Any]]] = []
+        taken: list[tuple[Room, Need | None, list[Any]]] = []
         places = sum(max(0, AHEAD - room.batches) for room in rooms)
         blocked: set[Need] = set()
         while (head := self._first(blocked)) is not None:
@@ -221,7 +221,7 @@ class Backlog:
                     blocked.add(head.need)
                     continue
                 room = min(open_rooms, key=_emptiness)
-                tasks.append((room, None, self._batch(head, room, places)))
+                taken.append((room, None, self._batch(head, room, places)))
                 room.batches += 1
                 places -= 1
             else:
@@ -231,23 +231,23 @@ class Backlog:
                     blocked.add(head.need)
                     continue
                 chosen.take(need)
-                tasks.append((chosen, need, [heapq.heappop(self._heaps[head.need])[2]]))
-        return tasks
+                taken.append((chosen, need, [heapq.heappop(self._heaps[head.need])[2]]))
+        return taken
 
-    def place(self, call: Batchable, need: Need, rooms: Iterable[Room]) -> Room | None:
+    def place(self, task: Batchable, need: Need, rooms: Iterable[Room]) -> Room | None:
         """Return the node for a single task: the one with most bytes of its inputs, then with most free cores."""
         return max(
             (room for room in rooms if room.fits(need)),
-            key=lambda room: (self._affinity(call, room), room.total.cores - room.busy.cores, -room.batches),
+            key=lambda room: (self._affinity(task, room), room.total.cores - room.busy.cores, -room.batches),
             default=None,
         )
 
-    def _is_short(self, call: Batchable, seconds: float | None) -> bool:
-        return self._enabled and self.most > 1 and not call.alone and seconds is not None and seconds <= SHORT
+    def _is_short(self, task: Batchable, seconds: float | None) -> bool:
+        return self._enabled and self.most > 1 and not task.alone and seconds is not None and seconds <= SHORT
 
     def _batch(self, first: Batchable, room: Room, places: int) -> list[Any]:
         """Take short tasks of one kind and priority from the front of the queue."""
-        calls: list[Any] = []
+        batch: list[Any] = []
         waiting = len(self)
         filled = 0.0
         need = first.need
@@ -256,10 +256,10 @@ class Backlog:
             if seconds is None or not self._is_short(head, seconds):
                 break
             filled += 1.0 / size(seconds, room.slots, waiting, places, self.most)
-            if calls and (filled > 1.0 + 1e-9 or len(calls) >= self.most):
+            if batch and (filled > 1.0 + 1e-9 or len(batch) >= self.most):
                 break
-            calls.append(heapq.heappop(self._heaps[need])[2])
-        return calls
+            batch.append(heapq.heappop(self._heaps[need])[2])
+        return batch
 
 
 def _emptiness(room: Room) -> tuple[bool, int, float]:

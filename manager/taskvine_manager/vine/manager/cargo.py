@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from taskvine_manager.runtime.payload import Payload, shared_by
 from taskvine_manager.vine.manager.events import Staged
-from taskvine_manager.vine.manager.records import Job
+from taskvine_manager.vine.manager.tasks import Task
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import FileUse
 
@@ -17,7 +17,7 @@ class Cargo:
     Parameters
     ----------
     number : int
-        Number of its flight.
+        Its number.
     functions : iterable of (str, Payload)
         The functions that its tasks call.
     held : mapping of str to Payload
@@ -38,7 +38,7 @@ class Cargo:
         self._functions = tuple(functions)
         self._held = held
         self._local = local
-        self._jobs: list[Job] = []
+        self._tasks: list[Task] = []
         self._staged: dict[str, str] = {}
         self._values: dict[str, Payload] = {}
         self.inputs: list[Staged] = []
@@ -48,12 +48,12 @@ class Cargo:
                 if isinstance(encoded, str):
                     self._bring("local", encoded, "f")
 
-    def add(self, job: Job, outputs: list[FileUse]) -> None:
+    def add(self, task: Task, outputs: list[FileUse]) -> None:
         """Add a task, and those of its outputs that are TaskVine files."""
-        self._jobs.append(job)
-        if isinstance(job.invocation.arguments, str):
-            self._add_arguments(job.invocation.arguments, kept=bool(outputs))
-        for use in job.invocation.inputs:
+        self._tasks.append(task)
+        if isinstance(task.invocation.arguments, str):
+            self._add_arguments(task.invocation.arguments, kept=bool(outputs))
+        for use in task.invocation.inputs:
             if use.kind == "value" and use.source in self._held:
                 self._values[use.source] = self._held[use.source]
             elif use.source not in self._staged:
@@ -89,13 +89,13 @@ class Cargo:
 
     def parcel(self, *, brief: bool = False) -> Parcel:
         """Return the parcel for the supervisor; ``brief`` if a small answer is expected."""
-        profiles = {job.profile.number: job.profile for job in self._jobs}
+        profiles = {task.profile.number: task.profile for task in self._tasks}
         return Parcel(
             "run",
             self._number,
             self._functions,
             tuple(tuple(profile) for profile in profiles.values()),
-            tuple(tuple(job.invocation) for job in self._jobs),
+            tuple(tuple(task.invocation) for task in self._tasks),
             self._values or None,
             self._staged or None,
             brief=brief,

@@ -1,7 +1,6 @@
 """Events that the core receives, and instructions that it returns to its shell: immutable, without behaviour.
 
-Workers are named by their address, as in TaskVine, and files by their id. TaskVine tasks are named by the number of
-their :class:`~taskvine_manager.vine.manager.records.Flight`.
+Workers are named by their address, as in TaskVine, files by their id, and TaskVine tasks by the number of their parcel.
 """
 
 from __future__ import annotations
@@ -13,6 +12,10 @@ from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
 
+HOME = "manager"
+"""Stands for a node's name if a file is on the manager's machine."""
+URGENT = 1e299
+"""Priority of parcels that run no task: greetings, cancellations, collection."""
 CACHED = frozenset({"temp", "local", "shared"})
 """Kinds of inputs that workers keep in their caches for other tasks, see :class:`Staged`."""
 
@@ -40,8 +43,12 @@ class Staged(NamedTuple):
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
+class Event:
+    """What the core is told."""
+
+
 @dataclass(frozen=True)
-class Submitted:
+class Submitted(Event):
     """Event: new tasks, with functions and profiles that are new."""
 
     functions: tuple[tuple[str, Payload], ...]
@@ -50,35 +57,35 @@ class Submitted:
 
 
 @dataclass(frozen=True)
-class Retired:
+class Retired(Event):
     """Event: no more tasks arrive with these profiles."""
 
     profiles: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class FunctionsGone:
+class FunctionsGone(Event):
     """Event: no task needs these functions any more; given by key, with the numbers of their profiles."""
 
     functions: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Cancelled:
+class Cancelled(Event):
     """Event: the outcome of these tasks is no longer wanted."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class Forgotten(Event):
     """Event: the user will not read these temp files and results again."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Event):
     """Event: the user wants to read a temp file or result."""
 
     request: int
@@ -86,7 +93,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Wanted(Event):
     """Event: the piece of a temp file from byte ``offset`` on is to be fetched; the file may have to be recreated."""
 
     file: str
@@ -94,14 +101,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class FilesLost:
+class FilesLost(Event):
     """Event: these temp files are on no worker any more, and must not be recreated."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class NotRemade:
+class NotRemade(Event):
     """Event: a temp file that is needed cannot be recreated, and the reason."""
 
     file: str
@@ -109,28 +116,28 @@ class NotRemade:
 
 
 @dataclass(frozen=True)
-class Draining:
+class Draining(Event):
     """Event: the nodes of a block are to be released."""
 
     block: str
 
 
 @dataclass(frozen=True)
-class WaitFor:
+class WaitFor(Event):
     """Event: the number of nodes that must have joined before anything runs has changed."""
 
     nodes: int
 
 
 @dataclass(frozen=True)
-class BatchOf:
+class BatchOf(Event):
     """Event: the limit of tasks in one parcel has changed; 0 stands for the default limit."""
 
-    calls: int
+    tasks: int
 
 
 @dataclass(frozen=True)
-class Connected:
+class Connected(Event):
     """Event: workers have joined, with TaskVine's status of them, or left; ``now`` is in seconds, of any clock."""
 
     joined: dict[str, dict[str, Any]]
@@ -139,20 +146,20 @@ class Connected:
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placed(Event):
     """Event: TaskVine has sent its tasks to these workers."""
 
     nodes: dict[int, str]
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answered(Event):
     """Event: a node's supervisor has answered, see :class:`~taskvine_manager.vine.parcels.Answer`.
 
     Large bodies are paths by now. ``spooled`` holds the sizes in bytes of those that came with the answer.
     """
 
-    flight: int
+    parcel: int
     node: str
     completions: list[Completion]
     open: bool = False
@@ -161,69 +168,49 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Failed:
+class Failed(Event):
     """Event: a TaskVine task has ended without an answer; ``result`` is TaskVine's name for the reason."""
 
-    flight: int
+    parcel: int
     result: str
 
 
 @dataclass(frozen=True)
-class Refused:
+class Refused(Event):
     """Event: a task could not be launched; ``record`` says why."""
 
-    flight: int
+    parcel: int
     record: bytes
 
 
 @dataclass(frozen=True)
-class CutShort:
+class CutShort(Event):
     """Event: a temp file, or an input that nodes cache, was cut short, changed or lost on a node."""
 
     file: str
 
 
 @dataclass(frozen=True)
-class Cycle:
+class Cycle(Event):
     """Event: TaskVine is about to run, and tasks that nodes can take should be launched."""
 
 
 @dataclass(frozen=True)
-class Clock:
+class Clock(Event):
     """Event: time has passed, and nodes may have been idle for too long; ``now`` is as in :class:`Connected`."""
 
     now: float
 
 
-Event = (
-    Submitted
-    | Retired
-    | FunctionsGone
-    | Cancelled
-    | Forgotten
-    | Asked
-    | Wanted
-    | FilesLost
-    | NotRemade
-    | Draining
-    | WaitFor
-    | BatchOf
-    | Connected
-    | Placed
-    | Answered
-    | Failed
-    | Refused
-    | CutShort
-    | Cycle
-    | Clock
-)
-
-
 # --- instructions ---------------------------------------------------------------------------------------------------
 
 
+class Instruction:
+    """What the core tells its shell to do."""
+
+
 @dataclass(frozen=True)
-class Launch:
+class Launch(Instruction):
     """Give TaskVine a function call that carries a parcel.
 
     ``feature`` is the name of the node that it is tied to. If it is None, TaskVine places the call: where its input
@@ -231,47 +218,46 @@ class Launch:
     minimum run time of its tasks, in seconds; 0 if none has one.
     """
 
-    flight: int
     parcel: Parcel
-    inputs: tuple[Staged, ...]
-    outputs: tuple[Staged, ...]
-    priority: float
-    category: str
-    feature: str | None
-    near: bool
+    inputs: tuple[Staged, ...] = ()
+    outputs: tuple[Staged, ...] = ()
+    priority: float = URGENT
+    category: str = ""
+    feature: str | None = None
+    near: bool = False
     running_time_min: float = 0.0
 
 
 @dataclass(frozen=True)
-class Abort:
+class Abort(Instruction):
     """Take a function call back from TaskVine."""
 
-    flight: int
+    parcel: int
 
 
 @dataclass(frozen=True)
-class Release:
+class Release(Instruction):
     """Release the input files of a function call: TaskVine will not need them to run it again."""
 
-    flight: int
+    parcel: int
 
 
 @dataclass(frozen=True)
-class Drop:
+class Drop(Instruction):
     """Remove a temp file everywhere."""
 
     file: str
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(Instruction):
     """Remove a temp file from all nodes, but keep the means to recreate it: other files were created from it."""
 
     file: str
 
 
 @dataclass(frozen=True)
-class Renew:
+class Renew(Instruction):
     """Remove a file from all nodes, because one of them has spoiled or lost its replica; its readers get a new one.
 
     A file that is not ``recoverable`` stays if other nodes may have it; otherwise it is lost.
@@ -282,7 +268,7 @@ class Renew:
 
 
 @dataclass(frozen=True)
-class Adopt:
+class Adopt(Instruction):
     """Make a temp file of a large result that is at ``path`` on this machine."""
 
     file: str
@@ -290,14 +276,14 @@ class Adopt:
 
 
 @dataclass(frozen=True)
-class Discard:
+class Discard(Instruction):
     """Remove the file of a value, if it has one."""
 
     value: Payload
 
 
 @dataclass(frozen=True)
-class Finish:
+class Finish(Instruction):
     """Tell the user's process how a task ended; ``value`` is the id of its result, if other tasks may read it."""
 
     completion: Completion
@@ -305,7 +291,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Again:
+class Again(Instruction):
     """Tell the user's process that a task is retried."""
 
     number: int
@@ -313,7 +299,7 @@ class Again:
 
 
 @dataclass(frozen=True)
-class Locate:
+class Locate(Instruction):
     """Find out where a file can be read, fetch it if it is only on other machines, and report it."""
 
     request: int
@@ -321,17 +307,17 @@ class Locate:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class Fetched(Instruction):
     """Process the end of a fetch: if ``well``, a piece of a temp file has arrived; else ``record`` may say why not."""
 
-    flight: int
+    parcel: int
     file: str
     well: bool
     record: bytes = b""
 
 
 @dataclass(frozen=True)
-class Lost:
+class Lost(Instruction):
     """Tell the user's process that a file cannot be read."""
 
     request: int
@@ -339,45 +325,24 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class SayNodes:
+class SayNodes(Instruction):
     """Report the nodes: they, or what is known of them, have changed."""
 
 
 @dataclass(frozen=True)
-class Drained:
+class Drained(Instruction):
     """Report that a block's nodes have no work, and no data that only they have."""
 
     block: str
 
 
 @dataclass(frozen=True)
-class Dismiss:
+class Dismiss(Instruction):
     """End a node that was idle for too long, by the process that stands for it."""
 
     pid: int
 
 
 @dataclass(frozen=True)
-class Reinstall:
+class Reinstall(Instruction):
     """Install the library again, because TaskVine has given it up."""
-
-
-Instruction = (
-    Launch
-    | Abort
-    | Release
-    | Drop
-    | Prune
-    | Renew
-    | Adopt
-    | Discard
-    | Finish
-    | Again
-    | Locate
-    | Fetched
-    | Lost
-    | SayNodes
-    | Drained
-    | Dismiss
-    | Reinstall
-)

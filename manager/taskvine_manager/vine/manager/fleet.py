@@ -7,8 +7,60 @@ from typing import Any
 
 from taskvine_manager.vine.manager.batching import Need, Room
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction, SayNodes
-from taskvine_manager.vine.manager.records import VineNode
+from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import NodeInfo
+
+
+class VineNode:
+    """A worker as TaskVine describes it; a worker that we have not started has no block, and its name is its address.
+
+    Parameters
+    ----------
+    address : str
+        ``HOST:PORT`` of its connection.
+    said : dict
+        TaskVine's status of it.
+    slots : int or None
+        Function slots, if the user has set their number.
+    now : float
+        When it joined, in seconds.
+    """
+
+    def __init__(self, address: str, said: dict[str, Any], slots: int | None, now: float) -> None:
+        arch = str(said.get("arch", ""))
+        self.address = address
+        self.ours = arch.startswith(MARK)
+        self.name = arch.removeprefix(MARK) if self.ours else address
+        block = self.name[1:].partition("-")[0] if self.ours and self.name.startswith("b") else ""
+        cores = float(said.get("cores_total") or said.get("ncpus") or 0)
+        self.info = NodeInfo(
+            self.name,
+            cores,
+            float(said.get("memory_total") or 0),
+            float(said.get("disk_total") or 0),
+            int(said.get("gpus_total") or 0),
+            slots,
+            block,
+            int(self.name.rpartition("-")[2]) if self.ours else 0,
+            "",
+        )
+        total = Need(max(cores, float(self.slots)), self.info.memory, self.info.disk, float(self.info.gpus))
+        self.room = Room(total, self.slots, self.name)
+        self.functions: set[str] = set()
+        """Keys of the functions that it was sent."""
+        self.greeted = not self.ours
+        self.draining = False
+        self.leaving = False
+        self.idle_since = now
+
+    @property
+    def slots(self) -> int:
+        """Tasks that it runs at once."""
+        return self.info.slots or max(1, int(self.info.cores))
+
+
+Rescuer = Callable[[VineNode, list[VineNode]], bool]
+"""Makes one node of a list copy the files that only a given node has; returns whether there are any."""
 
 
 class Fleet:
@@ -18,8 +70,6 @@ class Fleet:
     ----------
     say : callable
         Takes instructions for the shell.
-    rescue : callable
-        Makes one node of a list copy the files that only a given node has; returns whether there are any.
     slots : int or None
         Tasks that every node runs at once; None for as many as it has cores.
     min_nodes : int
@@ -31,14 +81,12 @@ class Fleet:
     def __init__(
         self,
         say: Callable[[Instruction], None],
-        rescue: Callable[[VineNode, list[VineNode]], bool],
         *,
         slots: int | None,
         min_nodes: int,
         idle_timeout: float,
     ) -> None:
         self._say = say
-        self._rescue = rescue
         self._slots = slots
         self._min_nodes = min_nodes
         self._idle_timeout = idle_timeout
@@ -105,7 +153,7 @@ class Fleet:
         """Start to release the nodes of a block."""
         self._draining.add(block)
 
-    def drain(self, is_busy: Callable[[VineNode], bool]) -> None:
+    def drain(self, is_busy: Callable[[VineNode], bool], rescue: Rescuer) -> None:
         """Release nodes of draining blocks once they have no work, and no data that only they have.
 
         A node with such data stays until another node has copied it.
@@ -117,7 +165,7 @@ class Fleet:
         for node in self.nodes.values():
             if not node.draining:
                 continue
-            busy, precious = is_busy(node), self._rescue(node, others)
+            busy, precious = is_busy(node), rescue(node, others)
             if busy or precious:
                 staying.add(node.info.block)
                 if not others:
@@ -127,7 +175,7 @@ class Fleet:
             self._drained.add(block)
             self._say(Drained(block))
 
-    def retire(self, now: float, busy: set[str | None], has_data: Callable[[str], bool]) -> None:
+    def dismiss_idle(self, now: float, busy: set[str | None], has_data: Callable[[str], bool], rescue: Rescuer) -> None:
         """Dismiss nodes that were idle for too long, except for ``min_nodes`` and the last node with data.
 
         Parameters
@@ -138,6 +186,8 @@ class Fleet:
             Addresses of nodes that have work.
         has_data : callable
             Whether there are temp files that only the node of this name has.
+        rescue : callable
+            See :data:`Rescuer`.
         """
         staying = sum(not node.draining for node in self.nodes.values())
         for node in self.nodes.values():
@@ -153,5 +203,5 @@ class Fleet:
                 staying -= 1
         others = [node for node in self.nodes.values() if not node.draining]
         for node in self.nodes.values():
-            if node.leaving and node.address not in busy and not self._rescue(node, others):
+            if node.leaving and node.address not in busy and not rescue(node, others):
                 self._say(Dismiss(node.info.pid))

@@ -8,11 +8,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.vine.manager.events import Adopt, Discard, Drop, Instruction, Lost, Prune, Release
-from taskvine_manager.vine.manager.records import HOME, Flight, TempFile
+from taskvine_manager.vine.manager.events import (
+    HOME,
+    Adopt,
+    Discard,
+    Drop,
+    Instruction,
+    Lost,
+    Prune,
+    Release,
+    Renew,
+)
+from taskvine_manager.vine.manager.sent import SentParcel
+
+
+@dataclass(eq=False)
+class TempFile:
+    """A temp file, and the means to recreate it.
+
+    ``node`` is the name of one node that has it, empty until it is created. ``rescue`` is the address of a node that is
+    to copy it, and ``gone`` whether it is lost for good. ``readers`` counts the parcels that would read it if they ran
+    again. ``replicas`` is the number of nodes on which the user wants it, 0 for TaskVine's usual number. ``copies``
+    holds the addresses of the nodes that were sent a copy.
+    """
+
+    size: int = 0
+    node: str = ""
+    recoverable: bool = True
+    rescue: str = ""
+    gone: bool = False
+    readers: int = 0
+    replicas: int = 0
+    copies: set[str] = field(default_factory=set)
+    parcel: SentParcel | None = None
 
 
 class Holdings:
@@ -22,13 +54,18 @@ class Holdings:
     ----------
     say : callable
         Takes instructions for the shell.
-    is_needed : callable
-        Whether an unfinished task reads a file.
+    readers : callable
+        Returns the unfinished tasks that read a file.
+    removed : callable
+        Called with each file that is removed because nothing will read it.
     """
 
-    def __init__(self, say: Callable[[Instruction], None], is_needed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, say: Callable[[Instruction], None], readers: Callable[[str], list[int]], removed: Callable[[str], object]
+    ) -> None:
         self._say = say
-        self._is_needed = is_needed
+        self._readers_of = readers
+        self._removed = removed
         self._unwanted: set[str] = set()
         self._asked: dict[str, list[int]] = {}
         self._pruned: dict[str, TempFile] = {}
@@ -43,24 +80,24 @@ class Holdings:
     def expect(
         self,
         name: str,
-        flight: Flight,
+        sent: SentParcel,
         reads: tuple[str, ...],
         reads_by_path: tuple[str, ...] = (),
         *,
         recoverable: bool,
         replicas: int = 0,
     ) -> None:
-        """Note that a flight will create a temp file from others, in place of an earlier flight that did not.
+        """Note that a parcel will create a temp file from others, in place of an earlier parcel that did not.
 
         Parameters
         ----------
         name : str
             Name of the temp file.
-        flight : Flight
-            The flight that creates it.
+        sent : SentParcel
+            The parcel that creates it.
         reads, reads_by_path : tuple of str
-            Temp files that the flight reads, and results whose files it reads where they are. They are kept until all
-            temp files of the flight are gone, so that these can be recreated.
+            Temp files that the parcel reads, and results whose files it reads where they are. They are kept until all
+            temp files of the parcel are gone, so that these can be recreated.
         recoverable : bool
             Whether it may be recreated.
         replicas : int
@@ -68,10 +105,10 @@ class Holdings:
         """
         if name in self.temps:
             self.remove(name)
-        self.temps[name] = TempFile(flight=flight, recoverable=recoverable, replicas=replicas)
-        flight.temps += 1
-        if not (flight.reads or flight.reads_by_path):
-            flight.reads, flight.reads_by_path = reads, reads_by_path
+        self.temps[name] = TempFile(parcel=sent, recoverable=recoverable, replicas=replicas)
+        sent.temps += 1
+        if not (sent.reads or sent.reads_by_path):
+            sent.reads, sent.reads_by_path = reads, reads_by_path
             for each in reads:
                 self.temps[each].readers += 1
             self._readers.update(reads_by_path)
@@ -84,9 +121,15 @@ class Holdings:
 
     def adopt(self, name: str, path: str, size: int) -> None:
         """Make a temp file of a large result that is on the manager's machine."""
+        self.remove(name)
         self.temps[name] = TempFile(size, HOME)
         self._count(size)
         self._say(Adopt(name, path))
+
+    def keep(self, name: str, value: Payload) -> None:
+        """Keep a result here, and not as a temp file."""
+        self.remove(name)
+        self.values[name] = value
 
     def _count(self, size: int) -> None:
         self.stored += size
@@ -108,26 +151,26 @@ class Holdings:
         else:
             self._drop([(name, temp)])
 
-    def land(self, flight: Flight) -> None:
-        """Finish a flight; its inputs are released with the last of the files that it created."""
-        flight.landed = True
-        if not flight.temps:
-            self._drop(self._release(flight))
+    def release(self, sent: SentParcel) -> None:
+        """Note that a parcel has ended; its inputs are released with the last of the files that it created."""
+        sent.ended = True
+        if not sent.temps:
+            self._drop(self._release(sent))
 
     def _drop(self, left: list[tuple[str, TempFile]]) -> None:
         while left:  # a chain of them may be as long as a workflow
             name, temp = left.pop()
             self._say(Drop(name))
-            if (flight := temp.flight) is not None:
-                flight.temps -= 1
-                if not flight.temps and flight.landed:
-                    left += self._release(flight)
+            if (parcel := temp.parcel) is not None:
+                parcel.temps -= 1
+                if not parcel.temps and parcel.ended:
+                    left += self._release(parcel)
 
-    def _release(self, flight: Flight) -> list[tuple[str, TempFile]]:
-        """Release the inputs of a flight; return the files that were kept only for it."""
-        self._say(Release(flight.number))
-        reads, flight.reads = flight.reads, ()
-        by_path, flight.reads_by_path = flight.reads_by_path, ()
+    def _release(self, sent: SentParcel) -> list[tuple[str, TempFile]]:
+        """Release the inputs of a parcel; return the files that were kept only for it."""
+        self._say(Release(sent.number))
+        reads, sent.reads = sent.reads, ()
+        by_path, sent.reads_by_path = sent.reads_by_path, ()
         for name in by_path:
             self._readers[name] -= 1
             if not self._readers[name]:
@@ -143,20 +186,18 @@ class Holdings:
                     freed.append((name, temp))
         return freed
 
-    def forget(self, name: str) -> bool:
-        """Note that the user will not ask for a file again; return whether it is removed.
+    def forget(self, name: str) -> None:
+        """Note that the user will not ask for a file again, and remove it if nothing else needs it.
 
-        If it is not, call :meth:`tidy` when no task reads it any more.
+        Call :meth:`tidy` when a task that reads or creates it has ended.
         """
         self._unwanted.add(name)
-        temp = self.temps.get(name)
-        is_made = name in self.values or (temp is not None and temp.node)
-        return bool(is_made) and self.tidy(name)
+        self.tidy(name)
 
-    def tidy(self, name: str) -> bool:
-        """Remove a file or result that neither the user nor any task will read; return whether it was removed."""
-        if name not in self._unwanted or self._is_needed(name):
-            return False
+    def tidy(self, name: str) -> None:
+        """Remove a file or result that neither the user nor any task will read, unless it is still being created."""
+        if name not in self._unwanted or not self.is_there(name) or self._readers_of(name):
+            return
         self._unwanted.discard(name)
         if name in self.values:
             value = self.values.pop(name)
@@ -165,7 +206,12 @@ class Holdings:
             else:
                 self._say(Discard(value))
         self.remove(name)
-        return True
+        self._removed(name)
+
+    def is_there(self, name: str) -> bool:
+        """Return whether a file or result has been created."""
+        temp = self.temps.get(name)
+        return name in self.values or (temp is not None and bool(temp.node))
 
     def ask(self, name: str, request: int) -> None:
         """Keep a request for a file that does not exist yet."""
@@ -197,3 +243,29 @@ class Holdings:
     def irreplaceable(self) -> Iterator[str]:
         """Yield the existing temp files that must not be recreated."""
         return (name for name, temp in self.temps.items() if temp.node and not temp.recoverable and not temp.gone)
+
+    # --- recovery ---
+
+    def lose(self, name: str) -> bool:
+        """Note that a temp file that must not be recreated is lost; return whether it was still needed."""
+        temp = self.temps.get(name)
+        if temp is not None:
+            temp.gone = True
+        return temp is not None
+
+    def renew(self, name: str) -> None:
+        """Make TaskVine send a file again or recreate it, because a node has lost or spoiled its replica."""
+        temp = self.find(name)
+        self._say(Renew(name, temp is None or temp.recoverable or temp.node == HOME))
+
+    def lineage(self, name: str) -> tuple[int, tuple[str, ...]] | None:
+        """Return the parcel that would recreate a temp file, and the temp files that it reads; None if none would."""
+        temp = self.find(name)
+        return (temp.parcel.number, temp.parcel.reads) if temp is not None and temp.parcel is not None else None
+
+    def given(self, name: str) -> list[str]:
+        """Return the user's files that TaskVine reads to recreate a temp file."""
+        temp = self.find(name)
+        if temp is None or temp.parcel is None:
+            return []
+        return [each for each in temp.parcel.given if self.find(each) is None]

@@ -1,4 +1,4 @@
-"""Function calls in TaskVine: the tasks that TaskVine is given for the core's flights, and their results."""
+"""Function calls in TaskVine: the tasks that TaskVine is given for the core's parcels, and their results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input
 
 @dataclass(eq=False)
 class Outbound:
-    """A flight in TaskVine: its task, the file of its answer, and the resources to release with it.
+    """A parcel in TaskVine: its TaskVine task, the file of its answer, and the resources to release with it.
 
     ``brought`` maps the final paths of outputs to the paths that TaskVine brings them to, and ``added`` holds those
     final paths to which outputs are appended. ``reads`` names the temp files that it reads, and ``versions`` are the
@@ -80,7 +80,7 @@ class Traffic:
         self._vine = vine
         self._store = store
         self._outbound: dict[int, Outbound] = {}
-        self._flights: dict[int, int] = {}  # by TaskVine's task id
+        self._parcels: dict[int, int] = {}  # by TaskVine's task id
 
     def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
         """Install the supervisor as a library.
@@ -121,11 +121,12 @@ class Traffic:
         OSError
             If a file on this machine is missing; nothing has been launched then.
         """
-        outbound = self._outbound.setdefault(said.flight, Outbound())
+        parcel = said.parcel
+        outbound = self._outbound.setdefault(parcel.number, Outbound())
         sizes: dict[str, int] = {}
         inputs = []
         for staged in said.inputs:
-            file = self._input(staged, said.flight, outbound, sizes)
+            file = self._input(staged, parcel.number, outbound, sizes)
             if file is not None:
                 inputs.append((file, staged.name))
         outputs = []
@@ -133,13 +134,13 @@ class Traffic:
             if staged.kind == "temp":
                 file = self._store.declare(staged.source)
             else:  # moved to its own path when it is whole
-                path = os.path.join(self._base, "files", f"{said.flight}-{staged.name}")
+                path = os.path.join(self._base, "files", f"{parcel.number}-{staged.name}")
                 outbound.brought[staged.source] = path
                 if staged.kind == "added":
                     outbound.added.add(staged.source)
                 file = self._own(path, outbound)
             outputs.append((file, staged.name))
-        command, data = parcels.pack(said.parcel._replace(sizes=sizes) if sizes else said.parcel)
+        command, data = parcels.pack(parcel._replace(sizes=sizes) if sizes else parcel)
         task = self._vine.task(command, LIBRARY)
         if data is not None:
             file = self._vine.buffer(data)
@@ -150,7 +151,7 @@ class Traffic:
         for file, name in outputs:
             task.add_output(file, name, success_only=True)
         outbound.out = None
-        if not said.parcel.brief:
+        if not parcel.brief:
             outbound.out = self._vine.buffer(None)
             outbound.files.append(outbound.out)
             task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
@@ -173,9 +174,9 @@ class Traffic:
         outbound.task = task
         outbound.seen = False
         outbound.reads = tuple(staged.source for staged in said.inputs if staged.kind == "temp")
-        self._flights[task.id] = said.flight
+        self._parcels[task.id] = parcel.number
 
-    def _input(self, staged: Staged, flight: int, outbound: Outbound, sizes: dict[str, int]) -> Any | None:
+    def _input(self, staged: Staged, parcel: int, outbound: Outbound, sizes: dict[str, int]) -> Any | None:
         """Declare an input to TaskVine; return None if it is not sent."""
         kind, source, name = staged
         if kind == "temp":
@@ -190,7 +191,7 @@ class Traffic:
             return outbound.shared[-1].file
         if kind == "kept":  # a link: the task may run again when its own file is gone
             is_path = os.path.isabs(name)
-            kept = name if is_path else f"{source}-{flight}"
+            kept = name if is_path else f"{source}-{parcel}"
             outbound.kept.append(kept)
             with contextlib.suppress(FileNotFoundError):
                 payload.link(source, kept)
@@ -205,18 +206,18 @@ class Traffic:
         return file
 
     def ended(self, task: Any) -> int | None:
-        """Take a task that TaskVine has returned; return its flight, or None if it was aborted."""
-        return self._flights.pop(task.id, None)
+        """Take a task that TaskVine has returned; return the number of its parcel, or None if it was aborted."""
+        return self._parcels.pop(task.id, None)
 
-    def abort(self, flight: int) -> None:
+    def abort(self, parcel: int) -> None:
         """Take a function call back."""
-        task = self._outbound[flight].task
-        if self._flights.pop(task.id, None) is not None:
+        task = self._outbound[parcel].task
+        if self._parcels.pop(task.id, None) is not None:
             self._vine.manager.cancel_by_task_id(task.id)
 
-    def release(self, flight: int) -> None:
+    def release(self, parcel: int) -> None:
         """Release the files of a function call that has ended."""
-        outbound = self._outbound.pop(flight, None)
+        outbound = self._outbound.pop(parcel, None)
         if outbound is not None:
             self._vine.undeclare(outbound.files)
             for path in outbound.kept:
@@ -232,23 +233,23 @@ class Traffic:
         The caller must keep them, because TaskVine forgets them when the worker is lost.
         """
         found = {}
-        for flight in self._flights.values():
-            outbound = self._outbound[flight]
+        for parcel in self._parcels.values():
+            outbound = self._outbound[parcel]
             if not outbound.seen and (address := outbound.task.addrport):
                 outbound.seen = True
-                found[flight] = str(address)
+                found[parcel] = str(address)
         return found
 
     @property
     def is_out(self) -> bool:
         """Whether TaskVine has any function call."""
-        return bool(self._flights)
+        return bool(self._parcels)
 
-    def answer(self, flight: int, task: Any) -> Answer | None:
+    def answer(self, parcel: int, task: Any) -> Answer | None:
         """Return the supervisor's answer; None if there is none."""
         if task.result in UNANSWERED:
             return None
-        outbound = self._outbound[flight]
+        outbound = self._outbound[parcel]
         try:
             outbound.answered = parcels.from_output(task.std_output) or outbound.out.contents()
             return Answer(*pickle.loads(outbound.answered))
@@ -259,15 +260,15 @@ class Traffic:
 
     def awaited(self) -> set[str]:
         """Return the temp files that unsent function calls read."""
-        outbound = (self._outbound[flight] for flight in self._flights.values())
+        outbound = (self._outbound[parcel] for parcel in self._parcels.values())
         return {name for each in outbound if not each.seen for name in each.reads}
 
-    def failed_again(self, flight: int) -> Payload | None:
+    def failed_again(self, parcel: int) -> Payload | None:
         """Return the failure record of a function call that TaskVine has run again and that failed since the last look.
 
         TaskVine does not return such a task, but its answer replaces the first one.
         """
-        outbound = self._outbound.get(flight)
+        outbound = self._outbound.get(parcel)
         if outbound is None or outbound.out is None:
             return None
         said = outbound.out.contents()
@@ -280,12 +281,12 @@ class Traffic:
                 return completion.body
         return None
 
-    def bring_home(self, flight: int) -> bytes | None:
+    def bring_home(self, parcel: int) -> bytes | None:
         """Move the outputs that have arrived to their final paths; return the failure record if that fails."""
-        for target, path in self._outbound[flight].brought.items():
+        for target, path in self._outbound[parcel].brought.items():
             try:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-                if target in self._outbound[flight].added:
+                if target in self._outbound[parcel].added:
                     with open(path, "rb") as come, open(target, "ab") as there:
                         shutil.copyfileobj(come, there)
                     os.unlink(path)
@@ -296,18 +297,18 @@ class Traffic:
                 return failure.lost("output-missing", words, path=os.path.basename(target))
         return None
 
-    def write_home(self, flight: int, files: dict[str, bytes]) -> None:
+    def write_home(self, parcel: int, files: dict[str, bytes]) -> None:
         """Write what a failed task left in the user's files, as far as possible: it may show the cause."""
         for path, data in files.items():
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 if data.startswith(trees.MAGIC):
-                    archive = os.path.join(self._base, "files", f"{flight}-left")
+                    archive = os.path.join(self._base, "files", f"{parcel}-left")
                     with open(archive, "wb") as file:
                         file.write(data)
                     _move(archive, path)
                     continue
-                with open(path, "ab" if path in self._outbound[flight].added else "wb") as file:
+                with open(path, "ab" if path in self._outbound[parcel].added else "wb") as file:
                     file.write(data)
 
 

@@ -24,8 +24,8 @@ from taskvine_manager.node.cache import SETTLED_NS
 from taskvine_manager.node.copying import copy
 from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine import seals
+from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.port import VinePort
-from taskvine_manager.vine.manager.records import HOME
 
 OVERUSED = 3
 """Times that readers may find a temp file on this machine changed before the manager copies it."""

@@ -81,7 +81,7 @@ class Node(Runner):
     options : argparse.Namespace
         The worker's options: pipes, cores, the worker's process id.
     config : dict
-        The engine's settings for all nodes: ``nodes`` of :class:`taskvine_manager.vine.manager.engine.VineConfig`.
+        The engine's settings for all nodes: ``nodes`` of :class:`taskvine_manager.vine.manager.config.VineConfig`.
     """
 
     def __init__(self, options: Any, config: dict[str, Any]) -> None:

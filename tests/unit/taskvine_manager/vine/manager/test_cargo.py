@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from taskvine_manager.vine.manager.cargo import Cargo
 from taskvine_manager.vine.manager.events import Staged
-from taskvine_manager.vine.manager.records import Job
-from taskvine_manager.wire.messages import L2, FileUse, Invocation, Profile
+from taskvine_manager.vine.manager.tasks import Task
+from taskvine_manager.wire.messages import FileUse, Invocation
+from tests.unit.taskvine_manager.vine.manager.cores import PROFILE
 
-PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
 
-
-def job(number: int, arguments: bytes | str = b"", *inputs: FileUse, outputs: tuple[FileUse, ...] = ()) -> Job:
-    return Job(Invocation(number, 0, arguments, inputs, outputs), PROFILE, number)
+def task(number: int, arguments: bytes | str = b"", *inputs: FileUse, outputs: tuple[FileUse, ...] = ()) -> Task:
+    return Task(Invocation(number, 0, arguments, inputs, outputs), PROFILE, number)
 
 
 def test_what_is_shared_travels_once() -> None:
     cargo = Cargo(7, [("f", b"code")], {"r": b"value"})
     for number in range(3):
-        cargo.add(job(number, b"", FileUse("value", "", "r"), FileUse("local", "a", "/a")), [])
+        cargo.add(task(number, b"", FileUse("value", "", "r"), FileUse("local", "a", "/a")), [])
     parcel = cargo.parcel(brief=True)
     assert (parcel.kind, parcel.number, parcel.brief) == ("run", 7, True)
     assert parcel.functions == (("f", b"code"),)
@@ -30,21 +29,21 @@ def test_what_is_shared_travels_once() -> None:
 
 def test_files_on_this_machine_are_named_by_path() -> None:
     cargo = Cargo(7, [("f", "/spool/f")], {})
-    cargo.add(job(1, "/spool/a"), [])
+    cargo.add(task(1, "/spool/a"), [])
     assert (cargo.inputs, cargo.parcel().staged) == ([], None)
 
 
 def test_files_for_other_machines_travel() -> None:
     cargo = Cargo(7, [("f", "/spool/f")], {}, local=False)
-    cargo.add(job(1, "/spool/a"), [])
+    cargo.add(task(1, "/spool/a"), [])
     assert cargo.inputs == [Staged("local", "/spool/f", "f0"), Staged("arguments", "/spool/a", "a1")]
 
 
 def test_buffers_that_arguments_share_travel_beside_them() -> None:
     outputs = [FileUse("temp", "x", "x@1")]
     cargo = Cargo(7, [], {}, local=False)
-    cargo.add(job(1, "/spool/sharing2-a"), [])
-    cargo.add(job(2, "/spool/sharing1-b", outputs=tuple(outputs)), outputs)
+    cargo.add(task(1, "/spool/sharing2-a"), [])
+    cargo.add(task(2, "/spool/sharing1-b", outputs=tuple(outputs)), outputs)
     assert cargo.inputs == [
         Staged("arguments", "/spool/sharing2-a", "a0"),
         Staged("shared", "/spool/sharing2-a.0", "a0.0"),
@@ -53,14 +52,14 @@ def test_buffers_that_arguments_share_travel_beside_them() -> None:
         Staged("shared", "/spool/sharing1-b.0", "a1.0"),
     ]
     here = Cargo(7, [], {})
-    here.add(job(2, "/spool/sharing1-b", outputs=tuple(outputs)), outputs)
+    here.add(task(2, "/spool/sharing1-b", outputs=tuple(outputs)), outputs)
     assert here.inputs == [Staged("kept", "/spool/sharing1-b", "/spool/sharing1-b-7")]
 
 
 def test_arguments_are_kept_for_what_may_be_made_again() -> None:
     outputs = (FileUse("temp", "x", "x@1"), FileUse("local", "y", "/y"), FileUse("local", "log", "/log", 0, "a"))
     cargo = Cargo(7, [], {})
-    cargo.add(job(1, "/spool/a", FileUse("temp", "w", "w@0"), outputs=outputs), list(outputs))
+    cargo.add(task(1, "/spool/a", FileUse("temp", "w", "w@0"), outputs=outputs), list(outputs))
     assert cargo.inputs == [Staged("kept", "/spool/a", "/spool/a-7"), Staged("temp", "w@0", "i1")]
     assert cargo.outputs == [Staged("temp", "x@1", "o2"), Staged("brought", "/y", "o3"), Staged("added", "/log", "o4")]
     assert cargo.reads == ("w@0",)

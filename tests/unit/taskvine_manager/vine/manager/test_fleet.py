@@ -6,8 +6,7 @@ from typing import Any
 
 from taskvine_manager.vine.manager.batching import Need
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction
-from taskvine_manager.vine.manager.fleet import Fleet
-from taskvine_manager.vine.manager.records import VineNode
+from taskvine_manager.vine.manager.fleet import Fleet, VineNode
 from taskvine_manager.vine.worker.worker import MARK
 
 
@@ -20,7 +19,7 @@ class Harbour:
         self.rescues: list[tuple[str, list[str]]] = []
         self.busy: set[str] = set()
         defaults: dict[str, Any] = {"slots": None, "min_nodes": 0, "idle_timeout": 10.0}
-        self.fleet = Fleet(self.said.append, self.rescue, **{**defaults, **settings})
+        self.fleet = Fleet(self.said.append, **{**defaults, **settings})
 
     def rescue(self, node: VineNode, others: list[VineNode]) -> bool:
         if node.name in self.precious:
@@ -32,11 +31,11 @@ class Harbour:
         return self.fleet.join(f"h:{name}", said, now)
 
     def drain(self) -> None:
-        self.fleet.drain(lambda node: node.name in self.busy)
+        self.fleet.drain(lambda node: node.name in self.busy, self.rescue)
 
     def retire(self, now: float) -> None:
         busy: set[str | None] = {f"h:{name}" for name in self.busy}
-        self.fleet.retire(now, busy, lambda name: name in self.precious)
+        self.fleet.dismiss_idle(now, busy, lambda name: name in self.precious, self.rescue)
 
 
 def test_name_tells_a_block_and_a_process() -> None:

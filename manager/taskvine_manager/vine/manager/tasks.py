@@ -1,0 +1,111 @@
+"""Tasks in the core, and their states.
+
+A :class:`Task` goes through these states::
+
+    WAITING   -> READY      all its input files exist
+    WAITING   -> UNFIT      the same, but it fits none of the present nodes; larger ones may join
+    WAITING   -> DONE       cancelled, an input file is lost, or no node can ever hold it
+    READY     -> ASSIGNED   a node has room for it, and TaskVine gets its parcel
+    READY     -> DONE       cancelled, an input file is lost, or no node can ever hold it
+    UNFIT     -> READY      a node that can hold it has joined
+    UNFIT     -> DONE       cancelled, or an input file is lost
+    ASSIGNED  -> READY      it runs again: its node was lost, or could not read an input file
+    ASSIGNED  -> UNFIT      the same, but it fits none of the present nodes
+    ASSIGNED  -> EXAMINED   its node gave it up: the node is asked which input files it has
+    ASSIGNED  -> DONE       it ended, was cancelled, or was lost once too often
+    EXAMINED  -> READY      it runs again: missing input files are sent again or recreated
+    EXAMINED  -> UNFIT      the same, but it fits none of the present nodes
+    EXAMINED  -> DONE       cancelled, an input file is lost, or it was lost once too often
+"""
+
+from __future__ import annotations
+
+import enum
+
+from taskvine_manager.vine.manager.batching import Need
+from taskvine_manager.wire.messages import L1, Invocation, Profile
+
+
+class State(enum.Enum):
+    """The state of a task."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    UNFIT = "unfit"
+    ASSIGNED = "assigned"
+    EXAMINED = "examined"
+    DONE = "done"
+
+    __hash__ = object.__hash__  # Enum hashes the name in Python code
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.READY, State.UNFIT, State.DONE}),
+    State.READY: frozenset({State.ASSIGNED, State.DONE}),
+    State.UNFIT: frozenset({State.READY, State.DONE}),
+    State.ASSIGNED: frozenset({State.READY, State.UNFIT, State.EXAMINED, State.DONE}),
+    State.EXAMINED: frozenset({State.READY, State.UNFIT, State.DONE}),
+    State.DONE: frozenset(),
+}
+"""The states that a task can reach from each state."""
+
+
+class IllegalTransition(Exception):
+    """A task was moved to a state that it cannot reach from its current one; the message describes the task."""
+
+
+class Task:
+    """A task in the core.
+
+    ``alone`` is whether it must not share a parcel, ``suspect`` whether it may have brought a worker down. ``attempts``
+    counts its attempts that were charged, and ``renewals`` those that failed because a node had lost an input.
+    ``parcel`` is the number of the last parcel that it was sent in, 0 if there is none.
+    """
+
+    __slots__ = (
+        "alone",
+        "attempts",
+        "category",
+        "invocation",
+        "need",
+        "parcel",
+        "priority",
+        "profile",
+        "renewals",
+        "sequence",
+        "state",
+        "suspect",
+    )
+
+    def __init__(self, invocation: Invocation, profile: Profile, sequence: int) -> None:
+        self.invocation = invocation
+        self.profile = profile
+        self.sequence = sequence
+        self.priority = profile.priority
+        self.category = profile.category
+        self.need = need_of(profile)
+        self.state = State.WAITING
+        self.attempts = 0
+        self.renewals = 0
+        self.suspect = False
+        self.alone = (
+            profile.mode == L1
+            or any((profile.memory, profile.disk, profile.gpus))
+            or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
+        )
+        self.parcel = 0
+
+    def move(self, state: State) -> None:
+        """Change to another state, if the table allows it."""
+        if state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(
+                f"task {self.invocation.number} ({self.profile.name}): {self.state.name} -> {state.name}, "
+                f"parcel {self.parcel}, {self.attempts} charged attempts, {self.renewals} renewals"
+            )
+        self.state = state
+
+
+def need_of(profile: Profile) -> Need:
+    """Return the resources that a task is counted with; one core if the user asked for nothing."""
+    cores = 1.0 if profile.cores is None else profile.cores
+    return Need(cores, profile.memory or 0.0, profile.disk or 0.0, float(profile.gpus or 0))

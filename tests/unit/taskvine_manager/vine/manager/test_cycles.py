@@ -1,0 +1,57 @@
+"""TaskVine's cycles and connections."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from taskvine_manager.vine.manager.batching import MOST
+from tests.unit.taskvine_manager.vine.manager.play import Play, invocation
+
+
+def test_window_is_bounded(make: Callable[..., Play]) -> None:
+    play = make()
+    play.join()
+    play.submit(*(invocation(number) for number in range(5000)))
+    assert len(play.manager.ready) + len(play.manager.running) <= 2
+
+
+def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[..., Play]) -> None:
+    play = make(tune={"temp-replica-count": 2, "transient-error-interval": 5})
+    tuned = play.manager.tuned
+    assert (tuned["temp-replica-count"], tuned["transient-error-interval"], tuned["perf-log-interval"]) == (2, 5, 1e6)
+
+
+def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
+    play = make(tune={"executor.batch": 7})
+    assert "executor.batch" not in play.manager.tuned
+    assert play.engine._core.workload._backlog.most == 7
+    play.engine.tune({"executor.batch": 0})
+    assert play.engine._core.workload._backlog.most == MOST
+
+
+def test_a_connection_with_the_number_of_one_that_has_ended_is_watched(make: Callable[..., Play]) -> None:
+    play = make()
+    watched: list[tuple[str, int]] = []
+    play.engine._cycles._watch = lambda descriptor, _: watched.append(("watch", descriptor))
+    play.engine._cycles._unwatch = lambda descriptor: watched.append(("unwatch", descriptor))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        play.engine._vine._port = listener.getsockname()[1]
+
+        def connection() -> tuple[socket.socket, socket.socket]:
+            worker = socket.create_connection(listener.getsockname())
+            return worker, listener.accept()[0]
+
+        worker, accepted = connection()
+        play.engine._cycles.watch_connections()
+        number = accepted.fileno()
+        assert set(watched) == {("watch", listener.fileno()), ("watch", number)}
+        other, successor = connection()
+        with worker, other, successor:
+            os.dup2(successor.fileno(), number)  # as if it had been given that number
+            watched.clear()
+            play.engine._cycles.watch_connections()
+            accepted.close()
+        assert ("unwatch", number) in watched
+        assert watched.index(("unwatch", number)) < watched.index(("watch", number))
