@@ -131,10 +131,15 @@ class BlockExecutor(BlockProviderExecutor):
 
     # --- launching ---
 
-    def _start_blocks(self) -> None:
+    def _start_blocks(self, scripts: str) -> None:
+        """Launch the first blocks. ``scripts`` is a directory for submit scripts, if the provider has none of use."""
         if self.provider is None:
             return
         provider: Any = self.provider
+        if hasattr(provider, "script_dir"):
+            given = provider.script_dir
+            if given is None or not providers.survives_shell(str(given)):
+                provider.script_dir = scripts
         if isinstance(self.provider, ClusterProvider) and isinstance(getattr(provider, "worker_init", None), str):
             provider.worker_init += _LINGER
         self._unaccounted_blocks = self.provider.init_blocks

@@ -26,6 +26,7 @@ import taskvine_manager
 from taskvine_exec import addresses, passwords
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
+from taskvine_exec.providers import survives_shell
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, leftovers, staging
@@ -120,11 +121,6 @@ def _new_record(log: str) -> str:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             return path
     raise AssertionError("unreachable")
-
-
-def survives_shell(path: str) -> bool:
-    """Whether a path needs no quotes in a shell command. Parsl's providers do not quote paths."""
-    return shlex.quote(path) == path
 
 
 def write_configs(places: Places, settings: EmbeddedSettings, path: SearchPath, directory: str | None) -> None:

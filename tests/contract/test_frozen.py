@@ -48,7 +48,7 @@ def node_process(executor: TaskVineExecutor) -> psutil.Process:
 def processes(executor: TaskVineExecutor, role: str) -> list[psutil.Process]:
     """Processes of a run that were started in some role."""
     found = []
-    for process in our_processes(os.path.dirname(executor._places.base)):
+    for process in our_processes(os.path.dirname(executor._run.places.base)):
         with contextlib.suppress(psutil.Error):
             if role in process.cmdline():
                 found.append(process)
@@ -231,7 +231,7 @@ def test_a_connection_that_says_nothing(make: Make) -> None:
     executor = make()
     assert executor.submit(int, {}).result(30) == 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        silent.connect(os.path.join(executor._places.base, "manager.sock"))
+        silent.connect(os.path.join(executor._run.places.base, "manager.sock"))
         silent.settimeout(30)
         assert silent.recv(1 << 16) == b""
     assert executor.submit(int, {}).result(30) == 0
