@@ -26,8 +26,9 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
-from taskvine_exec import config, engines, launch, providers
-from taskvine_exec.blocks import BlockExecutor
+from taskvine_exec import config, engines, launch
+from taskvine_exec.blocks import providers
+from taskvine_exec.blocks.executor import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, TaskCancelled, WorkerLaunchFailed
 from taskvine_exec.insight import graph as graph_module
@@ -282,7 +283,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     @property
     def workers_per_node(self) -> int | float:
         """The number of calls that a node runs at a time."""
-        nodes = self._nodes
+        nodes = self.nodes
         return launch.slots_of(self._settings, nodes[0]["cores"] if nodes else None)
 
     # --- tasks ---
@@ -324,7 +325,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         link = session.link()  # first, because there is no submitter before the start
         future = self._submitter.submit(link, func, resource_specification, args, kwargs)
         if self._blockless:
-            self._attention.set()
+            self._look_now()
         if not session.is_open:  # it ended meanwhile, and may have missed this task
             self._pending.fail_all(self._shutdown_error if session.is_over else self._bad_state_error)
         return future
@@ -345,7 +346,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _on_waiting(self, waiting: int) -> None:
         self._pending.waiting = waiting
         if self._blockless and waiting < 0:  # lost files must be recreated, and there is no node
-            self._attention.set()
+            self._look_now()
 
     def _on_radio(self, messages: list[Any]) -> None:
         if self.monitoring_messages is not None:
@@ -586,7 +587,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             # First, because a callback in the link's thread may wait for one of these futures.
             self._pending.fail_all(self._shutdown_error)
             self._node_files.keep(run.link)
-            serving = {node["block"] for node in self._nodes}
+            serving = self._nodes.blocks()
             run.stop_manager()
             self._end_blocks(serving)
             run.remove()

@@ -24,9 +24,9 @@ from parsl.errors import ConfigurationError
 
 import taskvine_manager
 from taskvine_exec import addresses, passwords
+from taskvine_exec.blocks.providers import survives_shell
 from taskvine_exec.config import EmbeddedSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
-from taskvine_exec.providers import survives_shell
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, leftovers, staging

@@ -25,7 +25,8 @@ from parsl.providers import (
 )
 from parsl.providers.base import ExecutionProvider
 
-from taskvine_exec import TaskVineExecutor, jobs
+from taskvine_exec import TaskVineExecutor
+from taskvine_exec.blocks import jobs
 from taskvine_exec.errors import ManagerLost
 from tests.conftest import eventually
 from tests.engines import ABSENT
