@@ -1,4 +1,21 @@
-"""The executor class for ``parsl.Config``."""
+"""The executor class for ``parsl.Config``.
+
+:class:`TaskVineExecutor` has Parsl's interface and the public methods. Its parts do the work, and each owns its state:
+
+=============== ===================================================================================================
+Session         whether tasks are taken; the way to the manager
+Run             directories, the manager's process, and the link to it
+Submitter       from app calls to messages for the manager
+PendingTasks    futures of tasks that have not ended, and their failures
+Completions     from the manager's messages to completed futures
+NodeFiles       results and temp files on nodes: located, loaded, copied home, kept at the end
+BlockExecutor   the base class: nodes, and blocks of a provider
+=============== ===================================================================================================
+
+Any thread may call the public methods. The link's thread calls :meth:`TaskVineExecutor._on_message`, which completes
+futures, and :meth:`TaskVineExecutor._on_manager_death`. The watcher's thread looks after blocks. No lock is held while
+futures are completed. The one lock here keeps calls of ``tune`` in the order of their messages.
+"""
 
 from __future__ import annotations
 
@@ -214,13 +231,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         settings, session = self._settings, self._session
         directories = working_directories(self.working_directory, settings, self.label)
         super().start()  # type: ignore[no-untyped-call]
-        logger.info(
-            "executor %s: using the %s engine (engine=%r): %s",
-            self.label,
-            self._engine,
-            self.engine,
-            self._engine_reason,
-        )
+        how = f"using the {self._engine} engine (engine={self.engine!r}): {self._engine_reason}"
+        logger.info("executor %s: %s", self.label, how)
         # Without a DFK there is no run directory. Logs are then removed at shutdown.
         under_dfk = self.run_id is not None
         chosen = under_dfk or self.run_dir != self._default_run_dir
@@ -231,6 +243,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._run = run
         self._submitter = Submitter(
             session,
+            run.link,
             self._pending,
             settings,
             run.places.spool,
@@ -252,14 +265,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         launch.remove_leftovers(run.places, self.label)  # while nodes start
 
     def _connect(self, end: socket.socket, manager: subprocess.Popen[bytes]) -> ManagerLink:
-        return ManagerLink(
-            end,
-            manager,
-            self._on_message,
-            self._on_manager_death,
-            lambda: bool(self._tasks),
-            responsive=self._engine == "embedded",
-        )
+        responsive, awaits = self._engine == "embedded", lambda: bool(self._tasks)
+        return ManagerLink(end, manager, self._on_message, self._on_manager_death, awaits, responsive=responsive)
 
     @property
     def launch_cmd(self) -> str:
@@ -322,8 +329,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             If the executor has failed, for example because its manager was lost.
         """
         session = self._session
-        link = session.link()  # first, because there is no submitter before the start
-        future = self._submitter.submit(link, func, resource_specification, args, kwargs)
+        session.link()  # raises an exception if the session is not open
+        future = self._submitter.submit(func, resource_specification, args, kwargs)
         if self._blockless:
             self._look_now()
         if not session.is_open:  # it ended meanwhile, and may have missed this task

@@ -98,10 +98,11 @@ class Session:
 
     def say(self, *message: Any) -> None:
         """Tell the manager something, unless there is none."""
+        # A forked child must leave the link alone: a thread of the parent may have held one of its locks.
         if self._link is not None and not self.is_over:
             self._link.say(*message)
 
     def retire(self, profiles: list[int], size: int) -> None:
-        """Tell the manager that a function of ``size`` bytes will not be called again."""
+        """Tell the manager that a function of ``size`` bytes will not be called again, unless there is no manager."""
         if self._link is not None and not self.is_over:
             self._link.retire(profiles, size)

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ AT_ONCE = 4
 the link's thread need not wake up."""
 
 
+@dataclass(eq=False, repr=False)
 class Submitter:
     """Submits the tasks of one run.
 
@@ -53,6 +55,8 @@ class Submitter:
     ----------
     session : Session
         The executor's session with the manager.
+    link : ManagerLink
+        The link of the session.
     tasks : PendingTasks
         Where submitted tasks are added.
     settings : EmbeddedSettings
@@ -73,47 +77,32 @@ class Submitter:
         Whether a DataFlowKernel submits tasks.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        tasks: PendingTasks,
-        settings: EmbeddedSettings,
-        spool: str,
-        path: SearchPath,
-        *,
-        temp_files: TempFiles,
-        storage: list[Any],
-        directories: WorkingDirectories,
-        references: References | None,
-        under_dfk: bool,
-    ) -> None:
-        self._tasks = tasks
-        self._futures = tasks.futures
-        self._settings = settings
-        self._limit = settings.inline_limit
-        self._spool = spool
-        self._temp_files = temp_files
-        self._storage = storage
-        self._directories = directories
-        self._references = references
-        self._under_dfk = under_dfk
-        self.functions = FunctionCache(spool, path, partial(_retire, weakref.ref(session)))
+    session: Session
+    link: ManagerLink
+    tasks: PendingTasks
+    settings: EmbeddedSettings
+    spool: str
+    path: SearchPath
+    temp_files: TempFiles
+    storage: list[Any]
+    directories: WorkingDirectories
+    references: References | None
+    under_dfk: bool
+
+    def __post_init__(self) -> None:
+        self.functions = FunctionCache(self.spool, self.path, partial(_retire, weakref.ref(self.session)))
         """The serialized functions."""
         self.buffers = Buffers()
         """The large arguments that are stored."""
-        self._numbers = itertools.count()
-        self._profile_numbers = itertools.count()
+        self._futures = self.tasks.futures
+        self._limit = self.settings.inline_limit
+        self._numbers, self._profile_numbers = itertools.count(), itertools.count()
         self._profile_lock = threading.Lock()
 
     def submit(
-        self,
-        link: ManagerLink,
-        func: Callable[..., Any],
-        specification: dict[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, func: Callable[..., Any], specification: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskFuture:
-        """Submit one call over a link; return its future. If this raises an exception, no task was submitted."""
+        """Submit one call; return its future. If this raises an exception, no task was submitted."""
         asked = resources.parse(specification)
         function = self.functions.reference(func)
         name = getattr(func, "__name__", function.name)
@@ -121,7 +110,7 @@ class Submitter:
             name = function.name
         profile = function.profiles.get((asked, name))
         if profile is None:
-            profile = self._new_profile(function, asked, name, link)
+            profile = self._new_profile(function, asked, name)
         number = next(self._numbers)
         future = TaskFuture(number, time.time())
         plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
@@ -135,11 +124,11 @@ class Submitter:
             future.needs = values
         self._futures[number] = future
         try:
-            record = frames.launched() if self._under_dfk else None
+            record = frames.launched() if self.under_dfk else None
             if plan is None and not values and not self._keeps_result(record):
-                link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= AT_ONCE)
+                self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= AT_ONCE)
             else:
-                self._send(link, future, Invocation(number, profile, arguments), record, plan, values, edges)
+                self._send(future, Invocation(number, profile, arguments), record, plan, values, edges)
         except BaseException as error:  # such as Ctrl-C: the caller gets no future
             self._futures.pop(number, None)
             set_exception(future, error)
@@ -148,15 +137,13 @@ class Submitter:
 
     # --- functions ---
 
-    def _new_profile(
-        self, function: FunctionReference, asked: ResourceSpecification, name: str, link: ManagerLink
-    ) -> int:
+    def _new_profile(self, function: FunctionReference, asked: ResourceSpecification, name: str) -> int:
         with self._profile_lock:
             known = function.profiles.get((asked, name))
             if known is not None:
                 return known
             number = next(self._profile_numbers)
-            settings = self._settings
+            settings = self.settings
             mode = asked.mode or settings.function_exec_mode
             shown = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent
             category = asked.category or (shown if settings.autocategory else "parsl-default")
@@ -177,7 +164,7 @@ class Submitter:
             # The manager keeps the function until _retire says that no more tasks will call it.
             functions = [] if function.profiles else [(function.key, function.encoded)]
             function.encoded = b""
-            link.define(functions, [profile])
+            self.link.define(functions, [profile])
             function.profiles[asked, name] = number
             return number
 
@@ -185,7 +172,7 @@ class Submitter:
         """Return a call's amount of a resource: its request, or a slot's share of the library."""
         if asked is not None or library is None or mode == L1:
             return asked
-        return library / (self._settings.slots or 1)
+        return library / (self.settings.slots or 1)
 
     # --- arguments and files ---
 
@@ -201,12 +188,10 @@ class Submitter:
             its outputs.
         """
         nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
-        encode = encode_arguments if self._references is None else self._references.encode
-        number, spool = future.parsl_executor_task_id, self._spool
+        encode = encode_arguments if self.references is None else self.references.encode
+        number, spool, limit = future.parsl_executor_task_id, self.spool, self._limit
         try:
-            arguments, values, edges = staging_files(
-                nested, collect, encode, args, kwargs, spool, self._limit, self.buffers
-            )
+            arguments, values, edges = staging_files(nested, collect, encode, args, kwargs, spool, limit, self.buffers)
         except BaseException as error:  # the arguments' own methods run here, and may raise anything
             if nested.error is not None:
                 set_exception(future, nested.error)
@@ -226,27 +211,28 @@ class Submitter:
 
     def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
         number = future.parsl_executor_task_id
-        settings = self._settings
+        settings = self.settings
         try:
             return FilePlan(
                 args,
                 kwargs,
-                files=self._temp_files,
+                files=self.temp_files,
                 task=f"t{number}",
                 producer=future,
                 shared_fs=settings.shared_fs,
-                storage=self._storage,
+                storage=self.storage,
                 streams_travel=isinstance(settings, VineSettings) and not settings.local,
-                directory=self._directories.start,
-                in_place=self._directories.in_place,
+                directory=self.directories.start,
+                in_place=self.directories.in_place,
             )
         except BaseException as error:
-            if is_interruption(error) or isinstance(error, Exception):
-                set_exception(future, error)  # for tasks that wait for its outputs
+            refusal = error
+            if not is_interruption(error) and not isinstance(error, Exception):
+                reason = f"its files cannot be examined: {failure.describe(error)}"
+                refusal = ArgumentNotSerializable(task_id=number, reason=reason)
+            set_exception(future, refusal)  # for tasks that wait for its outputs
+            if refusal is error:
                 raise
-            reason = f"its files cannot be examined: {failure.describe(error)}"
-            refusal = ArgumentNotSerializable(task_id=number, reason=reason)
-            set_exception(future, refusal)
             raise refusal from error
 
     # --- edges of the graph ---
@@ -254,14 +240,13 @@ class Submitter:
     def _keeps_result(self, record: dict[str, Any] | None) -> bool:
         """Tell whether the result of a task is kept for other tasks to read."""
         if record is None:
-            return self._references is not None
+            return self.references is not None
         if record["memoize"] or record["join"]:
             return False
-        return self._references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
+        return self.references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
 
     def _send(
         self,
-        link: ManagerLink,
         future: TaskFuture,
         invocation: Invocation,
         record: dict[str, Any] | None,
@@ -278,7 +263,7 @@ class Submitter:
             future.value = value
             outputs.append(FileUse("value", "", value.number))
         invocation = invocation._replace(inputs=tuple(inputs), outputs=tuple(outputs))
-        link.submit(invocation, at_once=len(self._futures) <= AT_ONCE)
+        self.link.submit(invocation, at_once=len(self._futures) <= AT_ONCE)
         consumer = number if record is None else record["id"]
         if plan is not None:
             self._follow_producers(number, consumer, plan)
@@ -290,21 +275,21 @@ class Submitter:
     def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
         """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""
         for use in plan.inputs:
-            if use.kind == "temp" and use.source not in self._temp_files.made:
-                producer = self._temp_files.producer(use.source)
+            if use.kind == "temp" and use.source not in self.temp_files.made:
+                producer = self.temp_files.producer(use.source)
                 producer.add_done_callback(partial(self._producer_done, use.source, number, consumer))
 
     def _value_settled(self, number: int, consumer: int, value: Value) -> None:
         if value.error is not None:
-            self._tasks.fail(number, dependency_error(value.error, value.producer, consumer))
+            self.tasks.fail(number, dependency_error(value.error, value.producer, consumer))
 
     def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
         over = Over(producer)
         if (error := over.exception()) is not None:
-            self._tasks.fail(number, dependency_error(error, over.tid, consumer))
-        elif version not in self._temp_files.made:
+            self.tasks.fail(number, dependency_error(error, over.tid, consumer))
+        elif version not in self.temp_files.made:
             reason = f"the task that should make {version} has ended without it (its result may be memoized)"
-            self._tasks.fail(number, FileLost(task_id=number, reason=reason, name=version))
+            self.tasks.fail(number, FileLost(task_id=number, reason=reason, name=version))
 
 
 def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

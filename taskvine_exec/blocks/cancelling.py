@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from parsl.jobs.states import TERMINAL_STATES
@@ -24,6 +25,7 @@ _LEAVE_SECONDS, _CANCELLED_SECONDS = 10.0, 5.0
 """Time limits at shutdown for nodes of a batch system to clean up, before and after their jobs are cancelled."""
 
 
+@dataclass(eq=False, repr=False)
 class Canceller:
     """Ends the jobs of one executor.
 
@@ -41,25 +43,22 @@ class Canceller:
         Start of log messages.
     """
 
-    def __init__(
-        self, provider: Any, lock: threading.RLock, jobs: Jobs, output: Callable[[Job], list[str]], prefix: str
-    ) -> None:
-        self._provider = provider
-        self._lock = lock
-        self._jobs = jobs
-        self._output = output
-        self._prefix = prefix
+    provider: Any
+    lock: threading.RLock
+    jobs: Jobs
+    output: Callable[[Job], list[str]]
+    prefix: str
 
     def cancel(self, blocks: list[str]) -> None:
         """Cancel the jobs of blocks that have not ended."""
-        jobs = [job for job in map(self._jobs.get, blocks) if job is not None and job.open]
-        if self._jobs.trusted and jobs:
+        jobs = [job for job in map(self.jobs.get, blocks) if job is not None and job.open]
+        if self.jobs.trusted and jobs:
             # A job's number is a process id, which may belong to another process by now: ask again.
             try:
-                with self._lock:
-                    states = self._provider.status([job.number for job in jobs])
+                with self.lock:
+                    states = self.provider.status([job.number for job in jobs])
             except Exception as error:  # its files may have been removed with the run's private directory
-                logger.warning("%s blocks %s are not cancelled: %s", self._prefix, blocks, error)
+                logger.warning("%s blocks %s are not cancelled: %s", self.prefix, blocks, error)
                 return
             jobs = [job for job, state in zip(jobs, states, strict=True) if state.state not in TERMINAL_STATES]
         self._cancel(jobs)
@@ -70,10 +69,10 @@ class Canceller:
         Jobs without a node are cancelled at once. Those in ``serving`` (blocks with nodes, which have been told to end)
         first get time to clean up. ``last_place`` describes where the last node of a block was.
         """
-        if self._jobs.trusted:
-            self.cancel([job.block for job in self._jobs])
+        if self.jobs.trusted:
+            self.cancel([job.block for job in self.jobs])
             return
-        remaining = [job for job in self._jobs if job.open]
+        remaining = [job for job in self.jobs if job.open]
         self._cancel([job for job in remaining if job.block not in serving])
         remaining = [job for job in remaining if job.block in serving]
         self._await_leave(remaining, _LEAVE_SECONDS)
@@ -82,7 +81,7 @@ class Canceller:
             logger.warning(
                 "%s block %s (job %s) has not reported that it cleaned up. %s may remain until your next node on that "
                 "machine removes it",
-                self._prefix,
+                self.prefix,
                 job.block,
                 job.number,
                 last_place(job.block) or "The directory of its node",
@@ -100,8 +99,8 @@ class Canceller:
 
         True without output files: these nodes are machines or pods, whose files disappear with them.
         """
-        paths = self._output(job)
-        nodes = getattr(self._provider, "nodes_per_block", 1)
+        paths = self.output(job)
+        nodes = getattr(self.provider, "nodes_per_block", 1)
         return not paths or _text(paths[0]).count(LEFT) >= nodes
 
     def _cancel(self, jobs: Sequence[Job]) -> None:
@@ -115,31 +114,31 @@ class Canceller:
                 self._ask_to_cancel([job])
         names = [f"{job.block} (job {job.number})" for job in refused if not job.cancelled]
         if names:
-            logger.warning("%s these blocks could not be cancelled: %s", self._prefix, ", ".join(names))
+            logger.warning("%s these blocks could not be cancelled: %s", self.prefix, ", ".join(names))
 
     def _ask_to_cancel(self, jobs: Sequence[Job]) -> None:
         try:
-            with self._lock:
-                done = self._provider.cancel([job.number for job in jobs])
+            with self.lock:
+                done = self.provider.cancel([job.number for job in jobs])
             for job, accepted in zip(jobs, done, strict=True):
                 job.cancelled = bool(accepted)
         except Exception as error:
             names = ", ".join(job.block for job in jobs)
-            logger.warning("%s blocks %s could not be cancelled: %s", self._prefix, names, error)
+            logger.warning("%s blocks %s could not be cancelled: %s", self.prefix, names, error)
 
     def _not_ended(self, jobs: list[Job]) -> list[Job]:
         """Return the jobs that have not ended, as far as the provider says."""
         if not jobs:
             return jobs
         try:
-            with self._lock:
-                states = self._provider.status([job.number for job in jobs])
+            with self.lock:
+                states = self.provider.status([job.number for job in jobs])
         except Exception as error:
-            logger.debug("%s the provider cannot report the state of its jobs: %s", self._prefix, error)
+            logger.debug("%s the provider cannot report the state of its jobs: %s", self.prefix, error)
             return jobs
         remain = []
         for job, state in zip(jobs, states, strict=True):
-            if state.state in TERMINAL_STATES and state.state not in self._jobs.held:
+            if state.state in TERMINAL_STATES and state.state not in self.jobs.held:
                 job.stuck = False
             else:
                 remain.append(job)

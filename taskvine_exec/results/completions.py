@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskvine_exec.results.advice import WorkingDirectories, about_left
@@ -23,6 +24,7 @@ from taskvine_manager.wire.messages import Completion
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class Completions:
     """The completions of one executor's tasks.
 
@@ -44,57 +46,47 @@ class Completions:
         Makes the proxy of a result on nodes, if results are references.
     """
 
-    def __init__(
-        self,
-        label: str,
-        session: Session,
-        tasks: PendingTasks,
-        node_files: NodeFiles,
-        temp_files: TempFiles,
-        directories: WorkingDirectories,
-        proxy: Callable[[Value], Any] | None,
-    ) -> None:
-        self._label = label
-        self._session = session
-        self._futures = tasks.futures
-        self._node_files = node_files
-        self._made = temp_files.made
-        self._directories = directories
-        self._proxy = proxy
-        self._warned_of: set[str] = set()
+    label: str
+    session: Session
+    tasks: PendingTasks
+    node_files: NodeFiles
+    temp_files: TempFiles
+    directories: WorkingDirectories
+    proxy: Callable[[Value], Any] | None
+    _warned_of: set[str] = field(default_factory=set, init=False)
 
     def complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
         """Complete the futures of tasks, one with each step of the iterator."""
         unread: list[str] = []
-        load = self._node_files.load
+        futures, made, node_files = self.tasks.futures, self.temp_files.made, self.node_files
         for item in completions:
             completion = Completion(*item)
             if completion.left:
                 self._say_left(completion)
             for version, _, _ in completion.made:
-                self._made.add(version)
-            future = self._futures.pop(completion.number, None)
+                made.add(version)
+            future = futures.pop(completion.number, None)
             if isinstance(future, TaskFuture):
                 future.needs = ()
                 value = future.value
                 if value is not None and isinstance(completion.body, str):
-                    self._node_files.arrived(value)  # before a callback can end the run
+                    node_files.arrived(value)  # before a callback can end the run
                 try:
-                    settle(future, completion, load, self._proxy, self._directories)
+                    settle(future, completion, node_files.load, self.proxy, self.directories)
                 except BaseException:  # concurrent.futures catches only Exceptions of callbacks
                     logger.exception("a callback of task %d's future raised an exception", completion.number)
                 if value is not None and completion.outcome == failure.RETURNED:
                     if value.place is Place.HOME and not value.has_edges:
                         unread.append(value.number)  # later readers get it from this process
                     else:
-                        self._node_files.hold(value, sum(size for _, size, _ in completion.made))
+                        node_files.hold(value, sum(size for _, size, _ in completion.made))
             yield
         if unread:
-            self._session.say("forget", unread)
+            self.session.say("forget", unread)
 
     def _say_left(self, completion: Completion) -> None:
         """Warn of files that an app wrote without declaring them, once per app."""
         app, *files = completion.left
         level = logging.DEBUG if app in self._warned_of else logging.WARNING
         self._warned_of.add(app)
-        logger.log(level, "executor %s: %s", self._label, about_left(app, files, completion.node))
+        logger.log(level, "executor %s: %s", self.label, about_left(app, files, completion.node))

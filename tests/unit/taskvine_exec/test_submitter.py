@@ -65,6 +65,7 @@ class Sent:
         directories = WorkingDirectories(str(directory), in_place=False)
         self.submitter = Submitter(
             self.session,
+            self.link,
             self.tasks,
             EmbeddedSettings(function_exec_mode=L2, worker_launch_method="manual", **settings),
             str(directory),
@@ -77,7 +78,7 @@ class Sent:
         )
 
     def submit(self, func: Any, *args: Any, asks: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-        return self.submitter.submit(self.link, func, asks or {}, args, kwargs)
+        return self.submitter.submit(func, asks or {}, args, kwargs)
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_nothing_is_retired_after_the_end(sent: Sent) -> None:
         pass
 
     sent.submit(function)
-    sent.session.end()
+    sent.session.leave_to_parent()
     del function
     gc.collect()
     assert not sent.link.retired
