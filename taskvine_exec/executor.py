@@ -19,7 +19,6 @@ futures are completed. The one lock here keeps calls of ``tune`` in the order of
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import shlex
@@ -47,7 +46,7 @@ from taskvine_exec import config, engines, launch
 from taskvine_exec.blocks import providers
 from taskvine_exec.blocks.executor import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
-from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, TaskCancelled, WorkerLaunchFailed
+from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, WorkerLaunchFailed
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.radio import TaskVineRadio, read_message
@@ -334,7 +333,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if self._blockless:
             self._look_now()
         if not session.is_open:  # it ended meanwhile, and may have missed this task
-            self._pending.fail_all(self._shutdown_error if session.is_over else self._bad_state_error)
+            self._pending.fail_all(session.error)
         return future
 
     # --- messages from the manager (in the link's thread) ---
@@ -352,7 +351,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def _on_waiting(self, waiting: int) -> None:
         self._pending.waiting = waiting
-        if self._blockless and waiting < 0:  # lost files must be recreated, and there is no node
+        if self._blockless and waiting < 0:  # a lost file must be recreated, but there is no node
             self._look_now()
 
     def _on_radio(self, messages: list[Any]) -> None:
@@ -393,22 +392,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             logger.error("executor %s cannot go on: %s", self.label, exception)
             self._executor_exception = exception
             self._executor_bad_state.set()
-            self._session.fail()
-        self._pending.fail_all(self._bad_state_error)
-
-    def _bad_state_error(self, number: int) -> Exception:
-        error = self._executor_exception
-        if isinstance(error, ManagerLost):
-            return dataclasses.replace(error, task_id=number)
-        return self._bad_state()
+            self._session.fail(exception)
+        self._pending.fail_all(self._session.error)
 
     def _bad_state(self) -> BadStateException:
         bad = BadStateException(self, self._executor_exception)
         bad.args = (str(bad),)  # the DFK logs each error, and would log the whole executor with it
         return bad
-
-    def _shutdown_error(self, number: int) -> Exception:
-        return TaskCancelled(task_id=number, reason="the executor shut down")
 
     # --- files and statistics ---
 
@@ -592,7 +582,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             if os.environ.get(REPORT_VARIABLE):
                 run.write_report(time.monotonic() - self._begun)
             # First, because a callback in the link's thread may wait for one of these futures.
-            self._pending.fail_all(self._shutdown_error)
+            self._pending.fail_all(self._session.error)
             self._node_files.keep(run.link)
             serving = self._nodes.blocks()
             run.stop_manager()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown
+from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, TaskCancelled
 from taskvine_exec.link import ManagerLink
 
 
@@ -14,15 +15,15 @@ class Session:
     """Whether an executor takes tasks, and its way to the manager.
 
     Any thread may call any method. The lock makes sure that one thread alone ends the session; every other step sets or
-    reads a single attribute. A thread that submits a task looks at :attr:`is_open` again afterwards: the session may
-    have ended in between, and whoever ended it may have missed the task.
+    reads a single attribute. A thread that submits a task reads :attr:`is_open` again afterwards: the session may
+    have ended in between, and the thread that ended it may have missed the task.
 
     Parameters
     ----------
     label : str
         Label of the executor.
     bad_state : callable
-        Makes the exception for calls after a failure.
+        Makes Parsl's exception for calls after a failure.
     """
 
     def __init__(self, label: str, bad_state: Callable[[], Exception]) -> None:
@@ -31,6 +32,7 @@ class Session:
         self._ending = threading.Lock()
         self._link: ManagerLink | None = None
         self._reason = ""
+        self._failure: Exception | None = None
         self.is_open = False
         """Whether the executor takes tasks."""
         self.is_over = False
@@ -46,8 +48,9 @@ class Session:
         self._link = link
         self.is_open = True
 
-    def fail(self) -> None:
-        """Take no more tasks, because of an error that the executor knows."""
+    def fail(self, error: Exception) -> None:
+        """Take no more tasks, because of an error."""
+        self._failure = error
         self.is_open = False
 
     def end(self) -> bool:
@@ -79,6 +82,14 @@ class Session:
         if self._link is None:
             raise ExecutorNotStarted(label=self._label)
         raise self._bad_state()
+
+    def error(self, number: int) -> Exception:
+        """Make the exception of a task that had not ended when the session did."""
+        if self.is_over:
+            return TaskCancelled(task_id=number, reason="the executor shut down")
+        if isinstance(self._failure, ManagerLost):
+            return dataclasses.replace(self._failure, task_id=number)
+        return self._bad_state()
 
     def ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
         """Ask the manager, and wait for its answer for at most ``timeout`` seconds.

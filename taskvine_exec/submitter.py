@@ -1,7 +1,7 @@
 """From an app call to messages for the manager.
 
-Any thread may submit. Two locks protect what threads share: the function cache has its own, and the profile lock makes
-sure that a function's profile is sent once, and before the first task that uses it.
+Any thread may submit. The function cache has its own lock. The profile lock makes sure that a function's profile is
+sent once, and before the first task that uses it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Submitter:
     link : ManagerLink
         The link of the session.
     tasks : PendingTasks
-        Where submitted tasks are added.
+        Receives the submitted tasks.
     settings : EmbeddedSettings
         The executor's settings.
     spool : str

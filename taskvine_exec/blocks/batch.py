@@ -56,7 +56,7 @@ class Batch:
     provider : ExecutionProvider
         The executor's own copy of the provider, which is changed.
     jobs : Jobs
-        What is known of its jobs.
+        Known state of its jobs.
     prefix : str
         Start of log messages.
     cancel : callable

@@ -36,7 +36,7 @@ class Canceller:
     lock : threading.RLock
         Held during calls of the provider.
     jobs : Jobs
-        What is known of its jobs.
+        Known state of its jobs.
     output : callable
         Returns the paths of a job's output files.
     prefix : str

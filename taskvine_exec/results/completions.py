@@ -37,7 +37,7 @@ class Completions:
     tasks : PendingTasks
         The tasks that are completed.
     node_files : NodeFiles
-        Where results that stay on nodes are registered.
+        Registers results that stay on nodes.
     temp_files : TempFiles
         Versions of temp files, which are marked as made.
     directories : WorkingDirectories

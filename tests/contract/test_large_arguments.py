@@ -15,7 +15,7 @@ import pytest
 from parsl.data_provider.files import File
 
 from taskvine_exec import TaskVineExecutor
-from taskvine_exec.errors import DiskFull
+from taskvine_exec.errors import DiskFull, ManagerLost
 from tests.conftest import Gate, eventually
 from tests.contract.conftest import cached
 
@@ -138,7 +138,7 @@ def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> 
     futures.append(executor.submit(held(gate), {"cores": 64}, array, 0))
     assert futures[4].exception(SECONDS)
     gate.wait(2)
-    executor._pending.fail_all(executor._shutdown_error)  # as it does when it gives up
+    executor._pending.fail_all(ManagerLost)  # as it does when it gives up
     eventually(lambda: let_go(executor))
     gate.open()
     assert executor.submit(float, {}, 1).result(SECONDS) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
 
-from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown
+from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, TaskCancelled
 from taskvine_exec.session import Session
 
 
@@ -17,7 +19,7 @@ class Link:
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
-        self.broken = lambda: None
+        self.broken: Callable[[], object] = lambda: None
 
     def say(self, *message: Any) -> None:
         self.said.append(message)
@@ -70,7 +72,7 @@ def test_open() -> None:
 
 def test_failed() -> None:
     session = session_of(Link())
-    session.fail()
+    session.fail(ValueError())
     assert not session.is_open
     assert not session.is_over
     with pytest.raises(Failed):
@@ -93,7 +95,7 @@ def test_over() -> None:
 
 def test_over_counts_more_than_failed() -> None:
     session = session_of(Link())
-    session.fail()
+    session.fail(ValueError())
     session.end()
     with pytest.raises(ExecutorShutDown):
         session.link()
@@ -103,7 +105,7 @@ def test_over_counts_more_than_failed() -> None:
 def test_a_request_says_why_the_manager_is_gone(end: str) -> None:
     link = Link()
     session = session_of(link)
-    link.broken = getattr(session, end)
+    link.broken = partial(session.fail, ValueError()) if end == "fail" else session.end
     with pytest.raises(Failed if end == "fail" else ExecutorShutDown):
         session.ask("break", timeout=1)
 
@@ -130,3 +132,16 @@ def test_a_forked_child_has_no_part_in_it() -> None:
     assert not session.end()
     with pytest.raises(ExecutorShutDown, match="this process was forked"):
         session.link()
+
+
+def test_tasks_that_have_not_ended_fail_with_its_reason() -> None:
+    session = session_of(Link())
+    session.fail(ValueError())
+    assert isinstance(session.error(7), Failed)
+    lost = session_of(Link())
+    lost.fail(ManagerLost(None, "it was killed"))
+    error = lost.error(7)
+    assert isinstance(error, ManagerLost)
+    assert (error.task_id, error.reason) == (7, "it was killed")
+    lost.end()
+    assert isinstance(lost.error(7), TaskCancelled)

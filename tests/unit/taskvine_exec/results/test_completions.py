@@ -220,3 +220,11 @@ def test_a_temp_file_without_a_readable_replica(home: Home, tmp_path: Path) -> N
     home.manager.answers = [gone] * 10
     with pytest.raises(FileLost, match="none of its replicas could be read"):
         home.node_files.copy("x@1", tmp_path / "x", None)
+
+
+def test_a_forked_child_leaves_the_link_to_its_parent(home: Home) -> None:
+    future, _ = home.on_node()
+    home.session.leave_to_parent()
+    del future
+    gc.collect()
+    assert not home.manager.said
