@@ -1,33 +1,41 @@
-"""The executor class for ``parsl.Config``."""
+"""The executor class for ``parsl.Config``.
+
+:class:`TaskVineExecutor` has Parsl's interface and the public methods. Its parts do the work, and each owns its state:
+
+=============== ===================================================================================================
+Session         whether tasks are taken; the way to the manager
+Run             directories, the manager's process, and the link to it
+Submitter       from app calls to messages for the manager
+PendingTasks    futures of tasks that have not ended, and their failures
+Completions     from the manager's messages to completed futures
+NodeFiles       results and temp files on nodes: located, loaded, copied home, kept at the end
+BlockExecutor   the base class: nodes, and blocks of a provider
+=============== ===================================================================================================
+
+Any thread may call the public methods. The link's thread calls :meth:`TaskVineExecutor._on_message`, which completes
+futures, and :meth:`TaskVineExecutor._on_manager_death`. The watcher's thread looks after blocks. No lock is held while
+futures are completed. The one lock here keeps calls of ``tune`` in the order of their messages.
+"""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import errno
-import gc
-import itertools
 import logging
 import os
 import shlex
+import socket
 import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import parsl.executors.taskvine as upstream
 import typeguard
 from parsl.app.futures import DataFuture
-from parsl.data_provider.file_noop import NoOpFileStaging
 from parsl.data_provider.files import File
-from parsl.data_provider.ftp import FTPInTaskStaging
-from parsl.data_provider.http import HTTPInTaskStaging
-from parsl.data_provider.zip import ZipFileStaging
-from parsl.errors import ConfigurationError, OptionalModuleMissing
+from parsl.errors import OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.providers import LocalProvider
@@ -35,46 +43,24 @@ from parsl.providers.base import ExecutionProvider
 from parsl.utils import RepresentationMixin
 
 from taskvine_exec import config, engines, launch
-from taskvine_exec.blocks import BlockExecutor
+from taskvine_exec.blocks import providers
+from taskvine_exec.blocks.executor import BlockExecutor
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
-from taskvine_exec.errors import (
-    ArgumentNotSerializable,
-    DiskFull,
-    ExecutorNotStarted,
-    ExecutorShutDown,
-    FileLost,
-    ManagerLost,
-    TaskCancelled,
-    WorkerLaunchFailed,
-    from_record,
-    is_interruption,
-)
+from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, WorkerLaunchFailed
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
-from taskvine_exec.parsl_hooks import containers, frames
-from taskvine_exec.parsl_hooks.files import staging as staging_files
-from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
 from taskvine_exec.radio import TaskVineRadio, read_message
-from taskvine_exec.results import keeping
-from taskvine_exec.results.advice import WorkingDirectories, about_left
-from taskvine_exec.results.failures import FailureQueue, dependency_error
-from taskvine_exec.results.futures import TaskFuture, settle
-from taskvine_exec.submission import resources
-from taskvine_exec.submission.buffers import Buffers
-from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
-from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments, encode_scalars
-from taskvine_exec.submission.resources import ResourceSpecification
-from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFiles, version_of
-from taskvine_exec.values import Edge, Kept, Place, Value, Where, collect
-from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, leftovers, staging
-from taskvine_manager.node.copying import deliver
-from taskvine_manager.node.replicas import Source, check, is_lost
+from taskvine_exec.results.completions import Completions
+from taskvine_exec.results.futures import TaskFuture
+from taskvine_exec.results.node_files import NodeFiles
+from taskvine_exec.results.pending import PendingTasks
+from taskvine_exec.run import Run, working_directories
+from taskvine_exec.session import Session
+from taskvine_exec.submission.staging import TempFiles, staging_providers
+from taskvine_exec.submitter import Submitter
 from taskvine_manager.record import read_record
-from taskvine_manager.runtime import failure, headroom, mapping, payload, search_path
-from taskvine_manager.vine import seals
-from taskvine_manager.wire.messages import L1, Completion, FileUse, Invocation, Profile
-from taskvine_tune.environment import REPORT_VARIABLE, RunReport
+from taskvine_manager.runtime import payload, search_path
+from taskvine_tune.environment import REPORT_VARIABLE
 from taskvine_tune.tuning import Source as Parameters
 
 if TYPE_CHECKING:
@@ -83,17 +69,6 @@ if TYPE_CHECKING:
     from taskvine_exec.results.proxies import References
 
 logger = logging.getLogger(__name__)
-
-_STOP_SECONDS = 5.0
-AT_ONCE = 4
-"""Up to this number of pending tasks, the submitting thread sends a new task itself: there is no batch to wait for, and
-the link's thread need not wake up."""
-_ADDRESS_SECONDS = 30.0
-"""Time limit for the manager to report where it listens, counted from its start."""
-_HOME_SECONDS = 60.0
-"""Time limit at shutdown for bringing home results that are on other machines or were lost."""
-_TRIES = 10
-"""Number of times to look for a readable replica of a file."""
 
 
 class TaskVineExecutor(BlockExecutor, RepresentationMixin):
@@ -164,6 +139,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         If a setting does not exist. The message names the nearest one that does.
     """
 
+    takes_edges = True
+    """Tells DAG_RESOLVER that it may leave edges in the arguments of this executor's tasks."""
+
     @typeguard.typechecked
     def __init__(
         self,
@@ -204,55 +182,32 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         elif provider is None:
             provider = LocalProvider(init_blocks=1, max_blocks=1)
         else:
-            provider = _own_copy(provider)
+            provider = providers.own_copy(provider)
         self._engine, self._engine_reason = engines.choose(engine, factory.worker_executable)
-        self._settings: config.EngineSettings
+        resolve: Callable[..., config.EngineSettings] = config.embedded_settings
         if self._engine == "taskvine":
-            self._settings = config.vine_settings(
-                manager,
-                factory,
-                function_exec_mode=function_exec_mode,
-                worker_launch_method=worker_launch_method,
-                provider=provider,
-                ssl=ssl,
-                inline_limit=inline_limit,
-                batching=batching,
-            )
-        else:
-            self._settings = config.embedded_settings(
-                manager,
-                factory,
-                function_exec_mode=function_exec_mode,
-                worker_launch_method=worker_launch_method,
-                provider=provider,
-                inline_limit=inline_limit,
-            )
+            resolve = partial(config.vine_settings, ssl=ssl, batching=batching)
+        self._settings = resolve(
+            manager,
+            factory,
+            function_exec_mode=function_exec_mode,
+            worker_launch_method=worker_launch_method,
+            provider=provider,
+            inline_limit=inline_limit,
+        )
         super().__init__(provider=provider)
         self._tuning = self._settings.tuning
         self._tuning_lock = threading.Lock()
         self._temp_files = TempFiles()
-        self.storage_access = _storage(storage_access, self._temp_files)
+        self.storage_access = staging_providers(storage_access, self._temp_files)
         self.remote_monitoring_radio = remote_monitoring_radio or TaskVineRadio()
         self.working_dir: str | None = None  # Parsl's http and ftp staging read it
         self._default_run_dir = self.run_dir
-        self._mode = resources.normalise_mode(function_exec_mode)
-        self._state_lock = threading.Lock()
-        self._over = False
-        self._over_reason = ""
-        self._link: ManagerLink | None = None
-        self._manager: subprocess.Popen[bytes] | None = None
-        self._numbers = itertools.count()
-        self._profile_numbers = itertools.count()
-        self._profile_lock = threading.Lock()
-        self._waiting = 0
-        self._kept = Kept()
-        self._warned_of: set[str] = set()
-        self._failures = FailureQueue(self._fail_now)
-        self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
-        self._results_kept = threading.Event()
-        self._buffers = Buffers()
+        self._session = Session(label, self._bad_state)
+        self._pending = PendingTasks(self._tasks, partial(self._session.say, "cancel"))
+        self._node_files = NodeFiles(label, self._session, sealed=self._engine == "taskvine")
+        self._run: Run | None = None
         self._begun = time.monotonic()
-        self._sweeper: threading.Thread | None = None
 
     # --- start ---
 
@@ -268,76 +223,49 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         parsl.errors.ConfigurationError
             If ``working_directory='submit'`` and the program's current directory has been removed.
         """
-        if self._over:
+        if self._session.is_over:
             raise ExecutorShutDown(label=self.label)
-        if self._link is not None:
+        if self._run is not None:
             return
-        self._choose_directory()
+        settings, session = self._settings, self._session
+        directories = working_directories(self.working_directory, settings, self.label)
         super().start()  # type: ignore[no-untyped-call]
-        logger.info(
-            "executor %s: using the %s engine (engine=%r): %s",
-            self.label,
-            self._engine,
-            self.engine,
-            self._engine_reason,
-        )
+        how = f"using the {self._engine} engine (engine={self.engine!r}): {self._engine_reason}"
+        logger.info("executor %s: %s", self.label, how)
         # Without a DFK there is no run directory. Logs are then removed at shutdown.
-        chosen = self.run_id is not None or self.run_dir != self._default_run_dir
-        log = self._settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
-        # TaskVine's workers move results into their caches, and a move out of memory is a copy.
-        in_memory = self._engine == "embedded"
-        headroom.keep_to(hardware.memory_group())
-        self._places = places = launch.make_places(log, in_memory=in_memory)
-        mapping.keep_spare()
-        self._claim = leftovers.claim(places.base, places.base, "")
-        try:
-            path = search_path.of_this_process()
-            self._functions = FunctionCache(places.spool, path, partial(_retire, weakref.ref(self)))
-            directory = self._directories.start if self._directories.in_place else None
-            launch.write_configs(places, self._settings, path, directory)
-            self._manager_started = time.monotonic()
-            self._manager, end = launch.start_manager(places, self._claim)
-            self._link = ManagerLink(
-                end,
-                self._manager,
-                self._on_message,
-                self._on_manager_death,
-                lambda: bool(self._tasks),
-                responsive=self._engine == "embedded",
-            )
-            self._link.patience.tune(self._settings.tune_parameters)
-        except BaseException:
-            if self._manager is not None:
-                self._manager.kill()
-                self._manager.wait()
-            staging.remove_run(places.base)
-            os.close(self._claim)
-            raise
-        self._link.start()
+        under_dfk = self.run_id is not None
+        chosen = under_dfk or self.run_dir != self._default_run_dir
+        log = settings.vine_log_dir or (os.path.join(self.run_dir, self.label) if chosen else None)
+        path = search_path.of_this_process()
+        directory = directories.start if directories.in_place else None
+        run = Run(self.label, settings, log, path, directory, self._connect)
+        self._run = run
+        self._submitter = Submitter(
+            session,
+            run.link,
+            self._pending,
+            settings,
+            run.places.spool,
+            path,
+            temp_files=self._temp_files,
+            storage=self.storage_access,
+            directories=directories,
+            references=self._references,
+            under_dfk=under_dfk,
+        )
+        proxy = None if self._references is None else self._references.proxy
+        self._completions = Completions(
+            self.label, session, self._pending, self._node_files, self._temp_files, directories, proxy
+        )
+        session.begin(run.link)
+        run.link.start()
         _started.add(self)
-        provider = self.provider
-        if provider is not None and hasattr(provider, "script_dir"):
-            script_dir = provider.script_dir
-            if script_dir is None or not launch.survives_shell(str(script_dir)):
-                provider.script_dir = places.scripts
-        self._start_blocks()
-        launch.remove_leftovers(places, self.label)  # while nodes start
+        self._start_blocks(run.places.scripts)
+        launch.remove_leftovers(run.places, self.label)  # while nodes start
 
-    def _choose_directory(self) -> None:
-        """Choose whether apps run in the program's current directory."""
-        in_place = config.working_directory(self.working_directory, self._settings) == "submit"
-        directory: str | None = None
-        try:
-            directory = os.getcwd()
-        except OSError as error:
-            what = f"the current directory of this program cannot be used: {error.strerror}"
-            if self.working_directory == "submit":
-                raise ConfigurationError(
-                    f"working_directory='submit', but {what}. Change to a directory that exists, or give 'sandbox'."
-                ) from error
-            if in_place:
-                logger.warning("executor %s: apps run in private directories, because %s", self.label, what)
-        self._directories = WorkingDirectories(directory, in_place and directory is not None)
+    def _connect(self, end: socket.socket, manager: subprocess.Popen[bytes]) -> ManagerLink:
+        responsive, awaits = self._engine == "embedded", lambda: bool(self._tasks)
+        return ManagerLink(end, manager, self._on_message, self._on_manager_death, awaits, responsive=responsive)
 
     @property
     def launch_cmd(self) -> str:
@@ -350,36 +278,19 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         WorkerLaunchFailed
             If TaskVine's manager has ended, or does not say where it listens.
         """
-        if self._link is None:
+        if self._run is None:
             raise ExecutorNotStarted(label=self.label)
-        return shlex.join(self._node_command())
+        return shlex.join(self._run.node_command())
 
     def _get_launch_command(self, block_id: str) -> str:
-        return shlex.join(self._node_command("--block", block_id))
-
-    def _node_command(self, *options: str) -> list[str]:
-        if isinstance(self._settings, config.VineSettings):
-            assert self._manager is not None
-            deadline = self._manager_started + _ADDRESS_SECONDS  # one deadline for all blocks
-            command = launch.vine_command(self._places, self._settings, self._manager.poll, deadline)
-            return [*command[:3], *options, *command[3:]]  # the last arguments are the worker's
-        return [*launch.node_command(self._places.base, self._settings), *options]
+        assert self._run is not None
+        return shlex.join(self._run.node_command("--block", block_id))
 
     @property
     def workers_per_node(self) -> int | float:
         """The number of calls that a node runs at a time."""
-        nodes = self._nodes
+        nodes = self.nodes
         return launch.slots_of(self._settings, nodes[0]["cores"] if nodes else None)
-
-    def _running_link(self) -> ManagerLink:
-        """Return the link to the manager, or raise if the executor takes no tasks."""
-        if self._over:
-            raise ExecutorShutDown(label=self.label, reason=self._over_reason)
-        if self._link is None:
-            raise ExecutorNotStarted(label=self.label)
-        if self._executor_bad_state.is_set():
-            raise self._bad_state()
-        return self._link
 
     # --- tasks ---
 
@@ -416,352 +327,64 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         BadStateException
             If the executor has failed, for example because its manager was lost.
         """
-        link = self._running_link()
-        specification = resources.parse(resource_specification)
-        function = self._functions.reference(func)
-        name = getattr(func, "__name__", function.name)
-        if type(name) is not str:
-            name = function.name
-        profile = function.profiles.get((specification, name))
-        if profile is None:
-            profile = self._new_profile(function, specification, name, link)
-        number = next(self._numbers)
-        future = TaskFuture(number, time.time())
-        plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
-        if plan is not None:
-            args, kwargs = plan.args, plan.kwargs
-        values: Sequence[Value] = ()
-        edges: Sequence[Edge] = ()
-        arguments: payload.Payload | None = encode_scalars(args, kwargs, self._settings.inline_limit)
-        if arguments is None:
-            arguments, values, edges, plan = self._encode(args, kwargs, plan, future, name)
-            future.needs = values
-        self._tasks[number] = future
-        try:
-            record = frames.launched() if self.run_id is not None else None
-            if plan is None and not values and not self._keeps_result(record):
-                link.submit(Invocation(number, profile, arguments), at_once=len(self._tasks) <= AT_ONCE)
-            else:
-                self._send(link, future, Invocation(number, profile, arguments), record, plan, values, edges)
-        except BaseException as error:  # such as Ctrl-C: the caller gets no future
-            self._tasks.pop(number, None)
-            _set_exception(future, error)
-            raise
+        session = self._session
+        session.link()  # raises an exception if the session is not open
+        future = self._submitter.submit(func, resource_specification, args, kwargs)
         if self._blockless:
-            self._attention.set()
-        if self._over:  # the executor ended meanwhile, and may have missed this task
-            self._fail_all(self._shutdown_error)
-        elif self._executor_bad_state.is_set():
-            self._fail_all(self._bad_state_error)
+            self._look_now()
+        if not session.is_open:  # it ended meanwhile, and may have missed this task
+            self._pending.fail_all(session.error)
         return future
-
-    def _send(
-        self,
-        link: ManagerLink,
-        future: TaskFuture,
-        invocation: Invocation,
-        record: dict[str, Any] | None,
-        plan: FilePlan | None,
-        values: Sequence[Value],
-        edges: Sequence[Edge],
-    ) -> None:
-        """Send a call that has files, reads results of other tasks, or keeps its result on nodes."""
-        number = invocation.number
-        inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
-        outputs = [*(plan.outputs if plan else ())]
-        if self._keeps_result(record):
-            value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
-            future.value = value
-            outputs.append(FileUse("value", "", value.number))
-        invocation = invocation._replace(inputs=tuple(inputs), outputs=tuple(outputs))
-        link.submit(invocation, at_once=len(self._tasks) <= AT_ONCE)
-        consumer = number if record is None else record["id"]
-        if plan is not None:
-            self._follow_producers(number, consumer, plan)
-        if record is not None and edges:
-            record["app_fu"].add_done_callback(partial(_let_go, edges))
-        for value in values:
-            value.when_settled(partial(self._value_settled, number, consumer))
-
-    def _encode(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], plan: FilePlan | None, future: TaskFuture, name: str
-    ) -> tuple[payload.Payload, list[Value], list[Edge], FilePlan | None]:
-        """Encode the arguments of a call, and collect the results of other calls and the files in them.
-
-        Raises
-        ------
-        ArgumentNotSerializable, DiskFull
-            If the arguments cannot be pickled or stored. ``future`` fails with the same error, for tasks that wait for
-            its outputs.
-        """
-        nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
-        encode = encode_arguments if self._references is None else self._references.encode
-        spool, limit = self._places.spool, self._settings.inline_limit
-        try:
-            arguments, values, edges = staging_files(nested, collect, encode, args, kwargs, spool, limit, self._buffers)
-        except BaseException as error:  # the arguments' own methods run here, and may raise anything
-            if nested.error is not None:
-                _set_exception(future, nested.error)
-                raise nested.error from None
-            refusal: DiskFull | ArgumentNotSerializable
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                reason = f"the arguments of {name} cannot be stored: {error.strerror}"
-                refusal = DiskFull(task_id=future.parsl_executor_task_id, reason=reason, path=error.filename or spool)
-            else:
-                reason = _unresolved(args, kwargs) or failure.describe(error)
-                refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason, subject=name)
-            _set_exception(future, refusal)
-            if is_interruption(error):
-                raise
-            raise refusal from error
-        return arguments, values, edges, nested.plan
-
-    def _keeps_result(self, record: dict[str, Any] | None) -> bool:
-        """Tell whether the result of a task is kept for other tasks to read."""
-        if record is None:
-            return self._references is not None
-        if record["memoize"] or record["join"]:
-            return False
-        return self._references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
-
-    def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
-        task = f"t{future.parsl_executor_task_id}"
-        shared, storage = self._settings.shared_fs, self.storage_access
-        try:
-            return FilePlan(
-                args,
-                kwargs,
-                files=self._temp_files,
-                task=task,
-                producer=future,
-                shared_fs=shared,
-                storage=storage,
-                streams_travel=not getattr(self._settings, "local", True),
-                directory=self._directories.start,
-                in_place=self._directories.in_place,
-            )
-        except BaseException as error:
-            if is_interruption(error) or isinstance(error, Exception):
-                _set_exception(future, error)  # for tasks that wait for its outputs
-                raise
-            reason = f"its files cannot be examined: {failure.describe(error)}"
-            refusal = ArgumentNotSerializable(task_id=future.parsl_executor_task_id, reason=reason)
-            _set_exception(future, refusal)
-            raise refusal from error
-
-    def _new_profile(
-        self, function: FunctionReference, specification: ResourceSpecification, name: str, link: ManagerLink
-    ) -> int:
-        with self._profile_lock:
-            known = function.profiles.get((specification, name))
-            if known is not None:
-                return known
-            number = next(self._profile_numbers)
-            mode = specification.mode or self._mode
-            shown = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent
-            category = specification.category or (shown if self._settings.autocategory else "parsl-default")
-            profile = Profile(
-                number,
-                function.key,
-                shown,
-                mode,
-                self._share(specification.cores, self._settings.library_cores, mode),
-                self._share(specification.memory, self._settings.library_memory, mode),
-                self._share(specification.disk, self._settings.library_disk, mode),
-                specification.gpus,
-                specification.priority,
-                category,
-                specification.recoverable,
-                specification.running_time_min,
-            )
-            # The manager keeps the function until _retire says that no more tasks will call it.
-            functions = [] if function.profiles else [(function.key, function.encoded)]
-            function.encoded = b""
-            link.define(functions, [profile])
-            function.profiles[specification, name] = number
-            return number
-
-    def _share(self, asked: float | None, library: float | None, mode: str) -> float | None:
-        """Return a call's amount of a resource: its request, or a slot's share of the library."""
-        if asked is not None or library is None or mode == L1:
-            return asked
-        return library / (self._settings.slots or 1)
-
-    def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
-        """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""
-        for use in plan.inputs:
-            if use.kind == "temp" and use.source not in self._temp_files.made:
-                producer = self._temp_files.producer(use.source)
-                producer.add_done_callback(partial(self._producer_done, use.source, number, consumer))
-
-    def _value_settled(self, number: int, consumer: int, value: Value) -> None:
-        if value.error is not None:
-            self._fail(number, dependency_error(value.error, value.producer, consumer))
-
-    def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
-        over = Over(producer)
-        if (error := over.exception()) is not None:
-            self._fail(number, dependency_error(error, over.tid, consumer))
-        elif version not in self._temp_files.made:
-            reason = f"the task that should make {version} has ended without it (its result may be memoized)"
-            self._fail(number, FileLost(task_id=number, reason=reason, name=version))
-
-    def _fail(self, number: int, error: Exception) -> None:
-        """Fail a task, and then the tasks that depend on it."""
-        self._failures.add(number, error)
-
-    def _fail_now(self, number: int, error: Exception) -> None:
-        future = self._tasks.pop(number, None)
-        if future is not None and self._link is not None:
-            self._link.say("cancel", [number])
-            _set_exception(future, error)
 
     # --- messages from the manager (in the link's thread) ---
 
     def _on_message(self, kind: str, *rest: Any) -> Iterator[None] | None:
-        if kind == "done":
-            self._now_waiting(rest[1])
-            return self._complete(rest[0])
-        if kind == "radio":
-            if self.monitoring_messages is not None:
-                for message in filter(None, map(read_message, rest[0])):
-                    self.monitoring_messages.put(message)
-        elif kind == "waiting":
-            self._now_waiting(rest[0])
-        elif kind == "nodes":
-            self._nodes_are(list(rest[0]))
-        elif kind == "drained":
-            self._block_drained(rest[0])
-        elif kind == "notice":
-            logger.warning("executor %s: %s", self.label, rest[0])
-        elif kind == "broken":
-            self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=rest[0]))
-        elif kind == "nodes-fail":
-            self.set_bad_state_and_fail_all(WorkerLaunchFailed(reason=rest[0], stderr=rest[1]))
-        else:
+        handler = self._handlers.get(kind)
+        if handler is None:
             logger.error("the manager sent a message of the unknown kind %r", kind)
-        return None
+            return None
+        return handler(self, *rest)
 
-    def _now_waiting(self, count: int) -> None:
-        self._waiting = count
-        if self._blockless and count < 0:  # lost files must be recreated, and there is no node
-            self._attention.set()
+    def _on_done(self, completions: tuple[tuple[Any, ...], ...], waiting: int) -> Iterator[None]:
+        self._on_waiting(waiting)
+        return self._completions.complete(completions)
 
-    def _complete(self, completions: tuple[tuple[Any, ...], ...]) -> Iterator[None]:
-        unread: list[str] = []
-        proxy = None if self._references is None else self._references.proxy
-        for item in completions:
-            completion = Completion(*item)
-            if completion.left:
-                self._say_left(completion)
-            for version, _, _ in completion.made:
-                self._temp_files.made.add(version)
-            future = self._tasks.pop(completion.number, None)
-            if isinstance(future, TaskFuture):
-                future.needs = ()
-                if future.value is not None and isinstance(completion.body, str):
-                    self._values[future.value.number] = future.value  # before a callback can end the run
-                try:
-                    settle(future, completion, self._load, proxy, self._directories)
-                except BaseException:  # concurrent.futures catches only Exceptions of callbacks
-                    logger.exception("a callback of task %d's future raised an exception", completion.number)
-                if future.value is not None and completion.outcome == failure.RETURNED:
-                    self._release(future.value, sum(size for _, size, _ in completion.made), unread)
-            yield
-        if unread and self._link is not None:
-            self._link.say("forget", unread)
+    def _on_waiting(self, waiting: int) -> None:
+        self._pending.waiting = waiting
+        if self._blockless and waiting < 0:  # a lost file must be recreated, but there is no node
+            self._look_now()
 
-    def _say_left(self, completion: Completion) -> None:
-        """Warn of files that an app wrote without declaring them, once per app."""
-        app, *files = completion.left
-        level = logging.DEBUG if app in self._warned_of else logging.WARNING
-        self._warned_of.add(app)
-        logger.log(level, "executor %s: %s", self.label, about_left(app, files, completion.node))
+    def _on_radio(self, messages: list[Any]) -> None:
+        if self.monitoring_messages is not None:
+            for message in filter(None, map(read_message, messages)):
+                self.monitoring_messages.put(message)
 
-    def _release(self, value: Value, size: int, unread: list[str]) -> None:
-        """Have the manager forget a result as soon as nobody can read it there."""
-        if value.place is Place.HOME and not value.has_edges:
-            unread.append(value.number)  # later readers get it from this process
-        else:
-            value.when_gone(partial(_forget_value, weakref.ref(self), size))
-            self._kept.add(size)
+    def _on_notice(self, text: str) -> None:
+        logger.warning("executor %s: %s", self.label, text)
 
-    def _load(self, value: Value, timeout: float | None) -> Any:
-        """Load a result from a node. A lost result is recreated."""
-        until = None if timeout is None else time.monotonic() + timeout
-        for _ in range(_TRIES):
-            where = value.where
-            if where is None:  # Value.load tries again with the new loader
-                raise ExecutorShutDown(label=self.label)
-            found = keeping.read(where, value)
-            if found is None:
-                answer = self._locate(value.number, where, _left(until))
-                if isinstance(answer, Where):
-                    value.where = answer
-                    continue
-                found = payload.Frames(answer)
-            return keeping.load(found, value)
-        raise FileLost(task_id=value.producer, reason="none of its replicas could be read", name=value.number)
+    def _on_broken(self, reason: str) -> None:
+        self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=reason))
 
-    def _locate(self, file: str, spoiled: Where | None, timeout: float | None) -> Where | bytes:
-        """Ask the manager where a file is, and report the replica that could not be read.
+    def _on_nodes_fail(self, reason: str, stderr: str) -> None:
+        self.set_bad_state_and_fail_all(WorkerLaunchFailed(reason=reason, stderr=stderr))
 
-        Raises
-        ------
-        FileLost
-            If no replica is left and the file cannot be recreated.
-        ExecutorShutDown
-            If the executor has ended. All unread results have then been given another way to be loaded.
-        """
-        if self._over:
-            self._results_kept.wait(timeout)
-        link = self._running_link()
-        if spoiled is not None:
-            link.say("spoiled", spoiled.node, file, spoiled.stamp)
-        return _understood(self._ask("locate", file, timeout=timeout))
-
-    def _keep_results(self, link: ManagerLink) -> None:
-        """Keep finished results that are not read yet readable without the manager and its nodes."""
-
-        def locate(file: str, spoiled: Where | None, seconds: float) -> Future[Any]:
-            if spoiled is not None:
-                link.say("spoiled", spoiled.node, file, spoiled.stamp)
-            return link.ask("locate", file, timeout=seconds)
-
-        def unread() -> list[Value]:
-            values = list(self._values.values())
-            return [value for value in values if value.place is Place.NODES and not value.is_read]
-
-        try:
-            if unread():
-                gc.collect()  # futures and their task records are reference cycles: drop those not in use
-                keeping.Keeper(locate, _understood, _HOME_SECONDS).keep(unread())
-        except Exception:
-            logger.exception("executor %s: unread results cannot be kept after shutdown", self.label)
-        finally:
-            self._results_kept.set()
-
-    takes_edges = True
-    """Tells DAG_RESOLVER that it may leave edges in the arguments of this executor's tasks."""
+    _handlers: ClassVar[dict[str, Callable[..., Iterator[None] | None]]] = {
+        "done": _on_done,
+        "waiting": _on_waiting,
+        "radio": _on_radio,
+        "nodes": BlockExecutor._nodes_are,
+        "drained": BlockExecutor._block_drained,
+        "notice": _on_notice,
+        "broken": _on_broken,
+        "nodes-fail": _on_nodes_fail,
+    }
 
     def _on_manager_death(self, status: int) -> None:
-        how = f"it was killed by signal {-status}" if status < 0 else f"it exited with status {status}"
-        if self._link is not None and self._link.silent:
-            how = f"it was killed, because {self._link.silent}"
-        said = launch.tail(self._places.manager_output) or f"see {self._places.log}"
-        self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=f"{how}; {said}"))
-        # In another thread, because sweeping is slow and this thread completes futures. Not a daemon: the program may
-        # end now without a shutdown, and must wait for the sweep.
-        self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=False)
-        try:
-            self._sweeper.start()
-        except RuntimeError:  # the interpreter is shutting down
-            self._sweeper = None
-            self._sweep()
+        assert self._run is not None
+        self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=self._run.how_manager_ended(status)))
+        self._run.sweep_soon()  # later, because this thread completes futures
 
-    def _sweep(self) -> None:
-        cleanup.kill_strays(self._places.base, grace=1.0)
-        staging.remove_run(self._places.base)
+    # --- failures ---
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
         """Fail all pending tasks, and every later submission. Of several exceptions, the first is kept."""
@@ -769,30 +392,13 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             logger.error("executor %s cannot go on: %s", self.label, exception)
             self._executor_exception = exception
             self._executor_bad_state.set()
-        self._fail_all(self._bad_state_error)
-
-    def _bad_state_error(self, number: int) -> Exception:
-        error = self._executor_exception
-        if isinstance(error, ManagerLost):
-            return dataclasses.replace(error, task_id=number)
-        return self._bad_state()
+            self._session.fail(exception)
+        self._pending.fail_all(self._session.error)
 
     def _bad_state(self) -> BadStateException:
         bad = BadStateException(self, self._executor_exception)
         bad.args = (str(bad),)  # the DFK logs each error, and would log the whole executor with it
         return bad
-
-    def _shutdown_error(self, number: int) -> Exception:
-        return TaskCancelled(task_id=number, reason="the executor shut down")
-
-    def _fail_all(self, error: Callable[[int], Exception]) -> None:
-        numbers: list[Any] = list(self._tasks)
-        futures = [(number, self._tasks.pop(number, None)) for number in numbers]
-        if self._link is not None and numbers and not self._over:
-            self._link.say("cancel", numbers)
-        for number, future in futures:
-            if future is not None:
-                _set_exception(future, error(number))
 
     # --- files and statistics ---
 
@@ -827,24 +433,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             Any exception of the task that makes the file.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        version = self._version(file)
+        version = self._temp_files.version(file)
         self._temp_files.producer(version).result(timeout)
-        target = os.path.abspath(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        spoiled = None
-        for _ in range(_TRIES):
-            where = self._locate(version, spoiled, _left(until))
-            assert isinstance(where, Where)  # only results are sent inside messages
-            try:
-                check(Source(*where[1:]))
-                deliver(where.path, target, seals.check(where.path) if self._engine == "taskvine" else None)
-            except OSError as error:
-                if not isinstance(error, seals.Cut) and not is_lost(error, where.path):
-                    raise
-                spoiled = where  # its node has just left, or the file was written to: try another replica
-                continue
-            return target
-        raise FileLost(task_id=None, reason="none of its replicas could be read", name=version)
+        return self._node_files.copy(version, path, until)
 
     def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes.
@@ -861,24 +452,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             If no task of this executor makes the file.
         """
         if self._references is not None and (result := self._references.forget(file)) is not None:
-            if self._link is not None:
-                self._link.say("forget", [result])
-            return
-        if isinstance(file, DataFuture) or version_of(file) is not None:
-            versions = [self._version(file)]
+            versions = [result]
         else:
             versions = self._temp_files.versions(file)
-        for version in versions:
-            self._temp_files.forget(version)
-        if self._link is not None:
-            self._link.say("forget", versions)
-
-    def _version(self, file: File | DataFuture) -> str:
-        if isinstance(file, DataFuture):
-            bound = version_of(file.file_obj)
-            return bound if bound is not None else self._temp_files.consume(file.file_obj.cleancopy(), file.tid)
-        bound = version_of(file)
-        return bound if bound is not None else self._temp_files.consume(file.cleancopy())
+            for version in versions:
+                self._temp_files.forget(version)
+        self._session.say("forget", versions)
 
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
         """Return statistics of the run so far.
@@ -913,47 +492,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         dict
             The statistics by name.
         """
-        answer: dict[str, Any] = self._ask("stats", timeout=timeout)
-        return {**answer, "arguments_stored": self._buffers.stored(), "arguments_shared": self._buffers.shared}
+        answer: dict[str, Any] = self._session.ask("stats", timeout=timeout)
+        buffers = self._submitter.buffers
+        return {**answer, "arguments_stored": buffers.stored(), "arguments_shared": buffers.shared}
 
     def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
         """Return the run so far as a graph of tasks and the files between them.
 
-        Vertices of tasks are named by the executor's number of the task (an int, ``parsl_executor_task_id``). Vertices
-        of temp files, and of results that other tasks may read, are named by a str. Edges lead from files to the tasks
-        that read them, and from tasks to the files that they make. Attributes are str or numbers. Unknown ones are
-        missing.
-
-        =================== ====================================================================================
-        of tasks
-        =================== ====================================================================================
-        ``kind``            ``"invocation"``
-        ``name``            name of the function
-        ``category``        as in the resource specification
-        ``mode``            ``"L1"`` or ``"L2"``
-        ``state``           ``"waiting"``, ``"ready"``, ``"assigned"`` or ``"done"``; ``"unknown"`` if the manager
-                            was killed before the task ended
-        ``outcome``         of a task that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
-        ``reason``          of a lost task: the kind of failure, such as ``"node-lost"``
-        ``submitted``       time at which the manager received the task, in seconds since the epoch
-        ``dispatched``      time at which its node began to launch it, in seconds since the epoch
-        ``started``         time at which its function was entered, in seconds since the epoch
-        ``seconds``         run time of its function
-        ``node``            node that runs or ran the task; empty for none
-        ``attempts``        number of attempts
-        ``argument_bytes``  encoded size of its arguments
-        ``result_bytes``    encoded size of its result, or of its failure
-        =================== ====================================================================================
-
-        =================== ====================================================================================
-        of files
-        =================== ====================================================================================
-        ``kind``            ``"temp file"`` or ``"result"``
-        ``name``            name of the vertex
-        ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (made, and then removed or lost)
-        ``size``            bytes
-        ``places``          names of the nodes that hold it, separated by commas; ``"manager"`` for a small result
-        =================== ====================================================================================
+        Vertices are tasks and files. :func:`taskvine_exec.insight.graph.build` lists their names and attributes.
 
         Parameters
         ----------
@@ -981,21 +527,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if path is not None:
             graph_module.check_suffix(path)
         live = None
-        if not self._over and not self.bad_state_is_set:
-            live = self._ask("graph", timeout=timeout)
-        elif self._link is None or not os.path.exists(self._places.record):
+        if not self._session.is_over and not self.bad_state_is_set:
+            live = self._session.ask("graph", timeout=timeout)
+        if self._run is None or (live is None and not os.path.exists(self._run.places.record)):
             raise ExecutorShutDown(label=self.label)
-        made = graph_module.build(read_record(self._places.record), live)
+        made = graph_module.build(read_record(self._run.places.record), live)
         if path is not None:
             graph_module.write(made, path)
         return made
-
-    def _ask(self, kind: str, *rest: Any, timeout: float | None) -> Any:
-        try:
-            return self._running_link().ask(kind, *rest, timeout=timeout).result(timeout)
-        except ConnectionError:
-            self._running_link()  # raises a more precise error
-            raise
 
     def tune(self, parameters: Parameters) -> None:
         """Set tuning parameters of the running executor, effective at the next scheduling cycle.
@@ -1011,7 +550,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             If a parameter is not valid or cannot change after the start, or if parameters contradict each other or the
             number of nodes. Nothing is changed then.
         """
-        link = self._running_link()
+        link = self._session.link()
         with self._tuning_lock:  # _tuning must match the last message to the manager
             self._tuning, given = config.retuned(parameters, self._settings, self._tuning)
             link.patience.tune(given)
@@ -1022,12 +561,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
         At least 1 while a task waits, so that a long chain asks for one block.
         """
-        total = len(self._tasks)
-        return max(total - self._waiting, 1 if total else 0)
+        return self._pending.outstanding()
 
     def _drain_block(self, block: str) -> None:
-        if self._link is not None:
-            self._link.say("drain", block)
+        self._session.say("drain", block)
 
     # --- end ---
 
@@ -1037,58 +574,21 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         No process, socket or private directory remains. Finished results stay readable for as long as their futures
         live.
         """
-        with self._state_lock:
-            if self._over:
-                return
-            self._over = True
-        link, manager = self._link, self._manager
-        if link is not None and manager is not None:
+        if not self._session.end():
+            return
+        run = self._run
+        if run is not None:
             self._stop_watching()
-            report = self._report(link) if os.environ.get(REPORT_VARIABLE) else None
+            if os.environ.get(REPORT_VARIABLE):
+                run.write_report(time.monotonic() - self._begun)
             # First, because a callback in the link's thread may wait for one of these futures.
-            self._fail_all(self._shutdown_error)
-            self._keep_results(link)
-            serving = {node["block"] for node in self._nodes}
-            if not link.stop(_STOP_SECONDS + launch.leaving_seconds(self._settings)):
-                logger.error("executor %s: its manager did not stop in time and is killed", self.label)
-                manager.kill()
-                manager.wait()
-            link.close()
-            if report is not None:
-                self._write(report)
+            self._pending.fail_all(self._session.error)
+            self._node_files.keep(run.link)
+            serving = self._nodes.blocks()
+            run.stop_manager()
             self._end_blocks(serving)
-            if self._sweeper is not None:
-                self._sweeper.join(_STOP_SECONDS)
-            self._sweep()
-            os.close(self._claim)
+            run.remove()
         super().shutdown()
-
-    def _leave_to_parent(self) -> None:
-        """Count as shut down, in a forked child: the run belongs to the parent, whose threads do not exist here."""
-        self._state_lock = threading.Lock()
-        self._over = True
-        self._over_reason = "this process was forked from the one that started it"
-
-    def _report(self, link: ManagerLink) -> RunReport | None:
-        """Return the report that ``taskvine-tune sweep`` asks for."""
-        try:
-            stats = link.ask("stats").result(_STOP_SECONDS)
-        except Exception:  # the manager was lost, which is reported elsewhere
-            return None
-        return RunReport(
-            wall_seconds=time.monotonic() - self._begun,
-            bytes_moved=stats["bytes_between_nodes"],
-            storage_peak_bytes=stats["bytes_stored_at_most"],
-            reexecutions=stats["tasks_recovered"] + stats["tasks_retried"],
-            makespan_seconds=stats["makespan"],
-            losses=stats.get("nodes_killed"),
-        )
-
-    def _write(self, report: RunReport) -> None:
-        try:
-            report.write()
-        except OSError as error:
-            logger.error("executor %s: the report of the run cannot be written: %s", self.label, error)
 
 
 _started: weakref.WeakSet[TaskVineExecutor] = weakref.WeakSet()
@@ -1096,37 +596,10 @@ _started: weakref.WeakSet[TaskVineExecutor] = weakref.WeakSet()
 
 def _leave_all_to_parent() -> None:
     for executor in list(_started):
-        executor._leave_to_parent()
+        executor._session.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_leave_all_to_parent)
-
-
-def _own_copy(provider: ExecutionProvider) -> ExecutionProvider:
-    """Copy a provider and its job table, because the DFK and the executor set attributes of providers."""
-    own = copy.copy(provider)
-    if hasattr(own, "resources"):
-        own.resources = dict(own.resources)
-    return own
-
-
-def _storage(given: list[Any] | None, files: TempFiles) -> list[Any]:
-    own = TaskVineTempStaging()
-    own.bind(files)
-    others = [NoOpFileStaging(), FTPInTaskStaging(), HTTPInTaskStaging(), ZipFileStaging()]
-    if given is not None:
-        others = [provider for provider in given if not isinstance(provider, TaskVineTempStaging)]
-    return [own, *others]
-
-
-def _set_exception(future: Future[Any], error: BaseException) -> None:
-    """Fail a future, unless it is done. Exceptions of its callbacks are logged."""
-    try:
-        future.set_exception(error)
-    except InvalidStateError:
-        pass
-    except BaseException:  # concurrent.futures catches only Exceptions of callbacks
-        logger.exception("a callback of a task's future raised an exception")
 
 
 def _references() -> References:
@@ -1136,51 +609,3 @@ def _references() -> References:
         hint = f"results='reference' needs proxystore ({error}): pip install 'taskvine-exec[proxystore]'"
         raise OptionalModuleMissing(["proxystore"], hint) from error
     return References()
-
-
-def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Say where in the arguments of a task a future was left, or return an empty string."""
-    named = [(f"args[{number}]", value) for number, value in enumerate(args)]
-    for name, value in [*named, *kwargs.items()]:
-        if (place := containers.where(name, value)) is not None:
-            return (
-                f"{place} is a future that was not replaced by its result. Pass futures as arguments or as items of "
-                "inputs, or set dependency_resolver=DAG_RESOLVER, which also replaces futures in lists, tuples, sets, "
-                "dicts and dataclasses"
-            )
-    return ""
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.0, until - time.monotonic())
-
-
-def _understood(answer: Any) -> Where | bytes:
-    """Return the place of a file, or a small result itself, from the manager's answer; raise an error it reports."""
-    if isinstance(answer, bytes):
-        return answer
-    if len(answer) == 1:
-        record = payload.decode(answer[0])
-        raise from_record(record.pop("kind"), None, {key: item for key, item in record.items() if item is not None})
-    return Where(*answer)
-
-
-def _let_go(edges: Sequence[Edge], consumer: Future[Any]) -> None:
-    """Drop a finished task's references to the results that it read: its record may live long."""
-    for edge in edges:
-        edge.let_go()
-
-
-def _retire(reference: weakref.ref[TaskVineExecutor], profiles: list[int], size: int) -> None:
-    """Tell the manager that no more tasks will call a function."""
-    executor = reference()
-    if executor is not None and executor._link is not None and not executor._over:
-        executor._link.retire(profiles, size)
-
-
-def _forget_value(reference: weakref.ref[TaskVineExecutor], size: int, number: str) -> None:
-    executor = reference()
-    if executor is not None:
-        executor._kept.gone(size)
-        if executor._link is not None:
-            executor._link.say("forget", [number])

@@ -24,6 +24,7 @@ from parsl.errors import ConfigurationError
 
 import taskvine_manager
 from taskvine_exec import addresses, passwords
+from taskvine_exec.blocks.providers import survives_shell
 from taskvine_exec.config import EngineSettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
@@ -120,11 +121,6 @@ def _new_record(log: str) -> str:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             return path
     raise AssertionError("unreachable")
-
-
-def survives_shell(path: str) -> bool:
-    """Whether a path needs no quotes in a shell command. Parsl's providers do not quote paths."""
-    return shlex.quote(path) == path
 
 
 def write_configs(places: Places, settings: EngineSettings, path: SearchPath, directory: str | None) -> None:

@@ -15,8 +15,12 @@ from functools import partial
 from typing import Any
 
 from parsl.app.futures import DataFuture
+from parsl.data_provider.file_noop import NoOpFileStaging
 from parsl.data_provider.files import File
+from parsl.data_provider.ftp import FTPInTaskStaging
+from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.staging import Staging
+from parsl.data_provider.zip import ZipFileStaging
 from parsl.utils import RepresentationMixin
 
 SCHEME = "taskvinetemp"
@@ -126,6 +130,18 @@ class TempFiles:
         self._mark(file, name, version)
         return version
 
+    def version(self, file: File | DataFuture) -> str:
+        """Find the version that a user means: a DataFuture's, that which a task's file is bound to, or the latest.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no task has been asked to make it.
+        """
+        named, task = (file.file_obj, file.tid) if isinstance(file, DataFuture) else (file, None)
+        bound = version_of(named)
+        return bound if bound is not None else self.consume(named.cleancopy(), task)
+
     def consume_before(self, file: File, own: set[str]) -> str | None:
         """Find the latest version of a file that is not in ``own``; None if there is none.
 
@@ -162,14 +178,16 @@ class TempFiles:
         except KeyError:
             raise FileNotFoundError(f"temp file {version} has been forgotten") from None
 
-    def versions(self, file: File) -> list[str]:
-        """Return all versions of a file.
+    def versions(self, file: File | DataFuture) -> list[str]:
+        """Return the versions that a user means: as :meth:`version` does, but instead of the latest all of a name.
 
         Raises
         ------
         FileNotFoundError
             If there are none.
         """
+        if isinstance(file, DataFuture) or version_of(file) is not None:
+            return [self.version(file)]
         name = temp_name(file)
         with self._lock:
             found = [version for version in self._producers if version.rpartition("@")[0] == name]
@@ -250,6 +268,16 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
 
     def replace_task_stage_out(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
         return None
+
+
+def staging_providers(given: list[Any] | None, files: TempFiles) -> list[Any]:
+    """Return an executor's staging providers: one for its temp files, and those given or else Parsl's."""
+    own = TaskVineTempStaging()
+    own.bind(files)
+    others = [NoOpFileStaging(), FTPInTaskStaging(), HTTPInTaskStaging(), ZipFileStaging()]
+    if given is not None:
+        others = [provider for provider in given if not isinstance(provider, TaskVineTempStaging)]
+    return [own, *others]
 
 
 def _done() -> Future[None]:

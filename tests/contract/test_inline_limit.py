@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from parsl.errors import ConfigurationError
 
-from taskvine_exec import TaskVineExecutor
-from taskvine_exec import executor as executor_module
+from taskvine_exec import TaskVineExecutor, submitter
+from taskvine_exec.results import completions
 from taskvine_manager.runtime import payload
 from taskvine_manager.wire.messages import Invocation
 
@@ -24,13 +24,13 @@ def echo(value: Any) -> Any:
 def travelled(monkeypatch: pytest.MonkeyPatch) -> list[type]:
     """How each result came to the user's process: bytes, or the path of a file."""
     kinds: list[type] = []
-    settle = executor_module.settle
+    settle = completions.settle
 
     def spy(future: Any, completion: Any, *rest: Any) -> None:
         kinds.append(type(completion.body))
         settle(future, completion, *rest)
 
-    monkeypatch.setattr(executor_module, "settle", spy)
+    monkeypatch.setattr(completions, "settle", spy)
     return kinds
 
 
@@ -38,13 +38,13 @@ def test_two_executors_in_one_process_differ(
     make_executor: Make, mode: str, travelled: list[type], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[type] = []
-    make_invocation = executor_module.Invocation
+    make_invocation = submitter.Invocation
 
     def spy(number: int, profile: int, arguments: payload.Payload, *rest: Any) -> Invocation:
         sent.append(type(arguments))
         return make_invocation(number, profile, arguments, *rest)
 
-    monkeypatch.setattr(executor_module, "Invocation", spy)
+    monkeypatch.setattr(submitter, "Invocation", spy)
     small = make_executor(inline_limit=100, function_exec_mode=mode)
     large = make_executor(inline_limit=60_000, function_exec_mode=mode)
     before = payload.INLINE_LIMIT

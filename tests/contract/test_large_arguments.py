@@ -15,7 +15,7 @@ import pytest
 from parsl.data_provider.files import File
 
 from taskvine_exec import TaskVineExecutor
-from taskvine_exec.errors import DiskFull
+from taskvine_exec.errors import DiskFull, ManagerLost
 from tests.conftest import Gate, eventually
 from tests.contract.conftest import cached
 
@@ -27,7 +27,7 @@ SECONDS = 60
 
 def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
     """What an executor stores on this machine; free memory that it keeps for later apart."""
-    left = [executor._places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
+    left = [executor._run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
     while left:
         try:
             for entry in os.scandir(left.pop()):
@@ -138,7 +138,7 @@ def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> 
     futures.append(executor.submit(held(gate), {"cores": 64}, array, 0))
     assert futures[4].exception(SECONDS)
     gate.wait(2)
-    executor._fail_all(executor._shutdown_error)  # as it does when it gives up
+    executor._pending.fail_all(ManagerLost)  # as it does when it gives up
     eventually(lambda: let_go(executor))
     gate.open()
     assert executor.submit(float, {}, 1).result(SECONDS) == 1

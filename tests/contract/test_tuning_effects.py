@@ -474,8 +474,8 @@ def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) ->
         return seen
 
     executor = make_executor()
-    assert executor._manager is not None
-    process = psutil.Process(executor._manager.pid)
+    assert executor._run is not None
+    process = psutil.Process(executor._run.manager.pid)
     executor.tune({"executor.awake": 0.1})
     eventually(lambda: not any(sleeps()))
     executor.tune({"executor.awake": 0})
@@ -488,16 +488,16 @@ def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) ->
 def test_values_above_the_limit_are_files_on_nodes(
     make_executor: Make, monkeypatch: pytest.MonkeyPatch, limit: int, file: bool
 ) -> None:
-    from taskvine_exec import executor as executor_module
+    from taskvine_exec.results import completions
 
     kinds: list[type] = []
-    settle = executor_module.settle
+    settle = completions.settle
 
     def spy(future: Any, completion: Any, *rest: Any) -> None:
         kinds.append(type(completion.body))
         settle(future, completion, *rest)
 
-    monkeypatch.setattr(executor_module, "settle", spy)
+    monkeypatch.setattr(completions, "settle", spy)
     executor = make_executor(tune_parameters={"executor.inline-limit": limit})
     assert executor.submit(bytes, {}, 5000).result(30) == bytes(5000)
     assert kinds == [str if file else bytes]
@@ -548,7 +548,7 @@ def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int |
 
 def waits_outside(executor: TaskVineExecutor) -> bool:
     """Whether the manager says that a node has come that it has not let in."""
-    log = Path(executor._places.log, "manager.log")
+    log = Path(executor._run.places.log, "manager.log")
     return log.exists() and "1 nodes wait" in log.read_text()
 
 
@@ -586,7 +586,7 @@ def test_the_factory_keeps_to_it(make_executor: Make) -> None:
     )
     for future in [executor.submit(nothing, {}) for _ in range(50)]:
         future.result(30)
-    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor._places.base, "nodes"))
+    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor._run.places.base, "nodes"))
     assert len(executor.nodes) == 1
 
 

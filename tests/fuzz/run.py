@@ -32,7 +32,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from taskvine_exec import radio, slurm
+from taskvine_exec import radio
+from taskvine_exec.blocks import slurm
 from taskvine_manager.embedded import incoming
 from taskvine_manager.node import limits, trees
 from taskvine_manager.record import Recorder, read_record

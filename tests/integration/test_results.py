@@ -19,9 +19,8 @@ import pytest
 from parsl.dataflow.dflow import DataFlowKernel
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
-from taskvine_exec import executor as executor_module
 from taskvine_exec.errors import FileLost, FileUnreadable, ResultNotSerializable
-from taskvine_exec.results import keeping
+from taskvine_exec.results import keeping, node_files
 from taskvine_manager.runtime import mapping
 from tests.conftest import eventually
 
@@ -164,7 +163,7 @@ def test_results_that_are_done_can_be_read_after_the_run(
     settled(*futures, small, middle, consumer)
     held = futures[1].result(60)
     end()
-    assert not os.path.exists(executor._places.base)
+    assert not os.path.exists(executor._run.places.base)
     assert futures[0].result() is futures[0].result()
     assert futures[1].result() is held
     assert [future.result(1)[-1] for future in futures] == [0.0, 1.0, 2.0, 3.0]
@@ -265,7 +264,7 @@ def test_a_result_that_does_not_come_home_in_time_is_an_error_in_words(
     future, other = make_once_then_wait(str(tmp_path)), make(2)
     settled(future, other)
     os.unlink(_result_file(executor, future))
-    monkeypatch.setattr(executor_module, "_HOME_SECONDS", 0.3)
+    monkeypatch.setattr(node_files, "_HOME_SECONDS", 0.3)
     begun = time.monotonic()
     end()
     assert time.monotonic() - begun < 30

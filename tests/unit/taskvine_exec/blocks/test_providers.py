@@ -21,8 +21,8 @@ from parsl.providers import (
     TorqueProvider,
 )
 
-from taskvine_exec import providers
-from taskvine_exec.jobs import FIRST_LOOK, FORGOTTEN, SECOND_LOOK, Jobs
+from taskvine_exec.blocks import providers
+from taskvine_exec.blocks.jobs import FIRST_LOOK, FORGOTTEN, SECOND_LOOK, Jobs
 
 PENDING, RUNNING, COMPLETED, FAILED = JobState.PENDING, JobState.RUNNING, JobState.COMPLETED, JobState.FAILED
 NAME = "parsl.tv.block-0"

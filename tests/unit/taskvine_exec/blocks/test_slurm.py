@@ -8,7 +8,7 @@ import pytest
 from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider, SlurmProvider
 
-from taskvine_exec import slurm
+from taskvine_exec.blocks import slurm
 
 LINE = (
     "JobId=7 JobName=parsl.tv.block-0 UserId=root(0) Priority=4294901759 Account=root QOS=normal JobState={} Reason={} "

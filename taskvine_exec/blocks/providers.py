@@ -5,12 +5,27 @@ The providers do not document them. ``docs/decisions.md`` has a table of the fin
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
+import shlex
 
 from parsl.jobs.states import JobState
 from parsl.providers import CondorProvider, GridEngineProvider, LSFProvider
 from parsl.providers.base import ExecutionProvider
+
+
+def own_copy(provider: ExecutionProvider) -> ExecutionProvider:
+    """Copy a provider and its job table, because the DFK and the executor set attributes of providers."""
+    own = copy.copy(provider)
+    if hasattr(own, "resources"):
+        own.resources = dict(own.resources)
+    return own
+
+
+def survives_shell(path: str) -> bool:
+    """Whether a path needs no quotes in a shell command. Parsl's providers do not quote paths."""
+    return shlex.quote(path) == path
 
 
 def suspended(provider: ExecutionProvider | None) -> frozenset[JobState]:

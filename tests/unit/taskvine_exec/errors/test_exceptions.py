@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import inspect
 import pickle
 from typing import Any
 
@@ -13,8 +11,6 @@ from parsl.errors import ParslError
 
 from taskvine_exec import errors
 from taskvine_exec.errors import (
-    LOST_KINDS,
-    RECORD_KINDS,
     FileLost,
     FileUnreadable,
     MemoryExceeded,
@@ -22,75 +18,21 @@ from taskvine_exec.errors import (
     SlotDied,
     TaskCancelled,
     TaskExited,
-    TaskLost,
     TaskVineExecutorError,
-    from_record,
 )
-
-#: A telling value for every field that any of the exceptions has.
-EXAMPLES: dict[str, Any] = {
-    "task_id": 7,
-    "reason": "so it was",
-    "node": "node-1",
-    "stderr": "last words\n",
-    "exit_code": 3,
-    "signal": 9,
-    "limit_mb": 500.0,
-    "used_mb": 812.5,
-    "slot_mb": 612.5,
-    "group": "/sys/fs/cgroup/job_7",
-    "path": "/data/in put",
-    "name": "temp-abc",
-    "requested": {"cores": 64},
-    "largest": {"cores": 2},
-    "remote_traceback": "Traceback: far away",
-    "subject": "argument 2",
-    "exc_type": "SystemExit",
-    "code": "4",
-    "label": "vine",
-    "command": "taskvine-node",
-    "job": "4711",
-    "output": "/home/me/block-0.stderr",
-}
-
-CLASSES: list[type[Any]] = [
-    value
-    for _, value in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(value, TaskVineExecutorError) and value is not TaskVineExecutorError
-]
-
-#: What is raised in the user's process, and so never travels as a record.
-LOCAL = {
-    "FunctionNotSerializable",
-    "ArgumentNotSerializable",
-    "ExecutorNotStarted",
-    "ExecutorShutDown",
-    "RunDirNotWritable",
-    "WorkerLaunchFailed",
-}
-
-
-def names(cls: type[Any]) -> list[str]:
-    return [each.name for each in dataclasses.fields(cls)]
-
-
-def full(cls: type[Any]) -> Any:
-    return cls(**{name: EXAMPLES[name] for name in names(cls)})
-
-
-def bare(cls: type[Any]) -> Any:
-    required = [each.name for each in dataclasses.fields(cls) if each.name in ("label",) or not _optional(each)]
-    return cls(**{name: EXAMPLES[name] for name in required})
-
-
-def _optional(each: dataclasses.Field[Any]) -> bool:
-    return each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
+from tests.unit.taskvine_exec.errors.examples import CLASSES, EXAMPLES, bare, full, names
 
 
 def test_there_are_classes_to_test() -> None:
     assert {cls.__name__ for cls in CLASSES} | {"TaskVineExecutorError"} == {
         name for name in errors.__all__ if name[0].isupper() and not name.isupper()
     }
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, TaskVineExecutorError])
+def test_is_named_by_its_public_path(cls: type[Any]) -> None:
+    assert cls.__module__ == "taskvine_exec.errors"
+    assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 @pytest.mark.parametrize("make", [full, bare])
@@ -193,60 +135,3 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
 )
 def test_messages(error: TaskVineExecutorError, expected: str) -> None:
     assert str(error) == expected
-
-
-def test_every_class_travels_or_is_raised_where_it_fails() -> None:
-    concrete = {cls.__name__ for cls in CLASSES} - {"TaskLost", "SerializationFailed"}
-    assert {cls.__name__ for cls in RECORD_KINDS.values()} | LOCAL == concrete
-    assert {cls.__name__ for cls in RECORD_KINDS.values()} & LOCAL == set()
-    assert set(LOST_KINDS.values()) == {cls for cls in CLASSES if issubclass(cls, TaskLost) and cls is not TaskLost}
-
-
-def test_tags() -> None:
-    assert set(LOST_KINDS) == {
-        "slot-died",
-        "memory",
-        "node-lost",
-        "manager-lost",
-        "library",
-        "context",
-        "environment",
-        "file-missing",
-        "file-lost",
-        "file-unreadable",
-        "output-missing",
-        "directory-missing",
-        "disk-full",
-        "unsatisfiable",
-    }
-    assert set(RECORD_KINDS) - set(LOST_KINDS) == {
-        "cancelled",
-        "exit",
-        "function-load",
-        "argument-load",
-        "result-dump",
-        "exception-dump",
-    }
-
-
-@pytest.mark.parametrize("kind", RECORD_KINDS)
-def test_a_record_becomes_its_exception(kind: str) -> None:
-    cls = RECORD_KINDS[kind]
-    fields = {name: EXAMPLES[name] for name in names(cls) if name != "task_id"}
-    assert str(from_record(kind, 7, fields)) == str(full(cls))
-
-
-@pytest.mark.parametrize("kind", RECORD_KINDS)
-def test_a_record_may_be_sparse_or_know_more(kind: str) -> None:
-    cls = RECORD_KINDS[kind]
-    for fields in ({}, dict.fromkeys(names(cls)), {"from_the_future": 1}):
-        error: Any = from_record(kind, 8, fields)
-        assert type(error) is cls
-        assert error.task_id == 8
-        assert str(error) == str(cls(task_id=8))
-        assert str(pickle.loads(pickle.dumps(error))) == str(error)
-
-
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="'gremlins'"):
-        from_record("gremlins", 1, {})

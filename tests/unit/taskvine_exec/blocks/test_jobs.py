@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from parsl.jobs.states import JobState, JobStatus
 
-from taskvine_exec.jobs import (
+from taskvine_exec.blocks.jobs import (
     BETWEEN_LOOKS,
     CLOSER_LOOKS,
     FIRST_LOOK,

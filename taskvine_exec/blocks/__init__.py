@@ -1,0 +1,1 @@
+"""Blocks of a Parsl provider: launched, watched, replaced, and cancelled."""

@@ -1,0 +1,99 @@
+"""From the records in which nodes and the manager report failures to exceptions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from taskvine_exec.errors.base import TaskVineExecutorError
+from taskvine_exec.errors.files import (
+    DiskFull,
+    FileLost,
+    FileMissing,
+    FileUnreadable,
+    OutputMissing,
+    WorkingDirectoryMissing,
+)
+from taskvine_exec.errors.serialization import (
+    ArgumentNotLoadable,
+    ExceptionNotSerializable,
+    FunctionNotLoadable,
+    ResultNotSerializable,
+    SerializationFailed,
+)
+from taskvine_exec.errors.tasks import (
+    ContextFailed,
+    EnvironmentFailed,
+    LibraryFailed,
+    ManagerLost,
+    MemoryExceeded,
+    NodeLost,
+    ResourcesUnsatisfiable,
+    SlotDied,
+    TaskCancelled,
+    TaskExited,
+    TaskLost,
+)
+
+#: Tags of lost tasks in result records.
+LOST_KINDS: Mapping[str, type[TaskLost]] = {
+    "slot-died": SlotDied,
+    "memory": MemoryExceeded,
+    "node-lost": NodeLost,
+    "manager-lost": ManagerLost,
+    "library": LibraryFailed,
+    "context": ContextFailed,
+    "environment": EnvironmentFailed,
+    "file-missing": FileMissing,
+    "file-lost": FileLost,
+    "file-unreadable": FileUnreadable,
+    "output-missing": OutputMissing,
+    "directory-missing": WorkingDirectoryMissing,
+    "disk-full": DiskFull,
+    "unsatisfiable": ResourcesUnsatisfiable,
+}
+
+_Recorded = type[TaskLost] | type[TaskCancelled] | type[TaskExited] | type[SerializationFailed]
+
+#: All tags of failures in result records. A failure before the task is sent has no tag and is raised directly.
+RECORD_KINDS: Mapping[str, _Recorded] = {
+    **LOST_KINDS,
+    "cancelled": TaskCancelled,
+    "exit": TaskExited,
+    "function-load": FunctionNotLoadable,
+    "argument-load": ArgumentNotLoadable,
+    "result-dump": ResultNotSerializable,
+    "exception-dump": ExceptionNotSerializable,
+}
+
+
+def from_record(kind: str, task_id: int | None, fields: Mapping[str, object]) -> TaskVineExecutorError:
+    """Build the exception that a result record reports.
+
+    Parameters
+    ----------
+    kind
+        One of the tags of :data:`RECORD_KINDS`.
+    task_id
+        The executor's number of the task.
+    fields
+        Values of the exception's fields, by name. Fields that are absent or None keep their defaults. Unknown fields
+        are ignored, so that nothing hides the reported error.
+
+    Returns
+    -------
+    TaskVineExecutorError
+        The exception to complete the task's future with.
+
+    Raises
+    ------
+    ValueError
+        If the tag is unknown.
+    """
+    cls = RECORD_KINDS.get(kind)
+    if cls is None:
+        raise ValueError(f"unknown kind of failure {kind!r}; known are {', '.join(sorted(RECORD_KINDS))}")
+    names = {each.name for each in dataclasses.fields(cls)} - {"task_id"}
+    known: dict[str, Any] = {name: fields[name] for name in names if fields.get(name) is not None}
+    return cls(task_id=task_id, **known)

@@ -1,0 +1,318 @@
+"""From an app call to messages for the manager.
+
+Any thread may submit. The function cache has its own lock. The profile lock makes sure that a function's profile is
+sent once, and before the first task that uses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from taskvine_exec.config import EngineSettings, VineSettings
+from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, is_interruption
+from taskvine_exec.link import ManagerLink
+from taskvine_exec.parsl_hooks import containers, frames
+from taskvine_exec.parsl_hooks.files import staging as staging_files
+from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
+from taskvine_exec.results.advice import WorkingDirectories
+from taskvine_exec.results.failures import dependency_error
+from taskvine_exec.results.futures import TaskFuture
+from taskvine_exec.results.pending import PendingTasks, set_exception
+from taskvine_exec.session import Session
+from taskvine_exec.submission import resources
+from taskvine_exec.submission.buffers import Buffers
+from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
+from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments, encode_scalars
+from taskvine_exec.submission.resources import ResourceSpecification
+from taskvine_exec.submission.staging import Over, TempFiles
+from taskvine_exec.values import Edge, Value, collect
+from taskvine_manager.runtime import failure, payload
+from taskvine_manager.runtime.search_path import SearchPath
+from taskvine_manager.wire.messages import L1, FileUse, Invocation, Profile
+
+if TYPE_CHECKING:
+    from taskvine_exec.results.proxies import References
+
+AT_ONCE = 4
+"""Up to this number of pending tasks, the submitting thread sends a new task itself: there is no batch to wait for, and
+the link's thread need not wake up."""
+
+
+@dataclass(eq=False, repr=False)
+class Submitter:
+    """Submits the tasks of one run.
+
+    Parameters
+    ----------
+    session : Session
+        The executor's session with the manager.
+    link : ManagerLink
+        The link of the session.
+    tasks : PendingTasks
+        Receives the submitted tasks.
+    settings : EngineSettings
+        The executor's settings.
+    spool : str
+        Directory for values that are too large for a message.
+    path : SearchPath
+        Where nodes import modules from.
+    temp_files : TempFiles
+        Versions of the executor's temp files.
+    storage : list of Staging
+        The executor's staging providers.
+    directories : WorkingDirectories
+        The directories in which tasks run.
+    references : References or None
+        The executor's proxies, if results are references.
+    under_dfk : bool
+        Whether a DataFlowKernel submits tasks.
+    """
+
+    session: Session
+    link: ManagerLink
+    tasks: PendingTasks
+    settings: EngineSettings
+    spool: str
+    path: SearchPath
+    temp_files: TempFiles
+    storage: list[Any]
+    directories: WorkingDirectories
+    references: References | None
+    under_dfk: bool
+
+    def __post_init__(self) -> None:
+        self.functions = FunctionCache(self.spool, self.path, partial(_retire, weakref.ref(self.session)))
+        """The serialized functions."""
+        self.buffers = Buffers()
+        """The large arguments that are stored."""
+        self._futures = self.tasks.futures
+        self._limit = self.settings.inline_limit
+        self._numbers, self._profile_numbers = itertools.count(), itertools.count()
+        self._profile_lock = threading.Lock()
+
+    def submit(
+        self, func: Callable[..., Any], specification: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> TaskFuture:
+        """Submit one call; return its future. If this raises an exception, no task was submitted."""
+        asked = resources.parse(specification)
+        function = self.functions.reference(func)
+        name = getattr(func, "__name__", function.name)
+        if type(name) is not str:
+            name = function.name
+        profile = function.profiles.get((asked, name))
+        if profile is None:
+            profile = self._new_profile(function, asked, name)
+        number = next(self._numbers)
+        future = TaskFuture(number, time.time())
+        plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
+        if plan is not None:
+            args, kwargs = plan.args, plan.kwargs
+        values: Sequence[Value] = ()
+        edges: Sequence[Edge] = ()
+        arguments: payload.Payload | None = encode_scalars(args, kwargs, self._limit)
+        if arguments is None:
+            arguments, values, edges, plan = self._encode(args, kwargs, plan, future, name)
+            future.needs = values
+        self._futures[number] = future
+        try:
+            record = frames.launched() if self.under_dfk else None
+            if plan is None and not values and not self._keeps_result(record):
+                self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= AT_ONCE)
+            else:
+                self._send(future, Invocation(number, profile, arguments), record, plan, values, edges)
+        except BaseException as error:  # such as Ctrl-C: the caller gets no future
+            self._futures.pop(number, None)
+            set_exception(future, error)
+            raise
+        return future
+
+    # --- functions ---
+
+    def _new_profile(self, function: FunctionReference, asked: ResourceSpecification, name: str) -> int:
+        with self._profile_lock:
+            known = function.profiles.get((asked, name))
+            if known is not None:
+                return known
+            number = next(self._profile_numbers)
+            settings = self.settings
+            mode = asked.mode or settings.function_exec_mode
+            shown = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent
+            category = asked.category or (shown if settings.autocategory else "parsl-default")
+            profile = Profile(
+                number,
+                function.key,
+                shown,
+                mode,
+                self._share(asked.cores, settings.library_cores, mode),
+                self._share(asked.memory, settings.library_memory, mode),
+                self._share(asked.disk, settings.library_disk, mode),
+                asked.gpus,
+                asked.priority,
+                category,
+                asked.recoverable,
+                asked.running_time_min,
+            )
+            # The manager keeps the function until _retire says that no more tasks will call it.
+            functions = [] if function.profiles else [(function.key, function.encoded)]
+            function.encoded = b""
+            self.link.define(functions, [profile])
+            function.profiles[asked, name] = number
+            return number
+
+    def _share(self, asked: float | None, library: float | None, mode: str) -> float | None:
+        """Return a call's amount of a resource: its request, or a slot's share of the library."""
+        if asked is not None or library is None or mode == L1:
+            return asked
+        return library / (self.settings.slots or 1)
+
+    # --- arguments and files ---
+
+    def _encode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], plan: FilePlan | None, future: TaskFuture, name: str
+    ) -> tuple[payload.Payload, list[Value], list[Edge], FilePlan | None]:
+        """Encode the arguments of a call, and collect the results of other calls and the files in them.
+
+        Raises
+        ------
+        ArgumentNotSerializable, DiskFull
+            If the arguments cannot be pickled or stored. ``future`` fails with the same error, for tasks that wait for
+            its outputs.
+        """
+        nested = NestedFiles(plan, partial(self._plan_files, (), {}, future))
+        encode = encode_arguments if self.references is None else self.references.encode
+        number, spool, limit = future.parsl_executor_task_id, self.spool, self._limit
+        try:
+            arguments, values, edges = staging_files(nested, collect, encode, args, kwargs, spool, limit, self.buffers)
+        except BaseException as error:  # the arguments' own methods run here, and may raise anything
+            if nested.error is not None:
+                set_exception(future, nested.error)
+                raise nested.error from None
+            refusal: DiskFull | ArgumentNotSerializable
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason = f"the arguments of {name} cannot be stored: {error.strerror}"
+                refusal = DiskFull(task_id=number, reason=reason, path=error.filename or spool)
+            else:
+                reason = _unresolved(args, kwargs) or failure.describe(error)
+                refusal = ArgumentNotSerializable(task_id=number, reason=reason, subject=name)
+            set_exception(future, refusal)
+            if is_interruption(error):
+                raise
+            raise refusal from error
+        return arguments, values, edges, nested.plan
+
+    def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
+        number = future.parsl_executor_task_id
+        settings = self.settings
+        try:
+            return FilePlan(
+                args,
+                kwargs,
+                files=self.temp_files,
+                task=f"t{number}",
+                producer=future,
+                shared_fs=settings.shared_fs,
+                storage=self.storage,
+                streams_travel=isinstance(settings, VineSettings) and not settings.local,
+                directory=self.directories.start,
+                in_place=self.directories.in_place,
+            )
+        except BaseException as error:
+            refusal = error
+            if not is_interruption(error) and not isinstance(error, Exception):
+                reason = f"its files cannot be examined: {failure.describe(error)}"
+                refusal = ArgumentNotSerializable(task_id=number, reason=reason)
+            set_exception(future, refusal)  # for tasks that wait for its outputs
+            if refusal is error:
+                raise
+            raise refusal from error
+
+    # --- edges of the graph ---
+
+    def _keeps_result(self, record: dict[str, Any] | None) -> bool:
+        """Tell whether the result of a task is kept for other tasks to read."""
+        if record is None:
+            return self.references is not None
+        if record["memoize"] or record["join"]:
+            return False
+        return self.references is not None or record["dfk"].dependency_resolver is DAG_RESOLVER
+
+    def _send(
+        self,
+        future: TaskFuture,
+        invocation: Invocation,
+        record: dict[str, Any] | None,
+        plan: FilePlan | None,
+        values: Sequence[Value],
+        edges: Sequence[Edge],
+    ) -> None:
+        """Send a call that has files, reads results of other tasks, or keeps its result on nodes."""
+        number = invocation.number
+        inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
+        outputs = [*(plan.outputs if plan else ())]
+        if self._keeps_result(record):
+            value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+            future.value = value
+            outputs.append(FileUse("value", "", value.number))
+        invocation = invocation._replace(inputs=tuple(inputs), outputs=tuple(outputs))
+        self.link.submit(invocation, at_once=len(self._futures) <= AT_ONCE)
+        consumer = number if record is None else record["id"]
+        if plan is not None:
+            self._follow_producers(number, consumer, plan)
+        if record is not None and edges:
+            record["app_fu"].add_done_callback(partial(_let_go, edges))
+        for value in values:
+            value.when_settled(partial(self._value_settled, number, consumer))
+
+    def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
+        """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""
+        for use in plan.inputs:
+            if use.kind == "temp" and use.source not in self.temp_files.made:
+                producer = self.temp_files.producer(use.source)
+                producer.add_done_callback(partial(self._producer_done, use.source, number, consumer))
+
+    def _value_settled(self, number: int, consumer: int, value: Value) -> None:
+        if value.error is not None:
+            self.tasks.fail(number, dependency_error(value.error, value.producer, consumer))
+
+    def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
+        over = Over(producer)
+        if (error := over.exception()) is not None:
+            self.tasks.fail(number, dependency_error(error, over.tid, consumer))
+        elif version not in self.temp_files.made:
+            reason = f"the task that should make {version} has ended without it (its result may be memoized)"
+            self.tasks.fail(number, FileLost(task_id=number, reason=reason, name=version))
+
+
+def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Say where in the arguments of a task a future was left, or return an empty string."""
+    named = [(f"args[{number}]", value) for number, value in enumerate(args)]
+    for name, value in [*named, *kwargs.items()]:
+        if (place := containers.where(name, value)) is not None:
+            return (
+                f"{place} is a future that was not replaced by its result. Pass futures as arguments or as items of "
+                "inputs, or set dependency_resolver=DAG_RESOLVER, which also replaces futures in lists, tuples, sets, "
+                "dicts and dataclasses"
+            )
+    return ""
+
+
+def _let_go(edges: Sequence[Edge], consumer: Future[Any]) -> None:
+    """Drop a finished task's references to the results that it read: its record may live long."""
+    for edge in edges:
+        edge.let_go()
+
+
+def _retire(reference: weakref.ref[Session], profiles: list[int], size: int) -> None:
+    """Tell the manager that no more tasks will call a function. Called during garbage collections, in any thread."""
+    session = reference()
+    if session is not None:
+        session.retire(profiles, size)
