@@ -169,8 +169,11 @@ class BlockExecutor(BlockProviderExecutor):
     def poll_facade(self) -> None:
         """Refresh the state of the blocks, if the polling interval has passed."""
         with self._provider_lock:
+            now = time.time()
             if not self._jobs.trusted and not self._last_poll_time:
-                self._last_poll_time = time.time()  # just after a submission, the batch system has no news
+                self._last_poll_time = now  # just after a submission, the batch system has no news
+            elif self._last_poll_time > now:
+                self._last_poll_time = 1.0  # the clock was set back, and Parsl would wait until it is as late again
             super().poll_facade()
 
     def _watch_blocks(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,33 @@ def has_ended(executor: TaskVineExecutor, job: Any) -> bool:
     assert executor.provider is not None
     with executor._provider_lock:
         return bool(executor.provider.status([job])[0].terminal)
+
+
+class Asked(LocalProvider):  # type: ignore[misc]
+    """Counts how often it is asked for the status of jobs, which it wants to be asked for once an hour."""
+
+    questions = 0
+
+    def status(self, job_ids: list[object]) -> Any:
+        type(self).questions += 1
+        return super().status(job_ids)
+
+    @property
+    def status_polling_interval(self) -> int:
+        return 3600
+
+
+def test_a_clock_that_is_set_back(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = make_executor(provider=Asked(init_blocks=1))
+    assert executor.submit(int, {}).result(30) == 0
+    executor.poll_facade()
+    asked = Asked.questions
+    executor.poll_facade()
+    assert Asked.questions == asked, "it is not asked before an hour is over"
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+    executor.poll_facade()
+    assert Asked.questions > asked
 
 
 @pytest.mark.parametrize("init", [0, 1, 2])
