@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, staging, trees
 from taskvine_manager.node.cache import Cache, Peer, QuotaExceeded, Source, Spoiled, is_lost, release
+from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> None:
     options.connect = os.path.abspath(options.connect)
     try:
         with open(os.path.join(options.connect, "node.config"), "rb") as file:
-            config = pickle.load(file)
+            config: NodeConfig = pickle.load(file)
     except OSError as error:
         sys.exit(f"taskvine-node: no executor at {options.connect}: {error.strerror}")
     Node(options, config).run()
@@ -118,11 +119,11 @@ class Node(Runner):
     ----------
     options : argparse.Namespace
         Options of the command line.
-    config : dict
-        The executor's configuration for all its nodes: see :func:`taskvine_exec.launch.write_configs`.
+    config : NodeConfig
+        The executor's configuration for all its nodes.
     """
 
-    def __init__(self, options: argparse.Namespace, config: dict[str, Any]) -> None:
+    def __init__(self, options: argparse.Namespace, config: NodeConfig) -> None:
         self._options = options
         self._base = options.connect
         block = f"b{options.block}-" if options.block else ""
@@ -163,7 +164,7 @@ class Node(Runner):
         config = self._config
         for name in ("cache", "sandboxes", "scratch", "environments"):
             os.makedirs(os.path.join(self._directory, name), mode=0o700)
-        log = os.path.join(config["log"], f"node-{self.name}")
+        log = os.path.join(config.log, f"node-{self.name}")
         os.makedirs(log, exist_ok=True)
         options = self._options
         gpus = hardware.gpus()
@@ -173,7 +174,7 @@ class Node(Runner):
         megabytes = options.memory or hardware.memory()
         disk = options.disk or hardware.disk(self._directory)
         self._info = NodeInfo(
-            self.name, cores, megabytes, disk, len(gpus), config["slots"], options.block, os.getpid(), self._directory
+            self.name, cores, megabytes, disk, len(gpus), config.slots, options.block, os.getpid(), self._directory
         )
         spool = os.path.join(self._base, "spool")
         self._cache = Cache(os.path.join(self._directory, "cache"), disk * 2**20, spool)
@@ -184,9 +185,9 @@ class Node(Runner):
             gpus,
             log=log,
             spool=spool,
-            program=config["program"],
-            root=config["source_root"],
-            pack=config["env_pack"],
+            program=config.program,
+            root=config.source_root,
+            pack=config.env_pack,
             environments=os.path.join(self._directory, "environments"),
         )
         self._connect()
@@ -216,7 +217,7 @@ class Node(Runner):
             # The manager may have been killed after it told this node to leave.
             self._abandoned = self._abandoned or self._manager.ended
             self._manager.close()
-        if self._abandoned and cleanup.ends(self._config["user"], USER_SECONDS):  # no other process will do it
+        if self._abandoned and cleanup.ends(self._config.user, USER_SECONDS):  # no other process will do it
             staging.remove_run(self._base)
 
     # --- the loop ---

@@ -17,6 +17,7 @@ from typing import Any
 
 from taskvine_manager import cleanup, patience
 from taskvine_manager.node import environment, hardware, memory
+from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Call, Resources, SlotPool, with_init
 from taskvine_manager.runtime import failure, headroom, keeper, release
@@ -37,13 +38,13 @@ class Runner(ABC):
 
     Parameters
     ----------
-    config : dict
-        The executor's configuration for all its nodes: see :func:`taskvine_exec.launch.write_configs`.
+    config : NodeConfig
+        The executor's configuration for all its nodes.
     directory : str
         The node's private directory.
     """
 
-    def __init__(self, config: dict[str, Any], directory: str) -> None:
+    def __init__(self, config: NodeConfig, directory: str) -> None:
         self._config = config
         self._directory = directory
         self._selector = selectors.DefaultSelector()
@@ -53,7 +54,7 @@ class Runner(ABC):
         self._retired: set[str] = set()  # functions to forget once no task here needs them
         self._memory = release.Memory()
         self._patience = patience.Limits()
-        self._patience.tune(config["tune"])
+        self._patience.tune(config.tune)
         self._stopped = patience.Stopped(self._patience)
         self._kills = hardware.kills()
         self._kills_looked = 0.0
@@ -118,7 +119,7 @@ class Runner(ABC):
             Short path of a directory for the tasks' temporary files; None for this process's own.
         """
         config = self._config
-        slot_cores = info.cores / config["slots"] if config["slots"] else min(1.0, info.cores)
+        slot_cores = info.cores / config.slots if config.slots else min(1.0, info.cores)
         base = {name: value for name, value in os.environ.items() if name not in set(without)}
         base["TASKVINE_EXEC_RADIO"] = self._radio_path
         if temporary is not None:
@@ -127,7 +128,7 @@ class Runner(ABC):
             base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         python = sys.executable
         try:
-            python = environment.interpreter(pack, environments, tuple(config["python_version"]))
+            python = environment.interpreter(pack, environments, config.python_version)
         except environment.EnvironmentBroken as error:
             self._broken = failure.lost("library" if pack is None else "environment", str(error))
         base = environment.activated(pack, python, base)
@@ -135,26 +136,26 @@ class Runner(ABC):
         runtime: dict[str, Any] = {
             "log": log,
             "spool": spool,
-            "inline_limit": config["inline_limit"],
+            "inline_limit": config.inline_limit,
             "scratch": os.path.join(self._directory, "scratch"),
-            "directory": config["directory"],
-            "sys_path": config["sys_path"],
-            "import_modules": config["import_modules"],
-            "context": config["context"],
-            "context_scope": config["context_scope"],
-            "start_timeout": config["start_timeout"],
+            "directory": config.directory,
+            "sys_path": config.sys_path,
+            "import_modules": config.import_modules,
+            "context": config.context,
+            "context_scope": config.context_scope,
+            "start_timeout": config.start_timeout,
             "memory_group": hardware.memory_group(),
             "has_gpus": bool(gpus),
             "slot_cores": slot_cores,
-            "env_vars": config["env_vars"],
-            "temporary": None if "TMPDIR" in config["env_vars"] else temporary,
+            "env_vars": config.env_vars,
+            "temporary": None if "TMPDIR" in config.env_vars else temporary,
         }
         headroom.keep_to(runtime["memory_group"])
         self._cores = info.cores
         self._resources = Resources(info.cores, info.memory, gpus)
         self._slots = SlotPool(
-            with_init(config["init_command"], [*command, "library"]),
-            {**base, **hardware.thread_limits(slot_cores), **config["env_vars"]},
+            with_init(config.init_command, [*command, "library"]),
+            {**base, **hardware.thread_limits(slot_cores), **config.env_vars},
             runtime,
             self._resources,
             self._report,
@@ -165,14 +166,14 @@ class Runner(ABC):
         )
         self._oneshots = OneShots(
             [*command, "task"],
-            config["init_command"],
-            {**base, **config["env_vars"]},
+            config.init_command,
+            {**base, **config.env_vars},
             runtime,
             self._resources,
             self._report,
             self._kills,
         )
-        if config["serverless"] and self._broken is None:
+        if config.serverless and self._broken is None:
             self._slots.start()
 
     def _open_wakeup(self) -> None:
@@ -305,7 +306,7 @@ class Runner(ABC):
         If the task has a sandbox, it must still exist.
         """
         left = call.left
-        if call.directory is not None and self._config["directory"] is None:
+        if call.directory is not None and self._config.directory is None:
             uses = (*call.invocation.inputs, *call.invocation.outputs)
             declared = [use.name for use in uses if use.kind != "value"]
             left = left_in(os.path.join(call.directory, "sandbox"), declared)
@@ -315,7 +316,7 @@ class Runner(ABC):
         """Return the cores, memory in MB and gpus that a task takes."""
         cores = profile.cores
         if cores is None:
-            slots = self._config["slots"] if profile.mode != L1 else None
+            slots = self._config.slots if profile.mode != L1 else None
             cores = self._cores / slots if slots else min(1.0, self._cores)
         return (cores, profile.memory or 0.0, profile.gpus or 0)
 

@@ -20,6 +20,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.engine_api import NodesFail, Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions
+from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.patience import INTERVAL, TIMEOUT
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
@@ -80,7 +81,7 @@ class VineConfig:
         Tasks that a node is expected to run at once.
     tune : dict of str to float
         Tuning parameters that TaskVine knows.
-    nodes : dict
+    nodes : NodeConfig
         Settings for the supervisors.
     python : str
         Interpreter for the supervisors, if it exists on their node; otherwise ``python3``.
@@ -116,7 +117,7 @@ class VineConfig:
     uniform: bool = True
     slots: int = 1
     tune: dict[str, float] = field(default_factory=dict)
-    nodes: dict[str, Any]
+    nodes: NodeConfig
     python: str
     port: int = 0
     name: str | None = None
@@ -177,11 +178,11 @@ class VineEngine:
         self._core = Core(
             max_retries=config.max_retries,
             uniform=config.uniform,
-            slots=config.nodes["slots"],
+            slots=config.nodes.slots,
             wait_for_nodes=config.wait_for_nodes,
             batching=config.batching,
             local=config.local,
-            inline_limit=int(config.nodes.get("inline_limit", payload.INLINE_LIMIT)),
+            inline_limit=config.nodes.inline_limit,
             min_nodes=config.min_nodes,
             idle_timeout=config.idle_timeout,
         )

@@ -13,12 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, staging, temporary, trees
 from taskvine_manager.node.cache import copy, deliver
+from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.runner import Runner
 from taskvine_manager.node.slots import Call
 from taskvine_manager.runtime import failure, keeper
@@ -80,17 +82,17 @@ class Node(Runner):
     ----------
     options : argparse.Namespace
         The worker's options: pipes, cores, the worker's process id.
-    config : dict
-        The engine's settings for all nodes: ``nodes`` of :class:`taskvine_manager.vine.manager.engine.VineConfig`.
+    config : NodeConfig
+        The executor's configuration for all its nodes.
     """
 
-    def __init__(self, options: Any, config: dict[str, Any]) -> None:
+    def __init__(self, options: Any, config: NodeConfig) -> None:
         keeper.die_with(options.worker_pid, signal.SIGKILL)
         keeper.disregard(signal.SIGINT)
         super().__init__(config, os.getcwd())
         self._options = options
         self.name = os.environ.get(cleanup.TOKEN + "_NODE") or f"{socket.gethostname()}-{options.worker_pid}"
-        self._here = config["base"] if os.path.exists(os.path.join(config["base"], "manager.config")) else None
+        self._here = config.base if os.path.exists(os.path.join(config.base, "manager.config")) else None
         self._reader = pipe.CallReader()
         self._loads: dict[int, Load] = {}
         self._calls: dict[int, tuple[Call, Load]] = {}
@@ -108,14 +110,14 @@ class Node(Runner):
             os.makedirs(os.path.join(self._directory, name), mode=0o700, exist_ok=True)
         self._spool = os.path.join(self._here, "spool") if self._here else os.path.join(self._directory, "spool")
         log = os.path.join(self._directory, "log")
-        if self._here and os.path.isdir(config["log"]):
-            log = os.path.join(config["log"], f"node-{self.name}")
+        if self._here and os.path.isdir(config.log):
+            log = os.path.join(config.log, f"node-{self.name}")
             os.makedirs(log, exist_ok=True)
-        if isinstance(config["context"], Body):
+        if config.context_body is not None:
             kept = os.path.join(self._directory, "functions", "context")
             with open(kept, "wb") as file:
-                file.write(config["context"].data)
-            config["context"] = kept
+                file.write(config.context_body)
+            self._config = config = replace(config, context=kept, context_body=None)
         # TaskVine gives a library GPUs only if all workers have equally many, so the worker's launcher passes them.
         gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
         cores, megabytes = float(self._options.library_cores), float(os.environ.get("MEMORY", "0"))
@@ -129,7 +131,7 @@ class Node(Runner):
         # The launcher, if it is ours, stands for the node: the whole node ends with it.
         pid = int(self.name.rpartition("-")[2]) if cleanup.TOKEN + "_NODE" in os.environ else self._options.worker_pid
         self.info = NodeInfo(
-            self.name, cores, megabytes, disk, len(gpus), config["slots"], block, pid, os.path.dirname(self._directory)
+            self.name, cores, megabytes, disk, len(gpus), config.slots, block, pid, os.path.dirname(self._directory)
         )
         self._open_wakeup()
         self._temporary = os.environ.get(temporary.VARIABLE) or temporary.link(os.path.join(self._directory, "tmp"))
@@ -143,7 +145,7 @@ class Node(Runner):
             spool=self._spool,
             program=program,
             root=os.path.dirname(os.path.dirname(program)),
-            pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config["env_pack"],
+            pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config.env_pack,
             environments=self._environments,
             without=OF_THE_LIBRARY,
             temporary=self._temporary,

@@ -20,6 +20,7 @@ from taskvine_manager.vine.manager.core import PIECE
 from taskvine_manager.vine.manager.engine import VineConfig, VineEngine
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Profile
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager import fake
 
 
@@ -59,7 +60,7 @@ class Play:
             (base / name).mkdir()
         self.outlet = Outlet()
         settings = {
-            "nodes": {"slots": None, "env_pack": None},
+            "nodes": node_config(slots=None),
             "python": "python3",
             "log": str(base),
             "slots": 2,
@@ -771,7 +772,7 @@ def test_workers_are_waited_for_by_the_engine(make: Callable[..., Play]) -> None
 def test_packed_environment_travels_to_other_machines(make: Callable[..., Play], tmp_path: Path, local: bool) -> None:
     pack = tmp_path / "env.tar.gz"
     pack.write_text("packed")
-    play = make(local=local, nodes={"slots": None, "env_pack": str(pack)})
+    play = make(local=local, nodes=node_config(slots=None, env_pack=str(pack)))
     (library,) = play.manager.libraries.values()
     brought = {name: Path(file.content).read_text() for name, file in library.inputs.items() if file.kind == "file"}
     assert brought == ({} if local else {"env_pack": "packed"})
