@@ -213,25 +213,25 @@ def bring_out(
 
 def _explain_input(use: FileUse, error: Exception, places: Sequence[str]) -> bytes:
     """Record why an input could not be staged; ``places`` are the paths where a temp file or result may be."""
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _full(use, error)
-        if use.kind != "local":
-            lost = isinstance(error, Spoiled) or any(is_lost(error, place) for place in places)
-            kind = "file-lost" if lost else "file-unreadable"
-            return failure.lost(kind, f"{words(error)}: {error.filename}", name=use.source)
+    if record := no_room(use, error):
+        return record
+    if isinstance(error, OSError) and use.kind != "local":
+        lost = isinstance(error, Spoiled) or any(is_lost(error, place) for place in places)
+        kind = "file-lost" if lost else "file-unreadable"
+        return failure.lost(kind, f"{words(error)}: {error.filename}", name=use.source)
     return failure.lost("file-missing", words(error), path=use.source)
 
 
 def explain_output(use: FileUse, error: Exception) -> bytes:
     """Record why an output cannot be prepared or staged."""
+    return no_room(use, error) or failure.lost("output-missing", words(error), path=use.name)
+
+
+def no_room(use: FileUse, error: Exception) -> bytes | None:
+    """Record that the disk is full or its quota used up; return None if the error has another reason."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _full(use, error)
-    return failure.lost("output-missing", words(error), path=use.name)
-
-
-def _full(use: FileUse, error: OSError) -> bytes:
-    return failure.lost("disk-full", f"no room for {use.name}: {words(error)}", path=error.filename or use.name)
+        return failure.lost("disk-full", f"no room for {use.name}: {words(error)}", path=error.filename or use.name)
+    return None
 
 
 def words(error: Exception) -> str:
