@@ -244,9 +244,7 @@ class Node:
             self._inputs.expect(call)
         if self._runner.broken is not None:
             self._report(call, failure.LOST, self._runner.broken, 0.0, 0.0)
-            return
-        state = self._inputs.wait(call, supply) if call.invocation.inputs else State.READY
-        if state is State.READY:
+        elif not call.invocation.inputs or (state := self._inputs.wait(call, supply)) is State.READY:
             self._start(call, supply)
         elif state is State.MISSING:
             self._give_back([call])
@@ -272,7 +270,7 @@ class Node:
         if call.profile.mode == L1 or not self._inputs.give_all(call, supply):
             self._staging_in.stage(call, supply)
         else:
-            self._runner.run(call)
+            self._runner.add(call)
 
     def _came(self, names: Sequence[str]) -> None:
         self._go_on(self._inputs.fetched(names))
@@ -296,7 +294,6 @@ class Node:
             self._give_back([call])
         else:
             self._runner.run(call)
-            self._runner.pump()
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         if self._loop.leaving and outcome == failure.LOST:
@@ -317,12 +314,14 @@ class Node:
         )
         if outcome == failure.RETURNED and call.invocation.outputs:
             self._go_on(self._inputs.made(call, body))
-        self._give_back(self._clear(call))
+        if followers := self._clear(call):
+            self._give_back(followers)
 
     def _clear(self, call: Call) -> list[Call]:
         """Forget a task; return the tasks that wait for its result in vain."""
         self._runner.drop(call)
-        self._sandboxes.remove(call)
+        if call.directory is not None:
+            self._sandboxes.remove(call.directory)
         if not self._runner.calls:
             self._idle_since = time.monotonic()
         return self._inputs.drop(call) if call.behind or call.invocation.outputs else []

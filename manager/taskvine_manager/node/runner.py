@@ -18,7 +18,7 @@ from taskvine_manager.node.slots import Call, Report, Resources, SlotPool, with_
 from taskvine_manager.node.watchdog import Watchdog
 from taskvine_manager.runtime import failure, headroom, keeper
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.wire.messages import L1, Invocation, NodeInfo, Profile
+from taskvine_manager.wire.messages import L1, Invocation, NodeInfo
 
 LOOK_AT_SLOTS = 0.010
 """Seconds between checks of slots with several tasks, which may be waiting behind a long one."""
@@ -142,8 +142,8 @@ class Runner:
         self._profiles = self.functions.profiles
         self._watchdog = Watchdog(self._slots, self._oneshots, kills)
         self._watchdog.tune(config.tune)
-        self.pump = self._slots.pump
-        """Hand function calls to slots."""
+        self.add, self.pump = self._slots.add, self._slots.pump
+        """Queue a function call; hand queued ones to slots. Both are called for every task."""
         loop.when_children_end(self._reap)
         if config.serverless and self.broken is None:
             self._slots.start()
@@ -191,25 +191,23 @@ class Runner:
     def take(self, invocation: Invocation) -> Call:
         """Register a task, whose profile and function are known."""
         profile = self._profiles[invocation.profile]
-        call = self.calls[invocation.number] = Call(invocation, profile, self._need(profile))
+        cores = profile.cores
+        if cores is None:
+            cores = self._process_cores if profile.mode == L1 else self._slot_cores
+        call = Call(invocation, profile, (cores, profile.memory or 0.0, profile.gpus or 0))
+        self.calls[invocation.number] = call
         if profile.memory is not None:
             self._watchdog.limit(invocation.number)
         return call
 
-    def _need(self, profile: Profile) -> tuple[float, float, int]:
-        """Return the cores, memory in MB and gpus that a task takes."""
-        cores = profile.cores
-        if cores is None:
-            cores = self._process_cores if profile.mode == L1 else self._slot_cores
-        return (cores, profile.memory or 0.0, profile.gpus or 0)
-
     def run(self, call: Call) -> None:
-        """Queue a task that has its inputs; function calls wait for :attr:`pump`."""
+        """Run a task of either kind, as soon as its resources are free."""
         if call.profile.mode == L1:
             self._oneshots.pending.append(call)
             self._oneshots.pump()
         else:
-            self._slots.add(call)
+            self.add(call)
+            self.pump()
 
     def cancel(self, numbers: set[int]) -> list[Call]:
         """Cancel tasks: return queued ones, which are not reported, and kill running ones, which are."""

@@ -49,10 +49,9 @@ class Sandboxes:
             left = left_in(path(call), [use.name for use in uses if use.kind != "value"])
         return (call.profile.name, *left) if left else ()
 
-    def remove(self, call: Call) -> None:
-        """Remove a task's directory, if it has one, in a thread."""
-        if call.directory is not None:
-            self._loop.in_background(remove, call.directory)
+    def remove(self, directory: str) -> None:
+        """Remove the directory of a task, in a thread."""
+        self._loop.in_background(remove, directory)
 
 
 def path(call: Call) -> str:

@@ -228,7 +228,7 @@ class Node:
         elif call.profile.mode == L1 or files.has_files(call):
             self._stage(call, parcel)
         else:
-            self._runner.run(call)
+            self._runner.add(call)
 
     def _refuse(self, call: Call) -> bytes | None:
         """Return the failure record of a task that needs more than the node has."""
@@ -262,7 +262,6 @@ class Node:
             self._report(call, failure.LOST, record, 0.0, 0.0)
         else:
             self._runner.run(call)
-            self._runner.pump()
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         ending = Ending(outcome, body, started, seconds)
@@ -300,7 +299,8 @@ class Node:
         undeclared = self._sandboxes.left(call)
         completion = Completion(number, outcome, sent, self.name, call.dispatched, started, seconds, made, undeclared)
         parcel.end(completion, time.monotonic(), kept, left or {}, failed=failed)
-        self._sandboxes.remove(call)
+        if call.directory is not None:
+            self._sandboxes.remove(call.directory)
 
 
 def _describe(name: str, directory: str, options: Any, slots: int | None, gpus: int) -> NodeInfo:
