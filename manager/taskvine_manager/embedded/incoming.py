@@ -81,7 +81,7 @@ def _completion(item: Any) -> bool:
 
 _node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text)
 # Task numbers may be negative: those of tasks that recreate lost files are.
-_FORMS: dict[str, Check] = {
+FORMS: dict[str, Check] = {
     "done": _record(_many(_completion)),
     "returned": _record(_many(_integer)),
     "cached": _record(_text, _whole, _maybe(_text), _integer, _amount, _flag, _text),
@@ -93,6 +93,7 @@ _FORMS: dict[str, Check] = {
     "notice": _record(_text),
     "leaving": _record(),
 }
+"""Checks of the parts of each message but ``hello``, by tag."""
 
 
 def hello(base: str, rest: tuple[Any, ...]) -> NodeInfo:
@@ -130,7 +131,7 @@ def check(kind: str, rest: tuple[Any, ...]) -> None:
     ValueError
         If it is not.
     """
-    form = _FORMS.get(kind)
+    form = FORMS.get(kind)
     if form is None:
         raise ValueError(f"unknown message {kind!r:.100}")
     if not form(rest):
