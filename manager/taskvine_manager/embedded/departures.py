@@ -40,28 +40,21 @@ class Departures:
         self._outlet = outlet
         self._handle = handle
         self._fewest = fewest
-        self._draining: set[str] = set()
-        self._drained: set[str] = set()
+        self.draining: set[str] = set()
+        """Blocks that drain."""
+        self.drained: set[str] = set()
+        """Blocks of which no node is left, nor admitted any more."""
 
     def drain(self, block: str) -> None:
         """Release the nodes of a block."""
-        self._draining.add(block)
+        self.draining.add(block)
         self._links.dismiss(block)
         self.release()
-
-    @property
-    def are_due(self) -> bool:
-        """Whether some block drains."""
-        return bool(self._draining)
-
-    def has_drained(self, block: str) -> bool:
-        """Whether a block has been drained, so that no node of it is admitted."""
-        return block in self._drained
 
     def release(self) -> None:
         """Release the nodes of draining blocks, except the last node if it has data: it stays until another joins."""
         for info in self._links.infos():
-            if info.block in self._draining and not self._scheduler.nodes[info.name].draining:
+            if info.block in self.draining and not self._scheduler.nodes[info.name].draining:
                 self._let_go(info.name)
         self.report()
 
@@ -82,7 +75,7 @@ class Departures:
     def report(self) -> None:
         """Report the draining blocks whose nodes have all left."""
         left = {info.block for info in self._links.infos()}
-        for block in self._draining - left:
+        for block in self.draining - left:
             self._outlet.drained(block)
-            self._drained.add(block)
-        self._draining &= left
+            self.drained.add(block)
+        self.draining &= left

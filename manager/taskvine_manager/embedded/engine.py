@@ -111,10 +111,10 @@ class EmbeddedEngine:
         self._hearers: dict[str, Callable[..., None]] = {
             "hello": self._introduced,
             "pong": lambda link: None,  # whatever a node says shows that it is alive
-            "notice": self._notice,
-            "radio": self._radio,
+            "notice": lambda link, text: outlet.notice(f"node {link.name}: {text}"),
+            "radio": lambda link, said: outlet.radio(list(said)),
             "idle": self._idle,
-            "leaving": self._leaving,
+            "leaving": NodeLink.leaves,
         }
         self._factory: NodeFactory | None = None
         self._per_node = float(config.per_node)
@@ -180,11 +180,11 @@ class EmbeddedEngine:
             self._links.forget(gone)
         self._functions.memory.tidy()
         waits = [self._links.push(), self._functions.memory.wait]
-        if self._departures.are_due:
+        if self._departures.draining:
             self._departures.release()
         if not self._stopping:
             self._lose_nodes()
-            busy = bool(self._core.tasks) or self._departures.are_due
+            busy = bool(self._core.tasks or self._departures.draining)
             waits += [self._links.ask_silent(busy=busy), self._losses.wait]
             if self._factory is not None:
                 self._adjust(self._factory)
@@ -227,13 +227,13 @@ class EmbeddedEngine:
         event = incoming.EVENTS.get(kind)
         if event is None:
             self._hearers[kind](link, *rest)
-        elif link.info is not None and link.is_admitted:  # else it has no tasks
-            self._handle(event(link.info.name, *rest))
+        elif link.is_admitted:  # else it has no tasks
+            self._handle(event(link.name, *rest))
 
     def _introduced(self, link: NodeLink, described: tuple[Any, ...]) -> None:
         info = link.info = NodeInfo(*described)
         logger.info("node joined: %s", info)
-        if self._departures.has_drained(info.block):  # it came too late
+        if info.block in self._departures.drained:  # it came too late
             link.send("exit")
         else:
             self._links.queue(link)
@@ -247,25 +247,15 @@ class EmbeddedEngine:
         if came:
             self._report_nodes()
 
-    def _notice(self, link: NodeLink, text: str) -> None:
-        self._outlet.notice(f"node {link.info.name if link.info is not None else ''}: {text}")
-
-    def _radio(self, link: NodeLink, said: tuple[bytes, ...]) -> None:
-        self._outlet.radio(list(said))
-
     def _idle(self, link: NodeLink) -> None:
-        if link.info is not None and link.is_admitted:
-            self._departures.release_idle(link.info.name)
+        if link.is_admitted:
+            self._departures.release_idle(link.name)
         else:
             link.send("exit")
 
-    def _leaving(self, link: NodeLink) -> None:
-        link.told = True
-
     def _left(self, link: NodeLink, reason: str) -> None:
         """Handle the end of a node: its tasks run again elsewhere."""
-        assert link.info is not None
-        name = link.info.name
+        name = link.name
         node = self._core.nodes.get(name)
         held = [(task, task.attempts) for task in node.assigned.values()] if node is not None else []
         self._handle(events.NodeLeft(name, reason, link.told))

@@ -34,19 +34,19 @@ class Instructions:
         self._links = links
         self._relay = relay
         self._functions = functions
-        self._outlet = outlet
+        send = links.send
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.Run: self._run,
-            events.Finish: self._finish,
-            events.Again: self._again,
-            events.Fetch: self._fetch,
-            events.Relay: self._bring,
+            events.Fetch: lambda it: send(it.node, "fetch", it.file, self._source(it.source, it.file)),
             events.Drop: self._drop,
-            events.Full: self._full,
-            events.Kill: self._kill,
-            events.Release: self._release,
+            events.Full: lambda it: send(it.node, "full"),
+            events.Kill: lambda it: send(it.node, "cancel", it.numbers),
+            events.Release: lambda it: send(it.node, "exit"),
+            events.Relay: lambda it: relay.bring(it.file, self._source(it.source, it.file)),
             events.Discard: self._discard,
-            events.Answer: self._answer,
+            events.Finish: lambda it: outlet.done(it.completions),
+            events.Again: lambda it: outlet.again(it.numbers, "files that it made were lost"),
+            events.Answer: lambda it: outlet.located(it.request, self._answer(it)),
         }
 
     def carry_out(self, instruction: events.Instruction) -> None:
@@ -61,8 +61,6 @@ class Instructions:
         if handler is None:
             raise TypeError(f"unknown instruction of the scheduler: {instruction!r:.200}")
         handler(instruction)
-
-    # --- nodes ---
 
     def _run(self, run: events.Run) -> None:
         link = self._links.admitted.get(run.node)
@@ -80,26 +78,11 @@ class Instructions:
             {path: (self._path(copy.node, copy.name), copy.name, copy.stamp) for path, copy in run.copies.items()},
         )
 
-    def _fetch(self, fetch: events.Fetch) -> None:
-        self._links.send(fetch.node, "fetch", fetch.file, self._source(fetch.source, fetch.file))
-
-    def _bring(self, relay: events.Relay) -> None:
-        self._relay.bring(relay.file, self._source(relay.source, relay.file))
-
     def _drop(self, drop: events.Drop) -> None:
         if drop.node == events.RELAY:
             self._relay.drop(drop.files)
         else:
             self._links.send(drop.node, "drop", drop.files)
-
-    def _full(self, full: events.Full) -> None:
-        self._links.send(full.node, "full")
-
-    def _kill(self, kill: events.Kill) -> None:
-        self._links.send(kill.node, "cancel", kill.numbers)
-
-    def _release(self, release: events.Release) -> None:
-        self._links.send(release.node, "exit")
 
     def _source(self, replica: events.Replica, file: str) -> Source:
         return Source(self._path(replica.node, file), replica.size, replica.stamp, replica.node)
@@ -111,20 +94,11 @@ class Instructions:
         assert info is not None
         return os.path.join(info.directory, "cache", file_name(file))
 
-    # --- the user's process ---
-
-    def _finish(self, finish: events.Finish) -> None:
-        self._outlet.done(finish.completions)
-
-    def _again(self, again: events.Again) -> None:
-        self._outlet.again(again.numbers, "files that it made were lost")
-
     def _discard(self, discarded: events.Discard) -> None:
         for path in discarded.paths:
             discard(path)
 
-    def _answer(self, answer: events.Answer) -> None:
-        where: Any = answer.where
-        if isinstance(where, events.Replica):
-            where = (where.node, *self._source(where, answer.file)[:3])
-        self._outlet.located(answer.request, (answer.record,) if where is None else where)
+    def _answer(self, answer: events.Answer) -> Any:
+        if isinstance(answer.where, events.Replica):
+            return (answer.where.node, *self._source(answer.where, answer.file)[:3])
+        return (answer.record,) if answer.where is None else answer.where

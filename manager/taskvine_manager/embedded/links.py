@@ -51,8 +51,16 @@ class NodeLink:
         self.profiles: set[int] = set()
         self.is_admitted = False
         self.told = False
-        """Whether the node said that it leaves because it was told to."""
         self.send = self.channel.send
+
+    @property
+    def name(self) -> str:
+        """The node's name; empty until it has described itself."""
+        return self.info.name if self.info is not None else ""
+
+    def leaves(self) -> None:
+        """Note that the node said that it leaves because it was told to."""
+        self.told = True
 
     def news(self, profiles: Iterable[Profile]) -> tuple[list[Profile], set[str]]:
         """Return the profiles, and keys of their functions, that the node has not been sent; note them as sent."""
@@ -92,6 +100,8 @@ class Links:
     ) -> None:
         self.admitted: dict[str, NodeLink] = {}
         """Admitted nodes by name, in the order in which they joined."""
+        self.most: int | None = None
+        """Maximum number of admitted nodes; None for no limit."""
         self._base = base
         self._listener = listener
         self._watch = watch
@@ -104,7 +114,6 @@ class Links:
         self._cleaners: list[threading.Thread] = []
         self._patience = Limits()
         self._listened = 0.0
-        self._most: int | None = None
         self._tuning: dict[str, float] = {}
         self._stopping = False
         listener.setblocking(False)
@@ -155,9 +164,7 @@ class Links:
             incoming.check(kind, tuple(rest))
             return
         info = incoming.hello(self._base, tuple(rest))
-        if link.info is not None or any(
-            other.info is not None and other.info.name == info.name for other in self._links.values()
-        ):
+        if link.info is not None or any(other.name == info.name for other in self._links.values()):
             raise ValueError(f"a second hello of {info.name!r}")
 
     def queue(self, link: NodeLink) -> None:
@@ -167,7 +174,7 @@ class Links:
     def admit(self) -> list[NodeInfo]:
         """Admit waiting nodes, up to ``max-workers``; return them."""
         came: list[NodeInfo] = []
-        while self._outside and (self._most is None or len(self.admitted) < self._most):
+        while self._outside and (self.most is None or len(self.admitted) < self.most):
             link = self._outside.popleft()
             assert link.info is not None
             self.admitted[link.info.name] = link
@@ -176,13 +183,8 @@ class Links:
                 link.send("tune", self._tuning)
             came.append(link.info)
         if self._outside and not came:
-            logger.info("%d nodes wait to be admitted: %s is %s", len(self._outside), MOST_NODES, self._most)
+            logger.info("%d nodes wait to be admitted: %s is %s", len(self._outside), MOST_NODES, self.most)
         return came
-
-    @property
-    def most(self) -> int | None:
-        """Maximum number of admitted nodes; None for no limit."""
-        return self._most
 
     def infos(self) -> list[NodeInfo]:
         """Return the descriptions of admitted nodes."""
@@ -230,7 +232,7 @@ class Links:
         """Apply tuning parameters, and pass on those that nodes act on."""
         self._patience.tune(parameters)
         if MOST_NODES in parameters:
-            self._most = int(parameters[MOST_NODES]) if parameters[MOST_NODES] > 0 else None
+            self.most = int(parameters[MOST_NODES]) if parameters[MOST_NODES] > 0 else None
         for_nodes = {name: value for name, value in parameters.items() if name in TO_NODES}
         if for_nodes:
             self._tuning |= for_nodes

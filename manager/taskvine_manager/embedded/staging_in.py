@@ -79,21 +79,19 @@ class StagingIn:
         present = {*supply.values, *call.values}
         inputs = [use for use in invocation.inputs if use.source not in present]
         try:
-            try:
-                path = sandboxes.path(call)
-                staging.bring_in(inputs, invocation.outputs, path, self._cache, supply.sources, supply.peers)
-            finally:  # some may be here although another failed
-                self._loop.later(partial(self._say_fetched, call, supply, time.perf_counter() - begun))
-            self._inputs.give_results(call, supply.values)
-        except staging.StagingFailed as error:
-            return error.record
+            path = sandboxes.path(call)
+            record = staging.bring_in(inputs, invocation.outputs, path, self._cache, supply.sources, supply.peers)
+            # Some may be here although another failed.
+            self._loop.later(partial(self._say_fetched, call, supply, time.perf_counter() - begun))
+            if record is None:
+                self._inputs.give_results(call, supply.values)
+            return record
         except Spoiled as error:
             paths = {self._cache.path(use.source): use.source for use in inputs}
             spoiled = paths.get(error.filename, error.filename)
             return failure.lost("file-lost", f"{error.strerror}: {error.filename}", name=spoiled)
         except Exception as error:
             return sandboxes.cannot_make(call, error)
-        return None
 
     def _say_fetched(self, call: Call, supply: Supply, seconds: float) -> None:
         """Tell the manager which files were fetched for a task: they are replicas like any other."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from typing import Any
 
 from taskvine_manager.node.oneshots import OneShots
-from taskvine_manager.node.slots import SlotPool
+from taskvine_manager.node.slots import Call, SlotPool
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import Profile
@@ -35,7 +35,7 @@ class Functions:
         self._directory = directory
         self._copied: set[str] = set()
         self._retired: set[str] = set()
-        self._memory = release.Memory()
+        self.memory = release.Memory()
 
     def add(self, key: str, encoded: Payload) -> None:
         """Keep a function for later tasks."""
@@ -65,28 +65,14 @@ class Functions:
             self.profiles.pop(number, None)
         self._retired.update(functions)
 
-    @property
-    def has_retired(self) -> bool:
-        """Whether there may be functions to forget."""
-        return bool(self._retired)
-
-    def forget(self, used: Set[str]) -> None:
-        """Forget retired functions, except those that are used by tasks on this node."""
-        gone = self._retired - used
-        if gone:
-            self._retired -= gone
-            self._oneshots.forget_functions(gone)
-            self._memory.freed(self._slots.forget_functions(gone))
-            for key in gone & self._copied:
-                self._copied.discard(key)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(str(self._directory), key))
-
-    def tidy(self) -> None:
-        """Return the memory of forgotten functions to the system, if that is due."""
-        self._memory.tidy()
-
-    @property
-    def wait(self) -> float | None:
-        """Seconds until :meth:`tidy` is due; None if it is not needed."""
-        return self._memory.wait
+    def forget(self, calls: Iterable[Call]) -> None:
+        """Forget retired functions, except those of tasks on this node."""
+        if not self._retired or not (gone := self._retired - {call.profile.function for call in calls}):
+            return
+        self._retired -= gone
+        self._oneshots.forget_functions(gone)
+        self.memory.freed(self._slots.forget_functions(gone))
+        for key in gone & self._copied:
+            self._copied.discard(key)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(str(self._directory), key))

@@ -236,15 +236,14 @@ class Runner:
         waits = self._watchdog.waits(busy=bool(self.calls))
         if self._watch_slots:
             waits.append(LOOK_AT_SLOTS)
-        waits += [wait for wait in (self._slots.wait, self.functions.wait) if wait is not None]
+        waits += [wait for wait in (self._slots.wait, self.functions.memory.wait) if wait is not None]
         return waits
 
     def look_after(self) -> None:
         """Do the periodic actions that are due."""
         self._watch_slots = self._slots.rebalance()
-        if self.functions.has_retired:
-            self.functions.forget({call.profile.function for call in self.calls.values()})
-        self.functions.tidy()
+        self.functions.forget(self.calls.values())
+        self.functions.memory.tidy()
         self._oneshots.pump()  # slots may have freed the resources that it waits for
         now = time.monotonic()
         self._slots.look(now)

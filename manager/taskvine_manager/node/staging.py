@@ -29,14 +29,6 @@ MARK = ".taskvine-run"
 """File in a run's directory in memory that holds the path of the run's private directory."""
 
 
-class StagingFailed(Exception):
-    """A file could not be staged; ``record`` is the failure record to report."""
-
-    def __init__(self, record: bytes) -> None:
-        super().__init__(record)
-        self.record = record
-
-
 def bring_in(
     inputs: Iterable[FileUse],
     outputs: Iterable[FileUse],
@@ -44,7 +36,7 @@ def bring_in(
     cache: Cache,
     sources: Mapping[str, Source],
     peers: Mapping[str, Peer],
-) -> None:
+) -> bytes | None:
     """Fill a sandbox.
 
     Parameters
@@ -61,10 +53,10 @@ def bring_in(
     peers : mapping of str to Peer
         Copies of users' files on other nodes, by path.
 
-    Raises
-    ------
-    StagingFailed
-        If a file cannot be staged; the record names it and the reason.
+    Returns
+    -------
+    bytes or None
+        Failure record of the first file that cannot be staged.
     """
     for use in inputs:
         try:
@@ -80,13 +72,14 @@ def bring_in(
         except Exception as error:  # also ValueError for an invalid file name, RecursionError for too deep a path
             source = sources.get(use.source)
             places = [cache.path(use.source), *([source.path] if source is not None else [])]
-            raise StagingFailed(_explain_input(use, error, places)) from error
+            return _explain_input(use, error, places)
     for use in outputs:
         try:
             if use.kind != "value":
                 prepare(sandbox, use)
         except Exception as error:
-            raise StagingFailed(explain_output(use, error)) from error
+            return explain_output(use, error)
+    return None
 
 
 def _copy_local(source: str, cache: Cache, peer: Peer | None, target: str) -> None:

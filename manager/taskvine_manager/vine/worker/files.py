@@ -8,7 +8,6 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from taskvine_manager.node import sandboxes, staging, trees
@@ -35,7 +34,7 @@ def give_results(call: Call, parcel: RunningParcel, values: Mapping[str, Payload
             found = values.get(use.source)
             if found is None:
                 found = parcel.path(use.source)
-                record = record or _attempt(use, partial(seals.check, found))
+                record = record or _attempt(_explain_input, use, seals.check, found)
             call.values[use.source] = found
     return record
 
@@ -45,14 +44,10 @@ def bring_in(call: Call, parcel: RunningParcel) -> bytes | None:
     sandbox, record = sandboxes.path(call), None
     for use in call.invocation.inputs:
         if use.kind != "value":
-            record = record or _attempt(use, partial(_bring, use, parcel, sandbox))
-    for use in call.invocation.outputs:
-        if use.kind != "value":
-            try:
-                staging.prepare(sandbox, use)
-            except Exception as error:
-                record = record or staging.explain_output(use, error)
-    return record
+            record = record or _attempt(_explain_input, use, _bring, use, parcel, sandbox)
+    outputs = [use for use in call.invocation.outputs if use.kind != "value"]
+    faults = [_attempt(staging.explain_output, use, staging.prepare, sandbox, use) for use in outputs]
+    return record or next(filter(None, faults), None)
 
 
 def _bring(use: FileUse, parcel: RunningParcel, sandbox: str) -> None:
@@ -78,11 +73,11 @@ def bring_out(call: Call, parcel: RunningParcel, ending: Ending) -> tuple[Ending
     """
     sandbox = sandboxes.path(call)
     outputs = [use for use in call.invocation.outputs if use.kind != "value"]
-    missing = [_attempt_output(use, partial(_find, use, sandbox)) for use in outputs]
+    missing = [_attempt(staging.explain_output, use, _find, use, sandbox) for use in outputs]
     record = next(filter(None, missing), None)
     if ending.outcome == failure.RETURNED:
         for use in outputs:
-            record = record or _attempt_output(use, partial(_take_out, use, parcel, sandbox))
+            record = record or _attempt(staging.explain_output, use, _take_out, use, parcel, sandbox)
         if record is None:
             return ending, {}
         discard(ending.body)
@@ -160,22 +155,19 @@ def hand_over(
     return body, tuple(made), files
 
 
-def _attempt(use: FileUse, action: Callable[[], Any]) -> bytes | None:
-    """Run an action on an input; return the failure record if it fails."""
-    try:
-        action()
-    except Exception as error:
-        words = staging.words(error)
-        if isinstance(error, seals.Cut):
-            return failure.lost("file-lost", f"{use.name or use.source}: {words}", name=use.source)
-        return staging.no_room(use, error) or failure.lost("file-missing", words, path=use.source)
-    return None
+def _explain_input(use: FileUse, error: Exception) -> bytes:
+    """Record why an input cannot be staged."""
+    if isinstance(error, seals.Cut):
+        return failure.lost("file-lost", f"{use.name or use.source}: {staging.words(error)}", name=use.source)
+    return staging.no_room(use, error) or failure.lost("file-missing", staging.words(error), path=use.source)
 
 
-def _attempt_output(use: FileUse, action: Callable[[], Any]) -> bytes | None:
-    """Run an action on an output; return the failure record if it fails."""
+def _attempt(
+    explain: Callable[[FileUse, Exception], bytes], use: FileUse, action: Callable[..., Any], *args: Any
+) -> bytes | None:
+    """Run an action on a file; return the failure record if it fails."""
     try:
-        action()
+        action(*args)
     except Exception as error:
-        return staging.explain_output(use, error)
+        return explain(use, error)
     return None
