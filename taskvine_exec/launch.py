@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parsl.errors import ConfigurationError
@@ -30,6 +30,7 @@ from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, leftovers, staging
+from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.patience import Limits
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
@@ -132,26 +133,27 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
     if settings.context is not None:
         made = (settings.context, settings.context_args, settings.context_kwargs)
         context = payload.encode(made, places.spool, pickling.dumps)
-    nodes: dict[str, Any] = {
-        "log": places.log,
-        "program": _PROGRAM,
-        "python_version": tuple(sys.version_info[:2]),
-        "source_root": os.path.dirname(os.path.dirname(_PROGRAM)),
-        "directory": directory,
-        "sys_path": path,
-        "env_vars": settings.env_vars,
-        "env_pack": settings.env_pack,
-        "init_command": settings.init_command,
-        "slots": settings.slots,
-        "inline_limit": settings.inline_limit,
-        "import_modules": settings.import_modules,
-        "context": context,
-        "context_scope": settings.context_scope,
-        "start_timeout": settings.start_timeout,
-        "serverless": settings.function_exec_mode == L2,
-        "tune": settings.tune_parameters,
-        "user": os.getpid(),
-    }
+    nodes = NodeConfig(
+        base=places.base,
+        log=places.log,
+        program=_PROGRAM,
+        python_version=sys.version_info[:2],
+        source_root=os.path.dirname(os.path.dirname(_PROGRAM)),
+        directory=directory,
+        sys_path=path,
+        env_vars=settings.env_vars,
+        env_pack=settings.env_pack,
+        init_command=settings.init_command,
+        slots=settings.slots,
+        inline_limit=settings.inline_limit,
+        import_modules=settings.import_modules,
+        context=context,
+        context_scope=settings.context_scope,
+        start_timeout=settings.start_timeout,
+        serverless=settings.function_exec_mode == L2,
+        tune=settings.tune_parameters,
+        user=os.getpid(),
+    )
     by_factory = settings.worker_launch_method == "factory"
     if isinstance(settings, VineSettings):
         _write(os.path.join(places.base, "manager.config"), _vine_config(places, settings, nodes))
@@ -172,20 +174,18 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
     _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
 
 
-def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) -> dict[str, Any]:
+def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> dict[str, Any]:
     # Imported here because only executors of the TaskVine engine need it.
     from taskvine_manager.vine.manager.config import VineConfig
-    from taskvine_manager.vine.parcels import Body
 
     try:
         if settings.password_file in (None, passwords.default_path()):
             passwords.make(settings.password_file or places.password)
     except OSError as error:
         raise ConfigurationError(f"the password file cannot be made: {error}. Give project_password_file") from error
-    context = nodes["context"]
-    if isinstance(context, str):  # a path on this machine; each node writes the bytes to its own file
-        with open(context, "rb") as file:
-            nodes = {**nodes, "context": Body(file.read())}
+    if isinstance(nodes.context, str):  # a path on this machine; each node writes the bytes to its own file
+        with open(nodes.context, "rb") as file:
+            nodes = replace(nodes, context=None, context_body=file.read())
     by_factory = settings.worker_launch_method == "factory"
     submits = by_factory and not settings.local
     scratch = _factory_scratch(places, settings) if submits else ""
@@ -194,7 +194,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: dict[str, Any]) 
         uniform=settings.worker_launch_method != "manual",
         slots=slots_of(settings),
         tune=settings.tune_parameters,
-        nodes={**nodes, "base": places.base},
+        nodes=nodes,
         python=sys.executable,
         port=settings.port,
         name=settings.project_name,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,9 @@ def test_other_python(make_executor: Make, mode: str, monkeypatch: pytest.Monkey
     write = launch._write
 
     def pretend(path: str, value: Any) -> None:
-        value["engine"].nodes["python_version"] = (3, 99)
-        write(path, value)
+        engine = value["engine"]
+        other = replace(engine, nodes=replace(engine.nodes, python_version=(3, 99)))
+        write(path, {**value, "engine": other})
 
     monkeypatch.setattr(launch, "_write", pretend)
     executor = make_executor(function_exec_mode=mode)

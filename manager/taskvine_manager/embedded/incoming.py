@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling import events
 from taskvine_manager.wire.messages import Completion, NodeInfo
 
 Check = Callable[[Any], bool]
@@ -81,7 +81,7 @@ def _completion(item: Any) -> bool:
 
 _node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text)
 # Task numbers may be negative: those of tasks that recreate lost files are.
-_FORMS: dict[str, Check] = {
+FORMS: dict[str, Check] = {
     "done": _record(_many(_completion)),
     "returned": _record(_many(_integer)),
     "cached": _record(_text, _whole, _maybe(_text), _integer, _amount, _flag, _text),
@@ -93,6 +93,7 @@ _FORMS: dict[str, Check] = {
     "notice": _record(_text),
     "leaving": _record(),
 }
+"""Checks of the parts of each message but ``hello``, by tag."""
 
 
 def hello(base: str, rest: tuple[Any, ...]) -> NodeInfo:
@@ -130,22 +131,22 @@ def check(kind: str, rest: tuple[Any, ...]) -> None:
     ValueError
         If it is not.
     """
-    form = _FORMS.get(kind)
+    form = FORMS.get(kind)
     if form is None:
         raise ValueError(f"unknown message {kind!r:.100}")
     if not form(rest):
         raise ValueError(f"message {kind!r} has invalid parts: {rest!r:.200}")
 
 
-def event(name: str, kind: str, rest: tuple[Any, ...]) -> core.Event:
-    """Return the scheduler's event for a checked message."""
-    if kind == "done":
-        return core.Completed(name, [Completion(*item) for item in rest[0]])
-    if kind == "returned":
-        return core.Returned(name, rest[0])
-    if kind == "cached":
-        return core.FileCached(name, *rest)
-    if kind == "input":
-        return core.InputCached(name, *rest)
-    assert kind == "crowded"
-    return core.Crowded(name, *rest)
+def _completed(node: str, completions: Iterable[tuple[Any, ...]]) -> events.Completed:
+    return events.Completed(node, [Completion(*item) for item in completions])
+
+
+EVENTS: dict[str, Callable[..., events.Event]] = {
+    "done": _completed,
+    "returned": events.Returned,
+    "cached": events.FileCached,
+    "input": events.InputCached,
+    "crowded": events.Crowded,
+}
+"""The scheduler's events for checked messages: by tag, made of the node's name and the parts of the message."""

@@ -82,14 +82,21 @@ def disk(directory: str) -> float:
     return there.f_bavail * there.f_frsize / 2**20
 
 
-def gpus() -> list[str]:
-    """Return the ids of the gpus that this process may use: those in ``CUDA_VISIBLE_DEVICES``, else all of NVIDIA's."""
+def gpus(count: int | None = None) -> list[str]:
+    """Return the ids of the gpus that this process may use: those in ``CUDA_VISIBLE_DEVICES``, else all of NVIDIA's.
+
+    If ``count`` is given, return so many: indexes are added if fewer are found.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         # CUDA ignores all names after an invalid one. Slurm sets NoDevFiles for a job without gpus.
-        return list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in visible.split(","))))
-    found = (re.fullmatch(r"/dev/nvidia(\d+)", path) for path in glob.glob("/dev/nvidia*"))
-    return sorted((match.group(1) for match in found if match), key=int)
+        found = list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in visible.split(","))))
+    else:
+        matches = (re.fullmatch(r"/dev/nvidia(\d+)", path) for path in glob.glob("/dev/nvidia*"))
+        found = sorted((match.group(1) for match in matches if match), key=int)
+    if count is None:
+        return found
+    return [*found, *(str(number) for number in range(count) if str(number) not in found)][:count]
 
 
 THREAD_VARIABLES = (

@@ -31,14 +31,6 @@ MARK = ".taskvine-run"
 """File in a run's directory in memory that holds the path of the run's private directory."""
 
 
-class StagingFailed(Exception):
-    """A file could not be staged; ``record`` is the failure record to report."""
-
-    def __init__(self, record: bytes) -> None:
-        super().__init__(record)
-        self.record = record
-
-
 def bring_in(
     inputs: Iterable[FileUse],
     outputs: Iterable[FileUse],
@@ -46,7 +38,7 @@ def bring_in(
     cache: Cache,
     sources: Mapping[str, Source],
     peers: Mapping[str, Peer],
-) -> None:
+) -> bytes | None:
     """Fill a sandbox.
 
     Parameters
@@ -63,10 +55,10 @@ def bring_in(
     peers : mapping of str to Peer
         Copies of users' files on other nodes, by path.
 
-    Raises
-    ------
-    StagingFailed
-        If a file cannot be staged; the record names it and the reason.
+    Returns
+    -------
+    bytes or None
+        Failure record of the first file that cannot be staged.
     """
     for use in inputs:
         try:
@@ -82,13 +74,14 @@ def bring_in(
         except Exception as error:  # also ValueError for an invalid file name, RecursionError for too deep a path
             source = sources.get(use.source)
             places = [cache.path(use.source), *([source.path] if source is not None else [])]
-            raise StagingFailed(_explain_input(use, error, places)) from error
+            return _explain_input(use, error, places)
     for use in outputs:
         try:
             if use.kind != "value":
                 prepare(sandbox, use)
         except Exception as error:
-            raise StagingFailed(explain_output(use, error)) from error
+            return explain_output(use, error)
+    return None
 
 
 def _copy_local(source: str, cache: Cache, peer: Peer | None, target: str) -> None:
@@ -215,25 +208,25 @@ def bring_out(
 
 def _explain_input(use: FileUse, error: Exception, places: Sequence[str]) -> bytes:
     """Record why an input could not be staged; ``places`` are the paths where a temp file or result may be."""
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _full(use, error)
-        if use.kind != "local":
-            lost = isinstance(error, Spoiled) or any(is_lost(error, place) for place in places)
-            kind = "file-lost" if lost else "file-unreadable"
-            return failure.lost(kind, f"{words(error)}: {error.filename}", name=use.source)
+    if record := no_room(use, error):
+        return record
+    if isinstance(error, OSError) and use.kind != "local":
+        lost = isinstance(error, Spoiled) or any(is_lost(error, place) for place in places)
+        kind = "file-lost" if lost else "file-unreadable"
+        return failure.lost(kind, f"{words(error)}: {error.filename}", name=use.source)
     return failure.lost("file-missing", words(error), path=use.source)
 
 
 def explain_output(use: FileUse, error: Exception) -> bytes:
     """Record why an output cannot be prepared or staged."""
+    return no_room(use, error) or failure.lost("output-missing", words(error), path=use.name)
+
+
+def no_room(use: FileUse, error: Exception) -> bytes | None:
+    """Record that the disk is full or its quota used up; return None if the error has another reason."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _full(use, error)
-    return failure.lost("output-missing", words(error), path=use.name)
-
-
-def _full(use: FileUse, error: OSError) -> bytes:
-    return failure.lost("disk-full", f"no room for {use.name}: {words(error)}", path=error.filename or use.name)
+        return failure.lost("disk-full", f"no room for {use.name}: {words(error)}", path=error.filename or use.name)
+    return None
 
 
 def words(error: Exception) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from taskvine_manager.node.config import NodeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class VineConfig:
         Tasks that a node is expected to run at once.
     tune : dict of str to float
         Tuning parameters that TaskVine knows.
-    nodes : dict
+    nodes : NodeConfig
         Settings for the supervisors.
     python : str
         Interpreter for the supervisors, if it exists on their node; otherwise ``python3``.
@@ -56,7 +57,7 @@ class VineConfig:
     uniform: bool = True
     slots: int = 1
     tune: dict[str, float] = field(default_factory=dict)
-    nodes: dict[str, Any]
+    nodes: NodeConfig
     python: str
     port: int = 0
     name: str | None = None

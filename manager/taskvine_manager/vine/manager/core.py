@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import INLINE_LIMIT, Payload
+from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager import failures
 from taskvine_manager.vine.manager.batching import Estimates, Need, Room
@@ -78,7 +78,7 @@ class Core:
     def __init__(self, config: VineConfig) -> None:
         self._wait_for_nodes = config.wait_for_nodes
         self._local = config.local
-        self._inline_limit = int(config.nodes.get("inline_limit", INLINE_LIMIT))
+        self._inline_limit = config.nodes.inline_limit
         self._functions: dict[str, Payload] = {}
         self._said: list[Instruction] = []
         self._graph = DependencyGraph()
@@ -86,9 +86,7 @@ class Core:
         say = self._said.append
         self._sent = SentParcels(say)
         self.files = Holdings(say, self._graph.consumers, self._graph.lost)
-        self.fleet = Fleet(
-            say, slots=config.nodes["slots"], min_nodes=config.min_nodes, idle_timeout=config.idle_timeout
-        )
+        self.fleet = Fleet(say, slots=config.nodes.slots, min_nodes=config.min_nodes, idle_timeout=config.idle_timeout)
         self.workload = Workload(say, self._graph, self.files, self.fleet, self._estimates, config)
         self._reads = Reads(say, self.files, self._sent)
         self._replication = Replication(self.files, self._sent, self.fleet.nodes)

@@ -17,6 +17,7 @@ from typing import Any
 
 import taskvine_manager
 from taskvine_manager.node import trees
+from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.copying import deliver
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
@@ -82,7 +83,7 @@ class Traffic:
         self._outbound: dict[int, Outbound] = {}
         self._parcels: dict[int, int] = {}  # by TaskVine's task id
 
-    def install(self, config: dict[str, Any], python: str, slots: int, *, ships: bool) -> None:
+    def install(self, config: NodeConfig, python: str, slots: int, *, ships: bool) -> None:
         """Install the supervisor as a library.
 
         TaskVine gives up a library that has ended twice. The next one has the same name, which is required by tasks
@@ -90,8 +91,8 @@ class Traffic:
 
         Parameters
         ----------
-        config : dict
-            Settings for the supervisors.
+        config : NodeConfig
+            Configuration of the supervisors.
         python : str
             Interpreter for them, if it exists on their node.
         slots : int
@@ -103,7 +104,7 @@ class Traffic:
             (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
             (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
         ]
-        pack = config["env_pack"]
+        pack = config.env_pack
         if ships and pack is not None and os.path.isfile(pack):
             inputs.append((self._store.local(pack).file, parcels.PACK))
         command = (

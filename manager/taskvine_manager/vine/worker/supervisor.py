@@ -85,8 +85,7 @@ def _node(options: Any) -> Node:
     from taskvine_manager.vine.worker.node import Node
 
     with open(options.config, "rb") as file:
-        config: dict[str, Any] = pickle.load(file)
-    return Node(options, config)
+        return Node(options, pickle.load(file))
 
 
 def _answer_all(options: Any, error: BaseException) -> None:

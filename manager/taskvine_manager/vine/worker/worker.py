@@ -183,12 +183,9 @@ def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
     if said_why:
         sys.stdout.write(f"taskvine-worker: using {', '.join(said_why)}\n")
         sys.stdout.flush()
-    gpus = hardware.gpus()
     said = trouble.option(rest, "--gpus")
-    if said is not None:
-        count = int(said)
-        gpus = (gpus + [str(number) for number in range(count) if str(number) not in gpus])[:count]
-    else:
+    gpus = hardware.gpus(None if said is None else int(said))
+    if said is None:
         sizes += ["--gpus", str(len(gpus))]
     return gpus, sizes
 

@@ -193,6 +193,8 @@ VALID: list[tuple[Any, ...]] = [
     ("crowded", 1, 10),
     ("radio", [b"said"]),
     ("idle",),
+    ("pong",),
+    ("notice", "it is slow"),
     ("leaving",),
 ]
 JUNK = st.one_of(
@@ -233,6 +235,18 @@ def mutated(draw: st.DrawFn) -> tuple[Any, ...]:
 def test_what_nodes_say_passes(message: tuple[Any, ...]) -> None:
     kind, *rest = messages.decode(messages.encode(*message))
     incoming.check(kind, tuple(rest))
+
+
+def test_there_is_a_valid_message_for_each_tag() -> None:
+    assert {kind for kind, *_ in VALID} == set(incoming.FORMS)
+
+
+@pytest.mark.parametrize("message", VALID, ids=str)
+def test_engine_handles_what_nodes_say(shell: Shell, message: tuple[Any, ...]) -> None:
+    node = shell.node()
+    node.say("hello", node.info("bad"))
+    node.say(*message)
+    assert not node.is_dropped
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

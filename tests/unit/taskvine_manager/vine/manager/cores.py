@@ -11,12 +11,13 @@ from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.events import URGENT, Instruction, Launch
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import L2, Completion, Invocation, Profile
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 
 PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
 
 
 def new_core(**settings: Any) -> Core:
-    return Core(VineConfig(nodes={"slots": None}, python="python3", log="", **settings))
+    return Core(VineConfig(nodes=node_config(slots=None), python="python3", log="", **settings))
 
 
 def said(name: str, cores: int = 2) -> dict[str, Any]:

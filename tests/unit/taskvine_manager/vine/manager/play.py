@@ -10,6 +10,7 @@ from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.engine import VineEngine
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Profile
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager import fake
 
 X = FileUse("temp", "x", "x@1")
@@ -52,7 +53,7 @@ class Play:
             (base / name).mkdir()
         self.outlet = Outlet()
         settings = {
-            "nodes": {"slots": None, "env_pack": None},
+            "nodes": node_config(slots=None),
             "python": "python3",
             "log": str(base),
             "slots": 2,

@@ -11,6 +11,7 @@ import pytest
 from taskvine_manager.runtime import claims, failure
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import Completion, FileUse
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager import fake
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
 
@@ -163,7 +164,7 @@ def test_least_running_time_is_told_in_whole_seconds(
 def test_packed_environment_travels_to_other_machines(make: Callable[..., Play], tmp_path: Path, local: bool) -> None:
     pack = tmp_path / "env.tar.gz"
     pack.write_text("packed")
-    play = make(local=local, nodes={"slots": None, "env_pack": str(pack)})
+    play = make(local=local, nodes=node_config(slots=None, env_pack=str(pack)))
     (library,) = play.manager.libraries.values()
     brought = {name: Path(file.content).read_text() for name, file in library.inputs.items() if file.kind == "file"}
     assert brought == ({} if local else {"env_pack": "packed"})

@@ -1,0 +1,322 @@
+"""A worker's node, with the test in the place of ``vine_worker``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskvine_manager
+from taskvine_manager.runtime import failure, payload, pickling, search_path
+from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.vine import parcels, seals
+from taskvine_manager.vine.parcels import Answer, Body, Parcel
+from taskvine_manager.vine.worker import pipe
+from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, NodeInfo, Profile
+from tests.conftest import eventually
+from tests.unit.taskvine_manager.node.test_config import config
+
+PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
+SECONDS = 30
+
+
+def add(first: int, second: int) -> int:
+    return first + second
+
+
+def large() -> bytes:
+    return bytes(100_000)
+
+
+def wait_for(path: str) -> str:
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return "found"
+
+
+def copy_twice() -> None:
+    with open("in.txt") as source, open("out.txt", "w") as target, open("shared.txt", "w") as other:
+        content = source.read()
+        target.write(content * 2)
+        other.write(content)
+
+
+def no_output() -> None:
+    with open("out.txt", "w") as partial:
+        partial.write("not all")
+
+
+PROFILES = [
+    Profile(number, each.__name__, each.__name__, mode, None, None, None, None, 0.0, each.__name__)
+    for number, (each, mode) in enumerate(
+        [(add, L2), (large, L2), (wait_for, L2), (copy_twice, L1), (no_output, L1), (add, L1)]
+    )
+]
+ADD, LARGE, WAIT, COPY, NO_OUTPUT, ADD_L1 = PROFILES
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    each.__name__: each for each in (add, large, wait_for, copy_twice, no_output)
+}
+
+
+class Worker:
+    """A worker that runs one supervisor, and makes its function calls."""
+
+    def __init__(self, directory: Path, **fields: Any) -> None:
+        self.directory = directory
+        own = directory / "library"
+        own.mkdir(parents=True)
+        (own / "config").write_bytes(pickle.dumps(self._config(fields)))
+        calls, results = os.pipe(), os.pipe()
+        self.calls, self.results = calls[1], results[0]
+        options = ["--in-pipe-fd", calls[0], "--out-pipe-fd", results[1], "--task-id", 2, "--library-cores", 2]
+        options += ["--worker-pid", os.getpid()]
+        with open(directory / "output", "wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, PROGRAM, "supervise", "lib", "config", *map(str, options)],
+                pass_fds=(calls[0], results[1]),
+                cwd=own,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        os.close(calls[0])
+        os.close(results[1])
+        self.numbers = iter(range(10, 1000))
+        self._data = b""
+        self._frame()  # its greeting
+
+    def _config(self, fields: dict[str, Any]) -> Any:
+        return config(
+            base=str(self.directory / "elsewhere"),
+            python_version=sys.version_info[:2],
+            sys_path=search_path.of_this_process(),
+            program=PROGRAM,
+            **fields,
+        )
+
+    def _frame(self) -> str:
+        while True:
+            length, newline, rest = self._data.partition(b"\n")
+            if newline and len(rest) >= int(length):
+                self._data = rest[int(length) :]
+                return rest[: int(length)].decode()
+            assert select.select([self.results], [], [], SECONDS)[0], "the supervisor is silent"
+            data = os.read(self.results, 1 << 16)
+            assert data, (self.directory / "output").read_text()
+            self._data += data
+
+    def send(self, parcel: Parcel, files: dict[str, bytes] | None = None) -> tuple[int, Path]:
+        """Call a function; return the call's number and sandbox."""
+        task = next(self.numbers)
+        sandbox = self.directory / f"func.{task}"
+        sandbox.mkdir()
+        for name, content in (files or {}).items():
+            (sandbox / name).write_bytes(content)
+        command, data = parcels.pack(parcel)
+        if data is not None:
+            (sandbox / parcels.IN).write_bytes(data)
+        os.write(self.calls, pipe.frame(f"{task} {command} {sandbox} {sandbox}/.out"))
+        return task, sandbox
+
+    def answer(self, call: tuple[int, Path]) -> tuple[Answer, int]:
+        """Await the end of a call; return its answer and status."""
+        task, sandbox = call
+        number, status = map(int, self._frame().split())
+        assert number == task
+        output = sandbox / ".out"
+        data = parcels.from_output(output.read_text()) if output.exists() else (sandbox / parcels.OUT).read_bytes()
+        return Answer(*pickle.loads(data)), status
+
+    def ask(self, parcel: Parcel, files: dict[str, bytes] | None = None) -> tuple[Answer, int]:
+        return self.answer(self.send(parcel, files))
+
+    def close(self) -> None:
+        os.close(self.calls)
+        try:
+            assert self.process.wait(SECONDS) == 0, (self.directory / "output").read_text()
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self.results)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path / "w")
+    yield made
+    made.close()
+
+
+def call(number: int, profile: Profile, *args: Any, inputs: Any = (), outputs: Any = ()) -> Invocation:
+    return Invocation(number, profile.number, pickle.dumps((args, {})), tuple(inputs), tuple(outputs))
+
+
+def run(*calls: Invocation, number: int = 1, functions: dict[str, Payload] | None = None, **more: Any) -> Parcel:
+    """A parcel of tasks, with their functions and profiles."""
+    profiles = [profile for profile in PROFILES if profile.number in {each.profile for each in calls}]
+    encoded = {profile.function: pickling.dumps(FUNCTIONS[profile.function]) for profile in profiles}
+    return Parcel(
+        "run",
+        number,
+        tuple((functions or encoded).items()),
+        tuple(map(tuple, profiles)),
+        tuple(map(tuple, calls)),
+        **more,
+    )
+
+
+def results(answer: Answer) -> dict[int, Any]:
+    """The values that tasks returned, or how they were lost."""
+    found = {}
+    for completion in (Completion(*item) for item in answer.done):
+        assert isinstance(completion.body, bytes)
+        found[completion.number] = pickle.loads(completion.body)
+    return found
+
+
+def test_it_says_what_it_has(worker: Worker) -> None:
+    answer, status = worker.ask(Parcel("hello", 1))
+    assert answer.info is not None
+    info = NodeInfo(*answer.info)
+    assert (info.cores, info.slots, info.directory) == (2.0, 2, str(worker.directory))
+    assert (answer.node, status) == (info.name, 0)
+
+
+def test_function_call_and_fresh_process(worker: Worker) -> None:
+    answer, _ = worker.ask(run(call(1, ADD, 1, 2)))
+    assert results(answer) == {1: 3}
+    answer, _ = worker.ask(run(call(2, ADD_L1, 3, 4), number=2))
+    assert results(answer) == {2: 7}
+
+
+def test_large_result_is_in_the_answer(worker: Worker) -> None:
+    answer, status = worker.ask(run(call(1, LARGE)))
+    ((_, _, body, *_),) = answer.done
+    assert len(Body(*body).data) > 100_000
+    assert status == 1, "TaskVine fetches the answer's file only then"
+
+
+def test_large_result_that_others_read_stays(worker: Worker) -> None:
+    uses = [FileUse("value", "", "result")]
+    sent = worker.send(run(call(1, LARGE, outputs=uses), staged={">result": "o0"}))
+    answer, status = worker.answer(sent)
+    ((_, outcome, body, *_, made, _),) = answer.done
+    assert (outcome, body, status) == (failure.RETURNED, "", 0)
+    path = sent[1] / "o0"
+    assert made == (("result", seals.check(str(path)), 0),)
+    assert answer.files is not None
+    assert answer.files["result"][:3] == (path.stat().st_dev, path.stat().st_ino, path.stat().st_size)
+
+
+FILES = {
+    "inputs": [FileUse("local", "in.txt", "/home/in.txt")],
+    "outputs": [FileUse("temp", "out.txt", "file"), FileUse("local", "shared.txt", "/home/shared.txt")],
+}
+STAGED = {"/home/in.txt": "i0", ">file": "o1", ">/home/shared.txt": "o2"}
+
+
+def test_files_in_and_out(worker: Worker) -> None:
+    sent = worker.send(run(call(1, COPY, **FILES), staged=STAGED), {"i0": b"text"})
+    answer, status = worker.answer(sent)
+    ((_, outcome, *_, made, _),) = answer.done
+    assert (outcome, status) == (failure.RETURNED, 0)
+    assert made == (("file", 8, 0),)
+    assert seals.check(str(sent[1] / "o1")) == 8
+    assert (sent[1] / "o2").read_bytes() == b"text"
+
+
+def test_input_that_is_shorter_than_announced(worker: Worker) -> None:
+    parcel = run(call(1, COPY, **FILES), staged=STAGED, sizes={"/home/in.txt": 5})
+    answer, status = worker.ask(parcel, {"i0": b"text"})
+    assert results(answer)[1]["kind"] == "file-lost"
+    assert status == 1
+
+
+def test_missing_output_and_what_was_left(worker: Worker) -> None:
+    uses = [FileUse("temp", "gone.txt", "file"), FileUse("local", "out.txt", "/home/out.txt")]
+    parcel = run(call(1, NO_OUTPUT, outputs=uses), staged={">file": "o0", ">/home/out.txt": "o1"})
+    answer, status = worker.ask(parcel)
+    record = results(answer)[1]
+    assert (record["kind"], record["path"], status) == ("output-missing", "gone.txt", 1)
+    assert answer.left == {"/home/out.txt": b"not all"}
+
+
+def test_results_of_long_calls_are_collected_later(worker: Worker, tmp_path: Path) -> None:
+    path = tmp_path / "go"
+    answer, _ = worker.ask(run(call(1, ADD, 1, 2), call(2, WAIT, str(path)), number=4))
+    assert (results(answer), answer.open) == ({1: 3}, True)
+    sent = worker.send(Parcel("collect", 4))
+    path.touch()
+    answer, _ = worker.answer(sent)
+    assert (results(answer), answer.open) == ({2: "found"}, False)
+    answer, _ = worker.ask(Parcel("collect", 4))
+    assert (answer.done, answer.open) == ((), False)
+
+
+def test_brief_answer_is_collected(worker: Worker) -> None:
+    answer, _ = worker.ask(run(call(1, LARGE), brief=True))
+    assert (answer.done, answer.open) == ((), True)
+    answer, _ = worker.ask(Parcel("collect", 1))
+    ((_, _, body, *_),) = answer.done
+    assert len(Body(*body).data) > 100_000
+
+
+def test_cancelled_call_is_lost(worker: Worker) -> None:
+    sent = worker.send(run(call(1, WAIT, "/nowhere")))
+    answer, _ = worker.ask(run(call(2, ADD, 1, 1), number=2))
+    assert results(answer) == {2: 2}
+    cancel = worker.send(Parcel("cancel", 3, numbers=(1,)))
+    answer, _ = worker.answer(cancel)
+    assert answer.done == ()
+    answer, _ = worker.answer(sent)
+    assert results(answer)[1]["kind"] == "cancelled"
+
+
+def file_of(value: Any, directory: Path) -> bytes:
+    """The bytes of a value's file."""
+    return Path(str(payload.encode(value, str(directory), pickling.dumps, limit=0))).read_bytes()
+
+
+def test_function_files_are_kept_until_they_are_retired(worker: Worker, tmp_path: Path) -> None:
+    parcel = run(call(1, ADD, 1, 2), functions={"add": "/user/add"}, staged={"/user/add": "f0"})
+    answer, _ = worker.ask(parcel, {"f0": file_of(add, tmp_path)})
+    assert results(answer) == {1: 3}
+    kept = worker.directory / "library" / "functions" / "add"
+    assert kept.exists()
+    worker.ask(Parcel("retire", 2, (("add", b""),), numbers=(ADD.number,)))
+    eventually(lambda: not kept.exists(), SECONDS)
+
+
+def test_piece_of_a_file(worker: Worker, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.write_bytes(b"0123456789")
+    seals.seal(str(whole))
+    ask = Parcel("read", 1, staged={"file": "i0"}, numbers=(2, 3))
+    assert worker.ask(ask, {"i0": whole.read_bytes()})[0].piece == (whole.stat().st_size, b"234")
+    assert worker.ask(ask, {"i0": whole.read_bytes()[:-1]})[0].piece == parcels.CUT
+    assert worker.ask(ask)[0].piece is None
+
+
+def test_call_that_needs_more_than_the_node_has(worker: Worker) -> None:
+    profile = ADD._replace(number=9, cores=3.0)
+    parcel = run(call(1, ADD, 1, 2)._replace(profile=9))._replace(profiles=(tuple(profile),))
+    record = results(worker.ask(parcel)[0])[1]
+    assert (record["kind"], record["requested"]) == ("unsatisfiable", {"cores": 3.0})
+
+
+def test_context_that_is_sent_as_bytes(tmp_path: Path) -> None:
+    body = file_of((dict, (), {}), tmp_path)
+    worker = Worker(tmp_path / "w", context_body=body)
+    answer, _ = worker.ask(run(call(1, ADD, 1, 2)))
+    assert results(answer) == {1: 3}
+    assert (worker.directory / "library" / "functions" / "context").read_bytes() == body
+    worker.close()
