@@ -14,7 +14,7 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from taskvine_manager.runtime import failure
@@ -61,6 +61,9 @@ from taskvine_manager.wire.messages import L2, Completion, FileUse, Profile
 
 SET_ASIDE = 16
 """Maximum number of ready tasks that wait for a transfer or a busy node while later tasks are placed."""
+
+Hopeless = tuple[File, str, File]
+"""A file that can be neither read nor recreated, the reason, and the file that prevents it."""
 
 
 class Scheduler:
@@ -333,11 +336,12 @@ class Scheduler:
                 self._estimate(task.profile.category, completion.seconds)
                 made += self._keep(task, completion)
             self._unassign(node, task)
-            self._leave(task)
+            hopeless = self._leave(task)
             if task.origin is None:
                 self._ended.append(completion)
             elif completion.outcome != failure.RETURNED:
-                self._recovery_failed(task, failure.brief(completion.body))
+                hopeless += self._not_made_again(task, failure.brief(completion.body))
+            self._give_up(hopeless)
         self._made(made)
 
     def _estimate(self, category: str, seconds: float) -> None:
@@ -420,11 +424,15 @@ class Scheduler:
                 self._cancel(task)
 
     def _cancel(self, task: Task) -> None:
+        self._kill(task)
+        self._give_up(self._leave(task))
+
+    def _kill(self, task: Task) -> None:
+        """Take a task from its node, if it is on one."""
         if task.node is not None:
             self._kills.setdefault(task.node, []).append(task.invocation.number)
             # Free its share of the node now: the node may never report a task that had not started.
             self._unassign(self._nodes[task.node], task)
-        self._leave(task)
 
     # --- events: nodes ---
 
@@ -468,10 +476,13 @@ class Scheduler:
                 self._retried += position < running
         lost = self._storage.leave(event.node)
         self._drain_anew()
+        # The end of one may end others: those that recreate files for it alone.
         for task, reason in over:
-            self._end(task, "node-lost", reason, node=event.node)
+            if task.state is not State.DONE:
+                self._end(task, "node-lost", reason, node=event.node)
         for task in again:
-            self._requeue(task)
+            if task.state is not State.DONE:
+                self._requeue(task)
         self._lost(lost)
 
     def _node_draining(self, event: NodeDraining) -> None:
@@ -579,8 +590,8 @@ class Scheduler:
     def _cannot_copy(self, file: File, problem: str) -> None:
         """End the ready tasks that need a file which exists but cannot be copied."""
         for number in self._graph.consumers(file.name):
-            task = self._tasks[number]
-            if task.state is State.READY:
+            task = self._tasks.get(number)
+            if task is not None and task.state is State.READY:
                 self._end(task, "file-unreadable", f"it cannot be copied: {problem}", name=file.name)
 
     def _crowded(self, event: Crowded) -> None:
@@ -615,8 +626,8 @@ class Scheduler:
                 continue
             file.wanted = False
             for number in self._graph.consumers(name) if file.named else ():
-                task = self._tasks[number]
-                if task.origin is None and task.state in (State.WAITING, State.READY):
+                task = self._tasks.get(number)
+                if task is not None and task.origin is None and task.state in (State.WAITING, State.READY):
                     self._end(task, "file-lost", f"{name} was forgotten", name=name)
             self._spare(name)
         self._storage.settle(*event.files)
@@ -676,19 +687,19 @@ class Scheduler:
     def _see_to(self, files: Iterable[File]) -> bool:
         """Recreate lost files; end the tasks that wait for one that cannot be recreated. Return whether all can be."""
         plan: dict[Origin, None] = {}
-        hopeless: list[tuple[File, File]] = []
+        hopeless: list[Hopeless] = []
         for file in files:
             wanted: dict[Origin, None] = {}
             problem = self._plan(file, {**plan}, wanted)
             if problem is not None:
-                hopeless.append((file, problem))
+                hopeless.append((file, _why_lost(problem), problem))
             else:
                 plan.update(wanted)
         for origin in reversed(plan):
             self._run_again(origin)
-        for file, problem in hopeless:
-            self._give_up(file, _why_lost(problem), problem)
-        return not hopeless
+        possible = not hopeless
+        self._give_up(hopeless)
+        return possible
 
     def _plan(self, file: File, planned: dict[Origin, None], wanted: dict[Origin, None]) -> File | None:
         """Add to ``wanted`` the tasks to run again for a file, consumers first; return a file that prevents it."""
@@ -728,30 +739,40 @@ class Scheduler:
 
     def _spare(self, name: str) -> None:
         """Cancel the tasks that recreate a file if none of their outputs is needed any more."""
+        for task in self._useless(name):
+            self._cancel(task)
+
+    def _useless(self, name: str) -> Iterator[Task]:
+        """Yield the tasks that recreate a file although none of their outputs is needed any more."""
         for number in self._graph.makers(name):
-            task = self._tasks[number]
-            if task.origin is None:
+            task = self._tasks.get(number)
+            if task is None or task.origin is None:
                 continue
             outputs = [self._files.get(each) for each in _known(task.invocation.outputs)]
             if not any(file is not None and file.is_needed and not file.is_there for file in outputs):
-                self._cancel(task)
+                yield task
 
-    def _recovery_failed(self, task: Task, reason: str) -> None:
-        for name in _known(task.invocation.outputs):
-            file = self._files.get(name)
-            if file is not None and not file.is_there and not self._graph.makers(name):
-                self._give_up(file, f"{_why_lost(file)}, and making it again failed: {reason}", file)
+    def _not_made_again(self, task: Task, reason: str) -> list[Hopeless]:
+        """Return the files that a task was to recreate and nobody produces any more."""
+        files = [self._files.get(name) for name in _known(task.invocation.outputs)]
+        return [
+            (file, f"{_why_lost(file)}, and making it again failed: {reason}", file)
+            for file in files
+            if file is not None and not file.is_there and not self._graph.makers(file.name)
+        ]
 
-    def _give_up(self, file: File, reason: str, problem: File) -> None:
-        """End the tasks and requests that wait for a file."""
-        node = problem.lost_with or ""
-        for number in self._graph.consumers(file.name):
-            task = self._tasks[number]
-            if task.state in (State.WAITING, State.READY):
-                self._end(task, "file-lost", reason, node=node, name=problem.name)
-        asked, file.asked = file.asked, []
-        record = failure.lost("file-lost", reason, node=node or None, name=problem.name)
-        self._answers += [Answer(request, file.name, None, record) for request in asked]
+    def _give_up(self, hopeless: list[Hopeless]) -> None:
+        """End the tasks and requests that wait for files, and those that wait for the files of these tasks."""
+        while hopeless:
+            file, reason, problem = hopeless.pop(0)
+            node = problem.lost_with or ""
+            for number in self._graph.consumers(file.name):
+                task = self._tasks.get(number)  # None: it ended with another, for which alone it recreated a file
+                if task is not None and task.state in (State.WAITING, State.READY):
+                    hopeless += self._fail(task, "file-lost", reason, node=node, name=problem.name)
+            asked, file.asked = file.asked, []
+            record = failure.lost("file-lost", reason, node=node or None, name=problem.name)
+            self._answers += [Answer(request, file.name, None, record) for request in asked]
 
     # --- tasks ---
 
@@ -782,45 +803,59 @@ class Scheduler:
         self._move(task, State.WAITING)
         self._see_to(self._files[name] for name in self._graph.missing(task.invocation.number))
 
-    def _leave(self, task: Task) -> None:
-        """Remove a task that is over."""
-        self._move(task, State.DONE)
-        invocation = task.invocation
-        del self._tasks[invocation.number]
-        self._hopeful.pop(invocation.number, None)
-        outputs = _known(invocation.outputs)
-        if task.origin is None:
-            self._done += 1
-            made = [file.origin for name in outputs if (file := self._files.get(name)) is not None]
-            if not any(origin is not None and origin.invocation is invocation for origin in made):
-                self._storage.discard(invocation.arguments)
-        if task.files or outputs:
+    def _leave(self, task: Task) -> list[Hopeless]:
+        """Remove a task that is over, with the tasks that recreate files for it alone.
+
+        Return the files that are asked for and nobody produces any more.
+        """
+        self._remove(task)
+        over, unmade = [task], []
+        while over:
+            task = over.pop()
+            invocation = task.invocation
+            outputs = _known(invocation.outputs)
+            if task.origin is None:
+                self._done += 1
+                made = [file.origin for name in outputs if (file := self._files.get(name)) is not None]
+                if not any(origin is not None and origin.invocation is invocation for origin in made):
+                    self._storage.discard(invocation.arguments)
+            if not task.files and not outputs:
+                continue
             self._graph.prune(invocation.number)
             for name in task.files:
                 self._files[name].consumers -= 1
             for name in task.files:
-                self._spare(name)
+                for useless in self._useless(name):
+                    self._kill(useless)
+                    self._remove(useless)
+                    over.append(useless)
                 self._storage.shifted(name)
                 self._storage.clean(name)
             self._storage.settle(*task.files, *outputs)
             for name in (*task.files, *outputs):
-                if (file := self._files.get(name)) is not None and file.asked:
-                    self._refuse_unmade(file)
+                file = self._files.get(name)
+                if file is not None and file.asked and not file.was_made and not self._graph.makers(name):
+                    unmade.append((file, f"{file.name} was not made", file))
                 self._storage.unmade(name)
+        return unmade
 
-    def _refuse_unmade(self, file: File) -> None:
-        """Refuse the requests for a file that no task produces any more."""
-        if not file.is_there and not file.was_made and not self._graph.makers(file.name):
-            self._give_up(file, f"{file.name} was not made", file)
+    def _remove(self, task: Task) -> None:
+        self._move(task, State.DONE)
+        del self._tasks[task.invocation.number]
+        self._hopeful.pop(task.invocation.number, None)
 
     def _end(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> None:
         """End a task as lost, without a completion from a node."""
-        self._leave(task)
+        self._give_up(self._fail(task, kind, reason, node, **fields))
+
+    def _fail(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> list[Hopeless]:
+        """End a task as lost; return the files that nobody produces any more although they are waited for."""
+        hopeless = self._leave(task)
         if task.origin is not None:
-            self._recovery_failed(task, reason)
-            return
+            return hopeless + self._not_made_again(task, reason)
         record = failure.lost(kind, reason, node=node or None, **fields)
         self._ended.append(Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0))
+        return hopeless
 
     def _unassign(self, node: Node, task: Task) -> None:
         node.crowded.pop(task.invocation.number, None)

@@ -553,6 +553,67 @@ def test_who_makes_a_file_anew_makes_it_for_all() -> None:
     assert ran(world.works(1)) == [2]
 
 
+# --- ends that follow from ends ---
+
+
+def lost_chain(length: int) -> tuple[World, int]:
+    """Have the whole chain before a waiting task be recreated; return the number of that task."""
+    world = World()
+    world.join("a", cores=1)
+    for step in range(length):
+        inputs = (value(f"v{step - 1}"),) if step else ()
+        world.call(inputs=inputs, outputs=(value(f"v{step}"),))
+        world.works(step)
+    world.call(inputs=(value(f"v{length - 1}"), value("never")))
+    world.forget(*(f"v{step}" for step in range(length)))
+    world.leave("a")
+    world.join("b", cores=1)
+    assert len(world.core.tasks) == length + 1
+    return world, length
+
+
+def test_a_failure_at_the_start_of_a_long_chain_ends_all_of_it() -> None:
+    world, last = lost_chain(1000)
+    told = world.done(-1, outcome=failure.RAISED, body=failure.raised(ValueError("not this time"), ()))
+    assert set(records(told)) == {last}
+    assert not world.core.tasks
+
+
+def test_cancelling_the_end_of_a_long_chain_ends_all_of_it() -> None:
+    world, last = lost_chain(1000)
+    assert only(core.Kill, world.cancel(last)) == [core.Kill("b", [-1])]
+    assert not world.core.tasks
+
+
+def test_a_recovery_that_ends_with_its_consumer_may_read_the_file_that_is_forgotten() -> None:
+    world = World()
+    world.join("a", cores=1)
+    world.make("file")
+    world.call(needs=["file"], outputs=(value("v"),))
+    world.works(1)
+    world.call(needs=["file"], inputs=(value("v"), value("never")))
+    world.forget("v")
+    world.spoiled("a", "v")
+    assert sorted(world.core.tasks) == [-1, 2]
+    told = world.forget("file")
+    assert set(records(told)) == {2}
+    assert only(core.Kill, told) == [core.Kill("a", [-1])]
+    assert not world.core.tasks
+
+
+def test_a_recovery_that_lost_its_node_with_its_last_consumer_is_not_retried() -> None:
+    world = World()
+    world.join("a", cores=2)
+    world.call(outputs=(value("v"),), category="short")
+    world.done(0, made=[("v", 100)], body="elsewhere", seconds=0.001)
+    world.call(inputs=(value("v"),), category="short")
+    world.forget("v")
+    world.leave("a", told=True)
+    assert runs(world.join("b", cores=2)) == {"b": [-1, 1]}  # the consumer is sent behind the recovery
+    assert set(records(world.leave("b", told=True))) == {1}
+    assert not world.core.tasks
+
+
 # --- records --------------------------------------------------------------------------------------------------------
 
 
