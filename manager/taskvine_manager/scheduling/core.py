@@ -107,7 +107,7 @@ class Scheduler:
         self._draining: set[str] = set()
         self._open: dict[tuple[Shape, float], dict[str, None]] = {}  # candidate nodes, by shape and depth
         self._reserved: dict[Shape, str] = {}  # nodes kept free for shapes that fitted on none
-        self._unjudged: set[Shape] = set()  # shapes of ready tasks that may be too large for any node
+        self._unjudged: dict[Shape, None] = {}  # shapes of ready tasks that may be too large for any node
         self._fit: set[Shape] = set()  # shapes that some node can hold
         self._hopeful: dict[int, None] = {}  # waiting tasks that may be sent ahead to a node
         self._ended: list[Completion] = []
@@ -443,7 +443,7 @@ class Scheduler:
         self._joined += 1
         self._opens(node)
         self._drain_anew()
-        self._unjudged.update(self._queues)
+        self._unjudged.update(dict.fromkeys(self._queues))
 
     def _share_out(self, node: Node) -> None:
         """Apply the tuning parameters for proportional resources to a node."""
@@ -458,7 +458,7 @@ class Scheduler:
         self._draining.discard(event.node)
         self._closes(event.node)
         self._fit.clear()
-        self._unjudged.update(self._queues)
+        self._unjudged.update(dict.fromkeys(self._queues))
         # A node starts its tasks in order, so only the oldest can have been running. Only they are charged an attempt.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
         over: list[tuple[Task, str]] = []
@@ -789,7 +789,7 @@ class Scheduler:
         self._hopeful.pop(task.invocation.number, None)
         shape = task.shape
         if shape not in self._fit:
-            self._unjudged.add(shape)
+            self._unjudged[shape] = None
         queue = self._queues.get(shape)
         if queue is None:
             queue = self._queues[shape] = Queue()
@@ -870,7 +870,7 @@ class Scheduler:
         """End the ready tasks that no node can ever hold, once a node has joined."""
         if not self._nodes:
             return
-        unjudged, self._unjudged = self._unjudged, set()
+        unjudged, self._unjudged = self._unjudged, {}
         if not self._uniform:
             return
         for shape in unjudged:

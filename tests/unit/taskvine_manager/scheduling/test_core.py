@@ -273,6 +273,13 @@ def test_what_can_never_fit_is_refused_with_both_amounts() -> None:
     assert world.core.ready == 0
 
 
+def test_tasks_of_several_shapes_that_can_never_fit_are_refused_in_their_order() -> None:
+    world = World()
+    for number in range(20):
+        world.call(cores=100.0 + number)
+    assert [each.number for each in finished(world.join("a"))] == list(range(20))
+
+
 def test_what_can_never_fit_is_refused_when_there_is_a_node_to_judge_by() -> None:
     world = World()
     assert not world.call(gpus=1)
