@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core, nodes, storage
+from taskvine_manager.scheduling import core, nodes, replication, transfers
 from taskvine_manager.scheduling.core import State
 from taskvine_manager.scheduling.tasks import Queue, Shape, Task
 from taskvine_manager.wire.messages import L1, L2, Completion, Invocation, Profile
@@ -321,24 +321,24 @@ def test_nothing_follows_to_a_node_that_drains() -> None:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of nodes that were looked at: for room, or as target or source of a transfer."""
     seen: list[str] = []
-    capacity, choices, source = nodes.Node.capacity, storage.Storage._choices, storage.Storage.source
+    capacity, choices, source = nodes.Node.capacity, replication.Replication._choices, transfers.Transfers.source
 
     def room(self: nodes.Node, shape: Shape, *, others: bool) -> int:
         seen.append(self.info.name)
         return capacity(self, shape, others=others)
 
-    def chosen(self: storage.Storage) -> Iterator[nodes.Node]:
+    def chosen(self: replication.Replication) -> Iterator[nodes.Node]:
         for node in choices(self):
             seen.append(node.info.name)
             yield node
 
-    def held(self: storage.Storage, file: Any) -> Any:
-        seen.extend(list(file.holders)[: storage.LOOKED_AT])
+    def held(self: transfers.Transfers, file: Any) -> Any:
+        seen.extend(list(file.holders)[: nodes.LOOKED_AT])
         return source(self, file)
 
     monkeypatch.setattr(nodes.Node, "capacity", room)
-    monkeypatch.setattr(storage.Storage, "_choices", chosen)
-    monkeypatch.setattr(storage.Storage, "source", held)
+    monkeypatch.setattr(replication.Replication, "_choices", chosen)
+    monkeypatch.setattr(transfers.Transfers, "source", held)
     return seen
 
 
@@ -384,8 +384,8 @@ def makes_file(world: World) -> Instructions:
 def test_a_decision_costs_the_same_with_ten_times_the_nodes(submit: Any, free: int, looks: list[str]) -> None:
     few = decide(busy_cluster(50, free), looks, submit)
     many = decide(busy_cluster(500, free * 10), looks, submit)
-    assert many <= few + storage.LOOKED_AT
-    assert many <= 8 * storage.LOOKED_AT
+    assert many <= few + nodes.LOOKED_AT
+    assert many <= 8 * nodes.LOOKED_AT
 
 
 def test_a_file_that_all_nodes_have_costs_its_readers_no_more(looks: list[str]) -> None:
@@ -402,7 +402,7 @@ def test_a_file_that_all_nodes_have_costs_its_readers_no_more(looks: list[str]) 
         looks.clear()
         assert ran(world.call(needs=["file"]))
         costs.append(len(looks))
-    assert costs[1] <= costs[0] + storage.LOOKED_AT
+    assert costs[1] <= costs[0] + nodes.LOOKED_AT
 
 
 def test_a_completion_is_answered_without_a_look_at_other_nodes(looks: list[str]) -> None:
@@ -427,4 +427,4 @@ def test_calls_of_two_kinds_that_wait_cost_no_look_at_all_nodes(looks: list[str]
         looks.clear()
         assert len(ran(world.done(1))) == 1
         costs.append(len(looks))
-    assert costs[1] <= costs[0] + 2 * storage.LOOKED_AT
+    assert costs[1] <= costs[0] + 2 * nodes.LOOKED_AT

@@ -8,7 +8,7 @@ import pytest
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
-from taskvine_manager.scheduling.storage import Tuning
+from taskvine_manager.scheduling.tuning import Tuning
 from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
     Instructions,
@@ -47,15 +47,18 @@ def test_defaults_are_those_of_taskvine() -> None:
 
 
 def test_what_is_not_honoured_is_left_out_and_what_is_given_is_kept() -> None:
-    tuning = Tuning().tuned({"temp-replica-count": 3.0, "hungry-minimum": 5}).tuned({"immediate_recovery": 1})
+    tuning = Tuning()
+    tuning.tune({"temp-replica-count": 3.0, "hungry-minimum": 5})
+    tuning.tune({"immediate_recovery": 1})
     assert tuning == Tuning(temp_replica_count=3, immediate_recovery=1)
 
 
 def test_no_limit_is_written_as_none_at_all() -> None:
-    tuning = Tuning().tuned({"worker-source-max-transfers": 0, "file-source-max-transfers": -1})
+    tuning = Tuning()
+    tuning.tune({"worker-source-max-transfers": 0, "file-source-max-transfers": -1, "temp-replica-count": 0})
     assert tuning.worker_source_max_transfers > 10**6
     assert tuning.file_source_max_transfers > 10**6
-    assert Tuning().tuned({"temp-replica-count": 0}).temp_replica_count == 1
+    assert tuning.temp_replica_count == 1
 
 
 # --- limits of transfers --------------------------------------------------------------------------------------------
@@ -665,7 +668,7 @@ def test_without_peers_a_file_passes_through_the_manager() -> None:
     assert world.core.stats()["bytes_between_nodes"] == 100
     world.cached("b", "file", source=core.RELAY)
     world.works(2)
-    assert world.core._storage._relaying == 0
+    assert world.core._storage.transfers._relaying == 0
     told = world.forget("file")
     assert {drop.node for drop in only(core.Drop, told)} == {"a", "b", core.RELAY}
 
@@ -769,7 +772,7 @@ def test_it_ends_alike_with_and_without_peers(peers: bool) -> None:
     world.call(needs=["g0", "g1", "g2", "g3", "f3"])
     for _ in range(100):
         orders = world.work()
-        for name in list(world.core._storage._relays):
+        for name in list(world.core._storage.transfers._relays):
             world.handle(core.Relayed(name, 5, None))
         if not orders and not world.core.tasks:
             break

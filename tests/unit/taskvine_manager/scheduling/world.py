@@ -177,7 +177,7 @@ class World:
             node.assigned or node.shapes or node.files or node.used or node.fetching or node.sending or node.reads
             for node in nodes
         )
-        graph = self.core._graph
+        graph = self.core._tables.graph
         left = graph._graph is not None and len(graph._graph)
         return not (busy or left or len(graph) or graph._there or graph._ranks or self.core.tasks or self.names())
 
