@@ -10,7 +10,7 @@ from taskvine_manager.scheduling.tables import Tables
 
 
 class Draining:
-    """The draining nodes; it alone changes their ``draining``, ``released`` and ``unsaved``."""
+    """The draining nodes; it alone lets nodes drain, and releases them."""
 
     def __init__(self, tables: Tables, replication: Replication) -> None:
         self._files, self._nodes, self._outbox = tables.files, tables.nodes, tables.outbox

@@ -11,7 +11,7 @@ from taskvine_manager.scheduling.tables import Tables
 
 
 class Replicas:
-    """Knows which nodes hold which files; it alone changes ``holders``, ``lost_with`` and the nodes' files."""
+    """Knows which nodes hold which files; it alone changes ``holders`` of files, and ``files`` of nodes."""
 
     def __init__(self, tables: Tables) -> None:
         self.stored = 0

@@ -18,7 +18,7 @@ RELAY_TRIES = 3
 class Transfers:
     """Knows what is being transferred.
 
-    It alone changes ``coming`` and ``relayed`` of files, and ``fetching`` and ``sending`` of nodes.
+    It alone changes ``coming`` of files, and ``fetching`` and ``sending`` of nodes.
     """
 
     def __init__(self, tables: Tables, replicas: Replicas, *, peers: bool) -> None:
