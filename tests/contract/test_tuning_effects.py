@@ -24,7 +24,7 @@ from taskvine_exec.errors import NodeLost, TaskLost
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.parameters import honoured
 from taskvine_manager.scheduling import core
-from taskvine_manager.scheduling.storage import Tuning
+from taskvine_manager.scheduling.tuning import Tuning
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
 from tests.unit.taskvine_manager.scheduling.world import World, again, copies, fetches, local, only, ran, runs, value
@@ -224,8 +224,12 @@ def test_shares_are_such_that_a_whole_number_fills_the_node() -> None:
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
     # Setting the one sets the other too, as in TaskVine, and both can be taken back.
-    assert Tuning().tuned({"proportional-resources": 1}).proportional_whole_tasks == 1
-    assert Tuning().tuned(whole).tuned({"proportional-resources": 0}) == Tuning()
+    for parameters in ({"proportional-resources": 1}, whole):
+        tuning = Tuning()
+        tuning.tune(parameters)
+        assert tuning.proportional_resources == tuning.proportional_whole_tasks == 1
+        tuning.tune({"proportional-resources": 0})
+        assert tuning == Tuning()
 
 
 @shows("executor.prefetch")
@@ -300,7 +304,7 @@ def test_a_file_that_could_not_be_moved_stays() -> None:
     world.make("other", cores=1.0)
     world.leave("empty")
     assert world.core.stats()["replicas"]["other"] == ["n0"]
-    assert not world.core._storage._shifting
+    assert not world.core._storage.replication._moves
 
 
 def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
@@ -310,7 +314,7 @@ def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
     world.cached("empty", "file")
     world.forget("first")
     assert world.is_clean()
-    assert not world.core._storage._shifting
+    assert not world.core._storage.replication._moves
 
 
 def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> None:

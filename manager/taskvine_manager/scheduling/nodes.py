@@ -7,15 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from taskvine_manager.parameters.own import PREFETCH
 from taskvine_manager.scheduling.tasks import Shape, Task
+from taskvine_manager.scheduling.tuning import Tuning
 from taskvine_manager.wire.messages import L2, NodeInfo
 
-SHORT = PREFETCH.default
-"""Default of the tuning parameter ``executor.prefetch``, in seconds. Tasks known to be shorter are sent ahead of a free
-slot, about this much work for each slot."""
 AHEAD = 256
 """Maximum number of tasks sent ahead for each slot."""
+LOOKED_AT = 16
+"""Maximum number of nodes compared for one choice, so that its cost does not grow with the number of nodes."""
 MB = 1 << 20
 
 
@@ -99,6 +98,11 @@ class Node:
         )
         return cores, memory, disk
 
+    def share_out(self, tuning: Tuning) -> None:
+        """Apply the tuning parameters for proportional resources."""
+        self.proportional, self.whole = bool(tuning.proportional_resources), bool(tuning.proportional_whole_tasks)
+        self.needs.clear()
+
     def capacity(self, shape: Shape, *, others: bool) -> int:
         """Return how many tasks of a shape fit at once, beside those of other shapes (``others``) or alone."""
         free = list(self.total)
@@ -124,7 +128,10 @@ class Node:
 
     def give(self, task: Task) -> list[str]:
         """Remove a task from this node; return the files that no other task here reads."""
-        del self.assigned[task.invocation.number]
+        number = task.invocation.number
+        del self.assigned[number]
+        if self.crowded:
+            self.crowded.pop(number, None)
         task.node = None
         self.shapes[task.shape] -= 1
         if not self.shapes[task.shape]:
@@ -136,3 +143,27 @@ class Node:
                 del self.reads[file]
                 unread.append(file)
         return unread
+
+    def store(self, name: str, size: int) -> int:
+        """Record a temp file on this node; return how many bytes more it holds now."""
+        self.save(name)
+        more = size - self.files.get(name, 0)
+        self.files[name] = size
+        self.used += more
+        return more
+
+    def drop(self, name: str) -> int:
+        """Record that a temp file is removed from this node; return its bytes."""
+        size = self.files.pop(name, 0)
+        self.unsaved.pop(name, None)
+        self.used -= size
+        return size
+
+    def save(self, name: str) -> None:
+        """Note that a file may have to be copied from this node, if it drains."""
+        if self.draining:
+            self.unsaved[name] = None
+
+    def save_all(self) -> None:
+        """Note this of all files."""
+        self.unsaved = dict.fromkeys(sorted(self.files))

@@ -1,4 +1,4 @@
-"""Tasks in the scheduler: their states, their order, and the queues of ready tasks.
+"""Tasks in the scheduler: their states, their order, the queues of ready tasks, and the table of all of them.
 
 A :class:`Task` goes through these states (:func:`diagram` prints this table)::
 
@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import enum
 import heapq
+import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskvine_manager.wire.messages import Invocation, Profile
+from taskvine_manager.wire.messages import FileUse, Invocation, Profile
 
 if TYPE_CHECKING:
     from taskvine_manager.scheduling.files import Origin
@@ -87,11 +89,16 @@ Order = tuple[float, int, int, int]
 """Sort key, lowest first: priority, critical path, depth, arrival. See :attr:`Task.order`."""
 
 
+def temp_files(uses: tuple[FileUse, ...]) -> list[str]:
+    """Return the ids of the temp files and results among these files, without the user's own files."""
+    return [use.source for use in uses if use.kind != "local"]
+
+
 class Task:
     """A task in the scheduler.
 
-    ``files`` names the temp files and results that it reads. For a task that recreates lost files, ``origin`` is the
-    finished task that it runs again; its own end is not reported.
+    ``files`` names the temp files and results that it reads, and ``makes`` those that it produces. For a task that
+    recreates lost files, ``origin`` is the finished task that it runs again; its own end is not reported.
     """
 
     __slots__ = (
@@ -99,6 +106,7 @@ class Task:
         "depth",
         "files",
         "invocation",
+        "makes",
         "node",
         "origin",
         "path",
@@ -114,7 +122,8 @@ class Task:
         self.profile = profile
         self.shape = shape
         self.sequence = sequence
-        self.files: tuple[str, ...] = ()
+        self.files = tuple(dict.fromkeys(temp_files(invocation.inputs))) if invocation.inputs else ()
+        self.makes = tuple(temp_files(invocation.outputs)) if invocation.outputs else ()
         self.origin: Origin | None = None
         self.state = State.WAITING
         self.node: str | None = None
@@ -151,6 +160,8 @@ class Queue:
     """Ready tasks of one shape, in order. A task whose order has changed is pushed again."""
 
     def __init__(self) -> None:
+        self.fits = False
+        """Whether some node is known to be able to hold tasks of this shape."""
         self._heap: list[tuple[Order, int, Task]] = []
         self._pushes = 0
 
@@ -172,3 +183,137 @@ class Queue:
 
     def __len__(self) -> int:  # includes outdated entries that have not reached the head
         return len(self._heap)
+
+
+class TaskTable:
+    """The unfinished tasks; it alone changes their states."""
+
+    def __init__(self) -> None:
+        self.by_number: dict[int, Task] = {}
+        """Tasks that recreate lost files have numbers below 0."""
+        self.queues: dict[Shape, Queue] = {}
+        self.recovered = 0
+        """Tasks that were run again since the start to recreate lost files."""
+        self.done = 0
+        """Other tasks that are over."""
+        self._profiles: dict[int, Profile] = {}
+        self._shapes: dict[int, Shape] = {}
+        self._last_shape: Shape | None = None
+        self._sequence = itertools.count()
+        self._hopeful: dict[int, None] = {}  # waiting tasks that may be sent ahead to a node
+        self._unjudged: dict[Shape, None] = {}  # shapes of ready tasks that may be too large for any node
+        self._count = dict.fromkeys(State, 0)
+
+    def __getitem__(self, number: int) -> Task:
+        return self.by_number[number]
+
+    def get(self, number: int) -> Task | None:
+        """Return an unfinished task, if there is one with this number."""
+        return self.by_number.get(number)
+
+    def count(self, state: State) -> int:
+        """Return how many of the user's tasks are in a state; tasks that recreate files count too if they are ready."""
+        return self._count[state]
+
+    # --- tasks come and go ---
+
+    def learn(self, profiles: tuple[Profile, ...]) -> None:
+        """Hold profiles for new tasks."""
+        for profile in profiles:
+            self._profiles[profile.number] = profile
+            shape = Shape(*profile[3:8])
+            if shape != self._last_shape:  # consecutive profiles mostly have the same shape: share one object
+                self._last_shape = shape
+            self._shapes[profile.number] = self._last_shape
+
+    def retire(self, profiles: tuple[int, ...]) -> None:
+        """Forget profiles."""
+        for number in profiles:
+            self._profiles.pop(number, None)
+            self._shapes.pop(number, None)
+
+    def add(self, invocation: Invocation) -> Task:
+        """Add a task that the user submitted."""
+        profile = invocation.profile
+        task = Task(invocation, self._profiles[profile], self._shapes[profile], next(self._sequence))
+        self.by_number[invocation.number] = task
+        self._count[State.WAITING] += 1
+        return task
+
+    def recreate(self, origin: Origin) -> Task:
+        """Add a task that runs a finished one again for its files."""
+        self.recovered += 1
+        number = -self.recovered
+        invocation, profile = origin.invocation._replace(number=number), origin.profile
+        task = Task(invocation, profile, Shape(*profile[3:8]), next(self._sequence))
+        task.origin = origin
+        self.by_number[number] = task
+        return task
+
+    def remove(self, task: Task) -> None:
+        """Remove a task that is over."""
+        self.move(task, State.DONE)
+        del self.by_number[task.invocation.number]
+        if task.origin is None:
+            self.done += 1
+
+    # --- states ---
+
+    def move(self, task: Task, state: State) -> None:
+        """Change the state of a task."""
+        if task.origin is None:
+            self._count[task.state] -= 1
+            self._count[state] += 1
+        elif State.READY in (task.state, state):  # tasks that recreate files need capacity like others
+            self._count[State.READY] += 1 if state is State.READY else -1
+        task.move(state)
+        if self._hopeful and state is not State.WAITING:
+            self._hopeful.pop(task.invocation.number, None)
+
+    def ready(self, task: Task) -> None:
+        """Queue a task that can run."""
+        self.move(task, State.READY)
+        shape = task.shape
+        queue = self.queues.get(shape)
+        if queue is None:
+            queue = self.queues[shape] = Queue()
+        if not queue.fits:
+            self._unjudged[shape] = None
+        queue.push(task)
+
+    # --- shapes that may fit no node ---
+
+    def take_unjudged(self) -> Iterable[Shape]:
+        """Return the shapes of ready tasks that may be too large for any node, once each."""
+        if not self._unjudged:
+            return ()
+        unjudged, self._unjudged = self._unjudged, {}
+        return unjudged
+
+    def judge_anew(self) -> None:
+        """Have all shapes judged again, because nodes have changed."""
+        for shape, queue in self.queues.items():
+            queue.fits = False
+            self._unjudged[shape] = None
+
+    # --- waiting tasks that may be sent ahead to a node ---
+
+    def hope(self, numbers: Iterable[int]) -> None:
+        """Add tasks whose inputs are being produced."""
+        for number in numbers:
+            self._hopeful[number] = None
+
+    def hope_again(self, numbers: list[int]) -> None:
+        """Add tasks that were taken before the others, again before them."""
+        if numbers:
+            self._hopeful = {**dict.fromkeys(numbers), **self._hopeful}
+
+    def next_hopeful(self) -> Task | None:
+        """Remove and return the first such task, if there is one."""
+        while self._hopeful:
+            number = next(iter(self._hopeful))
+            del self._hopeful[number]
+            task = self.by_number.get(number)
+            if task is not None and task.state is State.WAITING:
+                return task
+        return None

@@ -503,7 +503,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def file(self, name: str) -> File:
         """A file's record, of which there is one."""
-        found = self.core._files.get(name)
+        found = self.core._tables.files.get(name)
         assert found is not None, name
         return found
 
@@ -529,7 +529,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         own = Counter(task.state for task in tasks.values() if task.origin is None)
         ready = sum(task.state is core.State.READY for task in tasks.values())
         assert (self.core.waiting, self.core.ready) == (own[core.State.WAITING], ready)
-        queued = [task for queue in self.core._queues.values() for order, _, task in queue._heap if order == task.order]
+        queued = [
+            task
+            for queue in self.core._tables.tasks.queues.values()
+            for order, _, task in queue._heap
+            if order == task.order
+        ]
         assert {id(task) for task in queued if task.state is core.State.READY} == {
             id(task) for task in tasks.values() if task.state is core.State.READY
         }
@@ -578,9 +583,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert set(consumers) | set(dependants) <= known
         for file in self.core.files:
             assert (file.consumers, file.dependants) == (consumers[file.name], dependants[file.name]), file.name
-            assert (file.name in self.core._graph._there) == file.is_there, file.name
+            assert (file.name in self.core._tables.graph._there) == file.is_there, file.name
             if file.name in self.forgotten:
-                makers = self.core._graph.makers(file.name)
+                makers = self.core._tables.graph.makers(file.name)
                 assert file.consumers or file.dependants or file.asked or makers, f"{file.name} is kept for nothing"
                 assert file.is_needed or not file.holders
         for origin in origins.values():
@@ -592,12 +597,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         for number, task in self.core.tasks.items():
             if task.state is not core.State.WAITING:
                 continue
-            missing = self.core._graph.missing(number)
+            missing = self.core._tables.graph.missing(number)
             assert missing
             for name in missing:
                 file = self.file(name)
                 yet_to_be = not file.was_made  # its maker may be tried again; else the user's process cancels this one
-                assert self.core._graph.makers(name) or yet_to_be, f"{name} will never be"
+                assert self.core._tables.graph.makers(name) or yet_to_be, f"{name} will never be"
 
     @invariant()
     def recoveries_are_of_use(self) -> None:
@@ -613,7 +618,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         sending = Counter(
             transfer.source for node in self.core.nodes.values() for transfer in node.fetching.values()
         ) + Counter(source.node for file, source in self.relays if source.node in self.core.nodes)
-        for known in self.core._storage.inputs.values():
+        for known in self.core._storage.inputs._inputs.values():
             sending.update(source for source in known.coming.values() if source != core.RELAY)
             reading = sum(source == core.RELAY for source in known.coming.values())
             assert reading <= self.limits["file-source-max-transfers"]
@@ -622,7 +627,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for name, node in self.core.nodes.items():
             assert node.sending == sending[name]
             assert node.sending <= self.limits["worker-source-max-transfers"]
-        assert self.core._storage._relaying == sending[core.RELAY]
+        assert self.core._storage.transfers._relaying == sending[core.RELAY]
         assert sending[core.RELAY] <= self.limits["worker-source-max-transfers"]
 
     @invariant()
@@ -670,7 +675,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any((node.assigned, node.shapes, node.fetching, node.sending, node.reads)), name
             assert not any((node.files, node.used)), name
             assert not self.nodes[name].files or self.nodes[name].killed
-        graph = self.core._graph
+        graph = self.core._tables.graph
         assert graph._graph is None or not len(graph._graph)
         assert not any((len(graph), graph._there, graph._ranks))
         kept = {item.arguments for item in self.submitted.values() if isinstance(item.arguments, str)}

@@ -177,7 +177,7 @@ class World:
             node.assigned or node.shapes or node.files or node.used or node.fetching or node.sending or node.reads
             for node in nodes
         )
-        graph = self.core._graph
+        graph = self.core._tables.graph
         left = graph._graph is not None and len(graph._graph)
         return not (busy or left or len(graph) or graph._there or graph._ranks or self.core.tasks or self.names())
 
@@ -238,3 +238,31 @@ def only(kind: type, instructions: Instructions) -> list[Any]:
 def unread(file: str) -> dict[str, Any]:
     """The end of a call that could not read a file."""
     return {"outcome": failure.LOST, "body": failure.lost("file-lost", "no replica could be read", name=file)}
+
+
+def spread(world: World, count: int, cores: float = 1.0) -> None:
+    """Have so many nodes, n0, n1 and so on, each with room for one call."""
+    for number in range(count):
+        world.join(f"n{number}", cores=cores)
+
+
+def chain(world: World, length: int, **fields: Any) -> list[int]:
+    """Have a chain of calls run; each forgets what came before, as results are when only the last is kept."""
+    numbers = []
+    for step in range(length):
+        invocation = world.invocation(needs=[f"f{step - 1}"] if step else [], makes=[f"f{step}"], **fields)
+        world.submit(invocation)
+        numbers.append(invocation.number)
+        world.works(invocation.number)
+        if step:
+            world.forget(f"f{step - 1}")
+    return numbers
+
+
+def made_again(instructions: Instructions) -> list[str]:
+    return sorted(use.source for outputs in again(instructions) for use in outputs)
+
+
+def recover(world: World) -> list[str]:
+    """Have everything run to its end; say what was made again, in order."""
+    return [use.source for number in world.work() if number < 0 for use in world.invocations[number].outputs]

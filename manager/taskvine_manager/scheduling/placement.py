@@ -1,0 +1,289 @@
+"""Placement: which ready task runs next, and on which node."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+from taskvine_manager.scheduling.candidates import Candidates
+from taskvine_manager.scheduling.estimates import Estimates
+from taskvine_manager.scheduling.events import InputCopy, Replica, Run
+from taskvine_manager.scheduling.eviction import Eviction
+from taskvine_manager.scheduling.files import File
+from taskvine_manager.scheduling.lifecycle import Lifecycle
+from taskvine_manager.scheduling.nodes import LOOKED_AT, Node
+from taskvine_manager.scheduling.storage import Storage
+from taskvine_manager.scheduling.tables import Tables
+from taskvine_manager.scheduling.tasks import Order, Shape, State, Task
+from taskvine_manager.wire.messages import L2
+
+SET_ASIDE = 16
+"""Maximum number of ready tasks that wait for a transfer or a busy node while later tasks are placed."""
+
+
+class Placement:
+    """Assigns tasks to nodes, where each can start first.
+
+    Parameters
+    ----------
+    tables, storage, lifecycle, candidates, eviction, estimates
+        The parts of the scheduler that it works with.
+    uniform : bool
+        Whether all nodes are alike, so that a task which fits no node is refused.
+    wait_for_nodes : int
+        Number of nodes that must have joined before any task is placed.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        storage: Storage,
+        lifecycle: Lifecycle,
+        candidates: Candidates,
+        eviction: Eviction,
+        estimates: Estimates,
+        *,
+        uniform: bool,
+        wait_for_nodes: int,
+    ) -> None:
+        self._tasks, self._graph, self._files, self._nodes = tables.tasks, tables.graph, tables.files, tables.nodes
+        self._outbox, self._tuning = tables.outbox, tables.tuning
+        self._transfers, self._inputs, self._lifecycle = storage.transfers, storage.inputs, lifecycle
+        self._candidates, self._eviction, self._estimates = candidates, eviction, estimates
+        self._uniform, self._wait_for_nodes = uniform, wait_for_nodes
+        self._begun = False
+
+    def refuse_hopeless(self) -> None:
+        """End the ready tasks that no node can ever hold, once a node has joined."""
+        if not self._nodes or not self._uniform:
+            return
+        for shape in self._tasks.take_unjudged():
+            queue = self._tasks.queues[shape]
+            if any(node.capacity(shape, others=False) for node in self._nodes.values()):
+                queue.fits = True
+                continue
+            largest = max(self._nodes.values(), key=lambda node: node.total)
+            has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
+            asked = zip(Shape._fields[1:5], shape[1:5], strict=True)
+            requested = {key: value for key, value in asked if value is not None}
+            reason = f"it asks for {_amounts(requested)}, and the largest node has {_amounts(has)}"
+            while queue.head() is not None:
+                self._lifecycle.end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has)
+
+    def place(self, joined: int) -> None:
+        """Assign ready tasks to nodes, in their order, once enough nodes have ``joined``."""
+        if not self._begun and joined < max(self._wait_for_nodes, self._tuning.wait_for_workers):
+            return
+        blocked: set[Shape] = set()
+        held: list[Task] = []
+        while True:
+            heads = [
+                (head.order, head.sequence, head)
+                for shape, queue in self._tasks.queues.items()
+                if shape not in blocked and (head := queue.head()) is not None
+            ]
+            if not heads:
+                break
+            order, _, task = min(heads)
+            shape = task.shape
+            if task.files or task.invocation.inputs:
+                placed = self._place_by_data(task, held)
+            else:
+                turn = min((entry[0] for entry in heads if entry[0] != order), default=None)
+                placed = self._place_many(task, turn)
+            if not placed:
+                blocked.add(shape)
+                self._candidates.reserve(shape)
+            if len(held) >= SET_ASIDE:
+                blocked.update(task.shape for task in held)
+        for task in held:
+            self._tasks.queues[task.shape].push(task)
+        self._send_ahead()
+
+    def _place_many(self, first: Task, turn: Order | None) -> bool:
+        """Spread tasks without inputs evenly over the nodes, until a task of another shape comes first.
+
+        Return False if no node can take one.
+        """
+        shape = first.shape
+        queue = self._tasks.queues[shape]
+        depth = self._estimates.depth(first)
+        rooms = self._candidates.rooms(first, depth)
+        if not rooms:
+            return False
+        share = max(1, math.ceil(len(queue) / max(len(rooms), len(self._candidates.of(shape, depth)))))
+        for name in sorted(rooms, key=lambda name: -rooms[name]):
+            node = self._nodes[name]
+            candidates = self._candidates.of(shape, depth)
+            candidates[name] = candidates.pop(name, None)  # to the end: next time, others come first
+            for _ in range(min(rooms[name], share)):
+                task = queue.head()
+                if (
+                    task is None
+                    or task.files
+                    or task.invocation.inputs
+                    or task.profile.category != first.profile.category
+                ):
+                    return True
+                if turn is not None and task.order > turn:
+                    return True
+                self._assign(queue.pop(), node)
+        return True
+
+    def _place_by_data(self, task: Task, held: list[Task]) -> bool:
+        """Place a task on the node where it can start first, or add it to ``held`` if it is better to wait.
+
+        The choice depends on the inputs on each node, its queue and the cost of transfers. Return False if no node can
+        take the task.
+        """
+        shape, queue = task.shape, self._tasks.queues[task.shape]
+        inputs = [file for name in task.files if (file := self._files[name]).value is None]
+        paths = [use.source for use in task.invocation.inputs if use.kind == "local"]
+        tuning = self._tuning
+        if not inputs and not paths:
+            depth = self._estimates.depth(task)  # small values travel with the task, which may be sent ahead anywhere
+        else:
+            depth = 1 if task.suspect else tuning.resource_submit_multiplier
+        rooms = self._candidates.rooms(task, depth)
+        if not rooms:
+            return False
+        best: tuple[float, float, int, str] | None = None
+        total = sum(file.size for file in inputs)
+        held_here = self._held(inputs, rooms)
+        for name in {**rooms, **self._near(held_here)}:
+            node = self._nodes[name]
+            room = rooms.get(name)
+            if room is None:
+                room = node.room_for(shape, depth) if self._candidates.is_free(name, task) else 0
+            local = held_here.get(name, 0)
+            local += sum(name in self._inputs.holders(path) for path in paths)
+            wait = 0.0 if room > 0 else self._wait(node, task)
+            cost = tuning.weight_transfer * max(0, total - local) / self._transfers.bandwidth
+            cost += wait if math.isinf(wait) else tuning.weight_wait * wait
+            rank = (cost, -local if tuning.weight_transfer else 0.0, -room, name)
+            best = rank if best is None else min(best, rank)
+        if best is None or math.isinf(best[0]):
+            return False
+        queue.pop()
+        node = self._nodes[best[3]]
+        if best[2] < 0 and self._bring(task, node, inputs, paths):
+            return True
+        held.append(task)  # it waits for a busy node, or until its transfers can start
+        return True
+
+    def _held(self, inputs: list[File], rooms: Iterable[str]) -> dict[str, int]:
+        """Return the bytes of a task's inputs on each node that holds them or is fetching them.
+
+        For a file on very many nodes, only some of its holders and those in ``rooms`` are counted.
+        """
+        held: dict[str, int] = {}
+        for file in inputs:
+            names: Iterable[str] = itertools.chain(file.holders, file.coming)
+            if len(file.holders) + len(file.coming) > LOOKED_AT:
+                wide = [name for name in rooms if name in file.holders or name in file.coming]
+                names = dict.fromkeys([*itertools.islice(names, LOOKED_AT), *wide])
+            for name in names:
+                held[name] = held.get(name, 0) + file.size
+        return held
+
+    def _near(self, held: dict[str, int]) -> dict[str, None]:
+        """Return the nodes that hold most, without those that are draining."""
+        near = {name: None for name in held if not self._nodes[name].draining}
+        if len(near) <= LOOKED_AT:
+            return near
+        return dict.fromkeys(heapq.nlargest(LOOKED_AT, near, key=lambda name: (held[name], name)))
+
+    def _wait(self, node: Node, task: Task) -> float:
+        """Return the expected seconds until a busy node can take a task; infinite if it is reserved, or if unknown."""
+        seconds = self._estimates.wait(node, task.shape)
+        return seconds if self._candidates.is_free(node.info.name, task) else math.inf
+
+    def _bring(self, task: Task, node: Node, inputs: list[File], paths: list[str]) -> bool:
+        """Assign a task to a node and start the transfers of its missing inputs, if all of them can start now."""
+        name = node.info.name
+        sources: dict[str, Replica] = {}
+        for file in inputs:
+            if name not in file.holders and name not in file.coming:
+                source = self._transfers.source(file)
+                if source is None:
+                    return False
+                sources[file.name] = source
+        copies: dict[str, InputCopy | bool] = {}
+        for path in paths:
+            copy = self._inputs.source(path, name)
+            if copy is False:
+                return False
+            copies[path] = copy
+        needed = sum(source.size for source in sources.values())
+        if needed and needed > node.room:
+            self._lifecycle.lost(self._eviction.evict(node, needed, keep=task.files), evicted=True)
+        run = self._assign(task, node)
+        for each, source in sources.items():
+            self._transfers.start(node, each, source, for_task=True)
+            run.sources[each] = source
+        for path, copy in copies.items():
+            self._inputs.start(path, name, copy)
+            if isinstance(copy, InputCopy):
+                run.copies[path] = copy
+        return True
+
+    def _assign(self, task: Task, node: Node) -> Run:
+        self._begun = True
+        self._tasks.move(task, State.ASSIGNED)
+        node.take(task)
+        run = self._outbox.run(node.info.name)
+        run.tasks.append(task)
+        for each in task.files:
+            value = self._files[each].value
+            if value is not None:
+                run.values[each] = value
+        if task.makes:
+            self._tasks.hope(self._graph.followers(task.invocation.number))
+        return run
+
+    # --- short tasks ---
+
+    def _send_ahead(self) -> None:
+        """Send short tasks to the node that produces their inputs, without waiting until these are finished."""
+        again: list[int] = []
+        while len(again) < SET_ASIDE and (task := self._tasks.next_hopeful()) is not None:
+            node = self._leader(task)
+            if node is None:
+                continue
+            depth = self._estimates.depth(task)
+            if depth > 1 and node.room_for(task.shape, depth) > 0 and self._candidates.is_free(node.info.name, task):
+                self._assign(task, node)
+            elif depth > 1:
+                again.append(task.invocation.number)
+        self._tasks.hope_again(again)
+
+    def _leader(self, task: Task) -> Node | None:
+        """Return the node that holds or is producing all inputs of a task, if there is one."""
+        name: str | None = None
+        uses = (*task.invocation.inputs, *task.invocation.outputs)
+        if task.shape.mode != L2 or task.suspect or any(use.kind != "value" for use in uses):
+            return None
+        for each in task.files:
+            file = self._files[each]
+            if file.value is not None:
+                continue
+            if file.holders:
+                places = dict.fromkeys(file.holders)
+            else:
+                makers = [self._tasks[number] for number in self._graph.makers(each)]
+                places = {maker.node: None for maker in makers if maker.node is not None} if len(makers) == 1 else {}
+            if name is None:
+                name = next(iter(places), None)
+            if name is None or name not in places:
+                return None
+        node = self._nodes.get(name) if name is not None else None
+        if node is None or node.draining or node.room < node.used:
+            return None  # little space is left: a task sent ahead would keep its inputs from being evicted
+        return node
+
+
+def _amounts(resources: Mapping[str, float | None]) -> str:
+    units = {"memory": " MB of memory", "disk": " MB of disk"}
+    return ", ".join(f"{value:g}{units.get(key, ' ' + key)}" for key, value in resources.items() if value is not None)

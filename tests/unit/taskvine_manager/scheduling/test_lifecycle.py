@@ -1,0 +1,355 @@
+"""The life cycle of tasks: nodes that leave, tasks that are cancelled, files that come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling import core
+from tests.unit.taskvine_manager.scheduling.world import (
+    World,
+    finished,
+    only,
+    ran,
+    records,
+    runs,
+    sources,
+    unread,
+)
+
+# --- nodes go ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_lost_node_ran_is_run_elsewhere() -> None:
+    world = World()
+    world.join("a")
+    world.call(count=2)
+    world.join("b")
+    assert runs(world.leave("a", told=True)) == {"b": [0, 1]}
+    assert [each.number for each in finished(world.done(0))] == [0]
+
+
+def test_what_may_have_killed_a_node_runs_one_by_one() -> None:
+    """With others beside it; on each node that there is."""
+    world = World()
+    world.join("a", cores=3)
+    world.call(count=3)
+    world.leave("a")
+    assert runs(world.join("b", cores=3)) == {"b": [0]}
+    assert ran(world.call(count=3)) == [3, 4]
+    assert runs(world.join("c", cores=3)) == {"c": [1, 5]}
+    assert ran(world.done(3)) == []
+    assert ran(world.done(0)) == [2]
+    assert {each.number for each in finished(world.leave("b"))} == {2}
+    assert ran(world.done(1, 5)) == [4]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_so_often_and_no_more(retries: int) -> None:
+    world = World(max_retries=retries)
+    world.call()
+    for _ in range(retries):
+        world.join("a")
+        assert not finished(world.leave("a"))
+    world.join("a")
+    record = records(world.leave("a"))[0]
+    assert record["kind"] == "node-lost"
+    assert record["node"] == "a"
+    assert f"at attempt {retries + 1}" in record["reason"]
+    assert "its connection ended" in record["reason"]
+
+
+def test_for_ever_if_there_is_no_limit() -> None:
+    world = World(max_retries=None)
+    world.call()
+    for _ in range(20):
+        assert ran(world.join("a")) == [0]
+        assert not finished(world.leave("a"))
+
+
+def test_only_what_can_have_been_running_is_charged() -> None:
+    world = World(max_retries=0)
+    world.join("a", cores=2)
+    world.call(count=12)
+    world.done(0, 1, seconds=core.SHORT / 5)
+    assert len(world.core.nodes["a"].assigned) == 10
+    assert set(records(world.leave("a"))) == {2, 3}
+    assert world.core.ready == 8
+
+
+def test_a_node_that_is_unknown_or_gone_is_nobody() -> None:
+    world = World()
+    world.join("a")
+    world.call(makes=["file"])
+    world.leave("a")
+    assert not world.leave("a")
+    assert not world.drain("a")
+    assert not world.done(0, made=[("file", 1)])
+    assert not world.handle(core.Returned("a", (0,)))
+    assert not world.cached("a", "file")
+    assert ran(world.join("b")) == [0]
+
+
+def test_what_a_node_gives_back_is_run_elsewhere_without_a_charge() -> None:
+    world = World(max_retries=0)
+    world.join("a")
+    world.call(count=2)
+    world.join("b")
+    world.drain("a")
+    assert runs(world.handle(core.Returned("a", (0, 1)))) == {"b": [0, 1]}
+    assert {number: task.attempts for number, task in world.core.nodes["b"].assigned.items()} == {0: 0, 1: 0}
+
+
+# --- cancelling -------------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_while_waiting() -> None:
+    world = World()
+    world.join("a")
+    world.call(needs=["file"])
+    assert world.core.waiting == 1
+    assert not world.cancel(0)
+    assert world.core.waiting == 0
+    assert not world.cancel(0)
+
+
+def test_cancelled_while_ready() -> None:
+    world = World()
+    world.call(count=3)
+    assert not world.cancel(0, 2)
+    assert world.core.ready == 1
+    assert ran(world.join("a")) == [1]
+
+
+def test_cancelled_while_it_runs() -> None:
+    world = World()
+    world.join("a", cores=1)
+    world.call(count=2)
+    told = world.cancel(0)
+    assert only(core.Kill, told) == [core.Kill("a", [0])]
+    assert ran(told) == [1]
+    assert not world.done(0)
+
+
+def test_what_was_cancelled_keeps_no_room_though_nothing_more_is_heard_of_it() -> None:
+    world = World()
+    world.join("a", cores=2)
+    world.call(count=2)
+    world.cancel(0, 1)
+    assert ran(world.call(count=2)) == [2, 3]
+
+
+def test_what_was_cancelled_may_lose_its_node() -> None:
+    world = World()
+    world.join("a")
+    world.call()
+    world.cancel(0)
+    assert not world.leave("a")
+    assert not world.join("b")
+
+
+def test_what_was_cancelled_may_be_given_back() -> None:
+    world = World()
+    world.join("a")
+    world.call()
+    world.cancel(0)
+    assert not world.handle(core.Returned("a", (0,)))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_consumer_runs_when_its_file_is_made_and_where() -> None:
+    world = World()
+    world.join("a")
+    world.join("b")
+    world.call(makes=["file"])
+    assert not world.call(needs=["file"])
+    told = world.done(0, made=[("file", 10)])
+    assert runs(told) == {world.nodes[0]: [1]}
+    assert sources(told) == {}
+
+
+def test_a_cycle_through_names_is_refused() -> None:
+    world = World()
+    world.join("a")
+    world.call(needs=["x"], makes=["y"])
+    record = records(world.call(needs=["y"], makes=["x"]))[1]
+    assert record["kind"] == "file-lost"
+    assert "1 -> x -> 0 -> y -> 1" in record["reason"]
+    assert world.core.waiting == 1
+
+
+def test_consumers_of_a_lost_file_fail_and_name_the_node() -> None:
+    world = World()
+    world.join("a")
+    world.make("file", recoverable=False)
+    world.call(needs=["file", "never"])
+    world.join("b")
+    record = records(world.leave("a"))[1]
+    assert record["kind"] == "file-lost"
+    assert (record["node"], record["name"]) == ("a", "file")
+    assert "node a" in record["reason"]
+
+
+def test_a_consumer_that_was_ready_fails_with_its_file() -> None:
+    world = World()
+    world.join("a", cores=1)
+    world.make("file", recoverable=False)
+    world.call()
+    world.call(needs=["file"])
+    assert set(records(world.leave("a"))) == {2}
+    assert ran(world.join("b", cores=1)) == [1]
+
+
+def test_who_comes_after_the_loss_of_a_file_fails_at_once() -> None:
+    world = World()
+    world.join("a")
+    world.make("file", recoverable=False)
+    world.leave("a")
+    assert records(world.call(needs=["file"]))[1]["node"] == "a"
+
+
+def test_a_lost_file_that_somebody_is_making_again_is_waited_for() -> None:
+    world = World()
+    world.join("a")
+    world.make("file")
+    world.leave("a")
+    world.call(makes=["file"])
+    assert not world.call(needs=["file"])
+    world.join("b")
+    assert ran(world.done(1, made=[("file", 1)])) == [2]
+
+
+def test_with_another_replica_nothing_is_lost() -> None:
+    world = World()
+    world.replicate(2)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    world.cached("b", "file")
+    told = world.leave("a")
+    assert not finished(told)
+    assert runs(world.call(needs=["file"])) == {"b": [1]}
+
+
+def test_a_copy_that_arrives_after_its_source_went_is_as_good() -> None:
+    world = World()
+    world.replicate(2)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    world.leave("a")
+    world.cached("b", "file")
+    assert runs(world.call(needs=["file"])) == {"b": [1]}
+
+
+def test_a_consumer_whose_source_went_reads_another_replica() -> None:
+    world = World(max_retries=0)
+    world.replicate(2)
+    world.join("a", cores=1)
+    world.make("file")
+    world.call()
+    world.join("b", cores=1)
+    world.cached("b", "file")
+    world.call()
+    world.join("c", cores=1)
+    assert sources(world.call(needs=["file"])) == {"file": "a"}
+    told = world.done(3, **unread("file"))  # a is on its way out, and nobody here knows yet
+    assert not finished(told)
+    assert runs(told) == {"c": [3]}
+    assert sources(told) == {"file": "b"}
+    assert world.core.stats()["replicas"]["file"] == ["b"]
+    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+
+
+def test_a_consumer_that_could_not_read_the_last_replica_fails() -> None:
+    world = World()
+    world.join("a", cores=1)
+    world.make("file", recoverable=False)
+    world.call(needs=["file"])
+    world.call(needs=["file", "other"])
+    told = world.done(1, **unread("file"))
+    assert set(records(told)) == {1, 2}
+    assert world.where("file") is None
+
+
+def test_another_failure_of_a_consumer_is_its_own() -> None:
+    world = World()
+    world.join("a")
+    world.make("file")
+    world.call(needs=["file"])
+    told = world.done(1, outcome=failure.LOST, body=failure.lost("slot-died", "it was killed"))
+    assert records(told)[1]["kind"] == "slot-died"
+    assert world.where("file") == "a"
+
+
+def test_what_a_failing_task_made_is_not_what_it_promised() -> None:
+    world = World()
+    world.join("a")
+    world.call(makes=["file"])
+    world.call(needs=["file"])
+    assert len(finished(world.done(0, outcome=failure.RAISED))) == 1
+    assert world.core.waiting == 1
+    retry = world.invocation(makes=["file"])
+    world.submit(retry)
+    assert ran(world.done(retry.number, made=[("file", 1)])) == [1]
+
+
+# --- forgetting -------------------------------------------------------------------------------------------------------
+
+
+def test_forgotten_everywhere() -> None:
+    world = World()
+    world.replicate(2)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    world.cached("b", "file")
+    assert sorted(only(core.Drop, world.forget("file")), key=str) == [
+        core.Drop("a", ["file"]),
+        core.Drop("b", ["file"]),
+    ]
+    assert world.core.stats()["replicas"] == {}
+    assert not world.join("c")
+
+
+def test_forgotten_while_it_is_fetched() -> None:
+    world = World()
+    world.replicate(2)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    assert world.forget("file") == [core.Drop("a", ["file"])]
+    assert world.cached("b", "file") == [core.Drop("b", ["file"])]
+
+
+def test_forgotten_before_it_is_made() -> None:
+    world = World()
+    world.join("a")
+    world.call(makes=["file"])
+    world.call(needs=["file"])
+    assert records(world.forget("file"))[1]["reason"] == "file was forgotten"
+    assert world.core.waiting == 0
+    told = world.done(0, made=[("file", 1)])
+    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert world.is_clean()
+
+
+def test_who_comes_for_a_forgotten_file_that_is_being_made_is_served() -> None:
+    world = World()
+    world.join("a")
+    world.call(makes=["file"])
+    world.forget("file")
+    assert not world.call(needs=["file"])
+    assert ran(world.works(0)) == [1]
+    assert only(core.Drop, world.works(1)) == [core.Drop("a", ["file"])]
+    assert world.is_clean()
+
+
+def test_a_consumer_that_waits_for_more_fails_when_one_is_forgotten() -> None:
+    world = World()
+    world.join("a")
+    world.make("file")
+    world.call(needs=["file", "other"])
+    assert records(world.forget("file"))[1]["kind"] == "file-lost"

@@ -1,0 +1,191 @@
+"""Placement: short tasks that are sent ahead to the node that produces their inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling import core
+from taskvine_manager.wire.messages import L1, Invocation
+from tests.unit.taskvine_manager.scheduling.world import (
+    World,
+    only,
+    ran,
+    records,
+    runs,
+    temp,
+    value,
+)
+
+SHORT: dict[str, Any] = {"category": "short"}
+
+
+def follower(world: World, *names: str, makes: str | None = None, **fields: Any) -> Invocation:
+    outputs = (value(makes),) if makes else ()
+    return world.invocation(inputs=tuple(value(name) for name in names), outputs=outputs, **{**SHORT, **fields})
+
+
+def short_world(cores: float = 1.0, count: int = 1) -> World:
+    """Nodes, and calls that are known to be short."""
+    world = World()
+    for number in range(count):
+        world.join(f"n{number}", cores=cores)
+    world.call(**SHORT)
+    world.done(0, seconds=0.001)
+    return world
+
+
+def test_short_calls_are_sent_behind_those_that_make_their_inputs() -> None:
+    world = short_world()
+    told = world.submit(
+        follower(world, makes="v1"), follower(world, "v1", makes="v2"), follower(world, "v1", "v2", makes="v3")
+    )
+    assert runs(told) == {"n0": [1, 2, 3]}
+    (run,) = only(core.Run, told)
+    assert (run.values, run.sources) == ({}, {})
+    assert world.core.waiting == 0
+    assert not only(core.Run, world.done(1, body=b"one", seconds=0.001))
+
+
+def test_short_calls_follow_a_maker_that_was_there_before() -> None:
+    world = short_world()
+    world.submit(follower(world, makes="v1"))
+    assert runs(world.submit(follower(world, "v1"))) == {"n0": [2]}
+
+
+def test_calls_not_known_to_be_short_do_not_follow() -> None:
+    world = short_world()
+    told = world.submit(follower(world, makes="v1"), follower(world, "v1", category="unknown"))
+    assert ran(told) == [1]
+    assert world.core.waiting == 1
+
+
+@pytest.mark.parametrize("fields", [{"needs": ["file"]}, {"makes_file": True}, {"mode": L1}])
+def test_calls_with_files_or_processes_of_their_own_do_not_follow(fields: dict[str, Any]) -> None:
+    world = short_world()
+    world.make("file")
+    first = follower(world, makes="v1")
+    if fields.get("makes_file"):
+        second = world.invocation(inputs=(value("v1"),), outputs=(temp("new"),), **SHORT)
+    elif "needs" in fields:
+        second = world.invocation(inputs=(value("v1"), temp("file")), **SHORT)
+    else:
+        second = follower(world, "v1", mode=L1)
+    assert ran(world.submit(first, second)) == [first.number]
+
+
+def test_calls_whose_inputs_are_made_on_two_nodes_do_not_follow() -> None:
+    world = short_world(count=2)
+    world.submit(follower(world, makes="v1"), follower(world, makes="v2"))
+    assert world.nodes[1] != world.nodes[2]
+    assert not ran(world.submit(follower(world, "v1", "v2")))
+
+
+def test_calls_follow_where_their_other_input_is() -> None:
+    world = short_world(count=2)
+    world.submit(follower(world, makes="v1"))
+    world.done(1, made=[("v1", 100)], body="elsewhere", seconds=0.001)
+    home = world.nodes[1]
+    world.submit(follower(world, "v1", makes="v2"))
+    assert world.nodes[2] == home
+    assert runs(world.submit(follower(world, "v1", "v2"))) == {home: [3]}
+
+
+def test_small_inputs_that_are_there_go_with_those_that_follow() -> None:
+    world = short_world()
+    world.submit(follower(world, makes="v1"))
+    world.done(1, body=b"one", seconds=0.001)
+    told = world.submit(follower(world, makes="v2"), follower(world, "v1", "v2"))
+    (run,) = only(core.Run, told)
+    assert [task.invocation.number for task in run.tasks] == [2, 3]
+    assert run.values == {"v1": b"one"}
+
+
+def test_no_more_follow_than_are_given_out_ahead() -> None:
+    world = short_world()
+    chain = [follower(world, makes="v0")] + [follower(world, f"v{step}", makes=f"v{step + 1}") for step in range(100)]
+    first = ran(world.submit(*chain))
+    assert first == list(range(1, len(first) + 1))
+    assert 1 < len(first) <= 33
+    rest = ran(world.done(1, body=b"x", seconds=0.001))
+    assert rest == [len(first) + 1]
+
+
+def test_all_of_a_long_chain_runs_in_order() -> None:
+    world = short_world(count=3, cores=2)
+    chain = [follower(world, makes="v0")] + [follower(world, f"v{step}", makes=f"v{step + 1}") for step in range(300)]
+    world.submit(*chain)
+    ended = []
+    while any(node.assigned for node in world.core.nodes.values()):
+        number = min(number for node in world.core.nodes.values() for number in node.assigned)
+        ended.append(number)
+        world.done(number, body=b"x", seconds=0.001)
+    assert ended == [invocation.number for invocation in chain]
+    world.forget(*world.names())
+    assert world.is_clean()
+
+
+def test_followers_come_back_when_their_maker_fails() -> None:
+    """The node gives them back; they wait for a maker that is tried again."""
+    world = short_world()
+    world.submit(follower(world, makes="v1"), follower(world, "v1"))
+    world.done(1, outcome=failure.RAISED)
+    world.handle(core.Returned("n0", (2,)))
+    assert world.core.waiting == 1
+    retry = follower(world, makes="v1")
+    assert ran(world.submit(retry)) == [2, retry.number]  # behind it, again
+    assert world.core.waiting == 0
+
+
+def test_a_follower_that_was_given_back_and_has_its_input_is_ready() -> None:
+    world = short_world()
+    world.submit(follower(world, makes="v1"), follower(world, "v1"))
+    told = world.done(1, body=b"one", seconds=0.001)
+    told = world.handle(core.Returned("n0", (2,)))
+    (run,) = only(core.Run, told)
+    assert run.values == {"v1": b"one"}
+
+
+def test_followers_of_a_lost_node_follow_on_the_next() -> None:
+    world = short_world(count=2)
+    world.submit(follower(world, makes="v1"), follower(world, "v1", makes="v2"), follower(world, "v2"))
+    home = world.nodes[1]
+    told = world.leave(home, told=True)
+    assert 1 in ran(told)
+    while any(node.assigned for node in world.core.nodes.values()):
+        number = min(number for node in world.core.nodes.values() for number in node.assigned)
+        world.done(number, body=b"x", seconds=0.001)
+    assert not world.core.tasks
+
+
+def test_followers_of_what_lost_its_node_too_often_wait_for_a_retry() -> None:
+    world = World(max_retries=0)
+    world.join("a", cores=1)
+    world.call(**SHORT)
+    world.done(0, seconds=0.001)
+    world.submit(follower(world, makes="v1"), follower(world, "v1"))
+    assert set(records(world.leave("a"))) == {1}
+    assert world.core.waiting == 1
+    world.join("b")
+    retry = follower(world, makes="v1")
+    world.submit(retry)
+    world.done(retry.number, body=b"x", seconds=0.001)
+    assert 2 in [number for node in world.core.nodes.values() for number in node.assigned]
+
+
+def test_a_follower_is_cancelled_with_its_node_told() -> None:
+    world = short_world()
+    world.submit(follower(world, makes="v1"), follower(world, "v1"))
+    assert only(core.Kill, world.cancel(2)) == [core.Kill("n0", [2])]
+    world.done(1, body=b"x", seconds=0.001)
+    world.forget("v1")
+    assert world.is_clean()
+
+
+def test_nothing_follows_to_a_node_that_drains() -> None:
+    world = short_world(count=2)
+    world.submit(follower(world, makes="v1"))
+    world.drain(world.nodes[1])
+    assert not ran(world.submit(follower(world, "v1")))

@@ -1,0 +1,306 @@
+"""Transfers: their limits, and the way through the manager."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling import core
+from tests.unit.taskvine_manager.scheduling.world import (
+    World,
+    again,
+    copies,
+    fetches,
+    finished,
+    local,
+    only,
+    ran,
+    sources,
+    spread,
+    temp,
+    unread,
+)
+
+# --- limits of transfers ----------------------------------------------------------------------------------------------
+
+
+def test_so_many_read_from_one_node_at_a_time() -> None:
+    world = World()
+    world.tune(worker_source_max_transfers=2)
+    world.join("a", cores=1)
+    world.make("file")
+    world.call(cores=1.0)
+    spread(world, 5)
+    told = world.call(count=5, needs=["file"])
+    assert len(ran(told)) == 2
+    assert sources(told) == {"file": "a"}
+    assert world.core.nodes["a"].sending == 2
+    told = world.cached(world.nodes[2], "file")
+    assert sorted(source.node for run in only(core.Run, told) for source in run.sources.values()) == [
+        "a",
+        *[world.nodes[2]] * 2,
+    ]
+    assert world.core.nodes["a"].sending == 2
+
+
+def test_a_transfer_that_failed_or_was_not_needed_gives_its_turn_back() -> None:
+    world = World()
+    world.tune(worker_source_max_transfers=1)
+    world.join("a", cores=1)
+    world.make("file")
+    world.call(cores=1.0)
+    spread(world, 2)
+    assert len(ran(world.call(count=2, needs=["file"]))) == 1
+    assert ran(world.cancel(2)) == [3]
+    assert world.core.nodes["a"].sending == 1
+    world.done(3, outcome=failure.LOST, body=failure.lost("disk-full", "no room for file"))
+    assert world.core.nodes["a"].sending == 0
+
+
+def test_replicas_are_copied_within_the_limit_too() -> None:
+    world = World()
+    world.tune(worker_source_max_transfers=1, temp_replica_count=4)
+    spread(world, 4)
+    world.call(makes=["file"])
+    first = world.nodes[0]
+    rounds = [fetches(world.works(0))]
+    while rounds[-1]:
+        told = [(node, source) for node, _, source in rounds[-1]]
+        rounds.append([copy for node, source in told for copy in fetches(world.cached(node, "file", source=source))])
+    assert [len(each) for each in rounds] == [1, 2, 0]
+    assert {source for _, _, source in rounds[0]} == {first}
+    assert len(world.core.stats()["replicas"]["file"]) == 4
+
+
+def test_nothing_is_under_way_in_the_end() -> None:
+    world = World()
+    world.tune(worker_source_max_transfers=1, temp_replica_count=3)
+    spread(world, 4)
+    for number in range(3):
+        world.call(makes=[f"f{number}"])
+    world.call(count=3, needs=["f0", "f1", "f2"])
+    world.work()
+    while any(node.fetching for node in world.core.nodes.values()):
+        world.arrive()
+    assert all(node.sending == 0 for node in world.core.nodes.values())
+    world.forget("f0", "f1", "f2")
+    assert world.is_clean()
+
+
+def test_a_copy_that_ended_with_its_call_is_begun_for_its_own_sake() -> None:
+    world = World()
+    world.join("a", cores=1)
+    world.make("file")
+    world.call()
+    world.join("b", cores=1)
+    assert sources(world.call(needs=["file"])) == {"file": "a"}
+    assert not fetches(world.replicate(2))
+    assert fetches(world.cancel(2)) == [("b", "file", "a")]
+
+
+def test_copies_come_from_nodes_that_stay() -> None:
+    world = World()
+    world.replicate(2)
+    world.join("a", cores=1)
+    world.make("file")
+    world.join("b", cores=1)
+    world.arrive()
+    world.replicate(1)
+    world.call(count=2)
+    world.drain("a")
+    world.join("c", cores=1)
+    assert sources(world.call(needs=["file"])) == {"file": "b"}
+
+
+def test_copies_go_to_the_emptier_node() -> None:
+    world = World()
+    world.join("a", cores=1)
+    for number in range(4):
+        world.make(f"old{number}")
+    world.replicate(2)
+    world.call(count=1)
+    world.join("b", cores=1)
+    world.arrive()
+    world.call(count=1)
+    world.join("c", cores=1)
+    world.call(count=1)
+    world.works(4)  # a is free again, b and c are not
+    for number in range(3):
+        world.submit(invocation := world.invocation(makes=[f"new{number}"]))
+        assert [(node, source) for node, _, source in fetches(world.works(invocation.number))] == [("c", "a")]
+        world.arrive()
+
+
+def test_who_refused_a_copy_is_asked_again_when_its_source_has_gone() -> None:
+    """It may have been the source that would not give it."""
+    world = World()
+    world.tune(temp_replica_count=2, transfer_temps_recovery=1)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    world.cached("b", "file", "Connection reset by peer", source="a")
+    world.join("c")
+    world.cached("c", "file", source="a")
+    assert fetches(world.leave("a")) == [("b", "file", "c")]
+
+
+def test_a_node_that_sends_a_users_file_is_not_let_go() -> None:
+    world = World()
+    spread(world, 2)
+    world.call(count=2, inputs=(local("/x"),))
+    first = world.nodes[0]
+    ((second, source),) = copies(world.brought(first, "/x")).items()
+    assert source == first
+    world.works(0)
+    assert not only(core.Release, world.drain(first))
+    assert only(core.Release, world.brought(second, "/x")) == [core.Release(first)]
+
+
+def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
+    world = World()
+    world.replicate(2)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    world.call(needs=["file", "never"])
+    told = world.cached("b", "file", "it was written to since it was made", spoiled=True, source="a")
+    assert core.Drop("a", ["file"]) in told
+    assert again(told) == [(temp("file"),)]
+
+
+# --- the manager as relay ---------------------------------------------------------------------------------------------
+
+
+def relayed(world: World) -> World:
+    """A file on a busy node, and another node that wants it."""
+    world.join("a", cores=1)
+    world.make("file")
+    world.call(cores=1.0)
+    world.join("b", cores=1)
+    return world
+
+
+def test_without_peers_a_file_passes_through_the_manager() -> None:
+    world = relayed(World(peer_transfers=False))
+    told = world.call(needs=["file"])
+    assert not ran(told)
+    assert told == [core.Relay("file", core.Replica("a", 100, 1))]
+    told = world.handle(core.Relayed("file", 5, None))
+    (run,) = only(core.Run, told)
+    assert run.sources == {"file": core.Replica(core.RELAY, 100, 5)}
+    assert world.core.stats()["bytes_between_nodes"] == 100
+    world.cached("b", "file", source=core.RELAY)
+    world.works(2)
+    assert world.core._storage.transfers._relaying == 0
+    told = world.forget("file")
+    assert {drop.node for drop in only(core.Drop, told)} == {"a", "b", core.RELAY}
+
+
+def test_a_file_is_brought_to_the_manager_once() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.join("c", cores=1)
+    assert len(only(core.Relay, world.call(count=2, needs=["file"]))) == 1
+    assert world.core.nodes["a"].sending == 1
+    assert len(ran(world.handle(core.Relayed("file", 5, None)))) == 2
+    assert world.core.nodes["a"].sending == 0
+
+
+def test_what_the_manager_has_outlives_its_node() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.call(needs=["file"])
+    world.handle(core.Relayed("file", 5, None))
+    world.cancel(1, 2)
+    assert not world.leave("a")
+    (run,) = only(core.Run, world.call(needs=["file"]))
+    assert run.sources == {"file": core.Replica(core.RELAY, 100, 5)}
+    assert world.core.stats()["tasks_recovered"] == 0
+
+
+def test_what_could_not_be_brought_to_the_manager_is_made_again() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.call(needs=["file"])
+    told = world.handle(core.Relayed("file", 0, "it was written to since it was made"))
+    assert core.Drop("a", ["file"]) in told
+    assert again(told) == [(temp("file"),)]
+
+
+def test_a_full_disk_at_the_manager_neither_removes_a_replica_nor_runs_a_task_again() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.call(needs=["file"])
+    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
+    assert told == [core.Relay("file", core.Replica("a", 100, 1))]  # it may have room now
+    world.handle(core.Relayed("file", 0, "no space left", lost=False))
+    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
+    (finish,) = only(core.Finish, told)
+    (completion,) = finish.completions
+    said = pickle.loads(completion.body)
+    assert said["kind"] == "file-unreadable"
+    assert "no space left" in said["reason"]
+    assert not again(told)
+    assert world.core.stats()["replicas"] == {"file": ["a"]}
+    assert only(core.Relay, world.call(needs=["file"])), "later ones try anew"
+
+
+def test_what_nobody_needs_any_more_when_it_comes_is_removed() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.call(needs=["file"])
+    world.forget("file")
+    told = world.handle(core.Relayed("file", 5, None))
+    assert only(core.Drop, told) == [core.Drop(core.RELAY, ["file"])]
+
+
+def test_what_the_manager_has_and_is_spoiled_there_is_brought_again() -> None:
+    world = relayed(World(peer_transfers=False))
+    world.call(needs=["file"])
+    world.handle(core.Relayed("file", 5, None))
+    told = world.done(2, **unread("file"))
+    assert not finished(told)
+    assert only(core.Relay, told) == [core.Relay("file", core.Replica("a", 100, 1))]
+    assert ran(world.handle(core.Relayed("file", 6, None))) == [2]
+
+
+def test_replicas_pass_through_the_manager_too() -> None:
+    world = World(peer_transfers=False)
+    world.replicate(2)
+    world.join("a")
+    world.make("file")
+    assert only(core.Relay, world.join("b")) == [core.Relay("file", core.Replica("a", 100, 1))]
+    told = world.handle(core.Relayed("file", 5, None))
+    assert fetches(told) == [("b", "file", core.RELAY)]
+
+
+def test_a_draining_node_leaves_what_it_has_to_the_manager() -> None:
+    world = World(peer_transfers=False)
+    world.join("a")
+    world.make("file")
+    world.join("b")
+    told = world.drain("a")
+    assert only(core.Relay, told)
+    assert not only(core.Release, told)
+    told = world.handle(core.Relayed("file", 5, None))
+    while not only(core.Release, told):
+        ((node, file, source),) = fetches(told)
+        told = world.cached(node, file, source=source)
+    assert world.leave("a") == []
+    assert world.call(needs=["file"])
+
+
+@pytest.mark.parametrize("peers", [True, False])
+def test_it_ends_alike_with_and_without_peers(peers: bool) -> None:
+    world = World(peer_transfers=peers)
+    spread(world, 3)
+    for number in range(4):
+        world.call(makes=[f"f{number}"], needs=[f"f{number - 1}"] if number else [])
+        world.call(makes=[f"g{number}"], needs=[f"f{number}"])
+    world.call(needs=["g0", "g1", "g2", "g3", "f3"])
+    for _ in range(100):
+        orders = world.work()
+        for name in list(world.core._storage.transfers._relays):
+            world.handle(core.Relayed(name, 5, None))
+        if not orders and not world.core.tasks:
+            break
+    assert all(number >= 0 for number in world.core.tasks)
+    world.forget(*world.names())
+    assert world.is_clean()
