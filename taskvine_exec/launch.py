@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from parsl.errors import ConfigurationError
@@ -153,7 +153,7 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
         serverless=settings.function_exec_mode == L2,
         tune=settings.tune_parameters,
         user=os.getpid(),
-    )
+    ).checked()
     by_factory = settings.worker_launch_method == "factory"
     if isinstance(settings, VineSettings):
         _write(os.path.join(places.base, "manager.config"), _vine_config(places, settings, nodes))
@@ -185,7 +185,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> d
         raise ConfigurationError(f"the password file cannot be made: {error}. Give project_password_file") from error
     if isinstance(nodes.context, str):  # a path on this machine; each node writes the bytes to its own file
         with open(nodes.context, "rb") as file:
-            nodes = replace(nodes, context=None, context_body=file.read())
+            nodes = nodes._replace(context=None, context_body=file.read()).checked()
     by_factory = settings.worker_launch_method == "factory"
     submits = by_factory and not settings.local
     scratch = _factory_scratch(places, settings) if submits else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from taskvine_manager.parameters.taskvine import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
+from taskvine_manager.node_parameters import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
 
 INTERVAL, TIMEOUT = 30.0, 60.0
 """Defaults of the tuning parameters ``keepalive-interval`` and ``keepalive-timeout``, in seconds."""
@@ -42,8 +42,8 @@ class Limits:
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters."""
-        self.interval = parameters.get(KEEPALIVE_INTERVAL.name, self.interval)
-        self.timeout = parameters.get(KEEPALIVE_TIMEOUT.name, self.timeout)
+        self.interval = parameters.get(KEEPALIVE_INTERVAL, self.interval)
+        self.timeout = parameters.get(KEEPALIVE_TIMEOUT, self.timeout)
 
     @property
     def pause(self) -> float:

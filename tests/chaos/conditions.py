@@ -22,8 +22,8 @@ Condition = Literal["", "clocks jump", "the disk fills up", "little memory"]
 DISK_MB = 96
 FULL_SECONDS = 0.5
 """How long a disk stays full."""
-GROUP_MB = 256
-"""Memory of all nodes together."""
+GROUP_MB = {"embedded": 256, "taskvine": 512}
+"""Memory of all nodes together, by engine. TaskVine has a worker and a supervisor for each."""
 _CLOCK = """
 import random, time
 
@@ -95,9 +95,9 @@ def fill(disk: str) -> None:
 
 
 @contextmanager
-def control_group() -> Iterator[Path | None]:
+def control_group(engine: str) -> Iterator[Path | None]:
     """Make a control group with little memory; None where this user may make none."""
-    group = control_groups.make(GROUP_MB)
+    group = control_groups.make(GROUP_MB[engine])
     try:
         yield group
     finally:

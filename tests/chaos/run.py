@@ -426,7 +426,7 @@ def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
             elif plan.condition == "the disk fills up":
                 disk = stack.enter_context(conditions.small_disk(directory))
             elif plan.condition == "little memory":
-                group = stack.enter_context(conditions.control_group())
+                group = stack.enter_context(conditions.control_group(engine))
             current = Run(plan, directory, engine, disk, group)
             try:
                 report = current.run()

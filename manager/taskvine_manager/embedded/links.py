@@ -13,20 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from taskvine_manager import cleanup
+from taskvine_manager import cleanup, node_parameters
 from taskvine_manager.embedded import incoming
 from taskvine_manager.engine_api import Watch
 from taskvine_manager.functions import Gone, plain
 from taskvine_manager.node.cache import release
 from taskvine_manager.node.staging import memory_of
-from taskvine_manager.parameters.own import BATCH
-from taskvine_manager.parameters.taskvine import (
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT,
-    MAX_LIBRARY_RETRIES,
-    MAX_TASK_STDOUT_STORAGE,
-    MAX_WORKERS,
-)
+from taskvine_manager.parameters.taskvine import MAX_WORKERS
 from taskvine_manager.patience import Limits, Silence, Verdict
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.channel import Channel
@@ -34,10 +27,6 @@ from taskvine_manager.wire.messages import NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
 
-TO_NODES = frozenset(
-    each.name for each in (BATCH, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_LIBRARY_RETRIES, MAX_TASK_STDOUT_STORAGE)
-)
-"""Tuning parameters that nodes act on."""
 PUSH_SECONDS = 0.005
 """Seconds between two attempts to send what a node's socket did not take."""
 
@@ -236,7 +225,7 @@ class Links:
         self._patience.tune(parameters)
         if (most := parameters.get(MAX_WORKERS.name)) is not None:
             self.most = int(most) if most > 0 else None
-        for_nodes = {name: value for name, value in parameters.items() if name in TO_NODES}
+        for_nodes = {name: value for name, value in parameters.items() if name in node_parameters.ALL}
         if for_nodes:
             self._tuning |= for_nodes
             for link in self.admitted.values():

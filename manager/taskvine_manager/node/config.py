@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.search_path import SearchPath
 
 
-@dataclass(frozen=True, kw_only=True)
-class NodeConfig:
-    """What every node of a run needs to know.
+class NodeConfig(NamedTuple):
+    """What every node of a run needs to know. (The import of :mod:`dataclasses` would lengthen the start of nodes.)
 
     Parameters
     ----------
@@ -53,11 +52,6 @@ class NodeConfig:
         Whether function calls are expected, so that the library is started at once.
     tune : dict of str to float
         Tuning parameters.
-
-    Raises
-    ------
-    ValueError
-        If a value is impossible.
     """
 
     base: str
@@ -75,13 +69,20 @@ class NodeConfig:
     inline_limit: int
     import_modules: tuple[str, ...]
     context: Payload | None
-    context_body: bytes | None = None
     context_scope: str
     start_timeout: float
     serverless: bool
     tune: dict[str, float]
+    context_body: bytes | None = None
 
-    def __post_init__(self) -> None:
+    def checked(self) -> NodeConfig:
+        """Return this configuration.
+
+        Raises
+        ------
+        ValueError
+            If a value is impossible.
+        """
         for name in ("base", "log", "program", "source_root"):
             self._require(name, "an absolute path", os.path.isabs(getattr(self, name)))
         self._require("directory", "an absolute path or None", self.directory is None or os.path.isabs(self.directory))
@@ -91,6 +92,7 @@ class NodeConfig:
         self._require("context_scope", "'library' or 'slot'", self.context_scope in ("library", "slot"))
         self._require("context_body", "None if there is a context", self.context is None or self.context_body is None)
         self._require("start_timeout", "above 0", self.start_timeout > 0)
+        return self
 
     def _require(self, name: str, what: str, holds: bool) -> None:
         if not holds:

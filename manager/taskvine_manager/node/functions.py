@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable
 from typing import Any
 
 from taskvine_manager.node.calls import Call
+from taskvine_manager.node.copying import copy
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import release
@@ -50,7 +50,7 @@ class Functions:
         self._retired.discard(key)
         if key not in self._copied:
             kept = os.path.join(self._directory, key)
-            shutil.copyfile(path, kept)
+            copy(path, kept)
             self._copied.add(key)
             self.add(key, kept)
 

@@ -20,7 +20,7 @@ from taskvine_manager.node.deaths import died, tail
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
-from taskvine_manager.parameters.taskvine import MAX_TASK_STDOUT_STORAGE
+from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 
@@ -72,7 +72,7 @@ class OneShots:
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``max-task-stdout-storage``."""
-        self._most_output = int(parameters.get(MAX_TASK_STDOUT_STORAGE.name, self._most_output))
+        self._most_output = int(parameters.get(MAX_TASK_STDOUT_STORAGE, self._most_output))
 
     def add_function(self, key: str, encoded: Payload) -> None:
         """Store a function for later tasks."""

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from taskvine_manager.node import environment, hardware
@@ -38,8 +37,7 @@ class Ending(NamedTuple):
     made: tuple[tuple[str, int, int], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Site:
+class Site(NamedTuple):
     """Where a node runs its tasks.
 
     Parameters

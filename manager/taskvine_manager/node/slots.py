@@ -23,8 +23,7 @@ from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
-from taskvine_manager.parameters.own import BATCH
-from taskvine_manager.parameters.taskvine import MAX_LIBRARY_RETRIES
+from taskvine_manager.node_parameters import BATCH, MAX_LIBRARY_RETRIES
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, encode
 
@@ -80,9 +79,9 @@ class Slots:
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``executor.batch`` and ``max-library-retries``."""
-        if BATCH.name in parameters:
-            self._pool.most_calls = int(parameters[BATCH.name]) or CHUNK_CALLS
-        self._library.retries = int(parameters.get(MAX_LIBRARY_RETRIES.name, self._library.retries))
+        if BATCH in parameters:
+            self._pool.most_calls = int(parameters[BATCH]) or CHUNK_CALLS
+        self._library.retries = int(parameters.get(MAX_LIBRARY_RETRIES, self._library.retries))
 
     # --- the library ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taskvine_manager import node_parameters
 from taskvine_manager.parameters.kinds import Real, Whole
 from taskvine_manager.parameters.support import OURS, Standing, Support, ignored
 
@@ -34,7 +35,7 @@ INLINE_LIMIT = Whole(
 )
 
 BATCH = Whole(
-    "executor.batch",
+    node_parameters.BATCH,
     0,
     "Maximum number of short calls sent together: to a slot, or with TaskVine in one of its tasks.",
     minimum=0,

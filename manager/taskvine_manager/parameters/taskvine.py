@@ -6,6 +6,7 @@ parameters. TaskVine itself takes a double for each, ignores unknown names, and 
 
 from __future__ import annotations
 
+from taskvine_manager import node_parameters
 from taskvine_manager.parameters.kinds import EXACT, LARGEST_INT, Flag, Real, Whole
 from taskvine_manager.parameters.support import EMULATED, Standing, Support, ignored
 
@@ -285,7 +286,7 @@ LARGE_TASK_CHECK_INTERVAL = Whole(
 )
 
 MAX_LIBRARY_RETRIES = Whole(
-    "max-library-retries",
+    node_parameters.MAX_LIBRARY_RETRIES,
     15,
     "Number of failures after which a library is not started again.",
     "7.14.5",
@@ -303,7 +304,7 @@ WATCH_LIBRARY_LOGFILES = Flag(
 )
 
 MAX_TASK_STDOUT_STORAGE = Whole(
-    "max-task-stdout-storage",
+    node_parameters.MAX_TASK_STDOUT_STORAGE,
     1024**3,
     "Maximum size of a task's standard output; the rest is cut off.",
     "7.7.0",
@@ -389,7 +390,7 @@ ENFORCE_WORKER_EVICTION_INTERVAL = Whole(
 )
 
 KEEPALIVE_INTERVAL = Whole(
-    "keepalive-interval",
+    node_parameters.KEEPALIVE_INTERVAL,
     120,
     "Time without a message from a worker after which it is asked for an answer.",
     "7.5.0",
@@ -401,7 +402,7 @@ KEEPALIVE_INTERVAL = Whole(
 )
 
 KEEPALIVE_TIMEOUT = Whole(
-    "keepalive-timeout",
+    node_parameters.KEEPALIVE_TIMEOUT,
     900,
     "Time without an answer after which a worker counts as lost.",
     "7.5.0",

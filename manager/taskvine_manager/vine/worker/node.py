@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from taskvine_manager import cleanup
@@ -74,7 +73,7 @@ class Node:
             kept = os.path.join(directory, "functions", "context")
             with open(kept, "wb") as file:
                 file.write(config.context_body)
-            config = replace(config, context=kept, context_body=None)
+            config = config._replace(context=kept, context_body=None)
         # TaskVine gives a library GPUs only if all workers have equally many, so the worker's launcher passes them.
         gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
         self.info = _describe(self.name, directory, options, config.slots, len(gpus))

@@ -34,7 +34,7 @@ def config(**fields: Any) -> NodeConfig:
         "serverless": True,
         "tune": {},
     }
-    return NodeConfig(**{**usual, **fields})
+    return NodeConfig(**{**usual, **fields}).checked()
 
 
 FAULTS: list[tuple[dict[str, Any], str]] = [

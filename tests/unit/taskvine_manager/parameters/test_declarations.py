@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import taskvine_exec
 import taskvine_manager
 import taskvine_tune
+from taskvine_manager import node_parameters
 from taskvine_manager.parameters import (
     ENGINES,
     PARAMETERS,
@@ -147,7 +150,7 @@ def test_the_inline_limit_is_that_of_the_encoding() -> None:
 def test_no_other_module_spells_a_name() -> None:
     roots = [Path(package.__file__ or "").parent for package in (taskvine_exec, taskvine_manager, taskvine_tune)]
     modules = {path for root in roots for path in root.rglob("*.py")}
-    modules -= {Path(own.__file__), Path(taskvine.__file__)}
+    modules -= {Path(module.__file__) for module in (own, taskvine, node_parameters)}
     names = {name for each in PARAMETERS.values() for name in (each.name, *each.aliases)}
     spelled = [
         f"{path}:{node.lineno}: {node.value}"
@@ -156,3 +159,19 @@ def test_no_other_module_spells_a_name() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     ]
     assert not spelled, "use the declaration: " + ", ".join(spelled)
+
+
+def test_nodes_act_on_parameters_that_are_declared() -> None:
+    assert {name for name in vars(node_parameters).values() if name in PARAMETERS} == node_parameters.ALL
+    assert PARAMETERS.keys() >= node_parameters.ALL
+
+
+def test_the_start_of_a_node_imports_no_declarations() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import taskvine_manager.embedded.node\n"
+        "slow = ('taskvine_manager.parameters', 'dataclasses', 'shutil', 'tempfile', 'hashlib')\n"
+        "print([name for name in sys.modules if name.startswith(slow)])"
+    )
+    root = str(Path(taskvine_manager.__file__ or "").parent.parent)
+    done = subprocess.run([sys.executable, "-S", "-c", code, root], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
