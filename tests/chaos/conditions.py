@@ -22,7 +22,7 @@ Condition = Literal["", "clocks jump", "the disk fills up", "little memory"]
 DISK_MB = 96
 FULL_SECONDS = 0.5
 """How long a disk stays full."""
-GROUP_MB = {"embedded": 256, "taskvine": 512}
+GROUP_MB = {"embedded": 384, "taskvine": 640}
 """Memory of all nodes together, by engine. TaskVine has a worker and a supervisor for each."""
 _CLOCK = """
 import random, time
