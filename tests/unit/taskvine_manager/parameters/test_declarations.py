@@ -162,7 +162,6 @@ def test_no_other_module_spells_a_name() -> None:
 
 
 def test_nodes_act_on_parameters_that_are_declared() -> None:
-    assert {name for name in vars(node_parameters).values() if name in PARAMETERS} == node_parameters.ALL
     assert PARAMETERS.keys() >= node_parameters.ALL
 
 
