@@ -380,3 +380,49 @@ def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineEx
 def test_what_has_no_effect_is_said(name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
     TaskVineExecutor(engine="embedded", **{name: value})
     assert "no effect" in caplog.text
+
+
+_ATTEMPTS = """
+import os, socket, sys
+
+base, *others = sys.argv[1:]
+os.setgid(65534)
+os.setuid(65534)
+
+
+def connect():
+    socket.socket(socket.AF_UNIX).connect(base + "/manager.sock")
+
+
+attempts = {
+    "list": lambda: os.listdir(base),
+    "read": lambda: open(base + "/manager.config", "rb"),
+    "connect": connect,
+    "replace": lambda: os.rename(base, base + ".old"),
+    "plant": lambda: os.symlink("/", base + "/spool/link"),
+    **{"list " + other: lambda other=other: os.listdir(other) for other in others},
+}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+    except PermissionError:
+        pass
+    else:
+        print(name)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_other_users_are_kept_out(make_executor: Make, nothing_left: str) -> None:
+    """Even if everything the user makes is open to all."""
+    before = os.umask(0)
+    try:
+        os.chmod(nothing_left, 0o1777)  # like /tmp
+        executor = make_executor()
+        assert len(executor.submit(bytes, {}, 3_000_000).result(30)) == 3_000_000
+    finally:
+        os.umask(before)
+    (base,) = Path(nothing_left).glob("taskvine-*")
+    others = map(str, Path(os.environ["TASKVINE_EXEC_MEMORY"]).iterdir())
+    command = [sys.executable, "-c", _ATTEMPTS, str(base), *others]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""

@@ -13,6 +13,9 @@ import pytest
 from taskvine_manager import cleanup
 from taskvine_manager.node import leftovers, temporary
 
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to another user")
+
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -67,6 +70,14 @@ def test_links_are_not_followed(directory: Path, tmp_path: Path) -> None:
     (tmp_path / f"{leftovers.PREFIX}link").symlink_to(elsewhere)
     assert leftovers.sweep(str(directory.parent)) == []
     assert elsewhere.exists()
+
+
+@as_root
+def test_directories_of_other_users_stay(directory: Path) -> None:
+    os.close(leftovers.claim(str(directory), "token", "node"))
+    os.chown(directory, NOBODY, NOBODY)
+    assert leftovers.sweep(str(directory.parent)) == []
+    assert (directory / "cache" / "file").exists()
 
 
 def test_what_was_removed_is_named(capfd: pytest.CaptureFixture[str]) -> None:
