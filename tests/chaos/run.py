@@ -444,8 +444,9 @@ def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
 
 
 def _is_for_want_of_space(error: BaseException) -> bool:
-    """Whether a task may have failed because a disk was full; numpy says less than an error number."""
-    return isinstance(error, DiskFull | OSError) or "No space left" in str(error)
+    """Whether a task, or the recovery of what it reads, may have failed because a disk was full."""
+    said = ("No space left", "no room for", " written")  # the last is numpy's
+    return isinstance(error, DiskFull | OSError) or any(words in str(error) for words in said)
 
 
 def _describe(run: Run) -> None:

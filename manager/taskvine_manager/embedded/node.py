@@ -141,7 +141,8 @@ class Node:
             self._directory,
         )
         spool = os.path.join(self._base, "spool")
-        cache = Cache(os.path.join(self._directory, "cache"), info.disk * 2**20, spool)
+        directory = os.path.join(self._directory, "cache")
+        cache = Cache(directory, info.disk * 2**20, spool, grows=not options.disk)
         self._radio = Radio(self._directory)
         self._loop.watch(self._radio, self._radio_speaks)
         site = Site(

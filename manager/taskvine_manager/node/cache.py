@@ -59,10 +59,14 @@ class Cache:
     spool : str, optional
         Directory for large results. Results in its directory in memory stay there, and the cache holds a link to them.
         Copies of other nodes' temp files go there too while it has space.
+    grows : bool
+        Whether the quota grows when the disk has more space. It is for a quota that is only what was free at the start:
+        the disk may have been full just then.
     """
 
-    def __init__(self, directory: str, quota: float, spool: str | None = None) -> None:
+    def __init__(self, directory: str, quota: float, spool: str | None = None, *, grows: bool = False) -> None:
         self._directory = directory
+        self._grows = grows
         self._spool = spool
         self._fast = os.path.realpath(os.path.join(spool, FAST)) if spool is not None else ""
         self._index = Index(quota)
@@ -307,6 +311,8 @@ class Cache:
             while (victims := self._index.victims(wanted)) is None:
                 # Only the first reservation waits: two threads that hold some space and wait for more could deadlock.
                 if room.reserved or not self._index.may_have(wanted):
+                    if self._has_grown(wanted):
+                        continue
                     free = max(0.0, self._index.available)
                     reason = f"the node's cache can provide {free:.0f} bytes, but {wanted} are needed"
                     raise QuotaExceeded(errno.ENOSPC, reason, room.path)
@@ -315,6 +321,13 @@ class Cache:
                 self._remove(name)
             self._index.reserve(wanted)
             room.reserved += wanted
+
+    def _has_grown(self, wanted: int) -> bool:
+        if not self._grows:
+            return False
+        there = os.statvfs(self._directory)
+        free = there.f_bavail * there.f_frsize
+        return free >= wanted and self._index.grow(self._index.used + free)
 
     def _give_back(self, room: _Room) -> None:
         self._index.reserve(-room.reserved)

@@ -89,6 +89,12 @@ class Index:
         """Count bytes of files that are being added; a negative size gives them back."""
         self._reserved += size
 
+    def grow(self, quota: float) -> bool:
+        """Set a larger quota; return whether it is larger than before."""
+        grows = quota > self._quota
+        self._quota = max(quota, self._quota)
+        return grows
+
     def evictable(self) -> list[str]:
         """Return the files that can be evicted, least recently used first."""
         return [name for name, entry in self._entries.items() if not entry.is_temp and name not in self._pins]

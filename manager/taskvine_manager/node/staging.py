@@ -225,7 +225,9 @@ def explain_output(use: FileUse, error: Exception) -> bytes:
 def no_room(use: FileUse, error: Exception) -> bytes | None:
     """Record that the disk is full or its quota used up; return None if the error has another reason."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return failure.lost("disk-full", f"no room for {use.name}: {words(error)}", path=error.filename or use.name)
+        return failure.lost(
+            "disk-full", f"no room for {use.name or use.source}: {words(error)}", path=error.filename or use.name
+        )
     return None
 
 

@@ -443,3 +443,23 @@ def test_peers_copy_that_somebody_has_written_to_is_not_taken(files: Files) -> N
     Path(pair.peer.path).write_text("b" * 10)
     name = pair.second.obtain(pair.source, pair.peer)
     assert Path(pair.second.path(name)).read_text() == "a" * 10
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_quota_that_was_measured_while_the_disk_was_full(files: Files, grows: bool) -> None:
+    files.cache = Cache(str(files.directory), 0, grows=grows)
+    if grows:
+        files.adopt("a@1", 40)
+        assert files.cache.used == 40
+    else:
+        with pytest.raises(QuotaExceeded):
+            files.adopt("a@1", 40)
+
+
+def test_quota_does_not_grow_beyond_the_disk(files: Files) -> None:
+    files.cache = Cache(str(files.directory), 0, grows=True)
+    there = os.statvfs(files.directory)
+    with open(files.home / "large", "wb") as large:
+        large.truncate(2 * there.f_blocks * there.f_frsize)  # sparse
+    with pytest.raises(QuotaExceeded):
+        files.cache.obtain(str(files.home / "large"))
