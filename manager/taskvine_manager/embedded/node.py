@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--block", default="", help="block that the node belongs to")
     parser.add_argument("--cores", type=_some, help="cores to offer (default: those that it may use)")
     parser.add_argument("--memory", type=_some, metavar="MB", help="memory to offer (default: what it may use)")
-    parser.add_argument("--disk", type=_some, metavar="MB", help="space for its cache (default: what is free)")
+    parser.add_argument("--disk", type=_some, metavar="MB", help="space for its cache (default: what the disk has)")
     parser.add_argument("--gpus", type=_count, help="gpus to offer (default: those that it may use)")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="ask to leave after this time without work")
     options = parser.parse_args(arguments)
