@@ -167,7 +167,7 @@ def grown(rows: list[Row], roles: tuple[str, ...]) -> list[str]:
     """Say what the last three rounds need much more of than the three after the first."""
     early, late = rows[1:4], rows[-3:]
     said = []
-    for role in roles:
+    for role in (role for role in roles if all(role in row.memory for row in (*early, *late))):  # by engine
         before, after = (statistics.median(row.memory[role] for row in part) for part in (early, late))
         if after > 1.1 * before + 8e6:
             said.append(f"memory of {role}")
