@@ -40,7 +40,7 @@ class Instructions:
             events.Run: self._run,
             events.Fetch: lambda it: send(it.node, "fetch", it.file, self._source(it.source, it.file)),
             events.Drop: self._drop,
-            events.Full: lambda it: send(it.node, "full"),
+            events.Full: lambda it: send(it.node, "full", it.numbers),
             events.Kill: lambda it: send(it.node, "cancel", it.numbers),
             events.Release: lambda it: send(it.node, "exit"),
             events.Relay: lambda it: relay.bring(it.file, self._source(it.source, it.file)),

@@ -37,7 +37,7 @@ class StagingOut:
         self._loop = loop
         self._send = send
         self._completed = completed
-        self._crowded: list[tuple[Callable[[], None], Callable[[], None]]] = []  # (retry, give up)
+        self._crowded: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}  # by task: (retry, give up)
 
     def keep(self, call: Call, ending: Ending) -> None:
         """Keep what a task has made, as far as it is needed; report the task when that is done."""
@@ -57,19 +57,19 @@ class StagingOut:
         """Remove files from the cache, and keep what there may be room for now."""
         for file in files:
             self._cache.drop(file)
-        crowded, self._crowded = self._crowded, []
-        for retry, _ in crowded:
+        crowded, self._crowded = self._crowded, {}
+        for retry, _ in crowded.values():
             retry()
 
-    def give_up(self) -> None:
-        """Fail the tasks that wait for room: there will be none."""
-        crowded, self._crowded = self._crowded, []
-        for _, give_up in crowded:
-            give_up()
+    def give_up(self, numbers: tuple[int, ...]) -> None:
+        """Fail tasks that wait for room: there will be none for them."""
+        for number in numbers:
+            if (waiting := self._crowded.pop(number, None)) is not None:
+                waiting[1]()
 
     def _await_room(self, call: Call, size: int, retry: Callable[[], None], give_up: Callable[[], None]) -> None:
         """Ask the manager to free space for files of ``size`` bytes, which stay where they are meanwhile."""
-        self._crowded.append((retry, give_up))
+        self._crowded[call.invocation.number] = (retry, give_up)
         self._send("crowded", call.invocation.number, size)
 
     # --- results ---

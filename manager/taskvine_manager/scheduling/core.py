@@ -148,8 +148,8 @@ class Scheduler:
         self._tasks, self._nodes, self._tuning = tables.tasks, tables.nodes, tables.tuning
         self._storage = Storage(tables, peer_transfers=peer_transfers)
         self._draining = Draining(tables, self._storage.replication)
-        self._eviction = Eviction(tables, self._storage)
         self._candidates = Candidates(tables)
+        self._eviction = Eviction(tables, self._storage, self._candidates)
         self._estimates = Estimates(tables.tuning)
         self._lifecycle = Lifecycle(tables, self._storage, self._candidates)
         self._placement = Placement(

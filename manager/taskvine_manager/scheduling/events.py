@@ -257,9 +257,10 @@ class Drop:
 
 @dataclass(frozen=True)
 class Full:
-    """Tell a node that nothing on it can be evicted, now or later: it gives up files that do not fit."""
+    """Tell a node that no space will be freed for the outputs of some of its tasks: it gives them up."""
 
     node: str
+    numbers: list[int]
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,11 @@ class Lifecycle:
         """End a task as its node reports, or retry it if it could not read a file that exists or can be recreated."""
         if completion.outcome == failure.LOST and task.files and self._read_again(node, task, completion):
             return
+        is_yielding = completion.number in node.yielding
         self.unassign(node, task)
+        if is_yielding and completion.outcome == failure.LOST:
+            self.requeue(task)
+            return
         hopeless = self._leave(task)
         if task.origin is None:
             self._outbox.finish(completion)

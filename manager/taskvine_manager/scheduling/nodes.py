@@ -29,10 +29,11 @@ class Transfer(NamedTuple):
 class Node:
     """A node.
 
-    ``files`` maps its temp files to their bytes, and ``used`` is their sum. ``fetching`` holds the transfers to it, and
-    ``sending`` counts the transfers from it. ``reads`` counts its tasks that read each file. While it drains,
-    ``unsaved`` holds the files that may have to be copied from it first. ``crowded`` maps tasks to the bytes of their
-    outputs that do not fit yet. ``proportional`` and ``whole`` are tuning parameters: see :meth:`share`.
+    ``files`` maps its temp files to their bytes, and ``used`` is their sum. ``fetching`` holds the transfers to it,
+    and ``sending`` counts the transfers from it. ``reads`` counts its tasks that read each file. While it drains,
+    ``unsaved`` holds the files that may have to be copied from it first. ``crowded`` maps tasks to the bytes of
+    their outputs that do not fit yet; the tasks in ``yielding`` give theirs up to others and run again.
+    ``proportional`` and ``whole`` are tuning parameters: see :meth:`share`.
     """
 
     info: NodeInfo
@@ -47,6 +48,7 @@ class Node:
     reads: Counter[str] = field(default_factory=Counter)
     unsaved: dict[str, None] = field(default_factory=dict)
     crowded: dict[int, int] = field(default_factory=dict)
+    yielding: set[int] = field(default_factory=set)
     needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
     proportional: bool = False
     whole: bool = False
@@ -115,7 +117,12 @@ class Node:
         return max(0, min(fits, default=AHEAD))
 
     def room_for(self, shape: Shape, depth: float) -> int:
-        """Return how many more tasks of a shape may be sent here, with ``depth`` for each that fits at once."""
+        """Return how many more tasks of a shape may be sent here, with ``depth`` for each that fits at once.
+
+        None may while outputs do not fit: they would produce more, and hold the files that could be evicted.
+        """
+        if self.crowded:
+            return 0
         return math.floor(self.capacity(shape, others=True) * depth + 1e-9) - self.shapes[shape]
 
     def take(self, task: Task) -> None:
@@ -132,6 +139,7 @@ class Node:
         del self.assigned[number]
         if self.crowded:
             self.crowded.pop(number, None)
+        self.yielding.discard(number)
         task.node = None
         self.shapes[task.shape] -= 1
         if not self.shapes[task.shape]:

@@ -41,7 +41,7 @@ class Outbox:
         self._discards: list[str] = []
         self._runs: dict[str, Run] = {}
         self._answers: list[Answer] = []
-        self._full: list[str] = []
+        self._full: list[Full] = []
         self._releases: list[str] = []
 
     def finish(self, completion: Completion) -> None:
@@ -80,9 +80,9 @@ class Outbox:
         """Answer a request for a file."""
         self._answers.append(answer)
 
-    def full(self, node: str) -> None:
-        """Tell a node that no more can be evicted from it."""
-        self._full.append(node)
+    def full(self, node: str, numbers: list[int]) -> None:
+        """Tell a node that no space will be freed for the outputs of these tasks."""
+        self._full.append(Full(node, numbers))
 
     def release(self, node: str) -> None:
         """Tell a draining node to leave."""
@@ -117,7 +117,7 @@ class Outbox:
             instructions += self._answers
             self._answers = []
         if self._full:
-            instructions += [Full(node) for node in self._full]
+            instructions += self._full
             self._full = []
         if self._releases:
             instructions += [Release(node) for node in self._releases]

@@ -218,7 +218,7 @@ class Placement:
             copies[path] = copy
         needed = sum(source.size for source in sources.values())
         if needed and needed > node.room:
-            self._lifecycle.lost(self._eviction.evict(node, needed, keep=task.files), evicted=True)
+            self._lifecycle.lost(self._eviction.evict(node, needed, keep=task.files, order=task.order), evicted=True)
         run = self._assign(task, node)
         for each, source in sources.items():
             self._transfers.start(node, each, source, for_task=True)

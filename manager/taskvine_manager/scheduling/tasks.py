@@ -98,7 +98,8 @@ class Task:
     """A task in the scheduler.
 
     ``files`` names the temp files and results that it reads, and ``makes`` those that it produces. For a task that
-    recreates lost files, ``origin`` is the finished task that it runs again; its own end is not reported.
+    recreates lost files, ``origin`` is the finished task that it runs again; its own end is not reported. ``yields``
+    counts how often it has given its outputs up because only the first task's files could have made room for them.
     """
 
     __slots__ = (
@@ -115,6 +116,7 @@ class Task:
         "shape",
         "state",
         "suspect",
+        "yields",
     )
 
     def __init__(self, invocation: Invocation, profile: Profile, shape: Shape, sequence: int) -> None:
@@ -129,6 +131,7 @@ class Task:
         self.node: str | None = None
         self.attempts = 0
         self.suspect = False
+        self.yields = 0
         self.path = 1
         self.depth = 0
 

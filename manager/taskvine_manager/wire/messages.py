@@ -39,7 +39,7 @@ Manager to user's process:
 ================================================ =====================================================
 
 Manager to node: ``("run", functions, profiles, invocations, sources, values, copies)``, ``("fetch", file, source)``,
-``("retire", keys, profiles)`` (functions to forget), ``("drop", files)``, ``("full",)`` (nothing can be evicted),
+``("retire", keys, profiles)`` (functions to forget), ``("drop", files)``, ``("full", ids)`` (give up their outputs),
 ``("cancel", ids)``, ``("drain",)``, ``("tune", parameters)``, ``("ping",)``, ``("exit",)``. A source is ``(path, size,
 stamp, node)``, a copy of a user's file ``(path, name, stamp)``.
 

@@ -145,7 +145,7 @@ class Simulation:
         self._tell(order.node, lambda node: node.kill(order.numbers))
 
     def _full(self, order: core.Full) -> None:
-        self._tell(order.node, lambda node: node.full())
+        self._tell(order.node, lambda node: node.full(order.numbers))
 
     def _again(self, order: core.Again) -> None:
         """Do nothing: the scheduler counts retries itself."""

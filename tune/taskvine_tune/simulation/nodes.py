@@ -142,7 +142,7 @@ class ImaginedNode:
         self._coming: dict[str, Coming] = {}
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._inputs: set[str] = set()
-        self._crowded: list[Call] = []
+        self._crowded: dict[int, Call] = {}
         self._outbox: list[Completion] = []
         self._packed = -1.0
 
@@ -191,14 +191,14 @@ class ImaginedNode:
         """Remove replicas; results without disk space are tried again."""
         for file in files:
             self._used -= self.files.pop(file, 0)
-        crowded, self._crowded = self._crowded, []
-        for call in crowded:
+        crowded, self._crowded = self._crowded, {}
+        for call in crowded.values():
             self._keep(call)
+        self._pump()
 
-    def full(self) -> None:
-        """Fail the tasks whose results have no disk space."""
-        crowded, self._crowded = self._crowded, []
-        for call in crowded:
+    def full(self, numbers: list[int]) -> None:
+        """Fail tasks whose results have no disk space."""
+        for call in filter(None, [self._crowded.pop(number, None) for number in numbers]):
             self._lose(call, failure.lost("disk-full", "no room for the result"))
 
     def kill(self, numbers: list[int]) -> None:
@@ -289,7 +289,7 @@ class ImaginedNode:
         size = sum(entry[1] for entry in made if entry[0] not in self.files)
         number = call.task.invocation.number
         if self._used + size > self._disk:
-            self._crowded.append(call)
+            self._crowded[number] = call
             self._around.say(Crowded(self.info.name, number, size))
             return
         for name, length, _ in made:

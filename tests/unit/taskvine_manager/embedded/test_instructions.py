@@ -87,7 +87,7 @@ CASES: list[tuple[events.Instruction, tuple[Any, ...]]] = [
     ),
     (events.Drop("n1", ["file"]), ("n1", "drop", ["file"])),
     (events.Drop(events.RELAY, ["file"]), ("drop", ["file"])),
-    (events.Full("n1"), ("n1", "full")),
+    (events.Full("n1", [1]), ("n1", "full", [1])),
     (events.Kill("n1", [1]), ("n1", "cancel", [1])),
     (events.Release("n1"), ("n1", "exit")),
     (events.Finish([ENDED]), ("done", [ENDED])),

@@ -17,8 +17,8 @@ def test_every_event_has_a_handler() -> None:
 
 
 def test_an_unknown_event_is_an_error_that_names_it() -> None:
-    with pytest.raises(TypeError, match=r"no events of type Full: Full\(node='a'\)"):
-        core.Scheduler().handle(core.Full("a"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"no events of type Full: Full\(node='a', numbers=\[\]\)"):
+        core.Scheduler().handle(core.Full("a", []))  # type: ignore[arg-type]
 
 
 # --- what may be asked ------------------------------------------------------------------------------------------------

@@ -551,7 +551,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Unless it waits for the turn of a transfer, or for a node that has what it reads."""
         if self.joined < self.wait_for_nodes:
             return
-        staying = [node for node in self.core.nodes.values() if not node.draining]
+        staying = [node for node in self.core.nodes.values() if not node.draining and not node.crowded]
         ready = [task for task in self.core.tasks.values() if task.state is core.State.READY]
         possible = [task for task in ready if any(node.capacity(task.shape, others=False) for node in staying)]
         if possible:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling import core, eviction
 from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
     Instructions,
@@ -81,14 +81,14 @@ def test_what_another_node_has_too_goes_before_all_else() -> None:
 def test_what_cannot_be_made_again_is_not_evicted_and_the_node_is_told() -> None:
     world = crowd(300, 300, recoverable=False)
     told = crowds(world, 900)
-    assert told == [core.Full("a")]
+    assert told == [core.Full("a", [2])]
     assert len(world.core.nodes["a"].files) == 2
 
 
 def test_what_is_being_read_is_not_evicted() -> None:
     world = crowd(300)
     world.call(needs=["f0"])
-    assert crowds(world, 900) == [core.Full("a")]
+    assert crowds(world, 900) == [core.Full("a", [1])]
 
 
 def test_what_is_being_read_is_not_evicted_though_another_node_has_it() -> None:
@@ -100,7 +100,7 @@ def test_what_is_being_read_is_not_evicted_though_another_node_has_it() -> None:
     world.arrive()
     world.call(count=2, needs=["file"])
     for name in "ab":
-        assert core.Full(name) in crowds(world, MB * 1000, name)
+        assert core.Full(name, list(world.core.nodes[name].assigned)) in crowds(world, MB * 1000, name)
     assert world.core.stats()["replicas"] == {"file": ["a", "b"]}
 
 
@@ -108,7 +108,7 @@ def test_what_is_being_copied_is_not_evicted_from_where_it_is_read() -> None:
     world = crowd(300)
     world.replicate(2)
     world.join("b")
-    assert crowds(world, 900) == [core.Full("a")]
+    assert crowds(world, 900) == [core.Full("a", [1])]
     world.cached("b", "f0")
     assert dropped(world, 900) == ["f0"]
 
@@ -205,3 +205,82 @@ def test_a_call_is_said_to_have_returned_before_it_is_said_to_run_again() -> Non
     assert core.Drop("a", ["second"]) in told
     kinds = [type(item) for item in told]
     assert kinds.index(core.Finish) < kinds.index(core.Again)
+
+
+# --- tasks that have ended together, each with the inputs of others ---
+
+
+def gave_up(world: World, *numbers: int) -> Instructions:
+    """The node has given up the outputs of tasks."""
+    return world.done(*numbers, outcome=failure.LOST, body=failure.lost("disk-full", "no room for the result"))
+
+
+def two_crowded(world: World) -> None:
+    """Two tasks have ended on a full node, each with an input of its own that the other's output could replace."""
+    world.join("a", cores=2, disk=1000 / MB)
+    for name in ("f0", "f1"):
+        world.make(name, 500)
+    for number in range(2):
+        world.call(needs=[f"f{number}"], makes=[f"g{number}"])
+
+
+def test_all_but_the_first_task_give_up_their_outputs_and_run_again() -> None:
+    world = World()
+    two_crowded(world)
+    assert not world.handle(core.Crowded("a", 3, 400))  # the other task still runs
+    assert world.handle(core.Crowded("a", 2, 400)) == [core.Full("a", [3])]
+    told = gave_up(world, 3)
+    assert only(core.Drop, told) == [core.Drop("a", ["f1"])]  # nothing on the node reads it any more
+    assert again(told) == [(temp("f1"),)]
+    world.done(2, made=[("g0", 400)])
+    world.works(-1, size=500)
+    assert not only(core.Finish, world.works(3))[0].completions[0].outcome
+    assert world.core.tasks == {}
+
+
+def test_tasks_that_must_not_run_again_keep_their_outputs() -> None:
+    world = World()
+    world.join("a", cores=2, disk=1000 / MB)
+    world.make("f0", 500)
+    world.call(needs=["f0"], makes=["g0"])
+    world.call(needs=["f0"], makes=["g1"], recoverable=False)
+    world.handle(core.Crowded("a", 2, 600))
+    assert world.handle(core.Crowded("a", 1, 600)) == [core.Full("a", [2, 1])]
+    assert [each.outcome for each in only(core.Finish, gave_up(world, 1, 2))[0].completions] == [failure.LOST] * 2
+
+
+def test_node_with_crowded_tasks_takes_no_others() -> None:
+    world = World()
+    world.join("a", cores=3, disk=1000 / MB)
+    for name in ("f", "g"):
+        world.call(makes=[name])
+    world.handle(core.Crowded("a", 0, 1001))
+    assert not world.call()
+    assert ran(gave_up(world, 1)) == [2]  # the node was told that there is no room for the other one's file
+
+
+def test_task_of_the_user_may_evict_the_files_of_the_first_task() -> None:
+    world = World()
+    world.join("a", cores=1, disk=1000 / MB)
+    world.make("f0", 500)
+    world.make("f1", 500)
+    world.call(makes=["g"])
+    world.call(needs=["f0", "f1"], priority=1.0)
+    assert only(core.Drop, world.handle(core.Crowded("a", 2, 900))) == [core.Drop("a", ["f1", "f0"])]
+
+
+def test_recovery_gives_way_to_the_first_task_but_not_for_ever() -> None:
+    world = World()
+    world.join("a", cores=1, disk=1000 / MB)
+    world.make("old", 300)
+    assert dropped(world, 900) == ["old"]
+    gave_up(world, 1)
+    world.make("f", 500)
+    world.ask("old")
+    world.call(needs=["f", "never"], priority=1.0)
+    for _ in range(eviction.MAX_YIELDS):
+        assert only(core.Full, world.handle(core.Crowded("a", -1, 900))) == [core.Full("a", [-1])]
+        assert ran(gave_up(world, -1)) == [-1]
+    world.handle(core.Crowded("a", -1, 900))
+    (answer,) = only(core.Answer, gave_up(world, -1))
+    assert b"no room for the result" in answer.record

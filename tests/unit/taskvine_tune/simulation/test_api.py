@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import random
 import subprocess
 import sys
 from typing import Any
@@ -376,3 +377,23 @@ def test_an_outcome_as_plain_data() -> None:
     told = outcome.as_dict()
     assert told["transfers"] == {"results": {"transfers": 1, "size": 1_000_000}}
     assert {field.name for field in dataclasses.fields(Outcome)} < set(told)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_all_tasks_run_however_few_of_their_files_fit_at_once(seed: int) -> None:
+    """A task needs room for three files; a node has it for four to six, with more tasks than that at once."""
+    draw = random.Random(seed)
+    slots, fit, later = draw.randint(1, 4), draw.randint(4, 6), draw.choice([0.0, 0.02, 0.5])
+    size = int(4 * MB / (fit + 0.2))
+
+    def seconds() -> float:
+        return draw.choice([0.001, 0.003, 0.01]) * draw.uniform(0.5, 2)
+
+    parts = [job(seconds(), makes=f"part{number}", size=size) for number in range(10)]
+    sums = [
+        job(seconds(), f"part{number}", f"part{number + 1}", makes=f"sum{number}", size=size, submitted=later)
+        for number in range(9)
+    ]
+    outcome = simulate(workload(*parts, *sums), Cluster(1, slots, disk=4 * MB, latency=draw.choice([1e-4, 1e-3])))
+    assert all_done(outcome, 19)
+    assert outcome.evicted
