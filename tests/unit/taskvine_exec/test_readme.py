@@ -19,7 +19,7 @@ from taskvine_exec import TaskVineExecutor, engines, passwords
 from taskvine_exec.config import VineSettings
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 MAKES = re.compile(r"\b(Config|TaskVineExecutor|local_config)\(")
 CLUSTER = re.compile(r"Provider\(|batch_type=")
 
