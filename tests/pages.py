@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-REPLACED = {ROOT / "docs" / "guide.md", ROOT / "docs" / "clusters.md"}
-"""Pages that are no part of the site: how-to and reference pages take their place."""
 PAGES = [
     ROOT / "README.md",
-    *sorted(set((ROOT / "docs").rglob("*.md")) - REPLACED),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 _FENCE = re.compile(r"^( *)```(\w*) *(.*)\n((?:.*\n)*?)\1``` *$", re.MULTILINE)
@@ -72,8 +70,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def _output(rest: str) -> str | None:
-    """Return the output that a page shows right after a block: the word "prints", and an indented block."""
-    match = re.match(r"\s*prints\n\n((?: {4}.*\n|\n(?= {4}))+)", rest)
+    """Return the output that a page shows right after a block: a line that begins with "prints", then the output."""
+    match = re.match(r"\s*prints\b.*\n\n((?: {4}.*\n|\n(?= {4}))+)", rest)
     return textwrap.dedent(match[1]) if match else None
 
 

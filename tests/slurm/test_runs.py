@@ -89,7 +89,7 @@ def test_dag_over_two_nodes(run: Run) -> None:
 
 def test_the_configuration_of_the_documentation(cluster: Cluster, run: Run) -> None:
     """As it is printed; only what is missing to use it is added."""
-    text = (ROOT / "docs" / "clusters.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "slurm.md").read_text()
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SlurmProvider" in block)
     program = run(
         snippet

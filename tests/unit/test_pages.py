@@ -144,7 +144,7 @@ def test_fragments(block: Block) -> None:
 
 def test_every_output_belongs_to_a_block() -> None:
     """What a page says that a program prints is compared with what it prints."""
-    said = sum(len(re.findall(r"^prints$", page.read_text(), re.MULTILINE)) for page in PAGES)
+    said = sum(len(re.findall(r"^prints\b", page.read_text(), re.MULTILINE)) for page in PAGES)
     assert said == sum(block.output is not None for block in PYTHON)
 
 
