@@ -43,7 +43,7 @@ class Block:
 
     @property
     def program(self) -> bool:
-        """Whether it is a whole program, which is run in a process of its own."""
+        """Whether it is a whole program, which is run in its own process."""
         return self.language == "python" and not self.fragment and "__main__" in self.code
 
 

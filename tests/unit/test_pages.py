@@ -45,7 +45,7 @@ COUNTS = {
 
 
 class Quoted:
-    """What a block has defined and loaded."""
+    """The names that a block has defined, and the Configs that it has loaded."""
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {"__name__": "quoted"}
@@ -57,7 +57,7 @@ class Quoted:
 
     @property
     def executors(self) -> list[ParslExecutor]:
-        """Those that it has made, or that its functions make which return a Config."""
+        """Executors that the block has made, or that its functions make which return a Config."""
         made = [value for value in self.names.values() if isinstance(value, TaskVineExecutor)]
         configs = [*self.loaded, *(value for value in self.names.values() if isinstance(value, Config))]
         configs += [each() for each in self.names.values() if inspect.isfunction(each) and _makes_config(each)]
@@ -143,7 +143,7 @@ def test_fragments(block: Block) -> None:
 
 
 def test_every_output_belongs_to_a_block() -> None:
-    """What a page says that a program prints is compared with what it prints."""
+    """Every output on a page is compared with that of the program before it."""
     said = sum(len(re.findall(r"^prints\b", page.read_text(), re.MULTILINE)) for page in PAGES)
     assert said == sum(block.output is not None for block in PYTHON)
 
@@ -255,7 +255,7 @@ def test_there_are_such_commands() -> None:
 
 
 def test_extras() -> None:
-    """Those that pages tell to install are there."""
+    """Pages tell users to install only extras that exist."""
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg")
     named = {
