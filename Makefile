@@ -34,15 +34,15 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
-test: lint typecheck unit
+test: lint typecheck docs unit
 
 lint: $(DEV)
 	$(RUN) -m ruff check .
@@ -114,9 +114,16 @@ bench-memory: $(DEV)
 bench-simulated: $(DEV)
 	$(RUN) -m benchmarks.simulated $(ARGS)
 
+# The documentation, in site/: make docs-serve shows it at http://127.0.0.1:8000 while you write.
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+docs-serve: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve $(ARGS)
+
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)
-	PYTHONPATH=manager:tune $(RUN) -m taskvine_tune.documentation docs/tuning.md
+	PYTHONPATH=manager:tune $(RUN) -m taskvine_tune.documentation docs/reference/tuning.md
 
 # It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:
@@ -154,5 +161,5 @@ gridengine-suite: $(DEV)
 	@touch $@
 
 clean:
-	rm -rf .venv .tox .venv-parsl-suite build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.* runinfo
+	rm -rf .venv .tox .venv-parsl-suite build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.* site runinfo
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -78,8 +78,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     ``DAG_RESOLVER`` as the Config's ``dependency_resolver``, large results stay on the nodes that made them, and tasks
     run where their inputs are.
 
-    Every field of :class:`TaskVineManagerConfig` and :class:`TaskVineFactoryConfig` may also be given to the executor
-    by name.
+    Every field of ``TaskVineManagerConfig`` and ``TaskVineFactoryConfig`` may also be given to the executor by name.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         Name of the executor within its Config.
     worker_launch_method : {'provider', 'factory', 'manual'}
         How nodes are started: in blocks of a Parsl provider, by the engine's factory (between ``min_workers`` and
-        ``max_workers``), or by hand with the command in :attr:`launch_cmd`.
+        ``max_workers``), or by hand with the command in ``launch_cmd``.
     function_exec_mode : {'serverless', 'regular', 'L2', 'L1'}
         Default mode of apps. 'serverless' or 'L2': function calls in a warm library. 'regular' or 'L1': tasks in fresh
         Python processes. An app's resource specification overrides it.
@@ -98,13 +97,12 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         every launch method.
     provider : ExecutionProvider, optional
         Provider that starts blocks, for ``worker_launch_method='provider'``. It is copied. The embedded engine takes
-        only providers of this machine. Default: one block of a :class:`~parsl.providers.LocalProvider`.
+        only providers of this machine. Default: one block of a ``LocalProvider``.
     storage_access : list of Staging, optional
         Staging providers. Default: files in place, http and ftp inside the task, and zip. ``taskvinetemp`` files always
         work.
     remote_monitoring_radio : RadioConfig, optional
-        Radio for monitoring messages. Default: :class:`~taskvine_exec.TaskVineRadio`, which sends them with the
-        results.
+        Radio for monitoring messages. Default: ``TaskVineRadio``, which sends them with the results.
     engine : {'auto', 'embedded', 'taskvine'}
         'auto' chooses TaskVine if ``ndcctools`` can be imported and the worker program is on PATH, and otherwise the
         embedded engine. The log says which engine was chosen and why.
@@ -120,7 +118,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         With 'reference', results larger than ``inline_limit`` are ``proxystore.proxy.Proxy`` objects. The value stays
         on its nodes, is fetched when first used, and is passed by reference to other apps of this executor. Apps with
         ``cache=True`` return values.
-    working_directory : {'submit', 'sandbox'}, optional
+    working_directory : 'submit' or 'sandbox', optional
         Where apps run. 'submit': in your program's current directory at the executor's start. Nodes must see it under
         the same path. Relative paths are files there. 'sandbox': each call in a private directory with the files that
         its app declares. The directory is removed after the call. Default: 'submit' if all nodes are on this machine or
@@ -462,25 +460,25 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
         """Return statistics of the run so far.
 
-        ============================ ==================================================================================
-        ``tasks_done``               tasks that ended
-        ``tasks_pending``            tasks that have not ended
-        ``tasks_waiting``            pending tasks that wait for files of other tasks
-        ``tasks_recovered``          tasks run again to recreate lost files
-        ``tasks_retried``            tasks run again because their node was lost
-        ``nodes``                    nodes now
-        ``bytes_between_nodes``      bytes of transfers between nodes; always 0 with TaskVine
-        ``inputs_read``              bytes of user files that were read; with TaskVine, all bytes that its manager sent
-        ``bytes_stored``             bytes of temp files and results on all nodes now
-        ``bytes_stored_at_most``     largest value of ``bytes_stored``
-        ``arguments_stored``         bytes of large arguments stored now
-        ``arguments_shared``         bytes of large arguments that were not stored, because equal ones were
-        ``replicas``                 dict of the nodes that hold each temp file or result
-        ``makespan``                 seconds from the first submission to the latest end of a task
-        ``tasks_returned``           tasks that nodes gave back before starting them (embedded engine only)
-        ``nodes_killed``             nodes killed by ``executor.loss-interval`` (embedded engine only)
-        ``files_evicted``            replicas evicted from full nodes (embedded engine only)
-        ============================ ==================================================================================
+        | name | meaning |
+        |---|---|
+        | ``tasks_done`` | tasks that ended |
+        | ``tasks_pending`` | tasks that have not ended |
+        | ``tasks_waiting`` | pending tasks that wait for files of other tasks |
+        | ``tasks_recovered`` | tasks run again to recreate lost files |
+        | ``tasks_retried`` | tasks run again because their node was lost |
+        | ``nodes`` | nodes now |
+        | ``bytes_between_nodes`` | bytes of transfers between nodes; always 0 with TaskVine |
+        | ``inputs_read`` | bytes of user files that were read; with TaskVine, all bytes that its manager sent |
+        | ``bytes_stored`` | bytes of temp files and results on all nodes now |
+        | ``bytes_stored_at_most`` | largest value of ``bytes_stored`` |
+        | ``arguments_stored`` | bytes of large arguments stored now |
+        | ``arguments_shared`` | bytes of large arguments that were not stored, because equal ones were |
+        | ``replicas`` | dict of the nodes that hold each temp file or result |
+        | ``makespan`` | seconds from the first submission to the latest end of a task |
+        | ``tasks_returned`` | tasks that nodes gave back before starting them (embedded engine only) |
+        | ``nodes_killed`` | nodes killed by ``executor.loss-interval`` (embedded engine only) |
+        | ``files_evicted`` | replicas evicted from full nodes (embedded engine only) |
 
         Parameters
         ----------
@@ -499,7 +497,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def graph(self, path: str | os.PathLike[str] | None = None, timeout: float | None = 30.0) -> networkx.DiGraph:
         """Return the run so far as a graph of tasks and the files between them.
 
-        Vertices are tasks and files. :func:`taskvine_exec.insight.graph.build` lists their names and attributes.
+        Vertices are tasks and files. ``taskvine_exec.insight.graph.build`` lists their names and attributes.
 
         Parameters
         ----------
@@ -542,7 +540,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         Parameters
         ----------
         parameters : dict, TuneParameters, or path
-            As ``tune_parameters`` of :class:`TaskVineManagerConfig`. Other parameters keep their values.
+            As ``tune_parameters`` of ``TaskVineManagerConfig``. Other parameters keep their values.
 
         Raises
         ------

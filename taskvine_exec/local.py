@@ -18,7 +18,7 @@ from taskvine_tune.tuning import TuneParameters
 
 
 def local_config(**overrides: Any) -> Config:
-    """Make a Config for this machine, with one :class:`~taskvine_exec.TaskVineExecutor` and DAG_RESOLVER.
+    """Make a Config for this machine, with one ``TaskVineExecutor`` and DAG_RESOLVER.
 
     The strategy is ``'none'``, because one machine needs no scaling. Logs go to ``runinfo`` in the current directory,
     as Parsl's do. If that is not writable, they go to a new temporary directory.
@@ -30,8 +30,8 @@ def local_config(**overrides: Any) -> Config:
     Parameters
     ----------
     **overrides
-        Arguments of :class:`parsl.Config` (``retries``, ``run_dir``, ``strategy``, ``monitoring`` ...) and of
-        :class:`~taskvine_exec.TaskVineExecutor` (``label``, ``cores``, ``provider``, ``tune_parameters`` ...). A name
+        Arguments of ``parsl.Config`` (``retries``, ``run_dir``, ``strategy``, ``monitoring`` ...) and of
+        ``TaskVineExecutor`` (``label``, ``cores``, ``provider``, ``tune_parameters`` ...). A name
         that both have, such as ``project_name``, goes to the Config. ``executors`` are added after the
         TaskVineExecutor.
 

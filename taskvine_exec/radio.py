@@ -25,7 +25,7 @@ VARIABLE = "TASKVINE_EXEC_RADIO"
 
 
 class TaskVineRadio(RadioConfig, RepresentationMixin):
-    """The default radio of :class:`~taskvine_exec.TaskVineExecutor`: monitoring messages travel with the results."""
+    """The default radio of ``TaskVineExecutor``: monitoring messages travel with the results."""
 
     def create_receiver(self, *, run_dir: str, resource_msgs: Queue[Any]) -> MonitoringRadioReceiver:
         """Return a receiver that does nothing: the executor receives the messages with the results."""

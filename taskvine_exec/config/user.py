@@ -15,7 +15,7 @@ __all__ = ["TaskVineFactoryConfig", "TaskVineManagerConfig"]
 class TaskVineManagerConfig:
     """Configuration of the manager.
 
-    Every field may also be given to :class:`~taskvine_exec.TaskVineExecutor` by name.
+    Every field may also be given to ``TaskVineExecutor`` by name.
 
     Parameters
     ----------
@@ -52,14 +52,18 @@ class TaskVineManagerConfig:
 
         ``num_slots``
             Number of calls that run at a time. Default: one per core of the node.
-        ``cores``, ``memory`` (MB), ``disk`` (MB), ``gpus``
-            Resources that all slots share. Default: those of the node.
+        ``cores``, ``memory`` (MB), ``disk`` (MB)
+            Resources of the whole library. A call that asks for none gets this amount divided by ``num_slots`` (by 1 if
+            that is not given). For memory this is also the call's limit. Default: calls get one core, or the node's
+            cores divided by ``num_slots``, and have no limits.
+        ``gpus``
+            Checked to be at most what a node has. Calls see only gpus that they ask for.
         ``import_modules``
-            List of modules, or of their names, that the library imports once for all slots. ``docs/guide.md`` says
-            which modules are safe to import this way.
+            List of modules, or of their names, that the library imports once for all slots.
+            ``docs/how-to/context.md`` says which modules are safe to import this way.
         ``context``, ``context_args``, ``context_kwargs``
             Setup function and its arguments. It runs before the first call and returns a dict of variables, which
-            calls read with :func:`~taskvine_exec.load_variable_from_library`.
+            calls read with ``load_variable_from_library``.
         ``context_scope``
             'library' (default) runs the setup function once per library, 'slot' once per slot.
         ``start_timeout``
@@ -82,8 +86,8 @@ class TaskVineManagerConfig:
         Number of workers that must join before the first task is sent.
     tune_parameters : dict, TuneParameters or path, optional
         Tuning parameters of TaskVine and of the executor: a dict by name (with dashes or underscores), a
-        :class:`~taskvine_tune.TuneParameters`, or the path of a TOML, YAML or JSON file. ``taskvine-tune list`` prints
-        all of them.
+        ``taskvine_tune.TuneParameters``, or the path of a TOML, YAML or JSON file. ``taskvine-tune list`` prints all of
+        them.
     vine_log_dir : str, optional
         Directory for the manager's logs. Default: a directory named after the executor's label in Parsl's run
         directory.
@@ -120,9 +124,9 @@ class TaskVineManagerConfig:
 class TaskVineFactoryConfig:
     """Configuration of workers and of the factory that starts them. The default is one worker on this machine.
 
-    Every field may also be given to :class:`~taskvine_exec.TaskVineExecutor` by name. ``cores``, ``gpus``, ``memory``,
-    ``disk``, ``worker_options`` and ``worker_executable`` apply to all workers. The other fields apply to workers that
-    the factory starts (``worker_launch_method='factory'``).
+    Every field may also be given to ``TaskVineExecutor`` by name. ``cores``, ``gpus``, ``memory``, ``disk``,
+    ``worker_options`` and ``worker_executable`` apply to all workers. The other fields apply to workers that the
+    factory starts (``worker_launch_method='factory'``).
 
     Parameters
     ----------

@@ -36,43 +36,38 @@ def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
     that read them, and from tasks to the files that they make. Attributes are str or numbers. Unknown ones are
     missing.
 
-    =================== ====================================================================================
-    of tasks
-    =================== ====================================================================================
-    ``kind``            ``"invocation"``
-    ``name``            name of the function
-    ``category``        as in the resource specification
-    ``mode``            ``"L1"`` or ``"L2"``
-    ``state``           ``"waiting"``, ``"ready"``, ``"assigned"`` or ``"done"``; ``"unknown"`` if the manager
-                        was killed before the task ended
-    ``outcome``         of a task that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"``
-    ``reason``          of a lost task: the kind of failure, such as ``"node-lost"``
-    ``submitted``       time at which the manager received the task, in seconds since the epoch
-    ``dispatched``      time at which its node began to launch it, in seconds since the epoch
-    ``started``         time at which its function was entered, in seconds since the epoch
-    ``seconds``         run time of its function
-    ``node``            node that runs or ran the task; empty for none
-    ``attempts``        number of attempts
-    ``argument_bytes``  encoded size of its arguments
-    ``result_bytes``    encoded size of its result, or of its failure
-    =================== ====================================================================================
+    | attribute of tasks | meaning |
+    |---|---|
+    | ``kind`` | ``"invocation"`` |
+    | ``name`` | name of the function |
+    | ``category`` | as in the resource specification |
+    | ``mode`` | ``"L1"`` or ``"L2"`` |
+    | ``state`` | ``"waiting"``, ``"ready"``, ``"assigned"``, ``"done"``, or ``"unknown"`` (its manager was killed) |
+    | ``outcome`` | of a task that is done: ``"returned"``, ``"raised"``, ``"lost"`` or ``"cancelled"`` |
+    | ``reason`` | of a lost task: the kind of failure, such as ``"node-lost"`` |
+    | ``submitted`` | time at which the manager received the task, in seconds since the epoch |
+    | ``dispatched`` | time at which its node began to launch it, in seconds since the epoch |
+    | ``started`` | time at which its function was entered, in seconds since the epoch |
+    | ``seconds`` | run time of its function |
+    | ``node`` | node that runs or ran the task; empty for none |
+    | ``attempts`` | number of attempts |
+    | ``argument_bytes`` | encoded size of its arguments |
+    | ``result_bytes`` | encoded size of its result, or of its failure |
 
-    =================== ====================================================================================
-    of files
-    =================== ====================================================================================
-    ``kind``            ``"temp file"`` or ``"result"``
-    ``name``            name of the vertex
-    ``state``           ``"pending"``, ``"there"``, or ``"gone"`` (made, and then removed or lost)
-    ``size``            bytes
-    ``places``          names of the nodes that hold it, separated by commas; ``"manager"`` for a small result
-    =================== ====================================================================================
+    | attribute of files | meaning |
+    |---|---|
+    | ``kind`` | ``"temp file"`` or ``"result"`` |
+    | ``name`` | name of the vertex |
+    | ``state`` | ``"pending"``, ``"there"``, or ``"gone"`` (made, and then removed or lost) |
+    | ``size`` | bytes |
+    | ``places`` | names of the nodes that hold it, separated by commas; ``"manager"`` for a small result |
 
     Parameters
     ----------
     record : Record
-        From :func:`taskvine_manager.record.read_record`.
+        From ``taskvine_manager.record.read_record``.
     live : mapping or None
-        From :meth:`taskvine_manager.engine_api.Engine.snapshot`; None for a run whose manager is gone.
+        From ``taskvine_manager.engine_api.Engine.snapshot``; None for a run whose manager is gone.
 
     Returns
     -------

@@ -200,7 +200,7 @@ class FunctionCache:
             known.said = True
             logger.warning(
                 "%s refers to %s, which can change between two calls, so it is pickled for each call. That takes "
-                "%.0f ms. Pass it as an argument, or load it once in each library (see Context in docs/guide.md).",
+                "%.0f ms. Pass it as an argument, or load it once in each library (see docs/how-to/context.md).",
                 reference.name,
                 known.fingerprint.mutable,
                 seconds * 1000,

@@ -41,7 +41,7 @@ class TempFile(File):
     Raises
     ------
     ValueError
-        If the name is invalid, or the count is below 1 or above :data:`MOST_REPLICAS`.
+        If the name is invalid, or the count is below 1 or above 1,000,000.
     """
 
     def __init__(self, name: str, *, replicas: int) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,7 +264,6 @@ with TaskVineExecutor(cores=1) as executor:
 NOTEBOOK = r"""
 import code, sys, types
 import os
-import re
 
 main = types.ModuleType("__main__")
 sys.modules["__main__"] = main
@@ -294,16 +291,3 @@ for number, cell in enumerate(cells):
 def test_notebook(program: Callable[..., Program]) -> None:
     """Functions and classes of a __main__ that is in no file."""
     assert program("-c", NOTEBOOK).result() == "42 True\n63\nin a cell\n"
-
-
-def test_the_program_of_the_readme(tmp_path: Path, nothing_left: str) -> None:
-    """As it is printed, and with the output that is printed."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    (program,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "__main__" in block)
-    printed = re.search(r"^prints\n\n((?:    .*\n)+)", text, re.MULTILINE)
-    assert printed is not None
-    (tmp_path / "program.py").write_text(program)
-    run = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert run.stdout == textwrap.dedent(printed[1]), run.stderr

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster_programs import Program, queries
 from tests.conftest import eventually
+from tests.pages import blocks, write_files
 from tests.slurm.cluster import ROOT, Cluster
 
 Run = Callable[..., Program]
@@ -89,7 +90,7 @@ def test_dag_over_two_nodes(run: Run) -> None:
 
 def test_the_configuration_of_the_documentation(cluster: Cluster, run: Run) -> None:
     """As it is printed; only what is missing to use it is added."""
-    text = (ROOT / "docs" / "clusters.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "slurm.md").read_text()
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SlurmProvider" in block)
     program = run(
         snippet
@@ -111,6 +112,24 @@ parsl.dfk().cleanup()
     program.end()
     assert program.said("result")[0][0][0] in cluster.names
     assert len(program.said("nodes")[0][0]) == 2
+
+
+def test_the_program_of_the_tutorial(run: Run) -> None:
+    """As it is printed, with the name of the configuration for Slurm as its argument."""
+    page = ROOT / "docs" / "tutorial" / "cluster.md"
+    *_, walks = blocks(page)
+    before = run("print('here')", header="")
+    before.end()
+    write_files(page, walks.line + 1, before.directory)
+    program = run(
+        f'''
+        import runpy, sys
+        sys.argv = ["{walks.title}", "slurm"]
+        runpy.run_path("{walks.title}", run_name="__main__")
+        ''',
+        header="",
+    )
+    assert program.end() == walks.output
 
 
 def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:

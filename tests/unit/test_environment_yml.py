@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CONDA = {"msgpack": "msgpack-python"}
 """What has another name there."""
-EXTRAS = ("examples", "tune", "test", "dev")
+EXTRAS = ("examples", "tune", "test", "docs", "dev")
 
 
 def split(requirement: str) -> tuple[str, str]:

@@ -1,0 +1,45 @@
+"""The programs that README and documentation show: each is run as it is printed, and prints what the page says."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engines import ABSENT
+from tests.integration.test_programs import ROOTS
+from tests.pages import PROGRAMS, Block, write_files
+
+SAME = doctest.OutputChecker().check_output
+OPTIONAL = ("colmena",)
+"""Packages of programs that are run only where they are installed."""
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
+def test_programs(tmp_path: Path, nothing_left: str, block: Block) -> None:
+    """Beside the files that the page has shown before. Three dots in an output stand for what differs between runs."""
+    if 'engine="taskvine"' in block.code and ABSENT:
+        pytest.skip(ABSENT)
+    for module in OPTIONAL:
+        if f"from {module}" in block.code:
+            pytest.importorskip(module)
+    write_files(block.page, block.line, tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    program = block.title or "program.py"
+    (tmp_path / program).write_text(block.code)
+    run = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, [*ROOTS, os.environ.get("PYTHONPATH")]))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert run.returncode == 0, run.stderr
+    assert block.output is not None, "the page says what the program prints"
+    assert SAME(block.output, run.stdout, doctest.ELLIPSIS), run.stdout + run.stderr
