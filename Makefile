@@ -117,7 +117,7 @@ bench-simulated: $(DEV)
 
 # Renew the tables of parameters in the documentation.
 docs-tuning: $(DEV)
-	PYTHONPATH=manager:tune $(RUN) -m taskvine_tune.documentation docs/tuning.md
+	PYTHONPATH=manager:tune $(RUN) -m taskvine_tune.documentation docs/reference/tuning.md
 
 # It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:

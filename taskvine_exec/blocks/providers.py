@@ -1,6 +1,6 @@
 """Facts about jobs that Parsl's providers do not report, and job states that they use with another meaning.
 
-The providers do not document them. ``docs/decisions.md`` has a table of the findings from their code.
+The providers do not document them. ``docs/explanation/decisions.md`` has a table of the findings from their code.
 """
 
 from __future__ import annotations

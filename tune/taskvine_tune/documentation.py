@@ -1,7 +1,7 @@
 """The tables of the documentation, generated from the declarations.
 
-``python -m taskvine_tune.documentation docs/tuning.md`` updates the text between the two marks of that file. With
-``--check`` it only reports whether an update is necessary (exit code 1).
+``python -m taskvine_tune.documentation docs/reference/tuning.md`` updates the text between the two marks of that file.
+With ``--check`` it only reports whether an update is necessary (exit code 1).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     check = "--check" in arguments
     paths = [argument for argument in arguments if argument != "--check"]
     if len(paths) != 1 or paths[0].startswith("-"):
-        sys.stderr.write("usage: python -m taskvine_tune.documentation [--check] docs/tuning.md\n")
+        sys.stderr.write("usage: python -m taskvine_tune.documentation [--check] docs/reference/tuning.md\n")
         return 2
     path = Path(paths[0])
     old = path.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from taskvine_manager.parameters import PARAMETERS
 from taskvine_tune.documentation import BEGIN, END, main, renewed, tables
 
-PAGE = Path(__file__).parents[3] / "docs" / "tuning.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "tuning.md"
 
 
 def test_the_page_is_current(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
 The scheduler is a pure state machine: events in, instructions out. :func:`simulate` gives it the events of imagined
 nodes, and carries out its instructions in simulated time. Every decision (where tasks run, and which files are
-replicated, evicted or recreated) is therefore the engine's own; only durations are modelled. ``docs/simulation.md``
-describes the limits of the model.
+replicated, evicted or recreated) is therefore the engine's own; only durations are modelled.
+``docs/explanation/simulation.md`` describes the limits of the model.
 """
 
 from __future__ import annotations
