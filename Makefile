@@ -46,6 +46,7 @@ test: lint typecheck docs unit
 
 lint: $(DEV)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-cache
 
 typecheck: $(DEV)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from taskvine_manager import VERSION
+
 if TYPE_CHECKING:
     from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
     from taskvine_exec.executor import TaskVineExecutor
@@ -41,7 +43,7 @@ __all__ = [
     "load_variable_from_library",
     "local_config",
 ]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

@@ -5,4 +5,7 @@ import takes.
 """
 
 VERSION = "0.1.0"
-"""Version of the whole package, equal to ``taskvine_exec.__version__``. Workers compare it with the user's version."""
+"""Version of the whole distribution: ``setup.cfg`` and ``taskvine_exec.__version__`` take it from here.
+
+Workers compare it with the user's version. It is here because workers import no other package of this project.
+"""

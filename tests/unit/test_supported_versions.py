@@ -39,6 +39,10 @@ def test_readme() -> None:
     assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}, parsl {OLDEST_PARSL} or later" in readme
 
 
+def test_contributing() -> None:
+    assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
 def test_workflow() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     assert workflow["jobs"]["tests"]["strategy"]["matrix"] == {"python": PYTHONS, "parsl": ["newest", "oldest"]}
