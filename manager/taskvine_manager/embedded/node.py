@@ -15,28 +15,28 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from taskvine_manager import cleanup
-from taskvine_manager.embedded.inputs import Inputs, State, Supply
 from taskvine_manager.embedded.manager_link import ManagerLink
-from taskvine_manager.embedded.staging_in import StagingIn
+from taskvine_manager.embedded.staging_in import Sent, StagingIn
 from taskvine_manager.embedded.staging_out import StagingOut
 from taskvine_manager.node import hardware, staging
 from taskvine_manager.node.cache import Cache, release
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Ending
 from taskvine_manager.node.config import NodeConfig
+from taskvine_manager.node.core import Actions, NodeCore
 from taskvine_manager.node.loop import Loop, Radio
 from taskvine_manager.node.replicas import Peer, Source
-from taskvine_manager.node.runner import CANCELLED, Ending, Runner, Site
+from taskvine_manager.node.runner import CANCELLED, Runner, Site
 from taskvine_manager.node.sandboxes import Sandboxes
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire import messages
-from taskvine_manager.wire.messages import L1, Completion, NodeInfo
+from taskvine_manager.wire.messages import Completion, NodeInfo
 
 USER_SECONDS = 0.5
 """Seconds that a node whose manager was killed waits for the user's process, which may be ending too."""
@@ -110,7 +110,6 @@ class Node:
         self._user = config.user
         self._idle_timeout: float | None = options.timeout
         self._idle_since = time.monotonic()
-        self._draining = False
         block = f"b{options.block}-" if options.block else ""
         self.name = f"{block}{os.getpid()}"
         self._directory = os.path.join(self._base, "nodes", self.name)
@@ -160,15 +159,26 @@ class Node:
         exits.callback(self._runner.stop)
         sandboxes = os.path.join(self._directory, "sandboxes")
         self._sandboxes = Sandboxes(sandboxes, self._loop, in_place=config.directory is not None)
-        self._inputs = Inputs(cache)
-        self._staging_in = StagingIn(cache, self._sandboxes, self._inputs, self._loop, send, self._came, self._staged)
-        self._staging_out = StagingOut(cache, self._loop, send, self._complete)
+        self._core = NodeCore(cache, self._runner.calls)
+        self._staging_in = StagingIn(cache, self._sandboxes, self._core, self._loop, send)
+        self._staging_out = StagingOut(cache, self._loop, self._core)
+        self._core.do = Actions(
+            stage=self._staging_in.stage,
+            add=self._runner.add,
+            pump=self._runner.pump,
+            run=self._runner.run,
+            keep=self._staging_out.keep,
+            complete=self._complete,
+            crowded=partial(send, "crowded"),
+            returned=self._return,
+            forget=self._forget,
+        )
         self._handlers: dict[str, Callable[..., None]] = {
             "run": self._run_tasks,
             "fetch": self._staging_in.fetch,
             "retire": self._runner.functions.retire,
             "drop": self._staging_out.drop,
-            "full": self._staging_out.give_up,
+            "full": self._core.give_up,
             "cancel": self._cancel,
             "drain": self._drain,
             "tune": self._runner.tune,
@@ -232,34 +242,22 @@ class Node:
         for key, encoded in functions:
             self._runner.functions.add(key, encoded)
         self._runner.functions.add_profiles(profiles)
-        supply = Supply(
+        supply = Sent(
             {file: Source(*source) for file, source in sources.items()},
             values,
             {path: Peer(*copy) for path, copy in copies.items()},
         )
         for invocation in messages.invocations(invocations):
-            self._take(self._runner.take(invocation), supply)
+            self._core.take(self._runner.take(invocation), supply, self._runner.broken)
         self._runner.pump()
-
-    def _take(self, call: Call, supply: Supply) -> None:
-        if call.invocation.outputs:
-            self._inputs.expect(call)
-        if self._runner.broken is not None:
-            self._report(call, failure.LOST, self._runner.broken, 0.0, 0.0)
-        elif not call.invocation.inputs or (state := self._inputs.wait(call, supply)) is State.READY:
-            self._start(call, supply)
-        elif state is State.MISSING:
-            self._give_back([call])
 
     def _cancel(self, numbers: tuple[int, ...]) -> None:
         wanted = set(numbers)
-        for call in [*self._runner.cancel(wanted), *self._inputs.waiting(wanted)]:
-            self._give_back(self._clear(call))
+        self._core.cancel(wanted, self._runner.cancel(wanted))
         self._staging_in.cancel(wanted, CANCELLED)
 
     def _drain(self) -> None:
-        self._draining = True
-        self._give_back(self._runner.hand_back())
+        self._core.drain(self._runner.hand_back())
 
     def _radio_speaks(self) -> None:
         if said := self._radio.received():
@@ -267,44 +265,10 @@ class Node:
 
     # --- tasks ---
 
-    def _start(self, call: Call, supply: Supply) -> None:
-        """Run a task that waits for no other; stage it first if it needs that."""
-        if call.profile.mode == L1 or not self._inputs.give_all(call, supply):
-            self._staging_in.stage(call, supply)
-        else:
-            self._runner.add(call)
-
-    def _came(self, names: Sequence[str]) -> None:
-        self._go_on(self._inputs.fetched(names))
-        self._runner.pump()
-
-    def _go_on(self, calls: Iterable[Call]) -> None:
-        """Start tasks that have waited, or give them back if they have waited in vain."""
-        for call in calls:
-            if call.invocation.number not in self._runner.calls:
-                continue
-            supply, call.supply = call.supply, None
-            if self._draining or not self._inputs.are_available(call, supply):
-                self._give_back([call])
-            else:
-                self._start(call, supply)
-
-    def _staged(self, call: Call, record: bytes | None) -> None:
-        if record is not None:
-            self._report(call, failure.LOST, record, 0.0, 0.0)
-        elif self._draining:
-            self._give_back([call])
-        else:
-            self._runner.run(call)
-
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         if self._loop.leaving and outcome == failure.LOST:
             return  # a signal may have ended the tasks with the node: another node can run them
-        ending = Ending(outcome, body, started, seconds)
-        if call.invocation.outputs:
-            self._staging_out.keep(call, ending)
-        else:
-            self._complete(call, ending)
+        self._core.ended(call, Ending(outcome, body, started, seconds))
 
     def _complete(self, call: Call, ending: Ending) -> None:
         if said := self._radio.received():  # a task's radio messages go before its result
@@ -314,31 +278,17 @@ class Node:
         self._manager.complete(
             Completion(number, outcome, body, self.name, call.dispatched, started, seconds, made, left)
         )
-        if outcome == failure.RETURNED and call.invocation.outputs:
-            self._go_on(self._inputs.made(call, body))
-        if followers := self._clear(call):
-            self._give_back(followers)
 
-    def _clear(self, call: Call) -> list[Call]:
-        """Forget a task; return the tasks that wait for its result in vain."""
+    def _return(self, numbers: list[int]) -> None:
+        self._manager.flush()  # first, since these tasks may have waited for what it reports
+        self._manager.send("returned", numbers)
+
+    def _forget(self, call: Call) -> None:
         self._runner.drop(call)
         if call.directory is not None:
             self._sandboxes.remove(call.directory)
         if not self._runner.calls:
             self._idle_since = time.monotonic()
-        return self._inputs.drop(call) if call.behind or call.invocation.outputs else []
-
-    def _give_back(self, calls: list[Call]) -> None:
-        """Return tasks that have not begun to the manager, with those that wait for their results."""
-        numbers = []
-        while calls:
-            call = calls.pop()
-            if call.invocation.number in self._runner.calls:
-                numbers.append(call.invocation.number)
-                calls += self._clear(call)
-        if numbers:
-            self._manager.flush()  # first, since these tasks may have waited for it
-            self._manager.send("returned", sorted(numbers))
 
 
 __all__ = ["Node", "main"]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
-from taskvine_manager.embedded.inputs import Inputs, Supply
 from taskvine_manager.node import sandboxes, staging
 from taskvine_manager.node.cache import Cache
 from taskvine_manager.node.calls import Call
+from taskvine_manager.node.core import NodeCore
 from taskvine_manager.node.loop import Loop
-from taskvine_manager.node.replicas import Source, Spoiled, is_lost
+from taskvine_manager.node.replicas import Peer, Source, Spoiled, is_lost
 from taskvine_manager.node.sandboxes import Sandboxes
 from taskvine_manager.runtime import failure
+
+
+class Sent(NamedTuple):
+    """Sources of tasks' inputs: replicas of temp files, small results, and other nodes' copies of users' files."""
+
+    sources: dict[str, Source]
+    values: dict[str, bytes]
+    peers: dict[str, Peer]
 
 
 class StagingIn:
@@ -25,39 +34,26 @@ class StagingIn:
         The node's cache.
     sandboxes : Sandboxes
         The tasks' directories.
-    inputs : Inputs
-        Learns which files are being fetched.
+    core : NodeCore
+        Learns what is being fetched, what has come, and which tasks have been staged.
     loop : Loop
         The node's loop.
     send : callable
         Sends a message to the manager.
-    came : callable
-        Called with names of files whose transfers have ended, well or not.
-    staged : callable
-        Called with a task that has been staged and None, or with its failure record.
     """
 
     def __init__(
-        self,
-        cache: Cache,
-        sandboxes: Sandboxes,
-        inputs: Inputs,
-        loop: Loop,
-        send: Callable[..., None],
-        came: Callable[[Sequence[str]], None],
-        staged: Callable[[Call, bytes | None], None],
+        self, cache: Cache, sandboxes: Sandboxes, core: NodeCore, loop: Loop, send: Callable[..., None]
     ) -> None:
         self._cache = cache
         self._sandboxes = sandboxes
-        self._inputs = inputs
+        self._core = core
         self._loop = loop
         self._send = send
-        self._came = came
-        self._staged = staged
         self._staging: dict[int, Call] = {}
         self._told: set[tuple[str, tuple[int, ...]]] = set()  # users' files here that the manager knows of
 
-    def stage(self, call: Call, supply: Supply) -> None:
+    def stage(self, call: Call, supply: Sent) -> None:
         """Make a task's sandbox, and bring its inputs in."""
         invocation = call.invocation
         self._staging[invocation.number] = call
@@ -66,16 +62,16 @@ class StagingIn:
             self._end(call, sandboxes.make(call))  # cheap enough to do here
             return
         fetched = [use.source for use in invocation.inputs if use.source in supply.sources]
-        self._inputs.fetching(fetched)
+        self._core.fetching(fetched)
 
         def work() -> None:
             record = sandboxes.make(call) or self._bring_in(call, supply)
-            self._loop.later(partial(self._came, fetched))
+            self._loop.later(partial(self._core.came, fetched))
             self._loop.later(partial(self._end, call, record))
 
         self._loop.in_background(work)
 
-    def _bring_in(self, call: Call, supply: Supply) -> bytes | None:
+    def _bring_in(self, call: Call, supply: Sent) -> bytes | None:
         invocation, begun = call.invocation, time.perf_counter()
         present = {*supply.values, *call.values}
         inputs = [use for use in invocation.inputs if use.source not in present]
@@ -85,7 +81,7 @@ class StagingIn:
             # Some may be here although another failed.
             self._loop.later(partial(self._say_fetched, call, supply, time.perf_counter() - begun))
             if record is None:
-                self._inputs.give_results(call, supply.values)
+                self._core.give_results(call, supply.values)
             return record
         except Spoiled as error:
             paths = {self._cache.path(use.source): use.source for use in inputs}
@@ -94,7 +90,7 @@ class StagingIn:
         except Exception as error:
             return sandboxes.cannot_make(call, error)
 
-    def _say_fetched(self, call: Call, supply: Supply, seconds: float) -> None:
+    def _say_fetched(self, call: Call, supply: Sent, seconds: float) -> None:
         """Tell the manager which files were fetched for a task: they are replicas like any other."""
         for use in call.invocation.inputs:
             if use.kind == "local":
@@ -112,7 +108,7 @@ class StagingIn:
 
     def _end(self, call: Call, record: bytes | None) -> None:
         self._staging.pop(call.invocation.number, None)
-        self._staged(call, record or call.kill_record)
+        self._core.staged(call, record or call.kill_record)
 
     def cancel(self, numbers: set[int], record: bytes) -> None:
         """Let tasks that are being staged fail with a record."""
@@ -132,7 +128,7 @@ class StagingIn:
                 problem, spoiled = str(error) or type(error).__name__, is_lost(error, source[0])
             seconds = time.perf_counter() - begun
             self._loop.later(partial(self._send, "cached", file, size, problem, stamp, seconds, spoiled, source[3]))
-            self._loop.later(partial(self._came, [file]))
+            self._loop.later(partial(self._core.came, [file]))
 
-        self._inputs.fetching([file])
+        self._core.fetching([file])
         self._loop.in_background(work)

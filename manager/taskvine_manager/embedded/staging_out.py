@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 
 from taskvine_manager.node import sandboxes, staging, trees
 from taskvine_manager.node.cache import Cache, QuotaExceeded
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Ending
+from taskvine_manager.node.core import NodeCore
 from taskvine_manager.node.loop import Loop
-from taskvine_manager.node.runner import Ending
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import discard
 
@@ -24,20 +23,14 @@ class StagingOut:
         The node's cache.
     loop : Loop
         The node's loop.
-    send : callable
-        Sends a message to the manager.
-    completed : callable
-        Called with a task and its ending, when everything is where it belongs.
+    core : NodeCore
+        Learns when everything is where it belongs, or does not fit.
     """
 
-    def __init__(
-        self, cache: Cache, loop: Loop, send: Callable[..., None], completed: Callable[[Call, Ending], None]
-    ) -> None:
+    def __init__(self, cache: Cache, loop: Loop, core: NodeCore) -> None:
         self._cache = cache
         self._loop = loop
-        self._send = send
-        self._completed = completed
-        self._crowded: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}  # by task: (retry, give up)
+        self._core = core
 
     def keep(self, call: Call, ending: Ending) -> None:
         """Keep what a task has made, as far as it is needed; report the task when that is done."""
@@ -46,31 +39,18 @@ class StagingOut:
                 ending = self._keep_result(call, ending, ending.body)
             except QuotaExceeded as error:
                 size, retry = os.path.getsize(ending.body), partial(self.keep, call, ending)
-                self._await_room(call, size, retry, partial(self._give_up_result, call, ending, error))
+                self._core.await_room(call, size, retry, partial(self._give_up_result, call, ending, error))
                 return
         if call.directory is not None and any(use.kind != "value" for use in call.invocation.outputs):
             self._loop.in_background(self._bring_out, call, ending)
         else:
-            self._completed(call, ending)
+            self._core.kept(call, ending)
 
     def drop(self, files: tuple[str, ...]) -> None:
         """Remove files from the cache, and keep what there may be room for now."""
         for file in files:
             self._cache.drop(file)
-        crowded, self._crowded = self._crowded, {}
-        for retry, _ in crowded.values():
-            retry()
-
-    def give_up(self, numbers: tuple[int, ...]) -> None:
-        """Fail tasks that wait for room: there will be none for them."""
-        for number in numbers:
-            if (waiting := self._crowded.pop(number, None)) is not None:
-                waiting[1]()
-
-    def _await_room(self, call: Call, size: int, retry: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Ask the manager to free space for files of ``size`` bytes, which stay where they are meanwhile."""
-        self._crowded[call.invocation.number] = (retry, give_up)
-        self._send("crowded", call.invocation.number, size)
+        self._core.room_came()
 
     # --- results ---
 
@@ -111,14 +91,14 @@ class StagingOut:
         paths = [os.path.join(sandboxes.path(call), use.name) for use in call.invocation.outputs if use.kind == "temp"]
         size = sum(trees.survey(path).size for path in paths if os.path.exists(path))
         retry = partial(self._loop.in_background, self._bring_out, call, ending)
-        self._await_room(call, size, retry, partial(self._brought_out, call, ending, [], record))
+        self._core.await_room(call, size, retry, partial(self._brought_out, call, ending, [], record))
 
     def _brought_out(self, call: Call, ending: Ending, made: list[tuple[str, int, int]], record: bytes | None) -> None:
         if record is not None:
             for file, _, _ in ending.made:  # its result must not be read either
                 self._cache.drop(file)
             ending = ending._replace(outcome=failure.LOST, body=record, made=())
-        self._completed(call, ending._replace(made=(*ending.made, *made)))
+        self._core.kept(call, ending._replace(made=(*ending.made, *made)))
 
 
 def _without_result(ending: Ending, error: OSError) -> Ending:

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.wire.messages import Invocation, Profile
+from taskvine_manager.wire.messages import L1, Invocation, Profile
 
 Need = tuple[float, float, int]
 """Cores, memory in MB (0 for no limit) and gpus."""
+
+
+def shares(cores: float, slots: int | None) -> tuple[float, float]:
+    """Return the cores of an L1 task and of a function call that request none.
+
+    Parameters
+    ----------
+    cores : float
+        Cores of the node.
+    slots : int or None
+        Configured number of slots; None for as many as there are cores.
+    """
+    process = min(1.0, cores)
+    return process, cores / slots if slots else process
+
+
+def needed(profile: Profile, process_cores: float, slot_cores: float) -> Need:
+    """Return what a task takes of its node; see :func:`shares`."""
+    cores = profile.cores
+    if cores is None:
+        cores = process_cores if profile.mode == L1 else slot_cores
+    return cores, profile.memory or 0.0, profile.gpus or 0
 
 
 class Resources:
@@ -70,6 +92,16 @@ class Call:
         self.left: tuple[str, ...] = ()
         """Undeclared files that it wrote in a private directory."""
         self.tries = 0
+
+
+class Ending(NamedTuple):
+    """The end of a task, as in a Completion."""
+
+    outcome: int
+    body: Payload
+    started: float
+    seconds: float
+    made: tuple[tuple[str, int, int], ...] = ()
 
 
 Report = Callable[[Call, int, Payload, float, float], None]

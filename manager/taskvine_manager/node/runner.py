@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from taskvine_manager.node import environment, hardware
-from taskvine_manager.node.calls import Call, Report, Resources
+from taskvine_manager.node.calls import Call, Report, Resources, needed, shares
 from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.functions import Functions
@@ -18,23 +18,12 @@ from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.node.watchdog import Watchdog
 from taskvine_manager.runtime import failure, headroom, keeper
-from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, NodeInfo
 
 LOOK_AT_SLOTS = 0.010
 """Seconds between checks of slots with several tasks, which may be waiting behind a long one."""
 CANCELLED = failure.lost("cancelled", "cancelled while it ran")
 """Failure record of a task that is cancelled."""
-
-
-class Ending(NamedTuple):
-    """The end of a task, as in a Completion."""
-
-    outcome: int
-    body: Payload
-    started: float
-    seconds: float
-    made: tuple[tuple[str, int, int], ...] = ()
 
 
 class Site(NamedTuple):
@@ -110,8 +99,7 @@ class Runner:
         """The tasks from :meth:`take` to :meth:`drop`, by number."""
         self.broken: bytes | None = None
         """Failure record for every task, if none can run on this node."""
-        self._process_cores = min(1.0, info.cores)
-        self._slot_cores = info.cores / config.slots if config.slots else self._process_cores
+        self._process_cores, self._slot_cores = shares(info.cores, config.slots)
         self._watch_slots = False
         command, base = self._command(config, site)
         runtime = self._runtime(config, site, has_gpus=bool(gpus))
@@ -191,10 +179,7 @@ class Runner:
     def take(self, invocation: Invocation) -> Call:
         """Register a task, whose profile and function are known."""
         profile = self._profiles[invocation.profile]
-        cores = profile.cores
-        if cores is None:
-            cores = self._process_cores if profile.mode == L1 else self._slot_cores
-        call = Call(invocation, profile, (cores, profile.memory or 0.0, profile.gpus or 0))
+        call = Call(invocation, profile, needed(profile, self._process_cores, self._slot_cores))
         self.calls[invocation.number] = call
         if profile.memory is not None:
             self._watchdog.limit(invocation.number)

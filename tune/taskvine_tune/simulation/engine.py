@@ -150,9 +150,6 @@ class Simulation:
     def _again(self, order: core.Again) -> None:
         """Do nothing: the scheduler counts retries itself."""
 
-    def need(self, node: str, task: core.Task) -> tuple[float, ...]:
-        return self._core.nodes[node].need(task.shape)
-
     def _finish(self, order: core.Finish) -> None:
         if any(completion.outcome == failure.RETURNED for completion in order.completions):
             self._losses_at_return = self._fleet.losses

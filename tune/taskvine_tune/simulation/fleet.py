@@ -8,8 +8,9 @@ from collections.abc import Callable
 from taskvine_manager.scheduling.events import NodeJoined, NodeLeft
 from taskvine_manager.scheduling.nodes import MB
 from taskvine_manager.wire.messages import NodeInfo
+from taskvine_tune.simulation.files import Surroundings
 from taskvine_tune.simulation.model import Cluster
-from taskvine_tune.simulation.nodes import ImaginedNode, Surroundings
+from taskvine_tune.simulation.nodes import ImaginedNode
 
 __all__ = ["Fleet"]
 

@@ -1,40 +1,33 @@
-"""Simulated nodes: they answer the scheduler's instructions as nodes of the embedded engine do.
+"""Simulated nodes: the core and the pool of slots of real nodes, on imagined processes and files.
 
-They hold back what a real node holds back (a task whose input is being transferred, a result without disk space), and
-report what it reports. Their actions take simulated time, and their files have no bytes.
+:class:`~taskvine_manager.node.core.NodeCore` and :class:`~taskvine_manager.node.pool.Pool` decide what becomes of
+tasks, as on the nodes of the embedded engine. Here their actions take simulated time, and files have no bytes.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections import OrderedDict, deque
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 
+from taskvine_manager.node.calls import Call, Ending, Resources, needed, shares
+from taskvine_manager.node.core import Actions, NodeCore
+from taskvine_manager.node.pool import STUCK_SECONDS, Fork, Pool, Slot
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling.events import (
-    Completed,
-    Crowded,
-    Event,
-    FileCached,
-    InputCached,
-    InputCopy,
-    Replica,
-    Returned,
-    Run,
-)
-from taskvine_manager.scheduling.nodes import Node
+from taskvine_manager.scheduling.events import Completed, Crowded, FileCached, Replica, Returned, Run
 from taskvine_manager.scheduling.tasks import Task
-from taskvine_manager.wire.messages import Completion, NodeInfo
-from taskvine_tune.simulation.network import Clock, Network, Port
+from taskvine_manager.wire.messages import L1, Completion, NodeInfo
+from taskvine_tune.simulation.files import LARGE, Files, Surroundings
+from taskvine_tune.simulation.network import Port
 
-__all__ = ["ImaginedNode", "Surroundings", "pack", "unpack"]
+__all__ = ["ImaginedNode", "pack", "unpack"]
 
 SMALL = b"small"
 """Stands for every result that is sent with its completion."""
-LARGE = "large"
-"""Stands for the path of every result that stays on its node."""
-RECENT = 256
-"""Small results that a node keeps for tasks that arrive later, as a real node does."""
+CANCELLED = failure.lost("cancelled", "cancelled while it ran")
+"""Failure record of a task that is cancelled."""
 
 
 def pack(seconds: float, sizes: tuple[int, ...]) -> bytes:
@@ -53,61 +46,18 @@ def unpack(arguments: object) -> tuple[float, tuple[int, ...]]:
     return seconds, tuple(sizes)
 
 
-class Surroundings(Protocol):
-    """The environment of a node."""
+class Simulated(Call):
+    """A task on a node, how long it runs, and the bytes of its outputs."""
 
-    clock: Clock
-    network: Network
-    manager: Port
-    latency: float
-    overhead: float
-    setup: float
-    write_rate: float
-    inline_limit: int
-    input_sizes: dict[str, int]
+    __slots__ = ("again", "began", "length", "sizes", "stages")
 
-    def say(self, event: Event) -> None:
-        """Send an event to the manager, which takes time."""
-
-    def port(self, node: str) -> Port | None:
-        """Return the port of an existing node, or of the manager for the relay's name; None if there is none."""
-
-    def holds(self, node: str, file: str) -> bool:
-        """Return whether an existing node has a file."""
-
-    def need(self, node: str, task: Task) -> tuple[float, ...]:
-        """Return the resources that a task needs on a node, in the order of the node's total."""
-
-    def ran(self, seconds: float, *, again: bool) -> None:
-        """Count the seconds for which a task has run."""
-
-    def fetched(self, source: str, size: int) -> None:
-        """Count bytes that were fetched from a source."""
-
-
-class Call:
-    """A task on a node."""
-
-    __slots__ = ("began", "missing", "need", "seconds", "sizes", "task")
-
-    def __init__(self, task: Task, need: tuple[float, ...]) -> None:
-        self.task = task
-        self.need = need
-        self.seconds, self.sizes = unpack(task.invocation.arguments)
-        self.missing = 0
+    def __init__(self, task: Task, process_cores: float, slot_cores: float) -> None:
+        super().__init__(task.invocation, task.profile, needed(task.profile, process_cores, slot_cores))
+        self.length, self.sizes = unpack(task.invocation.arguments)
+        self.again = task.origin is not None or task.attempts > 0
         self.began: float | None = None
-
-
-class Coming:
-    """A file that is being transferred to a node: ordered by the manager, or needed by a task."""
-
-    __slots__ = ("is_ordered", "size", "source", "started")
-
-    def __init__(self, source: str, size: int, *, is_ordered: bool) -> None:
-        self.source = source
-        self.size = size
-        self.is_ordered = is_ordered
-        self.started = 0.0
+        self.stages = 0
+        """Files that must still come before it has been staged."""
 
 
 class ImaginedNode:
@@ -128,21 +78,31 @@ class ImaginedNode:
     def __init__(self, info: NodeInfo, disk: float, bandwidth: float, around: Surroundings) -> None:
         self.info = info
         self.port = Port(bandwidth)
-        self.files: dict[str, int] = {}
         self.is_alive = True
-        self._disk = disk
-        self._used = 0
+        self.files = Files(info.name, self.port, disk, around, lambda: self.is_alive, self._pump)
         self._around = around
-        self._free = Node(info).total
+        self._shares = shares(info.cores, info.slots)
         self._cold = int(info.slots or info.cores) if around.setup else 0
-        self._calls: dict[int, Call] = {}
-        self._queues: dict[tuple[float, ...], deque[Call]] = {}
-        self._waiting: dict[str, list[Call]] = {}
-        self._making: dict[str, int] = {}
-        self._coming: dict[str, Coming] = {}
-        self._recent: OrderedDict[str, None] = OrderedDict()
-        self._inputs: set[str] = set()
-        self._crowded: dict[int, Call] = {}
+        self._calls: dict[int, Simulated] = {}
+        self._core = NodeCore(self.files, self._calls)
+        self._core.do = Actions(
+            stage=self._stage,
+            add=self._add,
+            pump=self._pump,
+            run=self._run_staged,
+            keep=self._keep,
+            complete=self._complete,
+            crowded=self._say_crowded,
+            returned=self._say_returned,
+            forget=self._forget,
+        )
+        self._resources = Resources(info.cores, info.memory, [str(number) for number in range(info.gpus)])
+        self._pool: Pool[Slot] = Pool(self._resources)
+        self._numbers = itertools.count()
+        self._looks = False
+        self._processes: deque[Simulated] = deque()  # L1 tasks that wait for resources
+        self._running: dict[int, tuple[str, ...]] = {}  # L1 tasks, and their gpus
+        self._staging: dict[int, Simulated] = {}
         self._outbox: list[Completion] = []
         self._packed = -1.0
 
@@ -150,63 +110,53 @@ class ImaginedNode:
 
     def run(self, run: Run) -> None:
         """Take tasks."""
-        returned: list[int] = []
         for task in run.tasks:
-            self._take(task, run, returned)
-        if returned:
-            self._give_back(returned)
+            call = self._calls[task.invocation.number] = Simulated(task, *self._shares)
+            self._core.take(call, run)
         self._pump()
-
-    def _take(self, task: Task, run: Run, returned: list[int]) -> None:
-        invocation = task.invocation
-        call = Call(task, self._around.need(self.info.name, task))
-        self._calls[invocation.number] = call
-        for use in invocation.outputs:
-            self._making[use.source] = invocation.number
-        for use in invocation.inputs:
-            name = use.source
-            if use.kind == "local":
-                self._bring(name, call, run.copies.get(name))
-            elif name in run.values or name in self.files or name in self._recent:
-                pass
-            elif name in self._coming or name in self._making:
-                self._wait(call, name)
-            elif name in run.sources:
-                self._wait(call, name)
-                self._fetch(name, run.sources[name], is_ordered=False)
-            else:  # the task that creates it has just failed: the manager knows by now, or soon
-                returned.append(invocation.number)
-                return
-        if not call.missing and invocation.number in self._calls:
-            self._enqueue(call)
 
     def fetch(self, file: str, source: Replica) -> None:
         """Fetch a replica."""
-        if file in self.files:
-            self._say_cached(file, self.files[file], source.node, 0.0)
-        elif file not in self._coming:
-            self._fetch(file, source, is_ordered=True)
+
+        def came(problem: str | None) -> None:
+            if problem is not None:
+                self._around.say(FileCached(self.info.name, file, 0, f"{problem}: {source.node}", source=source.node))
+            self._core.came([file])
+
+        self._core.fetching([file])
+        self.files.bring(file, source, came)
 
     def drop(self, files: list[str]) -> None:
         """Remove replicas; results without disk space are tried again."""
         for file in files:
-            self._used -= self.files.pop(file, 0)
-        crowded, self._crowded = self._crowded, {}
-        for call in crowded.values():
-            self._keep(call)
+            self.files.drop(file)
+        self._core.room_came()
         self._pump()
 
     def full(self, numbers: list[int]) -> None:
         """Fail tasks whose results have no disk space."""
-        for call in filter(None, [self._crowded.pop(number, None) for number in numbers]):
-            self._lose(call, failure.lost("disk-full", "no room for the result"))
+        self._core.give_up(numbers)
+        self._pump()
 
     def kill(self, numbers: list[int]) -> None:
-        """End tasks, without a report to the manager."""
-        for number in numbers:
-            if (call := self._calls.pop(number, None)) is not None:
-                self._stop(call)
-                self._abandon(call)
+        """End tasks."""
+        wanted = set(numbers)
+        queued: list[Call] = [call for call in self._processes if call.invocation.number in wanted]
+        self._processes = deque(call for call in self._processes if call.invocation.number not in wanted)
+        ending = [self._calls[number] for number in self._running if number in wanted]
+        for slot in list(self._pool.slots.values()):
+            if any(call.invocation.number in wanted for call in slot.calls):
+                self._take_back(slot)
+                if slot.calls[0].invocation.number in wanted:
+                    ending.append(self._first(slot))
+                    self._pool.remove(slot)
+        queued += self._pool.withdraw(wanted)
+        self._core.cancel(wanted, queued)
+        for number in wanted & self._staging.keys():
+            self._staging[number].kill_record = CANCELLED
+        for call in ending:
+            self._stop(call)
+            self._core.ended(call, Ending(failure.LOST, CANCELLED, 0.0, 0.0))
         self._pump()
 
     def die(self) -> None:
@@ -218,215 +168,176 @@ class ImaginedNode:
 
     # --- tasks ---
 
-    def _wait(self, call: Call, name: str) -> None:
-        call.missing += 1
-        self._waiting.setdefault(name, []).append(call)
+    def _add(self, call: Call) -> None:
+        self._pool.add(call)
 
-    def _has(self, name: str) -> None:
-        """Queue the tasks that waited only for this file."""
-        for call in self._waiting.pop(name, ()):
-            call.missing -= 1
-            if not call.missing and self._is_here(call):
-                self._enqueue(call)
-
-    def _is_here(self, call: Call) -> bool:
-        return self._calls.get(call.task.invocation.number) is call
-
-    def _enqueue(self, call: Call) -> None:
-        queue = self._queues.get(call.need)
-        if queue is None:
-            queue = self._queues[call.need] = deque()
-        queue.append(call)
+    def _run_staged(self, call: Call) -> None:
+        if call.profile.mode == L1:
+            self._processes.append(self._calls[call.invocation.number])
+        else:
+            self._pool.add(call)
+        self._pump()
 
     def _pump(self) -> None:
-        """Start the tasks whose resources are free; those with equal needs start in the order in which they became
-        ready.
-        """
-        for need, queue in self._queues.items():
-            while queue and all(take <= free + 1e-9 for take, free in zip(need, self._free, strict=True)):
-                call = queue.popleft()
-                if self._is_here(call):
-                    self._begin(call)
+        """Start the tasks whose resources are free."""
+        while self._processes and self._resources.fits(*self._processes[0].need):
+            call = self._processes.popleft()
+            gpus = tuple(self._resources.gpus[: call.need[2]])
+            self._resources.take(call.need[0], call.need[1], gpus)
+            self._running[call.invocation.number] = gpus
+            self._begin(call, self._process_ended)
+        pool, now = self._pool, self._around.clock.now
+        while pool.pending:
+            choice = pool.choose(now)
+            if choice is None:
+                return
+            if isinstance(choice, Slot):
+                self._hand(choice, now)
+            else:
+                assert isinstance(choice, Fork), f"slots hold no memory here: {choice}"
+                for idle in pool.displaced_by(choice):
+                    pool.remove(idle)
+                pool.admit(Slot(next(self._numbers), choice.need, choice.gpus))
 
-    def _begin(self, call: Call) -> None:
+    def _hand(self, slot: Slot, now: float) -> None:
+        is_idle = not slot.calls
+        calls = self._pool.occupy(slot, now)
+        slot.functions.update(call.profile.function for call in calls)
+        self._pool.handed(slot, len(calls), now)
+        if is_idle:
+            self._begin(self._first(slot), self._call_ended, slot)
+        if len(slot.calls) > 1 and not self._looks:
+            self._looks = True
+            self._around.clock.after(STUCK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Take tasks back from slots that are busy with a long one, as real nodes do every now and then."""
+        if not self.is_alive:
+            return
+        stuck, self._looks = self._pool.stuck(self._around.clock.now)
+        for slot in stuck:
+            self._take_back(slot)
+        self._pump()
+        if self._looks:
+            self._around.clock.after(STUCK_SECONDS, self._look)
+
+    def _take_back(self, slot: Slot) -> None:
+        self._pool.taken_back(slot, {call.invocation.number for call in itertools.islice(slot.calls, 1, None)})
+
+    def _first(self, slot: Slot) -> Simulated:
+        return self._calls[slot.calls[0].invocation.number]
+
+    def _begin(self, call: Simulated, ended: Callable[..., None], *slot: Slot) -> None:
         around = self._around
         call.began = around.clock.now
-        self._free = tuple(free - take for free, take in zip(self._free, call.need, strict=True))
         large = sum(size for size in call.sizes if size > around.inline_limit)
-        seconds = around.overhead + call.seconds + large / around.write_rate
+        seconds = around.overhead + call.length + large / around.write_rate
         if self._cold:
             self._cold -= 1
             seconds += around.setup
-        around.clock.after(seconds, self._end, call)
+        around.clock.after(seconds, ended, call, *slot)
 
-    def _stop(self, call: Call) -> None:
-        """Free the resources of a task that runs."""
+    def _stop(self, call: Simulated) -> None:
+        """Count the time of a task that runs, and free the resources of an L1 task."""
         if call.began is None:
             return
-        self._free = tuple(free + take for free, take in zip(self._free, call.need, strict=True))
-        again = call.task.origin is not None or call.task.attempts > 0
-        self._around.ran(self._around.clock.now - call.began, again=again)
+        self._around.ran(self._around.clock.now - call.began, again=call.again)
         call.began = None
+        if (gpus := self._running.pop(call.invocation.number, None)) is not None:
+            self._resources.give(call.need[0], call.need[1], gpus)
 
-    def _end(self, call: Call) -> None:
-        if not self.is_alive or not self._is_here(call):
+    def _is_running(self, call: Simulated) -> bool:
+        return self.is_alive and call.began is not None and self._calls.get(call.invocation.number) is call
+
+    def _process_ended(self, call: Simulated) -> None:
+        if self._is_running(call):
+            self._stop(call)
+            self._core.ended(call, Ending(failure.RETURNED, SMALL, 0.0, call.length))
+            self._pump()
+
+    def _call_ended(self, call: Simulated, slot: Slot) -> None:
+        if not self._is_running(call):
             return
         self._stop(call)
-        self._keep(call)
+        slot.heard = self._around.clock.now
+        self._pool.ended(slot, True, call.length)
+        if slot.calls:
+            self._begin(self._first(slot), self._call_ended, slot)
+        self._core.ended(call, Ending(failure.RETURNED, SMALL, 0.0, call.length))
+        if not slot.calls:
+            self._pool.free(slot)
         self._pump()
 
-    def _keep(self, call: Call) -> None:
-        """Publish the outputs of a task, if there is disk space."""
-        if not self._is_here(call):
+    def _keep(self, call: Call, ending: Ending) -> None:
+        """Store the outputs of a task, if there is disk space."""
+        if ending.outcome != failure.RETURNED:
+            self._core.kept(call, ending)
             return
+        outputs, sizes = call.invocation.outputs, self._calls[call.invocation.number].sizes
         limit = self._around.inline_limit
-        outputs = call.task.invocation.outputs
-        made = [
+        made = tuple(
             (use.source, size, 1)
-            for use, size in zip(outputs, call.sizes, strict=True)
+            for use, size in zip(outputs, sizes, strict=True)
             if use.kind != "value" or size > limit
-        ]
+        )
         size = sum(entry[1] for entry in made if entry[0] not in self.files)
-        number = call.task.invocation.number
-        if self._used + size > self._disk:
-            self._crowded[number] = call
-            self._around.say(Crowded(self.info.name, number, size))
+        if not self.files.fits(size):
+            lost = ending._replace(outcome=failure.LOST, body=failure.lost("disk-full", "no room for the result"))
+            self._core.await_room(call, size, partial(self._keep, call, ending), partial(self._core.kept, call, lost))
             return
         for name, length, _ in made:
-            self._used += length - self.files.get(name, 0)
-            self.files[name] = length
-        body: bytes | str = LARGE if any(use.kind == "value" for use in outputs) and made else SMALL
-        for use in outputs:
-            if use.kind == "value" and body is SMALL:
-                self._recent[use.source] = None
-                if len(self._recent) > RECENT:
-                    self._recent.popitem(last=False)
-        self._complete(call, failure.RETURNED, body, tuple(made))
-        for use in outputs:
-            self._has(use.source)
+            self.files.store(name, length)
+        is_large = made and any(use.kind == "value" for use in outputs)
+        self._core.kept(call, ending._replace(body=LARGE if is_large else SMALL, made=made))
 
-    def _lose(self, call: Call, record: bytes) -> None:
-        if self._is_here(call):
-            self._stop(call)
-            self._complete(call, failure.LOST, record, ())
-            self._abandon(call)
-
-    def _complete(self, call: Call, outcome: int, body: bytes | str, made: tuple[tuple[str, int, int], ...]) -> None:
-        invocation = call.task.invocation
-        del self._calls[invocation.number]
-        for use in invocation.outputs:
-            if self._making.get(use.source) == invocation.number:
-                del self._making[use.source]
+    def _complete(self, call: Call, ending: Ending) -> None:
         if self._packed != self._around.clock.now or not self._outbox:
             self._outbox = []
             self._packed = self._around.clock.now
             self._around.say(Completed(self.info.name, self._outbox))
-        self._outbox.append(Completion(invocation.number, outcome, body, self.info.name, 0.0, 0.0, call.seconds, made))
-
-    def _abandon(self, call: Call) -> None:
-        """Give back the tasks that wait for the outputs of a failed task."""
-        followers: list[int] = []
-        for use in call.task.invocation.outputs:
-            if self._making.get(use.source) in (None, call.task.invocation.number):
-                self._making.pop(use.source, None)
-                if use.source not in self._coming:
-                    followers += [each.task.invocation.number for each in self._waiting.pop(use.source, ())]
-        if followers:
-            self._give_back(followers)
-
-    def _give_back(self, numbers: list[int]) -> None:
-        """Give tasks that have not begun back to the manager, with those that wait for their outputs."""
-        here = []
-        while numbers:
-            call = self._calls.pop(numbers.pop(0), None)
-            if call is not None:
-                here.append(call.task.invocation.number)
-                for use in call.task.invocation.outputs:
-                    if self._making.get(use.source) == here[-1]:
-                        del self._making[use.source]
-                        numbers += [each.task.invocation.number for each in self._waiting.pop(use.source, ())]
-        if here:
-            self._around.say(Returned(self.info.name, tuple(sorted(here))))
-
-    # --- transfers ---
-
-    def _fetch(self, file: str, source: Replica, *, is_ordered: bool) -> None:
-        """Request a file from another machine; the request takes one latency."""
-        coming = Coming(source.node, source.size, is_ordered=is_ordered)
-        self._coming[file] = coming
-        if self._used + source.size > self._disk:
-            self._failed(file, coming, "disk-full")
-            return
-        self._used += source.size
-        self._around.clock.after(self._around.latency, self._asked, file, coming)
-
-    def _asked(self, file: str, coming: Coming) -> None:
-        if not self.is_alive or self._coming.get(file) is not coming:
-            return
-        around = self._around
-        port = around.port(coming.source)
-        if port is None or not around.holds(coming.source, file):
-            self._used -= coming.size
-            self._failed(file, coming, "file-lost")
-            return
-        coming.started = around.clock.now
-        around.network.begin(
-            port, self.port, coming.size, lambda: self._came(file, coming), lambda: self._cut_off(file, coming)
+        number, seconds = call.invocation.number, self._calls[call.invocation.number].length
+        self._outbox.append(
+            Completion(number, ending.outcome, ending.body, self.info.name, 0.0, 0.0, seconds, ending.made)
         )
 
-    def _came(self, file: str, coming: Coming) -> None:
-        del self._coming[file]
-        self.files[file] = coming.size
-        self._around.fetched(coming.source, coming.size)
-        self._say_cached(file, coming.size, coming.source, self._around.clock.now - coming.started)
-        self._has(file)
-        self._pump()
+    def _say_crowded(self, number: int, size: int) -> None:
+        self._around.say(Crowded(self.info.name, number, size))
 
-    def _cut_off(self, file: str, coming: Coming) -> None:
-        if self.is_alive and self._coming.get(file) is coming:
-            self._used -= coming.size
-            self._failed(file, coming, "file-lost")
+    def _say_returned(self, numbers: list[int]) -> None:
+        self._around.say(Returned(self.info.name, tuple(numbers)))
 
-    def _failed(self, file: str, coming: Coming, kind: str) -> None:
-        del self._coming[file]
-        if coming.is_ordered:
-            problem = f"{kind}: {coming.source}"
-            self._around.say(FileCached(self.info.name, file, 0, problem, source=coming.source))
-        for call in self._waiting.pop(file, ()):
-            self._lose(call, failure.lost(kind, f"{file} could not be fetched from {coming.source}", name=file))
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.invocation.number, None)
 
-    def _say_cached(self, file: str, size: int, source: str, seconds: float) -> None:
-        self._around.say(FileCached(self.info.name, file, size, None, 1, seconds, False, source))
+    # --- files for tasks ---
 
-    # --- users' files ---
+    def _stage(self, call: Call, run: Run) -> None:
+        """Bring a task's inputs, all at once."""
+        number, uses = call.invocation.number, call.invocation.inputs
+        staged = self._staging[number] = self._calls[number]
+        fetched = [use.source for use in uses if use.kind != "local" and use.source in run.sources]
+        paths = [use.source for use in uses if use.kind == "local"]
+        problems: list[bytes] = []
 
-    def _bring(self, path: str, call: Call, copy: InputCopy | None) -> None:
-        """Fetch a user's file from another node that has it, or from the manager."""
-        if path in self._inputs:
-            return
-        self._wait(call, path)
-        if len(self._waiting[path]) > 1:
-            return  # it is being transferred already
-        around = self._around
-        size = around.input_sizes.get(path, 0)
-        port = around.port(copy.node) if copy is not None else None
+        def came(file: str, problem: str | None) -> None:
+            if problem is not None:
+                reason = f"{file} could not be fetched from {run.sources[file].node}"
+                problems.append(failure.lost(problem, reason, name=file))
+            staged.stages -= 1
+            if not staged.stages:
+                done()
 
-        def came() -> None:
-            self._inputs.add(path)
-            around.fetched("user", size) if port is None or copy is None else around.fetched(copy.node, size)
-            around.say(InputCached(self.info.name, path, size, path, (1,)))
-            self._has(path)
-            self._pump()
+        def done() -> None:
+            del self._staging[number]
+            if not problems:
+                self._core.give_results(call, run.values)
+            self._core.came(fetched)
+            self._core.staged(call, call.kill_record or next(iter(problems), None))
 
-        def read() -> None:
-            if self.is_alive:
-                around.network.begin(around.manager, self.port, size, came, _never)
-
-        if port is None:
-            around.clock.after(around.latency, read)
-        else:
-            around.network.begin(port, self.port, size, came, read)  # the user's own file always exists
-
-
-def _never() -> None:
-    raise AssertionError("the manager is never cut off")
+        staged.stages = len(fetched) + len(paths) + 1
+        self._core.fetching(fetched)
+        for file in fetched:
+            self.files.bring(file, run.sources[file], partial(came, file))
+        for path in paths:
+            self.files.bring_input(path, run.copies.get(path), partial(came, path))
+        came("", None)

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskvine_manager.node import sandboxes, staging, trees
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Ending
 from taskvine_manager.node.copying import copy, deliver
-from taskvine_manager.node.runner import Ending
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.vine import seals

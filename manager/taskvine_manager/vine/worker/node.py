@@ -12,10 +12,10 @@ from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, sandboxes, temporary
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Ending
 from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.loop import Loop, Radio
-from taskvine_manager.node.runner import CANCELLED, Ending, Runner, Site
+from taskvine_manager.node.runner import CANCELLED, Runner, Site
 from taskvine_manager.node.sandboxes import Sandboxes
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard

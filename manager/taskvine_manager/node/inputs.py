@@ -1,7 +1,7 @@
 """Inputs of a node's tasks that are results or temp files: which are here, and which tasks wait for the others.
 
-The manager sends tasks behind those that make their inputs, and while the node fetches their inputs. The module does no
-I/O, except that it looks into the cache.
+The manager sends tasks behind those that make their inputs, and while the node fetches their inputs. The module is
+pure: it knows of the cache only what is in it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, Protocol
 
-from taskvine_manager.node.cache import Cache
 from taskvine_manager.node.calls import Call
-from taskvine_manager.node.replicas import Peer, Source
 from taskvine_manager.runtime.payload import Payload
 
 RECENT = 256
@@ -21,12 +19,26 @@ RECENT = 256
 these have ended."""
 
 
-class Supply(NamedTuple):
-    """Sources of tasks' inputs: replicas of temp files, small results, and other nodes' copies of users' files."""
+class Supply(Protocol):
+    """What the manager sends with tasks: sources of temp files, and small results, encoded."""
 
-    sources: dict[str, Source]
-    values: dict[str, bytes]
-    peers: dict[str, Peer]
+    @property
+    def sources(self) -> Mapping[str, Any]:
+        """Replicas elsewhere, by file."""
+
+    @property
+    def values(self) -> Mapping[str, bytes]:
+        """Small results, by file."""
+
+
+class Files(Protocol):
+    """The temp files and results on a node."""
+
+    def __contains__(self, name: str, /) -> bool:
+        """Whether a file is here."""
+
+    def checked(self, name: str) -> str:
+        """Return the path of a file that is here; raise OSError if it cannot be read."""
 
 
 class State(Enum):
@@ -45,11 +57,11 @@ class Inputs:
 
     Parameters
     ----------
-    cache : Cache
+    cache : Files
         The node's cache.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Files) -> None:
         self._cache = cache
         self._making: dict[str, int] = {}  # results that tasks here will make
         self._coming: Counter[str] = Counter()  # files that are being fetched

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.embedded import inputs as module
-from taskvine_manager.embedded.inputs import Inputs, State, Supply
+from taskvine_manager.embedded.staging_in import Sent
+from taskvine_manager.node import inputs as module
 from taskvine_manager.node.calls import Call
+from taskvine_manager.node.inputs import Inputs, State
 from taskvine_manager.node.replicas import Source
 from taskvine_manager.wire.messages import L2, FileUse, Invocation, Profile
 
 PROFILE = Profile(0, "key", "f", L2, None, None, None, None, 0.0, "f")
-NOTHING = Supply({}, {}, {})
+NOTHING = Sent({}, {}, {})
 
 
 class Cache(set[str]):
@@ -92,7 +93,7 @@ def test_small_results_are_kept_for_tasks_that_come_late(inputs: Inputs, monkeyp
 @pytest.mark.parametrize("where", ["values", "sources", "cache"])
 def test_task_whose_inputs_are_here_waits_for_nothing(inputs: Inputs, cache: Cache, where: str) -> None:
     sources, values = {"x": Source("/x", 1, 1)}, {"x": b""}
-    supply = Supply(sources if where == "sources" else {}, values if where == "values" else {}, {})
+    supply = Sent(sources if where == "sources" else {}, values if where == "values" else {}, {})
     if where == "cache":
         cache.add("x")
     reader = call(1, reads=(value("x"), FileUse("local", "in", "/in")))
@@ -118,7 +119,7 @@ def test_who_waits_in_vain(inputs: Inputs) -> None:
 def test_results_are_given(inputs: Inputs, cache: Cache) -> None:
     cache.add("x")
     reader = call(1, reads=(value("x"), value("y")))
-    assert inputs.give_all(reader, Supply({}, {"y": b"2"}, {}))
+    assert inputs.give_all(reader, Sent({}, {"y": b"2"}, {}))
     assert reader.values == {"x": "/cache/x", "y": b"2"}
     assert not inputs.give_all(call(2, reads=(value("x"), value("z"))), NOTHING)
 
