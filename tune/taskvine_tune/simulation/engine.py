@@ -9,8 +9,9 @@ from collections.abc import Callable
 from time import thread_time_ns
 from typing import Any
 
+from taskvine_manager.node.pool import CHUNK_CALLS
 from taskvine_manager.parameters import PARAMETERS
-from taskvine_manager.parameters.own import INLINE_LIMIT, LIBRARY_SLOTS, LOSS_INTERVAL
+from taskvine_manager.parameters.own import BATCH, INLINE_LIMIT, LIBRARY_SLOTS, LOSS_INTERVAL
 from taskvine_manager.parameters.taskvine import MAX_WORKERS
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
@@ -44,6 +45,7 @@ class Simulation:
         self.setup = cluster.setup
         self.write_rate = cluster.write_rate
         self.inline_limit = int(INLINE_LIMIT.of(tuning))
+        self.most_calls = int(BATCH.of(tuning)) or CHUNK_CALLS
         self.input_sizes = dict(workload.files)
         self._workload = workload
         most = int(MAX_WORKERS.of(tuning))

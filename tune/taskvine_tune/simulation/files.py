@@ -25,6 +25,7 @@ class Surroundings(Protocol):
     setup: float
     write_rate: float
     inline_limit: int
+    most_calls: int
     input_sizes: dict[str, int]
 
     def say(self, event: Event) -> None:

@@ -98,6 +98,7 @@ class ImaginedNode:
         )
         self._resources = Resources(info.cores, info.memory, [str(number) for number in range(info.gpus)])
         self._pool: Pool[Slot] = Pool(self._resources)
+        self._pool.most_calls = around.most_calls
         self._numbers = itertools.count()
         self._looks = False
         self._processes: deque[Simulated] = deque()  # L1 tasks that wait for resources

@@ -397,3 +397,12 @@ def test_all_tasks_run_however_few_of_their_files_fit_at_once(seed: int) -> None
     outcome = simulate(workload(*parts, *sums), Cluster(1, slots, disk=4 * MB, latency=draw.choice([1e-4, 1e-3])))
     assert all_done(outcome, 19)
     assert outcome.evicted
+
+
+def test_batch_limits_how_many_short_tasks_a_slot_gets_at_once() -> None:
+    """Some of these tasks are a thousand times longer than others, which may then wait behind them in the same slot."""
+    tasks = generate("independent", 2000, seconds=0.0004, spread=3, seed=1)
+    alone, together = (simulate(tasks, Cluster(1, 4, **QUICK), {"executor.batch": batch}) for batch in (1, 0))
+    assert alone.makespan != together.makespan
+    assert all_done(alone, 2000)
+    assert all_done(together, 2000)

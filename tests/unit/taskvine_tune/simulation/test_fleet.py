@@ -19,6 +19,7 @@ class Around:
         self.clock = Clock()
         self.network = Network(self.clock)
         self.setup = 0.0
+        self.most_calls = 64
         self.events: list[Event] = []
 
     def say(self, event: Event) -> None:
