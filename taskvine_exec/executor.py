@@ -396,6 +396,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _bad_state(self) -> BadStateException:
         bad = BadStateException(self, self._executor_exception)
         bad.args = (str(bad),)  # the DFK logs each error, and would log the whole executor with it
+        bad.__cause__ = self._executor_exception
         return bad
 
     # --- files and statistics ---

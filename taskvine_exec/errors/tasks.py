@@ -186,7 +186,8 @@ class ResourcesUnsatisfiable(TaskLost):
 
 
 def _listing(resources: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={amount}" for name, amount in resources.items())
+    units = {"memory": " MB of memory", "disk": " MB of disk"}
+    return ", ".join(f"{amount:g}{units.get(name, ' ' + name)}" for name, amount in resources.items())
 
 
 @dataclass(eq=False, repr=False)

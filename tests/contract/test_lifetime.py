@@ -237,6 +237,7 @@ def test_bad_state_fails_what_runs_and_what_comes(make_executor: Make, mode: str
     for future in futures:
         with pytest.raises(BadStateException, match="the first reason") as failed:
             future.result(0)
+        assert isinstance(failed.value.__cause__, RuntimeError)
         assert "factory_config" not in repr(failed.value), "Parsl shows each error: all of the executor takes its time"
     with pytest.raises(BadStateException, match="the first reason") as refused:
         executor.submit(int, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from taskvine_manager.scheduling.candidates import Candidates
 from taskvine_manager.scheduling.estimates import Estimates
@@ -68,7 +68,7 @@ class Placement:
             has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
             asked = zip(Shape._fields[1:5], shape[1:5], strict=True)
             requested = {key: value for key, value in asked if value is not None}
-            reason = f"it asks for {_amounts(requested)}, and the largest node has {_amounts(has)}"
+            reason = "it asks for more than the largest node has"
             while queue.head() is not None:
                 self._lifecycle.end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has)
 
@@ -282,8 +282,3 @@ class Placement:
         if node is None or node.draining or node.room < node.used:
             return None  # little space is left: a task sent ahead would keep its inputs from being evicted
         return node
-
-
-def _amounts(resources: Mapping[str, float | None]) -> str:
-    units = {"memory": " MB of memory", "disk": " MB of disk"}
-    return ", ".join(f"{value:g}{units.get(key, ' ' + key)}" for key, value in resources.items() if value is not None)

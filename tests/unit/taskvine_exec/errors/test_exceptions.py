@@ -91,7 +91,7 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
     for name in names(cls):
         # A signal says more than the exit code that comes with it.
         expected = {"signal": "SIGKILL", "exit_code": "SIGKILL" if cls is SlotDied else "3"}
-        expected |= {"requested": "cores=64", "largest": "cores=2", "limit_mb": "500 MB"}
+        expected |= {"requested": "64 cores", "largest": "2 cores", "limit_mb": "500 MB"}
         # A task that was not started used nothing, and was not killed: its slot held too much.
         expected |= {"used_mb": "612.5 MB", "group": "612.5 MB"}
         assert expected.get(name, str(EXAMPLES[name]).strip()) in message, name
@@ -126,7 +126,7 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         (FileUnreadable(7, "no room", name="r"), "task 7 lost: 'r' exists, but cannot be read: no room"),
         (
             ResourcesUnsatisfiable(7, requested={"cores": 64, "gpus": 1}, largest={"cores": 2}),
-            "task 7 lost: no node is large enough for it (it asks for cores=64, gpus=1; the largest node has cores=2)",
+            "task 7 lost: no node is large enough for it (it asks for 64 cores, 1 gpus; the largest node has 2 cores)",
         ),
         (TaskCancelled(None, "shutdown"), "task was cancelled: shutdown"),
         (TaskExited(7, code="3"), "task 7 did not return but raised SystemExit with code 3"),
