@@ -59,6 +59,18 @@ def test_a_transfer_that_failed_or_was_not_needed_gives_its_turn_back() -> None:
     assert world.core.nodes["a"].sending == 0
 
 
+def test_a_transfer_of_a_forgotten_file_leaves_no_record_when_its_source_is_lost() -> None:
+    world = World()
+    world.join("a")
+    world.make("file")
+    world.replicate(2)
+    assert fetches(world.join("b")) == [("b", "file", "a")]
+    world.forget("file")
+    world.leave("a")
+    assert world.names() == set()
+    assert world.is_clean()
+
+
 def test_replicas_are_copied_within_the_limit_too() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1, temp_replica_count=4)
