@@ -187,7 +187,8 @@ class Core:
 
     def _on_forgotten(self, event: Forgotten) -> None:
         for name in event.files:
-            self.files.forget(name)
+            if self.files.is_there(name) or self._graph.makers(name):  # otherwise it never will be there
+                self.files.forget(name)
 
     def _on_asked(self, event: Asked) -> None:
         if not self.files.is_there(event.file) and self._graph.makers(event.file):

@@ -153,6 +153,14 @@ def test_forgotten_file_whose_reader_is_cancelled_is_removed_once_it_is_made() -
     assert told == [Finish(done), events.Drop("x@1"), events.Release(number)]
 
 
+def test_forgotten_file_that_no_task_makes_any_more_leaves_no_trace() -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),))))
+    core.handle(events.Cancelled((1,)))
+    core.handle(events.Forgotten(("x@1",)))
+    assert core.files._unwanted == set()
+
+
 def test_missing_library_is_installed_again() -> None:
     core = started(max_retries=1)
     core.handle(submitted(Invocation(1, 0, b"")))
