@@ -294,6 +294,7 @@ class Storage:
         asked, file.asked = file.asked, []
         for request in asked:
             self._outbox.answer(Answer(request, file.name, None, record))
+        self.settle([file.name])
 
     def tuned(self) -> None:
         """Apply new values of the tuning parameters."""
