@@ -368,9 +368,12 @@ class Scheduler:
     def _relayed(self, event: Relayed) -> None:
         file = self._tables.files.get(event.file)
         source = self._storage.transfers.relayed(event.file, event.stamp, event.problem)
-        if source is None or file is None:
+        if file is None:
             return
-        if event.lost:
+        if source is None:
+            if file.relayed is not None and not file.holders:
+                self._lifecycle.fetched(event.file)  # its source has left, and the file was lost until now
+        elif event.lost:
             if self._storage.replicas.remove(source, file):
                 self._lifecycle.lost([file])
         elif self._storage.transfers.relay_failed(event.file):

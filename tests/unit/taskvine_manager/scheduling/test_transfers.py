@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
     local,
     only,
     ran,
+    records,
     sources,
     spread,
     temp,
@@ -185,10 +187,10 @@ def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
 # --- the manager as relay ---------------------------------------------------------------------------------------------
 
 
-def relayed(world: World) -> World:
+def relayed(world: World, **fields: Any) -> World:
     """A file on a busy node, and another node that wants it."""
     world.join("a", cores=1)
-    world.make("file")
+    world.make("file", **fields)
     world.call(cores=1.0)
     world.join("b", cores=1)
     return world
@@ -281,6 +283,27 @@ def test_replicas_pass_through_the_manager_too() -> None:
     assert only(core.Relay, world.join("b")) == [core.Relay("file", core.Replica("a", 100, 1))]
     told = world.handle(core.Relayed("file", 5, None))
     assert fetches(told) == [("b", "file", core.RELAY)]
+
+
+def test_a_copy_for_the_manager_counts_even_if_its_source_has_left_in_the_meantime() -> None:
+    world = relayed(World(peer_transfers=False))
+    assert only(core.Relay, world.call(needs=["file"]))
+    world.leave("a")
+    assert -1 in world.core.tasks
+    world.handle(core.Relayed("file", 5, None))
+    assert list(world.core.tasks) == [1, 2]
+    told = world.cancel(1)
+    assert (ran(told), sources(told)) == ([2], {"file": core.RELAY})
+
+
+def test_the_same_copy_of_a_file_that_cannot_be_recreated_serves_later_tasks() -> None:
+    world = relayed(World(peer_transfers=False), recoverable=False)
+    assert only(core.Relay, world.call(needs=["file"]))
+    assert records(world.leave("a")).keys() == {2}
+    world.handle(core.Relayed("file", 5, None))
+    world.cancel(1)
+    told = world.call(needs=["file"])
+    assert (ran(told), sources(told)) == ([3], {"file": core.RELAY})
 
 
 def test_a_draining_node_leaves_what_it_has_to_the_manager() -> None:
