@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 VARIABLE = "TASKVINE_EXEC_CHECK"
 """Environment variable that makes the manager check itself: any value but ``0``."""
 STORY = 16
-"""Maximum number of moves in the story of a task; the last ones count."""
-SMALL = 256
+"""Maximum number of moves in the story of a task; earlier ones are dropped."""
+SMALL = 128
 """Size up to which the whole state is checked after every event; a larger state is checked after every few events."""
 PROBLEMS = 5
 """Maximum number of problems in one error."""
@@ -80,6 +80,7 @@ class Checker:
     def __init__(self) -> None:
         self._count = 0
         self._event = ""
+        self._checked = 0
         self._next = 0
 
     def __str__(self) -> str:
@@ -92,9 +93,11 @@ class Checker:
 
     def end(self, invariants: Sequence[Invariant], parts: Any, size: int) -> None:
         """Check invariants after an event, if it is time; ``size`` is the number of entries in the state."""
-        if self._count >= self._next:
-            check(invariants, parts, str(self))
-            self._next = self._count + 1 + size // SMALL
+        if self._count < self._next:
+            return
+        before = f", not checked since event {self._checked}" if self._count > self._checked + 1 else ""
+        check(invariants, parts, f"{self}{before}")
+        self._checked, self._next = self._count, self._count + 1 + size // SMALL
 
     def moved(self, start: enum.Enum, end: enum.Enum, place: str | None) -> Move:
         """Return the record of a move in the present event."""

@@ -85,12 +85,13 @@ def _cases(parts: Parts) -> set[Case]:
 
 
 def suspects_run_one_at_a_time(parts: Parts) -> Iterator[str]:
-    """At most one sent task may have brought a worker down; those that wait are in a queue of their own."""
+    """At most one suspect is in a parcel, and exactly the waiting suspects are in the queue of suspects."""
     suspects = [number for sent in parts.sent for number, task in sent.tasks.items() if task.suspect]
     if len(suspects) > 1:
-        yield f"tasks {suspects} were sent at a time"
-    for task in (*parts.workload.backlog, *parts.workload.suspects):
-        if task.suspect != (task in parts.workload.suspects):
+        yield f"suspects {suspects} were sent at the same time"
+    queued = [(task, False) for task in parts.workload.backlog] + [(task, True) for task in parts.workload.suspects]
+    for task, is_suspect in queued:
+        if task.suspect != is_suspect:
             yield f"task {task.invocation.number}: suspect {task.suspect}, in the wrong queue"
 
 

@@ -48,6 +48,16 @@ def test_a_small_state_is_checked_after_every_event_and_a_large_one_after_some(
     assert seen == [f"event {number} (int)" for number in events]
 
 
+def test_the_error_says_which_events_may_have_broken_the_invariant() -> None:
+    checker = Checker()
+    for numbers in ([0], [1], [1], [1]):
+        checker.begin(0)
+        checker.end([counts_agree], numbers, 3 * SMALL)
+    checker.begin("last")
+    with pytest.raises(InvariantBroken, match=r", after event 5 \(str\), not checked since event 1: found 1"):
+        checker.end([counts_agree], [1], 3 * SMALL)
+
+
 def test_a_story_keeps_the_last_moves() -> None:
     checker = Checker()
     story = Story(checker)

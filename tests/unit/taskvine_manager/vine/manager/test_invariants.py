@@ -254,7 +254,7 @@ BREAKS: list[tuple[Invariant, Callable[[Core], None], str]] = [
     (invariants.tasks_are_in_one_place, forget_what_is_examined, "task 5: EXAMINED, and nowhere"),
     (invariants.tasks_are_in_one_place, replace, "task 7 is queued, but READY, or another one"),
     (invariants.suspects_run_one_at_a_time, suspect, "task 7: suspect True, in the wrong queue"),
-    (invariants.suspects_run_one_at_a_time, suspect_two, r"tasks \[4, 6\] were sent at a time"),
+    (invariants.suspects_run_one_at_a_time, suspect_two, r"suspects \[4, 6\] were sent at the same time"),
     (invariants.waiting_tasks_wait_for_files, run_without_a_file, r"task 10: READY, without \['z@9'\]"),
     (invariants.waiting_tasks_wait_for_files, wait_for_nothing, r"task 7: WAITING, without \[\]"),
     (invariants.graph_agrees_with_tasks, leave_the_graph, r"in the graph \[4, 9\], tasks with files \[4, 9, 10\]"),
