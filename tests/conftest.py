@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from taskvine_manager import cleanup
+from taskvine_manager.scheduling.checking import VARIABLE
 
 _BEGUN = psutil.Process().create_time()
 
@@ -49,6 +50,15 @@ def _scripts_on_path() -> Iterator[None]:
     """Put this environment's scripts on PATH, where Parsl looks for ``interchange.py``, activated or not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _managers_check_themselves() -> Iterator[None]:
+    """Have every manager check its core: a fault in it then ends the run with an error that names it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if VARIABLE not in os.environ:  # set it to 0 to measure what the checks cost
+            patch.setenv(VARIABLE, "1")
         yield
 
 

@@ -20,6 +20,7 @@ from parsl.executors.errors import BadStateException
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, RunDirNotWritable, TaskCancelled
+from taskvine_manager.scheduling.checking import VARIABLE
 from tests.conftest import Gate, eventually, our_processes, settle
 
 Make = Callable[..., TaskVineExecutor]
@@ -243,6 +244,12 @@ def test_bad_state_fails_what_runs_and_what_comes(make_executor: Make, mode: str
         executor.submit(int, {})
     assert "factory_config" not in repr(refused.value)
     assert executor.bad_state_is_set
+
+
+def test_manager_checks_its_core_in_these_tests(make_executor: Make) -> None:
+    executor = make_executor()
+    assert executor._run is not None
+    assert psutil.Process(executor._run.manager.pid).environ()[VARIABLE] == os.environ[VARIABLE]
 
 
 def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:

@@ -24,7 +24,7 @@ from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.scheduling import events
+from taskvine_manager.scheduling import checking, events
 from taskvine_manager.scheduling.core import Scheduler
 from taskvine_manager.scheduling.tasks import State
 from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
@@ -99,6 +99,7 @@ class EmbeddedEngine:
             uniform=config.uniform,
             wait_for_nodes=config.wait_for_nodes,
             peer_transfers=config.peer_transfers,
+            check=checking.is_wanted(os.environ),
         )
         self._functions = Functions()
         self._losses = Losses()

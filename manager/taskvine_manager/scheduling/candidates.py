@@ -12,32 +12,34 @@ class Candidates:
 
     def __init__(self, tables: Tables) -> None:
         self._nodes, self._queues = tables.nodes, tables.tasks.queues
-        self._open: dict[tuple[Shape, float], dict[str, None]] = {}  # candidate nodes, by shape and depth
-        self._reserved: dict[Shape, str] = {}  # nodes kept free for shapes that fitted on none
+        self.by_shape: dict[tuple[Shape, float], dict[str, None]] = {}
+        """The candidate nodes, by shape and depth."""
+        self.reserved: dict[Shape, str] = {}
+        """Nodes that are kept free for shapes that fitted on none."""
 
     def open(self, node: Node) -> None:
         """Make a node a candidate for every shape again, because it may have free capacity."""
         if not node.draining:
             name = node.info.name
-            for candidates in self._open.values():
+            for candidates in self.by_shape.values():
                 candidates[name] = None
 
     def close(self, name: str) -> None:
         """Exclude a node that drains or has left."""
-        for candidates in self._open.values():
+        for candidates in self.by_shape.values():
             candidates.pop(name, None)
-        for shape, reserved in list(self._reserved.items()):
+        for shape, reserved in list(self.reserved.items()):
             if reserved == name:
-                del self._reserved[shape]
+                del self.reserved[shape]
 
     def of(self, shape: Shape, depth: float) -> dict[str, None]:
         """Return the nodes that may be able to take tasks of a shape, with ``depth`` for each that fits at once."""
-        found = self._open.get((shape, depth))
+        found = self.by_shape.get((shape, depth))
         if found is None:
-            if len(self._open) > 4 * LOOKED_AT:
-                self._open.clear()
+            if len(self.by_shape) > 4 * LOOKED_AT:
+                self.by_shape.clear()
             found = {name: None for name, node in self._nodes.items() if not node.draining}
-            self._open[(shape, depth)] = found
+            self.by_shape[(shape, depth)] = found
         return found
 
     def rooms(self, task: Task, depth: float) -> dict[str, int]:
@@ -60,7 +62,7 @@ class Candidates:
 
     def is_free(self, name: str, task: Task) -> bool:
         """Whether a node is not reserved for an earlier task of another shape."""
-        for shape, reserved in self._reserved.items():
+        for shape, reserved in self.reserved.items():
             if reserved == name and shape != task.shape:
                 head = self._queues[shape].head()
                 if head is not None and head.order < task.order:
@@ -73,17 +75,17 @@ class Candidates:
         A node that runs a suspect is not reserved for another suspect. The reservation holds until the shape has no
         ready task left: a search for each task would cost more with every node.
         """
-        for other in [other for other in self._reserved if self._queues[other].head() is None]:
-            del self._reserved[other]
-        if shape in self._reserved or len(self._queues) < 2:
+        for other in [other for other in self.reserved if self._queues[other].head() is None]:
+            del self.reserved[other]
+        if shape in self.reserved or len(self._queues) < 2:
             return
         holders = [
             name
             for name, node in self._nodes.items()
             if not node.draining
-            and name not in self._reserved.values()
+            and name not in self.reserved.values()
             and node.capacity(shape, others=False)
             and not (shape.suspect and any(other.suspect for other in node.shapes))
         ]
         if holders:
-            self._reserved[shape] = max(holders, key=lambda name: (self._nodes[name].total, name))
+            self.reserved[shape] = max(holders, key=lambda name: (self._nodes[name].total, name))

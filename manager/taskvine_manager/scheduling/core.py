@@ -11,7 +11,9 @@ Only :meth:`Scheduler.handle` changes state. Each part of the scheduler owns its
   :mod:`~taskvine_manager.scheduling.transfers`, :mod:`~taskvine_manager.scheduling.replication` and
   :mod:`~taskvine_manager.scheduling.inputs`;
 - :mod:`~taskvine_manager.scheduling.eviction` and :mod:`~taskvine_manager.scheduling.draining`: full and leaving nodes;
-- :mod:`~taskvine_manager.scheduling.outbox`: the instructions.
+- :mod:`~taskvine_manager.scheduling.outbox`: the instructions;
+- :mod:`~taskvine_manager.scheduling.invariants`: what always holds between events, with
+  :mod:`~taskvine_manager.scheduling.checking`.
 
 The cost of one decision does not grow with the number of nodes. For each shape of task, the scheduler keeps a list of
 the nodes that may be able to take one. It looks at only a few nodes of that list, and at a few holders of each file.
@@ -23,7 +25,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.candidates import Candidates
+from taskvine_manager.scheduling.checking import Checker, IllegalTransition, InvariantBroken, check
 from taskvine_manager.scheduling.draining import Draining
 from taskvine_manager.scheduling.estimates import Estimates
 from taskvine_manager.scheduling.events import (
@@ -67,7 +71,7 @@ from taskvine_manager.scheduling.nodes import AHEAD, Node
 from taskvine_manager.scheduling.placement import Placement
 from taskvine_manager.scheduling.storage import Storage
 from taskvine_manager.scheduling.tables import Tables
-from taskvine_manager.scheduling.tasks import IllegalTransition, Shape, State, Task, diagram
+from taskvine_manager.scheduling.tasks import Shape, State, Task, diagram
 from taskvine_manager.scheduling.tuning import SHORT
 from taskvine_manager.wire.messages import Completion
 
@@ -94,6 +98,7 @@ __all__ = [
     "InputCached",
     "InputCopy",
     "Instruction",
+    "InvariantBroken",
     "Kill",
     "Node",
     "NodeDraining",
@@ -130,6 +135,8 @@ class Scheduler:
         Number of nodes that must have joined before any task is placed.
     peer_transfers : bool
         Whether nodes copy files from each other. Otherwise all files pass through the manager's directory.
+    check : bool
+        Whether the scheduler checks its state after events, and keeps the story of each task for errors.
     """
 
     def __init__(
@@ -139,12 +146,14 @@ class Scheduler:
         uniform: bool = True,
         wait_for_nodes: int = 0,
         peer_transfers: bool = True,
+        check: bool = False,
     ) -> None:
         self._max_retries = max_retries
         self._joined = 0
         self._retried = 0
         self._returned_tasks = 0
-        self._tables = tables = Tables()
+        self._checker = Checker() if check else None
+        self._tables = tables = Tables(self._checker)
         self._tasks, self._nodes, self._tuning = tables.tasks, tables.nodes, tables.tuning
         self._storage = Storage(tables, peer_transfers=peer_transfers)
         self._draining = Draining(tables, self._storage.replication)
@@ -162,6 +171,7 @@ class Scheduler:
             uniform=uniform,
             wait_for_nodes=wait_for_nodes,
         )
+        self._parts = invariants.Parts(tables, self._storage, self._draining, self._candidates, self._placement)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._lifecycle.submit,
             Retired: self._retired,
@@ -188,10 +198,14 @@ class Scheduler:
         ------
         TypeError
             If there is no such event.
+        InvariantBroken
+            If the scheduler checks its state, and finds that it contradicts itself.
         """
         handler = self._handlers.get(type(event))
         if handler is None:
             raise TypeError(f"the scheduler handles no events of type {type(event).__name__}: {event!r}")
+        if self._checker is not None:
+            self._checker.begin(event)
         handler(event)
         for lost in self._eviction.relieve():
             self._lifecycle.lost(lost, evicted=True)
@@ -200,7 +214,19 @@ class Scheduler:
         self._storage.replication.replicate()
         self._draining.rescue()
         self._draining.release()
+        if self._checker is not None:
+            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
         return self._tables.outbox.take()
+
+    def check(self) -> None:
+        """Check the state now.
+
+        Raises
+        ------
+        InvariantBroken
+            If it contradicts itself.
+        """
+        check(invariants.INVARIANTS, self._parts)
 
     # --- queries by the shell ---
 
@@ -368,9 +394,12 @@ class Scheduler:
     def _relayed(self, event: Relayed) -> None:
         file = self._tables.files.get(event.file)
         source = self._storage.transfers.relayed(event.file, event.stamp, event.problem)
-        if source is None or file is None:
+        if file is None:
             return
-        if event.lost:
+        if source is None:
+            if file.relayed is not None and not file.holders:
+                self._lifecycle.fetched(event.file)  # its source has left, and the file was lost until now
+        elif event.lost:
             if self._storage.replicas.remove(source, file):
                 self._lifecycle.lost([file])
         elif self._storage.transfers.relay_failed(event.file):

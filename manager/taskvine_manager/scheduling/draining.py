@@ -15,11 +15,12 @@ class Draining:
     def __init__(self, tables: Tables, replication: Replication) -> None:
         self._files, self._nodes, self._outbox = tables.files, tables.nodes, tables.outbox
         self._replication = replication
-        self._draining: set[str] = set()
+        self.names: set[str] = set()
+        """The nodes that drain."""
 
     def drain(self, node: Node) -> None:
         """Let a node drain. Its replicas no longer count, so its files may need others."""
-        self._draining.add(node.info.name)
+        self.names.add(node.info.name)
         node.draining = True
         node.save_all()
         for name in node.unsaved:
@@ -27,16 +28,16 @@ class Draining:
 
     def leave(self, name: str) -> None:
         """Forget a node that has left."""
-        self._draining.discard(name)
+        self.names.discard(name)
 
     def start_anew(self) -> None:
         """Consider all files of draining nodes again for copies to other nodes."""
-        for name in self._draining:
+        for name in self.names:
             self._nodes[name].save_all()
 
     def rescue(self) -> None:
         """Copy files that only draining nodes hold; skip a file that no node can take until a node joins or leaves."""
-        for node in sorted(self._draining) if self._draining else ():
+        for node in sorted(self.names) if self.names else ():
             if not self._nodes[node].released:
                 self._rescue(self._nodes[node])
 
@@ -55,7 +56,7 @@ class Draining:
 
         A node stays until its tasks have ended and the transfers from it are complete.
         """
-        for name in sorted(self._draining) if self._draining else ():
+        for name in sorted(self.names) if self.names else ():
             node = self._nodes[name]
             if not (node.released or node.assigned or node.sending or node.unsaved):
                 node.released = True

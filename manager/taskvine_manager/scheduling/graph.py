@@ -6,7 +6,8 @@ networkx is only imported with the first task that does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 _STEPS = 200
@@ -31,6 +32,21 @@ class DependencyGraph:
 
     def __contains__(self, invocation: int) -> bool:
         return invocation in self._ranks
+
+    @property
+    def tasks(self) -> KeysView[int]:
+        """The tasks."""
+        return self._ranks.keys()
+
+    @property
+    def available(self) -> AbstractSet[str]:
+        """The files that are available."""
+        return self._there
+
+    @property
+    def lacking(self) -> Mapping[int, int]:
+        """The number of missing files of each task that lacks any."""
+        return self._missing
 
     def add(self, invocation: int, needs: Iterable[str], makes: Iterable[str]) -> bool:
         """Add a task; return whether it is ready.
@@ -100,6 +116,14 @@ class DependencyGraph:
     def is_ready(self, invocation: int) -> bool:
         """Whether a task has all its files."""
         return invocation not in self._missing
+
+    def needs(self, invocation: int) -> set[str]:
+        """Return the files that a task needs."""
+        return set(self._graph.predecessors(invocation))
+
+    def makes(self, invocation: int) -> set[str]:
+        """Return the files that a task produces."""
+        return set(self._graph.successors(invocation))
 
     def consumers(self, name: str) -> list[int]:
         """Return the tasks that need a file."""

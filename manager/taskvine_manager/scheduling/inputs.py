@@ -30,14 +30,15 @@ class Inputs:
     def __init__(self, tables: Tables, transfers: Transfers) -> None:
         self.read = 0
         """Bytes read from the files themselves, and not from copies."""
-        self._inputs: dict[str, Input] = {}
+        self.by_path: dict[str, Input] = {}
+        """The records."""
         self._nodes, self._tuning, self._transfers = tables.nodes, tables.tuning, transfers
 
     def __getitem__(self, path: str) -> Input:
         """Return the record of a file; create one if there is none."""
-        known = self._inputs.get(path)
+        known = self.by_path.get(path)
         if known is None:
-            known = self._inputs[path] = Input()
+            known = self.by_path[path] = Input()
         return known
 
     def holders(self, path: str) -> Collection[str]:
@@ -84,7 +85,7 @@ class Inputs:
 
     def leave(self, name: str) -> None:
         """Forget the copies of a node that has left."""
-        for known in self._inputs.values():
+        for known in self.by_path.values():
             known.copies.pop(name, None)
             self._end(known, name)
 

@@ -69,18 +69,21 @@ class Node:
         """Return the resources that a task of a shape takes on this node, in the order of :attr:`total`."""
         found = self.needs.get(shape)
         if found is None:
-            info, called = self.info, shape.mode == L2
-            slots = info.slots if called else None
-            cores = shape.cores
-            if cores is None:
-                cores = info.cores / slots if slots else min(1.0, info.cores)
-            slot = 1.0 if called and info.slots else 0.0
-            amounts = (cores, shape.memory or 0.0, shape.disk or 0.0)
-            if self.proportional:
-                amounts = self.share(shape, amounts)
-            found = (*amounts, float(shape.gpus or 0), slot, float(shape.suspect))
-            self.needs[shape] = found
+            found = self.needs[shape] = self.measure(shape)
         return found
+
+    def measure(self, shape: Shape) -> tuple[float, ...]:
+        """Return the same, without the memory of earlier answers that ``needs`` is."""
+        info, called = self.info, shape.mode == L2
+        slots = info.slots if called else None
+        cores = shape.cores
+        if cores is None:
+            cores = info.cores / slots if slots else min(1.0, info.cores)
+        slot = 1.0 if called and info.slots else 0.0
+        amounts = (cores, shape.memory or 0.0, shape.disk or 0.0)
+        if self.proportional:
+            amounts = self.share(shape, amounts)
+        return (*amounts, float(shape.gpus or 0), slot, float(shape.suspect))
 
     def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return cores, memory and disk of a task: resources that it did not request get the share that it did request.

@@ -53,7 +53,8 @@ class Placement:
         self._transfers, self._inputs, self._lifecycle = storage.transfers, storage.inputs, lifecycle
         self._candidates, self._eviction, self._estimates = candidates, eviction, estimates
         self._uniform, self._wait_for_nodes = uniform, wait_for_nodes
-        self._begun = False
+        self.begun = False
+        """Whether a task has been placed since the start."""
 
     def refuse_hopeless(self) -> None:
         """End the ready tasks that no node can ever hold, once a node has joined."""
@@ -74,7 +75,7 @@ class Placement:
 
     def place(self, joined: int) -> None:
         """Assign ready tasks to nodes, in their order, once enough nodes have ``joined``."""
-        if not self._begun and joined < max(self._wait_for_nodes, self._tuning.wait_for_workers):
+        if not self.begun and joined < max(self._wait_for_nodes, self._tuning.wait_for_workers):
             return
         blocked: set[Shape] = set()
         held: list[Task] = []
@@ -230,9 +231,9 @@ class Placement:
         return True
 
     def _assign(self, task: Task, node: Node) -> Run:
-        self._begun = True
-        self._tasks.move(task, State.ASSIGNED)
+        self.begun = True
         node.take(task)
+        self._tasks.move(task, State.ASSIGNED)
         run = self._outbox.run(node.info.name)
         run.tasks.append(task)
         for each in task.files:

@@ -23,14 +23,15 @@ class Replication:
         self._pushes = itertools.count()
         self._parked: dict[str, None] = {}  # files that lack replicas which no node can take
         self._moves: dict[str, str] = {}  # the node that each file leaves
-        self._ring: list[str] = []
+        self.ring: list[str] = []
+        """The names of the nodes."""
         self._turn = 0
 
     # --- nodes ---
 
     def join(self, name: str) -> None:
         """Consider a new node for copies, also of files that no other node could take."""
-        self._ring.append(name)
+        self.ring.append(name)
         parked, self._parked = self._parked, {}
         for each in parked:
             if (file := self._files.get(each)) is not None:
@@ -38,11 +39,11 @@ class Replication:
 
     def leave(self, name: str) -> None:
         """Consider a node no more."""
-        self._ring.remove(name)
+        self.ring.remove(name)
 
     def _choices(self) -> Iterator[Node]:
         """Yield the nodes that are not draining, starting with a different one each time."""
-        ring = self._ring
+        ring = self.ring
         for step in range(len(ring)):
             node = self._nodes[ring[(self._turn + step) % len(ring)]]
             if not node.draining:

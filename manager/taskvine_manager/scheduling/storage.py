@@ -60,7 +60,8 @@ class Storage:
             for coming, transfer in list(other.fetching.items()):
                 if transfer.source == name and not transfer.for_task:
                     self.transfers.end(other, coming)
-                    self.replication.note(self._files[coming])
+                    if (file := self._files.get(coming)) is not None:  # None: it was forgotten during the transfer
+                        self.replication.note(file)
         self.inputs.leave(name)
         held = self.replicas.leave(node)
         if self._tuning.transfer_temps_recovery:
@@ -293,6 +294,7 @@ class Storage:
         asked, file.asked = file.asked, []
         for request in asked:
             self._outbox.answer(Answer(request, file.name, None, record))
+        self.settle([file.name])
 
     def tuned(self) -> None:
         """Apply new values of the tuning parameters."""

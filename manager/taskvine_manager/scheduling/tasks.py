@@ -18,9 +18,10 @@ from __future__ import annotations
 import enum
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskvine_manager.scheduling.checking import Checker, IllegalTransition, Story, tell
 from taskvine_manager.wire.messages import FileUse, Invocation, Profile
 
 if TYPE_CHECKING:
@@ -69,10 +70,6 @@ def diagram() -> str:
     )
 
 
-class IllegalTransition(Exception):
-    """A task was moved to a state that it cannot reach from its current one; the message describes the task."""
-
-
 class Shape(NamedTuple):
     """The resources that tasks of one kind request; ``None`` leaves a resource to the node."""
 
@@ -100,6 +97,7 @@ class Task:
     ``files`` names the temp files and results that it reads, and ``makes`` those that it produces. For a task that
     recreates lost files, ``origin`` is the finished task that it runs again; its own end is not reported. ``yields``
     counts how often it has given its outputs up because only the first task's files could have made room for them.
+    ``story`` is None unless the scheduler checks itself.
     """
 
     __slots__ = (
@@ -115,6 +113,7 @@ class Task:
         "sequence",
         "shape",
         "state",
+        "story",
         "suspect",
         "yields",
     )
@@ -128,6 +127,7 @@ class Task:
         self.makes = tuple(temp_files(invocation.outputs)) if invocation.outputs else ()
         self.origin: Origin | None = None
         self.state = State.WAITING
+        self.story: Story | None = None
         self.node: str | None = None
         self.attempts = 0
         self.suspect = False
@@ -145,8 +145,10 @@ class Task:
         if state not in _TRANSITIONS[self.state]:
             raise IllegalTransition(
                 f"task {self.invocation.number} ({self.profile.name}): {self.state.name} -> {state.name}, "
-                f"node {self.node}, attempt {self.attempts}"
+                f"node {self.node}, attempt {self.attempts}, {tell(self.story)}"
             )
+        if self.story is not None:
+            self.story.add(self.state, state, self.node)
         self.state = state
 
     @property
@@ -184,14 +186,25 @@ class Queue:
         """Remove and return the head; call :meth:`head` first."""
         return heapq.heappop(self._heap)[2]
 
+    def __iter__(self) -> Iterator[Task]:
+        """Yield the tasks that are ready, in no order and perhaps twice."""
+        return (task for order, _, task in self._heap if task.state is State.READY and order == task.order)
+
     def __len__(self) -> int:  # includes outdated entries that have not reached the head
         return len(self._heap)
 
 
 class TaskTable:
-    """The unfinished tasks; it alone changes their states."""
+    """The unfinished tasks; it alone changes their states.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    checker : Checker or None
+        Keeps the stories of tasks, if the scheduler checks itself.
+    """
+
+    def __init__(self, checker: Checker | None = None) -> None:
+        self._checker = checker
         self.by_number: dict[int, Task] = {}
         """Tasks that recreate lost files have numbers below 0."""
         self.queues: dict[Shape, Queue] = {}
@@ -199,12 +212,14 @@ class TaskTable:
         """Tasks that were run again since the start to recreate lost files."""
         self.done = 0
         """Other tasks that are over."""
+        self.hopeful: dict[int, None] = {}
+        """Waiting tasks that may be sent ahead to a node, and perhaps others that wait no more."""
+        self.unjudged: dict[Shape, None] = {}
+        """Shapes of ready tasks that may be too large for any node."""
         self._profiles: dict[int, Profile] = {}
         self._shapes: dict[int, Shape] = {}
         self._last_shape: Shape | None = None
         self._sequence = itertools.count()
-        self._hopeful: dict[int, None] = {}  # waiting tasks that may be sent ahead to a node
-        self._unjudged: dict[Shape, None] = {}  # shapes of ready tasks that may be too large for any node
         self._count = dict.fromkeys(State, 0)
 
     def __getitem__(self, number: int) -> Task:
@@ -241,6 +256,8 @@ class TaskTable:
         task = Task(invocation, self._profiles[profile], self._shapes[profile], next(self._sequence))
         self.by_number[invocation.number] = task
         self._count[State.WAITING] += 1
+        if self._checker is not None:
+            task.story = Story(self._checker)
         return task
 
     def recreate(self, origin: Origin) -> Task:
@@ -251,6 +268,8 @@ class TaskTable:
         task = Task(invocation, profile, Shape(*profile[3:8]), next(self._sequence))
         task.origin = origin
         self.by_number[number] = task
+        if self._checker is not None:
+            task.story = Story(self._checker)
         return task
 
     def remove(self, task: Task) -> None:
@@ -270,8 +289,8 @@ class TaskTable:
         elif State.READY in (task.state, state):  # tasks that recreate files need capacity like others
             self._count[State.READY] += 1 if state is State.READY else -1
         task.move(state)
-        if self._hopeful and state is not State.WAITING:
-            self._hopeful.pop(task.invocation.number, None)
+        if self.hopeful and state is not State.WAITING:
+            self.hopeful.pop(task.invocation.number, None)
 
     def ready(self, task: Task) -> None:
         """Queue a task that can run."""
@@ -281,41 +300,41 @@ class TaskTable:
         if queue is None:
             queue = self.queues[shape] = Queue()
         if not queue.fits:
-            self._unjudged[shape] = None
+            self.unjudged[shape] = None
         queue.push(task)
 
     # --- shapes that may fit no node ---
 
     def take_unjudged(self) -> Iterable[Shape]:
         """Return the shapes of ready tasks that may be too large for any node, once each."""
-        if not self._unjudged:
+        if not self.unjudged:
             return ()
-        unjudged, self._unjudged = self._unjudged, {}
+        unjudged, self.unjudged = self.unjudged, {}
         return unjudged
 
     def judge_anew(self) -> None:
         """Have all shapes judged again, because nodes have changed."""
         for shape, queue in self.queues.items():
             queue.fits = False
-            self._unjudged[shape] = None
+            self.unjudged[shape] = None
 
     # --- waiting tasks that may be sent ahead to a node ---
 
     def hope(self, numbers: Iterable[int]) -> None:
         """Add tasks whose inputs are being produced."""
         for number in numbers:
-            self._hopeful[number] = None
+            self.hopeful[number] = None
 
     def hope_again(self, numbers: list[int]) -> None:
         """Add tasks that were taken before the others, again before them."""
         if numbers:
-            self._hopeful = {**dict.fromkeys(numbers), **self._hopeful}
+            self.hopeful = {**dict.fromkeys(numbers), **self.hopeful}
 
     def next_hopeful(self) -> Task | None:
         """Remove and return the first such task, if there is one."""
-        while self._hopeful:
-            number = next(iter(self._hopeful))
-            del self._hopeful[number]
+        while self.hopeful:
+            number = next(iter(self.hopeful))
+            del self.hopeful[number]
             task = self.by_number.get(number)
             if task is not None and task.state is State.WAITING:
                 return task

@@ -28,10 +28,12 @@ class Transfers:
         """Bytes transferred since the start."""
         self.bandwidth = 1e9
         """Recent rate of one transfer, in bytes per second."""
+        self.relaying = 0
+        """Number of transfers from the manager's directory."""
+        self.relays: dict[str, str] = {}
+        """The source node of each file that is being copied to the manager's directory."""
         self._files, self._nodes, self._outbox = tables.files, tables.nodes, tables.outbox
         self._tuning, self._replicas = tables.tuning, replicas
-        self._relaying = 0
-        self._relays: dict[str, str] = {}  # source node of each file that is being copied to the manager's directory
         self._relay_failures: Counter[str] = Counter()
 
     def source(self, file: File) -> Replica | None:
@@ -42,7 +44,7 @@ class Transfers:
         limit = self._tuning.worker_source_max_transfers
         if not self.peers:
             if file.relayed is not None:
-                return Replica(RELAY, file.size, file.relayed) if self._relaying < limit else None
+                return Replica(RELAY, file.size, file.relayed) if self.relaying < limit else None
             self._relay(file)
             return None
         best: tuple[bool, bool, int, str] | None = None
@@ -55,10 +57,10 @@ class Transfers:
 
     def _relay(self, file: File) -> None:
         where = self._replicas.where(file)
-        if where is None or file.name in self._relays or where.node == RELAY:
+        if where is None or file.name in self.relays or where.node == RELAY:
             return
         if self._nodes[where.node].sending < self._tuning.worker_source_max_transfers:
-            self._relays[file.name] = where.node
+            self.relays[file.name] = where.node
             self.count(where.node, 1)
             self._outbox.copy(Relay(file.name, where))
 
@@ -85,7 +87,7 @@ class Transfers:
     def count(self, source: str, change: int) -> None:
         """Change the number of transfers from a node or the manager's directory."""
         if source == RELAY:
-            self._relaying += change
+            self.relaying += change
         elif source in self._nodes:
             self._nodes[source].sending += change
 
@@ -103,14 +105,14 @@ class Transfers:
     def is_source(self, node: str, file: File) -> bool:
         """Whether a file is being copied from a node."""
         coming = (self._nodes[other] for other in file.coming if other in self._nodes)
-        return any(other.fetching[file.name].source == node for other in coming) or self._relays.get(file.name) == node
+        return any(other.fetching[file.name].source == node for other in coming) or self.relays.get(file.name) == node
 
     def relayed(self, name: str, stamp: int, problem: str | None) -> str | None:
         """Record the end of a copy to the manager's directory.
 
         Return the source node if the copy failed and the file is still needed.
         """
-        source = self._relays.pop(name, RELAY)
+        source = self.relays.pop(name, RELAY)
         self.count(source, -1)
         file = self._files.get(name)
         if file is None or not file.is_needed:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -175,6 +175,9 @@ class Backlog:
 
     def __len__(self) -> int:
         return sum(map(len, self._heaps.values()))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (task for heap in self._heaps.values() for _, _, task in heap)
 
     def push(self, task: Batchable) -> None:
         """Add a task."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.scheduling.checking import Checker, check
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.vine.manager import failures
+from taskvine_manager.vine.manager import failures, invariants
 from taskvine_manager.vine.manager.batching import Estimates, Need, Room
 from taskvine_manager.vine.manager.cargo import Cargo
 from taskvine_manager.vine.manager.config import VineConfig
@@ -73,9 +74,12 @@ class Core:
     ----------
     config : VineConfig
         Settings of the engine.
+    check : bool
+        Whether the core checks its state after events, and keeps the story of each task for errors.
     """
 
-    def __init__(self, config: VineConfig) -> None:
+    def __init__(self, config: VineConfig, *, check: bool = False) -> None:
+        self._checker = Checker() if check else None
         self._wait_for_nodes = config.wait_for_nodes
         self._local = config.local
         self._inline_limit = config.nodes.inline_limit
@@ -87,10 +91,11 @@ class Core:
         self._sent = SentParcels(say)
         self.files = Holdings(say, self._graph.consumers, self._graph.lost)
         self.fleet = Fleet(say, slots=config.nodes.slots, min_nodes=config.min_nodes, idle_timeout=config.idle_timeout)
-        self.workload = Workload(say, self._graph, self.files, self.fleet, self._estimates, config)
+        self.workload = Workload(say, self._graph, self.files, self.fleet, self._estimates, config, self._checker)
         self._reads = Reads(say, self.files, self._sent)
         self._replication = Replication(self.files, self._sent, self.fleet.nodes)
         self._examination = Examination(self.files, self.fleet, self._sent, self.workload)
+        self._parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._on_submitted,
             Retired: lambda event: self.workload.retire(event.profiles),
@@ -122,11 +127,31 @@ class Core:
         }
 
     def handle(self, event: Event) -> list[Instruction]:
-        """Take an event, and return the resulting instructions, in order."""
+        """Take an event, and return the resulting instructions, in order.
+
+        Raises
+        ------
+        InvariantBroken
+            If the core checks its state, and finds that it contradicts itself.
+        """
+        if self._checker is not None:
+            self._checker.begin(event)
         self._handlers[type(event)](event)
+        if self._checker is not None:
+            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
         said = self._said.copy()
         self._said.clear()
         return said
+
+    def check(self) -> None:
+        """Check the state now.
+
+        Raises
+        ------
+        InvariantBroken
+            If it contradicts itself.
+        """
+        check(invariants.INVARIANTS, self._parts)
 
     # --- state ---
 
@@ -187,7 +212,8 @@ class Core:
 
     def _on_forgotten(self, event: Forgotten) -> None:
         for name in event.files:
-            self.files.forget(name)
+            if self.files.is_there(name) or self._graph.makers(name):  # otherwise it never will be there
+                self.files.forget(name)
 
     def _on_asked(self, event: Asked) -> None:
         if not self.files.is_there(event.file) and self._graph.makers(event.file):
@@ -286,7 +312,7 @@ class Core:
             cargo.add(task, outputs)
             temps += [(use, task.profile.recoverable) for use in outputs if use.kind != "local"]
             task.parcel = sent.number
-            task.move(State.ASSIGNED)
+            task.move(State.ASSIGNED, room.key)
         for use, recoverable in temps:
             self.files.expect(
                 use.source,

@@ -21,6 +21,7 @@ from taskvine_manager.parameters.own import AWAKE, BATCH
 from taskvine_manager.parameters.taskvine import WAIT_FOR_WORKERS
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.scheduling import checking
 from taskvine_manager.vine.manager import events, port
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.core import Core
@@ -66,7 +67,7 @@ class VineEngine:
         self._base = base
         self._config = config
         self._outlet = outlet
-        self._core = core = Core(config)
+        self._core = core = Core(config, check=checking.is_wanted(os.environ))
         self._functions = Functions()
         self._retired = 0.0
         self._most_stored = 0

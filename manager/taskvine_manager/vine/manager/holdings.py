@@ -66,13 +66,18 @@ class Holdings:
         self._say = say
         self._readers_of = readers
         self._removed = removed
-        self._unwanted: set[str] = set()
-        self._asked: dict[str, list[int]] = {}
-        self._pruned: dict[str, TempFile] = {}
-        self._readers: Counter[str] = Counter()  # of results that are in files, by what may have to be recreated
-        self._unread: dict[str, Payload] = {}  # such results that only a recovery may read
+        self.unwanted: set[str] = set()
+        """Files that the user will not ask for again, but that tasks still read or produce."""
+        self.requests: dict[str, list[int]] = {}
+        """The user's requests for files that do not exist yet."""
         self.values: dict[str, Payload] = {}
         self.temps: dict[str, TempFile] = {}
+        self.pruned: dict[str, TempFile] = {}
+        """Temp files without bytes, which are kept only to recreate others."""
+        self.readers_by_path: Counter[str] = Counter()
+        """Number of parcels that would read a result in a file if they ran again."""
+        self.unread: dict[str, Payload] = {}
+        """Such results that nothing else will read."""
         self.stored = 0
         """Total size of all temp files in bytes, each counted once."""
         self.most_stored = 0
@@ -111,7 +116,7 @@ class Holdings:
             sent.reads, sent.reads_by_path = reads, reads_by_path
             for each in reads:
                 self.temps[each].readers += 1
-            self._readers.update(reads_by_path)
+            self.readers_by_path.update(reads_by_path)
 
     def made(self, name: str, size: int, node: str) -> None:
         """Note that a temp file exists."""
@@ -137,7 +142,7 @@ class Holdings:
 
     def find(self, name: str) -> TempFile | None:
         """Return a temp file, including one that is kept only to recreate others."""
-        return self.temps.get(name) or self._pruned.get(name)
+        return self.temps.get(name) or self.pruned.get(name)
 
     def remove(self, name: str) -> None:
         """Remove a temp file, if there is one; keep the means to recreate it while other files may need it."""
@@ -146,7 +151,7 @@ class Holdings:
             return
         self.stored -= temp.size
         if temp.readers:
-            self._pruned[name] = temp
+            self.pruned[name] = temp
             self._say(Prune(name))
         else:
             self._drop([(name, temp)])
@@ -172,17 +177,17 @@ class Holdings:
         reads, sent.reads = sent.reads, ()
         by_path, sent.reads_by_path = sent.reads_by_path, ()
         for name in by_path:
-            self._readers[name] -= 1
-            if not self._readers[name]:
-                del self._readers[name]
-                if name in self._unread:
-                    self._say(Discard(self._unread.pop(name)))
+            self.readers_by_path[name] -= 1
+            if not self.readers_by_path[name]:
+                del self.readers_by_path[name]
+                if name in self.unread:
+                    self._say(Discard(self.unread.pop(name)))
         freed = []
         for name in reads:
             temp = self.find(name)
             if temp is not None:
                 temp.readers -= 1
-                if not temp.readers and self._pruned.pop(name, None) is not None:
+                if not temp.readers and self.pruned.pop(name, None) is not None:
                     freed.append((name, temp))
         return freed
 
@@ -191,18 +196,18 @@ class Holdings:
 
         Call :meth:`tidy` when a task that reads or creates it has ended.
         """
-        self._unwanted.add(name)
+        self.unwanted.add(name)
         self.tidy(name)
 
     def tidy(self, name: str) -> None:
         """Remove a file or result that neither the user nor any task will read, unless it is still being created."""
-        if name not in self._unwanted or not self.is_there(name) or self._readers_of(name):
+        if name not in self.unwanted or not self.is_there(name) or self._readers_of(name):
             return
-        self._unwanted.discard(name)
+        self.unwanted.discard(name)
         if name in self.values:
             value = self.values.pop(name)
-            if name in self._readers:
-                self._unread[name] = value
+            if name in self.readers_by_path:
+                self.unread[name] = value
             else:
                 self._say(Discard(value))
         self.remove(name)
@@ -215,16 +220,16 @@ class Holdings:
 
     def ask(self, name: str, request: int) -> None:
         """Keep a request for a file that does not exist yet."""
-        self._asked.setdefault(name, []).append(request)
+        self.requests.setdefault(name, []).append(request)
 
     def asked(self, name: str) -> list[int]:
         """Return the requests for a file that exists now, and forget them."""
-        return self._asked.pop(name, [])
+        return self.requests.pop(name, [])
 
     def abandon(self, name: str) -> None:
         """Note that a file will not be created after all."""
         self.remove(name)
-        self._unwanted.discard(name)
+        self.unwanted.discard(name)
         for request in self.asked(name):
             self._say(Lost(request, self.lost_record(name)))
 

@@ -122,6 +122,13 @@ class SentParcels:
     def __iter__(self) -> Iterator[SentParcel]:
         return iter(self._sent.values())
 
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def get(self, number: int) -> SentParcel | None:
+        """Return the parcel with this number, if TaskVine has it."""
+        return self._sent.get(number)
+
     def of(self, task: Task) -> SentParcel | None:
         """Return the parcel that a task is in, if any."""
         return self._sent.get(task.parcel) if task.state is State.ASSIGNED else None

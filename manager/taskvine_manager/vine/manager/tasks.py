@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 
+from taskvine_manager.scheduling.checking import IllegalTransition, Story, tell
 from taskvine_manager.vine.manager.batching import Need
 from taskvine_manager.wire.messages import L1, Invocation, Profile
 
@@ -50,16 +51,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 """The states that a task can reach from each state."""
 
 
-class IllegalTransition(Exception):
-    """A task was moved to a state that it cannot reach from its current one; the message describes the task."""
-
-
 class Task:
     """A task in the core.
 
     ``alone`` is whether it must not share a parcel, ``suspect`` whether it may have brought a worker down. ``attempts``
     counts its attempts that were charged, and ``renewals`` those that failed because a node had lost an input.
-    ``parcel`` is the number of the last parcel that it was sent in, 0 if there is none.
+    ``parcel`` is the number of the last parcel that it was sent in, 0 if there is none. ``story`` is None unless the
+    core checks itself.
     """
 
     __slots__ = (
@@ -74,6 +72,7 @@ class Task:
         "renewals",
         "sequence",
         "state",
+        "story",
         "suspect",
     )
 
@@ -85,6 +84,7 @@ class Task:
         self.category = profile.category
         self.need = need_of(profile)
         self.state = State.WAITING
+        self.story: Story | None = None
         self.attempts = 0
         self.renewals = 0
         self.suspect = False
@@ -95,13 +95,16 @@ class Task:
         )
         self.parcel = 0
 
-    def move(self, state: State) -> None:
-        """Change to another state, if the table allows it."""
+    def move(self, state: State, node: str = "") -> None:
+        """Change to another state, if the table allows it; ``node`` is the node that it is assigned to."""
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(
                 f"task {self.invocation.number} ({self.profile.name}): {self.state.name} -> {state.name}, "
-                f"parcel {self.parcel}, {self.attempts} charged attempts, {self.renewals} renewals"
+                f"parcel {self.parcel}, {self.attempts} charged attempts, {self.renewals} renewals, "
+                f"{tell(self.story)}"
             )
+        if self.story is not None:
+            self.story.add(self.state, state, node)
         self.state = state
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Need, Room
 from taskvine_manager.vine.manager.config import VineConfig
@@ -36,6 +37,8 @@ class Workload:
         Run times of the tasks' categories.
     config : VineConfig
         Settings of the engine.
+    checker : Checker or None
+        Keeps the stories of tasks, if the core checks itself.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Workload:
         fleet: Fleet,
         estimates: Estimates,
         config: VineConfig,
+        checker: Checker | None = None,
     ) -> None:
+        self._checker = checker
         self._say = say
         self._graph = graph
         self._files = files
@@ -56,9 +61,11 @@ class Workload:
         self._batching = config.batching
         self._profiles: dict[int, Profile] = {}
         self._sequence = itertools.count()
-        self._backlog = Backlog(estimates, _is_done, self._near, enabled=config.batching)
-        self._unfit: list[Task] = []
-        self._suspects: list[Task] = []
+        self.backlog = Backlog(estimates, _is_done, self._near, enabled=config.batching)
+        self.unfit: list[Task] = []
+        """Tasks that fit none of the present nodes, and some that were cancelled."""
+        self.suspects: list[Task] = []
+        """Tasks that may have brought a worker down, and wait for their turn, and some that were cancelled."""
         self.tasks: dict[int, Task] = {}
         self.done = 0
         self.retried = 0
@@ -66,16 +73,16 @@ class Workload:
     @property
     def queued(self) -> int:
         """Number of tasks that wait for free resources, including some that were cancelled."""
-        return len(self._backlog) + len(self._suspects)
+        return len(self.backlog) + len(self.suspects)
 
     @property
     def batches(self) -> bool:
         """Whether tasks may share parcels."""
-        return self._batching and self._backlog.most > 1
+        return self._batching and self.backlog.most > 1
 
     def limit_batches(self, most: int) -> None:
         """Set the limit of tasks in one parcel; 0 for the default limit."""
-        self._backlog.most = most or MOST
+        self.backlog.most = most or MOST
 
     # --- tasks arrive ---
 
@@ -85,6 +92,8 @@ class Workload:
         for invocation in invocations:
             task = Task(invocation, self._profiles[invocation.profile], next(self._sequence))
             self.tasks[invocation.number] = task
+            if self._checker is not None:
+                task.story = Story(self._checker)
             needs, makes = _ids(invocation.inputs), _ids(invocation.outputs)
             if needs or makes:
                 try:
@@ -111,14 +120,14 @@ class Workload:
             task.alone = task.alone or bool(temps)
             task.move(State.READY)
             if task.suspect:
-                self._suspects.append(task)
+                self.suspects.append(task)
             else:
-                self._backlog.push(task)
+                self.backlog.push(task)
         elif self._uniform:
             self._refuse(task)
         else:
             task.move(State.UNFIT)
-            self._unfit.append(task)
+            self.unfit.append(task)
 
     def _refuse(self, task: Task) -> None:
         asked = {name: getattr(task.profile, name) for name in Need._fields}
@@ -128,14 +137,14 @@ class Workload:
 
     def reconsider(self) -> None:
         """Check again which tasks fit no node, after nodes have joined."""
-        unfit, self._unfit = [task for task in self._unfit if task.state is State.UNFIT], []
+        unfit, self.unfit = [task for task in self.unfit if task.state is State.UNFIT], []
         for task in unfit:
             if self._fleet.could(task.need):
                 self._queue(task)
             else:
-                self._unfit.append(task)
+                self.unfit.append(task)
         if self._uniform:
-            for task in self._backlog.remove(lambda need: not self._fleet.could(need)):
+            for task in self.backlog.remove(lambda need: not self._fleet.could(need)):
                 self._refuse(task)
 
     # --- tasks are sent ---
@@ -152,16 +161,16 @@ class Workload:
             brings down the next node.
         """
         taken: list[tuple[Room, Need | None, list[Task]]] = []
-        if self._suspects and not has_suspect():
-            self._suspects = [task for task in self._suspects if task.state is State.READY]
-            for task in self._suspects[:1]:
-                room = self._backlog.place(task, task.need, rooms)
+        if self.suspects and not has_suspect():
+            self.suspects = [task for task in self.suspects if task.state is State.READY]
+            for task in self.suspects[:1]:
+                room = self.backlog.place(task, task.need, rooms)
                 if room is not None:
-                    del self._suspects[0]
+                    del self.suspects[0]
                     room.take(task.need)
                     taken.append((room, task.need, [task]))
-        if self._backlog:
-            taken += self._backlog.take(rooms)
+        if self.backlog:
+            taken += self.backlog.take(rooms)
         return taken
 
     def _near(self, task: Task, room: Room) -> float:

@@ -258,6 +258,7 @@ def test_who_asked_for_what_was_not_made_in_the_end_is_told() -> None:
         world.ask("file")
         told = world.cancel(0) if end == "cancel" else world.done(0, outcome=failure.RAISED)
         assert answers(told) == {1: None}
+        assert world.names() == set()
 
 
 def test_what_is_lost_for_good_is_said_with_its_node() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
     local,
     only,
     ran,
+    records,
     sources,
     spread,
     temp,
@@ -57,6 +59,18 @@ def test_a_transfer_that_failed_or_was_not_needed_gives_its_turn_back() -> None:
     assert world.core.nodes["a"].sending == 1
     world.done(3, outcome=failure.LOST, body=failure.lost("disk-full", "no room for file"))
     assert world.core.nodes["a"].sending == 0
+
+
+def test_a_transfer_of_a_forgotten_file_leaves_no_record_when_its_source_is_lost() -> None:
+    world = World()
+    world.join("a")
+    world.make("file")
+    world.replicate(2)
+    assert fetches(world.join("b")) == [("b", "file", "a")]
+    world.forget("file")
+    world.leave("a")
+    assert world.names() == set()
+    assert world.is_clean()
 
 
 def test_replicas_are_copied_within_the_limit_too() -> None:
@@ -173,10 +187,10 @@ def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
 # --- the manager as relay ---------------------------------------------------------------------------------------------
 
 
-def relayed(world: World) -> World:
+def relayed(world: World, **fields: Any) -> World:
     """A file on a busy node, and another node that wants it."""
     world.join("a", cores=1)
-    world.make("file")
+    world.make("file", **fields)
     world.call(cores=1.0)
     world.join("b", cores=1)
     return world
@@ -193,7 +207,7 @@ def test_without_peers_a_file_passes_through_the_manager() -> None:
     assert world.core.stats()["bytes_between_nodes"] == 100
     world.cached("b", "file", source=core.RELAY)
     world.works(2)
-    assert world.core._storage.transfers._relaying == 0
+    assert world.core._storage.transfers.relaying == 0
     told = world.forget("file")
     assert {drop.node for drop in only(core.Drop, told)} == {"a", "b", core.RELAY}
 
@@ -271,6 +285,27 @@ def test_replicas_pass_through_the_manager_too() -> None:
     assert fetches(told) == [("b", "file", core.RELAY)]
 
 
+def test_a_copy_for_the_manager_counts_even_if_its_source_has_left_in_the_meantime() -> None:
+    world = relayed(World(peer_transfers=False))
+    assert only(core.Relay, world.call(needs=["file"]))
+    world.leave("a")
+    assert -1 in world.core.tasks
+    world.handle(core.Relayed("file", 5, None))
+    assert list(world.core.tasks) == [1, 2]
+    told = world.cancel(1)
+    assert (ran(told), sources(told)) == ([2], {"file": core.RELAY})
+
+
+def test_the_same_copy_of_a_file_that_cannot_be_recreated_serves_later_tasks() -> None:
+    world = relayed(World(peer_transfers=False), recoverable=False)
+    assert only(core.Relay, world.call(needs=["file"]))
+    assert records(world.leave("a")).keys() == {2}
+    world.handle(core.Relayed("file", 5, None))
+    world.cancel(1)
+    told = world.call(needs=["file"])
+    assert (ran(told), sources(told)) == ([3], {"file": core.RELAY})
+
+
 def test_a_draining_node_leaves_what_it_has_to_the_manager() -> None:
     world = World(peer_transfers=False)
     world.join("a")
@@ -297,7 +332,7 @@ def test_it_ends_alike_with_and_without_peers(peers: bool) -> None:
     world.call(needs=["g0", "g1", "g2", "g3", "f3"])
     for _ in range(100):
         orders = world.work()
-        for name in list(world.core._storage.transfers._relays):
+        for name in list(world.core._storage.transfers.relays):
             world.handle(core.Relayed(name, 5, None))
         if not orders and not world.core.tasks:
             break

@@ -30,7 +30,7 @@ class World:
     """A scheduler, and short ways to tell it what happened."""
 
     def __init__(self, **settings: Any) -> None:
-        self.core = core.Scheduler(**settings)
+        self.core = core.Scheduler(**{"check": True, **settings})
         self.numbers = itertools.count()
         self.profiles: dict[tuple[Any, ...], Profile] = {}
         self.nodes: dict[int, str] = {}

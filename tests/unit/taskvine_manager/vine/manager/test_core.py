@@ -10,13 +10,13 @@ from typing import get_args
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine.manager import events
 from taskvine_manager.vine.manager.events import Finish, Launch, Staged
 from taskvine_manager.vine.manager.sent import Errand
-from taskvine_manager.wire.messages import Completion, FileUse, Invocation
+from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, new_core, of, returned, said, started, submitted
 
 
@@ -153,6 +153,14 @@ def test_forgotten_file_whose_reader_is_cancelled_is_removed_once_it_is_made() -
     assert told == [Finish(done), events.Drop("x@1"), events.Release(number)]
 
 
+def test_forgotten_file_that_no_task_makes_any_more_leaves_no_trace() -> None:
+    core = started()
+    core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),))))
+    core.handle(events.Cancelled((1,)))
+    core.handle(events.Forgotten(("x@1",)))
+    assert core.files.unwanted == set()
+
+
 def test_missing_library_is_installed_again() -> None:
     core = started(max_retries=1)
     core.handle(submitted(Invocation(1, 0, b"")))
@@ -162,12 +170,23 @@ def test_missing_library_is_installed_again() -> None:
     assert of(events.Again, instructions)[0].number == 1
 
 
-class Cluster(RuleBasedStateMachine):
-    """Whatever happens, each task finishes once, nothing is lost, and what is given out is let go."""
+PROFILES = (
+    PROFILE,
+    PROFILE._replace(number=1, recoverable=False),
+    PROFILE._replace(number=2, cores=2.0, category="large"),
+    PROFILE._replace(number=3, cores=64.0, category="hopeless"),
+)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.core = new_core()
+
+class Cluster(RuleBasedStateMachine):
+    """Whatever happens, each task finishes once, nothing is lost, and what is given out is let go.
+
+    After each event, the core checks its invariants.
+    """
+
+    @initialize(max_retries=st.sampled_from([None, 0, 1]), uniform=st.booleans())
+    def begin(self, max_retries: int | None, uniform: bool) -> None:
+        self.core = new_core(max_retries=max_retries, uniform=uniform, idle_timeout=5.0)
         self.numbers = itertools.count(1)
         self.addresses = itertools.count(1)
         self.nodes: set[str] = set()
@@ -176,6 +195,7 @@ class Cluster(RuleBasedStateMachine):
         self.declared: set[str] = set()
         self.files: list[str] = []
         self.open: set[int] = set()
+        self.asked: dict[int, str] = {}
         self.now = 0.0
 
     def tell(self, event: events.Event) -> None:
@@ -196,6 +216,8 @@ class Cluster(RuleBasedStateMachine):
                 self.declared.discard(each.file)
             elif isinstance(each, Finish):
                 self.open.remove(each.completion.number)
+            elif isinstance(each, events.Locate | events.Lost):
+                del self.asked[each.request]
 
     @rule()
     def join(self) -> None:
@@ -216,15 +238,23 @@ class Cluster(RuleBasedStateMachine):
         self.open.update(numbers)
         self.tell(submitted(*(Invocation(number, 0, b"") for number in numbers)))
 
-    @rule(makes=st.booleans(), reads=st.booleans(), data=st.data())
-    def submit(self, makes: bool, reads: bool, data: st.DataObject) -> None:
+    @rule(
+        makes=st.sampled_from(["", "temp", "value"]),
+        reads=st.booleans(),
+        replicas=st.sampled_from([0, 2]),
+        profile=st.sampled_from(PROFILES),
+        data=st.data(),
+    )
+    def submit(self, makes: str, reads: bool, replicas: int, profile: Profile, data: st.DataObject) -> None:
         number = next(self.numbers)
-        inputs = (FileUse("temp", "in", data.draw(st.sampled_from(self.files))),) if reads and self.files else ()
-        outputs = (FileUse("temp", "out", f"x@{number}"),) if makes else ()
+        read = data.draw(st.sampled_from(self.files)) if reads and self.files else ""
+        inputs = (FileUse("temp" if read.startswith("temp") else "value", "in", read),) if read else ()
+        name = f"{makes}@{number}"
+        outputs = (FileUse(makes, "out", name, replicas if makes == "temp" else 0),) if makes else ()
         if makes:
-            self.files.append(f"x@{number}")
+            self.files.append(name)
         self.open.add(number)
-        self.tell(submitted(Invocation(number, 0, b"", inputs, outputs)))
+        self.tell(submitted(Invocation(number, profile.number, b"", inputs, outputs), profile=profile))
 
     @rule(is_placed=st.booleans())
     def turn(self, is_placed: bool = True) -> None:
@@ -261,7 +291,7 @@ class Cluster(RuleBasedStateMachine):
             self.tell(events.Refused(number, failure.lost("file-missing", "gone")))
         elif how in ("returned", "raised", "cut short"):
             outcome = {"returned": failure.RETURNED, "raised": failure.RAISED}.get(how, failure.LOST)
-            body = failure.lost("file-lost", "it was cut short", name="x@1") if how == "cut short" else b"N."
+            body = failure.lost("file-lost", "it was cut short", name="temp@1") if how == "cut short" else b"N."
             made = tuple((staged.source, 5, 0) for staged in launch.outputs) if how == "returned" else ()
             completions = [
                 Completion(item[0], outcome, body, "b0-1", 1.0, 1.0, seconds, made)
@@ -297,19 +327,39 @@ class Cluster(RuleBasedStateMachine):
         }
         self.tell(event[how])
 
+    @precondition(lambda self: self.files)
+    @rule(data=st.data())
+    def ask(self, data: st.DataObject) -> None:
+        request = next(self.numbers)
+        self.asked[request] = data.draw(st.sampled_from(self.files))
+        self.tell(events.Asked(request, self.asked[request]))
+
+    @precondition(lambda self: self.nodes)
+    @rule(data=st.data())
+    def drain(self, data: st.DataObject) -> None:
+        address = data.draw(st.sampled_from(sorted(self.nodes)))
+        self.tell(events.Draining(self.core.fleet.nodes[address].info.block))
+
+    @rule(seconds=st.sampled_from([0.0, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.tell(events.Clock(self.now))
+
     @invariant()
     def every_open_task_is_known(self) -> None:
         assert self.core.workload.tasks.keys() == self.open
 
     @invariant()
+    def every_request_waits_or_is_answered(self) -> None:
+        assert {request for asked in self.core.files.requests.values() for request in asked} == self.asked.keys()
+
+    @invariant()
     def nothing_is_held_in_vain(self) -> None:
         kept = {temp.parcel.number for temp in self.core.files.temps.values() if temp.parcel is not None}
-        kept |= {temp.parcel.number for temp in self.core.files._pruned.values() if temp.parcel is not None}
+        kept |= {temp.parcel.number for temp in self.core.files.pruned.values() if temp.parcel is not None}
         assert self.held.keys() == self.out.keys() | kept
-        assert self.declared == self.core.files.temps.keys() | self.core.files._pruned.keys()
-        for node in self.core.fleet.nodes.values():
-            if not any(launch.feature == node.name for launch in self.out.values()):
-                assert (node.room.busy.cores, node.room.batches) == (0.0, 0)
+        assert self.declared == self.core.files.temps.keys() | self.core.files.pruned.keys()
+        assert {sent.number for sent in self.core._sent} == self.out.keys()
 
 
 TestCluster = Cluster.TestCase

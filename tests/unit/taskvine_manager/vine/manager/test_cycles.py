@@ -26,9 +26,9 @@ def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[.
 def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
     play = make(tune={"executor.batch": 7})
     assert "executor.batch" not in play.manager.tuned
-    assert play.engine._core.workload._backlog.most == 7
+    assert play.engine._core.workload.backlog.most == 7
     play.engine.tune({"executor.batch": 0})
-    assert play.engine._core.workload._backlog.most == MOST
+    assert play.engine._core.workload.backlog.most == MOST
 
 
 def test_a_connection_with_the_number_of_one_that_has_ended_is_watched(make: Callable[..., Play]) -> None:

@@ -11,10 +11,25 @@ from pathlib import Path
 import pytest
 
 from taskvine_manager.runtime import failure
+from taskvine_manager.scheduling.checking import VARIABLE, InvariantBroken
 from taskvine_manager.vine.manager import engine, events
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import L2, Completion, Invocation, Profile
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_environment_makes_the_core_check_itself(
+    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    play = make()
+    play.engine._core.files.stored += 1
+    if value == "0":
+        play.submit(invocation(1))
+    else:
+        with pytest.raises(InvariantBroken, match=r"bytes_add_up, after event \d+ \(Submitted\)"):
+            play.submit(invocation(1))
 
 
 def test_task_goes_to_the_node_and_its_result_home(make: Callable[..., Play]) -> None:
