@@ -1,4 +1,4 @@
-"""What slots have on disk."""
+"""The directories, logs and failure reports of slots."""
 
 from __future__ import annotations
 

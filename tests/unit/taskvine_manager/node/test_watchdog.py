@@ -54,7 +54,7 @@ class World:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> int:
-        """Start a process in a group of its own."""
+        """Start a process that leads a process group."""
         command = [sys.executable, "-ISc", "import time; print(flush=True); time.sleep(1000)"]
         self._started.append(subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True))
         stdout = self._started[-1].stdout
