@@ -61,7 +61,7 @@ class Shell:
         self.peers: list[Node] = []
 
     def turn(self) -> None:
-        """Let the engine act on what has come."""
+        """Let the engine handle all messages that have arrived."""
         while ready := select.select(list(self.callbacks), [], [], 0)[0]:
             for descriptor in ready:
                 if descriptor in self.callbacks:
@@ -132,7 +132,7 @@ class Node:
         return self.channel.ended
 
     def work(self) -> bool:
-        """End the invocations that the node has been given, as they should; say whether there were any."""
+        """End the tasks that the node was sent; return whether there were any."""
         done = []
         for message in self.told():
             if message[0] == "run":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pickle
 import signal
@@ -130,7 +131,7 @@ def test_task_gets_its_function_and_the_results_that_it_reads(node: Node) -> Non
     node.tasks.pump()
     body = node.result()
     assert isinstance(body, bytes)
-    task = eval(body)
+    task = ast.literal_eval(body.decode())
     assert (task["function"], task["values"], task["inline_limit"]) == (b"code of f", {"1@r": b"result"}, 1000)
     assert "log" not in task
 
