@@ -12,6 +12,7 @@ import cloudpickle
 import pytest
 from parsl.data_provider.files import File
 from parsl.dataflow.dependency_resolvers import DEEP_DEPENDENCY_RESOLVER
+from parsl.dataflow.memoization import id_for_memo
 
 from taskvine_exec.errors import FileLost
 from taskvine_exec.submission.buffers import Buffers
@@ -112,6 +113,15 @@ def test_parsl_may_look_at_a_proxy_without_loading_it() -> None:
     future.set_result(result.proxy)
     assert "ResultProxy" in repr(future)
     assert result.loads == 0
+
+
+@pytest.mark.parametrize("is_resolved", [False, True])
+@pytest.mark.parametrize("value", [[1, 2], (1, 2), {"a": 1}, "text", None])
+def test_memoization_uses_the_value(value: object, is_resolved: bool) -> None:
+    proxy = Result(value).proxy
+    if is_resolved:
+        assert proxy == value
+    assert id_for_memo([proxy]) == id_for_memo([value])
 
 
 def test_argument_of_the_same_executor_is_a_reference(buffers: Buffers, tmp_path: Path) -> None:
