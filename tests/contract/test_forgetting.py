@@ -49,7 +49,7 @@ def closure(number: int, size: int, traced: object = None) -> Callable[[], tuple
 def files(executor: TaskVineExecutor) -> set[str]:
     """Large files in the directories of a run."""
     found = set()
-    for directory, _, names in os.walk(executor._run.places.base, followlinks=True):
+    for directory, _, names in os.walk(executor.run.places.base, followlinks=True):
         for name in names:
             path = os.path.join(directory, name)
             if "log" not in path and os.path.isfile(path) and os.path.getsize(path) > 30_000:

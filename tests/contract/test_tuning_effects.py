@@ -478,8 +478,7 @@ def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) ->
         return seen
 
     executor = make_executor()
-    assert executor._run is not None
-    process = psutil.Process(executor._run.manager.pid)
+    process = psutil.Process(executor.run.manager.pid)
     executor.tune({"executor.awake": 0.1})
     eventually(lambda: not any(sleeps()))
     executor.tune({"executor.awake": 0})
@@ -552,7 +551,7 @@ def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int |
 
 def waits_outside(executor: TaskVineExecutor) -> bool:
     """Whether the manager says that a node has come that it has not let in."""
-    log = Path(executor._run.places.log, "manager.log")
+    log = Path(executor.run.places.log, "manager.log")
     return log.exists() and "1 nodes wait" in log.read_text()
 
 
@@ -590,7 +589,7 @@ def test_the_factory_keeps_to_it(make_executor: Make) -> None:
     )
     for future in [executor.submit(nothing, {}) for _ in range(50)]:
         future.result(30)
-    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor._run.places.base, "nodes"))
+    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor.run.places.base, "nodes"))
     assert len(executor.nodes) == 1
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from parsl.errors import ConfigurationError
 
-from taskvine_exec import launch
+from taskvine_exec import TaskVineExecutor, launch
 from taskvine_exec.config import EngineSettings
-from taskvine_exec.errors import WorkerLaunchFailed
+from taskvine_exec.errors import ExecutorNotStarted, WorkerLaunchFailed
 from taskvine_exec.run import Run, working_directories
 from taskvine_manager import cleanup
 from taskvine_manager.runtime import search_path
@@ -150,6 +150,11 @@ def test_nothing_is_left_of_a_manager_that_cannot_be_started(
     with pytest.raises(OSError, match="no processes"):
         make()
     assert os.listdir(nothing_left) == []
+
+
+def test_executor_has_no_run_before_its_start() -> None:
+    with pytest.raises(ExecutorNotStarted):
+        TaskVineExecutor().run
 
 
 # --- while it runs ---
