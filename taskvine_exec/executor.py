@@ -268,6 +268,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return ManagerLink(end, manager, self._on_message, self._on_manager_death, awaits, responsive=responsive)
 
     @property
+    def settings(self) -> config.EngineSettings:
+        """The settings that its engine gets, with all defaults filled in."""
+        return self._settings
+
+    @property
     def run(self) -> Run:
         """The current run, or the last one: its directories (``places``), and its manager's process (``manager``).
 

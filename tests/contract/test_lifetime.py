@@ -275,7 +275,7 @@ def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> N
 
     asking = threading.Thread(target=ask)
     asking.start()
-    eventually(lambda: executor.run.link._requests)
+    eventually(lambda: executor.run.link.open_requests)
     executor.run.manager.kill()
     asking.join(30)
     assert isinstance(said[0], BadStateException)

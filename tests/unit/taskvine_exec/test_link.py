@@ -196,4 +196,4 @@ def test_what_cannot_be_encoded_is_refused_where_it_is_said(manager: Manager, wo
     manager.link.say("forget", ["file"])
     assert manager.heard() == ("forget", ("file",))
     assert not manager.gone.done()
-    assert not manager.link._requests
+    assert manager.link.open_requests == 0

@@ -87,7 +87,7 @@ def test_blocks_for_clusters(quoted: Quoted, tmp_path: Path, code: str) -> None:
     quoted.run(code)
     (executor,) = quoted.executors
     assert isinstance(executor, TaskVineExecutor)
-    settings = executor._settings
+    settings = executor.settings
     assert isinstance(settings, VineSettings)
     assert not settings.local
     assert settings.password_file == passwords.default_path() == str(tmp_path / "taskvine-exec" / "password")
