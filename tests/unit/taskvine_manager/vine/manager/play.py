@@ -59,11 +59,16 @@ class Play:
             "slots": 2,
             **config,
         }
+        module = fake.module()
+        module.Manager = self._make_manager
         self.engine = VineEngine(
-            str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=fake.module()
+            str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=module
         )
-        self.manager: fake.Manager = self.engine._vine.manager
         self._profiles: dict[tuple[Any, ...], int] = {}
+
+    def _make_manager(self, **settings: Any) -> fake.Manager:
+        self.manager = fake.Manager(**settings)
+        return self.manager
 
     def tick(self) -> None:
         self.engine._workers.look_soon(at_once=True)
