@@ -297,7 +297,7 @@ def test_socket_that_another_callback_has_closed_is_not_called(world: World) -> 
 
 
 @pytest.mark.parametrize(
-    ("tasks", "awake", "polls"), [(0, 0.1, True), (loop.FEW, 0.1, True), (loop.FEW + 1, 0.1, False), (0, 0.0, False)]
+    ("tasks", "awake", "polls"), [(0, 60.0, True), (loop.FEW, 60.0, True), (loop.FEW + 1, 60.0, False), (0, 0.0, False)]
 )
 def test_manager_polls_after_a_message_while_there_are_few_tasks(
     world: World, monkeypatch: pytest.MonkeyPatch, tasks: int, awake: float, polls: bool
@@ -309,7 +309,7 @@ def test_manager_polls_after_a_message_while_there_are_few_tasks(
         world.user.send("stop")
 
     monkeypatch.setattr(os, "sched_yield", sched_yield)
-    world.engine.tasks, world.engine.seconds = tasks, 0.05
+    world.engine.tasks, world.engine.seconds = tasks, 60.0 if polls else 0.05
     world.engine.plan = [lambda: None, lambda: None, lambda: world.user.send("stop")]
     world.run(("tune", {"executor.awake": awake}), stop=False)
     assert len(yields) == polls

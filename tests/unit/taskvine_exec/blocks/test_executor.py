@@ -342,7 +342,8 @@ def test_no_block_is_launched_after_the_end(make: Make) -> None:
     assert not executor.bad_state_is_set
 
 
-def test_thread_of_the_watcher_may_end_the_executor(make: Make) -> None:
+def test_thread_of_the_watcher_may_end_the_executor(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskvine_exec.blocks.executor._STOP_SECONDS", 1000.0)
     executor = make()
     ended = threading.Event()
 
@@ -353,4 +354,4 @@ def test_thread_of_the_watcher_may_end_the_executor(make: Make) -> None:
     executor.when_bad = end
     provider_of(executor).end(0, 3)
     executor.add_task()
-    assert ended.wait(4), "it would wait for itself"
+    assert ended.wait(30), "it waits for itself"

@@ -89,7 +89,7 @@ class Workflow:
         return app
 
     def wait(self, executor: Noting | Other, count: int) -> Submitted:
-        """Wait until an executor has so many tasks; return the last."""
+        """Wait until an executor has ``count`` tasks; return the last one."""
         eventually(lambda: len(executor.submitted) >= count)
         assert len(executor.submitted) == count
         return executor.submitted[-1]

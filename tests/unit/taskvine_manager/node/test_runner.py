@@ -90,7 +90,7 @@ class Node:
         return call
 
     def result(self, count: int = 1) -> Payload:
-        """Turn the loop until so many tasks have ended; return the result of the last."""
+        """Turn the loop until ``count`` tasks have ended; return the result of the last one."""
         while len(self.endings) < count:
             for key, _ in self.loop.selector.select(0.01):
                 key.data()

@@ -29,12 +29,12 @@ def local(path: str) -> FileUse:
 
 
 def tables(scheduler: core.Scheduler) -> Tables:
-    """The tables of a scheduler, for looks at what it says to nobody."""
+    """The tables of a scheduler, which only tests look into from outside."""
     return scheduler._tables
 
 
 def storage(scheduler: core.Scheduler) -> Storage:
-    """The files of a scheduler, for looks at what it says to nobody."""
+    """The storage of a scheduler, which only tests look into from outside."""
     return scheduler._storage
 
 
