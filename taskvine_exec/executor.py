@@ -266,6 +266,24 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         return ManagerLink(end, manager, self._on_message, self._on_manager_death, awaits, responsive=responsive)
 
     @property
+    def settings(self) -> config.EngineSettings:
+        """The settings that its engine gets, with all defaults filled in."""
+        return self._settings
+
+    @property
+    def run(self) -> Run:
+        """The current run, or the last one: its directories (``places``), and its manager's process (``manager``).
+
+        Raises
+        ------
+        ExecutorNotStarted
+            If the executor has not been started.
+        """
+        if self._run is None:
+            raise ExecutorNotStarted(label=self.label)
+        return self._run
+
+    @property
     def launch_cmd(self) -> str:
         """The shell command that starts a node of this executor by hand.
 
@@ -276,13 +294,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         WorkerLaunchFailed
             If TaskVine's manager has ended, or does not say where it listens.
         """
-        if self._run is None:
-            raise ExecutorNotStarted(label=self.label)
-        return shlex.join(self._run.node_command())
+        return shlex.join(self.run.node_command())
 
     def _get_launch_command(self, block_id: str) -> str:
-        assert self._run is not None
-        return shlex.join(self._run.node_command("--block", block_id))
+        return shlex.join(self.run.node_command("--block", block_id))
 
     @property
     def workers_per_node(self) -> int | float:

@@ -38,7 +38,8 @@ from taskvine_manager.wire.messages import L2
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
+PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
+"""Path of the program of managers, nodes and workers."""
 _SOCKET_PATH_LIMIT = 60
 """Most characters of a directory with sockets in it. Systems allow 104 to 108 bytes for the path of a socket."""
 
@@ -136,9 +137,9 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
     nodes = NodeConfig(
         base=places.base,
         log=places.log,
-        program=_PROGRAM,
+        program=PROGRAM,
         python_version=sys.version_info[:2],
-        source_root=os.path.dirname(os.path.dirname(_PROGRAM)),
+        source_root=os.path.dirname(os.path.dirname(PROGRAM)),
         directory=directory,
         sys_path=path,
         env_vars=settings.env_vars,
@@ -188,7 +189,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> d
             nodes = nodes._replace(context=None, context_body=file.read()).checked()
     by_factory = settings.worker_launch_method == "factory"
     submits = by_factory and not settings.local
-    scratch = _factory_scratch(places, settings) if submits else ""
+    scratch = factory_scratch(places, settings) if submits else ""
     engine = VineConfig(
         max_retries=settings.max_retries,
         uniform=settings.worker_launch_method != "manual",
@@ -203,12 +204,12 @@ def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> d
         log=places.log,
         local=settings.local,
         this_machine=stays_here(settings),
-        admission_command=(sys.executable, _PROGRAM, "admit"),
+        admission_command=(sys.executable, PROGRAM, "admit"),
         batching=settings.batching,
         peer_transfers=settings.enable_peer_transfers,
         wait_for_nodes=settings.wait_for_workers or 0,
-        address=_address(settings),
-        factory_command=tuple(_factory_command(places, settings, scratch)) if submits else (),
+        address=address_for_workers(settings),
+        factory_command=tuple(factory_command(places, settings, scratch)) if submits else (),
         factory_scratch=scratch,
         node_command=tuple(_vine_worker(places, settings)) if by_factory and settings.local else (),
         min_nodes=settings.min_workers,
@@ -226,7 +227,7 @@ def stays_here(settings: VineSettings) -> bool:
     return settings.local and (address == "localhost" or address.startswith("127."))
 
 
-def _factory_command(places: Places, settings: VineSettings, scratch: str) -> list[str]:
+def factory_command(places: Places, settings: VineSettings, scratch: str) -> list[str]:
     """Return the command of ``vine_factory``, without the manager's address."""
     factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
     password = settings.password_file or places.password
@@ -258,7 +259,7 @@ def _factory_command(places: Places, settings: VineSettings, scratch: str) -> li
         from taskvine_manager.vine.manager import batch
 
         script = os.path.join(places.base, batch.SCRIPT)
-        batch.write_script(script, sys.executable, _PROGRAM)
+        batch.write_script(script, sys.executable, PROGRAM)
         options |= {"--wrapper": f"sh ./{batch.SCRIPT}", "--wrapper-input": script}
     if settings.project_name is None:  # do not report to TaskVine's public catalog server
         options["--catalog"] = "127.0.0.1:1"
@@ -280,7 +281,7 @@ def leaving_seconds(settings: EngineSettings) -> float:
     return batch.END_SECONDS
 
 
-def _factory_scratch(places: Places, settings: VineSettings) -> str:
+def factory_scratch(places: Places, settings: VineSettings) -> str:
     """Make a directory for the jobs of ``vine_factory``, on a file system that nodes see.
 
     It is in ``scratch_dir``; or else in the user's log directory; or else in the current directory.
@@ -324,10 +325,10 @@ def vine_command(places: Places, settings: VineSettings, ended: Callable[[], int
         If the manager has ended, or does not listen in time.
     """
     port = _await_address(places, ended, deadline)
-    return [*_vine_worker(places, settings), _address(settings), port]
+    return [*_vine_worker(places, settings), address_for_workers(settings), port]
 
 
-def _address(settings: VineSettings) -> str:
+def address_for_workers(settings: VineSettings) -> str:
     """Return the address of this machine for workers: the user's, ``localhost``, or one found for other machines."""
     if settings.address is not None:
         return settings.address
@@ -338,7 +339,7 @@ def _address(settings: VineSettings) -> str:
 
 def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     """Return the command of one worker, without the manager's address."""
-    command = [sys.executable, _PROGRAM, "worker", cleanup.CONNECT, places.base]
+    command = [sys.executable, PROGRAM, "worker", cleanup.CONNECT, places.base]
     command += ["--package", taskvine_manager.VERSION, "--user", f"{socket.gethostname()}:{os.getpid()}"]
     command += ["--executable", worker_program(settings), "--parent-death", "--single-shot"]
     command += ["--password", settings.password_file or places.password]
@@ -400,7 +401,7 @@ def slots_of(settings: EngineSettings, cores: float | None = None) -> int:
 
 def node_command(base: str, settings: EngineSettings, *, leave_when_idle: bool = False) -> list[str]:
     """Return the command that starts a node of the embedded engine."""
-    command = [sys.executable, _PROGRAM, "node", cleanup.CONNECT, base]
+    command = [sys.executable, PROGRAM, "node", cleanup.CONNECT, base]
     sizes = {
         "--cores": settings.node_cores,
         "--memory": settings.node_memory,
@@ -428,7 +429,7 @@ def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], 
             descriptors = (listener.fileno(), theirs.fileno())
             with open(places.manager_output, "ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, _PROGRAM, "manager", places.base, *map(str, descriptors), str(os.getpid())],
+                    [sys.executable, PROGRAM, "manager", places.base, *map(str, descriptors), str(os.getpid())],
                     pass_fds=(*descriptors, claim),
                     stdin=subprocess.DEVNULL,
                     stdout=output,

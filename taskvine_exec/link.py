@@ -172,6 +172,11 @@ class ManagerLink:
             self._on_death(status)
         self._fail_requests()
 
+    @property
+    def open_requests(self) -> int:
+        """Number of requests that the manager has not answered yet."""
+        return len(self._requests)
+
     def _fail_requests(self) -> None:
         for number in list(self._requests):
             future = self._requests.pop(number, None)

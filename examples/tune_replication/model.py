@@ -107,7 +107,7 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
 def calmest(measured: Sequence[Measured]) -> Record:
     """Return the record of the run with the fewest losses, to which the simulation is fitted and which it replays."""
     run = min(measured, key=lambda each: (each.rate, each.losses, each.degree))
-    return _without_warm_up(read_record(run.record))
+    return without_warm_up(read_record(run.record))
 
 
 def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
@@ -116,7 +116,7 @@ def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
     The overhead of tasks comes from the run with the fewest losses. The time to replace a node comes from all runs with
     losses.
     """
-    waits = [wait for each in measured if each.losses for wait in _replacements(read_record(each.record))]
+    waits = [wait for each in measured if each.losses for wait in replacements(read_record(each.record))]
     return dataclasses.replace(
         calibrate(calmest(measured)),
         nodes=nodes,
@@ -127,7 +127,7 @@ def cluster(measured: Sequence[Measured], nodes: int) -> Cluster:
     )
 
 
-def _without_warm_up(record: Record) -> Record:
+def without_warm_up(record: Record) -> Record:
     numbers = {number for number, each in record.submitted.items() if _app(record, number) != WARM_UP}
     return dataclasses.replace(
         record,
@@ -136,7 +136,7 @@ def _without_warm_up(record: Record) -> Record:
     )
 
 
-def _as_the_program_goes(record: Record) -> Record:
+def as_the_program_goes(record: Record) -> Record:
     """Add properties of the program that the graph lacks, for a replay in which tasks end in another order.
 
     The program waits: it submits nothing after a :data:`LOOK` before that has ended. It does not hold results that have
@@ -160,7 +160,7 @@ def _app(record: Record, number: int) -> str:
     return record.profiles[record.submitted[number].profile].name
 
 
-def _replacements(record: Record) -> list[float]:
+def replacements(record: Record) -> list[float]:
     """Return the seconds from each loss of a node to the first task on its replacement."""
     lost: list[float] = []
     came: list[str] = []
@@ -196,7 +196,7 @@ def curves(measured: Sequence[Measured], like: Cluster, simulations: int) -> lis
         One for each degree.
     """
     # Not paced: with losses, the program would not submit tasks at the recorded times.
-    workload = recorded(_as_the_program_goes(calmest(measured)), paced=False)
+    workload = recorded(as_the_program_goes(calmest(measured)), paced=False)
     tried = {each.rate for each in measured}
     rates = tuple(sorted({*tried, *(float(rate) for rate in np.linspace(0, max(tried), POINTS + 1))}))
     found = []

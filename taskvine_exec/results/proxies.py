@@ -123,7 +123,8 @@ class ResultProxy(Proxy[Any]):
 
     @property
     def __class__(self) -> Any:
-        if not self.__proxy_resolved__ and _is_machinery(sys._getframe(1)):
+        # Also if it is resolved: Parsl chooses the function that makes a memoization key by this class.
+        if _is_machinery(sys._getframe(1)):
             return type(self)
         return self.__proxy_wrapped__.__class__
 

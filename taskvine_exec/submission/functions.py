@@ -135,6 +135,11 @@ class FunctionCache:
         self._by_key: weakref.WeakValueDictionary[str, FunctionReference] = weakref.WeakValueDictionary()
         self._recent: deque[FunctionReference] = deque(maxlen=RECENT)
 
+    @property
+    def count(self) -> int:
+        """Number of pickled functions that are kept."""
+        return len(self._by_key)
+
     def reference(self, function: Callable[..., Any]) -> FunctionReference:
         """Return the reference of a function as it is now.
 

@@ -239,10 +239,10 @@ def test_workers_of_vine_factory(
     install(commands, tmp_path / "bin", monkeypatch)
     two = {"min_workers": 2, "max_workers": 2, "workers_per_cycle": 2}
     executor = make_executor(worker_launch_method="factory", batch_type=kind, address="localhost", ssl=ssl, **two)
-    assert executor.submit(os.getenv, {}, "TASKVINE_EXEC_RUN").result(SECONDS) != executor._run.places.base
+    assert executor.submit(os.getenv, {}, "TASKVINE_EXEC_RUN").result(SECONDS) != executor.run.places.base
     (node,) = executor.nodes
     assert node["name"].startswith(f"{socket.gethostname()}-")  # it has our launcher, which removes what it leaves
-    (scratch,) = Path(executor._run.places.log).glob("factory-*")
+    (scratch,) = Path(executor.run.places.log).glob("factory-*")
     assert (scratch / "pwfile").stat().st_mode & 0o777 == 0o600
     executor.shutdown()
     assert not (scratch / "pwfile").exists()
@@ -255,7 +255,7 @@ def test_vine_factory_that_cannot_submit(make_executor: Make, tmp_path: Path, mo
     assert isinstance(executor.submit(int, {}).exception(SECONDS), BadStateException)
     said = str(executor.executor_exception)
     assert "no such partition" in said
-    assert os.path.join(executor._run.places.log, "factory.out") in said
+    assert os.path.join(executor.run.places.log, "factory.out") in said
 
 
 def test_workers_of_vine_factory_that_fail(

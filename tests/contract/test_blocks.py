@@ -432,7 +432,7 @@ def test_factory_whose_nodes_always_end(make_executor: Make, monkeypatch: pytest
     import os
 
     # A node cannot read this, and says so.
-    with open(os.path.join(executor._run.places.base, "node.config"), "wb") as file:
+    with open(os.path.join(executor.run.places.base, "node.config"), "wb") as file:
         file.write(b"nonsense")
     future = executor.submit(int, {})
     error = future.exception(60)

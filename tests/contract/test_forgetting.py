@@ -49,7 +49,7 @@ def closure(number: int, size: int, traced: object = None) -> Callable[[], tuple
 def files(executor: TaskVineExecutor) -> set[str]:
     """Large files in the directories of a run."""
     found = set()
-    for directory, _, names in os.walk(executor._run.places.base, followlinks=True):
+    for directory, _, names in os.walk(executor.run.places.base, followlinks=True):
         for name in names:
             path = os.path.join(directory, name)
             if "log" not in path and os.path.isfile(path) and os.path.getsize(path) > 30_000:
@@ -69,7 +69,7 @@ def test_functions_that_are_gone_are_forgotten_everywhere(make_executor: Make, t
         gc.collect()
         eventually(lambda size=size: all(os.path.exists(f"{tmp_path}/{size}-{number}") for number in range(20)))
     eventually(lambda: files(executor) <= before)
-    assert len(executor._submitter.functions._by_key) <= 1
+    assert executor._submitter.functions.count <= 1
     assert executor.submit(int, {}).result(60) == 0
 
 
@@ -143,7 +143,7 @@ def test_a_lost_result_is_made_again_by_a_function_that_is_gone(make_executor: M
     proxy = executor.submit(function, {}).result(60)
     del function
     gc.collect()
-    assert not executor._submitter.functions._by_key
+    assert executor._submitter.functions.count == 0
     ((_, (holder, *_)),) = executor.stats()["replicas"].items()
     node = next(node for node in executor.nodes if node["name"] == holder)
     os.kill(node["pid"], signal.SIGKILL)

@@ -47,7 +47,7 @@ def node_process(executor: TaskVineExecutor) -> psutil.Process:
 
 def processes(executor: TaskVineExecutor, role: str) -> list[psutil.Process]:
     """Processes of a run that were started in some role."""
-    directory = os.path.dirname(executor._run.places.base)
+    directory = os.path.dirname(executor.run.places.base)
     return [process for process in our_processes(directory) if role in command(process)]
 
 
@@ -227,7 +227,7 @@ def test_a_connection_that_says_nothing(make: Make) -> None:
     executor = make()
     assert executor.submit(int, {}).result(30) == 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        silent.connect(os.path.join(executor._run.places.base, "manager.sock"))
+        silent.connect(os.path.join(executor.run.places.base, "manager.sock"))
         silent.settimeout(30)
         assert silent.recv(1 << 16) == b""
     assert executor.submit(int, {}).result(30) == 0

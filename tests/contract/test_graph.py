@@ -97,8 +97,7 @@ def test_a_manager_that_was_killed_leaves_what_it_had_written(make_executor: Mak
     running = executor.submit(gate.task, {})
     gate.wait(1)
     executor.graph()  # has it written
-    assert executor._run is not None
-    os.kill(executor._run.manager.pid, signal.SIGKILL)
+    os.kill(executor.run.manager.pid, signal.SIGKILL)
     assert running.exception(30) is not None
     assert states(executor.graph()) == {0: ("done", "returned"), 1: ("unknown", "")}
 
@@ -119,8 +118,7 @@ def test_cancelled_tasks(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(cores=1)
     executor.submit(gate.task, {})
     gate.wait(1)
-    assert executor._run is not None
-    executor._run.link.say("cancel", [0])
+    executor.run.link.say("cancel", [0])
     eventually(lambda: states(executor.graph()) == {0: ("done", "cancelled")})
 
 

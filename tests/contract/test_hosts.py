@@ -92,7 +92,7 @@ class Hosts:
 
     def start(self, number: int, executor: TaskVineExecutor) -> None:
         """Start a worker on a host."""
-        script = f"mount -t tmpfs none {shlex.quote(executor._run.places.base)}; exec {executor.launch_cmd}"
+        script = f"mount -t tmpfs none {shlex.quote(executor.run.places.base)}; exec {executor.launch_cmd}"
         self.processes.append(subprocess.Popen(self._inside(number, script), stdin=subprocess.DEVNULL))
 
     def cut_off(self, number: int) -> None:

@@ -27,7 +27,7 @@ SECONDS = 60
 
 def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
     """What an executor stores on this machine; free memory that it keeps for later apart."""
-    left = [executor._run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
+    left = [executor.run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
     while left:
         try:
             for entry in os.scandir(left.pop()):

@@ -148,8 +148,7 @@ def test_shutdown_by_a_callback(make_executor: Make, gate: Gate) -> None:
     executor.submit(int, {}).add_done_callback(end)
     assert over.wait(30)
     assert isinstance(held.exception(0), TaskCancelled)
-    assert executor._run is not None
-    assert executor._run.manager.returncode == 0  # it went by itself
+    assert executor.run.manager.returncode == 0  # it went by itself
 
 
 def test_run_dir_that_cannot_be_written(engine: str, tmp_path: Path, nothing_left: str) -> None:
@@ -257,8 +256,7 @@ def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:
     futures = [executor.submit(gate.task, {}, number) for number in range(10)]
     gate.wait(2)
     nodes = [node["pid"] for node in executor.nodes]
-    assert executor._run is not None
-    executor._run.manager.kill()
+    executor.run.manager.kill()
     assert not wait(futures, 30).not_done
     for number, future in enumerate(futures):
         error = future.exception(0)
@@ -274,8 +272,7 @@ def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:
 def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
-    assert executor._run is not None
-    executor._run.manager.send_signal(19)  # it stops, and answers nobody
+    executor.run.manager.send_signal(19)  # it stops, and answers nobody
     said: list[BaseException] = []
 
     def ask() -> None:
@@ -286,9 +283,8 @@ def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> N
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert executor._run is not None
-    eventually(lambda: executor._run.link._requests)  # type: ignore[union-attr]
-    executor._run.manager.kill()
+    eventually(lambda: executor.run.link.open_requests)
+    executor.run.manager.kill()
     asking.join(30)
     assert isinstance(said[0], BadStateException)
 
@@ -309,7 +305,7 @@ engine, run_dir, path, moment = sys.argv[1:]
 executor = TaskVineExecutor(engine=engine, cores=2)
 executor.run_dir = run_dir
 executor.start()
-print(executor._run.manager.pid, flush=True)
+print(executor.run.manager.pid, flush=True)
 if moment != "start":
     assert executor.wait_for_nodes(1, 60)
 if moment == "run":

@@ -71,7 +71,7 @@ def test_a_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Mak
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
     kill_a_node(executor)
-    eventually(lambda: executor._blockless)
+    eventually(lambda: executor.status_facade["0"].terminal)
     assert list(executor.blocks_to_job_id) == ["0"]
     assert executor.submit(int, {}).result(30) == 0
     assert list(executor.blocks_to_job_id) == ["0", "1"]

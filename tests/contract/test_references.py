@@ -114,7 +114,7 @@ def test_what_travels_by_reference_is_small(executor: TaskVineExecutor, gate: Ga
     assert proxy[0] == 1.0  # touched, and yet
     future = executor.submit(lambda array, task: task()[0] + str(array.nbytes), {}, proxy, gate.task)
     gate.wait(1)
-    spool = executor._run.places.spool  # where large arguments are
+    spool = executor.run.places.spool  # where large arguments are
     assert not [file for _, _, files in os.walk(spool, followlinks=True) for file in files if "value" in file][1:]
     assert len(future.needs) == 1
     gate.open()

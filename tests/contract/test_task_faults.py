@@ -546,7 +546,7 @@ def test_an_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(executor._run.link, "submit", interrupted)
+        patch.setattr(executor.run.link, "submit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             executor.submit(int, {})
     assert executor.outstanding() == 0

@@ -396,14 +396,13 @@ def test_tls(make_executor: Make, run_dir: str) -> None:
     executor = make_executor(ssl=True)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert "--ssl" in executor.launch_cmd
-    key = os.path.join(executor._run.places.base, "vine.key")
+    key = os.path.join(executor.run.places.base, "vine.key")
     assert os.stat(key).st_mode & 0o777 == 0o600
 
 
 def listening(executor: TaskVineExecutor) -> list[tuple[str, int]]:
     """Where the manager, and what it has started, listens on networks."""
-    assert executor._run is not None
-    manager = psutil.Process(executor._run.manager.pid)
+    manager = psutil.Process(executor.run.manager.pid)
     processes = [manager, *manager.children()]
     # psutil has renamed it.
     connections = [getattr(process, "net_connections", None) or process.connections for process in processes]
@@ -424,7 +423,7 @@ def test_a_port_is_kept_to(make_executor: Make) -> None:
             port = free.getsockname()[1]
         executor = make_executor(port=port, **settings)
         assert executor.wait_for_nodes(0 if settings else 1, SECONDS)
-        assert executor._run.node_command()[-1] == str(port)
+        assert executor.run.node_command()[-1] == str(port)
         assert ("0.0.0.0" if settings else "127.0.0.1", port) in listening(executor)
 
 
@@ -434,7 +433,7 @@ def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Star
     executor = make_executor(worker_launch_method="manual", ssl=ssl)
     start_node(executor)
     assert executor.submit(int, {}).result(SECONDS) == 0
-    port = int(executor._run.node_command()[-1])
+    port = int(executor.run.node_command()[-1])
     hello = bytes.fromhex("16030102000100 01fc0303")  # the beginning of a TLS handshake, of 512 bytes
     with contextlib.ExitStack() as stack:
         for said in [b""] * 10 + [hello] * 9 + [b"auth password sha1\n"]:
@@ -473,8 +472,7 @@ def test_without_the_process_that_admits_workers_the_run_ends(make_executor: Mak
     executor = make_executor(worker_launch_method="manual")
     start_node(executor)
     assert executor.submit(int, {}).result(SECONDS) == 0
-    assert executor._run is not None
-    (process,) = (each for each in psutil.Process(executor._run.manager.pid).children() if "admit" in command(each))
+    (process,) = (each for each in psutil.Process(executor.run.manager.pid).children() if "admit" in command(each))
     process.kill()
     eventually(lambda: executor.bad_state_is_set, SECONDS)
     assert "admits workers" in str(executor.executor_exception)
@@ -483,7 +481,7 @@ def test_without_the_process_that_admits_workers_the_run_ends(make_executor: Mak
 def test_directories_are_private(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(SECONDS) == 0
-    (logs,) = [entry for entry in os.scandir(executor._run.places.log) if re.fullmatch(r"vine-\d+", entry.name)]
+    (logs,) = [entry for entry in os.scandir(executor.run.places.log) if re.fullmatch(r"vine-\d+", entry.name)]
     for path in (logs.path, executor.nodes[0]["directory"]):
         assert os.stat(path).st_mode & 0o077 == 0
     eventually(lambda: os.path.getsize(os.path.join(logs.path, "vine-logs", "debug")))
@@ -523,9 +521,9 @@ def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
     assert executor.submit(read, {}, inputs=[kept]).result(SECONDS) == 2**20
     executor.shutdown()
     told = subprocess.run(
-        [tool, "--logs-dir", executor._run.places.log, "-R"], capture_output=True, text=True, timeout=60, check=False
+        [tool, "--logs-dir", executor.run.places.log, "-R"], capture_output=True, text=True, timeout=60, check=False
     )
-    (logs,) = Path(executor._run.places.log).glob("vine-*/vine-logs")
+    (logs,) = Path(executor.run.places.log).glob("vine-*/vine-logs")
     assert "1 log directory processed successfully" in told.stdout, told.stdout + told.stderr
     metadata = dict(csv.reader((logs.parent / "csv-files" / "metadata.csv").read_text().splitlines()))
     assert int(metadata["undispatched_tasks"]) <= 2  # what was on its way to the worker that was killed

@@ -27,7 +27,18 @@ from taskvine_manager.scheduling import core
 from taskvine_manager.scheduling.tuning import Tuning
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
-from tests.unit.taskvine_manager.scheduling.world import World, again, copies, fetches, local, only, ran, runs, value
+from tests.unit.taskvine_manager.scheduling.world import (
+    World,
+    again,
+    copies,
+    fetches,
+    local,
+    only,
+    ran,
+    runs,
+    storage,
+    value,
+)
 
 Make = Callable[..., TaskVineExecutor]
 
@@ -304,7 +315,7 @@ def test_a_file_that_could_not_be_moved_stays() -> None:
     world.make("other", cores=1.0)
     world.leave("empty")
     assert world.core.stats()["replicas"]["other"] == ["n0"]
-    assert not world.core._storage.replication._moves
+    assert not storage(world.core).replication._moves
 
 
 def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
@@ -314,7 +325,7 @@ def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
     world.cached("empty", "file")
     world.forget("first")
     assert world.is_clean()
-    assert not world.core._storage.replication._moves
+    assert not storage(world.core).replication._moves
 
 
 def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> None:
@@ -478,8 +489,7 @@ def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) ->
         return seen
 
     executor = make_executor()
-    assert executor._run is not None
-    process = psutil.Process(executor._run.manager.pid)
+    process = psutil.Process(executor.run.manager.pid)
     executor.tune({"executor.awake": 0.1})
     eventually(lambda: not any(sleeps()))
     executor.tune({"executor.awake": 0})
@@ -552,7 +562,7 @@ def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int |
 
 def waits_outside(executor: TaskVineExecutor) -> bool:
     """Whether the manager says that a node has come that it has not let in."""
-    log = Path(executor._run.places.log, "manager.log")
+    log = Path(executor.run.places.log, "manager.log")
     return log.exists() and "1 nodes wait" in log.read_text()
 
 
@@ -590,7 +600,7 @@ def test_the_factory_keeps_to_it(make_executor: Make) -> None:
     )
     for future in [executor.submit(nothing, {}) for _ in range(50)]:
         future.result(30)
-    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor._run.places.base, "nodes"))
+    assert [node["name"] for node in executor.nodes] == os.listdir(os.path.join(executor.run.places.base, "nodes"))
     assert len(executor.nodes) == 1
 
 

@@ -44,7 +44,8 @@ from taskvine_manager.vine.worker import pipe
 from taskvine_manager.vine.worker.trouble import Listener
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import Completion, Invocation
-from tests.unit.taskvine_manager.embedded.test_incoming import PROFILE, VALID, Node, Shell
+from tests.unit.taskvine_manager.embedded.shell import PROFILE, Node, Shell
+from tests.unit.taskvine_manager.embedded.test_incoming import VALID
 
 EXTREMES = [struct.pack("<Q", number) for number in (0, 1, 2**31 - 1, 2**32, 2**63, 2**64 - 1)]
 

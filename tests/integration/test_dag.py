@@ -394,7 +394,7 @@ def test_calls_wait_on_their_node_for_what_is_on_its_way(load: Load) -> None:
             futures.append(total(array, directory))
             eventually(lambda number=number: executor.outstanding() == number + 1)
         assert sorted(future.result(60) for future in futures) == [(block, float(16 << 20)) for block in "0011"]
-    if executor._engine == "embedded":
+    if executor.settings.engine == "embedded":
         assert executor.stats()["tasks_returned"] == 0
 
 

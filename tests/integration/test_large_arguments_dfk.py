@@ -58,7 +58,7 @@ def stored(executor: TaskVineExecutor) -> int:
     """Bytes of large files that an executor stores on this machine, but for what TaskVine's workers run."""
     found: list[tuple[int, int]] = []
     runtime: set[int] = set()  # one file by two names
-    for top in (executor._run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]):
+    for top in (executor.run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]):
         for folder, _, names in os.walk(top):
             for name in names if "spares" not in folder else ():
                 path = os.path.join(folder, name)

@@ -79,7 +79,7 @@ def test_functions_are_sent_once(load: Load, database: Path) -> None:
 
     futures = [same(number) for number in range(200)]
     assert [future.result() for future in futures] == list(range(200))
-    assert len(executor._submitter.functions._by_key) == 1
+    assert executor._submitter.functions.count == 1
     dfk.cleanup()
     assert rows(database, "SELECT COUNT(*) FROM try WHERE block_id = '0'") == [(200,)]
     assert rows(database, "SELECT COUNT(*) FROM status WHERE task_status_name = 'running_ended'") == [(200,)]

@@ -327,8 +327,7 @@ def test_repr(monkeypatch: pytest.MonkeyPatch, run_dir: str) -> None:
 def sent_functions(executor: TaskVineExecutor) -> list[str]:
     """Names of the functions that are sent from now on."""
     sent: list[str] = []
-    assert executor._run is not None
-    link = executor._run.link
+    link = executor.run.link
     define = link.define
 
     def defines(functions: list[tuple[str, Any]], profiles: list[Any]) -> None:

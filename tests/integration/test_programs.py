@@ -156,7 +156,7 @@ parsl.dfk().cleanup()
 def test_spaces_in_every_path(program: Callable[..., Program], tmp_path: Path) -> None:
     temporary = tmp_path / "my tmp"
     temporary.mkdir()
-    where = "print(executor._run.places.base)"
+    where = "print(executor.run.places.base)"
     parts = [part.replace('"tv"', '"my executor"') for part in (LOAD, APPS, CALLS, where)]
     script = write(tmp_path / "my scripts" / "my script.py", *parts)
     started = program(script, RUN_DIR=str(tmp_path / "my runs"), TMPDIR=str(temporary))

@@ -79,5 +79,5 @@ def test_a_result_is_read_after_its_node_was_scaled_in(load: Load, tmp_path: Pat
     assert sorted(account.read_text().split()) == ["0", "1"]
     stats = executor.stats()
     assert stats["tasks_recovered"] == stats["tasks_retried"] == 0
-    if executor._engine == "embedded":  # TaskVine does not say how much its workers have sent each other
+    if executor.settings.engine == "embedded":  # TaskVine does not say how much its workers have sent each other
         assert stats["bytes_between_nodes"] >= 32 << 20  # what the other node had came here before it went

@@ -163,7 +163,7 @@ def test_results_that_are_done_can_be_read_after_the_run(
     settled(*futures, small, middle, consumer)
     held = futures[1].result(60)
     end()
-    assert not os.path.exists(executor._run.places.base)
+    assert not os.path.exists(executor.run.places.base)
     assert futures[0].result() is futures[0].result()
     assert futures[1].result() is held
     assert [future.result(1)[-1] for future in futures] == [0.0, 1.0, 2.0, 3.0]

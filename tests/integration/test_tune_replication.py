@@ -76,21 +76,21 @@ def record(calls: list[tuple[str, str, float, float]], nodes: list[tuple[float, 
 def test_a_lost_node_is_replaced_when_its_successor_begins(model: ModuleType) -> None:
     calls = [("step", "a", 2.0, 1.0), ("step", "c", 7.0, 1.0), ("step", "d", 9.0, 1.0)]
     nodes = [(1.0, "a"), (1.5, "ab"), (4.0, "b"), (5.0, ""), (6.0, "c"), (6.5, "cd")]
-    assert model._replacements(record(calls, nodes)) == [3.0, 4.0]
-    assert model._replacements(record(calls[:1], [(1.0, "ab"), (4.0, "b")])) == []
+    assert model.replacements(record(calls, nodes)) == [3.0, 4.0]
+    assert model.replacements(record(calls[:1], [(1.0, "ab"), (4.0, "b")])) == []
 
 
 def test_what_the_program_waits_for_and_holds_is_in_the_replay(model: ModuleType) -> None:
     calls = [(name, "a", 2.0, 1.0) for name in ("step", "heat", "heat", "step", "step", "heat", "step")]
     waits = [
-        [use.source for use in each.inputs] for each in model._as_the_program_goes(record(calls, [])).submitted.values()
+        [use.source for use in each.inputs] for each in model.as_the_program_goes(record(calls, [])).submitted.values()
     ]
     made = record(calls, [])
     made.forgotten = {"v1": 9.0, "v6": 9.0}
-    assert model._as_the_program_goes(made).forgotten == {"v1": made.started, "v6": 9.0}
+    assert model.as_the_program_goes(made).forgotten == {"v1": made.started, "v6": 9.0}
     assert waits == [[], [], [], ["v1", "v2"], ["v1", "v2"], ["v1", "v2"], ["v5"]]
 
 
 def test_the_warm_up_is_left_out(model: ModuleType) -> None:
-    left = model._without_warm_up(record([("meet", "a", 2.0, 1.0), ("step", "a", 4.0, 1.0)], []))
+    left = model.without_warm_up(record([("meet", "a", 2.0, 1.0), ("step", "a", 4.0, 1.0)], []))
     assert (list(left.submitted), list(left.done)) == ([1], [1])

@@ -13,7 +13,8 @@ import resource  # noqa: E402
 if not _WAS_IMPORTED:
     del sys.modules["resource"]  # so that Limits.restore sees whether a user's module imports it
 
-_NAMES = {getattr(resource, name): name for name in sorted(dir(resource), reverse=True) if name.startswith("RLIMIT_")}
+NAMES = {getattr(resource, name): name for name in sorted(dir(resource), reverse=True) if name.startswith("RLIMIT_")}
+"""Names of the system's limits, by number."""
 SHORT = 0.0001
 """Seconds. After a shorter task, state that tasks rarely change is not checked: it would cost a noticeable part of the
 task's time."""
@@ -25,7 +26,7 @@ class Limits:
     """The resource limits of this process, to be restored after each task."""
 
     def __init__(self) -> None:
-        self._numbers = tuple(_NAMES)
+        self._numbers = tuple(NAMES)
         self._found = list(map(resource.getrlimit, self._numbers))
         self.lowered: list[str] = []
         """Names of the hard limits that a task has lowered and that this process may not raise again."""
@@ -45,7 +46,7 @@ class Limits:
         if list(map(resource.getrlimit, self._numbers)) == self._found:
             return
         self.lowered = [
-            _NAMES[number] for number, found in zip(self._numbers, self._found, strict=True) if not _set(number, found)
+            NAMES[number] for number, found in zip(self._numbers, self._found, strict=True) if not _set(number, found)
         ]
 
 

@@ -177,3 +177,8 @@ class DependencyGraph:
         files = [*self._graph.predecessors(invocation), *self._graph.successors(invocation)]
         self._graph.remove_node(invocation)
         self._graph.remove_nodes_from([name for name in files if not self._graph.degree(name)])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no task, and no file is available."""
+        return not (self._ranks or self._missing or self._there or self._graph)

@@ -102,7 +102,7 @@ def test_poncho_environment_is_for_vine_factory(tmp_path: Path) -> None:
     pack = tmp_path / "env.tar.gz"
     pack.touch()
     made = settings(None, "factory", batch_type="slurm", python_env=str(pack))
-    assert f"--poncho-env={pack}" in launch._factory_command(places(tmp_path), made, "/scratch")
+    assert f"--poncho-env={pack}" in launch.factory_command(places(tmp_path), made, "/scratch")
 
 
 def places(tmp_path: Path) -> launch.Places:
@@ -137,26 +137,26 @@ def test_no_command_without_a_manager(tmp_path: Path, status: int | None, words:
 
 def test_command_of_the_factory(tmp_path: Path) -> None:
     made = settings(None, "factory", batch_type="slurm", max_workers=9, cores=4, batch_options="-p x", worker_timeout=7)
-    command = launch._factory_command(places(tmp_path), made, "/scratch")
+    command = launch.factory_command(places(tmp_path), made, "/scratch")
     expected = {"--batch-type=slurm", "--max-workers=9", "--cores=4", "--batch-options=-p x", "--timeout=7"}
     assert expected <= set(command)
     assert {"--scratch-dir=/scratch", "--wrapper=sh ./taskvine-worker", "--catalog=127.0.0.1:1"} <= set(command)
     assert f"--password={passwords.default_path()}" in command
     script = (tmp_path / "taskvine-worker").read_text()
-    assert f"'{sys.executable}' '{launch._PROGRAM}' worker --executable" in script
+    assert f"'{sys.executable}' '{launch.PROGRAM}' worker --executable" in script
     subprocess.run(["sh", "-n", tmp_path / "taskvine-worker"], check=True)
 
 
 def test_catalog_server_is_for_named_projects(tmp_path: Path) -> None:
     made = settings(None, "factory", batch_type="slurm", project_name="p")
-    assert not [word for word in launch._factory_command(places(tmp_path), made, "/s") if word.startswith("--catalog")]
+    assert not [word for word in launch.factory_command(places(tmp_path), made, "/s") if word.startswith("--catalog")]
 
 
 @pytest.mark.parametrize("path", ["/a b", "/it's"])
 def test_paths_that_vine_factory_cannot_handle(tmp_path: Path, path: str) -> None:
     made = settings(None, "factory", batch_type="slurm")
     with pytest.raises(ConfigurationError, match="Give another scratch_dir"):
-        launch._factory_command(places(tmp_path), made, path)
+        launch.factory_command(places(tmp_path), made, path)
 
 
 def test_scratch_of_the_factory_is_where_nodes_may_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_scratch_of_the_factory_is_where_nodes_may_see_it(tmp_path: Path, monkey
 
     def scratch(log: Path, **fields: Any) -> Path:
         made = settings(None, "factory", batch_type="slurm", **fields)
-        found = Path(launch._factory_scratch(launch.Places(str(base), str(log), ""), made))
+        found = Path(launch.factory_scratch(launch.Places(str(base), str(log), ""), made))
         assert found.stat().st_mode & 0o777 == 0o700  # it will hold the password
         return found
 
@@ -198,7 +198,8 @@ def test_address_of_the_manager(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], method: str, found: str
 ) -> None:
     monkeypatch.setattr(launch.addresses, "of_this_machine", lambda: "198.51.100.7")
-    assert launch._address(settings(SlurmProvider() if method == "provider" else None, method, **fields)) == found
+    made = settings(SlurmProvider() if method == "provider" else None, method, **fields)
+    assert launch.address_for_workers(made) == found
 
 
 @pytest.mark.parametrize(

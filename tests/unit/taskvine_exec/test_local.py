@@ -24,7 +24,7 @@ def _untuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def tuned(**overrides: Any) -> dict[str, float]:
     (executor,) = local_config(**overrides).executors
     assert isinstance(executor, TaskVineExecutor)
-    return executor._settings.tune_parameters
+    return executor.settings.tune_parameters
 
 
 def test_defaults() -> None:

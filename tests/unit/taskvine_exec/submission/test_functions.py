@@ -138,7 +138,7 @@ def test_few_of_many_wrappers_are_kept(cache: FunctionCache) -> None:
     for number in range(2 * functions.VARIANTS):
         cache.reference(fetching(function, f"http://host/{number}"))
     gc.collect()
-    assert len(cache._by_key) == functions.VARIANTS
+    assert cache.count == functions.VARIANTS
 
 
 def test_the_outermost_wrap_error_is_left_out_and_only_that(cache: FunctionCache) -> None:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import select
-import socket
 import tempfile
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,124 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from taskvine_manager.embedded import incoming
-from taskvine_manager.embedded.engine import EmbeddedConfig, EmbeddedEngine
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire import messages
-from taskvine_manager.wire.channel import Channel
-from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
-
-PROFILE = Profile(0, "key", "f", L2, None, None, None, None, 0.0, "f")
-
-
-class Outlet:
-    """Keeps what the engine says."""
-
-    def __init__(self) -> None:
-        self.ended: list[Completion] = []
-        self.there: list[dict[str, Any]] = []
-
-    def done(self, completions: list[Completion]) -> None:
-        self.ended += completions
-
-    def nodes(self, nodes: list[dict[str, Any]]) -> None:
-        self.there = nodes
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
-
-
-class Shell:
-    """An engine, and the loop around it."""
-
-    def __init__(self, base: str) -> None:
-        self.base = base
-        os.makedirs(os.path.join(base, "nodes"))
-        self.callbacks: dict[int, Callable[[], None]] = {}
-        self.outlet = Outlet()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(os.path.join(base, "manager.sock"))
-        listener.listen()
-        self.listener = listener
-        config = EmbeddedConfig(max_retries=1, tune={})
-        self.engine = EmbeddedEngine(
-            base,
-            listener,
-            config,
-            self.outlet,
-            self.callbacks.__setitem__,
-            self.callbacks.__delitem__,
-        )
-        self.peers: list[Node] = []
-
-    def turn(self) -> None:
-        """Let the engine act on what has come."""
-        while ready := select.select(list(self.callbacks), [], [], 0)[0]:
-            for descriptor in ready:
-                if descriptor in self.callbacks:
-                    self.callbacks[descriptor]()
-        self.engine.tick()
-
-    def node(self) -> Node:
-        node = Node(self)
-        self.peers.append(node)
-        self.turn()
-        return node
-
-    def close(self) -> None:
-        self.engine.stop()
-        for peer in self.peers:
-            peer.channel.close()
-        self.turn()
-        self.engine.kill()
-        self.listener.close()
-
-
-class Node:
-    """The node's end, in the hands of a test."""
-
-    def __init__(self, shell: Shell) -> None:
-        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        end.connect(os.path.join(shell.base, "manager.sock"))
-        self.channel = Channel(end)
-        self.shell = shell
-
-    def info(self, called: str, **fields: Any) -> NodeInfo:
-        directory = os.path.join(self.shell.base, "nodes", called)
-        return NodeInfo(called, 2.0, 1000.0, 1000.0, 0, 2, "", 4_000_000, directory)._replace(**fields)
-
-    def say(self, *message: Any) -> None:
-        self.channel.send(*message)
-        self.shell.turn()
-
-    @property
-    def is_dropped(self) -> bool:
-        """Whether the engine has closed the connection; what it sent before that is read."""
-        while self.channel.read():
-            pass
-        return self.channel.ended
-
-    def work(self) -> bool:
-        """End the invocations that the node has been given, as they should; say whether there were any."""
-        while self.channel.read():
-            pass
-        done = []
-        while (message := self.channel.next()) is not None:
-            if message[0] == "run":
-                for number, _, _, _, outputs in message[3]:
-                    made = tuple((use[2], 3, 5) for use in outputs)
-                    done.append(completion(number)._replace(node="good", made=made))
-        if done:
-            self.say("done", done)
-        return bool(done)
-
-
-@pytest.fixture
-def shell() -> Iterator[Shell]:
-    with tempfile.TemporaryDirectory(dir="/tmp") as base:
-        made = Shell(base)
-        yield made
-        made.close()
-
+from taskvine_manager.wire.messages import FileUse, Invocation
+from tests.unit.taskvine_manager.embedded.shell import PROFILE, Shell, completion
 
 HELLO_FAULTS: list[dict[str, Any]] = [
     {"cores": math.nan},
@@ -177,10 +59,6 @@ def test_what_comes_before_hello_costs_the_sender(shell: Shell) -> None:
     node = shell.node()
     node.say("done", [])
     assert node.is_dropped
-
-
-def completion(number: int) -> Completion:
-    return Completion(number, failure.RETURNED, b"body", "bad", 1.0, 1.0, 0.1)
 
 
 VALID: list[tuple[Any, ...]] = [

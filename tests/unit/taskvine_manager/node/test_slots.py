@@ -50,7 +50,7 @@ while True:
 class Node:
     """The loop of a node with one core, and what it hears of its tasks."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, program: str = PROGRAM, /, **settings: Any) -> None:
         config: dict[str, Any] = {
             **dict.fromkeys(("log", "scratch", "spool"), str(directory)),
             **dict.fromkeys(("directory", "temporary", "context", "has_gpus")),
@@ -58,14 +58,15 @@ class Node:
             "slot_cores": 1.0,
             "env_vars": {},
             "context_scope": "library",
+            **settings,
         }
-        self.resources = Resources(1.0, 1000.0, [])
+        self.resources = Resources(1.0, 1000.0, ["0", "1"] if settings.get("has_gpus") else [])
         self.endings: list[tuple[Call, int, Payload]] = []
         self.then: Callable[[], object] = lambda: None
         self._directory = directory
         self._selector = selectors.DefaultSelector()
         self.slots = Slots(
-            [sys.executable, "-Ic", PROGRAM],
+            [sys.executable, "-Ic", program],
             dict(os.environ),
             config,
             self.resources,
@@ -88,9 +89,17 @@ class Node:
         then, self.then = self.then, lambda: None
         then()
 
-    def add(self, number: int, program: str, memory: float = 0.0, values: dict[str, Payload] | None = None) -> Call:
+    def add(
+        self,
+        number: int,
+        program: str,
+        memory: float = 0.0,
+        values: dict[str, Payload] | None = None,
+        cores: float = 1.0,
+        gpus: int = 0,
+    ) -> Call:
         profile = Profile(1, "f", "name of f", L2, None, None, None, None, 0.0, "f")
-        call = Call(Invocation(number, 1, program.encode()), profile, (1.0, memory, 0))
+        call = Call(Invocation(number, 1, program.encode()), profile, (cores, memory, gpus))
         call.values = values or {}
         self.slots.add(call)
         self.slots.pump()
@@ -253,3 +262,69 @@ def test_slot_whose_socket_is_full_is_not_tried_again_at_once(node: Node, monkey
     assert 0 in counts
     assert len(counts) <= 1 + len(tasks)
     assert [number for number, *_ in node.run(22)] == list(range(1, 23))
+
+
+def test_tasks_of_a_library_that_fails_to_start_are_lost(tmp_path: Path) -> None:
+    record = failure.lost("context", "why")
+    node = Node(
+        tmp_path, PROGRAM.replace('say(channel, "warm")', f'say(channel, "failed", "context", {record!r}); exit()')
+    )
+    node.add(1, "answer(b'')")
+    node.add(2, "answer(b'')")
+    assert node.run(2) == [(1, failure.LOST, "why"), (2, failure.LOST, "why")]
+    assert node.starts() == 1
+    node.add(3, "answer(b'')")
+    assert node.run(3)[-1] == (3, failure.LOST, "why")
+    assert node.starts() == 2
+    node.close()
+
+
+def test_slot_sees_only_its_gpus(tmp_path: Path) -> None:
+    forked = "made = pickle.loads(packet); open(config['log'] + '/gpus', 'w').write(made[2]['CUDA_VISIBLE_DEVICES']); "
+    node = Node(tmp_path, PROGRAM.replace("packet or os._exit(0)", f"packet or os._exit(0); {forked}"), has_gpus=True)
+    node.add(1, "answer(b'')", gpus=1)
+    node.run(1)
+    assert (tmp_path / "gpus").read_text() == "0"
+    node.close()
+
+
+def test_idle_slot_makes_room_for_a_task_with_other_needs(node: Node) -> None:
+    node.add(1, "answer(b'')")
+    node.run(1)
+    node.add(2, "answer(b'')", cores=0.5)
+    assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
+    assert node.resources.cores == 1
+
+
+def test_forgotten_functions_are_counted(node: Node) -> None:
+    node.slots.add_function("g", b"code of g")
+    node.add(1, "answer(b'')")
+    node.run(1)
+    assert node.slots.forget_functions({"f", "g", "unknown"}) == len(b"code of g")
+
+
+def test_number_of_tasks_that_a_slot_gets_ahead_can_be_limited(node: Node, tmp_path: Path) -> None:
+    node.slots.tune({"executor.batch": 1})
+    node.slots.tune({})
+    node.add(1, "answer(b'', 1e-5)")
+    node.run(1)
+    gate = tmp_path / "gate"
+    node.add(2, f"say(slot, 'l', 'f')\nwhile not os.path.exists({str(gate)!r}): pass\nanswer(b'', 1e-5)")
+    waiting = node.add(3, "answer(b'', 1e-5)")
+    node.step()  # the task runs
+    assert not node.slots.rebalance(), "no slot has several tasks"
+    assert node.slots.hand_back() == [waiting]
+    gate.touch()
+    assert [number for number, *_ in node.run(2)] == [1, 2]
+
+
+def test_task_of_a_library_that_is_ended_runs_again(node: Node, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    program = f"say(slot, 'l', 'f')\nos.path.exists({str(again)!r}) or __import__('time').sleep(1000)\nanswer(b'again')"
+    node.add(1, program)
+    node.step()  # the library is warm
+    node.step()  # the task runs
+    again.touch()
+    node.slots.end_library("it was stopped")
+    assert node.run(1) == [(1, failure.RETURNED, b"again")]
+    assert node.starts() == 2

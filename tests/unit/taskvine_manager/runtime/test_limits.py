@@ -29,9 +29,9 @@ def core() -> Iterator[tuple[int, int]]:
 
 def test_every_limit_is_known_once() -> None:
     names = {name for name in dir(resource) if name.startswith("RLIMIT_")}
-    assert set(limits._NAMES) == {getattr(resource, name) for name in names}
-    assert set(limits._NAMES.values()) <= names
-    assert limits._NAMES[resource.RLIMIT_NOFILE] == "RLIMIT_NOFILE"
+    assert set(limits.NAMES) == {getattr(resource, name) for name in names}
+    assert set(limits.NAMES.values()) <= names
+    assert limits.NAMES[resource.RLIMIT_NOFILE] == "RLIMIT_NOFILE"
 
 
 def test_soft_limit_is_restored(core: tuple[int, int]) -> None:
@@ -66,7 +66,7 @@ def test_limits_are_restored_after_the_shortest_call_that_has_set_them(module: s
 
 
 def test_hard_limit_that_cannot_be_raised(core: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    now = {number: resource.getrlimit(number) for number in limits._NAMES}
+    now = {number: resource.getrlimit(number) for number in limits.NAMES}
 
     def change(number: int, wanted: tuple[int, int]) -> None:
         hard = now[number][1]

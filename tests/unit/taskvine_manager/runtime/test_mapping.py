@@ -81,13 +81,14 @@ def test_the_spare_descriptor_is_used_and_kept_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_descriptors: int
 ) -> None:
     path = write(tmp_path / "file", 10)
-    monkeypatch.setattr(mapping, "_spare", [])
+    spare: list[int] = []
+    monkeypatch.setattr(mapping, "_spare", spare)
     mapping.keep_spare()
     used = use_up_descriptors()
     try:
         for _ in range(3):
             assert bytes_of(path) == b"x" * 10
-        os.close(mapping._spare.pop())
+        os.close(spare.pop())
         used += use_up_descriptors()
         with pytest.raises(OSError, match="Too many open files"):
             bytes_of(path)

@@ -13,11 +13,6 @@ from hypothesis import given
 from taskvine_manager.scheduling.graph import DependencyGraph
 
 
-def size(graph: DependencyGraph) -> int:
-    """Nodes of the graph inside."""
-    return 0 if graph._graph is None else len(graph._graph)
-
-
 def test_what_needs_nothing_is_ready() -> None:
     graph = DependencyGraph()
     assert graph.add(1, [], ["a"])
@@ -142,7 +137,8 @@ def test_a_file_is_kept_for_its_consumers_when_its_maker_is_over() -> None:
     graph.prune(1)
     assert graph.made(["a"]) == [2]
     graph.prune(2)
-    assert size(graph) == 0
+    graph.lost("a")
+    assert graph.is_empty
 
 
 @pytest.mark.parametrize(
@@ -159,12 +155,15 @@ def test_cycles_are_refused_and_leave_no_trace(
     graph = DependencyGraph()
     for edge in edges:
         graph.add(*edge)
-    before = size(graph), len(graph)
+    before = len(graph)
     with pytest.raises(ValueError, match=story):
         graph.add(*last)
-    assert (size(graph), len(graph)) == before
+    assert len(graph) == before
     assert graph.makers("y") == []
     assert last[0] not in graph
+    for number, _, _ in edges:
+        graph.prune(number)
+    assert graph.is_empty
 
 
 def test_who_makes_a_name_again_closes_no_cycle_with_what_is_over() -> None:
@@ -201,7 +200,9 @@ def test_released_in_the_rounds_of_a_topological_sort(dag: dict[int, set[int]], 
             graph.prune(number)
         ready = graph.made([f"f{number}" for number in ready])
     assert not ready
-    assert (len(graph), size(graph)) == (0, 0)
+    for number in dag:
+        graph.lost(f"f{number}")
+    assert graph.is_empty
 
 
 # --- ranks ---

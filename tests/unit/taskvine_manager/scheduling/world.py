@@ -9,6 +9,8 @@ from typing import Any
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.storage import Storage
+from taskvine_manager.scheduling.tables import Tables
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
 
 Instructions = list[core.Instruction]
@@ -24,6 +26,16 @@ def value(name: str) -> FileUse:
 
 def local(path: str) -> FileUse:
     return FileUse("local", path.strip("/"), path)
+
+
+def tables(scheduler: core.Scheduler) -> Tables:
+    """The tables of a scheduler, which only tests look into from outside."""
+    return scheduler._tables
+
+
+def storage(scheduler: core.Scheduler) -> Storage:
+    """The storage of a scheduler, which only tests look into from outside."""
+    return scheduler._storage
 
 
 class World:
@@ -177,9 +189,7 @@ class World:
             node.assigned or node.shapes or node.files or node.used or node.fetching or node.sending or node.reads
             for node in nodes
         )
-        graph = self.core._tables.graph
-        left = graph._graph is not None and len(graph._graph)
-        return not (busy or left or len(graph) or graph._there or graph._ranks or self.core.tasks or self.names())
+        return not (busy or self.core.tasks or self.names()) and tables(self.core).graph.is_empty
 
 
 def runs(instructions: Instructions) -> dict[str, list[int]]:

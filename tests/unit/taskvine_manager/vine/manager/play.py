@@ -59,11 +59,16 @@ class Play:
             "slots": 2,
             **config,
         }
+        module = fake.module()
+        module.Manager = self._make_manager
         self.engine = VineEngine(
-            str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=fake.module()
+            str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=module
         )
-        self.manager: fake.Manager = self.engine._vine.manager
         self._profiles: dict[tuple[Any, ...], int] = {}
+
+    def _make_manager(self, **settings: Any) -> fake.Manager:
+        self.manager = fake.Manager(**settings)
+        return self.manager
 
     def tick(self) -> None:
         self.engine._workers.look_soon(at_once=True)
@@ -71,6 +76,10 @@ class Play:
             if self.engine.tick() != 0.0:
                 return
         raise AssertionError("it never comes to rest")
+
+    def hear(self) -> None:
+        """Let the engine take the tasks that have ended."""
+        self.engine._cycles.hear()
 
     def join(self, name: str = "b0-1", **node: Any) -> str:
         address = self.manager.join(name, **node)
@@ -81,7 +90,7 @@ class Play:
     def greet(self) -> None:
         for task in [task for task in self.manager.running if task.parcel.kind == "hello"]:
             self.manager.end(task, Answer("node", info=("node", 1.0, 1.0, 1.0, 0, None, "", 7, "/dir")))
-        self.engine._cycles.hear()
+        self.hear()
         self.tick()
 
     def submit(self, *invocations: Invocation, **profile: Any) -> None:
@@ -117,7 +126,7 @@ class Play:
     def end(self, task: fake.Task, answer: Answer | None, result: str = "success") -> None:
         """End a TaskVine task on its worker, and let the engine hear of it."""
         self.manager.end(task, answer, result)
-        self.engine._cycles.hear()
+        self.hear()
         self.tick()
 
     def make_temp(self, task: fake.Task, name: str, **answer: Any) -> None:

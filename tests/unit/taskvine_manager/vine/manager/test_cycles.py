@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from taskvine_manager.vine.manager.batching import MOST
+from taskvine_manager.vine.manager.cycles import Cycles
+from taskvine_manager.vine.manager.port import VinePort
 from tests.unit.taskvine_manager.vine.manager.play import Play, invocation
 
 
@@ -31,27 +34,42 @@ def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
     assert play.engine._core.workload.backlog.most == MOST
 
 
-def test_a_connection_with_the_number_of_one_that_has_ended_is_watched(make: Callable[..., Play]) -> None:
-    play = make()
+class Port:
+    """TaskVine's port, which only says which sockets there are."""
+
+    sockets = VinePort.sockets
+
+    def __init__(self, number: int) -> None:
+        self.port = number
+
+
+def test_a_connection_with_the_number_of_one_that_has_ended_is_watched() -> None:
     watched: list[tuple[str, int]] = []
-    play.engine._cycles._watch = lambda descriptor, _: watched.append(("watch", descriptor))
-    play.engine._cycles._unwatch = lambda descriptor: watched.append(("unwatch", descriptor))
+
+    def watch(descriptor: int, callback: Callable[[], None]) -> None:
+        watched.append(("watch", descriptor))
+
+    def unwatch(descriptor: int) -> None:
+        watched.append(("unwatch", descriptor))
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        play.engine._vine._port = listener.getsockname()[1]
+        port: Any = Port(listener.getsockname()[1])
+        unused: Any = None
+        cycles = Cycles(port, unused, unused, unused, unused, unused, watch, unwatch)
 
         def connection() -> tuple[socket.socket, socket.socket]:
             worker = socket.create_connection(listener.getsockname())
             return worker, listener.accept()[0]
 
         worker, accepted = connection()
-        play.engine._cycles.watch_connections()
+        cycles.watch_connections()
         number = accepted.fileno()
         assert set(watched) == {("watch", listener.fileno()), ("watch", number)}
         other, successor = connection()
         with worker, other, successor:
             os.dup2(successor.fileno(), number)  # as if it had been given that number
             watched.clear()
-            play.engine._cycles.watch_connections()
+            cycles.watch_connections()
             accepted.close()
         assert ("unwatch", number) in watched
         assert watched.index(("unwatch", number)) < watched.index(("watch", number))

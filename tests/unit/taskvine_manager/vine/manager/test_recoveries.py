@@ -86,7 +86,7 @@ def test_file_that_others_were_made_from_can_be_made_again_until_they_are_gone(m
     assert first.outputs["out"].declared
     play.manager.hold = False
     x.replicas = y.replicas = 1
-    play.engine._cycles.hear()
+    play.hear()
     play.tick()
     play.finish(waiting)
     play.engine.forget(("y@2",))

@@ -144,9 +144,9 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def declared(store: Store) -> int:
+def declared(base: Path) -> int:
     """Paths that stand for versions."""
-    return len([name for name in os.listdir(os.path.join(store._base, "files")) if name.startswith("input-")])
+    return len([name for name in os.listdir(os.path.join(base, "files")) if name.startswith("input-")])
 
 
 def test_every_version_of_a_file_is_declared_once(store: Store, given: Path) -> None:
@@ -200,16 +200,16 @@ def test_large_file_that_has_just_changed_is_looked_at_twice(
     assert first.settled != changed
 
 
-def test_old_version_goes_with_its_last_user(store: Store, given: Path) -> None:
+def test_old_version_goes_with_its_last_user(store: Store, tmp_path: Path, given: Path) -> None:
     first, again = store.local(str(given)), store.local(str(given))
     given.write_text("two")
     second = store.local(str(given))
     store.leave(first)
-    assert (first.file.declared, declared(store)) == (True, 2)
+    assert (first.file.declared, declared(tmp_path)) == (True, 2)
     store.leave(again)
-    assert (first.file.declared, declared(store)) == (False, 1)
+    assert (first.file.declared, declared(tmp_path)) == (False, 1)
     store.leave(second)
-    assert (second.file.declared, declared(store)) == (True, 1), "the latest is kept for the next user"
+    assert (second.file.declared, declared(tmp_path)) == (True, 1), "the latest is kept for the next user"
 
 
 def test_directory_is_declared_as_its_archive(store: Store, tmp_path: Path, given: Path) -> None:

@@ -60,7 +60,7 @@ def test_draining_node_goes_once_another_has_its_files(make: Callable[..., Play]
     play.submit(invocation(1, outputs=(X,)))
     done = (tuple(Completion(1, failure.RETURNED, b"N.", "b0-1", 1.0, 1.0, 1.0, (("x@1", 5, 0),))),)
     play.manager.end(play.work[0], Answer("b0-1", done))
-    play.engine._cycles.hear()
+    play.hear()
     play.engine.drain("0")
     play.tick()
     assert play.outlet.gone == []  # the last node with data stays
