@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taskvine_manager.embedded.inputs import Inputs, Supply
-from taskvine_manager.embedded.staging_in import StagingIn
+from taskvine_manager.embedded.staging_in import Sent, StagingIn
 from taskvine_manager.node import cache as cache_module
 from taskvine_manager.node.cache import Cache
 from taskvine_manager.node.calls import Call
+from taskvine_manager.node.core import NodeCore
 from taskvine_manager.node.replicas import Source
 from taskvine_manager.node.sandboxes import Sandboxes
 from taskvine_manager.wire.messages import L1, FileUse, Invocation, Profile
@@ -40,6 +40,21 @@ class Loop:
             self.work.pop(0)()
 
 
+class Core(NodeCore):
+    """A node's core that only notes what staging tells it."""
+
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(cache, {})
+        self.arrived: list[str] = []
+        self.ready: list[tuple[Call, dict[str, Any] | None]] = []
+
+    def came(self, names: Sequence[str]) -> None:
+        self.arrived += names
+
+    def staged(self, call: Call, record: bytes | None) -> None:
+        self.ready.append((call, None if record is None else pickle.loads(record)))
+
+
 class Node:
     """A node's staging, and what it reports."""
 
@@ -49,19 +64,15 @@ class Node:
             (directory / name).mkdir()
         self.loop = Loop()
         self.cache = Cache(str(directory / "cache"), 1000)
-        self.inputs = Inputs(self.cache)
+        self.core = Core(self.cache)
+        self.came, self.staged = self.core.arrived, self.core.ready
         self.said: list[tuple[Any, ...]] = []
-        self.came: list[str] = []
-        self.staged: list[tuple[Call, dict[str, Any] | None]] = []
         loop: Any = self.loop
         sandboxes = Sandboxes(str(directory / "sandboxes"), loop, in_place=False)
-        self.staging = StagingIn(self.cache, sandboxes, self.inputs, loop, self._send, self.came.extend, self._staged)
+        self.staging = StagingIn(self.cache, sandboxes, self.core, loop, self._send)
 
     def _send(self, *message: Any) -> None:
         self.said.append(message)
-
-    def _staged(self, call: Call, record: bytes | None) -> None:
-        self.staged.append((call, None if record is None else pickle.loads(record)))
 
     def elsewhere(self, name: str, text: str) -> Source:
         """Make another node's replica of a file."""
@@ -71,7 +82,7 @@ class Node:
         return Source(str(path), status.st_size, status.st_ctime_ns, "other")
 
     def stage(self, call: Call, values: dict[str, bytes] | None = None, **sources: Source) -> None:
-        self.staging.stage(call, Supply(dict(sources), values or {}, {}))
+        self.staging.stage(call, Sent(dict(sources), values or {}, {}))
 
     def read(self, call: Call, name: str) -> str:
         return Path(str(call.directory), "sandbox", name).read_text()
@@ -195,7 +206,7 @@ def test_any_other_error_is_explained(node: Node, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise OSError("why")
 
-    monkeypatch.setattr(node.inputs, "give_results", fail)
+    monkeypatch.setattr(node.core, "give_results", fail)
     node.stage(task(1, temp("x")), x=node.elsewhere("x", "text"))
     node.loop.turn()
     ((_, record),) = node.staged

@@ -46,11 +46,14 @@ class World:
             complete=lambda call, ending: self.note("complete", call),
             crowded=lambda number, size: self.did.append(("crowded", (number, size))),
             returned=lambda numbers: self.did.append(("returned", numbers)),
-            forget=lambda call: self.calls.pop(call.invocation.number, None),
+            forget=self.forget,
         )
 
     def note(self, action: str, call: Call) -> None:
         self.did.append((action, call.invocation.number))
+
+    def forget(self, call: Call) -> None:
+        self.calls.pop(call.invocation.number, None)
 
     def done(self) -> list[tuple[str, Any]]:
         did, self.did = self.did, []
