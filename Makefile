@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -110,6 +110,10 @@ bench-scheduler: $(DEV)
 # Memory of every process while functions and apps come and go.
 bench-memory: $(DEV)
 	$(RUN) -m benchmarks.memory $(ARGS)
+
+# What each trick with Parsl and CPython saves: make bench-hooks ARGS="--hooks records" for one of them alone.
+bench-hooks: $(DEV)
+	$(RUN) -m benchmarks.hooks $(ARGS)
 
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)

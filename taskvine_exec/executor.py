@@ -35,6 +35,7 @@ import parsl.executors.taskvine as upstream
 import typeguard
 from parsl.app.futures import DataFuture
 from parsl.data_provider.files import File
+from parsl.dataflow.futures import AppFuture
 from parsl.errors import OptionalModuleMissing
 from parsl.executors.errors import BadStateException
 from parsl.monitoring.radios.base import RadioConfig
@@ -49,6 +50,7 @@ from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, WorkerLaunchFailed
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
+from taskvine_exec.parsl_hooks import switches
 from taskvine_exec.radio import TaskVineRadio, read_message
 from taskvine_exec.results.completions import Completions
 from taskvine_exec.results.futures import TaskFuture
@@ -58,6 +60,7 @@ from taskvine_exec.run import Run, working_directories
 from taskvine_exec.session import Session
 from taskvine_exec.submission.staging import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
+from taskvine_exec.values import Value
 from taskvine_manager.record import read_record
 from taskvine_manager.runtime import payload, search_path
 from taskvine_tune.environment import REPORT_VARIABLE
@@ -137,9 +140,6 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         If a setting does not exist. The message names the nearest one that does.
     """
 
-    takes_edges = True
-    """Tells DAG_RESOLVER that it may leave edges in the arguments of this executor's tasks."""
-
     @typeguard.typechecked
     def __init__(
         self,
@@ -170,9 +170,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self.results = results
         self.working_directory = working_directory
         self._references = _references() if results == "reference" else None
-        manager, factory = config.with_overrides(
-            config.own_manager_config(manager_config), config.own_factory_config(factory_config), settings
-        )
+        manager, factory = config.with_overrides(manager_config, factory_config, settings)
         self.manager_config = manager
         self.factory_config = factory
         if worker_launch_method != "provider":
@@ -230,6 +228,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         super().start()  # type: ignore[no-untyped-call]
         how = f"using the {self._engine} engine (engine={self.engine!r}): {self._engine_reason}"
         logger.info("executor %s: %s", self.label, how)
+        switches.mention(self.label)
         # Without a DFK there is no run directory. Logs are then removed at shutdown.
         under_dfk = self.run_id is not None
         chosen = under_dfk or self.run_dir != self._default_run_dir
@@ -348,6 +347,11 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         if not session.is_open:  # it ended meanwhile, and may have missed this task
             self._pending.fail_all(session.error)
         return future
+
+    @staticmethod
+    def edge_to(future: AppFuture) -> Any:
+        """Return what stands for a task's result in the arguments of another task. DAG_RESOLVER calls this."""
+        return Value.of(future).argument()
 
     # --- messages from the manager (in the link's thread) ---
 

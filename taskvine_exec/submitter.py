@@ -96,6 +96,7 @@ class Submitter:
         """The large arguments that are stored."""
         self._futures = self.tasks.futures
         self._limit = self.settings.inline_limit
+        self._may_keep = self.under_dfk
         self._numbers, self._profile_numbers = itertools.count(), itertools.count()
         self._profile_lock = threading.Lock()
 
@@ -124,7 +125,7 @@ class Submitter:
             future.needs = values
         self._futures[number] = future
         try:
-            record = frames.launched() if self.under_dfk else None
+            record = self._record()
             if plan is None and not values and not self._keeps_result(record):
                 self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= AT_ONCE)
             else:
@@ -237,6 +238,13 @@ class Submitter:
 
     # --- edges of the graph ---
 
+    def _record(self) -> dict[str, Any] | None:
+        """Return the DFK's record of the task that is being submitted, unless no results are kept."""
+        record = frames.launched() if self._may_keep else None
+        if record is not None and self.references is None and record["dfk"].dependency_resolver is not DAG_RESOLVER:
+            self._may_keep = False  # nor will later tasks: their DFK is the same
+        return record
+
     def _keeps_result(self, record: dict[str, Any] | None) -> bool:
         """Tell whether the result of a task is kept for other tasks to read."""
         if record is None:
@@ -255,6 +263,8 @@ class Submitter:
         edges: Sequence[Edge],
     ) -> None:
         """Send a call that has files, reads results of other tasks, or keeps its result on nodes."""
+        if record is None and self.under_dfk:
+            record = frames.launched()
         number = invocation.number
         inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
         outputs = [*(plan.outputs if plan else ())]

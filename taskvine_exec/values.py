@@ -8,25 +8,21 @@ whole chain in memory.
 
 from __future__ import annotations
 
-import collections
 import enum
-import gc
 import pickle
-import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from parsl.data_provider.files import File
 from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.errors import ExecutorShutDown, FileLost, ResultNotSerializable, is_interruption
+from taskvine_exec.parsl_hooks import futures
 from taskvine_manager.runtime import failure
 
-_ATTRIBUTE = "_taskvine_value"
 _lock = threading.Lock()
 _IMMUTABLE = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
@@ -104,19 +100,10 @@ class Value:
     @classmethod
     def of(cls, future: AppFuture) -> Value:
         """Return the value of a task's AppFuture. From now on, the future loads the value when its result is read."""
-        known: Value | None = future.__dict__.get(_ATTRIBUTE)
-        if known is not None:
-            return known
-        with _lock:
-            known = cast("Value | None", future.__dict__.get(_ATTRIBUTE))
-            if known is not None:
-                return known
-            tid: int = future.tid
-            value = cls(f"result-{tid}", tid)
-            future.__dict__[_ATTRIBUTE] = value
-            if type(future) is AppFuture:
-                future.__class__ = ValueFuture
-        future.add_done_callback(value._settle)
+        tid: int = future.tid
+        value, is_new = futures.value_of(future, lambda: cls(f"result-{tid}", tid))
+        if is_new:
+            future.add_done_callback(value._settle)
         return value
 
     def argument(self) -> Any:
@@ -216,113 +203,6 @@ class Value:
 
 def _refuse(value: Value, timeout: float | None) -> Any:
     raise value._forgotten()
-
-
-class Kept:
-    """Number of bytes that nodes keep because values are alive here. Not thread-safe.
-
-    Parsl's AppFutures and their task records refer to each other. A result without users is therefore freed only by
-    Python's cyclic garbage collector, which counts objects and knows nothing of bytes on nodes. This class forces a
-    collection when the retained bytes have doubled since the last one.
-    """
-
-    LEAST = 64 << 20
-    """Number of retained bytes up to which no collection is forced."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._gone: collections.deque[int] = collections.deque()
-        self._limit = self.LEAST
-
-    def gone(self, size: int) -> None:
-        """Count a value that is gone. Can be called from anywhere, even during a garbage collection."""
-        self._gone.append(size)
-
-    def add(self, size: int) -> None:
-        """Count a new value, and force a garbage collection if it is due."""
-        self.bytes += size
-        self._count()
-        if self.bytes > self._limit:
-            gc.collect()
-            self._count()
-            self._limit = max(self.LEAST, 2 * self.bytes)
-
-    def _count(self) -> None:
-        while self._gone:
-            self.bytes -= self._gone.popleft()
-
-
-class ValueFuture(AppFuture):
-    """An AppFuture whose result may be on nodes until it is read."""
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the result, as any future does. A result on nodes is loaded first, by mapping its file.
-
-        Raises
-        ------
-        TimeoutError
-            If the task is not done in time, or its lost result is not recreated in time.
-        FileLost
-            If the result was lost and cannot be recreated.
-        FileUnreadable
-            If the result's file exists but cannot be read now.
-        """
-        until = None if timeout is None else time.monotonic() + timeout
-        error = self.exception(timeout)
-        if error is not None:
-            return super().result()
-        return self._resolved(None if until is None else max(0.0, until - time.monotonic()))
-
-    def _resolved(self, timeout: float | None) -> Any:
-        result = self._result
-        if type(result) is Value:
-            result = result.load(timeout)
-            self._result = result  # every later call returns the same object
-        return result
-
-    def _invoke_callbacks(self) -> None:
-        super()._invoke_callbacks()  # type: ignore[misc]
-        self._done_callbacks: list[Any] = []  # all were called, and some refer to the task record
-        record: Any = _Record(self)
-        self.task_record = record
-
-    # A thread that asked for the result before the task was launched runs Future.result: the future did not have this
-    # class yet. Future.result ends with a call of Future.__get_result, which is looked up late and finds this method.
-    def _Future__get_result(self) -> Any:
-        if self._exception is not None:
-            return super()._Future__get_result()  # type: ignore[misc]
-        # The remaining time is not known, so the load gets the full timeout again.
-        return self._resolved(_timeout_of_result())
-
-
-def _timeout_of_result() -> float | None:
-    """Return the timeout of the call of ``Future.result`` two frames above; None without such a call or timeout."""
-    frame = sys._getframe(2)
-    if frame.f_code is not Future.result.__code__:
-        return None
-    timeout = frame.f_locals.get("timeout")
-    return timeout if isinstance(timeout, (int, float)) else None
-
-
-class _Record(dict[str, Any]):
-    """A copy of the task record of a done future, with a weak reference to the future.
-
-    The DFK keeps using its own record, which does not change. If the future referred to that record, the two would form
-    a cycle, and nodes would keep the result until Python's garbage collector runs. With this copy, the future is freed
-    as soon as the DFK has dropped its record and nothing else refers to the future.
-    """
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: AppFuture) -> None:
-        super().__init__(future.task_record)
-        self.pop("app_fu", None)
-        self._future = weakref.ref(future)
-
-    def __missing__(self, key: str) -> Any:
-        if key == "app_fu" and (future := self._future()) is not None:
-            return future
-        raise KeyError(key)
 
 
 class Edge:

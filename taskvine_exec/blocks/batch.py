@@ -20,6 +20,7 @@ from parsl.providers.cluster_provider import ClusterProvider
 from taskvine_exec.blocks import providers, slurm
 from taskvine_exec.blocks.jobs import Job, Jobs
 from taskvine_exec.errors import WorkerLaunchFailed
+from taskvine_exec.parsl_hooks.jobs import ask_again, entry
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +90,9 @@ class Batch:
         if not job:
             return None
         self._jobs.launched(block, job, time.monotonic())
-        self._heard[block] = self._entry(job).get("status")
+        self._heard[block] = entry(self._provider, job).get("status")
         self._written[block] = providers.output_paths(self._provider, name)
         return job
-
-    def _entry(self, job: Any) -> dict[str, Any]:
-        """Return the provider's own entry for a job."""
-        resources: dict[Any, dict[str, Any]] = getattr(self._provider, "resources", {})
-        return resources.get(job, {})
 
     def weigh(self, block: str, said: JobStatus, now: float) -> JobStatus:
         """Decide the status of a block from the provider's report."""
@@ -114,8 +110,8 @@ class Batch:
             return verdict
         if detail := slurm.ask(self._provider, job.number):
             verdict = self._jobs.settle(block, detail.status(said))
-        if not verdict.terminal:  # make the provider ask again: it never asks about ended jobs
-            self._heard[block] = self._entry(job.number)["status"] = JobStatus(JobState.PENDING)
+        if not verdict.terminal:
+            self._heard[block] = ask_again(self._provider, job.number, JobState.PENDING, said)
         return verdict
 
     def _not_yet(self, job: Job, said: JobStatus, now: float) -> JobStatus:
@@ -126,9 +122,7 @@ class Batch:
             return said
         if now > self._unreadable.setdefault(job.block, now) + _WRITTEN_SECONDS:
             return said
-        running = JobStatus(JobState.RUNNING)
-        self._entry(job.number)["status"] = running
-        return running
+        return ask_again(self._provider, job.number, JobState.RUNNING, said)
 
     def watch_outputs(self, now: float) -> None:
         """Look for new output of jobs without a node: it shows a start or an error without asking the batch system."""
@@ -142,8 +136,8 @@ class Batch:
 
     def output(self, job: Job) -> list[str]:
         """Return the files of a job's standard output and standard error; an empty list if they are not known."""
-        entry = self._entry(job.number)
-        paths = (entry.get("job_stdout_path"), entry.get("job_stderr_path"))
+        known = entry(self._provider, job.number)
+        paths = (known.get("job_stdout_path"), known.get("job_stderr_path"))
         return [path for path in paths if isinstance(path, str)] or list(self._written.get(job.block, ()))
 
     def mention(self, jobs: Sequence[Job], status: Mapping[str, JobStatus]) -> None:

@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _OUTPUT_SECONDS = 1.0
 """Seconds between two looks at the output files of jobs without a node."""
-_STRATEGY_THREAD = "JobStatusPoller"
 _STOP_SECONDS = 5.0
 
 
@@ -59,6 +58,7 @@ class BlockExecutor(BlockProviderExecutor):
         self._canceller = Canceller(provider, self._provider_lock, self._jobs, self._batch.output, self._scale_prefix)
         self._replacement = Replacement(self._jobs, getattr(provider, "init_blocks", 1))
         self._drained: deque[str] = deque()
+        self._polled: float | None = None
         self._unaccounted_blocks = 0
         self._strategy_is_none = False
         self._said_none_allowed = False
@@ -118,7 +118,7 @@ class BlockExecutor(BlockProviderExecutor):
         list of str
             Ids of the new blocks.
         """
-        if threading.current_thread().name.startswith(_STRATEGY_THREAD):
+        if frames.strategy_calls():
             launched, self._unaccounted_blocks = self._unaccounted_blocks, 0
             n -= launched
             if frames.scales_only_at_start():
@@ -169,12 +169,23 @@ class BlockExecutor(BlockProviderExecutor):
     def poll_facade(self) -> None:
         """Refresh the state of the blocks, if the polling interval has passed."""
         with self._provider_lock:
-            now = time.time()
-            if not self._jobs.trusted and not self._last_poll_time:
-                self._last_poll_time = now  # just after a submission, the batch system has no news
-            elif self._last_poll_time > now:
-                self._last_poll_time = 1.0  # the clock was set back, and Parsl would wait until it is as late again
-            super().poll_facade()
+            now = time.monotonic()
+            if self._polled is None and not self._jobs.trusted:
+                self._polled = now  # just after a submission, the batch system has no news
+            if self._polled is None or now >= self._polled + self.status_polling_interval:
+                self._poll(now)
+
+    def _poll(self, now: float) -> None:
+        """Refresh the state of the blocks. The caller must hold the provider's lock."""
+        before, self._status = self._status, self.status()
+        self._polled = now
+        changed = {
+            block: state
+            for block, state in self._status.items()
+            if block not in before or before[block].state != state.state
+        }
+        if changed:
+            self.send_monitoring_info(changed)
 
     def _watch_blocks(self) -> None:
         while not self._blocks_end:
@@ -208,8 +219,7 @@ class BlockExecutor(BlockProviderExecutor):
             self._batch.watch_outputs(now)
             due = self._jobs.next_look()
             if due is not None and due <= now:
-                self._last_poll_time = 1.0  # makes poll_facade ask now; Parsl's interval starts again from there
-                self.poll_facade()
+                self._poll(now)  # the polling interval starts again from here
             if mention := self._jobs.to_mention(now):
                 self._batch.mention(mention, self._status)
         self._judge_blocks()

@@ -22,16 +22,30 @@ _Config = TypeVar("_Config", TaskVineManagerConfig, TaskVineFactoryConfig)
 
 
 def own_manager_config(obj: object) -> TaskVineManagerConfig:
-    """Copy a manager's configuration into this package's class.
+    """Copy a manager's configuration, as :func:`_own` does."""
+    return _own(obj, TaskVineManagerConfig, "manager_config")
+
+
+def own_factory_config(obj: object) -> TaskVineFactoryConfig:
+    """Copy a factory's configuration, as :func:`_own` does."""
+    return _own(obj, TaskVineFactoryConfig, "factory_config")
+
+
+def _own(obj: object, cls: type[_Config], argument: str) -> _Config:
+    """Copy a configuration into a class of this package.
 
     Parameters
     ----------
     obj
-        A :class:`TaskVineManagerConfig`, Parsl's class of that name (never changed), or None for the defaults.
+        An instance of ``cls``, one of Parsl's class of that name (never changed), or None for the defaults.
+    cls : type
+        The class of the copy.
+    argument : str
+        Name of the executor's argument, for messages.
 
     Returns
     -------
-    TaskVineManagerConfig
+    TaskVineManagerConfig or TaskVineFactoryConfig
         A copy with its own dicts and lists. User objects in them are not copied.
 
     Raises
@@ -39,31 +53,6 @@ def own_manager_config(obj: object) -> TaskVineManagerConfig:
     ConfigurationError
         If ``obj`` is anything else, or sets a field that this package does not support.
     """
-    return _own(obj, TaskVineManagerConfig, "manager_config")
-
-
-def own_factory_config(obj: object) -> TaskVineFactoryConfig:
-    """Copy a factory's configuration into this package's class.
-
-    Parameters
-    ----------
-    obj
-        A :class:`TaskVineFactoryConfig`, Parsl's class of that name (never changed), or None for the defaults.
-
-    Returns
-    -------
-    TaskVineFactoryConfig
-        The copy.
-
-    Raises
-    ------
-    ConfigurationError
-        If ``obj`` is anything else, or sets a field that this package does not support.
-    """
-    return _own(obj, TaskVineFactoryConfig, "factory_config")
-
-
-def _own(obj: object, cls: type[_Config], argument: str) -> _Config:
     names = [each.name for each in dataclasses.fields(cls)]
     if obj is None:
         return cls()
@@ -115,14 +104,14 @@ def _container(value: object) -> object:
 
 
 def with_overrides(
-    manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig, settings: Mapping[str, Any]
+    manager: object, factory: object, settings: Mapping[str, Any]
 ) -> tuple[TaskVineManagerConfig, TaskVineFactoryConfig]:
     """Apply settings to the fields of either configuration.
 
     Parameters
     ----------
     manager, factory
-        The original configurations, which stay unchanged.
+        The original configurations, which stay unchanged: as in :func:`_own`.
     settings
         Values by field name.
 
@@ -136,12 +125,9 @@ def with_overrides(
     TypeError
         If a field does not exist, as for any unknown keyword argument.
     """
-    manager, factory = own_manager_config(manager), own_factory_config(factory)
+    own = own_manager_config(manager), own_factory_config(factory)
     owners: dict[str, object] = {
-        each.name: config
-        for config in (manager, factory)
-        for each in dataclasses.fields(config)
-        if not each.name.startswith("_")
+        each.name: config for config in own for each in dataclasses.fields(config) if not each.name.startswith("_")
     }
     for name, value in settings.items():
         if name in owners:
@@ -150,4 +136,4 @@ def with_overrides(
             raise TypeError(f"unknown setting {name!r}: it is a key of library_config")
         else:
             raise TypeError(f"unknown setting {name!r}: {did_you_mean(name, owners)}")
-    return manager, factory
+    return own

@@ -6,65 +6,40 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from taskvine_exec.errors import files, serialization, tasks
 from taskvine_exec.errors.base import TaskVineExecutorError
-from taskvine_exec.errors.files import (
-    DiskFull,
-    FileLost,
-    FileMissing,
-    FileUnreadable,
-    OutputMissing,
-    WorkingDirectoryMissing,
-)
-from taskvine_exec.errors.serialization import (
-    ArgumentNotLoadable,
-    ExceptionNotSerializable,
-    FunctionNotLoadable,
-    ResultNotSerializable,
-    SerializationFailed,
-)
-from taskvine_exec.errors.tasks import (
-    ContextFailed,
-    EnvironmentFailed,
-    LibraryFailed,
-    ManagerLost,
-    MemoryExceeded,
-    NodeLost,
-    ResourcesUnsatisfiable,
-    SlotDied,
-    TaskCancelled,
-    TaskExited,
-    TaskLost,
-)
 
 #: Tags of lost tasks in result records.
-LOST_KINDS: Mapping[str, type[TaskLost]] = {
-    "slot-died": SlotDied,
-    "memory": MemoryExceeded,
-    "node-lost": NodeLost,
-    "manager-lost": ManagerLost,
-    "library": LibraryFailed,
-    "context": ContextFailed,
-    "environment": EnvironmentFailed,
-    "file-missing": FileMissing,
-    "file-lost": FileLost,
-    "file-unreadable": FileUnreadable,
-    "output-missing": OutputMissing,
-    "directory-missing": WorkingDirectoryMissing,
-    "disk-full": DiskFull,
-    "unsatisfiable": ResourcesUnsatisfiable,
+LOST_KINDS: Mapping[str, type[tasks.TaskLost]] = {
+    "slot-died": tasks.SlotDied,
+    "memory": tasks.MemoryExceeded,
+    "node-lost": tasks.NodeLost,
+    "manager-lost": tasks.ManagerLost,
+    "library": tasks.LibraryFailed,
+    "context": tasks.ContextFailed,
+    "environment": tasks.EnvironmentFailed,
+    "file-missing": files.FileMissing,
+    "file-lost": files.FileLost,
+    "file-unreadable": files.FileUnreadable,
+    "output-missing": files.OutputMissing,
+    "directory-missing": files.WorkingDirectoryMissing,
+    "disk-full": files.DiskFull,
+    "unsatisfiable": tasks.ResourcesUnsatisfiable,
 }
 
-_Recorded = type[TaskLost] | type[TaskCancelled] | type[TaskExited] | type[SerializationFailed]
+_Recorded = (
+    type[tasks.TaskLost] | type[tasks.TaskCancelled] | type[tasks.TaskExited] | type[serialization.SerializationFailed]
+)
 
 #: All tags of failures in result records. A failure before the task is sent has no tag and is raised directly.
 RECORD_KINDS: Mapping[str, _Recorded] = {
     **LOST_KINDS,
-    "cancelled": TaskCancelled,
-    "exit": TaskExited,
-    "function-load": FunctionNotLoadable,
-    "argument-load": ArgumentNotLoadable,
-    "result-dump": ResultNotSerializable,
-    "exception-dump": ExceptionNotSerializable,
+    "cancelled": tasks.TaskCancelled,
+    "exit": tasks.TaskExited,
+    "function-load": serialization.FunctionNotLoadable,
+    "argument-load": serialization.ArgumentNotLoadable,
+    "result-dump": serialization.ResultNotSerializable,
+    "exception-dump": serialization.ExceptionNotSerializable,
 }
 
 

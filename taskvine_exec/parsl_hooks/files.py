@@ -14,6 +14,8 @@ from typing import Any, SupportsIndex, TypeVar
 
 from parsl.data_provider.files import File
 
+from taskvine_exec.parsl_hooks.switches import FILES
+
 _T = TypeVar("_T")
 
 
@@ -26,6 +28,8 @@ _pickling = _Pickling()
 
 def staging(stage: Callable[[File], File], encode: Callable[..., _T], *args: Any) -> _T:
     """Call a function that pickles arguments; each File that it meets is replaced by what ``stage`` returns for it."""
+    if not FILES.on:
+        return encode(*args)
     _pickling.stage = stage
     try:
         return encode(*args)
@@ -38,4 +42,5 @@ def _reduce(self: File, protocol: SupportsIndex) -> Any:
     return object.__reduce_ex__(self if stage is None else stage(self), protocol)
 
 
-File.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
+if FILES.on:
+    File.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]

@@ -1,13 +1,14 @@
-"""Information that Parsl's DataFlowKernel does not pass to its plugins, read from its frames.
+"""Information that Parsl does not pass to its plugins, read from stack frames and the name of a thread.
 
 The DFK does not tell its resolver hooks which task consumes an argument or where that task will run. It does not tell
-an executor's ``submit`` which task it submits. Both are in local variables of the DFK's methods. Only this module reads
-them. If nothing is found, callers behave like any other executor.
+an executor's ``submit`` which task it submits. Both are in local variables of the DFK's methods. If nothing is found,
+callers behave like any other executor.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from types import CodeType, FrameType
 from typing import Any
 
@@ -15,11 +16,13 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.jobs.strategy import Strategy
 
+from taskvine_exec.parsl_hooks.switches import FRAMES
+
 _DEPTH = 16
 """Most frames to search. There may be frames of typeguard and logging wrappers in between."""
 
 
-def _codes(*names: str) -> frozenset[CodeType]:
+def _codes(*names: str) -> tuple[CodeType, ...]:
     found = []
     for name in names:
         function: Any = getattr(DataFlowKernel, name, None)
@@ -27,17 +30,20 @@ def _codes(*names: str) -> frozenset[CodeType]:
             function = function.__wrapped__
         if function is not None:
             found.append(function.__code__)
-    return frozenset(found)
+    return tuple(found)
 
 
 _SUBMIT = _codes("submit", "_launch_if_ready_async")
 _LAUNCH = _codes("launch_task")
 _UNWRAP = _codes("_unwrap_futures")
-_CLOSE = frozenset({JobStatusPoller.close.__code__})
-_AT_START = frozenset({Strategy._strategy_init_only.__code__})
+_CLOSE = (JobStatusPoller.close.__code__,)
+_AT_START = (Strategy._strategy_init_only.__code__,)
+_STRATEGY_THREAD = "JobStatusPoller"
 
 
-def _find(codes: frozenset[CodeType]) -> FrameType | None:
+def _find(codes: tuple[CodeType, ...]) -> FrameType | None:
+    if not FRAMES.on:
+        return None
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_DEPTH):
         if frame is None:
@@ -68,9 +74,14 @@ def run_ends() -> bool:
     return _find(_CLOSE) is not None
 
 
+def strategy_calls() -> bool:
+    """Whether Parsl's strategy makes the present call. True if that is not known."""
+    return not FRAMES.on or threading.current_thread().name.startswith(_STRATEGY_THREAD)
+
+
 def scales_only_at_start() -> bool:
-    """Whether Parsl's strategy is "none". To be called in a call that the strategy makes."""
-    return _find(_AT_START) is not None
+    """Whether Parsl's strategy, which makes the present call, is "none". True if that is not known."""
+    return not FRAMES.on or _find(_AT_START) is not None
 
 
 def unwraps_inputs() -> bool:

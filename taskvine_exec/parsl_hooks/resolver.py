@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.parsl_hooks import containers, frames
-from taskvine_exec.values import Value
+from taskvine_exec.parsl_hooks.switches import RESOLVER, STAND_INS
 
 _dfk_logger = logging.getLogger("parsl.dataflow.dflow")
 
@@ -28,16 +29,20 @@ class _Finished(AppFuture):
     """Placeholder in the DFK's list of dependencies for a future that becomes an edge.
 
     It is made only if monitoring or the log uses that list. It is already done, carries the parent's task id, and keeps
-    no ancestor alive. The submitting thread makes one for each edge. To save time, all share the attributes that never
-    change, locks included, with one future that was made the usual way.
+    no ancestor alive. There is one for each edge, as long as the consumer's record. To save memory, all share the
+    attributes that never change, locks included, with one future that was made the usual way.
     """
 
     def __init__(self, parent: AppFuture) -> None:
+        record: Any = {"id": parent.tid, "dfk": parent.task_record["dfk"]}
+        if not STAND_INS.on:
+            super().__init__(record)
+            self.set_result(None)
+            return
         self.__dict__.update(_finished().__dict__)
         self._waiters: list[Any] = []
         self._done_callbacks: list[Any] = []
         self._outputs: list[DataFuture] = []
-        record: Any = {"id": parent.tid, "dfk": parent.task_record["dfk"]}
         self.task_record = record
 
 
@@ -68,7 +73,7 @@ def gather(argument: object) -> list[Future[Any]]:
         return []  # the DFK asks again for each of its items
     waited: list[Future[Any]] = []
     for future in found:
-        if not _is_edge(future, consumer):
+        if _edge(future, consumer) is None:
             waited.append(future)
         elif consumer is not None and _is_watched(consumer["dfk"]):
             waited.append(_Finished(cast("AppFuture", future)))
@@ -77,7 +82,7 @@ def gather(argument: object) -> list[Future[Any]]:
 
 def _is_watched(kernel: DataFlowKernel) -> bool:
     """Whether dependencies are recorded by monitoring or in the log."""
-    return kernel.monitoring is not None or _dfk_logger.isEnabledFor(logging.INFO)
+    return not STAND_INS.on or kernel.monitoring is not None or _dfk_logger.isEnabledFor(logging.INFO)
 
 
 def unwrap(argument: object) -> object:
@@ -103,26 +108,24 @@ DAG_RESOLVER = DependencyResolver(traverse_to_gather=gather, traverse_to_unwrap=
 
 
 def _one(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:
-    if _is_edge(future, consumer):
-        assert isinstance(future, AppFuture)
-        return Value.of(future).argument()
+    if (edge := _edge(future, consumer)) is not None:
+        return edge(future)
     if lenient and future.exception() is not None:
         return future
     return future.result()
 
 
-def _is_edge(future: Future[Any], consumer: dict[str, Any] | None) -> bool:
-    """Whether a consumer gets a future as an edge: both are tasks of the same TaskVineExecutor and DFK.
+def _edge(future: Future[Any], consumer: dict[str, Any] | None) -> Callable[[Future[Any]], Any] | None:
+    """Return the method of the executor that makes a consumer's edge to a future; None if the consumer gets the result.
 
-    Memoized tasks and join apps get no edges. Memoization needs values for its keys, and the manager does not know
-    which task will make the result of a join app.
+    It gets an edge if both are tasks of the same TaskVineExecutor and DFK. Memoized tasks and join apps get none.
+    Memoization needs values for its keys, and the manager does not know which task will make the result of a join app.
     """
-    if consumer is None or not isinstance(future, AppFuture) or isinstance(future, DataFuture):
-        return False
+    if consumer is None or not RESOLVER.on or not isinstance(future, AppFuture) or isinstance(future, DataFuture):
+        return None
     parent = future.task_record
     if parent["dfk"] is not consumer["dfk"] or parent["executor"] != consumer["executor"]:
-        return False
+        return None
     if parent["join"] or parent["memoize"] or consumer["join"] or consumer["memoize"]:
-        return False
-    executor = consumer["dfk"].executors.get(consumer["executor"])
-    return bool(getattr(executor, "takes_edges", False))
+        return None
+    return getattr(consumer["dfk"].executors.get(consumer["executor"]), "edge_to", None)

@@ -80,7 +80,7 @@ class Completions:
                     if value.place is Place.HOME and not value.has_edges:
                         unread.append(value.number)  # later readers get it from this process
                     else:
-                        node_files.hold(value, sum(size for _, size, _ in completion.made))
+                        node_files.hold(value)
             yield
         if unread:
             self.session.say("forget", unread)

@@ -65,6 +65,10 @@ def _shortened(error: BaseException) -> BaseException:
         return error
     if not isinstance(error.dependent_exceptions_tids[0][0], PropagatedException):
         return error
-    names = [name for step in getattr(error, "_cause_sequence", ()) for name in step.split(_ARROW)]
-    path = _ARROW.join(["...", *names[-1:]])
+    last, name = error.dependent_exceptions_tids[0]
+    while isinstance(last, PropagatedException) and last.dependent_exceptions_tids:
+        others = " (+ others)" if len(last.dependent_exceptions_tids) > 1 else ""
+        last, name = last.dependent_exceptions_tids[0]
+        name = f"{name}{others}"
+    path = f"...{_ARROW}{name.rpartition(_ARROW)[2]}"
     return DependencyError([(error.__cause__, path)], error.task_id)

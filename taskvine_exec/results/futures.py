@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from functools import partial
 from typing import Any, NamedTuple
 
 from taskvine_exec.errors import ExceptionNotSerializable, ResultNotSerializable, from_record
+from taskvine_exec.parsl_hooks.conditions import LightFuture
+from taskvine_exec.parsl_hooks.futures import as_result
 from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.values import Loader, Value, Where
 from taskvine_manager.runtime import failure, payload
@@ -29,42 +30,7 @@ class TaskTimes(NamedTuple):
     node: str
 
 
-class _Condition:
-    """The parts of ``threading.Condition`` that a future uses. A real condition is made when a thread waits.
-
-    Under the DFK, no thread waits for an executor's futures, because the DFK has its own. A Condition consists of nine
-    objects that every cyclic garbage collection visits. That is a quarter of the objects kept for a task.
-    """
-
-    __slots__ = ("_lock", "_real")
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._real: threading.Condition | None = None
-
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return self._lock.acquire(blocking, timeout)
-
-    def release(self) -> None:
-        self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if self._real is None:  # the caller holds the lock
-            self._real = threading.Condition(self._lock)
-        return self._real.wait(timeout)
-
-    def notify_all(self) -> None:
-        if self._real is not None:
-            self._real.notify_all()
-
-
-class TaskFuture(Future[Any]):
+class TaskFuture(LightFuture):
     """The future that ``submit`` returns.
 
     Attributes
@@ -76,22 +42,12 @@ class TaskFuture(Future[Any]):
     """
 
     def __init__(self, number: int, submitted: float) -> None:
-        # Like Future.__init__, except for the condition.
-        self._condition = _Condition()  # type: ignore[assignment]
-        self._state = "PENDING"
-        self._result = None
-        self._exception = None
-        self._waiters: list[Any] = []
-        self._done_callbacks: list[Any] = []
+        super().__init__()
         self.parsl_executor_task_id = number
         self.submitted = submitted
         self.taskvine_times: TaskTimes | None = None
         self.value: Value | None = None
         self.needs: Sequence[Value] = ()  # results that it reads, kept until it is over
-
-    def _invoke_callbacks(self) -> None:
-        super()._invoke_callbacks()  # type: ignore[misc]
-        self._done_callbacks.clear()  # all were called, and the DFK keeps this future as long as its own
 
 
 def settle(
@@ -115,7 +71,12 @@ def settle(
         if outcome == failure.RETURNED and future.value is not None and isinstance(body, str):
             size, stamp = next(((size, stamp) for file, size, stamp in made if file == future.value.number), (0, 0))
             future.value.stays(load, Where(node, body, size, stamp))
-            future.set_result(future.value if proxy is None else proxy(future.value))
+            try:
+                result = as_result(future.value) if proxy is None else proxy(future.value)
+            except Exception as error:
+                future.set_exception(error)
+                return
+            future.set_result(result)
         elif outcome == failure.RETURNED:
             try:
                 value = payload.decode(body)

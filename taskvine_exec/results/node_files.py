@@ -21,7 +21,7 @@ from taskvine_exec.errors import ExecutorShutDown, FileLost, from_record
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.results import keeping
 from taskvine_exec.session import Session
-from taskvine_exec.values import Kept, Place, Value, Where
+from taskvine_exec.values import Place, Value, Where
 from taskvine_manager.node.copying import deliver
 from taskvine_manager.node.replicas import Source, check, is_lost
 from taskvine_manager.runtime import payload
@@ -53,17 +53,15 @@ class NodeFiles:
         self._session = session
         self._sealed = sealed
         self._values: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
-        self._bytes = Kept()
         self._are_kept = threading.Event()
 
     def arrived(self, value: Value) -> None:
         """Register a result on a node. It is kept readable if the run ends, even if a callback ends it."""
         self._values[value.number] = value
 
-    def hold(self, value: Value, size: int) -> None:
-        """Have nodes keep a result of ``size`` bytes until nobody refers to it."""
-        value.when_gone(partial(_forget, weakref.ref(self), size))
-        self._bytes.add(size)
+    def hold(self, value: Value) -> None:
+        """Have nodes keep a result until nobody refers to it."""
+        value.when_gone(partial(_forget, weakref.ref(self._session)))
 
     def load(self, value: Value, timeout: float | None) -> Any:
         """Load a result from a node. A lost result is recreated."""
@@ -139,7 +137,7 @@ class NodeFiles:
 
         try:
             if unread():
-                gc.collect()  # futures and their task records are reference cycles: drop those not in use
+                gc.collect()  # drop those that only reference cycles hold
                 keeping.Keeper(locate, _understood, _HOME_SECONDS).keep(unread())
         except Exception:
             logger.exception("executor %s: unread results cannot be kept after shutdown", self._label)
@@ -157,9 +155,8 @@ def _understood(answer: Any) -> Where | bytes:
     return Where(*answer)
 
 
-def _forget(reference: weakref.ref[NodeFiles], size: int, number: str) -> None:
+def _forget(reference: weakref.ref[Session], number: str) -> None:
     """Have nodes drop a result. Called during garbage collections too, in any thread."""
-    files = reference()
-    if files is not None:
-        files._bytes.gone(size)
-        files._session.say("forget", [number])
+    session = reference()
+    if session is not None:
+        session.say("forget", [number])

@@ -2,33 +2,23 @@
 
 The proxies are those of `proxystore <https://docs.proxystore.dev>`_, an optional dependency. Only this module imports
 it. An executor made with ``results="reference"`` has a :class:`References`.
-
-Code that only passes a proxy on must not load the value. However, ``isinstance`` reads the object's ``__class__``, and
-a proxy resolves itself to answer. The DataFlowKernel would load every result just to see that it is not a Future.
-:class:`ResultProxy` therefore looks at the module of the calling frame. To the packages in ``_MACHINERY``, it shows its
-real class.
 """
 
 from __future__ import annotations
 
 import operator
-import sys
 import threading
-from types import FrameType
 from typing import Any, SupportsIndex
 
 from parsl.dataflow.memoization import id_for_memo
 from parsl.errors import ParslError
 from proxystore.proxy import Proxy, ProxyResolveError
 
+from taskvine_exec.parsl_hooks import proxies
 from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.functions import encode_arguments
 from taskvine_exec.values import Edge, Place, Value
 from taskvine_manager.runtime import payload
-
-_MACHINERY = frozenset({"parsl", "taskvine_exec", "cloudpickle", "dill", "concurrent", "asyncio"})
-"""Packages that pass values on without using them. They look at their classes at most, as a Future's repr does."""
-_IN_BETWEEN = frozenset({"functools", "typing", "abc"})
 
 
 class References:
@@ -86,15 +76,6 @@ class _Fetch:
         return f"<result of task {self.value.producer}, {self.value.place.value}>"
 
 
-def _is_machinery(frame: FrameType | None) -> bool:
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in _IN_BETWEEN:
-            return package in _MACHINERY
-        frame = frame.f_back
-    return False
-
-
 _WRAPPED: property = Proxy.__dict__["__proxy_wrapped__"]
 
 
@@ -124,7 +105,7 @@ class ResultProxy(Proxy[Any]):
     @property
     def __class__(self) -> Any:
         # Also if it is resolved: Parsl chooses the function that makes a memoization key by this class.
-        if _is_machinery(sys._getframe(1)):
+        if proxies.only_passes_on():
             return type(self)
         return self.__proxy_wrapped__.__class__
 

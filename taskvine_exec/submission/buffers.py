@@ -12,15 +12,13 @@ that a file is gone when it tries to claim it.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
-import mmap
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
+from taskvine_exec.parsl_hooks import comparison
 from taskvine_manager.runtime import claims, payload
 
 _PIECES = 64
@@ -111,7 +109,7 @@ class _Alike:
                 continue
             except OSError:  # another file system, or one that allows no more links to a file
                 continue
-            if _holds(file, buffer):
+            if comparison.holds(file, buffer):
                 self._sizes[file] = self._sizes.pop(file)
                 return True
             payload.release(path)
@@ -148,49 +146,3 @@ def _write(buffer: memoryview, path: str) -> str:
             raise
         said = f"{error.strerror}: an argument of {buffer.nbytes / 1e6:,.0f} MB cannot be stored"
         raise OSError(error.errno, said, os.path.dirname(path)) from error
-
-
-class _PyBuffer(ctypes.Structure):
-    """``Py_buffer``. Needed because ``ctypes`` gives no address of read-only memory."""
-
-    _fields_ = (
-        ("address", ctypes.c_void_p),
-        ("owner", ctypes.c_void_p),
-        ("length", ctypes.c_ssize_t),
-        ("item_size", ctypes.c_ssize_t),
-        ("read_only", ctypes.c_int),
-        ("dimensions", ctypes.c_int),
-        ("format", ctypes.c_void_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
-
-
-_python = ctypes.PyDLL(None)
-_python.PyObject_GetBuffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
-_python.PyBuffer_Release.argtypes = (ctypes.POINTER(_PyBuffer),)
-_python.PyBuffer_Release.restype = None
-_memcmp = ctypes.CDLL(None).memcmp  # called without the interpreter lock
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-
-
-@contextmanager
-def _address(of: memoryview | mmap.mmap) -> Iterator[int]:
-    buffer = _PyBuffer()
-    _python.PyObject_GetBuffer(of, buffer, 0)
-    try:
-        yield buffer.address
-    finally:
-        _python.PyBuffer_Release(buffer)
-
-
-def _holds(path: str, buffer: memoryview) -> bool:
-    """Whether the bytes of a file and of a buffer are equal. Runs without the interpreter lock."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size != buffer.nbytes:
-            return False
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with mapping, _address(mapping) as stored, _address(buffer) as given:
-        return bool(_memcmp(stored, given, buffer.nbytes) == 0)

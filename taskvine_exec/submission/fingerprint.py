@@ -42,7 +42,6 @@ from taskvine_manager.runtime.pickling import CACHED, is_by_reference
 _MOST = 500
 """Most objects watched for one function. With more, pickling it again is cheaper."""
 _MISSING = object()
-_registry: set[str] | None = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
 _TUPLE_GETTER = type(vars(collections.namedtuple("_Named", "x"))["x"])
 _IMMUTABLE = frozenset(
     {
@@ -61,11 +60,6 @@ _MACHINERY = frozenset(
 )
 """Attributes of classes that Python or its library makes, and that users do not change."""
 _GLOBAL = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-
-
-def _by_value() -> set[str]:
-    """Return the modules that the user wants pickled by value, without the copy that the public function makes."""
-    return cloudpickle.list_registry_pickle_by_value() if _registry is None else _registry
 
 
 class Fingerprint:
@@ -98,7 +92,7 @@ class Fingerprint:
         self._gone: list[Any] = []
         self._has_packages = False
         self._modules = len(sys.modules)
-        self._registered = frozenset(_by_value())
+        self._registered = cloudpickle.list_registry_pickle_by_value()
         if not is_by_reference(function):
             self._seen: set[int] = set()
             self._look(function)
@@ -114,7 +108,7 @@ class Fingerprint:
                 return False
         if self._has_packages and len(sys.modules) != self._modules:
             return False  # newly imported submodules of a package are pickled with it
-        return _by_value() == self._registered
+        return bool(cloudpickle.list_registry_pickle_by_value() == self._registered)
 
     def _look(self, function: Any) -> None:
         left = [function]

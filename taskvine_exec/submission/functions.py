@@ -1,8 +1,7 @@
 """Functions, serialized once per version.
 
 Parsl makes a new wrapper around a function for every task that has a walltime, is monitored or stages files inside the
-task. This module recognises these wrappers by their code objects. The cache key is the user's function together with
-the wrappers' parameters.
+task. The cache key is therefore the user's function together with the wrappers' parameters.
 """
 
 from __future__ import annotations
@@ -15,19 +14,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
-from types import CodeType, FunctionType
 from typing import Any
 
 import parsl.serialize.facade as registries
-from parsl.app.errors import wrap_error
-from parsl.app.python import timeout
-from parsl.data_provider.files import File
-from parsl.data_provider.ftp import in_task_transfer_wrapper as ftp_wrapper
-from parsl.data_provider.http import in_task_transfer_wrapper as http_wrapper
-from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize import concretes
 
 from taskvine_exec.errors import FunctionNotSerializable, is_interruption
+from taskvine_exec.parsl_hooks import wrappers
 from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.fingerprint import Fingerprint
 from taskvine_exec.values import Copy, Edge
@@ -45,30 +38,6 @@ VARIANTS = 64
 SLOW = 0.020
 """Seconds that pickling a function again may take before the user is told."""
 _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
-
-
-def _wrappers(maker: Any, variable: str) -> dict[CodeType, str]:
-    """Return the code of the wrapper that a function makes, with the variable that holds the wrapped function.
-
-    The result is empty if another version of Parsl makes the wrapper differently. The wrapper is then serialized like
-    any other function.
-    """
-    code = getattr(maker, "__wrapped__", maker).__code__
-    made = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return {each: variable for each in made if each.co_name in ("wrapper", "wrapped") and variable in each.co_freevars}
-
-
-_WRAP_ERROR = _wrappers(wrap_error, "func")
-_KNOWN: dict[CodeType, str] = {
-    **_WRAP_ERROR,
-    **_wrappers(timeout, "f"),
-    **_wrappers(monitor_wrapper, "f"),
-    **_wrappers(http_wrapper, "func"),
-    **_wrappers(ftp_wrapper, "func"),
-}
-# Ids, because hashing a code object takes longer than everything else that is done for an unchanged function.
-_ERROR_CODES = frozenset(map(id, _WRAP_ERROR))
-_KNOWN_CODES = frozenset(map(id, _KNOWN))
 
 
 class FunctionReference:
@@ -148,27 +117,27 @@ class FunctionCache:
         FunctionNotSerializable
             If it cannot be pickled.
         """
-        function = without_wrap_error(function)
-        inner, wrappers = _see_through(function)
+        function = wrappers.without_wrap_error(function)
+        inner, layers = wrappers.see_through(function)
         if self._path.look():
             with self._lock:
                 self._known.clear()
         known = self._known.get(id(inner))
-        if known is not None and known.function() is inner and wrappers is not None:
-            found = known.references.get(wrappers)
+        if known is not None and known.function() is inner and layers is not None:
+            found = known.references.get(layers)
             if found is not None and known.fingerprint.holds:
                 if not known.fingerprint.mutable:
                     return found
-                return self._again(known, function, wrappers)
-        return self._first(function, inner, wrappers)
+                return self._again(known, function, layers)
+        return self._first(function, inner, layers)
 
-    def _first(self, function: Any, inner: Any, wrappers: Hashable) -> FunctionReference:
+    def _first(self, function: Any, inner: Any, layers: Hashable) -> FunctionReference:
         """Serialize a function that is new, has changed or is wrapped in a new way."""
-        if wrappers is None or (known := self._entry(inner)) is None:
+        if layers is None or (known := self._entry(inner)) is None:
             reference = self._serialize(function)
             self._recent.append(reference)  # nothing else keeps it until the next call
             return reference
-        reference = known.references[wrappers] = self._serialize(function)
+        reference = known.references[layers] = self._serialize(function)
         if len(known.references) > VARIANTS:
             with self._lock:
                 known.references.pop(next(iter(known.references)), None)
@@ -196,7 +165,7 @@ class FunctionCache:
             if known is not None and known.function is gone:  # its id may have been reused already
                 del self._known[number]
 
-    def _again(self, known: _Known, function: Any, wrappers: Hashable) -> FunctionReference:
+    def _again(self, known: _Known, function: Any, layers: Hashable) -> FunctionReference:
         """Serialize a function with a mutable capture again; equal content gives the same reference."""
         clock = time.thread_time()
         reference = self._serialize(function)
@@ -210,7 +179,7 @@ class FunctionCache:
                 known.fingerprint.mutable,
                 seconds * 1000,
             )
-        known.references[wrappers] = reference
+        known.references[layers] = reference
         return reference
 
     def _serialize(self, function: Callable[..., Any]) -> FunctionReference:
@@ -245,65 +214,6 @@ def _ended(profiles: dict[Hashable, int], path: str, size: int, retire: Retire |
             remove(path)
     elif retire is not None:
         retire(list(profiles.values()), size)
-
-
-def without_wrap_error(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Unwrap a function from Parsl's outermost ``wrap_error``. Slots report exceptions themselves, with traceback."""
-    while type(function) is FunctionType and id(function.__code__) in _ERROR_CODES:
-        function = _variables(function)[_WRAP_ERROR[function.__code__]]
-    return function
-
-
-def _variables(function: FunctionType) -> dict[str, Any]:
-    cells = (cell.cell_contents for cell in function.__closure__ or ())
-    return dict(zip(function.__code__.co_freevars, cells, strict=True))
-
-
-def _see_through(function: Any) -> tuple[Any, Hashable]:
-    """Return the function inside known wrappers, and a key of these wrappers; None if they have no key."""
-    layers: list[Hashable] = []
-    while type(function) is FunctionType and id(function.__code__) in _KNOWN_CODES:
-        variables = _variables(function)
-        inner = variables.pop(_KNOWN[function.__code__])
-        try:
-            layer = (function.__code__, *((name, _telling(value)) for name, value in sorted(variables.items())))
-        except TypeError:
-            return function, None
-        layers.append(layer)
-        function = inner
-    return function, tuple(layers)
-
-
-def _telling(value: Any) -> Hashable:
-    """Return a key for the value of a wrapper's variable.
-
-    Raises
-    ------
-    TypeError
-        If the value is not hashable, and so may change.
-    """
-    if isinstance(value, File):
-        return value.url, value.local_path
-    hash(value)
-    return _Same(value)
-
-
-class _Same:
-    """An object as a key. It equals only itself or, if its type is plain, objects of the same type and value."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Same):
-            return NotImplemented
-        mine, theirs = self._value, other._value
-        return mine is theirs or (type(mine) is type(theirs) and type(mine) in _PLAIN and bool(mine == theirs))
-
-    def __hash__(self) -> int:
-        return hash(self._value) if type(self._value) in _PLAIN else id(self._value)
 
 
 def serialize_function(function: Callable[..., Any]) -> bytes:

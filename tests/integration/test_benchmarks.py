@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import apart
+from benchmarks import apart, hooks
 from benchmarks.suite import processes
 from benchmarks.suite.__main__ import main
 from benchmarks.suite.cases import CASES
+from taskvine_exec.parsl_hooks.switches import HOOKS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -61,3 +62,14 @@ def test_memory_of_every_process_is_measured() -> None:
     for table in (*tables["functions"], *tables["apps"]):
         assert {"user", "manager", "node", "library", "slots"} <= table.keys()
         assert all(table.values())
+
+
+@pytest.mark.parametrize("work", sorted(set(hooks.WORK.values())))
+def test_each_work_of_the_hooks_is_measured(work: str) -> None:
+    figures = apart.measure("benchmarks.hooks", "--inner", work, "--apps", 20, timeout=100, quiet=True)
+    assert figures.keys() == hooks.FIGURES.keys()
+    assert figures["cpu"] > 0
+
+
+def test_the_measured_hooks_exist() -> None:
+    assert hooks.WORK.keys() <= {hook.name for hook in HOOKS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import parsl
@@ -49,6 +50,23 @@ def test_an_app_with_a_walltime_sees_changes(load: Load, engine: str) -> None:
     for number in range(3):
         variables["S"] = number
         assert app().result() == number
+
+
+@on_both
+def test_the_exception_of_an_app_with_a_walltime_is_nobodys_argument(load: Load, engine: str, tmp_path: Path) -> None:
+    load([TaskVineExecutor(label="tv", engine=engine, cores=1)], dependency_resolver=DAG_RESOLVER, retries=1)
+
+    @parsl.python_app
+    def fails_at_first(path: str, walltime: int = 30) -> int:
+        import os
+
+        if os.path.exists(path):
+            return 7
+        open(path, "w").close()
+        raise ValueError("no")
+
+    consumer = parsl.python_app(repr)(fails_at_first(str(tmp_path / "begun")))
+    assert consumer.result(60) == "7"
 
 
 @on_both

@@ -67,6 +67,8 @@ def call(
     if os.getpid() != process:
         os._exit(0)  # this is a child that the function has forked; the parent sends the result
     limits.restore(seconds)
+    if type(result) not in _PLAIN:
+        error = _carried(result)
     if error is None:
         outcome, body = _encode_result(result, function, spool, limit, limits.lowered)
     elif isinstance(error, Exception):
@@ -110,6 +112,19 @@ def _end_walltimes() -> None:
                 thread.cancel()
                 thread.join()
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+
+
+def _carried(result: Any) -> BaseException | None:
+    """Return the exception in a result, if the result is what Parsl's wrapper ``wrap_error`` returns for one.
+
+    The consumers of such a task must not get it as a value. The user's process takes this wrapper off before it sends a
+    function, unless another one is around it, such as that of a walltime.
+    """
+    kind = type(result)
+    if kind.__name__ != "RemoteExceptionWrapper" or kind.__module__ != "parsl.app.errors":
+        return None
+    error: BaseException = result.get_exception()
+    return error
 
 
 def _exited(function: Callable[..., Any], error: BaseException) -> bytes:

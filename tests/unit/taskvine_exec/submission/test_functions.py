@@ -28,6 +28,7 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize.base import SerializerBase
 
 from taskvine_exec.errors import FunctionNotSerializable
+from taskvine_exec.parsl_hooks import wrappers
 from taskvine_exec.submission import functions
 from taskvine_exec.submission.functions import FunctionCache, encode_arguments, encode_scalars
 from taskvine_manager.runtime import payload, pickling
@@ -154,23 +155,12 @@ def test_what_is_serialized_can_be_called(cache: FunctionCache, wrap: Wrap) -> N
     assert payload.decode(cache.reference(wrap(make_function())).encoded)(21) == 42
 
 
-def test_every_wrapper_of_this_parsl_is_known() -> None:
-    assert sorted(functions._KNOWN.values()) == ["f", "f", "func", "func", "func"]
-
-
-def test_a_parsl_that_wraps_otherwise_is_only_slower(cache: FunctionCache) -> None:
-    def made_by_no_wrapper_function(func: Any) -> Any:
-        return functools.partial(func)
-
-    assert functions._wrappers(made_by_no_wrapper_function, "func") == {}
-
-
 def test_a_wrapper_that_nothing_tells_apart_is_serialized_each_time(cache: FunctionCache, dumped: list[Any]) -> None:
     function = make_function()
     for seconds in (10.0, 10.0):
         wrapped = timeout(function, seconds)
         wrapped.__closure__[-1].cell_contents = unhashable = [seconds]
-        assert functions._variables(wrapped)["seconds"] is unhashable
+        assert wrappers._variables(wrapped)["seconds"] is unhashable
         cache.reference(wrapped)
     assert len(dumped) == 2
 

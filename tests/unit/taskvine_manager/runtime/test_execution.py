@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parsl.app.errors import wrap_error
 
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.execution import call, load_or_explain, no_directory
@@ -46,6 +47,16 @@ def test_function_raises(tmp_path: Path) -> None:
     assert outcome == failure.RAISED
     assert "KeyError: 'what'" in record["text"]
     assert "/execution.py" not in record["text"], "frames of ours are shown"
+
+
+def test_exception_in_parsls_wrapper_is_raised(tmp_path: Path) -> None:
+    def inner() -> None:
+        raise ValueError("no")
+
+    outcome, record = run(tmp_path, wrap_error(inner))
+    assert outcome == failure.RAISED
+    assert "ValueError: no" in record["text"]
+    assert "in inner" in record["text"]
 
 
 def test_large_exception_is_in_a_file(tmp_path: Path) -> None:

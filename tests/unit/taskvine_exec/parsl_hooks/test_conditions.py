@@ -1,4 +1,4 @@
-"""The future that ``submit`` returns: as any other, but lighter."""
+"""A future that is as any other, but lighter; and with the hook off, as heavy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from taskvine_exec.results.futures import TaskFuture
+from taskvine_exec.parsl_hooks.conditions import LightFuture
+from taskvine_exec.parsl_hooks.switches import CONDITIONS
+from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
+
+
+@pytest.fixture(autouse=True)
+def on(switch: Switch) -> bool:
+    """Whether futures are light."""
+    return switch(CONDITIONS)
 
 
 def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
@@ -22,10 +30,15 @@ def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
     return thread, said
 
 
-def waits(future: TaskFuture) -> bool:
+def waits(future: LightFuture) -> bool:
     """Whether somebody waits for it."""
-    real = future._condition._real  # type: ignore[attr-defined]
-    return real is not None and bool(real._waiters)
+    return bool(waiters(future))
+
+
+def waiters(future: LightFuture) -> Any:
+    condition: Any = future._condition
+    real = condition if isinstance(condition, threading.Condition) else condition._real
+    return () if real is None else real._waiters
 
 
 def until(look: Any) -> None:
@@ -38,14 +51,14 @@ def until(look: Any) -> None:
 
 def test_it_has_what_the_standard_future_sets_up() -> None:
     """Another Python may give futures another attribute: then it is to be set here too."""
-    ordinary, ours = vars(Future()), vars(TaskFuture(3, 1.0))
+    ordinary, ours = vars(Future()), vars(LightFuture())
     assert ordinary.keys() <= ours.keys()
     for name in ordinary.keys() - {"_condition"}:
         assert ours[name] == ordinary[name], name
 
 
 def test_a_thread_that_waits_gets_the_result() -> None:
-    future = TaskFuture(0, 0.0)
+    future = LightFuture()
     thread, said = in_thread(lambda: future.result(30))
     until(lambda: waits(future))
     future.set_result(7)
@@ -54,9 +67,9 @@ def test_a_thread_that_waits_gets_the_result() -> None:
 
 
 def test_all_that_wait_get_the_exception() -> None:
-    future = TaskFuture(0, 0.0)
+    future = LightFuture()
     threads = [in_thread(lambda: future.exception(30)) for _ in range(3)]
-    until(lambda: waits(future) and len(future._condition._real._waiters) == 3)  # type: ignore[attr-defined]
+    until(lambda: len(waiters(future)) == 3)
     error = ValueError("no")
     future.set_exception(error)
     for thread, said in threads:
@@ -66,11 +79,11 @@ def test_all_that_wait_get_the_exception() -> None:
 
 def test_waiting_ends_with_its_time() -> None:
     with pytest.raises(concurrent.futures.TimeoutError):
-        TaskFuture(0, 0.0).result(0.01)
+        LightFuture().result(0.01)
 
 
 def test_one_that_is_cancelled_wakes_who_waits() -> None:
-    future = TaskFuture(0, 0.0)
+    future = LightFuture()
 
     def wait() -> str:
         with pytest.raises(concurrent.futures.CancelledError):
@@ -85,7 +98,7 @@ def test_one_that_is_cancelled_wakes_who_waits() -> None:
 
 
 def test_many_are_waited_for_at_once() -> None:
-    futures = [TaskFuture(number, 0.0) for number in range(5)]
+    futures = [LightFuture() for number in range(5)]
     thread, said = in_thread(lambda: [future.result() for future in concurrent.futures.as_completed(futures, 30)])
     other, found = in_thread(lambda: concurrent.futures.wait(futures, 30))
     until(lambda: all(len(future._waiters) == 2 for future in futures))
@@ -97,26 +110,26 @@ def test_many_are_waited_for_at_once() -> None:
     assert found[0].done == set(futures)
 
 
-def test_callbacks_are_called_once_and_then_let_go() -> None:
+def test_callbacks_are_called_once_and_then_let_go(on: bool) -> None:
     class Callback:
         calls = 0
 
         def __call__(self, future: Future[Any]) -> None:
             type(self).calls += 1
 
-    future, callback = TaskFuture(0, 0.0), Callback()
+    future, callback = LightFuture(), Callback()
     gone = weakref.ref(callback)
     future.add_done_callback(callback)
     del callback
     future.set_result(None)
     gc.collect()
-    assert gone() is None
+    assert (gone() is None) is on
     future.add_done_callback(Callback())  # it is done: at once
     assert Callback.calls == 2
 
 
 def test_it_is_locked_against_others_and_not_against_its_own_thread() -> None:
-    future = TaskFuture(0, 0.0)
+    future = LightFuture()
     with future._condition:
         assert not future.done()  # takes the lock again
         thread, said = in_thread(lambda: future._condition.acquire(blocking=False))
@@ -126,7 +139,7 @@ def test_it_is_locked_against_others_and_not_against_its_own_thread() -> None:
     future._condition.release()
 
 
-def test_the_cyclic_collector_has_little_to_look_at() -> None:
+def test_the_cyclic_collector_has_little_to_look_at(on: bool) -> None:
     def tracked(make: Any) -> int:
         gc.collect()
         before = len(gc.get_objects())
@@ -134,4 +147,4 @@ def test_the_cyclic_collector_has_little_to_look_at() -> None:
         gc.collect()
         return (len(gc.get_objects()) - before) // len(made)
 
-    assert tracked(lambda: TaskFuture(0, 0.0)) <= tracked(Future) - 5
+    assert tracked(LightFuture) <= tracked(Future) - (5 if on else 0)
