@@ -31,6 +31,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, leftovers, staging
 from taskvine_manager.node.config import NodeConfig
+from taskvine_manager.node.deaths import tail
 from taskvine_manager.patience import Limits
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
@@ -378,15 +379,6 @@ def _await_address(places: Places, ended: Callable[[], int | None], deadline: fl
             reason = f"TaskVine's manager has not said where it listens; see {places.log}"
             raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
         time.sleep(0.005)
-
-
-def tail(path: str) -> str:
-    """Return the end of a text file; an empty string if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()[-2000:]
-    except OSError:
-        return ""
 
 
 def _write(path: str, value: object) -> None:

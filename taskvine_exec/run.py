@@ -22,6 +22,7 @@ from taskvine_exec.link import ManagerLink
 from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_manager import cleanup
 from taskvine_manager.node import hardware, leftovers, staging
+from taskvine_manager.node.deaths import tail
 from taskvine_manager.runtime import headroom, mapping
 from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_tune.environment import RunReport
@@ -109,7 +110,7 @@ class Run:
         how = f"it was killed by signal {-status}" if status < 0 else f"it exited with status {status}"
         if self.link.silent:
             how = f"it was killed, because {self.link.silent}"
-        said = launch.tail(self.places.manager_output) or f"see {self.places.log}"
+        said = tail(self.places.manager_output) or f"see {self.places.log}"
         return f"{how}; {said}"
 
     def write_report(self, wall_seconds: float) -> None:

@@ -16,6 +16,7 @@ from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
 from taskvine_manager.node.calls import Call, Need, Resources
+from taskvine_manager.run_times import RunTimes
 
 CHUNK_SECONDS = 0.002
 """Seconds of work that a slot gets at once, if its tasks are short."""
@@ -93,7 +94,7 @@ class Pool(Generic[S]):
         self._resources = resources
         self._idle: list[S] = []
         self._most_idle = max(IDLE_SLOTS, 2 * int(resources.cores))
-        self._estimates: dict[str, float] = {}  # seconds of a category's tasks
+        self._run_times = RunTimes()
         self._least_memory: dict[str, float] = {}  # MB that a slot needs to load a function, if known
 
     def add(self, call: Call) -> None:
@@ -141,7 +142,7 @@ class Pool(Generic[S]):
 
     def _chunk(self, call: Call) -> int:
         """Return how many tasks of this kind a slot gets at once."""
-        estimate = self._estimates.get(call.profile.category)
+        estimate = self._run_times.get(call.profile.category)
         if estimate is None or estimate > CHUNK_SECONDS / 2:
             return 1
         return min(self.most_calls, max(1, int(CHUNK_SECONDS / max(estimate, 1e-6))))
@@ -211,9 +212,7 @@ class Pool(Generic[S]):
         if call.kill_record is not None:
             slot.killed_late = True
         if returned:
-            category = call.profile.category
-            known = self._estimates.get(category, seconds)
-            self._estimates[category] = known + (0.5 if seconds > known else 0.1) * (seconds - known)
+            self._run_times.learn(call.profile.category, seconds)
         return call
 
     def lacked(self, slot: S) -> None:

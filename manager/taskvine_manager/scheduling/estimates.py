@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from taskvine_manager.run_times import RunTimes
 from taskvine_manager.scheduling.nodes import AHEAD, Node
 from taskvine_manager.scheduling.tasks import Shape, Task
 from taskvine_manager.scheduling.tuning import Tuning
@@ -14,14 +15,9 @@ class Estimates:
 
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
-        self._seconds: dict[str, float] = {}
-
-    def learn(self, category: str, seconds: float) -> None:
+        self._seconds = RunTimes()
+        self.learn = self._seconds.learn
         """Take account of the run time of a task."""
-        known = self._seconds.get(category, seconds)
-        # React quickly when tasks take longer, slowly when they take less time.
-        weight = 0.5 if seconds > known else 0.1
-        self._seconds[category] = known + weight * (seconds - known)
 
     def depth(self, task: Task) -> float:
         """Return how many tasks like this one a node may hold for each that fits at once."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from taskvine_manager.run_times import RunTimes
+
 TARGET = 0.040
 """Seconds of work, for each slot of a node, that one parcel should contain."""
 SHORT = 0.010
@@ -61,17 +63,12 @@ class Estimates:
     """Run times of categories, learned from completed tasks."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
+        self._seconds = RunTimes()
         self._bytes: dict[str, int] = {}
 
     def learn(self, category: str, seconds: float, size: int) -> None:
-        """Learn from a completed task's run time in seconds and result size in bytes.
-
-        A longer run counts for more than a shorter one: if a long task is believed to be short, it delays the tasks
-        that share its parcel.
-        """
-        known = self._seconds.get(category, seconds)
-        self._seconds[category] = known + (0.5 if seconds > known else 0.1) * (seconds - known)
+        """Learn from a completed task's run time in seconds and result size in bytes."""
+        self._seconds.learn(category, seconds)
         self._bytes[category] = max(size, self._bytes.get(category, 0))
 
     def seconds(self, category: str) -> float | None:
