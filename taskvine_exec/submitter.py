@@ -37,14 +37,10 @@ from taskvine_exec.submission.staging import Over, TempFiles
 from taskvine_exec.values import Edge, Value, collect
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.search_path import SearchPath
-from taskvine_manager.wire.messages import L1, FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import FEW_TASKS, L1, FileUse, Invocation, Profile
 
 if TYPE_CHECKING:
     from taskvine_exec.results.proxies import References
-
-AT_ONCE = 4
-"""Up to this number of pending tasks, the submitting thread sends a new task itself: there is no batch to wait for, and
-the link's thread need not wake up."""
 
 
 @dataclass(eq=False, repr=False)
@@ -127,7 +123,7 @@ class Submitter:
         try:
             record = self._record()
             if plan is None and not values and not self._keeps_result(record):
-                self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= AT_ONCE)
+                self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= FEW_TASKS)
             else:
                 self._send(future, Invocation(number, profile, arguments), record, plan, values, edges)
         except BaseException as error:  # such as Ctrl-C: the caller gets no future
@@ -273,7 +269,7 @@ class Submitter:
             future.value = value
             outputs.append(FileUse("value", "", value.number))
         invocation = invocation._replace(inputs=tuple(inputs), outputs=tuple(outputs))
-        self.link.submit(invocation, at_once=len(self._futures) <= AT_ONCE)
+        self.link.submit(invocation, at_once=len(self._futures) <= FEW_TASKS)
         consumer = number if record is None else record["id"]
         if plan is not None:
             self._follow_producers(number, consumer, plan)

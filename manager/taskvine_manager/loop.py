@@ -35,8 +35,6 @@ STOP_SECONDS = 3.0
 """Seconds that nodes have to leave after they are told, before they are killed."""
 
 
-FEW = 4
-"""Maximum number of tasks with which it polls. With more, there is other work in the meantime."""
 LAST_WORDS_SECONDS = 1.0
 """Seconds that the user's process has to receive the last messages."""
 
@@ -162,7 +160,7 @@ class Manager:
 
     def _wait(self, seconds: float | None) -> None:
         known = self._selector.get_map()
-        ready = self._look(seconds) if self._lively and self._engine.tasks <= FEW else []
+        ready = self._look(seconds) if self._lively and self._engine.tasks <= messages.FEW_TASKS else []
         ready = ready or self._selector.select(seconds)
         self._lively = bool(ready)
         for key, _ in ready:

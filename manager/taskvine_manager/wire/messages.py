@@ -68,6 +68,10 @@ _NOTHING = object()
 _LARGE = 1 << 20
 """Maximum bytes of a decoder's buffer that is kept once it is empty."""
 
+FEW_TASKS = 4
+"""Up to this number of unfinished tasks, latency counts more than throughput. The thread that submits sends a task
+itself, since there is no batch to wait for, and the manager polls, since it has no other work."""
+
 L1, L2 = "L1", "L2"
 """A task in a fresh process; a function call in a warm library."""
 

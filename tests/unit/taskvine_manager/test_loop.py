@@ -22,7 +22,7 @@ from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import VARIABLE
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.wire.channel import Channel
-from taskvine_manager.wire.messages import L2, Completion, Invocation, Profile
+from taskvine_manager.wire.messages import FEW_TASKS, L2, Completion, Invocation, Profile
 from tests.unit.taskvine_manager.node.test_config import config
 
 PROFILE = Profile(0, "f", "name of f", L2, None, None, None, None, 0.0, "f")
@@ -298,7 +298,8 @@ def test_socket_that_another_callback_has_closed_is_not_called(world: World) -> 
 
 
 @pytest.mark.parametrize(
-    ("tasks", "awake", "polls"), [(0, 60.0, True), (loop.FEW, 60.0, True), (loop.FEW + 1, 60.0, False), (0, 0.0, False)]
+    ("tasks", "awake", "polls"),
+    [(0, 60.0, True), (FEW_TASKS, 60.0, True), (FEW_TASKS + 1, 60.0, False), (0, 0.0, False)],
 )
 def test_manager_polls_after_a_message_while_there_are_few_tasks(
     world: World, monkeypatch: pytest.MonkeyPatch, tasks: int, awake: float, polls: bool
