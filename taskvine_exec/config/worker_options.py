@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+from functools import partial
 
 from parsl.errors import ConfigurationError
 
@@ -13,41 +15,28 @@ __all__ = ["SIZES", "parse"]
 
 SIZES = ("cores", "memory", "disk", "gpus")
 
-_LONG_OPTIONS = (*SIZES, "timeout")
-
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse(text: str | None) -> dict[str, int]:
     """Parse the options of ``vine_worker`` that the embedded engine supports too."""
     try:
-        words = iter(shlex.split(text or ""))
+        words = shlex.split(text or "")
     except ValueError as error:
         raise ConfigurationError(f"TaskVineFactoryConfig.worker_options cannot be read: {error}") from None
-    options: dict[str, int] = {}
-    for word in words:
-        name, value = _option(word)
-        if name is None:
-            raise ConfigurationError(
-                f"TaskVineFactoryConfig.worker_options: the embedded engine does not know {word.split('=')[0]!r}, only "
-                f"-t and {', '.join(f'--{known}' for known in _LONG_OPTIONS)}: use engine='taskvine' for other options"
-            )
-        if value is None:
-            value = next(words, "")
-        number = _seconds(value) if name == "timeout" else _size(name, value)
-        options.pop(name, None)  # the last one wins, even if it unsets a size ('all')
-        if number is not None:
-            options[name] = number
-    return options
-
-
-def _option(word: str) -> tuple[str | None, str | None]:
-    """Split a word of the command line into an option's name and its value, if the word has one."""
-    if word.startswith("-t"):
-        return "timeout", word[2:] or None
-    name, equals, value = word.removeprefix("--").partition("=")
-    known = word.startswith("--") and name in _LONG_OPTIONS
-    return (name if known else None), (value if equals else None)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    # A missing value is read as an empty one, so that argparse has nothing to complain about: it would end the program.
+    for name in SIZES:
+        parser.add_argument(f"--{name}", nargs="?", const="", type=partial(_size, name))
+    parser.add_argument("-t", "--timeout", nargs="?", const="", type=_seconds)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = ", ".join(f"--{name}" for name in (*SIZES, "timeout"))
+        raise ConfigurationError(
+            f"TaskVineFactoryConfig.worker_options: the embedded engine does not know {unknown[0].split('=')[0]!r}, "
+            f"only -t and {known}: use engine='taskvine' for other options"
+        )
+    return {name: number for name, number in vars(options).items() if number is not None}
 
 
 def _size(name: str, value: str) -> int | None:

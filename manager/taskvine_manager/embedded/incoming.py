@@ -55,13 +55,21 @@ def _record(*checks: Check) -> Check:
     return holds
 
 
-_made = _record(_text, _whole, _integer)
-_files = _many(_made)
 _names = _many(_text)
 
 
+# The next two are written out for speed, since there is one of each for each task.
+def _made(item: Any) -> bool:
+    if type(item) is not tuple or len(item) != 3:
+        return False
+    file, size, stamp = item
+    return type(file) is str and type(size) is type(stamp) is int and size >= 0
+
+
+_files = _many(_made)
+
+
 def _completion(item: Any) -> bool:
-    # Written out for speed, since there is one of these for each task.
     if type(item) is not tuple or len(item) != len(Completion._fields):
         return False
     number, outcome, body, node, dispatched, started, seconds, made, left = item
