@@ -93,6 +93,9 @@ def strays(directory: str, node: str | None = None) -> list[int]:
             continue
         try:
             environment = process.environ()
+            if not environment and process.exe():  # it may be executing its program just now: this comes last
+                time.sleep(0.001)
+                environment = process.environ()
             if environment.get(TOKEN) == directory:
                 ours = node is None or environment.get(TOKEN + "_NODE") == node
             else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from taskvine_manager import cleanup
@@ -131,6 +132,28 @@ def test_processes_of_a_run_are_found(start: Start, tmp_path: Path) -> None:
     assert sorted(cleanup.strays(directory)) == sorted([ours.pid, on_node.pid, by_hand.pid])
     assert cleanup.strays(directory, "n1") == [on_node.pid]
     assert cleanup.strays(directory, "n2") == []
+
+
+def test_process_that_has_only_begun_to_execute_its_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel frees its parent before it gives it its environment."""
+
+    class Begun:
+        pid = -1
+
+        def __init__(self) -> None:
+            self.given: list[dict[str, str]] = [{}, {cleanup.TOKEN: "/run"}]
+
+        def environ(self) -> dict[str, str]:
+            return self.given.pop(0)
+
+        def exe(self) -> str:
+            return "/usr/bin/sleep"
+
+        def status(self) -> str:
+            return psutil.STATUS_RUNNING
+
+    monkeypatch.setattr(psutil, "process_iter", lambda: [Begun()])
+    assert cleanup.strays("/run") == [-1]
 
 
 def test_process_does_not_find_itself(start: Start, tmp_path: Path) -> None:

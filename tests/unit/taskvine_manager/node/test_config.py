@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ def config(**fields: Any) -> NodeConfig:
         "log": "/tmp/run/log",
         "program": "/package/__main__.py",
         "source_root": "/package",
-        "python_version": (3, 11),
+        "python_version": sys.version_info[:2],
         "sys_path": SearchPath(("/package",), "/usr"),
         "user": 1,
         "directory": None,
