@@ -305,8 +305,8 @@ def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if (place := containers.where(name, value)) is not None:
             return (
                 f"{place} is a future that was not replaced by its result. Pass futures as arguments or as items of "
-                "inputs, or set dependency_resolver=DAG_RESOLVER, which also replaces futures in lists, tuples, sets, "
-                "dicts and dataclasses"
+                "inputs. With dependency_resolver=DAG_RESOLVER they may also be in lists, tuples, sets, dicts and "
+                "dataclasses, but not in other objects"
             )
     return ""
 

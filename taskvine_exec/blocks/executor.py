@@ -71,7 +71,11 @@ class BlockExecutor(BlockProviderExecutor):
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
-        """The nodes that have joined, as dicts: name, cores, memory (MB), disk (MB), gpus, block, pid, directory."""
+        """The nodes that have joined.
+
+        Each is a dict: ``name``, ``cores``, ``memory`` and ``disk`` in MB, ``gpus``, ``slots`` (configured number of
+        function slots; None: one for each core), ``block``, ``pid`` and ``directory``.
+        """
         return list(self._nodes.now())
 
     def wait_for_nodes(self, count: int, timeout: float | None = None) -> bool:
