@@ -18,7 +18,7 @@ VARIABLE = "TASKVINE_EXEC_CHECK"
 """Environment variable that makes the manager check itself: any value but ``0``."""
 STORY = 16
 """Maximum number of moves in the story of a task; earlier ones are dropped."""
-SMALL = 128
+SMALL = 32
 """Size up to which the whole state is checked after every event; a larger state is checked after every few events."""
 PROBLEMS = 5
 """Maximum number of problems in one error."""
