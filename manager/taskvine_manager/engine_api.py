@@ -27,7 +27,7 @@ class Outlet(Protocol):
     def done(self, completions: list[Completion]) -> None:
         """Report tasks that ended."""
 
-    def again(self, numbers: list[int], reason: str) -> None:
+    def run_again(self, numbers: list[int], reason: str) -> None:
         """Report tasks that are run again after they had a node or had ended."""
 
     def notice(self, text: str) -> None:

@@ -35,7 +35,7 @@ STOP_SECONDS = 3.0
 """Seconds that nodes have to leave after they are told, before they are killed."""
 
 
-LAST_WORDS_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
 """Seconds that the user's process has to receive the last messages."""
 
 
@@ -147,7 +147,7 @@ class Manager:
                 self._link.close()
                 self._clean_up()
             else:
-                self._link.finish(LAST_WORDS_SECONDS)
+                self._link.finish(FLUSH_SECONDS)
 
     def _step(self, seconds: float | None) -> None:
         self._flush()
@@ -280,8 +280,8 @@ class Manager:
         self._record.done(completions)
         self._finished.extend(completions)
 
-    def again(self, numbers: list[int], reason: str) -> None:
-        self._record.again(numbers, reason)
+    def run_again(self, numbers: list[int], reason: str) -> None:
+        self._record.run_again(numbers, reason)
 
     def notice(self, text: str) -> None:
         logger.warning("%s", text)

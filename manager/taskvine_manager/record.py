@@ -92,7 +92,7 @@ class Recorder:
         ]
         self._add("done", time.time(), items)
 
-    def again(self, numbers: Iterable[int], reason: str) -> None:
+    def run_again(self, numbers: Iterable[int], reason: str) -> None:
         """Record tasks that are run again."""
         self._add("again", time.time(), list(numbers), reason)
 

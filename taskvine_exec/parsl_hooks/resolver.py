@@ -100,14 +100,14 @@ def unwrap(argument: object) -> object:
         return argument
     consumer = frames.consumer()
     lenient = not containers.is_future(argument) and frames.unwraps_inputs()
-    return containers.replace(argument, lambda future: _one(future, consumer, lenient))
+    return containers.replace(argument, lambda future: _replacement(future, consumer, lenient))
 
 
 DAG_RESOLVER = DependencyResolver(traverse_to_gather=gather, traverse_to_unwrap=unwrap)
 """The resolver to give to ``parsl.Config``."""
 
 
-def _one(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:
+def _replacement(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:
     if (edge := _edge(future, consumer)) is not None:
         return edge(future)
     if lenient and future.exception() is not None:

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from taskvine_exec.parsl_hooks import comparison
 from taskvine_manager.runtime import claims, payload
 
-_PIECES = 64
-_PIECE = 64
+_SAMPLE_PIECES = 64
+_PIECE_BYTES = 64
 """Number and bytes of the evenly spread pieces in a buffer's sample. Buffers with equal samples are compared."""
 _CANDIDATES = 4
 """Most files that a new buffer is compared with."""
@@ -133,8 +133,8 @@ class _Alike:
 
 
 def _sample(buffer: memoryview) -> bytes:
-    step = max(_PIECE, (buffer.nbytes - _PIECE) // (_PIECES - 1))
-    pieces = [buffer[start : start + _PIECE] for start in range(0, buffer.nbytes, step)]
+    step = max(_PIECE_BYTES, (buffer.nbytes - _PIECE_BYTES) // (_SAMPLE_PIECES - 1))
+    pieces = [buffer[start : start + _PIECE_BYTES] for start in range(0, buffer.nbytes, step)]
     return hashlib.blake2b(b"".join(pieces), digest_size=16, salt=buffer.nbytes.to_bytes(8, "little")).digest()
 
 

@@ -128,7 +128,7 @@ class FunctionCache:
             if found is not None and known.fingerprint.holds:
                 if not known.fingerprint.mutable:
                     return found
-                return self._again(known, function, layers)
+                return self._serialize_again(known, function, layers)
         return self._first(function, inner, layers)
 
     def _first(self, function: Any, inner: Any, layers: Hashable) -> FunctionReference:
@@ -165,7 +165,7 @@ class FunctionCache:
             if known is not None and known.function is gone:  # its id may have been reused already
                 del self._known[number]
 
-    def _again(self, known: _Known, function: Any, layers: Hashable) -> FunctionReference:
+    def _serialize_again(self, known: _Known, function: Any, layers: Hashable) -> FunctionReference:
         """Serialize a function with a mutable capture again; equal content gives the same reference."""
         clock = time.thread_time()
         reference = self._serialize(function)
@@ -295,7 +295,7 @@ def encode_arguments(
 
 _SCALARS = frozenset({int, float, bool, str, type(None), complex})
 _PLAIN = _SCALARS | {bytes, Copy, Edge}
-_LOOK = 32
+_MOST_ITEMS = 32
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -305,11 +305,11 @@ def _is_plain(value: Any, depth: int) -> bool:
     if not depth:
         return False
     if kind is tuple or kind is list:
-        if len(value) > _LOOK:
+        if len(value) > _MOST_ITEMS:
             return False
         return _PLAIN.issuperset(map(type, value)) or all(_is_plain(item, depth - 1) for item in value)
     if kind is dict:
-        return len(value) <= _LOOK and all(
+        return len(value) <= _MOST_ITEMS and all(
             type(key) is str and _is_plain(item, depth - 1) for key, item in value.items()
         )
     return False

@@ -263,7 +263,7 @@ class EmbeddedEngine:
         tried = [task for task, tries in held if task.attempts > tries and task.state is not State.DONE]
         again = [(task.origin or task).invocation.number for task in tried]
         if again:
-            self._outlet.again(again, f"node {name} left: {reason}")
+            self._outlet.run_again(again, f"node {name} left: {reason}")
         self._report_nodes()
         self._departures.report()
         if not self._stopping:

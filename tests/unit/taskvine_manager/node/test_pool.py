@@ -266,7 +266,7 @@ def test_task_whose_function_was_taken_back_is_sent_again_with_it() -> None:
     node = Node(cores=1)
     slot = node.run()
     (call,) = slot.calls
-    node.pool.lacked(slot)
+    node.pool.function_missing(slot)
     assert slot.functions == set()
     assert list(node.pool.pending) == [call]
 

@@ -106,14 +106,14 @@ class TempFiles:
             self._latest[name] = version
             self._producers[version] = producer
         self._mark(file, name, version)
-        producer.add_done_callback(partial(self._over, version))
+        producer.add_done_callback(partial(self._ended, version))
         return version
 
-    def _over(self, version: str, producer: Future[Any]) -> None:
+    def _ended(self, version: str, producer: Future[Any]) -> None:
         """Drop a producer and its result, which may be large, and keep only how it ended."""
         with self._lock:
             if self._producers.get(version) is producer:
-                self._producers[version] = Over(producer)
+                self._producers[version] = Outcome(producer)
 
     def consume(self, file: File, task: object = None) -> str:
         """Find the version of a file that a task will read: that of ``task``, or else the latest.
@@ -166,7 +166,7 @@ class TempFiles:
         setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
-        """Return the future of the task that makes a version, or an :class:`Over` once that task is done.
+        """Return the future of the task that makes a version, or an :class:`Outcome` once that task is done.
 
         Raises
         ------
@@ -206,7 +206,7 @@ class TempFiles:
                 del self._latest[name]
 
 
-class Over(Future[Any]):
+class Outcome(Future[Any]):
     """The outcome of a task, without its result."""
 
     def __init__(self, task: Future[Any]) -> None:
