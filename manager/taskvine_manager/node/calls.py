@@ -72,6 +72,7 @@ class Call:
         "left",
         "need",
         "profile",
+        "retried",
         "supply",
         "tries",
         "values",
@@ -96,7 +97,9 @@ class Call:
         self.left: tuple[str, ...] = ()
         """Undeclared files that it wrote in a private directory."""
         self.tries = 0
-        """Deaths of slots and libraries that it has survived."""
+        """Slot deaths that it has seen without being lost."""
+        self.retried = False
+        """Whether it ran in a library that died, and runs once more."""
 
 
 class Ending(NamedTuple):

@@ -287,11 +287,16 @@ class Pool(Generic[S]):
         return None
 
     def library_died(self, slot: S) -> list[Call]:
-        """Remove a slot that died with its library; queue its tasks again, and return those that are lost."""
+        """Remove a slot that died with its library; queue its tasks again, and return those that are lost.
+
+        The first task ran. It is lost if it already ran in another library that died.
+        """
         self.remove(slot)
-        if slot.calls:
-            slot.calls[0].tries += 1
-        lost = [call for call in slot.calls if call.kill_record is not None or call.tries > 1]
+        lost = [call for call in slot.calls if call.kill_record is not None]
+        if slot.calls and (first := slot.calls[0]) not in lost:
+            if first.retried:
+                lost.insert(0, first)
+            first.retried = True
         self.pending.extendleft(call for call in reversed(slot.calls) if call not in lost)
         return lost
 

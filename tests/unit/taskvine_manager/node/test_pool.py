@@ -373,6 +373,18 @@ def test_tasks_of_a_library_that_died_run_once_more() -> None:
     assert not node.pool.pending
 
 
+def test_deaths_of_slots_before_it_do_not_count_against_the_task_of_a_library_that_died() -> None:
+    node = Node(cores=1)
+    (call,) = node.add()
+    node.pump()
+    slot = node.slot_of(call)
+    assert node.pool.slot_died(slot, node.pool.taken_back(slot, {call.invocation.number})) is None
+    node.pump()
+    assert node.pool.library_died(node.slot_of(call)) == []
+    node.pump()
+    assert node.pool.library_died(node.slot_of(call)) == [call]
+
+
 def test_cancelled_task_of_a_library_that_died_is_lost() -> None:
     node = Node(cores=1)
     slot = node.run()
