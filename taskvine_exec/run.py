@@ -69,10 +69,10 @@ class Run:
     ) -> None:
         self._label = label
         self._settings = settings
-        headroom.keep_to(hardware.memory_group())
+        headroom.keep_to(hardware.memory_group())  # results in memory leave room for the group's processes
         # TaskVine's workers move results into their caches, and a move out of memory is a copy.
         self.places = launch.make_places(log, in_memory=settings.engine == "embedded")
-        mapping.keep_spare()
+        mapping.keep_spare()  # a file descriptor, to map results when no others are left
         self._claim = leftovers.claim(self.places.base, self.places.base, "")
         self._cleaner: threading.Thread | None = None
         manager = None
@@ -92,7 +92,7 @@ class Run:
             raise
 
     def node_command(self, *options: str) -> list[str]:
-        """Return the command that starts a node, with more options of ours.
+        """Return the command that starts a node, with additional options of ``taskvine-node``.
 
         Raises
         ------

@@ -1,5 +1,7 @@
 """The files that a task reads and writes, and their paths for the task.
 
+:class:`FilePlan` decides for each Parsl ``File`` in the arguments whether it is staged:
+
 ================================= ===================================================================
 Path of a Parsl File               Meaning
 ================================= ===================================================================
@@ -168,10 +170,12 @@ class FilePlan:
         return self._planned_as_is(self._plan_output(value)) if isinstance(value, File) else value
 
     def _planned_as_is(self, file: File) -> File:
+        """Note that a File in the new arguments needs no replacement if the pickler meets it."""
         self._planned[id(file)] = file, file
         return file
 
     def _plan_input(self, value: File) -> File:
+        """Plan a File that the task reads, if it is staged; return what the task gets for it."""
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -185,6 +189,7 @@ class FilePlan:
         return self._local(value, path, self.inputs)
 
     def _plan_output(self, value: File) -> File:
+        """Plan a File that the task writes, if it is staged; return what the task gets for it."""
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -220,7 +225,7 @@ class FilePlan:
 
 
 class _InSandbox(File):
-    """A File in the sandbox for a task that runs elsewhere. In the task, its path is absolute."""
+    """A temp file of a task that does not run in its sandbox. In the task, the path of the file is absolute."""
 
     def __init__(self, file: File) -> None:
         super().__init__(file.url)
