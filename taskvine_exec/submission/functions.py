@@ -299,7 +299,6 @@ _MOST_ITEMS = 32
 """Most items of a container that are looked at. Larger containers go to our pickler."""
 
 
-
 def _is_plain(value: Any, depth: int) -> bool:
     kind = type(value)
     if kind in _PLAIN:

@@ -345,10 +345,10 @@ class Scheduler:
         self._draining.leave(event.node)
         self._candidates.close(event.node)
         self._tasks.recheck_fit()
-        # A node starts its tasks in order, so only the oldest can have been running. Only they are charged an attempt.
+        # A node starts its tasks in order, so only the oldest can have been running. Only these are charged an attempt.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
-        over: list[tuple[Task, str]] = []
-        again: list[Task] = []
+        given_up: list[tuple[Task, str]] = []
+        requeued: list[Task] = []
         for position, task in enumerate(list(node.assigned.values())):
             node.give(task)
             if position < running:
@@ -356,17 +356,17 @@ class Scheduler:
                 if not event.told:
                     task.suspected()
             if self._max_retries is not None and task.attempts > self._max_retries:
-                over.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
+                given_up.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
             else:
-                again.append(task)
+                requeued.append(task)
                 self._retried += position < running
         lost = self._storage.leave(event.node)
         self._draining.start_anew()
         # The end of one task may end others, which recreate files for it alone.
-        for task, reason in over:
+        for task, reason in given_up:
             if task.state is not State.DONE:
                 self._lifecycle.end(task, "node-lost", reason, node=event.node)
-        for task in again:
+        for task in requeued:
             if task.state is not State.DONE:
                 self._lifecycle.requeue(task)
         self._lifecycle.lost(lost)

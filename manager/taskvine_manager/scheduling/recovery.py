@@ -57,7 +57,7 @@ class Recovery:
         return list(reversed(plan)), unrecoverable
 
     def _add(self, file: File, planned: dict[Origin, None], wanted: dict[Origin, None]) -> File | None:
-        """Add to ``wanted`` the tasks to run again for a file, readers first; return the file that prevents this, if any.
+        """Add to ``wanted`` the tasks to run again for a file, readers first; return the file that prevents it, if any.
 
         ``planned`` has the tasks that will run again anyway.
         """

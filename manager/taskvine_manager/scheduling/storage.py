@@ -256,7 +256,7 @@ class Storage:
         return []
 
     def unreadable(self, source: str, file: File) -> list[File]:
-        """Remove a replica that a task could not read, on a node or in the relay; return the file if it was the last."""
+        """Remove a replica that a task could not read, on a node or the relay; return the file if it was the last."""
         if source == RELAY:
             file.relayed = None
         return [file] if self.replicas.remove(source, file) or not file.is_there else []
