@@ -138,7 +138,7 @@ class NodeCore:
             self.kept(call, ending)
 
     def await_room(self, call: Call, size: int, retry: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Ask for space for outputs of ``size`` bytes. ``retry`` is called when there may be some, or else ``give_up``."""
+        """Ask for space for outputs of ``size`` bytes. Either ``retry`` or ``give_up`` is called later."""
         self._crowded[call.invocation.number] = (retry, give_up)
         self.do.crowded(call.invocation.number, size)
 
