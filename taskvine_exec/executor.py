@@ -458,6 +458,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes.
 
+        Call it when the tasks that read the file have ended: others may fail with FileLost.
+
         Parameters
         ----------
         file : File, DataFuture or Proxy

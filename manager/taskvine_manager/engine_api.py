@@ -58,7 +58,10 @@ class Engine(Protocol):
         """Drop or kill tasks; nothing more is reported about them."""
 
     def forget(self, files: tuple[str, ...]) -> None:
-        """Remove temp files everywhere."""
+        """Remove temp files and results that the user needs no more, once no task needs them.
+
+        Tasks that wait for such a temp file may be lost (``file-lost``).
+        """
 
     def retire(self, profiles: tuple[int, ...]) -> None:
         """Expect no more tasks with these profiles; forget their functions when no task needs them."""

@@ -181,7 +181,8 @@ class TempFiles:
         try:
             return self._producers[version]
         except KeyError:
-            raise FileNotFoundError(f"temp file {version} has been forgotten") from None
+            url = f"{SCHEME}:///{version.rpartition('@')[0]}"
+            raise FileNotFoundError(f"{url} was removed by executor.forget: call its app again to make it") from None
 
     def versions(self, file: File | DataFuture) -> list[str]:
         """Return the versions that a user means, like :meth:`version`, but all versions of a name, not only the latest.

@@ -330,7 +330,7 @@ class Slots:
         slot.close()
 
     def _end_idle(self, slot: SlotProcess) -> None:
-        """End an idle slot: it exits at the end of its socket, and nothing waits for that."""
+        """End an idle slot by closing its socket. Nothing waits for the end of its process."""
         self._pool.remove(slot)
         self._close(slot)
 

@@ -346,7 +346,7 @@ class Core:
         return largest is None or largest <= BRIEF
 
     def _stays(self, task: Task, use: FileUse) -> bool:
-        """Whether an output stays on its node as a TaskVine file. Results do not if those of their category are small."""
+        """Whether an output stays on its node as a TaskVine file. Results of categories with small ones do not."""
         if use.kind != "value":
             return True
         largest = self._estimates.largest(task.category)
