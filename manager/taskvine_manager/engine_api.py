@@ -60,7 +60,7 @@ class Engine(Protocol):
     def forget(self, files: tuple[str, ...]) -> None:
         """Remove temp files and results that the user needs no more, once no task needs them.
 
-        Tasks that wait for such a temp file may be lost (``file-lost``).
+        Tasks that wait for one of these temp files may be lost (``file-lost``).
         """
 
     def retire(self, profiles: tuple[int, ...]) -> None:
