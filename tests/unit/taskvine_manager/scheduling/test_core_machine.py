@@ -166,7 +166,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if completion.outcome == failure.RETURNED:
                 self.succeeded.add(completion.number)
 
-    def do_again(self, again: core.RunAgain) -> None:
+    def do_runagain(self, again: core.RunAgain) -> None:
         for number in again.numbers:
             assert number in self.succeeded, f"{number} never returned"
 
