@@ -247,8 +247,7 @@ def test_bad_state_fails_what_runs_and_what_comes(make_executor: Make, mode: str
 
 def test_manager_checks_its_core_in_these_tests(make_executor: Make) -> None:
     executor = make_executor()
-    assert executor._run is not None
-    assert psutil.Process(executor._run.manager.pid).environ()[VARIABLE] == os.environ[VARIABLE]
+    assert psutil.Process(executor.run.manager.pid).environ()[VARIABLE] == os.environ[VARIABLE]
 
 
 def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:

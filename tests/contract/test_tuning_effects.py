@@ -315,7 +315,7 @@ def test_a_file_that_could_not_be_moved_stays() -> None:
     world.make("other", cores=1.0)
     world.leave("empty")
     assert world.core.stats()["replicas"]["other"] == ["n0"]
-    assert not storage(world.core).replication._moves
+    assert not storage(world.core).replication.moves
 
 
 def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
@@ -325,7 +325,7 @@ def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
     world.cached("empty", "file")
     world.forget("first")
     assert world.is_clean()
-    assert not storage(world.core).replication._moves
+    assert not storage(world.core).replication.moves
 
 
 def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> None:

@@ -332,7 +332,7 @@ class Admission(Target):
     allowed = (admission.Refused, EOFError, OSError)
 
     def samples(self) -> list[bytes]:
-        identity = admission._IDENTITY + b"\n"
+        identity = admission.IDENTITY + b"\n"
         return [identity + b"a" * 64 + b"\n" + b"b" * 40 + b"\nok\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
 
     def act(self, data: bytes) -> None:

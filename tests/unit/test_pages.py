@@ -104,7 +104,7 @@ def test_blocks_for_clusters(quoted: Quoted, tmp_path: Path, block: Block) -> No
     found = 0
     for executor in quoted.executors:
         assert isinstance(executor, TaskVineExecutor)
-        settings = executor._settings
+        settings = executor.settings
         if not isinstance(settings, VineSettings) or settings.local:
             continue
         found += 1

@@ -89,7 +89,7 @@ def test_options_of_a_node(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert set(there) == named(section(page("commands"), "taskvine-node"))
 
 
-@pytest.mark.parametrize("name", program._COMMANDS)
+@pytest.mark.parametrize("name", program.COMMANDS)
 def test_options_of_tune(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     there = options(lambda arguments: command.main([name, *arguments]), capsys)
@@ -150,7 +150,7 @@ def test_batch_types() -> None:
 
 def test_keys_of_resource_specifications() -> None:
     cells = re.findall(r"^\| `(\w+)` \|", page("resources"), re.M)
-    assert {*cells, "exec_mode"} == set(resources._READERS)
+    assert {*cells, "exec_mode"} == set(resources.READERS)
     assert "`exec_mode`" in page("resources")
 
 

@@ -31,8 +31,30 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
             if name not in ("name", "route") and address
         }
 
-    monkeypatch.setattr(addresses, "_of_name", lambda: says["name"])
-    monkeypatch.setattr(addresses, "_of_route", lambda: says["route"])
+    def address_of_name(_: str) -> str:
+        if (address := says["name"]) is None:
+            raise OSError("the name has no address")
+        return address
+
+    class Probe:
+        """A socket whose own address is that of the default route."""
+
+        def __init__(self, *_: int) -> None: ...
+
+        def __enter__(self) -> Probe:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def connect(self, _: tuple[str, int]) -> None:
+            if says["route"] is None:
+                raise OSError("there is no route")
+
+        def getsockname(self) -> tuple[str | None, int]:
+            return says["route"], 1
+
+    monkeypatch.setattr(addresses.socket, "gethostbyname", address_of_name)
+    monkeypatch.setattr(addresses.socket, "socket", Probe)
     monkeypatch.setattr(addresses.psutil, "net_if_addrs", interfaces)
     up = {name: SimpleNamespace(isup=name != "down0") for name in ("lo", "eth0", "ib0", "down0")}
     monkeypatch.setattr(addresses.psutil, "net_if_stats", lambda: up)

@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import taskvine_tune
+from tests.unit.taskvine_exec.test_api import seen_by_checkers
 
 PUBLIC = ["PARAMETERS", "Parameter", "TuneParameters", "TuningError"]
 MODULES = sorted(
@@ -19,9 +20,10 @@ MODULES = sorted(
 
 def test_public_names() -> None:
     assert taskvine_tune.__all__ == PUBLIC
-    for name in PUBLIC:
-        home = importlib.import_module(taskvine_tune._HOME[name])
-        assert getattr(taskvine_tune, name) is getattr(home, name)
+    seen = seen_by_checkers(taskvine_tune)
+    assert sorted(seen) == PUBLIC
+    for name, home in seen.items():
+        assert getattr(taskvine_tune, name) is getattr(importlib.import_module(home), name)
     with pytest.raises(AttributeError, match="no attribute 'nothing_such'"):
         taskvine_tune.nothing_such
 

@@ -12,7 +12,7 @@ from taskvine_exec.parsl_hooks import comparison
 from taskvine_exec.parsl_hooks.switches import COMPARISON
 from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
-SIZE = 3 * comparison._PIECE + 5
+SIZE = 3 * comparison.PIECE + 5
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, lambda data: np.frombuffer(data, np.uint8)])
@@ -23,7 +23,7 @@ def test_equal_bytes_are_found(make: Any, tmp_path: Path, switch: Switch) -> Non
     assert comparison.holds(str(tmp_path / "file"), memoryview(make(data)))
 
 
-@pytest.mark.parametrize("place", [0, comparison._PIECE - 1, comparison._PIECE, SIZE - 1])
+@pytest.mark.parametrize("place", [0, comparison.PIECE - 1, comparison.PIECE, SIZE - 1])
 def test_one_other_byte_is_found(place: int, tmp_path: Path, switch: Switch) -> None:
     switch(COMPARISON)
     data = bytearray(SIZE)

@@ -142,7 +142,7 @@ def test_where_there_are_too_many_to_map_the_smallest_are_read(tmp_path: Path, m
     values = [value_at(where, number) for number, where in enumerate(wheres)]
     before = mapping.count()
     monkeypatch.setattr(mapping, "MOST_MAPPED", before + 2)
-    monkeypatch.setattr(keeping, "_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
+    monkeypatch.setattr(keeping, "available_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
     Manager().keeper().keep(values)
     assert mapping.count() == before + 2
     for where in wheres:
@@ -156,7 +156,7 @@ def test_what_cannot_be_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patched:
         if lack == "memory":
             patched.setattr(mapping, "MOST_MAPPED", 0)
-            patched.setattr(keeping, "_memory", lambda: 0.0)
+            patched.setattr(keeping, "available_memory", lambda: 0.0)
         else:
             patched.setattr(mapping, "bytes_of", _refuse)
         Manager().keeper().keep([value])

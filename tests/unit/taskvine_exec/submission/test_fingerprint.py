@@ -119,7 +119,7 @@ def test_a_function_that_refers_to_itself_is_not_kept(cache: FunctionCache, prog
     del made
     gc.collect()
     assert watch() is None
-    assert not cache._known
+    assert not cache.watched
 
 
 def test_the_old_version_is_not_kept(cache: FunctionCache) -> None:

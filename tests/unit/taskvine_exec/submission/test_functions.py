@@ -28,7 +28,6 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize.base import SerializerBase
 
 from taskvine_exec.errors import FunctionNotSerializable
-from taskvine_exec.parsl_hooks import wrappers
 from taskvine_exec.submission import functions
 from taskvine_exec.submission.functions import FunctionCache, encode_arguments, encode_scalars
 from taskvine_manager.runtime import payload, pickling
@@ -159,8 +158,8 @@ def test_a_wrapper_that_nothing_tells_apart_is_serialized_each_time(cache: Funct
     function = make_function()
     for seconds in (10.0, 10.0):
         wrapped = timeout(function, seconds)
-        wrapped.__closure__[-1].cell_contents = unhashable = [seconds]
-        assert wrappers._variables(wrapped)["seconds"] is unhashable
+        assert wrapped.__code__.co_freevars[-1] == "seconds"
+        wrapped.__closure__[-1].cell_contents = [seconds]  # is not hashable
         cache.reference(wrapped)
     assert len(dumped) == 2
 
@@ -187,11 +186,11 @@ def test_a_collected_function_leaves_no_entry(cache: FunctionCache) -> None:
     watch = weakref.ref(function)
     for wrap in WRAPS.values():
         cache.reference(wrap(function))
-    assert len(cache._known) == 1
+    assert cache.watched == 1
     del function
     gc.collect()
     assert watch() is None
-    assert len(cache._known) == 0
+    assert cache.watched == 0
 
 
 def test_a_function_that_replaces_a_collected_one_is_its_own(cache: FunctionCache) -> None:
@@ -366,7 +365,7 @@ def test_ours_are_never_registered(cache: FunctionCache, tmp_path: Path) -> None
     cache.reference(make_function())
     encode_arguments((make_function(),), {}, str(tmp_path))
     assert [*registries.methods_for_code.values(), *registries.methods_for_data.values()] == before
-    assert all(type(method) in functions._BUILT_IN for method in before)
+    assert all(type(method) in functions.OF_PARSL for method in before)
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------

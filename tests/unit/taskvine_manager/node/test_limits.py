@@ -210,7 +210,7 @@ def test_a_node_never_offers_more_than_its_machine_nor_nothing(
     files |= {f"/sys/fs/cgroup/{name}": cpu for name in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hardware, "read", {**files, "/hosts": hosts}.get)
-        patch.setattr(hardware, "_groups", lambda _: [Group("/sys/fs/cgroup", 1), Group("/sys/fs/cgroup", 2)])
+        patch.setattr(limits, "groups", lambda *_: [Group("/sys/fs/cgroup", 1), Group("/sys/fs/cgroup", 2)])
         patch.setattr(hardware.os, "environ", {**environment, "PE_HOSTFILE": "/hosts"})
         patch.setattr(hardware, "machine_memory", lambda: 4096.0)
         patch.setattr(hardware.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)

@@ -170,7 +170,7 @@ def test_children_are_found_without_their_list() -> None:
     process = subprocess.Popen(["sleep", "1000"])
     try:
         assert process.pid in keeper.children(os.getpid())
-        assert process.pid in keeper._children_by_parent(os.getpid())
+        assert process.pid in keeper.children_by_parent(os.getpid())
     finally:
         process.kill()
         process.wait()

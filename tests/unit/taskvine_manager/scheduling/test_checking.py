@@ -74,7 +74,7 @@ def test_an_illegal_transition_tells_the_story_of_its_task() -> None:
     world = World()
     world.join("a")
     world.call()
-    task = world.core._tables.tasks[0]
+    task = world.core.parts.tables.tasks[0]
     world.leave("a")
     world.join("b")
     world.cancel(0)
@@ -97,13 +97,13 @@ def test_a_task_that_recreates_files_has_a_story_too() -> None:
     world.leave("a")
     world.join("b")
     world.ask("x")
-    assert "event 7 (Asked): READY -> ASSIGNED, node b" in str(world.core._tables.tasks[-1].story)
+    assert "event 7 (Asked): READY -> ASSIGNED, node b" in str(world.core.parts.tables.tasks[-1].story)
 
 
 def test_without_checks_an_illegal_transition_says_how_to_get_the_story() -> None:
     world = World(check=False)
     world.call()
-    task = world.core._tables.tasks[0]
+    task = world.core.parts.tables.tasks[0]
     assert task.story is None
     with pytest.raises(IllegalTransition, match=r"READY -> READY, .*set TASKVINE_EXEC_CHECK=1 to get the task's story"):
         task.move(State.READY)

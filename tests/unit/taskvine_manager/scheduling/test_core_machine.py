@@ -549,12 +549,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def transfers_are_within_their_limits(self) -> None:
-        for known in self.core._storage.inputs.by_path.values():
+        for known in self.core.parts.storage.inputs.by_path.values():
             reading = sum(source == core.RELAY for source in known.coming.values())
             assert reading <= self.limits["file-source-max-transfers"]
-        assert sorted(self.core._storage.transfers.relays) == sorted(file for file, _ in self.relays)
+        assert sorted(self.core.parts.storage.transfers.relays) == sorted(file for file, _ in self.relays)
         sending = [node.sending for node in self.core.nodes.values()]
-        assert max([*sending, self.core._storage.transfers.relaying]) <= self.limits["worker-source-max-transfers"]
+        assert max([*sending, self.core.parts.storage.transfers.relaying]) <= self.limits["worker-source-max-transfers"]
 
     def teardown(self) -> None:
         if not hasattr(self, "core"):
@@ -589,9 +589,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any((node.assigned, node.shapes, node.fetching, node.sending, node.reads)), name
             assert not any((node.files, node.used)), name
             assert not self.nodes[name].files or self.nodes[name].killed
-        graph = self.core._tables.graph
-        assert graph._graph is None or not len(graph._graph)
-        assert not any((len(graph), graph._there, graph._ranks))
+        graph = self.core.parts.tables.graph
+        assert not any((graph.size, len(graph), graph.available, graph.tasks))
         kept = {item.arguments for item in self.submitted.values() if isinstance(item.arguments, str)}
         assert kept == self.discarded
 

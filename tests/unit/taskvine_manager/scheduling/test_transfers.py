@@ -207,7 +207,7 @@ def test_without_peers_a_file_passes_through_the_manager() -> None:
     assert world.core.stats()["bytes_between_nodes"] == 100
     world.cached("b", "file", source=core.RELAY)
     world.works(2)
-    assert world.core._storage.transfers.relaying == 0
+    assert world.core.parts.storage.transfers.relaying == 0
     told = world.forget("file")
     assert {drop.node for drop in only(core.Drop, told)} == {"a", "b", core.RELAY}
 
@@ -332,7 +332,7 @@ def test_it_ends_alike_with_and_without_peers(peers: bool) -> None:
     world.call(needs=["g0", "g1", "g2", "g3", "f3"])
     for _ in range(100):
         orders = world.work()
-        for name in list(world.core._storage.transfers.relays):
+        for name in list(world.core.parts.storage.transfers.relays):
             world.handle(core.Relayed(name, 5, None))
         if not orders and not world.core.tasks:
             break

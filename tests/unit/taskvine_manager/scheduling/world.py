@@ -29,13 +29,13 @@ def local(path: str) -> FileUse:
 
 
 def tables(scheduler: core.Scheduler) -> Tables:
-    """The tables of a scheduler, which only tests look into from outside."""
-    return scheduler._tables
+    """The tables of a scheduler."""
+    return scheduler.parts.tables
 
 
 def storage(scheduler: core.Scheduler) -> Storage:
-    """The storage of a scheduler, which only tests look into from outside."""
-    return scheduler._storage
+    """The storage of a scheduler."""
+    return scheduler.parts.storage
 
 
 class World:

@@ -315,10 +315,10 @@ def test_generated_jobs_are_not_held() -> None:
 
     simulation = Simulation(generate("layered", 400, width=20), Cluster(5, 2), TuneParameters(), 0, 100)
     assert simulation.run().done == 400
-    assert not simulation._user._live
-    assert not simulation._core.tasks
-    assert not list(simulation._core.files)
-    assert not any(node.files or node.assigned for node in simulation._core.nodes.values())
+    assert simulation.user.is_content
+    assert not simulation.core.tasks
+    assert not list(simulation.core.files)
+    assert not any(node.files or node.assigned for node in simulation.core.nodes.values())
 
 
 # --- the interface ---

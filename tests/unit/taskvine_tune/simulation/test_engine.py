@@ -16,4 +16,4 @@ NEVER = {core.Discard, core.Release}
 
 def test_every_instruction_has_an_action() -> None:
     simulation = Simulation(generate("chain", tasks=1), Cluster(1, 1), TuneParameters(), seed=0, window=1)
-    assert set(simulation._actions) == set(get_args(core.Instruction)) - NEVER
+    assert set(simulation.actions) == set(get_args(core.Instruction)) - NEVER

@@ -286,7 +286,7 @@ class Cluster(RuleBasedStateMachine):
 
     def end_one(self, number: int, how: str, seconds: float) -> None:
         launch = self.out.pop(number)
-        address = next(sent.where for sent in self.core._sent if sent.number == number) or "h:0"
+        address = next(sent.where for sent in self.core.parts.sent if sent.number == number) or "h:0"
         if how == "refused":
             self.tell(events.Refused(number, failure.lost("file-missing", "gone")))
         elif how in ("returned", "raised", "cut short"):
@@ -359,7 +359,7 @@ class Cluster(RuleBasedStateMachine):
         kept |= {temp.parcel.number for temp in self.core.files.pruned.values() if temp.parcel is not None}
         assert self.held.keys() == self.out.keys() | kept
         assert self.declared == self.core.files.temps.keys() | self.core.files.pruned.keys()
-        assert {sent.number for sent in self.core._sent} == self.out.keys()
+        assert {sent.number for sent in self.core.parts.sent} == self.out.keys()
 
 
 TestCluster = Cluster.TestCase
@@ -395,5 +395,5 @@ def test_file_that_is_not_to_be_made_again_is_lost_for_good() -> None:
 
 def test_every_event_and_every_errand_has_a_handler() -> None:
     core = new_core()
-    assert core._handlers.keys() == set(events.Event.__subclasses__())
-    assert core._errands.keys() == set(get_args(Errand))
+    assert core.handlers.keys() == set(events.Event.__subclasses__())
+    assert core.errands.keys() == set(get_args(Errand))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import VARIABLE, InvariantBroken
-from taskvine_manager.vine.manager import engine, events
+from taskvine_manager.vine.manager import engine, events, invariants
 from taskvine_manager.vine.parcels import Answer
 from taskvine_manager.wire.messages import L2, Completion, Invocation, Profile
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
+
+
+def nothing_is_wrong(_: object) -> Iterator[str]:
+    """An invariant that is always broken."""
+    yield "something is"
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
@@ -24,11 +29,11 @@ def test_environment_makes_the_core_check_itself(
 ) -> None:
     monkeypatch.setenv(VARIABLE, value)
     play = make()
-    play.engine._core.files.stored += 1
+    monkeypatch.setattr(invariants, "INVARIANTS", (nothing_is_wrong,))
     if value == "0":
         play.submit(invocation(1))
     else:
-        with pytest.raises(InvariantBroken, match=r"bytes_add_up, after event \d+ \(Submitted\)"):
+        with pytest.raises(InvariantBroken, match=r"nothing_is_wrong, after event \d+ \(Submitted\)"):
             play.submit(invocation(1))
 
 
@@ -193,4 +198,4 @@ def test_end(make: Callable[..., Play], tmp_path: Path) -> None:
 
 
 def test_every_instruction_has_a_handler(make: Callable[..., Play]) -> None:
-    assert make().engine._instructions.keys() == set(events.Instruction.__subclasses__())
+    assert make().engine.instructions.keys() == set(events.Instruction.__subclasses__())
