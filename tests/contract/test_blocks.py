@@ -1,4 +1,4 @@
-"""Blocks of a provider, without a DataFlowKernel; tests/integration/test_scaling.py has those that need one."""
+"""Blocks of a provider, without a DataFlowKernel; tests/integration/test_scaling.py has the tests with one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def blocks_of(executor: TaskVineExecutor) -> list[str]:
 
 
 def has_ended(executor: TaskVineExecutor, job: Any) -> bool:
-    """Ask the provider, which is not made for several threads, as the executor does."""
+    """Ask the provider with the executor's lock, because it is not thread-safe."""
     assert executor.provider is not None
     with executor._provider_lock:
         return bool(executor.provider.status([job])[0].terminal)
 
 
 class Asked(LocalProvider):  # type: ignore[misc]
-    """Counts how often it is asked for the status of jobs, which it wants to be asked for once an hour."""
+    """Counts how often it is asked for the status of jobs. It wants to be asked once an hour."""
 
     questions = 0
 
@@ -119,7 +119,7 @@ def test_outstanding(make_executor: Make, gate: Gate) -> None:
 
 
 def test_outstanding_of_a_chain_is_one(make_executor: Make, gate: Gate) -> None:
-    """Tasks that wait for other tasks' files ask for no block, not even before the first is done."""
+    """Tasks that wait for files of other tasks ask for no block, not even before the first task is done."""
     from parsl.data_provider.files import File
 
     executor = make_executor()
@@ -154,8 +154,8 @@ def test_scale_in_lets_tasks_finish(make_executor: Make, mode: str, gate: Gate, 
     waiting = executor.submit(gate.task, {}, "waiting")
     assert executor.scale_in_facade(1) == ["1"]
     assert executor.status_facade["1"].state == JobState.SCALED_IN
-    assert blocks_of(executor) == ["0", "1"]  # it returned at once: what runs there still does
-    executor.stats()  # answered after what was said before it: the manager knows of the scale-in
+    assert blocks_of(executor) == ["0", "1"]  # the call returned at once: the task still runs
+    executor.stats()  # answered after the earlier messages, so the manager knows of the scale-in
     later = Gate(tmp_path / "later")
     behind = [executor.submit(later.task, {}, number) for number in range(2)]
     gate.open()
@@ -183,7 +183,7 @@ def test_scale_in_of_everything_and_out_again(make_executor: Make, gate: Gate) -
 
 @pytest.mark.parametrize("scaled_in", [False, True])
 def test_a_task_without_any_block_launches_one(make_executor: Make, scaled_in: bool) -> None:
-    """Without a DataFlowKernel no strategy would do it."""
+    """Without a DataFlowKernel, no strategy launches a block."""
     executor = make_executor(provider=local(int(scaled_in)))
     if scaled_in:
         assert executor.wait_for_nodes(1, 30)
@@ -214,9 +214,9 @@ def test_scale_in_before_the_node_has_joined(make_executor: Make) -> None:
 
 @pytest.mark.parametrize("init", [1, 2])
 def test_blocks_that_fail(make_executor: Make, init: int) -> None:
-    """Nobody but the executor watches them here."""
+    """Only the executor watches the blocks here."""
     executor = make_executor(provider=local(init, worker_init="echo no such module >&2; exit 3"))
-    with pytest.raises(BadStateException, match="no such module"):  # the first way or the second, as it happens
+    with pytest.raises(BadStateException, match="no such module"):  # either end is possible
         executor.submit(int, {}).result(30)
     reason = executor.executor_exception
     assert isinstance(reason, WorkerLaunchFailed)
@@ -231,7 +231,7 @@ def test_blocks_that_fail(make_executor: Make, init: int) -> None:
 
 
 class Emptied(LocalProvider):  # type: ignore[misc]
-    """Looks at the file of the exit code once just when the shell has opened it for writing."""
+    """Reads the file of the exit code once when the shell has just opened it for writing."""
 
     looks = 0
 
@@ -284,7 +284,7 @@ def test_one_block_of_two_fails(make_executor: Make, tmp_path: Any) -> None:
 
 
 def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: Any) -> None:
-    """The second block of three: after one that has served, others are tried."""
+    """The second of three blocks: after a block that has had a node, others are tried."""
     count = f"$(wc -l < {tmp_path}/blocks)"
     executor = make_executor(provider=local(worker_init=f"echo >> {tmp_path}/blocks; [ {count} != 2 ] || exit 3"))
     assert executor.submit(int, {}).result(30) == 0
@@ -296,7 +296,7 @@ def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: 
 
 @pytest.mark.parametrize("end", ["exit 137", "kill -KILL $PPID $$"])
 def test_the_only_block_killed_as_it_starts_is_not_the_end(make_executor: Make, tmp_path: Any, end: str) -> None:
-    """Its node is killed, or its whole job."""
+    """Its node is killed, or the whole job."""
     executor = make_executor(provider=local(worker_init=f"! mkdir {tmp_path}/first 2>/dev/null || {end}"))
     assert executor.submit(int, {}).result(30) == 0
     assert list(executor.blocks_to_job_id) == ["0", "1"]
@@ -427,12 +427,12 @@ def test_factory_keeps_the_fewest_and_the_data(make_executor: Make, tmp_path: An
         assert fetched.read() == "kept"
 
 
-@embedded_only  # what its nodes read
+@embedded_only  # the secret that its nodes read
 def test_factory_whose_nodes_always_end(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=0)
     import os
 
-    # A node cannot read this, and says so.
+    # A node cannot read the secret, and reports that.
     with open(os.path.join(executor.run.places.base, "node.config"), "wb") as file:
         file.write(b"nonsense")
     future = executor.submit(int, {})

@@ -1,4 +1,4 @@
-"""Calls that go well, in both modes."""
+"""Calls that succeed, in both modes."""
 
 from __future__ import annotations
 

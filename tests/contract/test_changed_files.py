@@ -1,4 +1,4 @@
-"""Inputs that change, and cached files that somebody cuts short or deletes: nobody may read what is not true."""
+"""Inputs that change, and cached files that are truncated or deleted: no task may read wrong data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
@@ -97,12 +97,12 @@ def test_link_that_leads_elsewhere_is_read_anew(make_executor: Make, home: Path)
 
 
 def test_every_reader_of_a_changing_file_gets_what_was_there(make_executor: Make, home: Path) -> None:
-    """Readers of several versions are under way at once; each reads its version or one that came after it."""
+    """Readers of several versions run at once; each reads its version or a later one."""
     executor = make_executor()
     futures = []
     for count in range(10, 30):
         (home / "next").write_text(str(count))
-        (home / "next").rename(home / "given")  # a file that is written in place is empty for a moment
+        (home / "next").rename(home / "given")  # a file that is rewritten in place is empty for a moment
         futures.append((count, executor.submit(read, {}, File("given"))))
     for count, future in futures:
         assert count <= int(future.result(30)) < 30
@@ -118,7 +118,7 @@ def cut(path: str) -> None:
 
 @pytest.fixture(params=[cut, os.unlink], ids=["cut short", "deleted"])
 def harm(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """What becomes of a file in a node's cache."""
+    """Ways in which a file in a node's cache is damaged."""
     return request.param  # type: ignore[no-any-return]
 
 
@@ -235,7 +235,7 @@ def test_reader_on_another_node_gets_what_was_made(
     assert executor.wait_for_nodes(2, 30)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    # They meet, so they are on different nodes; what reads both goes where the large one is.
+    # The calls wait for each other, so they run on different nodes. The reader of both goes where the large file is.
     made = [
         executor.submit(meet_and_write, {}, str(fifo), flags, length, outputs=[File(T + name)])
         for name, flags, length in (("large", os.O_RDONLY, 50 * SIZE), ("small", os.O_WRONLY, SIZE))

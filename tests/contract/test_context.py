@@ -1,4 +1,4 @@
-"""What surrounds a call: its library's context, its variables, what is run before it, and its Python environment."""
+"""The environment of a call: its library's context, variables, init_command, and the Python environment."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_context_that_fails_fails_every_call(
             if context is not return_a_list:
                 assert f"in {context.__name__}" in error.remote_traceback
             assert error.node == executor.nodes[0]["name"]
-    if scope == "library":  # what needs no library is not concerned
+    if scope == "library":  # tasks without a library are not affected
         assert executor.stats()["tasks_pending"] == 0
 
 
@@ -215,7 +215,7 @@ def test_init_command_that_fails_fails_every_call(make_executor: Make, mode: str
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python environment with a module of its own, and this one's packages behind."""
+    """A Python environment with one more module; it also finds the packages of this environment."""
     root = tmp_path_factory.mktemp("packed") / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(root)], check=True)
     packages = root / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"

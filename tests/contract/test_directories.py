@@ -23,13 +23,13 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's current directory; everybody may read what is made."""
+    """The user's current directory, with a umask that lets everybody read."""
     directory = tmp_path / "home"
     directory.mkdir()
     monkeypatch.chdir(directory)
@@ -42,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def listing(directory):  # type: ignore[no-untyped-def]
-    """All that is in a tree: link targets, modes of directories, modes and texts of files."""
+    """Describe all files in a tree: link targets, modes of directories, modes and texts of files."""
     found = {}
     top = os.fspath(directory)
     for root, folders, files in os.walk(top):

@@ -1,4 +1,4 @@
-"""Files: the user's and those that live on nodes."""
+"""Files: the user's, and temp files on nodes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
@@ -83,7 +83,7 @@ def meet_and_write(fifo, flags, text, outputs):  # type: ignore[no-untyped-def]
 
 
 class Latch:
-    """A pipe that holds tasks until the test opens it, which in turn waits for a task to come to it."""
+    """A pipe that blocks tasks until the test opens it; opening waits until a task reads from it."""
 
     def __init__(self, directory: Path) -> None:
         self.path = str(directory / "latch")
@@ -145,7 +145,7 @@ def test_absolute_paths_and_those_that_lead_out_are_used_in_place(
         assert executor.submit(append, {}, path[0], inputs=[File(path)], outputs=[File(path)]).result(30)
     assert (tmp_path / "a.txt").read_text() == f"a{str(tmp_path)[0]}.f"
     assert cached(executor.nodes[0]) == []
-    # Nothing is said of what the executor does not stage: the function sees for itself.
+    # The executor does not check files that it does not stage, so the function raises the error.
     with pytest.raises(FileNotFoundError):
         executor.submit(read, {}, File(str(tmp_path / "missing"))).result(30)
 
@@ -200,7 +200,7 @@ def test_files_that_are_not_there(make_executor: Make, mode: str, home: Path) ->
     assert isinstance(never, OutputMissing)
     assert never.path == "never"
     assert isinstance(executor.submit(lambda outputs: 1 / 0, {}, outputs=[File("a")]).exception(30), ZeroDivisionError)
-    # What a failed task has written of the user's files may tell why.
+    # Files of the user that a failed task has written come home: they may explain the failure.
     assert isinstance(executor.submit(write_and_raise, {}, "why", outputs=[File("b")]).exception(30), KeyError)
     assert (home / "b").read_text() == "why"
     assert os.listdir(home) == ["b"]
@@ -245,7 +245,7 @@ def test_fetch_and_forget(make_executor: Make, home: Path, latch: Latch) -> None
     with pytest.raises(FileNotFoundError):
         executor.fetch(file, "never.txt")
     future = executor.submit(wait_and_write, {}, latch.path, "made", outputs=[file])
-    with pytest.raises(concurrent.futures.TimeoutError):  # before Python 3.11 not the builtin one
+    with pytest.raises(concurrent.futures.TimeoutError):  # before Python 3.11, not the builtin exception
         executor.fetch(file, "late.txt", timeout=0.01)
     latch.open()
     assert executor.fetch(file, "sub/x.txt", timeout=30) == str(home / "sub" / "x.txt")
@@ -332,7 +332,7 @@ def two_nodes(make_executor: Make) -> Make:
 
 
 def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch, **specification: Any) -> None:
-    """Two tasks that meet have to run side by side, and a node of one core runs one at a time."""
+    """Two tasks that wait for each other run side by side, and a node of one core runs one at a time."""
     futures = [
         executor.submit(meet_and_write, specification, latch.path, flags, text, outputs=[File(T + text)])
         for flags, text in ((os.O_RDONLY, "a"), (os.O_WRONLY, "b"))
@@ -344,7 +344,7 @@ def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch, **speci
 
 
 def node_with(executor: TaskVineExecutor, file: str) -> dict[str, Any]:
-    """A node that holds the only version of a file."""
+    """Return the node that holds the only version of a file."""
     (name, *_) = next(nodes for version, nodes in executor.stats()["replicas"].items() if version.startswith(file))
     return next(node for node in executor.nodes if node["name"] == name)
 
@@ -354,7 +354,7 @@ def kill(executor: TaskVineExecutor, node: dict[str, Any]) -> None:
     eventually(lambda: node["name"] not in [other["name"] for other in executor.nodes])
 
 
-@embedded_only  # TaskVine does not say how many bytes went between which of its workers
+@embedded_only  # TaskVine does not report the bytes sent between its workers
 def test_consumer_on_another_node(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes()
     make_one_file_on_each_node(executor, latch)
@@ -414,7 +414,7 @@ def write_once(text: str, trace: str, outputs: list[File]) -> None:
 
 
 def test_what_fails_when_it_is_made_again_is_lost(two_nodes: Make, tmp_path: Path) -> None:
-    """Whoever waits for it, or for what is to be made of it, is told why."""
+    """Tasks that wait for the file, or for files made from it, fail with the reason."""
     executor = two_nodes(max_retries=0)
     trace = str(tmp_path / "trace")
     executor.submit(write_once, {}, "x", trace, outputs=[File(T + "x")]).result(30)
@@ -441,7 +441,7 @@ def test_what_was_made_of_a_file_that_is_gone_cannot_be_made_again(two_nodes: Ma
     assert isinstance(executor.submit(read, {}, File(T + "x")).exception(60), FileLost)
 
 
-# --- no room ---
+# --- full disks ---
 
 
 @embedded_only  # TaskVine's workers do not evict
@@ -486,7 +486,7 @@ def small_disk(nothing_left: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can mount a file system")
-@embedded_only  # TaskVine's workers need half of what there is for themselves
+@embedded_only  # TaskVine's workers need half of the disk for themselves
 def test_full_disk(small_disk: str, make_executor: Make, mode: str, home: Path) -> None:
     executor = make_executor(function_exec_mode=mode)
     (home / "large").write_text("x" * 5_000_000)  # once in the cache, once in the sandbox
@@ -503,5 +503,5 @@ def test_full_disk(small_disk: str, make_executor: Make, mode: str, home: Path) 
     assert sum(left.values()) in (100_000, 5_100_000)
     assert not [name for name in left if name.endswith("partial")]
     executor.shutdown()
-    # Parsl imports work_queue where it is installed, and that makes a directory in each process.
+    # Parsl imports work_queue where it is installed, which makes a directory in each process.
     assert [entry for entry in os.listdir(small_disk) if not entry.startswith("wq-py-staging-")] == []

@@ -1,4 +1,4 @@
-"""A function is kept for as long as a task may need it, and nowhere for longer."""
+"""A function is kept on every process as long as a task may need it, and no longer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., TaskVineExecutor]
 
 
 class Traced:
-    """Part of a function: leaves a file when a process that has loaded it lets it go."""
+    """Part of a function. It leaves a file when a process that has loaded it frees it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class Traced:
 
 
 class Loaded:
-    """What becomes of it."""
+    """Create the file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -41,13 +41,13 @@ class Loaded:
 
 
 def closure(number: int, size: int, traced: object = None) -> Callable[[], tuple[int, int]]:
-    """A function unlike any other, of so many bytes."""
+    """Make a function that differs from all others, with ``size`` bytes of data."""
     data = os.urandom(size)
     return lambda: (number, len(data), traced)[:2]
 
 
 def files(executor: TaskVineExecutor) -> set[str]:
-    """Large files in the directories of a run."""
+    """Return the large files in the directories of a run."""
     found = set()
     for directory, _, names in os.walk(executor.run.places.base, followlinks=True):
         for name in names:
@@ -175,7 +175,7 @@ def test_memory_comes_back(make_executor: Make, nothing_left: str) -> None:
         return found
 
     wait = [executor.submit(lambda: __import__("time").sleep(0.2), {}) for _ in range(4)]
-    assert [future.result(60) for future in wait] == [None] * 4  # all slots are there
+    assert [future.result(60) for future in wait] == [None] * 4  # all slots have been forked
     before = memory()
     run()
 
@@ -183,5 +183,5 @@ def test_memory_comes_back(make_executor: Make, nothing_left: str) -> None:
         after = memory()
         return {pid: after[pid] - before[pid] for pid in before.keys() & after.keys()}
 
-    # What so many tasks take by themselves stays: it is a tenth of what their functions took.
+    # The memory of the tasks themselves remains: it is a tenth of that of their functions.
     eventually(lambda: max(grown().values()) < count * size / 2, 10.0)

@@ -1,4 +1,4 @@
-"""Processes that are stopped, and libraries that never start: each ends within its bound, and the run goes on."""
+"""Processes that are stopped, and libraries that never start: each is ended in time, and the run goes on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOON = {"keepalive-interval": 1, "keepalive-timeout": 1}
 
 @pytest.fixture
 def make(make_executor: Make) -> Make:
-    """An executor that is soon impatient, with room for a second node."""
+    """Make an executor with short timeouts that may have a second node."""
 
     def start(**settings: Any) -> TaskVineExecutor:
         provider = LocalProvider(init_blocks=1, max_blocks=2)
@@ -39,14 +39,14 @@ def make(make_executor: Make) -> Make:
 
 
 def node_process(executor: TaskVineExecutor) -> psutil.Process:
-    """The process that does a node's work: on TaskVine it is the worker."""
+    """Return the process that does a node's work: on TaskVine, the worker."""
     node = psutil.Process(executor.nodes[0]["pid"])
     workers = [child for child in node.children() if child.name() == "vine_worker"]
     return workers[0] if workers else node
 
 
 def processes(executor: TaskVineExecutor, role: str) -> list[psutil.Process]:
-    """Processes of a run that were started in some role."""
+    """Return the processes of a run that were started in some role."""
     directory = os.path.dirname(executor.run.places.base)
     return [process for process in our_processes(directory) if role in command(process)]
 
@@ -83,7 +83,7 @@ def test_a_stopped_task(make: Make, mode: str) -> None:
 
 
 def test_a_stopped_library(make: Make) -> None:
-    """A call for which it has to fork another slot."""
+    """A call that needs a new slot."""
     executor = make(cores=2)
     assert executor.submit(int, {"cores": 1}).result(30) == 0
     min(processes(executor, "library"), key=psutil.Process.create_time).suspend()  # the others are its slots
@@ -115,14 +115,14 @@ def test_a_stopped_manager(make: Make, gate: Gate) -> None:
 
 
 def test_off(make: Make, gate: Gate) -> None:
-    """With an interval of 0 nothing is given up."""
+    """With an interval of 0, no process is given up."""
     executor = make(tune_parameters={"keepalive-interval": 0, "keepalive-timeout": 1})
     future = executor.submit(gate.task, {}, "it")
     gate.wait(1)
     node = node_process(executor)
     node.suspend()
     gate.open()
-    with pytest.raises(concurrent.futures.TimeoutError):  # Python's own TimeoutError from 3.11 on
+    with pytest.raises(concurrent.futures.TimeoutError):  # Python's own TimeoutError since 3.11
         future.result(4)
     node.resume()
     assert future.result(30) == ("it", "0")
@@ -164,14 +164,14 @@ def program(engine: str, tmp_path: Path, nothing_left: str) -> Iterator[subproce
 
 
 def test_a_run_that_is_suspended_as_a_whole(program: subprocess.Popen[str], nothing_left: str) -> None:
-    """As a batch system suspends a job, and as a virtual machine is paused: nothing is lost."""
+    """A batch system suspends a job, or a virtual machine is paused: nothing is lost."""
     assert program.stdout is not None
     assert program.stdout.readline() == "begun\n"
     everything = {process.pid: process for process in our_processes(nothing_left)}
     for process in (psutil.Process(program.pid), *everything.values()):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
-    time.sleep(5.0)  # longer than all bounds together
+    time.sleep(5.0)  # longer than all time limits together
     for process in (*everything.values(), psutil.Process(program.pid)):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
@@ -183,7 +183,7 @@ def test_a_run_that_is_suspended_as_a_whole(program: subprocess.Popen[str], noth
 
 
 def hanging() -> Callable[[], None]:
-    """Return a function that is pickled by value: importing this module may take longer than a test's patience."""
+    """Return a function that is pickled by value: importing this module may take longer than a test's time limit."""
 
     def hang() -> None:
         import time
@@ -221,7 +221,7 @@ def test_a_library_that_takes_its_time(make: Make) -> None:
 
 @embedded_only
 def test_a_connection_that_says_nothing(make: Make) -> None:
-    """Anybody who is this user may connect to the manager and keep silent."""
+    """Any process of this user may connect to the manager and send nothing."""
     import socket
 
     executor = make()
@@ -234,7 +234,7 @@ def test_a_connection_that_says_nothing(make: Make) -> None:
 
 
 def test_interruptions_leave_nothing(make: Make, gate: Gate) -> None:
-    """A run that ends while a node of it is stopped."""
+    """A run ends while one of its nodes is stopped."""
     executor = make()
     executor.submit(gate.task, {})
     gate.wait(1)

@@ -1,4 +1,4 @@
-"""Functions are what they are in the user's process when they are called: their captures, their modules, their kind."""
+"""A function runs as it was in the user's process at the call: with its captures, modules and class."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_versions_that_wait_side_by_side_stay_apart(make_executor: Make) -> None
 
 
 class Model:
-    """Models of one name are equal, whatever they weigh."""
+    """Models of one name compare equal, whatever their weight."""
 
     def __init__(self, weight: int) -> None:
         self.weight = weight
@@ -132,7 +132,7 @@ def origin() -> str:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A directory of the user's with a module that hides an installed package."""
+    """A directory of the user with a module that hides an installed package."""
     assert INSTALLED not in sys.modules
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / f"{INSTALLED}.py").write_text("")

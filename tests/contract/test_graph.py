@@ -96,7 +96,7 @@ def test_a_manager_that_was_killed_leaves_what_it_had_written(make_executor: Mak
     assert executor.submit(len, {}, "abc").result(30) == 3
     running = executor.submit(gate.task, {})
     gate.wait(1)
-    executor.graph()  # has it written
+    executor.graph()  # the completion has been written to the record
     os.kill(executor.run.manager.pid, signal.SIGKILL)
     assert running.exception(30) is not None
     assert states(executor.graph()) == {0: ("done", "returned"), 1: ("unknown", "")}

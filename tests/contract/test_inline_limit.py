@@ -1,4 +1,4 @@
-"""inline_limit: what rides inside messages, by executor."""
+"""inline_limit: which values travel inside messages, for each executor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def echo(value: Any) -> Any:
 
 @pytest.fixture
 def travelled(monkeypatch: pytest.MonkeyPatch) -> list[type]:
-    """How each result came to the user's process: bytes, or the path of a file."""
+    """How each result came to the user's process: as bytes, or as the path of a file."""
     kinds: list[type] = []
     settle = completions.settle
 
@@ -72,7 +72,7 @@ def test_the_bounds_work(make_executor: Make, mode: str, limit: int) -> None:
     def large_closure(value: bytes, data: bytes = bytes(30_000)) -> int:
         return len(value) + len(data)
 
-    # The function's packet and the call's stand in one socket's buffer.
+    # The packets of the function and of the call are in one socket's buffer.
     assert executor.submit(large_closure, {}, bytes(max(0, limit - 100))).result(30) >= 30_000
 
 

@@ -1,4 +1,4 @@
-"""Nodes that cannot join their TaskVine manager say why, soon, and end."""
+"""Nodes that cannot join their TaskVine manager report the reason soon, and end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.engines import ABSENT
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
 SOON = 15
-"""Seconds until a node has said what is wrong."""
+"""Seconds until a node must have reported what is wrong."""
 
 
 @pytest.fixture(params=["taskvine"])
@@ -38,7 +38,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 class Node:
-    """A node that is started by hand, with another command or environment than it should have."""
+    """A node started by hand with a wrong command or environment."""
 
     def __init__(self, executor: TaskVineExecutor) -> None:
         self.command = shlex.split(executor.launch_cmd)
@@ -48,7 +48,7 @@ class Node:
         self.command[self.command.index(option) + 1] = value
 
     def complain(self) -> tuple[int, str, float]:
-        """Run it; return its status, what it has written to standard error, and seconds."""
+        """Run the node; return its status, its standard error, and the seconds that it took."""
         begun = time.monotonic()
         process = subprocess.run(
             self.command,
@@ -75,7 +75,7 @@ def closed_port() -> str:
 
 @pytest.fixture
 def full_port() -> Iterator[str]:
-    """A port whose queue is full: what comes is dropped, as by a firewall."""
+    """A port whose queue is full: packets are dropped, as by a firewall."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -137,7 +137,7 @@ def test_host_that_is_not_known(node: Node) -> None:
 
 
 def test_another_program_at_the_port(node: Node) -> None:
-    """It accepts, and says nothing: a busy manager does so, too, so the node waits."""
+    """The manager accepts and sends nothing. A busy manager does so too, so the node waits."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         node.command[-1] = str(server.getsockname()[1])
         process = subprocess.Popen(node.command, stdin=-3, stdout=-3, stderr=-1, env=node.environment, text=True)
@@ -212,14 +212,14 @@ def test_other_python(make_executor: Make, mode: str, monkeypatch: pytest.Monkey
 
 
 def test_strays_end_with_a_node_whose_workspace_is_gone(make_executor: Make, tmp_path: Path) -> None:
-    """No keeper or launcher is left above a stray, and its worker removes its workspace before anybody cleans up."""
+    """A stray process has no keeper or launcher above it, and its worker removes its workspace before any cleanup."""
     executor = make_executor()
 
     def leave(path: str) -> int:
         import os
         import subprocess
 
-        # A keeper that is killed ends nothing.
+        # A keeper that is killed ends no process.
         process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         with open(path, "w") as file:
             file.write(f"{process.pid} {os.getppid()}")
@@ -234,7 +234,7 @@ def test_strays_end_with_a_node_whose_workspace_is_gone(make_executor: Make, tmp
     second.suspend()
     psutil.Process(keeper).kill()
     launcher.kill()
-    eventually(lambda: not worker.is_running())  # it misses its parent, and removes its workspace
+    eventually(lambda: not worker.is_running())  # it notices that its parent has ended, and removes its workspace
     eventually(lambda: not os.path.exists(os.path.join(directory, "cache")))
     assert psutil.pid_exists(stray)
     second.resume()

@@ -1,4 +1,4 @@
-"""A large argument of many tasks is stored once, as it was when it was given, and for as long as a task may need it."""
+"""A large argument of many tasks is stored once, as it was at the call, as long as a task may need it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECONDS = 60
 
 
 def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
-    """What an executor stores on this machine; free memory that it keeps for later apart."""
+    """Return the bytes that an executor stores on this machine, without spare files in memory."""
     left = [executor.run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
     while left:
         try:
@@ -35,14 +35,14 @@ def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
                     yield entry
                 elif entry.name != "spares":
                     left.append(entry.path)
-        except FileNotFoundError:  # it has just gone
+        except FileNotFoundError:  # it has just been removed
             pass
 
 
 def stored(executor: TaskVineExecutor) -> int:
-    """Bytes of files that are as large as an argument of these tests, but for what TaskVine's workers run."""
+    """Return the bytes of files as large as an argument of these tests, without copies that TaskVine's workers use."""
     found: list[os.stat_result] = []
-    runtime: set[int] = set()  # one file by two names
+    runtime: set[int] = set()  # one file with two names
     for entry in files(executor):
         with contextlib.suppress(FileNotFoundError):
             found.append(entry.stat(follow_symlinks=False))
@@ -52,14 +52,14 @@ def stored(executor: TaskVineExecutor) -> int:
 
 
 def let_go(executor: TaskVineExecutor) -> bool:
-    """Whether nothing is left of large arguments."""
+    """Whether no large argument is stored."""
     left = [entry.name for entry in files(executor) if entry.name.startswith(("buffer-", "sharing", "claim-"))]
-    left = [name for name in left if not name.startswith("buffer-rnd")]  # TaskVine's own
+    left = [name for name in left if not name.startswith("buffer-rnd")]  # TaskVine's own files
     return not left and executor.stats()["arguments_stored"] == 0
 
 
 def large_files(executor: TaskVineExecutor) -> list[str]:
-    """What a worker has cached that is as large as an argument."""
+    """Return the files as large as an argument that a worker has cached."""
     found = []
     for entry in cached(executor.nodes[0]):
         with contextlib.suppress(FileNotFoundError):
@@ -69,7 +69,7 @@ def large_files(executor: TaskVineExecutor) -> list[str]:
 
 
 def held(gate: Gate) -> Callable[..., float]:
-    """A task that waits at a gate, and says then what it finds in an array."""
+    """A task that waits at a gate, and then returns an element of an array."""
     hold = gate.task
 
     def read(array: Any, index: int) -> float:
@@ -138,7 +138,7 @@ def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> 
     futures.append(executor.submit(held(gate), {"cores": 64}, array, 0))
     assert futures[4].exception(SECONDS)
     gate.wait(2)
-    executor._pending.fail_all(ManagerLost)  # as it does when it gives up
+    executor._pending.fail_all(ManagerLost)  # as the executor does when it gives up
     eventually(lambda: let_go(executor))
     gate.open()
     assert executor.submit(float, {}, 1).result(SECONDS) == 1
@@ -214,7 +214,7 @@ def test_other_machines_get_it_once(
     arrays = [np.arange(COUNT, dtype=float), np.arange(COUNT, dtype=float) + 1]
     assert executor.submit(float, {}, 1).result(SECONDS) == 1
     before = executor.stats()["inputs_read"]
-    order = [0, 0, 1, 1, 0, 0, 1, 1]  # at times no call that runs reads one of them
+    order = [0, 0, 1, 1, 0, 0, 1, 1]  # sometimes no running call reads one of them
     futures = [executor.submit(held(gate), {}, arrays[which], index) for index, which in enumerate(order)]
     gate.wait(2)
     assert 1 <= len(large_files(executor)) <= 2
@@ -239,5 +239,5 @@ def test_other_machines_get_it_once_for_a_batch(
     before = executor.stats()["inputs_read"]
     futures = [executor.submit(read, {}, array, index) for index in range(100)]
     assert [future.result(SECONDS) for future in futures] == list(range(100))
-    assert executor.stats()["inputs_read"] - before < 10 * SIZE  # it may have been let go in between
+    assert executor.stats()["inputs_read"] - before < 10 * SIZE  # it may have been removed in between
     eventually(lambda: let_go(executor))

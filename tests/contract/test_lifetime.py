@@ -1,4 +1,4 @@
-"""Executors come and go: at any time, in any order, in any process, and leave nothing."""
+"""Executors start and end at any time, in any order and in any process, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_built_here_and_started_in_a_fork(engine: str, run_dir: str) -> None:
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    executor.start()  # what the child did was the child's
+    executor.start()  # the work of the child remains in the child
     assert executor.submit(int, {}).result(30) == 0
     executor.shutdown()
 
@@ -148,7 +148,7 @@ def test_shutdown_by_a_callback(make_executor: Make, gate: Gate) -> None:
     executor.submit(int, {}).add_done_callback(end)
     assert over.wait(30)
     assert isinstance(held.exception(0), TaskCancelled)
-    assert executor.run.manager.returncode == 0  # it went by itself
+    assert executor.run.manager.returncode == 0  # it ended by itself
 
 
 def test_run_dir_that_cannot_be_written(engine: str, tmp_path: Path, nothing_left: str) -> None:
@@ -164,7 +164,7 @@ def test_run_dir_that_cannot_be_written(engine: str, tmp_path: Path, nothing_lef
 
 
 def test_callbacks_submit(make_executor: Make) -> None:
-    """From the thread that completes futures, a thousand deep."""
+    """Submit from the thread that completes futures, a thousand levels deep."""
     executor = make_executor()
     last: Future[int] = Future()
 
@@ -192,7 +192,7 @@ def test_callbacks_submit_many_at_once(make_executor: Make) -> None:
 
 
 def test_callbacks_ask(make_executor: Make, tmp_path: Path) -> None:
-    """From the thread that brings the answers."""
+    """Submit from the thread that receives the answers."""
     executor = make_executor()
 
     def write(outputs: Any) -> None:
@@ -271,7 +271,7 @@ def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:
 def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
-    executor.run.manager.send_signal(19)  # it stops, and answers nobody
+    executor.run.manager.send_signal(19)  # the manager is stopped, and answers nobody
     said: list[BaseException] = []
 
     def ask() -> None:
@@ -317,7 +317,7 @@ time.sleep(1000)
 
 
 def kill_both(engine: str, moment: str, directory: str, run_dir: str, begun: Path, **variables: str) -> None:
-    """Kill a program and its manager, and wait until nothing is left of them."""
+    """Kill a program and its manager, and wait until nothing of them is left."""
     begun.mkdir()
     command = [sys.executable, "-c", f"import os{PROGRAM}", engine, run_dir, str(begun), moment]
     environment = {**os.environ, **variables}
@@ -333,7 +333,7 @@ def kill_both(engine: str, moment: str, directory: str, run_dir: str, begun: Pat
 
 @pytest.mark.parametrize("moment", ["start", "join", "run"])
 def test_user_and_manager_killed(engine: str, moment: str, nothing_left: str, run_dir: str, tmp_path: Path) -> None:
-    """Nodes are all that is left: they end what their tasks have started, and remove the run's directory."""
+    """Only the nodes are left: they end their tasks' processes, and remove the run's directory."""
     kill_both(engine, moment, nothing_left, run_dir, tmp_path / "begun")
 
 
@@ -349,7 +349,8 @@ int setpgid(pid_t pid, pid_t group) {
     return -1;
 }
 """
-"""What a worker sees whose child is quick to run another program: the system refuses to put it in a group."""
+"""Wrap a worker so that the system refuses to put its child in a group, as if the child had run another program first.
+"""
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
@@ -417,7 +418,7 @@ for name, attempt in attempts.items():
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
 def test_other_users_are_kept_out(make_executor: Make, nothing_left: str) -> None:
-    """Even if everything the user makes is open to all."""
+    """Other users cannot read the run's files, even with a umask of 0."""
     before = os.umask(0)
     try:
         os.chmod(nothing_left, 0o1777)  # like /tmp

@@ -1,4 +1,4 @@
-"""Long chains of tasks: what becomes of the last when the first fails."""
+"""Long chains of tasks: the last task fails when the first one does."""
 
 from __future__ import annotations
 

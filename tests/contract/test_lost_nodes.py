@@ -1,4 +1,4 @@
-"""Nodes that are killed, and what becomes of their tasks."""
+"""Nodes that are killed: their tasks run elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def kill_a_node(executor: TaskVineExecutor, number: int = 0) -> int:
 
 
 def killer(directory: str | None = None) -> Callable[[], None]:
-    """A call that kills its node; if a gate's directory is given, beside another of its tasks at each try."""
+    """A call that kills its node. With a gate's directory, it does so beside another task at each attempt."""
 
     def kill_my_node() -> None:
         import os
@@ -53,7 +53,7 @@ def test_tasks_go_to_the_node_that_is_left(make_executor: Make, mode: str, gate:
     kill_a_node(executor)
     gate.open()
     assert [future.result(30)[0] for future in futures] == list(range(4))
-    assert len(gate.begun()) == 6  # two began again
+    assert len(gate.begun()) == 6  # two were run again
 
 
 def test_a_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mode: str, gate: Gate) -> None:
@@ -89,7 +89,7 @@ def test_a_new_node_by_hand(make_executor: Make, gate: Gate, start_node: Callabl
 
 
 def test_no_retries(make_executor: Make, mode: str, gate: Gate) -> None:
-    """Of what was on the node only that is lost which ran."""
+    """Of the calls on the node, only the running one is lost."""
     executor = make_executor(function_exec_mode=mode, max_retries=0)
     futures = [executor.submit(gate.task, {}, number) for number in range(6)]
     gate.wait(2)
@@ -105,7 +105,7 @@ def test_no_retries(make_executor: Make, mode: str, gate: Gate) -> None:
 
 @pytest.mark.parametrize("method", ["provider", "factory"])
 def test_a_call_that_kills_its_node(make_executor: Make, mode: str, method: str) -> None:
-    """It is lost after its tries, and nothing that waits behind it is."""
+    """The call is lost after its last attempt; no call behind it is lost."""
     executor = make_executor(function_exec_mode=mode, worker_launch_method=method, cores=1, max_retries=1)
     poison = executor.submit(killer(), {})
     others = [executor.submit(lambda x: x, {}, number) for number in range(20)]
@@ -117,7 +117,7 @@ def test_a_call_that_kills_its_node(make_executor: Make, mode: str, method: str)
 
 
 def test_a_call_that_kills_its_node_takes_no_others_with_it(make_executor: Make, mode: str, gate: Gate) -> None:
-    """What ran beside it is tried again, but not beside it."""
+    """A call that ran beside it runs again, but not beside it."""
     executor = make_executor(function_exec_mode=mode, max_retries=1)
     poison = executor.submit(killer(str(gate.directory)), {})
     others = [executor.submit(gate.task, {}, number) for number in range(5)]
@@ -127,7 +127,7 @@ def test_a_call_that_kills_its_node_takes_no_others_with_it(make_executor: Make,
 
 
 def test_after_a_lost_node_its_tasks_run_one_by_one(make_executor: Make, gate: Gate) -> None:
-    """With others beside them, which are under no suspicion; what was told to go raises none."""
+    """Other calls run beside them. A node that was told to leave makes no call suspect."""
     executor = make_executor(cores=3, max_retries=2)
     first = [executor.submit(gate.task, {}, f"first{number}") for number in range(3)]
     gate.wait(3)
@@ -142,7 +142,7 @@ def test_after_a_lost_node_its_tasks_run_one_by_one(make_executor: Make, gate: G
 
 
 def test_a_node_that_is_told_to_go(make_executor: Make, mode: str, gate: Gate) -> None:
-    """As a batch system does at the end of a block's time: what ran is tried elsewhere."""
+    """A batch system ends a block when its time is over: its running calls run elsewhere."""
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(4)]
     gate.wait(2)

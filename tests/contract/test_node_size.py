@@ -1,4 +1,4 @@
-"""What a node offers is what it may use, and a kill for lack of memory is named."""
+"""A node offers the resources that it may use. A kill for lack of memory is reported as such."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEGABYTES = 400
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A control group; a test names it before its executor, so that it outlives that."""
+    """A control group. A test requests it before its executor, so that it is removed after it."""
     group = control_groups.make(MEGABYTES)
     if group is None:
         pytest.skip("this user may make no control groups that limit memory")
@@ -50,7 +50,7 @@ def test_node_in_a_control_group(group: Path, make_executor: Make, mode: str) ->
     executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
     assert executor.submit(fill, {}, 1).result(SECONDS) == 2**20
     assert [node["memory"] for node in executor.nodes] == [MEGABYTES]
-    assert isinstance(executor.submit(die, {}).exception(SECONDS), SlotDied)  # nobody's memory was short
+    assert isinstance(executor.submit(die, {}).exception(SECONDS), SlotDied)  # no process was killed for lack of memory
     error = executor.submit(fill, {}, 2 * MEGABYTES).exception(SECONDS)
     assert isinstance(error, MemoryExceeded), error
     assert (error.limit_mb, error.group) == (MEGABYTES, str(group))
@@ -68,7 +68,7 @@ def array(number: int) -> object:
 
 @embedded_only
 def test_results_in_memory_leave_room_in_the_control_group(group: Path, make_executor: Make, mode: str) -> None:
-    """They are more than it may use: the rest goes to disk."""
+    """The results take more memory than the node may use: the rest goes to disk."""
     executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
     held = [executor.submit(array, {}, number).result(SECONDS) for number in range(10)]
     assert [each[0] for each in held] == list(map(float, range(10)))
@@ -91,7 +91,7 @@ def test_batch_system_says_how_much(make_executor: Make) -> None:
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
 @pytest.mark.parametrize("options", [[], ["--memory", "300", "--cores", "2"]])
 def test_worker_that_has_no_launcher(make_executor: Make, tmp_path: Path, options: list[str]) -> None:
-    """A factory's: it takes the whole machine, unless it is told something else. Its supervisor keeps to less."""
+    """Of a factory: it takes the whole machine by default. Its supervisor uses less."""
     executor = make_executor(worker_launch_method="manual")
     words = shlex.split(executor.launch_cmd)
     password = words[words.index("--password") + 1]

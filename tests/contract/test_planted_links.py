@@ -1,4 +1,4 @@
-"""Links that a task has put in the place of a run's directories: what they lead to is the user's, and stays."""
+"""Tasks replace the run's directories with links: the files behind the links are the user's, and stay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CACHED = {"embedded": "nodes/*/cache/*", "taskvine": "nodes/*/cache/temp-rnd-*"}
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """A directory of the user's."""
+    """A directory of the user."""
     directory = tmp_path / "precious"
     (directory / "below").mkdir(parents=True)
     for name in ("data", "below/data"):
@@ -39,7 +39,7 @@ def plant(target: str, leads_to: str) -> None:
     """Put a link in the place of a file or directory."""
     import os
 
-    if not os.path.islink(target):  # as this may kill its node, it may run again
+    if not os.path.islink(target):  # it may kill its node, and so run again
         os.rename(target, f"{target}.was")
         os.symlink(leads_to, target)
 

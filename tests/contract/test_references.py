@@ -1,4 +1,4 @@
-"""results='reference': proxies that fetch when they are touched, and travel by reference."""
+"""results='reference': proxies that fetch their value at the first use, and travel by reference."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def executor(make_executor: Make, mode: str) -> TaskVineExecutor:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files of values that this process has read."""
+    """The files of values that this process has read."""
     paths: list[str] = []
     read = payload.read
 
@@ -111,10 +111,10 @@ def test_nothing_comes_home_until_it_is_touched(executor: TaskVineExecutor, deco
 
 def test_what_travels_by_reference_is_small(executor: TaskVineExecutor, gate: Gate) -> None:
     proxy = executor.submit(make, {}, LARGE).result(30)
-    assert proxy[0] == 1.0  # touched, and yet
+    assert proxy[0] == 1.0  # it is used, but not fetched
     future = executor.submit(lambda array, task: task()[0] + str(array.nbytes), {}, proxy, gate.task)
     gate.wait(1)
-    spool = executor.run.places.spool  # where large arguments are
+    spool = executor.run.places.spool  # the directory of large arguments
     assert not [file for _, _, files in os.walk(spool, followlinks=True) for file in files if "value" in file][1:]
     assert len(future.needs) == 1
     gate.open()

@@ -1,4 +1,4 @@
-"""What slots and L1 processes give the tasks in them, and what becomes of those when the library dies."""
+"""The environment that slots and L1 processes give their tasks, and tasks whose library dies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskvine_manager.node.hardware import THREAD_VARIABLES
 from tests.conftest import command, eventually
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -44,7 +44,7 @@ def wait_for(path: str) -> None:
 
 
 class Gathering:
-    """Tasks that wait until so many of them run at once, and then tell their environment."""
+    """Run ``count`` tasks that wait for each other, and return their environment."""
 
     def __init__(self, directory: Path, count: int) -> None:
         directory.mkdir()
@@ -59,7 +59,7 @@ class Gathering:
 
 
 class Stay(NamedTuple):
-    """When a task ran, and with what."""
+    """The times at which a task ran, and its resources."""
 
     pid: int
     entered: float
@@ -74,7 +74,7 @@ def stay(seconds: float = 0.03) -> Stay:
 
 
 def at_once(stays: list[Stay]) -> list[list[Stay]]:
-    """For every stay, those that ran when it was entered."""
+    """For each start of a task, the tasks that ran then."""
     return [[other for other in stays if other.entered <= one.entered < other.left] for one in stays]
 
 
@@ -328,7 +328,7 @@ def test_request_that_no_node_can_hold(
     executor = make_executor(function_exec_mode=mode, cores=2)
     gate = tmp_path / "gate"
     before = [executor.submit(wait_for, {}, str(gate)) for _ in range(2)]
-    error = executor.submit(echo, spec).exception(SECONDS)  # at once: everything else still waits
+    error = executor.submit(echo, spec).exception(SECONDS)  # at once: all other tasks still wait
     assert isinstance(error, ResourcesUnsatisfiable)
     assert error.requested == requested
     assert error.largest["cores"] == 2
@@ -368,7 +368,7 @@ def test_higher_priority_goes_first(make_executor: Make, mode: str, tmp_path: Pa
     first = executor.submit(wait_for, {}, str(gate))
     priorities = [0, 3, -1, 2.5, 1, 3, 0, 7]
     futures = [executor.submit(append, {"priority": priority}, priority) for priority in priorities]
-    executor.stats()  # answered after all that went before
+    executor.stats()  # answered after all earlier messages
     gate.touch()
     for future in [first, *futures]:
         future.result(SECONDS)
@@ -379,7 +379,7 @@ def test_higher_priority_goes_first(make_executor: Make, mode: str, tmp_path: Pa
 
 
 def kill_library(executor: TaskVineExecutor) -> None:
-    """Kill the one descendant of the node that is a library; its slots are its own children, and look like it."""
+    """Kill the node's only library. Its slots are its children, and look like it."""
     assert executor.wait_for_nodes(1, SECONDS)
 
     def libraries() -> list[psutil.Process]:
@@ -387,7 +387,7 @@ def kill_library(executor: TaskVineExecutor) -> None:
         alike = [child for child in children if "library" in command(child)]
         return [child for child in alike if child.ppid() not in {other.pid for other in alike}]
 
-    (library,) = eventually(libraries)  # one that died is started again with the next call
+    (library,) = eventually(libraries)  # a library that died is started again with the next call
     library.kill()
     library.wait(SECONDS)
 

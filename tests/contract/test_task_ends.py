@@ -1,4 +1,4 @@
-"""How tasks end, and what they leave behind: processes, shared memory, exit handlers, and signals for the next."""
+"""The ends of tasks: their processes, shared memory and exit handlers, and signals for the next task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.conftest import Gate, command, eventually, settle
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -42,7 +42,7 @@ def ends(pid: int) -> bool:
 
 
 def lead(how: str) -> tuple[bool, bool]:
-    """Become the leader of a session or group; say whether this process is one before and after."""
+    """Become the leader of a session or group; return whether this process leads one before and after."""
     before = os.getpgrp() == os.getpid()
     getattr(os, how)()
     return before, os.getpgrp() == os.getpid()
@@ -64,7 +64,7 @@ print(subprocess.Popen(["/bin/sleep", "1000"], env={}, start_new_session=True, *
 
 
 def start_daemon() -> int:
-    """Start a process with an empty environment in a session of its own, whose parent ends."""
+    """Start a process with an empty environment in a new session; its parent ends."""
     ran = subprocess.run([sys.executable, "-c", START_DAEMON], stdout=subprocess.PIPE, check=True)
     return int(ran.stdout)
 
@@ -78,7 +78,7 @@ def start_daemon_then(path: str, action: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Callable[[], int]]:
-    """Process id of the daemon that a task has started, once it has."""
+    """Return the process id of the daemon that a task has started, once it exists."""
     path = tmp_path / "daemon"
 
     def find() -> int:
@@ -410,7 +410,7 @@ def test_the_next_supervisor_has_a_temporary_directory_too(make_executor: Make, 
 
 
 C_LIBRARY = (1 << 31) | (1 << 32)
-"""Signals 32 and 33: the C library keeps them, and programs that it spawns (as make does) start with them ignored."""
+"""The C library uses signals 32 and 33, and programs that it spawns (as make does) start with them ignored."""
 
 
 def masks(status: Iterable[str]) -> dict[str, int]:
@@ -477,7 +477,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 def test_what_a_node_was_started_to_ignore_is_not_its_tasks(make_executor: Make, mode: str) -> None:
-    """As a node is that nohup starts, or a script in the background."""
+    """Start the node as nohup does, or as a script in the background."""
     import shlex
 
     executor = make_executor(function_exec_mode=mode, worker_launch_method="manual", init_command="true")

@@ -1,4 +1,4 @@
-"""Bad input, and faults of tasks: each ends its own task with an error that says what it was, and no other."""
+"""Bad input and faults of tasks: each fails its own task with a clear error, and no other task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from taskvine_exec.errors import (
 from taskvine_manager.runtime import payload
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -103,7 +103,7 @@ def test_argument_that_cannot_be_pickled_is_refused_by_submit(
 
 
 class Exits:
-    """Leaves by sys.exit when it is pickled."""
+    """Calls sys.exit when it is pickled."""
 
     def __reduce__(self) -> Any:
         sys.exit("pickled")
@@ -224,7 +224,7 @@ def test_returned_exception_is_a_result(make_executor: Make, mode: str) -> None:
 
 @pytest.fixture
 def only_here(tmp_path: Path) -> Iterator[ModuleType]:
-    """A module that the user's process has, and that no path leads to."""
+    """A module that only the user's process has."""
     source = tmp_path / "hidden" / "only_here.py"
     source.parent.mkdir()
     source.write_text("def function():\n    return 1\n\n\nclass Value:\n    pass\n")
@@ -302,7 +302,7 @@ def test_module_that_kills_its_process_at_import(
 def test_function_that_imports_a_great_many_modules(
     make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
 ) -> None:
-    names = [f"module_{number}_{'x' * 220}" for number in range(800)]  # more than a packet holds
+    names = [f"module_{number}_{'x' * 220}" for number in range(800)]  # more than fits a packet
     for name in names:
         (tmp_path / f"{name}.py").touch()
     function = module_on_path("imports_many", f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
@@ -362,7 +362,7 @@ def test_process_that_dies(
     assert "last words" in str(error)
     assert "die" in error.reason
     if number == signal.SIGSEGV:
-        assert "in crash" in error.stderr  # where it was
+        assert "in crash" in error.stderr  # the traceback shows where it was raised
     assert executor.submit(echo, {}).result(SECONDS) == "well"
 
 
@@ -392,14 +392,14 @@ def test_function_that_exits(make_executor: Make, mode: str, end: Callable[[], N
 
 def fill_memory() -> None:
     held = []
-    for _ in range(300):  # 3 GB at most, should nobody stop it
+    for _ in range(300):  # at most 3 GB, if nothing ends it
         held.append(bytearray(os.urandom(1)) * (10 * 2**20))
         time.sleep(0.005)
 
 
 def fill_memory_of_a_child() -> None:
     program = "import time\nheld = []\nfor _ in range(300):\n  held.append(b'x' * (10 * 2**20))\n  time.sleep(0.005)"
-    # Its parent ends at once: nobody but the task's own group knows it still.
+    # Its parent ends at once: only the task's own group still identifies it.
     subprocess.run(["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-c", program], check=True)
     time.sleep(SECONDS)
 
@@ -433,7 +433,7 @@ def test_death_amid_short_calls_takes_none_with_it(make_executor: Make, tmp_path
         return -number
 
     executor = make_executor()
-    for future in [executor.submit(append, {}, 0) for _ in range(200)]:  # it becomes known how short they are
+    for future in [executor.submit(append, {}, 0) for _ in range(200)]:  # the executor learns that the calls are short
         future.result(SECONDS)
     os.unlink(path)
     futures = [executor.submit(append, {}, number, deadly=number in (250, 400)) for number in range(500)]
@@ -576,10 +576,10 @@ def test_who_writes_to_descriptors_of_others_fails_alone(make_executor: Make, wr
 
 
 def probe() -> dict[str, Any]:
-    """What the next call finds."""
+    """Return the state of the process that the next call finds."""
     print("probe")
     sys.stderr.write("probe\n")
-    spin(0.02)  # what was left to go off has time to
+    spin(0.02)  # timers that were left have time to fire
     left = os.listdir()
     Path("mine").write_text("mine")
     handlers = {signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)}
@@ -676,7 +676,7 @@ def test_child_of_a_task_ends_with_a_slot_that_is_let_go(make_executor: Make, tm
     future = executor.submit(start_child_and_wait, {"gpus": 1})
     Path(gate).touch()
     child, pid = future.result(SECONDS)
-    # Another kind of call needs the gpu that the idle slot was made for.
+    # A call of another kind needs the gpu of the idle slot.
     assert executor.submit(echo, {"gpus": 1, "cores": 2}).result(SECONDS) == "well"
     assert ends(pid)
     assert ends(child)
@@ -708,7 +708,7 @@ def test_walltime_that_ends_with_its_call(make_executor: Make, mode: str, functi
 
 
 def test_walltime_of_a_call_that_raised_does_not_hit_the_next(make_executor: Make) -> None:
-    # As parsl did it until 2026.
+    # As parsl did until 2026.
     def wrapped() -> None:
         main = threading.get_ident()
 

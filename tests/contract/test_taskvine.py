@@ -1,4 +1,4 @@
-"""What only the TaskVine engine has: processes of TaskVine's, a network, and values that travel over it."""
+"""Tests of the TaskVine engine only: TaskVine's processes, a network, and values that travel over it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def by_hand(make_executor: Make, start_node: Start) -> Make:
-    """Executors with a worker that is taken to be on another machine: everything travels."""
+    """Make executors whose worker counts as one on another machine, so that all files travel."""
 
     def make(**settings: Any) -> TaskVineExecutor:
         executor = make_executor(worker_launch_method="manual", **settings)
@@ -134,7 +134,7 @@ def test_standard_streams_travel(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is appended to is added to, of calls that fail too; what is not written need not be there."""
+    """Files that are appended to grow, also by calls that fail. A file that is never written need not exist."""
 
     def line(text: str, stdout: object = None, stderr: object = None) -> str:
         return f"echo {text}; echo error {text} >&2; test {text} != bad"
@@ -160,7 +160,7 @@ def test_standard_streams_travel(
 
 @pytest.fixture
 def bare_worker(tmp_path: Path) -> Iterator[Callable[[TaskVineExecutor], None]]:
-    """Start workers that are none of ours, in directories that we know nothing of."""
+    """Start workers that the executor has not started, in directories that it does not know."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(executor: TaskVineExecutor) -> None:
@@ -220,7 +220,7 @@ def test_results_on_another_machine_come_home_when_the_run_ends(
 def test_packed_environment_travels(
     make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
 ) -> None:
-    """The tarball goes along with the library."""
+    """The tarball is sent with the library."""
 
     def prefix() -> str:
         import sys
@@ -272,7 +272,7 @@ def test_new_work_beside_a_long_call_is_not_held_up(make_executor: Make, gate: G
 
 
 def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gate: Gate) -> None:
-    """Calls that were known to be short, of which one is not."""
+    """The calls were known to be short, but one of them is long."""
     executor = make_executor()
     hold = gate.task
 
@@ -293,7 +293,7 @@ def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gat
 
 @pytest.mark.parametrize("what", ["launcher", "vine_worker", "group", "everything"])
 def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
-    """Its transfer server inherits its connection, so that one process alone that dies would not be missed."""
+    """Its transfer server inherits its connection, so TaskVine would not notice if only the worker process died."""
     executor = make_executor(worker_launch_method="factory")
     future = executor.submit(gate.task, {})
     gate.wait(1)
@@ -315,7 +315,7 @@ def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
 
 
 def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Make) -> None:
-    """TaskVine has given the library up that its task was for."""
+    """TaskVine has given up the library that its task is for."""
 
     def write(outputs: list[File]) -> None:
         open(outputs[0].filepath, "w").write("made")
@@ -334,9 +334,9 @@ def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Ma
 
 
 def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
-    """Also with output, which TaskVine's manager would read as the beginning of the next message."""
+    """The same with output, which TaskVine's manager would read as the beginning of the next message."""
     executor = make_executor()
-    for round in range(3):  # TaskVine gives up on a library that has ended twice
+    for round in range(3):  # TaskVine gives up a library that has ended twice
         executor.submit(int, {}).result(SECONDS)
         worker = executor.nodes[0]["name"]
         (supervisor,) = descendants(executor, "supervise")
@@ -383,7 +383,7 @@ def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) 
     command = shlex.split(executor.launch_cmd)
     where = command.index("--password") + 1
     assert os.stat(command[where]).st_mode & 0o777 == 0o600
-    assert command[where] == passwords.default_path()  # nodes of other machines do not see the run's directory
+    assert command[where] == passwords.default_path()  # nodes on other machines do not see the run's directory
     wrong = tmp_path / "wrong"
     wrong.write_text("guessed")
     command[where] = str(wrong)
@@ -401,10 +401,10 @@ def test_tls(make_executor: Make, run_dir: str) -> None:
 
 
 def listening(executor: TaskVineExecutor) -> list[tuple[str, int]]:
-    """Where the manager, and what it has started, listens on networks."""
+    """Return the addresses at which the manager and its processes listen on networks."""
     manager = psutil.Process(executor.run.manager.pid)
     processes = [manager, *manager.children()]
-    # psutil has renamed it.
+    # psutil has renamed it
     connections = [getattr(process, "net_connections", None) or process.connections for process in processes]
     found = [each for look in connections for each in look()]
     return sorted((each.laddr.ip, each.laddr.port) for each in found if each.status == psutil.CONN_LISTEN)
@@ -429,7 +429,7 @@ def test_a_port_is_kept_to(make_executor: Make) -> None:
 
 @pytest.mark.parametrize("ssl", [False, True])
 def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Start, ssl: bool) -> None:
-    """Nor do those who stop within a TLS handshake, or within the password's protocol."""
+    """Some stop within a TLS handshake, or within the password's protocol."""
     executor = make_executor(worker_launch_method="manual", ssl=ssl)
     start_node(executor)
     assert executor.submit(int, {}).result(SECONDS) == 0
@@ -443,7 +443,7 @@ def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Star
             assert executor.submit(int, {}).result(SECONDS) == 0
         start_node(executor)
         assert executor.wait_for_nodes(2, SECONDS)
-        assert time.monotonic() - started < 5  # TaskVine gives each of them as long, or longer
+        assert time.monotonic() - started < 5  # TaskVine waits this long or longer for each of them
 
 
 def test_silent_connections_of_this_machine_hold_nobody_up(make_executor: Make) -> None:
@@ -460,7 +460,7 @@ def test_silent_connections_of_this_machine_hold_nobody_up(make_executor: Make) 
 
 @pytest.mark.parametrize("megabytes", [0.001, 1, 16])
 def test_values_travel_encrypted(by_hand: Make, megabytes: float) -> None:
-    """TaskVine's workers wait for the network while a part of what has come is still to be decrypted."""
+    """TaskVine's workers wait for the network even if some received bytes are not decrypted yet."""
     given = np.arange(int(megabytes * 2**17), dtype=np.float64)
     executor = by_hand(ssl=True)
     for factor in range(1, 6):
@@ -492,7 +492,7 @@ def test_directories_are_private(make_executor: Make) -> None:
 
 @pytest.mark.slow
 def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
-    """Of a run with files, batches, failures, processes of L1, a cancelled call, a lost worker, and recovery."""
+    """The log is of a run with files, batches, failures, L1 tasks, a cancelled call, a lost worker, and recovery."""
     tool = shutil.which("vine_parse")
     if tool is None:
         pytest.skip("vine_parse of taskvine-report-tool is not on PATH")
@@ -526,5 +526,5 @@ def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
     (logs,) = Path(executor.run.places.log).glob("vine-*/vine-logs")
     assert "1 log directory processed successfully" in told.stdout, told.stdout + told.stderr
     metadata = dict(csv.reader((logs.parent / "csv-files" / "metadata.csv").read_text().splitlines()))
-    assert int(metadata["undispatched_tasks"]) <= 2  # what was on its way to the worker that was killed
+    assert int(metadata["undispatched_tasks"]) <= 2  # files on their way to the worker that was killed
     assert int(metadata["recovery_tasks"]) >= 1

@@ -1,4 +1,4 @@
-"""Tuning parameters of executors that run, or are about to."""
+"""Tuning parameters of executors that run, or are about to start."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path:
     path = tmp_path / "tuning.yaml"
     TuneParameters({"temp-replica-count": 2}).dump(path)
     executor.tune(path)
-    if engine == "taskvine":  # it has replicas made of what is new from now on
+    if engine == "taskvine":  # from now on, new files are replicated
         executor.submit(write, {}, "y", outputs=[File("taskvinetemp:///y")]).result(30)
     eventually(lambda: most_replicas(executor) == 2)
 
@@ -58,7 +58,7 @@ def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
             executor.tune(parameters)
     executor.tune({})
     executor.tune(TuneParameters({"immediate-recovery": True}))
-    # What is in force counts, whenever it was set; what was refused does not.
+    # The values in force count, whenever they were set; refused values do not.
     executor.tune({"max-workers": 2})
     with pytest.raises(ConfigurationError, match="wait-for-workers=3 and max-workers=2 are in conflict"):
         executor.tune({"wait-for-workers": 3})
@@ -74,6 +74,6 @@ def test_library_slots_are_tuned_by_file(make_executor: Make, tmp_path: Path, fo
         executor = make_executor(tune_parameters=path, cores=2)
     else:
         executor = make_executor(manager_config=TaskVineManagerConfig(tune_parameters=str(path)), cores=2)
-    # With two slots both would be needed to run two tasks at a time; with one, one process runs all of them.
+    # Two slots would run the two tasks in two processes at a time; with one slot, one process runs all of them.
     pids = {future.result(30) for future in [executor.submit(os.getpid, {}) for _ in range(20)]}
     assert len(pids) == 1

@@ -1,6 +1,6 @@
-"""What each tuning parameter does on the embedded engine: not that it is taken, but what is different with it.
+"""The effect of each tuning parameter on the embedded engine.
 
-What the scheduler alone decides is shown of the scheduler, the rest of executors that run.
+Effects that depend only on the scheduler are shown on a scheduler, the others on running executors.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SHOWN: set[str] = set()
 
 
 def shows(*names: str) -> Callable[[Any], Any]:
-    """Say of which parameters a test shows the effect."""
+    """Note the parameters whose effect a test shows."""
     SHOWN.update(names)
     return lambda test: test
 
@@ -59,7 +59,7 @@ def test_of_every_parameter_that_is_acted_on_the_effect_is_shown() -> None:
 
 
 def spread(count: int, **parameters: float) -> World:
-    """Nodes of one core each, and tuning parameters."""
+    """Make nodes of one core each, with tuning parameters."""
     world = World()
     world.handle(core.Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
     for number in range(count):
@@ -111,13 +111,13 @@ def test_what_a_full_node_makes_goes_to_an_empty_one(shift: int) -> None:
     world = spread(1, shift_disk_load=shift)
     for number in range(4):
         world.make(f"file{number}")
-    world.join("empty", cores=0.5)  # no room for calls of a core
+    world.join("empty", cores=0.5)  # calls of a core do not fit
     for number in range(4, 9):
         world.make(f"file{number}", cores=1.0)
         for file in list(world.core.nodes["empty"].fetching):
             world.handle(core.FileCached("empty", file, 100, None, 1))
     used = {name: node.used for name, node in world.core.nodes.items()}
-    # It evens out, and ends there: what would only change which node is the fuller one stays.
+    # The loads even out, and then nothing moves: another move would only make the other node the fuller one.
     assert used == ({"n0": 500, "empty": 400} if shift else {"n0": 900, "empty": 0})
     assert all(len(nodes) == 1 for nodes in world.core.stats()["replicas"].values())
 
@@ -147,7 +147,7 @@ def test_so_many_nodes_read_a_file_of_the_users_at_a_time(limit: int) -> None:
 
 
 def where_data_is_busy(**parameters: float) -> World:
-    """Two nodes: one that holds 100 MB and will be busy for half a second, and an idle one."""
+    """Make two nodes: one holds 100 MB and is busy for half a second, the other is idle."""
     world = World()
     world.handle(core.Tuned({name.replace("_", "-", 1): number for name, number in parameters.items()}))
     world.join("has", cores=1)
@@ -160,7 +160,7 @@ def where_data_is_busy(**parameters: float) -> World:
 
 
 def goes_to(world: World) -> str | None:
-    """Where a call that reads the file is sent at once, if it is sent anywhere."""
+    """Return the node to which a call that reads the file is sent at once, if it is sent."""
     return next(iter(runs(world.call(needs=["file"]))), None)
 
 
@@ -173,7 +173,7 @@ def test_what_is_slow_to_copy_is_waited_for() -> None:
 
 @shows("executor.weight-transfer", "executor.weight-wait")
 def test_weights_decide_between_a_copy_and_a_busy_node() -> None:
-    # A tenth of a second for a copy, against half a second of waiting.
+    # A copy takes a tenth of a second; waiting takes half a second.
     assert goes_to(where_data_is_busy(**{"executor.weight-transfer": 4.0})) == "idle"
     assert goes_to(where_data_is_busy(**{"executor.weight-transfer": 6.0})) is None
     assert goes_to(where_data_is_busy(**{"executor.weight-wait": 0.3})) == "idle"
@@ -202,7 +202,7 @@ def test_nodes_are_given_more_than_they_run_at_once(multiplier: float, given: in
 
 
 def fitting(parameters: dict[str, float], **asked: Any) -> int:
-    """How many of ten calls that ask for this run at once on a node of 10 cores, 1000 MB of memory and of disk."""
+    """Return how many of ten such calls run at once on a node of 10 cores, 1000 MB of memory and of disk."""
     world = World()
     world.handle(core.Tuned(parameters))
     world.join("a", cores=10, memory=1000.0, disk=1000.0)
@@ -212,14 +212,14 @@ def fitting(parameters: dict[str, float], **asked: Any) -> int:
 @shows("proportional-resources")
 def test_who_asks_for_a_share_of_one_resource_gets_it_of_the_others() -> None:
     share: dict[str, float] = {"proportional-resources": 1, "proportional-whole-tasks": 0}
-    # 450 MB each: the memory of two, and with their share of the cores they leave one core to others.
+    # 450 MB each: two fit in memory. Their share of the cores leaves one core to others.
     for parameters, free in (({}, 8), (share, 1)):
         world = World()
         world.handle(core.Tuned(parameters))
         world.join("a", cores=10, memory=1000.0)
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
-    # What is asked for is not changed.
+    # A request that is given stays as it is.
     assert fitting({}, memory=400.0, cores=1.0) == fitting(share, memory=400.0, cores=1.0) == 2
     assert fitting(share) == 10
     assert fitting(share, memory=2000.0) == 0
@@ -234,7 +234,7 @@ def test_shares_are_such_that_a_whole_number_fills_the_node() -> None:
         world.join("a", cores=10, memory=1000.0)
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
-    # Setting the one sets the other too, as in TaskVine, and both can be taken back.
+    # Setting one of them sets the other, as in TaskVine; both can be reset.
     for parameters in ({"proportional-resources": 1}, whole):
         tuning = Tuning()
         tuning.tune(parameters)
@@ -272,7 +272,7 @@ def test_nothing_runs_until_so_many_nodes_have_come() -> None:
     world.call(count=2)
     assert not ran(world.join("a", cores=1))
     assert ran(world.join("b", cores=1)) == [0, 1]
-    # Once it has begun it is not held up again.
+    # Once a task has begun, no number of nodes is waited for again.
     world.tune(wait_for_workers=5)
     world.done(0)
     assert ran(world.call()) == [2]
@@ -291,7 +291,7 @@ def test_what_is_tuned_is_effective_at_once() -> None:
 
 
 def full(**node: Any) -> World:
-    """A node with two files, and an empty one that takes no calls of a core."""
+    """Make a node with two files, and an empty node that takes no calls of a core."""
     world = spread(1, shift_disk_load=1)
     world.make("first", 1000)
     world.join("empty", cores=0.5, **node)
@@ -345,7 +345,7 @@ def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> Non
 
 
 def moments(seconds: float, nodes: list[str], **parameters: float) -> list[tuple[float, str]]:
-    """Losses within so many seconds of work, looked for every millisecond."""
+    """Return the losses within some seconds of work, with a look every millisecond."""
     losses = Losses()
     losses.tune({f"executor.loss-{name}": number for name, number in parameters.items()})
     found = ((at / 1000, losses.strike(at / 1000, nodes, busy=True)) for at in range(int(seconds * 1000)))
@@ -357,11 +357,11 @@ def test_losses_are_drawn_by_their_seed() -> None:
     nodes = ["a", "b", "c"]
     first = moments(100, nodes, interval=0.5, seed=1)
     assert first == moments(100, nodes, interval=0.5, seed=1) != moments(100, nodes, interval=0.5, seed=2)
-    # 200 are expected, give or take four standard deviations; each node gets its share.
+    # 200 are expected, within four standard deviations; each node gets its share.
     assert 144 <= len(first) <= 256
     assert min(Counter(name for _, name in first).values()) > 40
     gaps = [after - before for (before, _), (after, _) in itertools.pairwise(first)]
-    assert max(gaps) > 3 * sum(gaps) / len(gaps) > 1.2  # irregular, as losses are
+    assert max(gaps) > 3 * sum(gaps) / len(gaps) > 1.2  # at irregular times
     assert moments(100, nodes, interval=0, seed=1) == []
     assert moments(10, [], interval=0.5, seed=1) == []
 
@@ -426,7 +426,7 @@ def test_an_idle_executor_loses_no_nodes(make_executor: Make) -> None:
     executor = make_executor(tune_parameters={"executor.loss-interval": 0.01}, max_retries=None)
     assert executor.wait_for_nodes(1, 30)
     (node,) = executor.nodes
-    for _ in range(200):  # each wakes the manager, in a tenth of a second or more altogether
+    for _ in range(200):  # each wakes the manager, which takes a tenth of a second or more altogether
         assert executor.stats()["nodes_killed"] == 0
     assert executor.nodes == [node]
 
@@ -435,7 +435,7 @@ def test_an_idle_executor_loses_no_nodes(make_executor: Make) -> None:
 @embedded_only
 @pytest.mark.parametrize(("interval", "timeout"), [(1, 1), (1, 3), (3, 1)])
 def test_a_node_that_does_not_answer_is_given_up(make_executor: Make, interval: int, timeout: int) -> None:
-    """With an interval of 0 none is: test_frozen.py."""
+    """With an interval of 0 no node is given up: test_frozen.py."""
     executor = make_executor(
         tune_parameters={"keepalive-interval": interval, "keepalive-timeout": timeout},
         provider=LocalProvider(init_blocks=1, max_blocks=1),
@@ -458,7 +458,7 @@ def nothing() -> None:
 
 
 def handed_out_together(executor: TaskVineExecutor) -> int:
-    """The largest number of calls that a slot was handed at once: they have one time of dispatch."""
+    """Return the largest number of calls that a slot got at once: they have the same time of dispatch."""
     for future in [executor.submit(nothing, {}) for _ in range(300)]:
         future.result(30)
     invocations = [facts for _, facts in executor.graph().nodes.items() if facts["kind"] == "invocation"]
@@ -480,7 +480,7 @@ def test_short_calls_are_handed_to_slots_in_batches(make_executor: Make) -> None
 @shows("executor.awake")
 def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) -> None:
     def sleeps() -> list[bool]:
-        """Whether the manager sleeps, at some moments after a call. Who waits for a processor does not."""
+        """Whether the manager sleeps, at some moments after a call. Waiting for a processor is not sleep."""
         executor.submit(nothing, {}).result(30)
         seen = []
         for _ in range(5):
@@ -561,7 +561,7 @@ def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int |
 
 
 def waits_outside(executor: TaskVineExecutor) -> bool:
-    """Whether the manager says that a node has come that it has not let in."""
+    """Whether the manager logs that it has not admitted a node."""
     log = Path(executor.run.places.log, "manager.log")
     return log.exists() and "1 nodes wait" in log.read_text()
 
@@ -633,5 +633,5 @@ def test_replicas_in_the_graph_are_as_many_as_the_parameters_say(make_executor: 
     names = {node["name"] for node in executor.nodes}
     places = [facts["places"] for _, facts in executor.graph().nodes.items() if facts["kind"] == "temp file"]
     assert all(set(each.split(",")) <= names for each in places)
-    # And on disk, not only in the books, in which TaskVine has a replica when it is on its way.
+    # On disk too, not only in the records, where TaskVine counts a replica that is still under way.
     eventually(lambda: sum(len(cached(node)) for node in executor.nodes) == 5 * count)

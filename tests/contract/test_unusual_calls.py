@@ -22,12 +22,12 @@ DEEP = "/".join(["d"] * 1100)
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
 class OddName:
-    """A callable whose name is no string."""
+    """A callable whose name is not a string."""
 
     __name__ = 5
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_sent_is_refused(make_executor: Make, mode: str) -> None:
 def test_a_callable_whose_name_is_no_string(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     error = executor.submit(OddName(), {}).exception(30)
-    assert error is None or isinstance(error, FunctionNotLoadable)  # pickled by value, a class needs a string
+    assert error is None or isinstance(error, FunctionNotLoadable)  # a class that is pickled by value needs a string
     assert executor.submit(len, {}, "abc").result(30) == 3
 
 

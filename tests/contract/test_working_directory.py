@@ -1,4 +1,4 @@
-"""Where apps run: in the program's directory, or in sandboxes of which is said what is missing and what was left."""
+"""Where apps run: in the program's directory, or in sandboxes, where missing and undeclared files are reported."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_a_note_is_on_the_exception_that_it_is_about(make_executor: Make, home: 
     ids=["open", "bash", "status", "absolute"],
 )
 def test_what_is_missing_everywhere_gets_no_note(make_executor: Make, home: Path, function: Callable[[], Any]) -> None:
-    (home / "here").touch()  # a word of a command that says nothing of a file
+    (home / "here").touch()  # a word of a command that names no file
     error = make_executor(working_directory="sandbox").submit(function, {}).exception(SECONDS)
     assert isinstance(error, (FileNotFoundError, BashExitFailure))
     assert notes(error) == ""
@@ -364,7 +364,7 @@ def test_files_that_were_not_declared_are_named(
 
 
 def under_another_name(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same under another name."""
+    """The same file under another name."""
 
     def other(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Runs as users make them, and what users and machines do to them, on a real Grid Engine."""
+"""Runs on a real Grid Engine, as users make them, and faults of users and machines."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
             say("again", where().result())
     """)
     program.wait_for("jobs", 120)
-    eventually(lambda: not cluster.queue(), 60)  # the strategy has let all blocks go
+    eventually(lambda: not cluster.queue(), 60)  # the strategy has cancelled all blocks
     (program.directory / "go on").touch()
     program.end()
     assert len(program.said("jobs")[0][0]) == 3
@@ -95,7 +95,7 @@ with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3)) as
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_qdel_of_one_block(cluster: Cluster, run: Run, figure: Figure, blocks: int) -> None:
-    """Grid Engine kills all of the job at once; where it was the only block, another takes its place."""
+    """Grid Engine kills the whole job at once. If it was the only block, another one replaces it."""
     program = run(LONG.format(blocks=blocks))
     program.wait_for("joined")
     deleted = eventually(lambda: cluster.jobs("r"))[0]  # a node may join before Grid Engine says that its job runs
@@ -111,7 +111,7 @@ def test_qdel_of_one_block(cluster: Cluster, run: Run, figure: Figure, blocks: i
 
 
 def test_the_factory(run: Run) -> None:
-    """TaskVine's own factory submits workers as tasks need them."""
+    """TaskVine's factory submits workers as tasks need them."""
     program = run("""
         factory = dict(worker_launch_method="factory", batch_type="sge", batch_options="-q main.q")
         made = TaskVineExecutor(
@@ -128,7 +128,7 @@ def test_the_factory(run: Run) -> None:
 
 
 def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Nothing runs, and the user gives up: the log says what is waited for, and the job is deleted."""
+    """Nothing runs, and the user gives up: the log names the reason of the wait, and the job is deleted."""
     program = run("""
         import logging
         logging.getLogger("taskvine_exec").addHandler(logging.StreamHandler())
@@ -151,7 +151,7 @@ def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) ->
 
 
 def test_a_job_in_error(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Grid Engine keeps it in the queue for an administrator."""
+    """Grid Engine keeps the job in the queue for an administrator."""
     program = run("""
         with load(executor(init_blocks=1, max_blocks=1, scheduler_options="#$ -wd /nonexistent")):
             say("error", str(where().exception()))

@@ -41,7 +41,7 @@ def test_a_run_leaves_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_fails_is_reported_and_the_rest_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(CASES, "g.chain", dataclasses.replace(CASES["g.chain"], quick=(0,)))  # there is no such chain
+    monkeypatch.setitem(CASES, "g.chain", dataclasses.replace(CASES["g.chain"], quick=(0,)))  # no such chain exists
     words = ["--quick", "--cases", "d,g.chain", "--contenders", "threads", "--output", str(tmp_path), "--no-figures"]
     assert main(words) == 1
     assert "g.chain threads [0] failed" in capsys.readouterr().out

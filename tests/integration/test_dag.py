@@ -1,4 +1,4 @@
-"""DAG_RESOLVER: what goes to the manager as an edge, and what gets the ordinary wait."""
+"""DAG_RESOLVER: which dependencies become edges at the manager, and which ones Parsl waits for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import ArgumentNotSerializable
 from tests.conftest import Gate, eventually, settle
 
-LARGE = 100_000  # doubles: well over what rides inside messages
+LARGE = 100_000  # doubles: far more than fits a message
 Load = Callable[..., DataFlowKernel]
 
 
@@ -52,7 +52,7 @@ def make(count: int, fill: float = 1.0) -> Any:
 
 @parsl.python_app
 def add(a: Any, b: Any) -> Any:
-    a += b  # writable, and nobody else's
+    a += b  # writable and private
     return a
 
 
@@ -91,7 +91,7 @@ def test_consumers_are_with_the_manager_before_producers_are_done(dag: TaskVineE
     for _ in range(5):
         future = increment(future)
     assert settle(lambda: dag.stats()["tasks_waiting"] != 5) is False
-    eventually(lambda: dag.outstanding() == 1)  # the manager says how many wait in a message of its own
+    eventually(lambda: dag.outstanding() == 1)  # the manager reports the number of waiting tasks in another message
     gate.touch()
     assert future.result(30) == 6
 
@@ -119,7 +119,7 @@ class Box:
 def test_edges_in_subclasses_and_dataclasses(dag: TaskVineExecutor, gate: Gate, count: int, pending: bool) -> None:
     held = parsl.python_app(gate.task)
     parts = [make(count, float(number)) for number in range(5)]
-    if pending:  # for the futures to be edges to what is not there yet
+    if pending:  # so that the futures become edges before their results exist
         first = held()
         parts.append(parsl.python_app(lambda array, _: array)(parts[0], first))
     else:
@@ -186,7 +186,7 @@ def test_sum_tree_of_large_arrays(dag: TaskVineExecutor) -> None:
     while len(level) > 1:
         level = [add(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
     assert np.array_equal(level[0].result(30), np.full(LARGE, 28.0))
-    # The sums were made in place, of private copies of their inputs.
+    # The sums were computed in place, on private copies of their inputs.
     assert [leaf.result(30)[0] for leaf in leaves] == [float(number) for number in range(8)]
 
 
@@ -299,7 +299,7 @@ def _text(count: int) -> str:
 
 def test_a_chain_keeps_neither_files_nor_task_records(dag: TaskVineExecutor) -> None:
     class Marker(list[int]):
-        """A weakly referable argument, to see whose task record is alive."""
+        """A weakly referable argument that shows whose task record is alive."""
 
     markers = []
     future = make(LARGE)
@@ -369,7 +369,7 @@ def test_values_cross_nodes(load: Load) -> None:
 
 
 def test_calls_wait_on_their_node_for_what_is_on_its_way(load: Load) -> None:
-    """Sent to it one after the other, while the first has the file fetched."""
+    """The tasks are sent to the node one after the other, while the file is fetched for the first one."""
     provider = LocalProvider(init_blocks=2, max_blocks=2)
     load([TaskVineExecutor(label="tv", cores=2, provider=provider)], dependency_resolver=DAG_RESOLVER)
     executor = parsl.dfk().executors["tv"]
@@ -436,7 +436,7 @@ def test_thousands_of_small_results_are_the_argument_of_one_call(
 
     load([TaskVineExecutor(label="tv", cores=1)], dependency_resolver=DAG_RESOLVER)
     gate = tmp_path / "gate"
-    first = wait_for(str(gate))  # all that follow are edges
+    first = wait_for(str(gate))  # all later dependencies are edges
     future = length([text(size) for _ in range(count)])
     gate.touch()
     assert first.result(30) == 1

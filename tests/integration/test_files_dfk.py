@@ -41,14 +41,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def latch(tmp_path: Path) -> str:
-    """A pipe that holds a task until somebody opens it for writing."""
+    """A pipe that blocks a task until the test opens it for writing."""
     path = str(tmp_path / "latch")
     os.mkfifo(path)
     return path
 
 
 def release(latch: str) -> None:
-    """Let the task go that waits, or that will come."""
+    """Unblock the task that waits, or the next one."""
     open(latch, "w").close()
 
 
@@ -67,7 +67,7 @@ def write(text, outputs=(), latch=None):  # type: ignore[no-untyped-def]
 
 @python_app
 def write_half(text, marker, latch, outputs=()):  # type: ignore[no-untyped-def]
-    """Fail in the middle, at the first try or, without a marker, at every one."""
+    """Fail in the middle: at the first attempt or, without a marker, at every one."""
     open(latch).close()
     whole = marker is not None and os.path.exists(marker)
     with open(outputs[0].filepath, "w") as stream:
@@ -167,7 +167,7 @@ def test_producer_that_is_retried_keeps_its_consumers_waiting(load: Load, latch:
 
 @id_for_memo.register(File)
 def _(file: File, output_ref: bool = False) -> bytes:
-    """What Parsl leaves to its users: how files are told apart by memoization."""
+    """Memoize files by their URL, which Parsl leaves to its users."""
     return str(file.url).encode()
 
 

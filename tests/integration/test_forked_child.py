@@ -1,4 +1,4 @@
-"""A program that forks inside a run: the run is the parent's, whatever the child does."""
+"""A program that forks inside a run: the run belongs to the parent, whatever the child does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apps are what they are when they are called, under the DFK too: with its wrappers, and with DAG_RESOLVER."""
+"""Apps run as they were at the call, under the DFK too: with its wrappers, and with DAG_RESOLVER."""
 
 from __future__ import annotations
 

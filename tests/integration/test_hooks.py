@@ -1,4 +1,4 @@
-"""With any hook off, and with all of them off, a program gets the same results."""
+"""With any hook off, and with all hooks off, a program gets the same results."""
 
 from __future__ import annotations
 

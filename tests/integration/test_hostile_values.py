@@ -1,4 +1,4 @@
-"""Values whose own methods raise what would end a thread: every future resolves, with an error that says why."""
+"""Values whose methods raise exceptions that would end a thread: every future resolves, with a clear error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Leaves:
-    """Raises from its own methods what it is told to."""
+    """Raises the given exception from its methods."""
 
     def __init__(self, kind: type[BaseException], method: str) -> None:
         self.kind = kind
@@ -152,7 +152,7 @@ def test_results_whose_loading_leaves(kernel: DataFlowKernel, size: int) -> None
 
 
 def test_in_the_main_thread_an_interruption_stays_one(engine: str, run_dir: str) -> None:  # noqa: F811
-    """There it may be a signal handler that has raised it."""
+    """In the main thread, a signal handler may have raised it."""
     executor = TaskVineExecutor(engine=engine, cores=1)  # type: ignore[arg-type]
     executor.run_dir = run_dir
     executor.start()

@@ -1,4 +1,4 @@
-"""Results on nodes that somebody cuts short or deletes, and Files anywhere in the arguments of apps."""
+"""Results on nodes that are truncated or deleted, and Files anywhere in the arguments of apps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=[False, True], ids=["", "dag"])
 def start(request: pytest.FixtureRequest, load: Load, engine: str, mode: str) -> Callable[[], TaskVineExecutor]:  # noqa: F811
-    """Load Parsl, with the resolver and without."""
+    """Load Parsl, with the resolver and without it."""
 
     def make() -> TaskVineExecutor:
         executor = TaskVineExecutor(
@@ -59,7 +59,7 @@ Pair = namedtuple("Pair", ["first", "second"])
 
 @parsl.python_app
 def read_all(*found, **named):  # type: ignore[no-untyped-def]
-    """Texts of all files in the arguments, in order."""
+    """Return the texts of all files in the arguments, in order."""
 
     def texts(item):  # type: ignore[no-untyped-def]
         if hasattr(item, "filepath"):
@@ -99,7 +99,7 @@ def test_files_in_containers_are_staged(start: Callable[[], TaskVineExecutor], h
     (home / "sub" / "a").write_text("a")
     write("t", outputs=[File(T + "t")]).result()
     for file, text in ((File("sub/a"), "a"), (File(T + "t"), "t")):
-        # An argument of its own for each: the long ones take another pickler.
+        # Each app gets a different argument: the long ones are pickled by another pickler.
         every = read_all(*(put(file) for put in CONTAINERS.values()))
         named = read_all(inputs=[File("sub/a")], **{name: put(file) for name, put in CONTAINERS.items()})
         assert every.result(60) == [text] * len(CONTAINERS)

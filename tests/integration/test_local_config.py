@@ -1,4 +1,4 @@
-"""A program that does nothing but load local_config()."""
+"""A program that only loads local_config()."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsl's monitoring, fed over the channel that results take."""
+"""Parsl's monitoring, whose messages travel over the channel of results."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_tables(load: Load, database: Path) -> None:
 
 
 def test_functions_are_sent_once(load: Load, database: Path) -> None:
-    """Parsl wraps a monitored function anew for each call."""
+    """Parsl wraps a monitored function again for each call."""
     executor = TaskVineExecutor(label="tv", cores=2)
     dfk = load([executor], monitoring=hub(database, 0))
 

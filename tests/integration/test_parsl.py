@@ -1,4 +1,4 @@
-"""What Parsl promises its users, kept by this executor."""
+"""Promises of Parsl to its users that this executor keeps."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_memoization(load: Load, tmp_path: Path) -> None:
 
 
 def checkpointing(**settings: Any) -> dict[str, Any]:
-    """Arguments of Config: its memoizer has taken over what it used to do itself."""
+    """Arguments of Config: a newer parsl's memoizer has some that Config used to have."""
     if "memoizer" not in inspect.signature(Config).parameters:
         return settings
     return {"memoizer": memoization.BasicMemoizer(**settings)}
@@ -272,7 +272,7 @@ def test_several_executors(load: Load) -> None:
     places = [app().result() for app in (first, second, threads)]
     assert places[2] == (os.getpid(), "")
     assert len({run for _, run in places}) == 3
-    assert second(threads(first())).result()[1] == places[1][1]  # results go from one to the other
+    assert second(threads(first())).result()[1] == places[1][1]  # results pass from one executor to the other
 
 
 def test_what_may_be_called(load: Load, mode: str) -> None:
@@ -325,7 +325,7 @@ def test_repr(monkeypatch: pytest.MonkeyPatch, run_dir: str) -> None:
 
 
 def sent_functions(executor: TaskVineExecutor) -> list[str]:
-    """Names of the functions that are sent from now on."""
+    """Note the names of the functions that are sent from now on."""
     sent: list[str] = []
     link = executor.run.link
     define = link.define
@@ -340,7 +340,7 @@ def sent_functions(executor: TaskVineExecutor) -> list[str]:
 
 @pytest.mark.parametrize("walltime", [None, 60])
 def test_functions_are_sent_once(load: Load, walltime: float | None) -> None:
-    """Parsl wraps a function with a walltime anew for each call."""
+    """Parsl wraps a function with a walltime again for each call."""
     executor = make()
     load([executor])
     sent = sent_functions(executor)

@@ -1,4 +1,4 @@
-"""Programs as users write and end them, in an environment that nobody has prepared."""
+"""Programs as users write and end them, in an environment that is not prepared."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def hold(path):
 
 
 def _from_a_terminal() -> None:
-    # Tests that are run in the background of a shell, or under nohup, have been told to ignore these.
+    # Tests in the background of a shell, or under nohup, have inherited ignored signals.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Program:
-    """A Python program in a session, and an environment, of its own."""
+    """A Python program in a new session, with its own environment."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str], directory: Path) -> None:
         self._mark = uuid.uuid4().hex
@@ -85,7 +85,7 @@ class Program:
         return out
 
     def left(self) -> list[psutil.Process]:
-        """Processes that the program has started, and theirs."""
+        """Return the processes that the program has started, and their descendants."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -98,7 +98,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path, nothing_left: str) -> Iterator[Callable[..., Program]]:
-    """Start programs; whatever they started must be gone after the test."""
+    """Start programs; none of their processes may be left after the test."""
     started: list[Program] = []
 
     def start(*arguments: str, directory: Path = tmp_path, **environment: str) -> Program:
@@ -194,7 +194,7 @@ def test_ctrl_c(program: Callable[..., Program], tmp_path: Path, gate: Gate, bod
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_killed(program: Callable[..., Program], tmp_path: Path, gate: Gate, number: signal.Signals) -> None:
-    """Nobody is left to clean up but the manager and the nodes."""
+    """Only the manager and the nodes are left to clean up."""
     started = program(write(tmp_path / "script.py", LOAD, HOLD, WITHOUT), GATE=str(tmp_path / "gate"))
     gate.wait(1)
     assert len(started.left()) > 3
@@ -205,7 +205,7 @@ def test_killed(program: Callable[..., Program], tmp_path: Path, gate: Gate, num
 def test_killed_together_with_the_manager(
     program: Callable[..., Program], tmp_path: Path, gate: Gate, nothing_left: str
 ) -> None:
-    """Nodes end, and the last one removes the run's directory: nobody else is left to do it."""
+    """Nodes end, and the last one removes the run's directory: no other process is left to do it."""
     started = program(write(tmp_path / "script.py", LOAD, HOLD, WITHOUT), GATE=str(tmp_path / "gate"))
     gate.wait(1)
     (manager,) = [process for process in started.left() if "manager" in command(process)]
@@ -258,7 +258,7 @@ with TaskVineExecutor(cores=1) as executor:
     print(executor.submit(lambda x: 2 * x, {}, 21).result())
 """
     assert program("-c", body).result() == "42\n"
-    assert not any(path.name != "runinfo" for path in tmp_path.iterdir())  # it has left nothing where it ran
+    assert not any(path.name != "runinfo" for path in tmp_path.iterdir())  # it has left nothing in its directory
 
 
 NOTEBOOK = r"""
@@ -289,5 +289,5 @@ for number, cell in enumerate(cells):
 
 
 def test_notebook(program: Callable[..., Program]) -> None:
-    """Functions and classes of a __main__ that is in no file."""
+    """Functions and classes of a __main__ without a file."""
     assert program("-c", NOTEBOOK).result() == "42 True\n63\nin a cell\n"

@@ -1,4 +1,4 @@
-"""What is lost with a node, or spoiled on one, is made again: no more than that, and only if somebody needs it."""
+"""Files that were lost with a node, or damaged, are recreated if a task or the user needs them; no others are."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from taskvine_exec.errors import FileLost
 from tests.conftest import eventually
 from tests.engines import on_both
 
-LARGE = 100_000  # doubles: well over what rides inside messages
+LARGE = 100_000  # doubles: far more than fits a message
 Load = Callable[..., DataFlowKernel]
 
 
 class Cluster:
-    """Some nodes of one core each, an account of what ran, and ways to break things."""
+    """Some nodes of one core each, a record of the calls that ran, and ways to damage files."""
 
     def __init__(self, load: Load, directory: Path, nodes: int, **settings: Any) -> None:
         provider = LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes)
@@ -52,20 +52,20 @@ class Cluster:
         return found
 
     def kill(self, name: str) -> None:
-        """Kill a node; what it had is gone when this returns."""
+        """Kill a node; its files are gone when this returns."""
         node = next(node for node in self.executor.nodes if node["name"] == name)
         os.kill(node["pid"], signal.SIGKILL)
         eventually(lambda: not os.path.exists(node["directory"]))
 
     def path(self, file: str, node: str) -> Path:
-        """Where a node has a file."""
+        """Return where a node has a file."""
         directory = next(each["directory"] for each in self.executor.nodes if each["name"] == node)
         return Path(directory) / "cache" / file
 
 
 @pytest.fixture
 def engine() -> str:
-    """Most of these tests look into nodes' caches, and at what TaskVine does otherwise or tells nobody."""
+    """Most tests here look into nodes' caches; TaskVine behaves differently there, or reports nothing."""
     return "embedded"
 
 
@@ -119,7 +119,7 @@ def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[...,
             if any(node["name"] == name for node in it.executor.nodes):
                 it.kill(name)
     assert np.array_equal(future.result(30), np.full(LARGE, 1.0))
-    assert it.runs == {"a": 2, "unread": 1}  # what nobody needs is not made again
+    assert it.runs == {"a": 2, "unread": 1}  # a file that is not needed is not recreated
 
 
 @parsl.python_app
@@ -157,7 +157,7 @@ def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Clust
     it.kill(it.executor.nodes[0]["name"])
     Path(gate).touch()
     assert last.result(60)[0] == 6.0
-    # The sums were lost with their node, and so were their leaves; all that led to the last call ran again.
+    # The sums and their leaves were lost with the node, so all calls before the last one ran again.
     assert it.runs == {**{f"leaf{n}": 2 for n in range(4)}, "sum0": 2, "sum1": 2, "last": 2}
     assert keep.result(30)[0] == 0.0
 
@@ -233,7 +233,7 @@ def test_a_failed_recovery_says_what_failed(cluster: Callable[..., Cluster], tmp
 
         import numpy as np
 
-        os.mkdir(flag)  # the second time, this fails
+        os.mkdir(flag)  # this fails at the second run
         return np.ones(100_000)
 
     it = cluster(1)
@@ -310,7 +310,8 @@ def test_without_peer_transfers_data_goes_by_way_of_the_manager(
     for part in parts:
         eventually(part.done)
     held = {file: nodes[0] for file, nodes in it.replicas().items()}
-    blocker = add(it.account, "blocker", parts[0], gate=gate)  # where most is, or not: something has to move
+    # on the node with most of its inputs, or on the other: something has to move
+    blocker = add(it.account, "blocker", parts[0], gate=gate)
     eventually(lambda: it.runs["blocker"] == 1)
     assert add(it.account, "sum", *parts).result(30)[0] == 6.0
     Path(gate).touch()
@@ -344,10 +345,10 @@ def test_what_cannot_be_made_again_is_not_evicted(cluster: Callable[..., Cluster
 
 
 class Opens:
-    """Counts how often a file is opened and read, by the kernel's word (inotify).
+    """Counts with the kernel's inotify how often a file is opened and read.
 
-    The kernel makes one of equal events in a row: reads and closes are watched too, for they come between. What is
-    opened and closed at once is not read: it was tried whether the file system can share its extents.
+    The kernel merges equal events that follow each other, so reads and closes, which come between, are watched too. A
+    file that is closed directly after it was opened was not read: the node tried to share its extents.
     """
 
     _ACCESS, _CLOSE, _OPEN = 0x01, 0x10, 0x20
@@ -358,7 +359,7 @@ class Opens:
         assert libc.inotify_add_watch(self._descriptor, os.fsencode(path), self._ACCESS | self._CLOSE | self._OPEN) > 0
 
     def count(self) -> int:
-        """How often since this was last asked."""
+        """Return how often the file was read since the last look."""
         masks: list[int] = []
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._descriptor, 1 << 16):
@@ -372,7 +373,7 @@ class Opens:
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opens]:
-    """A file of the user's, old enough to be trusted not to change unseen, and an eye on it."""
+    """A file of the user that is old enough to be trusted unchanged, and a count of its reads."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "shared.dat"
     path.write_bytes(os.urandom(1 << 20))
@@ -392,13 +393,13 @@ def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Op
 
         open(f"{gate}.{number}", "w").close()
         while len([name for name in os.listdir(os.path.dirname(gate)) if name.startswith("gate.")]) < 4:
-            time.sleep(0.005)  # all four at once, each on a node of its own
+            time.sleep(0.005)  # all four at once, each on another node
         return hashlib.sha256(open(inputs[0].filepath, "rb").read()).hexdigest(), number
 
     assert shared.count() == 0
     for _ in range(2):
         Path("shared.dat").read_bytes()
-    assert shared.count() == 2  # it can count
+    assert shared.count() == 2  # the count of reads works
     it = cluster(4, working_directory="sandbox")
     futures = [look(str(tmp_path / "gate"), number, inputs=[File("shared.dat")]) for number in range(4)]
     assert len({future.result(30)[0] for future in futures}) == 1

@@ -37,7 +37,7 @@ def resolver(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files of values that this process has read."""
+    """The files of values that this process has read."""
     paths: list[str] = []
     read = payload.read
 
@@ -103,7 +103,7 @@ def test_high_throughput_executor_gets_the_value(load: Load) -> None:
     htex = HighThroughputExecutor(label="htex", max_workers_per_node=1, address="127.0.0.1", encrypted=False)
     load([references(), htex])
     made = parsl.python_app(executors=["tv"])(_make)(LARGE)
-    # A builtin: its workers cannot import this module. Of a proxy it would say that it is one.
+    # A builtin, because its workers cannot import this module. It would return the class of a proxy.
     assert parsl.python_app(executors=["htex"])(repr)(made).result(60) == repr(np.ones(LARGE))
 
 
@@ -138,7 +138,7 @@ def test_memoized_apps_take_and_give_values(load: Load, resolver: Any) -> None:
 
 
 def test_results_go_with_their_proxies(load: Load, resolver: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "parsl")  # pytest keeps what is logged, and Parsl logs futures for debugging
+    caplog.set_level(logging.INFO, "parsl")  # pytest keeps log records, and Parsl logs futures at the level DEBUG
     executor = load([references()], dependency_resolver=resolver).executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     future = make(LARGE)

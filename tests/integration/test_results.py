@@ -1,4 +1,4 @@
-"""Large results in the user's process: read when asked for, kept while anybody may ask."""
+"""Large results in the user's process: read when they are asked for, kept as long as that is possible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskvine_manager.runtime import mapping
 from tests.conftest import eventually
 
 Load = Callable[..., DataFlowKernel]
-LARGE = 250_000  # doubles: mapped where they are read
+LARGE = 250_000  # doubles: the process that reads them maps them
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def _load_broken(path: str) -> Any:
 
 
 class Broken:
-    """Cannot be loaded until a file is there; what it raises looks like the loss of a file."""
+    """Cannot be loaded until a file exists; its exception looks like the loss of a file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -219,7 +219,7 @@ def _result_file(executor: TaskVineExecutor, future: Any) -> str:
 
 @pytest.fixture
 def embedded_start(load: Load) -> Callable[..., TaskVineExecutor]:
-    """As ``start``, for tests that take files out of nodes' caches."""
+    """Like ``start``, for tests that remove files from nodes' caches."""
 
     def make(**settings: Any) -> TaskVineExecutor:
         executor = TaskVineExecutor(label="tv", engine="embedded", **{"cores": 2, **settings})
@@ -382,17 +382,17 @@ def _arguments(future: Any, resolver: Any) -> tuple[Any, ...]:
 def test_aliasing_is_that_of_pickling(
     start: Callable[..., TaskVineExecutor], count: int, resolver: Any, mode: str
 ) -> None:
-    """Once with small results and once with large ones."""
+    """Run once with small results and once with large ones."""
     start(resolver, function_exec_mode=mode)
     done = numbers(count)
     settled(done)
     assert are_one_object(*_arguments(done, resolver), inputs=[done]).result(60)
     pending = numbers(count)
     assert are_one_object(*_arguments(pending, resolver), inputs=[pending]).result(60)
-    # Each consumer has a copy of its own, and so has this process.
+    # Each consumer has its own copy, and so has this process.
     assert [spoil(done).result(60) for _ in range(3)] == [0.0] * 3
     assert done.result(60)[0] == 0.0
     done.result()[0] = 5.0
-    expected = 0.0 if resolver is DAG_RESOLVER else 5.0  # without it, Parsl passes the object that is here
+    expected = 0.0 if resolver is DAG_RESOLVER else 5.0  # without the resolver, Parsl passes the object in this process
     assert spoil(done).result(60) == expected
     assert done.result()[0] == 5.0

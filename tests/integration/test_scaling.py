@@ -24,7 +24,7 @@ PERIOD = 0.05
 
 
 def polls(dfk: DataFlowKernel, count: int) -> None:
-    """Wait until the strategy has decided so many times from now on."""
+    """Wait until the strategy has decided ``count`` more times."""
     strategy = dfk.job_status_poller._strategy
     decide, done = strategy.strategize, []
 
@@ -51,7 +51,7 @@ def active(executor: TaskVineExecutor) -> list[str]:
 def test_init_blocks_are_launched_once(load: Load, strategy: str, init: int) -> None:
     executor = make(init)
     dfk = load([executor], strategy=strategy, strategy_period=PERIOD)
-    assert len(executor.blocks_to_job_id) == init  # with the start, not with the first poll
+    assert len(executor.blocks_to_job_id) == init  # at the start, not at the first poll
     polls(dfk, 3)
     assert len(executor.blocks_to_job_id) == init
     assert executor.wait_for_nodes(init, 30)
@@ -102,7 +102,7 @@ def test_in_when_idle_and_out_again(load: Load, least: int, gate: Gate) -> None:
 
 
 def test_the_last_block_keeps_what_is_kept_there(load: Load, tmp_path: Path) -> None:
-    """By default Parsl lets go of every block after two idle minutes."""
+    """By default Parsl cancels every block after two idle minutes."""
     executor = make(2)
     load([executor], strategy="simple", strategy_period=PERIOD, max_idletime=0.1)
 
@@ -131,7 +131,7 @@ def test_the_last_block_keeps_what_is_kept_there(load: Load, tmp_path: Path) -> 
 
 
 def test_a_block_that_was_killed(load: Load, gate: Gate) -> None:
-    """Parsl's own error handler would give up on an executor whose only block has failed."""
+    """Parsl's error handler would give up an executor whose only block has failed."""
     executor = make(1, most=1)
     load([executor], strategy="simple", strategy_period=PERIOD)
     app = parsl.python_app(gate.task)

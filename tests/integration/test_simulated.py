@@ -1,4 +1,4 @@
-"""What a real run leaves can be simulated, and comes out as it was."""
+"""A real run can be simulated from its record, and takes about as long."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_run_is_replayed_from_its_record(load: Load) -> None:
     kept = add(sums[0], sums[1], outputs=[File("taskvinetemp:///kept")])
     last = add(sums[2], kept, inputs=[kept.outputs[0]])
     assert len(last.result()) == 600_000 + 0 + 1 + 2 + 3 + 4 + 5
-    assert [each.exception() for each in sums] == [None] * 4  # the last of them is nobody's input
+    assert [each.exception() for each in sums] == [None] * 4  # no task reads the last one
     record = str(next(Path(kernel.run_dir).rglob("record.msgpack")))
     kernel.cleanup()
 
@@ -63,5 +63,5 @@ def test_a_run_is_replayed_from_its_record(load: Load) -> None:
     assert seconds > 14 * 0.05
     assert outcome.makespan > seconds / 2
     assert workload.measured is not None
-    # A loaded machine is not one of slow nodes; what is asked here is that nothing is counted twice, or left out.
+    # A loaded machine is not the same as slow nodes; this test checks that no time is counted twice or left out.
     assert outcome.makespan == pytest.approx(workload.measured, rel=0.5)

@@ -1,4 +1,4 @@
-"""A sweep over a real program: its executor gets the parameters, and nothing of any run remains."""
+"""A sweep over a real program: its executor gets the parameters, and no run leaves anything."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_nodes_are_lost_in_a_sweep_and_what_that_cost_is_recorded(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(ROOTS))
     (tmp_path / "program.py").write_text(WITH_LOSSES)
-    seed = 4  # of a first loss after 0.4 s of work, of which there are 1.3 at least
+    seed = 4  # the first loss comes after 0.4 s of work; a run has at least 1.3 s
     settings = grid({"executor": {"loss-interval": [0, 1.5], "loss-seed": seed}})
     results = sweep([str(tmp_path / "program.py"), str(tmp_path / "runinfo")], settings, repetitions=1, timeout=100)
     assert not results.failed, results.failed[0].output

@@ -40,10 +40,10 @@ def test_from_the_command_to_the_figure(tmp_path: Path) -> None:
     with open(tmp_path / "runs.csv", newline="") as file:
         runs = {float(row["executor.loss-interval"]): row for row in csv.DictReader(file)}
     assert set(runs) == {0.0, 1.0}
-    assert float(runs[1.0]["losses"]) >= 1  # the first falls after 0.2 s of work, of which there are 0.6 at least
+    assert float(runs[1.0]["losses"]) >= 1  # the first loss comes after 0.2 s of work; a run has at least 0.6 s
     assert {row["exit_code"] for row in runs.values()} == {"0"}
     assert (runs[0.0]["losses"], runs[0.0]["reexecutions"]) == ("0", "0")
-    # Eight pieces of one MiB; when the last ones have been made, on both nodes.
+    # Eight pieces of one MiB. They exist when the last ones have been made on both nodes.
     assert float(runs[0.0]["storage_peak_bytes"]) >= 8 * 2**20
 
 
@@ -53,13 +53,13 @@ def model() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
+    sys.modules[spec.name] = module  # dataclasses look up their own module
     spec.loader.exec_module(module)
     return module
 
 
 def record(calls: list[tuple[str, str, float, float]], nodes: list[tuple[float, str]]) -> Record:
-    """A record of calls (app, node, start, seconds), all submitted at 1.0, and of nodes: a time, and a letter each."""
+    """Write a record of calls (app, node, start, seconds) submitted at 1.0, and of nodes (a time, a letter each)."""
     made = Record()
     names = sorted({name for name, *_ in calls})
     made.profiles = {

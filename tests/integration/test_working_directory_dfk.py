@@ -1,4 +1,4 @@
-"""Workflows as Parsl's tutorial has them: relative files, scripts beside the program, and undeclared files."""
+"""Workflows as in Parsl's tutorial: relative files, scripts beside the program, and undeclared files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_scripts_and_files_that_nobody_declares(start: Any, home: Path) -> None:
 
     @parsl.bash_app
     def by_name(outputs: Any = ()) -> str:
-        return "echo made > made.txt"  # and not outputs[0].filepath
+        return "echo made > made.txt"  # without outputs[0].filepath
 
     @parsl.python_app
     def save(name: str, text: str, after: Any = None) -> str:

@@ -63,7 +63,7 @@ def test_200_apps(cluster: Cluster, run: Run, figure: Figure) -> None:
 
 
 def test_dag_over_two_nodes(run: Run) -> None:
-    """A tree of arrays: what a node lacks it gets from the other, not from the user's process."""
+    """A tree of arrays: a node copies missing inputs from the other node, not from the user's process."""
     program = run("""
         @parsl.python_app
         def leaf(n):
@@ -89,7 +89,7 @@ def test_dag_over_two_nodes(run: Run) -> None:
 
 
 def test_the_configuration_of_the_documentation(cluster: Cluster, run: Run) -> None:
-    """As it is printed; only what is missing to use it is added."""
+    """The page's configuration as printed; only what is missing to use it is added."""
     text = (ROOT / "docs" / "how-to" / "slurm.md").read_text()
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SlurmProvider" in block)
     program = run(
@@ -115,7 +115,7 @@ parsl.dfk().cleanup()
 
 
 def test_the_program_of_the_tutorial(run: Run) -> None:
-    """As it is printed, with the name of the configuration for Slurm as its argument."""
+    """The page's program as printed, with the name of the configuration for Slurm as its argument."""
     page = ROOT / "docs" / "tutorial" / "cluster.md"
     *_, walks = blocks(page)
     before = run("print('here')", header="")
@@ -142,7 +142,7 @@ def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
             say("again", where().result())
     """)
     program.wait_for("jobs", 120)
-    eventually(lambda: not cluster.queue(), 60)  # the strategy has let all blocks go
+    eventually(lambda: not cluster.queue(), 60)  # the strategy has cancelled all blocks
     (program.directory / "go on").touch()
     program.end()
     assert len(program.said("jobs")[0][0]) == 3
@@ -150,7 +150,7 @@ def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
 
 
 def test_the_factory(cluster: Cluster, run: Run) -> None:
-    """TaskVine's own factory submits workers as tasks need them."""
+    """TaskVine's factory submits workers as tasks need them."""
     program = run("""
         factory = dict(worker_launch_method="factory", batch_type="slurm", batch_options="--partition=compute")
         made = TaskVineExecutor(
@@ -177,7 +177,7 @@ def test_no_block_at_the_start(run: Run, strategy: str) -> None:
 
 
 def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Nothing runs, and the user gives up: the log says what is waited for, and the job is cancelled."""
+    """Nothing runs, and the user gives up: the log names the reason of the wait, and the job is cancelled."""
     hold = cluster.ask("sbatch", "--parsable", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 600")
     try:
         eventually(lambda: hold in cluster.jobs("R"))
@@ -200,7 +200,7 @@ def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) ->
         assert program.said("interrupted")
         minutes = (program.said("interrupted")[0][1] - program.said("loaded")[0][1]) / 60
         figure("a pending job: questions a minute in its first 45 s", f"{(len(queries(program)) - 1) / minutes:.1f}")
-        assert len(queries(program)) <= 4  # one is the provider's at its construction
+        assert len(queries(program)) <= 4  # the provider makes one at its construction
         assert cluster.jobs() == [hold]
     finally:
         cluster.ask("scancel", hold)

@@ -1,4 +1,4 @@
-"""The version is in one place; files that no program builds repeat it."""
+"""The version is defined in one place; files that no program builds repeat it."""
 
 from __future__ import annotations
 

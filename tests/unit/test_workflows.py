@@ -1,4 +1,4 @@
-"""The workflows of the forge, and the checks before a commit, run what is there."""
+"""The workflows of the forge, and the checks before a commit, use only targets that exist."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EACH = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name
 
 
 def targets() -> set[str]:
-    """The targets of the Makefile."""
+    """Return the targets of the Makefile."""
     (line,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return set(line.split())
 
 
 def made(command: str) -> Iterator[str]:
-    """The targets that a shell command makes."""
+    """Return the targets that a shell command makes."""
     for words in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", re.sub(r"--\w+ ", "", command)):
         yield from words.split()
 

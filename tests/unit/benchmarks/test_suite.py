@@ -1,4 +1,4 @@
-"""The benchmark suite's arithmetic, on samples that are known; and its tables, which refer to each other by name."""
+"""The arithmetic of the benchmark suite, on known samples; and its tables, which refer to each other by name."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_call_with_a_context_is_held_against_one_in_the_process_and_the_latenc
 
 
 def test_every_target_can_be_found() -> None:
-    """Each refers only to what a whole run with all contenders measures."""
+    """Each target refers only to measurements of a whole run with all contenders."""
     made = Results()
     measured = [
         "all",

@@ -1,4 +1,4 @@
-"""Which address of several is taken for the one that other machines reach."""
+"""The choice of the address that other machines reach."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskvine_exec import addresses
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """What a machine says of itself: what its name stands for, its default route, and its interfaces that are up."""
+    """The addresses of a machine: of its name, of its default route, and of its interfaces that are up."""
     says: dict[str, str | None] = {
         "name": None,
         "route": None,
@@ -65,7 +65,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     ("says", "chosen"),
     [
         ({"name": "10.1.0.7", "route": "10.0.0.7"}, "10.1.0.7"),
-        ({"name": "127.0.1.1", "route": "10.1.0.7"}, "10.1.0.7"),  # as Debian has it
+        ({"name": "127.0.1.1", "route": "10.1.0.7"}, "10.1.0.7"),  # as on Debian
         ({"name": "192.0.2.9", "route": "10.1.0.7"}, "10.1.0.7"),  # of a router in front of it
         ({"name": None, "route": None}, "10.0.0.7"),
         ({"name": None, "route": "127.0.0.1"}, "10.0.0.7"),

@@ -1,4 +1,4 @@
-"""What the packages offer, and what importing them costs."""
+"""The public names of the packages, and the costs of importing them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUBLIC = [
 
 
 def imported_by(*modules: str) -> set[str]:
-    """Top-level names of what an interpreter has imported after these modules, beyond what it starts with."""
+    """Return the top-level modules that an interpreter has imported after these, beyond those at its start."""
     code = (
         "import json, sys\n"
         "sys.path[:0] = json.loads(sys.argv[1])\n"
@@ -43,7 +43,7 @@ def imported_by(*modules: str) -> set[str]:
 
 
 def seen_by_checkers(package: ModuleType) -> dict[str, str]:
-    """Return the names that a package imports for type checkers only, with the modules that it imports them from."""
+    """Return the names that a package imports for type checkers only, with their modules."""
     blocks = [each for each in ast.parse(inspect.getsource(package)).body if isinstance(each, ast.If)]
     (imports,) = (each.body for each in blocks if ast.unparse(each.test) == "TYPE_CHECKING")
     return {name.name: str(each.module) for each in imports if isinstance(each, ast.ImportFrom) for name in each.names}

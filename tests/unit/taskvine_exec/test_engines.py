@@ -1,4 +1,4 @@
-"""Which engine is taken, and what is said where one is missing."""
+"""The choice of the engine, and the errors if one is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> Non
 
 @pytest.fixture
 def fake_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Install a TaskVine whose module is what the test says."""
+    """Install a TaskVine whose module the test chooses."""
 
     def install(text: str) -> None:
         package = tmp_path / "ndcctools"
@@ -125,7 +125,7 @@ def test_command_of_a_worker(tmp_path: Path) -> None:
     [(1, "exited with status 1"), (-9, "was killed by signal 9"), (None, "has not said where it listens")],
 )
 def test_no_command_without_a_manager(tmp_path: Path, status: int | None, words: str) -> None:
-    """One that has ended is not waited for; one that is silent is, until a time."""
+    """A factory that has ended is not waited for; a silent one is, for a limited time."""
     there = places(tmp_path)
     (tmp_path / "vine.address").unlink()
     Path(there.manager_output).write_text("its last words\n")
@@ -166,11 +166,11 @@ def test_scratch_of_the_factory_is_where_nodes_may_see_it(tmp_path: Path, monkey
     def scratch(log: Path, **fields: Any) -> Path:
         made = settings(None, "factory", batch_type="slurm", **fields)
         found = Path(launch.factory_scratch(launch.Places(str(base), str(log), ""), made))
-        assert found.stat().st_mode & 0o777 == 0o700  # it will hold the password
+        assert found.stat().st_mode & 0o777 == 0o700  # it will contain the password
         return found
 
     assert scratch(log).parent == log
-    assert scratch(base / "log").parent == tmp_path  # nobody has chosen where logs go
+    assert scratch(base / "log").parent == tmp_path  # no place for logs was chosen
     assert scratch(log, scratch_dir=str(given)).parent == given
     given.rename(tmp_path / "other")
     given.touch()
@@ -207,7 +207,7 @@ def test_address_of_the_manager(
     [
         (LocalProvider(), None, True),
         (LocalProvider(), "127.0.0.2", True),
-        (LocalProvider(), "head.example.org", False),  # workers are told to connect there
+        (LocalProvider(), "head.example.org", False),  # the address at which workers connect
         (SlurmProvider(), "localhost", False),
     ],
 )

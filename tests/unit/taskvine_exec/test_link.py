@@ -1,4 +1,4 @@
-"""The user's end of the link: who sends what, and when."""
+"""The user's end of the link: which thread sends which messages, and when."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskvine_manager.wire.messages import Invocation, Profile
 
 
 class Manager:
-    """The other end, and the process that stands for it."""
+    """The other end, and the process that stands for the manager."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -73,7 +73,7 @@ def numbers(message: tuple[Any, ...] | None) -> list[int]:
 
 
 def test_a_thread_sends_for_itself_what_is_to_go_at_once(manager: Manager) -> None:
-    link = manager.link  # whose own thread does not run here
+    link = manager.link  # its own thread does not run here
     link.define([("key", b"function")], [])
     in_thread(lambda: link.submit(Invocation(1, 0, b"a"), at_once=True))
     message = manager.heard()
@@ -166,7 +166,7 @@ def test_what_was_submitted_goes_before_what_was_said_after_it(manager: Manager)
 def test_a_profile_goes_before_the_word_that_it_is_of_no_more_use(manager: Manager) -> None:
     profile = Profile(7, "key", "f", "L2", None, None, None, None, 0.0, "f")
     manager.link.define([("key", b"function")], [profile])
-    manager.link.retire([7], 1)  # its arguments could not be pickled, say
+    manager.link.retire([7], 1)  # as if its arguments could not be pickled
     manager.link.start()
     first, _ = messages_until(manager, "retire")
     assert (first[1], first[2]) == ((("key", b"function"),), (tuple(profile),))

@@ -1,4 +1,4 @@
-"""local_config: what goes where, and tuning from the environment."""
+"""local_config: where each argument goes, and tuning from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Password files: which can be used, and the one that is made."""
+"""Password files: which ones can be used, and the default one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes over the radio goes to Parsl's monitoring only if it is a message."""
+"""Only valid messages of the radio are passed on to Parsl's monitoring."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from taskvine_exec.session import Session
 
 
 class Link:
-    """A manager that answers with what it was asked, and is gone after ``broken``."""
+    """A manager that echoes requests, and has ended after ``broken``."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []

@@ -28,7 +28,7 @@ from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
 
 
 class Link:
-    """What would be sent to a manager."""
+    """The messages that would be sent to a manager."""
 
     def __init__(self) -> None:
         self.functions: list[tuple[str, payload.Payload]] = []
@@ -53,7 +53,7 @@ class Link:
 
 
 class Sent:
-    """A submitter, and what it sends."""
+    """A submitter, and its messages."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.link: Any = Link()

@@ -1,4 +1,4 @@
-"""Results that stay on nodes, as the user's process refers to them."""
+"""Results on nodes, as the user's process refers to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import eventually
 
 
 def task(tid: int = 7) -> AppFuture:
-    """Make the future of a task, which refers to its record as that of the DFK does."""
+    """Make the future of a task, which refers to its record as the DFK's does."""
     record: Any = {"id": tid, "dfk": None}
     future = AppFuture(record)
     record["app_fu"] = future
@@ -28,7 +28,7 @@ def task(tid: int = 7) -> AppFuture:
 
 
 def decoded(argument: object, **provided: bytes) -> Any:
-    """Return what a task gets for an argument, given the encoded values that come with it."""
+    """Return what a task gets for an argument, given the encoded values that are sent with it."""
     values.provide(dict(provided))
     return values.decode(pickle.dumps(argument))
 

@@ -1,4 +1,4 @@
-"""How many nodes there should be, and what the factory does about it."""
+"""The number of nodes that should exist, and how the factory starts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manager keeps a function for as long as a profile of it is anywhere."""
+"""The manager keeps a function as long as one of its profiles exists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def profile(number: int, function: str) -> Profile:
 
 @pytest.fixture
 def functions() -> Functions:
-    """Functions ``a``, a message's bytes, and nothing else."""
+    """Make functions named ``a``, with the bytes of a message."""
     functions = Functions()
     functions.define("a", b"body")
     return functions
@@ -64,7 +64,7 @@ def test_its_file_goes_too(functions: Functions, tmp_path: Path) -> None:
     for path in paths:
         path.write_bytes(b"body")
         functions.define("large", str(path))
-    assert [path.exists() for path in paths] == [True, False]  # nodes may be about to read the first
+    assert [path.exists() for path in paths] == [True, False]  # nodes may be about to read the first one
     held = functions.hold(profile(1, "large"))
     del held
     assert [gone.encoded for gone in functions.gone()] == [str(paths[0])]

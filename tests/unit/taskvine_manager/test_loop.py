@@ -1,4 +1,4 @@
-"""The manager's loop between a user's process, whose part the test takes, and an engine that only notes requests."""
+"""The manager's loop between a user's process, for which the test acts, and an engine that only notes requests."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ CALL = Invocation(1, 0, b"arguments")
 DONE = Completion(1, failure.RETURNED, b"result", "node", 1.0, 2.0, 3.0)
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(taskvine_manager.__file__)), "__main__.py")
 MOST_TICKS = 1000
-"""Ticks after which a test fails whose manager does not stop."""
+"""Ticks after which a test fails if its manager has not stopped."""
 
 
 class Engine:
-    """An engine that notes what is asked of it, and does in each tick what the test has planned."""
+    """An engine that notes its requests, and does in each tick what the test has planned."""
 
     def __init__(self, *made_with: Any) -> None:
         outlet: Outlet
@@ -81,7 +81,7 @@ class World:
         self.heard: list[tuple[Any, ...]] = []
 
     def run(self, *messages: tuple[Any, ...], stop: bool = True) -> list[tuple[Any, ...]]:
-        """Say something to the manager, and run it until it ends; return what it says."""
+        """Send messages to the manager, and run it until it ends; return its messages."""
         for message in messages:
             self.user.send(*message)
         if stop:
@@ -90,7 +90,7 @@ class World:
         return self.hear()
 
     def hear(self) -> list[tuple[Any, ...]]:
-        """Read what the manager has said by now; return everything that was heard."""
+        """Read the messages that the manager has sent by now; return all of them."""
         self.user.read()
         while (message := self.user.next()) is not None:
             self.heard.append(message)

@@ -1,4 +1,4 @@
-"""Silence and stops are counted only while whoever looks is awake."""
+"""Silence and stops count only while the observer itself runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a run: read as it was written, wherever it was cut."""
+"""The record of a run: read as it was written, and up to the place where it was cut."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ invocations = st.builds(
 
 
 def write(path: Path) -> None:
-    """A run with one of everything."""
+    """A run with one entry of each kind."""
     recorder = Recorder(str(path), engine="embedded", tune_parameters={"temp-replica-count": 2})
     recorder.nodes([{"name": "node-1", "cores": 2.0}])
     recorder.submitted([PROFILE], [Invocation(number, 0, b"12345") for number in range(4)])

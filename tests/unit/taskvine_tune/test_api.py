@@ -1,4 +1,4 @@
-"""What the package offers is what it says, and costs nothing before it is used."""
+"""The public names of the package, which costs little until it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation says what the declarations say."""
+"""The documentation agrees with the declarations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep and its program tell each other."""
+"""The messages between a sweep and its program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors keep their fields on the way between processes, and say what they are about."""
+"""Errors keep their fields between processes, and name what they are about."""
 
 from __future__ import annotations
 

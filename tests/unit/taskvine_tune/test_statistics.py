@@ -1,4 +1,4 @@
-"""Statements about measurements, held against simulated ones whose answer is known."""
+"""Statements about measurements, checked with simulated measurements whose answer is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskvine_tune.statistics import Interval, bootstrap_interval, fewest_repeti
 
 
 def rounds(medians: list[float], count: int, *, noise: float, drift: float, seed: int) -> dict[str, list[float]]:
-    """Run times of settings in interleaved rounds: each round slows all of them, and each run has noise of its own."""
+    """Make run times of settings in interleaved rounds. Each round slows all settings; each run has its own noise."""
     random = np.random.default_rng(seed)
     slowed = random.lognormal(0, drift, count)
     return {

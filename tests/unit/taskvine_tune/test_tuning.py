@@ -1,4 +1,4 @@
-"""Sets of parameters: what is wrong is named, and what is right comes back from a file as it was."""
+"""Sets of parameters: wrong ones are refused with a reason; valid ones are read from files as they were written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from taskvine_tune.tuning import conflicts, examine
 
 BIG = 2**31 - 1
 
-#: Names and values that are wrong, what is raised, and what it says.
+#: Wrong names and values, the exception of each, and a part of its message.
 BAD: list[tuple[dict[Any, Any], type[TuningError], str]] = [
     # names
     ({"temp-replica-cuont": 2}, UnknownParameter, r"'temp-replica-cuont': did you mean 'temp-replica-count'"),
@@ -123,7 +123,7 @@ def test_bad_names_and_values(values: dict[Any, Any], error: type[TuningError], 
         TuneParameters(values)
     with pytest.raises(error, match=says):
         TuneParameters.load(values)
-    # One among valid ones is found as well, and the valid ones are not lost.
+    # A wrong value among valid ones is found too, and the valid ones are kept.
     checked, problems = examine({**values, "monitor-interval": 7})
     assert [type(problem) for problem in problems] == [error]
     assert checked["monitor-interval"] == 7

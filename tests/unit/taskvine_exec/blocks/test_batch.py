@@ -33,7 +33,7 @@ class Provider:
 
 
 class World:
-    """The jobs of a provider, and the blocks whose cancellation was asked for."""
+    """The jobs of a provider, and the blocks whose cancellation was requested."""
 
     def __init__(self, provider: Any) -> None:
         self.provider = provider

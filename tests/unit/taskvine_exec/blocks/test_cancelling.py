@@ -1,4 +1,4 @@
-"""Jobs that are cancelled, and their nodes that clean up."""
+"""Jobs that are cancelled, after their nodes have cleaned up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskvine_manager.node.leftovers import LEFT
 
 
 class Batch:
-    """A provider of three jobs. It refuses a request if one of the jobs in it is in ``refused``."""
+    """A provider of three jobs. It refuses a request that contains a job of ``refused``."""
 
     def __init__(self, directory: Path, *, trusted: bool = False) -> None:
         self.directory = directory
@@ -72,7 +72,7 @@ def test_what_cannot_be_cancelled_is_named(batch: Batch, caplog: pytest.LogCaptu
 
 
 def test_a_process_that_has_ended_is_not_killed(tmp_path: Path) -> None:
-    """Its number may be that of another process."""
+    """Another process may have the same number by now."""
     batch = Batch(tmp_path, trusted=True)
     batch.states["0"] = JobState.COMPLETED
     batch.canceller.end_all(set(), lambda block: None)

@@ -1,4 +1,4 @@
-"""What a provider's word about a job is worth, and when it is asked for."""
+"""How far a provider's answers about a job are trusted, and when it is asked."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_one_list_that_came_back_short_is_forgotten() -> None:
 def test_what_cannot_be_made_up_counts_at_once_and_for_good(end: JobStatus) -> None:
     jobs = launched()
     assert look(jobs, end, 1) == end.state
-    assert look(jobs, COMPLETED, 2) == end.state  # Slurm's provider forgets
+    assert look(jobs, COMPLETED, 2) == end.state  # Slurm's provider forgets the job
     assert not jobs.missing()
 
 
@@ -203,7 +203,7 @@ FAILED, CANCELLED = (JobStatus(s) for s in (JobState.FAILED, JobState.CANCELLED)
 
 
 def test_a_state_that_passes_is_no_end() -> None:
-    """Grid Engine's job is on its way to its node: FAILED to the provider."""
+    """A job of Grid Engine on its way to its node is FAILED to the provider."""
     jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
     jobs.launched("0", 100, 0.0)
     assert look(jobs, FAILED, 10) == JobState.PENDING
@@ -219,12 +219,12 @@ def test_a_job_that_is_stuck_is_replaced_and_still_to_be_cancelled() -> None:
     assert [job.number for job in jobs if job.open] == [100]
     assert not jobs.missing()
     assert [job.end.message for job in jobs if job.end] == ["held"]
-    jobs.nodes_are(["0"], 20)  # it goes on after all
+    jobs.nodes_are(["0"], 20)  # it goes on nevertheless
     assert look(jobs, RUNNING, 21) == JobState.RUNNING
 
 
 def test_a_suspended_job_has_not_ended() -> None:
-    """LSF's suspended jobs are CANCELLED to the provider, and so are jobs that it has cancelled itself."""
+    """To the provider, LSF's suspended jobs are CANCELLED, and so are jobs that it has cancelled itself."""
     jobs = Jobs(INTERVAL, trusted=False, suspended=[JobState.CANCELLED])
     jobs.launched("0", 100, 0.0)
     for now in (10, 20, 100, 1000):
@@ -243,7 +243,7 @@ def test_a_job_that_has_written_output_need_not_have_been_listed() -> None:
 
 
 def test_a_job_of_which_nothing_is_heard_is_given_up_some_time_after_its_node_has_left() -> None:
-    """Kubernetes' provider never speaks again of a pod that was deleted."""
+    """Kubernetes' provider reports nothing more of a pod that was deleted."""
     jobs = launched()
     jobs.nodes_are(["0"], 10)
     jobs.nodes_are([], 20)

@@ -1,4 +1,4 @@
-"""Answers of Slurm's controller, as Slurm 22.05 gives them."""
+"""Answers of Slurm's controller, in the words of Slurm 22.05."""
 
 from __future__ import annotations
 

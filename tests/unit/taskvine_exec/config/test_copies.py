@@ -1,4 +1,4 @@
-"""Configurations are copied, Parsl's own too, and nobody's object is changed."""
+"""Configurations are copied, Parsl's too, and the user's objects stay unchanged."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_manager_configs_are_copied_and_not_changed(cls: Any) -> None:
     assert changed.port == 1
     assert own.port == 9123
 
-    # What users hand to their own function is handed on as it is: it may be large, or not copyable.
+    # Arguments of the user's own function are not copied: they may be large, or impossible to copy.
     own = own_manager_config(given)
     assert own.library_config is not None
     assert own.library_config["context_kwargs"]["depth"] is context_kwargs["depth"]

@@ -1,4 +1,4 @@
-"""What is configured reaches the settings of an engine."""
+"""Settings of the engines, derived from the configuration."""
 
 from __future__ import annotations
 

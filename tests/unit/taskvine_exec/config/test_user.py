@@ -1,4 +1,4 @@
-"""The classes for users have the fields of Parsl's."""
+"""The classes for users have the same fields as Parsl's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_import_needs_no_taskvine() -> None:
         "import sys, taskvine_exec.config as c; c.own_manager_config(None); c.own_factory_config(None);"
         "print([m for m in sys.modules if m.startswith(('ndcctools.taskvine', 'parsl.executors.taskvine'))])"
     )
-    # Only this module is asked about, not all that its package offers.
+    # Only this module counts, not its whole package.
     code = (
         "import types, sys; sys.path[:] = sys.argv[2:];"
         "p = types.ModuleType('taskvine_exec'); p.__path__ = [sys.argv[1]];"

@@ -1,4 +1,4 @@
-"""Every field has a rule, and an error names the field, its value and what is allowed."""
+"""Every field has a rule, and an error names the field, its value and the allowed values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every exception says what happened and survives the way between processes."""
+"""Every exception explains what happened, and can be pickled."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_message_is_clear(cls: type[Any], make: Any) -> None:
 def test_message_tells_every_field(cls: type[Any]) -> None:
     message = str(full(cls))
     for name in names(cls):
-        # A signal says more than the exit code that comes with it.
+        # The signal is more precise than the exit code that comes with it.
         expected = {"signal": "SIGKILL", "exit_code": "SIGKILL" if cls is SlotDied else "3"}
         expected |= {"requested": "64 cores", "largest": "2 cores", "limit_mb": "500 MB"}
-        # A task that was not started used nothing, and was not killed: its slot held too much.
+        # The task was not started: it used nothing and was not killed, but its slot held too much.
         expected |= {"used_mb": "612.5 MB", "group": "612.5 MB"}
         assert expected.get(name, str(EXAMPLES[name]).strip()) in message, name
 

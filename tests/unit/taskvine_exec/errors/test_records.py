@@ -10,7 +10,7 @@ import pytest
 from taskvine_exec.errors import LOST_KINDS, RECORD_KINDS, TaskLost, from_record
 from tests.unit.taskvine_exec.errors.examples import CLASSES, EXAMPLES, full, names
 
-#: What is raised in the user's process, and so never travels as a record.
+#: Exceptions that are only raised in the user's process, and so never travel as records.
 LOCAL = {
     "FunctionNotSerializable",
     "ArgumentNotSerializable",

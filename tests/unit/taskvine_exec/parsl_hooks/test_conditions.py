@@ -1,4 +1,4 @@
-"""A future that is as any other, but lighter; and with the hook off, as heavy."""
+"""Futures with a lighter condition behave like others; with the hook off, they have the usual one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def on(switch: Switch) -> bool:
 
 
 def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
-    """Call something in a thread; what it returns goes into the list."""
+    """Call a function in a thread; its result is appended to the list."""
     said: list[Any] = []
     thread = threading.Thread(target=lambda: said.append(call()))
     thread.start()
@@ -31,7 +31,7 @@ def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
 
 
 def waits(future: LightFuture) -> bool:
-    """Whether somebody waits for it."""
+    """Whether a thread waits for it."""
     return bool(waiters(future))
 
 
@@ -50,7 +50,7 @@ def until(look: Any) -> None:
 
 
 def test_it_has_what_the_standard_future_sets_up() -> None:
-    """Another Python may give futures another attribute: then it is to be set here too."""
+    """Another Python may give futures another attribute, which then has to be set here too."""
     ordinary, ours = vars(Future()), vars(LightFuture())
     assert ordinary.keys() <= ours.keys()
     for name in ordinary.keys() - {"_condition"}:
@@ -124,7 +124,7 @@ def test_callbacks_are_called_once_and_then_let_go(on: bool) -> None:
     future.set_result(None)
     gc.collect()
     assert (gone() is None) is on
-    future.add_done_callback(Callback())  # it is done: at once
+    future.add_done_callback(Callback())  # it is done, so this returns at once
     assert Callback.calls == 2
 
 

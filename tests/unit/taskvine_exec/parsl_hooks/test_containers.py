@@ -1,4 +1,4 @@
-"""Futures in containers: found, replaced, and named where they were left."""
+"""Futures in containers: found, replaced, and named where they could not be."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Words(list[Any]):
 
 
 class Names(dict[str, Any]):
-    """A dict that is made with an argument, and has an attribute."""
+    """A dict made with an argument, and with an attribute."""
 
     def __init__(self, owner: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Fixed(frozenset[Any]):
 
 
 class Pair(tuple[Any, Any]):
-    """A tuple with attributes that takes two arguments."""
+    """A tuple with attributes whose class takes two arguments."""
 
     def __new__(cls, first: Any, second: Any) -> Pair:
         return super().__new__(cls, (first, second))

@@ -1,4 +1,4 @@
-"""What is read from Parsl's frames, in a real DataFlowKernel and its strategy."""
+"""Facts read from Parsl's frames, in a real DataFlowKernel and its strategy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 
 class Seen:
-    """A DFK whose resolver and executor note what the frames say."""
+    """A DFK whose resolver and executor note what they read from frames."""
 
     def __init__(self, directory: Path) -> None:
         seen = self
@@ -87,7 +87,7 @@ def test_elsewhere_nothing_is_known() -> None:
 
 
 class Scaled:
-    """An executor as Parsl's strategy sees one; it notes what the frames say when it is scaled."""
+    """An executor as Parsl's strategy sees one; it notes what it reads from frames when it is scaled."""
 
     label = "ex"
     status_polling_interval = 1

@@ -16,7 +16,7 @@ from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 @pytest.fixture
 def provider(tmp_path: Any) -> LocalProvider:
-    """A provider that holds a job for ended."""
+    """A provider that believes that a job has ended."""
     made = LocalProvider(launcher=SingleNodeLauncher())
     made.resources["7"] = {"status": JobStatus(JobState.FAILED), "remote_pid": None}
     return made

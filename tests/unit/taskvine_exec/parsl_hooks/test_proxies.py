@@ -1,4 +1,4 @@
-"""Which code is taken for code that only passes values on."""
+"""Which code counts as code that only passes values on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 
 class Shown:
-    """An object whose class depends on who asks for it."""
+    """An object whose class depends on the code that asks for it."""
 
     @property
     def __class__(self) -> Any:

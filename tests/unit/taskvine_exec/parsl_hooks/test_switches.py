@@ -1,4 +1,4 @@
-"""Which hooks there are, and how they are switched off."""
+"""The list of hooks, and how they are switched off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRINTS = "from taskvine_exec.parsl_hooks import hooks; print(hooks())"
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """The names of the hooks that are off; all are on at the start, and are put back at the end."""
+    """The names of hooks that are off. All are on at the start of a test, and restored at its end."""
     for hook in HOOKS:
         monkeypatch.setattr(hook, "on", True)
     return lambda: [hook.name for hook in HOOKS if not hook.on]

@@ -1,4 +1,4 @@
-"""Parsl's wrappers around functions. What the cache of functions makes of them: ``submission/test_functions.py``."""
+"""Parsl's wrappers around functions. For the cache of functions see ``submission/test_functions.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of files that a task did not find, and of those that it left."""
+"""Advice about files that a task did not find, and about files that it left."""
 
 from __future__ import annotations
 

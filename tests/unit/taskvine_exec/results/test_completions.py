@@ -28,7 +28,7 @@ TEXT = "x" * (payload.INLINE_LIMIT + 1)
 
 
 class Manager:
-    """The link to a manager that answers requests in order."""
+    """A link to a manager that answers requests in order."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
@@ -45,7 +45,7 @@ class Manager:
 
 
 class Home:
-    """An executor's parts that receive results."""
+    """The parts of an executor that receive results."""
 
     def __init__(self, directory: Path) -> None:
         self.manager: Any = Manager()
@@ -67,7 +67,7 @@ class Home:
         return future
 
     def written(self, content: Any = TEXT, name: str = "replica") -> tuple[str, str, int, int]:
-        """A replica of an encoded value: its node, path, size and stamp."""
+        """Return the replica of an encoded value: its node, path, size and stamp."""
         self.directory.joinpath(name).mkdir()
         path = payload.encode(content, str(self.directory / name), pickle.dumps)
         assert isinstance(path, str)
@@ -79,7 +79,7 @@ class Home:
             pass
 
     def on_node(self, number: int = 0) -> tuple[TaskFuture, tuple[str, str, int, int]]:
-        """The future of a task whose large result has stayed on a node, and the replica there."""
+        """Make the future of a task whose large result has stayed on a node; return it and the replica."""
         future = self.submitted(number, Value(f"result-{number}", number))
         replica = self.written(TEXT, f"first-{number}")
         self.complete(returned(number, replica[1], made=((f"result-{number}", *replica[2:]),)))

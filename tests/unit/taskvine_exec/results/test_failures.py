@@ -61,7 +61,7 @@ def test_a_failure_added_while_another_thread_fails_one_is_not_lost() -> None:
     thread = threading.Thread(target=queue.add, args=(0, ValueError()), name="first")
     thread.start()
     assert inside.wait(30)
-    queue.add(1, ValueError())  # returns at once: the thread that is at it takes this one too
+    queue.add(1, ValueError())  # returns at once: the thread that fails the other task fails this one too
     assert [number for number, _ in failed] == [0]
     go_on.set()
     thread.join()

@@ -45,7 +45,7 @@ def answered(answer: Any) -> Future[Any]:
 
 
 class Manager:
-    """Answers requests in order; what it is asked is in ``asked``. It does not answer where it is to say None."""
+    """Answers requests in order, except where the answer is None. ``asked`` lists the requests."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -83,7 +83,7 @@ def test_what_is_elsewhere_is_asked_for_once_each(tmp_path: Path) -> None:
 
 
 def test_a_file_that_moves_again_is_asked_for_again(tmp_path: Path) -> None:
-    """TaskVine's links to a file change its stamp."""
+    """TaskVine makes links to a file, which change its stamp."""
     where = written(tmp_path)
     stale = where._replace(stamp=1)
     manager = Manager(stale, stale, where)

@@ -29,7 +29,7 @@ LOST = FileLost(task_id=1, reason="why", name="result-1")
 
 
 class Result:
-    """A result on nodes, which notes how often it is loaded."""
+    """A result on nodes that counts its loads."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)

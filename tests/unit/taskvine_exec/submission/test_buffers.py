@@ -1,4 +1,4 @@
-"""Equal buffers are stored once for as long as a value needs them, and nobody gets other bytes than he gave."""
+"""Equal buffers are stored once as long as a value needs them, and every value keeps its own bytes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_arrays_that_differ_in_length_alone(encode: Any, tmp_path: Path) -> None
 def test_equal_samples_are_not_trusted(
     encode: Any, store: Buffers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More different buffers than a new one is compared with."""
+    """There are more different buffers than a new one is compared with."""
     monkeypatch.setattr(Buffers, "sample", lambda *_: b"same")
     paths = [encode(np.full(COUNT, number)) for number in range(10)]
     again = [encode(np.full(COUNT, number)) for number in (9, 8, 7)]
@@ -115,7 +115,7 @@ def test_what_is_being_read_outlives_its_last_value(encode: Any, tmp_path: Path)
 
 
 def test_values_that_are_no_arrays(store: Buffers, encode: Any, tmp_path: Path) -> None:
-    """Bytes, what cannot be written to, Fortran's order, and what lies in containers."""
+    """Bytes, read-only arrays, Fortran's order, and arrays in containers."""
     fixed = np.arange(COUNT)
     fixed.flags.writeable = False
     kinds = [os.urandom(SIZE), fixed, np.asfortranarray(np.arange(2.0 * COUNT).reshape(2, -1)), [{"a": np.ones(COUNT)}]]
@@ -176,7 +176,7 @@ def test_a_buffer_that_goes_while_it_is_looked_for(
 
 
 def test_where_there_can_be_no_more_claims(encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then there are two files; each goes with its own claims."""
+    """There are two files then; each is removed with its last claim."""
     array = np.arange(COUNT)
     first = encode(array)
     claim, refused = claims.claim, [OSError(errno.EMLINK, "Too many links")]
@@ -263,7 +263,7 @@ def test_in_memory_buffers_are_written_over_when_nobody_has_them(
 def test_all_claims_are_on_the_file_system_of_the_buffer(
     encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory that has become scarce meanwhile does not make a second copy."""
+    """When memory has become scarce in between, there is no second copy."""
     fast = tmp_path / payload.FAST
     fast.mkdir()
     monkeypatch.setattr(payload, "roomy", lambda directory, size: str(fast))

@@ -1,4 +1,4 @@
-"""What becomes of files in the arguments of a call, before it is sent."""
+"""Files in the arguments of a call, before it is sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Planner:
-    """Plans of the tasks t0, t1 and so on of one executor."""
+    """Make plans for the tasks t0, t1 and so on of one executor."""
 
     def __init__(self) -> None:
         self.files = TempFiles()
@@ -169,7 +169,7 @@ def test_two_files_of_one_name_are_refused(plan: Planner) -> None:
         plan(File("a"), File(T + "a"))
     with pytest.raises(ValueError, match="would be called 'a' in its sandbox"):
         plan(outputs=[File("a"), File(T + "a")])
-    made = plan(inputs=[File("a")], outputs=[File("a")])  # to be changed in place
+    made = plan(inputs=[File("a")], outputs=[File("a")])  # changed in place by the task
     assert made.inputs == made.outputs
 
 
@@ -325,7 +325,7 @@ def test_forgotten_versions() -> None:
 
 
 class Result:
-    """Something large."""
+    """A large object."""
 
 
 def test_no_version_keeps_the_result_of_its_task_in_memory() -> None:

@@ -1,4 +1,4 @@
-"""Whatever a function captures may change between two calls; where nothing has, it is not pickled again."""
+"""Captures of a function may change between two calls; an unchanged function is not pickled again."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_who_captures_much_that_may_change_is_told_once(
 
 
 class Equal:
-    """Objects that are all equal, and have one hash."""
+    """Objects that are all equal and have the same hash."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""A function is serialized once, whatever Parsl wraps it in; arguments mean the same by the fast way and the slow."""
+"""A function is serialized once, whatever Parsl wraps it in; both ways to encode arguments give the same values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cache(tmp_path: Path) -> FunctionCache:
 
 @pytest.fixture
 def dumped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was pickled."""
+    """The objects that were pickled."""
     seen: list[Any] = []
     dumps = pickling.dumps
 
@@ -195,7 +195,7 @@ def test_a_collected_function_leaves_no_entry(cache: FunctionCache) -> None:
 
 def test_a_function_that_replaces_a_collected_one_is_its_own(cache: FunctionCache) -> None:
     keys = set()
-    for number in range(50):  # their ids are given out again
+    for number in range(50):  # their ids are reused
         keys.add(cache.reference(eval(f"lambda: {number}")).key)
     assert len(keys) == 50
 
@@ -280,7 +280,7 @@ def test_a_large_function_is_a_file(cache: FunctionCache, tmp_path: Path) -> Non
 
 
 class Marking(SerializerBase):
-    """Marks what passes it."""
+    """A serializer that marks its output and notes what it serializes."""
 
     refuse: bool = False
 
@@ -305,7 +305,7 @@ class Refusing(Marking):
 
 @pytest.fixture
 def registry() -> Iterator[types.SimpleNamespace]:
-    """Parsl's registries, to be changed by the test."""
+    """Parsl's registries, which the test may change."""
     kept = [dict(registries.methods_for_code), dict(registries.methods_for_data)]
     more = dict(registries.additional_methods_for_deserialization)
     yield types.SimpleNamespace(code=registries.methods_for_code, data=registries.methods_for_data)
@@ -347,7 +347,7 @@ def test_serializers_are_tried_in_the_order_of_the_registry(registry: types.Simp
     assert marking.seen
     marking.seen.clear()
     registry.data.pop(marking.identifier)
-    registries.register_method_for_data(marking)  # behind Parsl's own now, which takes everything
+    registries.register_method_for_data(marking)  # now behind Parsl's own serializer, which accepts everything
     assert payload.decode(encode_arguments((1,), {}, str(tmp_path))) == ((1,), {})
     assert not marking.seen
 
@@ -410,7 +410,7 @@ def test_plain_arguments_take_the_fast_way(dumped: list[Any], tmp_path: Path) ->
 
 
 class Mine:
-    """A class of the user's own."""
+    """A class of the user."""
 
 
 class MyInt(int):

@@ -1,4 +1,4 @@
-"""Resource specifications: what is accepted, what is refused, and what the refusal says."""
+"""Resource specifications: accepted ones, refused ones, and the messages."""
 
 from __future__ import annotations
 

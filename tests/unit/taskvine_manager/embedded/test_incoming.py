@@ -1,4 +1,4 @@
-"""Whatever a node says, the engine goes on with the others."""
+"""Whatever a node sends, the engine goes on with the other nodes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ JUNK = st.one_of(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[Any, ...]:
-    """A valid message in which one value, anywhere, is another; or which is longer or shorter."""
+    """A valid message with one other value somewhere, or with another length."""
     message = draw(st.sampled_from(VALID))
 
     def change(value: Any, depth: int) -> Any:
@@ -150,5 +150,5 @@ def test_no_message_ends_the_run(said: list[tuple[Any, ...]]) -> None:
         ended = {each.number: each.outcome for each in shell.outlet.ended}
         assert len(ended) == len(shell.outlet.ended), "one has ended twice"
         assert {1, 2, 3} <= set(ended) <= {1, 2, 3, 4}
-        # The user's process cancels the fourth if the first, which makes its input, has failed.
+        # The user's process cancels the fourth task if the first one, which makes its input, has failed.
         assert ended[1] != failure.RETURNED or 4 in ended

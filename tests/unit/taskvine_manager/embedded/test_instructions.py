@@ -28,7 +28,7 @@ class Link:
 
 
 class Around:
-    """What instructions are carried out with; it keeps what it is told."""
+    """A stand-in for the parts that carry out instructions; it notes their calls."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []

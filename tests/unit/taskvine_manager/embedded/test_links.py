@@ -1,4 +1,4 @@
-"""Nodes that come and leave, as the engine's shell sees them."""
+"""Nodes that join and leave, as the engine's shell sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node process, with the test in the place of the manager."""
+"""A node process. The test acts as the manager."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Manager:
         self.channel.send("run", FUNCTIONS, PROFILES, calls, {}, values or {}, {})
 
     def ended(self, count: int = 1) -> dict[int, Completion]:
-        """Await the ends of tasks."""
+        """Wait for the ends of tasks."""
         found: dict[int, Completion] = {}
         while len(found) < count:
             kind, *rest = self.next()
@@ -103,7 +103,7 @@ class Manager:
         return found
 
     def end(self) -> str:
-        """Await the end of the node; return what it has written to its standard error."""
+        """Wait for the end of the node; return its standard error."""
         return self.process.communicate(timeout=SECONDS)[1]
 
     def close(self) -> None:

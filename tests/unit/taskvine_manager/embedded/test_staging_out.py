@@ -1,4 +1,4 @@
-"""Staging after tasks: results and outputs go into the cache, or wait until there is room for them."""
+"""Staging after tasks: results and outputs go into the cache, or wait for space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUE = FileUse("value", "", "x")
 
 
 class Core(NodeCore):
-    """A node's core that only notes what staging tells it, and keeps what waits for room."""
+    """A node's core that only notes the calls of staging, and keeps the outputs that wait for space."""
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache, {})
@@ -57,7 +57,7 @@ class Node:
         return str(path)
 
     def task(self, *outputs: FileUse, **files: str) -> Call:
-        """Make a task with a sandbox and these files in it."""
+        """Make a task whose sandbox contains these files."""
         call = Call(Invocation(1, 0, b"", (), outputs), PROFILE._replace(mode=L1), (1.0, 0.0, 0))
         call.directory = str(self.directory / "task")
         os.makedirs(sandboxes.path(call))

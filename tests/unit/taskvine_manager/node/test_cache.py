@@ -1,4 +1,4 @@
-"""The node's cache: what it holds, what it lets go, and what it leaves when something fails."""
+"""The node's cache: what it contains, what it evicts, and what failures leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def old(path: str) -> str:
-    """Make a file look long unchanged: a change time cannot be set, so the clock that it is compared with is."""
+    """Make a file count as unchanged for long. Change times cannot be set, so the clock is moved."""
     eventually(lambda: time.time_ns() - os.stat(path).st_ctime_ns > module.SETTLED_NS)
     return path
 
@@ -93,7 +93,7 @@ def test_file_written_twice_within_a_tick_of_the_clock_is_read_twice(
 def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.obtain("other.txt", 10)  # something of its size is there, so that it is looked at before it is copied
+    files.obtain("other.txt", 10)  # a file of this size exists, so the source is compared before it is copied
     source = files.write("a.txt", 10)
     digest = module.content_name
     read: list[str] = []
@@ -253,7 +253,7 @@ def test_the_stamp_is_that_of_the_file_that_was_published(files: Files) -> None:
 
 
 class Pair:
-    """Two nodes' caches, and the user's file that one of them has."""
+    """The caches of two nodes, and a file of the user that one of them has."""
 
     def __init__(self, files: Files) -> None:
         directory = files.home.parent / "second"
@@ -460,6 +460,6 @@ def test_quota_does_not_grow_beyond_the_disk(files: Files) -> None:
     files.cache = Cache(str(files.directory), 0, grows=True)
     there = os.statvfs(files.directory)
     with open(files.home / "large", "wb") as large:
-        large.truncate(2 * there.f_blocks * there.f_frsize)  # sparse
+        large.truncate(2 * there.f_blocks * there.f_frsize)  # a sparse file
     with pytest.raises(QuotaExceeded):
         files.cache.obtain(str(files.home / "large"))

@@ -1,4 +1,4 @@
-"""A cache of 100 bytes: what it lets go, and threads that need more than it has."""
+"""A cache of 100 bytes: what it evicts, and threads that need more than it has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_least_recently_used_goes_first(files: Files) -> None:
     files.cache.unpin(files.cache.obtain(str(files.home / "a")))
     d = files.obtain("d", 30)
     assert [name in files.cache for name in (a, b, c, d)] == [True, False, True, True]
-    # The same content under another name is a use as well.
+    # The same content under another name counts as a use.
     assert files.obtain("other", 30, "c") == c
     e = files.obtain("e", 30)
     assert [name in files.cache for name in (a, c, d, e)] == [False, True, True, True]
@@ -150,7 +150,7 @@ def test_threads_that_need_more_than_the_quota_together_take_turns(files: Files)
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Whatever is done to a cache: its count is the sum of its files, and within the quota."""
+    """After any operations on a cache, its count of bytes is the sum of its files, and within the quota."""
 
     def __init__(self) -> None:
         super().__init__()

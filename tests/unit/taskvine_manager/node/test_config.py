@@ -1,4 +1,4 @@
-"""The configuration of nodes is valid once it is made, and can be sent."""
+"""The configuration of nodes is validated when it is made, and can be sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskvine_manager.runtime.search_path import SearchPath
 
 
 def config(**fields: Any) -> NodeConfig:
-    """A configuration without anything special, but for the given fields."""
+    """Make a simple configuration, with the given fields."""
     usual: dict[str, Any] = {
         "base": "/tmp/run",
         "log": "/tmp/run/log",

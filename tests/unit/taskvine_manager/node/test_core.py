@@ -30,7 +30,7 @@ class Cache(set[str]):
 
 
 class World:
-    """A core, the node's cache, and what the core has had done since it was last asked."""
+    """A core, the node's cache, and the core's actions since the last look."""
 
     def __init__(self) -> None:
         self.cache = Cache()

@@ -1,4 +1,4 @@
-"""Deaths of processes in words."""
+"""Descriptions of how processes died."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python environments that a node unpacks, and those that it cannot use."""
+"""Python environments that a node unpacks, and unusable ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ sys.exit({status})
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """What stands for an environment: its python is this one."""
+    """Make a stand-in for an environment: its python is the one of this process."""
     root = tmp_path / "env"
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -144,7 +144,7 @@ HERE = tuple(sys.version_info[:2])
 
 
 def test_version_of_the_program(root: Path, unpacked: Path) -> None:
-    """Bytecode of another minor version crashes, or does something else."""
+    """Bytecode of another minor version crashes or misbehaves."""
     tarball = pack(root)
     assert interpreter(None, str(unpacked), HERE) == sys.executable
     assert interpreter(tarball, str(unpacked), HERE).endswith("bin/python")

@@ -1,4 +1,4 @@
-"""What a node finds of the machine that it is on."""
+"""The hardware that a node finds on its machine."""
 
 from __future__ import annotations
 

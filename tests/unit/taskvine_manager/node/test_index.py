@@ -1,4 +1,4 @@
-"""The index of a cache: the space that files take, and which of them make room for others."""
+"""The index of a cache: the space of files, and which of them are evicted."""
 
 from __future__ import annotations
 

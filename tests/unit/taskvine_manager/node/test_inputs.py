@@ -1,4 +1,4 @@
-"""Which tasks on a node wait for which inputs."""
+"""Tasks on a node that wait for inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = Sent({}, {}, {})
 
 
 class Cache(set[str]):
-    """The names of what is cached; each value is its name."""
+    """Names of cached files; the value of each is its name."""
 
     def checked(self, name: str) -> str:
         if name not in self:

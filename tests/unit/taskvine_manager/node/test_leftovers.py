@@ -30,7 +30,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_living_node_s_directory_stays(directory: Path) -> None:
     descriptor = leftovers.claim(str(directory), "token", "node")
     assert leftovers.sweep(str(directory.parent)) == []
-    other = os.dup(descriptor)  # as the process has that cleans up
+    other = os.dup(descriptor)  # as the process that cleans up has
     os.close(descriptor)
     assert leftovers.sweep(str(directory.parent)) == []
     os.close(other)
@@ -42,7 +42,7 @@ def test_a_living_node_s_directory_stays(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", ["node", ""])
 def test_its_processes_are_ended(directory: Path, name: str) -> None:
-    """Those of a node, or of a whole run."""
+    """Directories of a node, or of a whole run."""
     token = str(directory)
     environment = {**os.environ, cleanup.TOKEN: token, cleanup.TOKEN + "_NODE": "node"}
     process = subprocess.Popen(["sleep", "100"], env=environment, start_new_session=True)

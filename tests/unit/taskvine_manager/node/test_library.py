@@ -1,4 +1,4 @@
-"""A library that starts, does not, or dies: what its node makes of it. Small programs take the library's part."""
+"""Libraries that start, do not start, or die, as their node sees them. Small programs act as the library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READY, WARM = "say('ready', os.getpid());", "say('ready', os.getpid()); say('war
 
 
 class Started:
-    """A library, started, with what it says to the user."""
+    """A started library, and its messages to the user."""
 
     def __init__(self, directory: Path, program: str, command: list[str] | None = None) -> None:
         config = {"log": str(directory), "scratch": str(directory), "directory": None, "start_timeout": 10.0}
@@ -47,14 +47,14 @@ class Started:
         return [self.library.receive() for _ in range(count)]
 
     def end(self) -> tuple[dict[str, Any], bool]:
-        """Hear what it says until it ends; return the record and whether it may be started again."""
+        """Listen until the library ends; return the record and whether it may be started again."""
         while self.library.receive() != ("gone",):
             pass
         record, may_start = self.library.bury()
         return pickle.loads(record), may_start
 
     def pass_time(self, seconds: float) -> None:
-        """Have the library looked after every second."""
+        """Watch the library as if a second passed between looks."""
         for _ in range(round(seconds)):
             self._looked += 1.0
             self.library.look(self._looked)

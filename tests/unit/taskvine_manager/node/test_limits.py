@@ -1,4 +1,4 @@
-"""Limits of control groups and batch systems, from what their files and variables were found to hold."""
+"""Limits of control groups and batch systems, from their files and variables on real systems."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_version_2() -> None:
 @pytest.mark.parametrize(
     ("root", "path", "expected"),
     [
-        ("/docker/abc", "/docker/abc", ["/sys/fs/cgroup"]),  # a container that has no namespace for control groups
+        ("/docker/abc", "/docker/abc", ["/sys/fs/cgroup"]),  # a container without a namespace for control groups
         ("/docker/abc", "/docker/abc/x", ["/sys/fs/cgroup/x", "/sys/fs/cgroup"]),
         ("/docker/abc", "/docker/abcd", ["/sys/fs/cgroup"]),
         ("/docker/abc", "/", ["/sys/fs/cgroup"]),
         ("/", "/", ["/sys/fs/cgroup"]),
         ("/", "/a", ["/sys/fs/cgroup/a", "/sys/fs/cgroup"]),
         ("/..", "/../other", ["/sys/fs/cgroup/other", "/sys/fs/cgroup"]),
-        ("/", "/../../other", ["/sys/fs/cgroup"]),  # outside of the namespace of this process
+        ("/", "/../../other", ["/sys/fs/cgroup"]),  # outside of this process's namespace
         (r"/a\040b", "/a b/c", ["/sys/fs/cgroup/c", "/sys/fs/cgroup"]),
     ],
 )
@@ -205,7 +205,7 @@ WORDS = st.one_of(
 def test_a_node_never_offers_more_than_its_machine_nor_nothing(
     environment: dict[str, str], memory: str, cpu: str, hosts: str
 ) -> None:
-    """Whatever the files and variables hold."""
+    """Files and variables with any text."""
     files = {f"/sys/fs/cgroup/{name}": memory for name in ("memory.max", "memory.limit_in_bytes")}
     files |= {f"/sys/fs/cgroup/{name}": cpu for name in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")}
     with pytest.MonkeyPatch.context() as patch:
@@ -253,14 +253,14 @@ def test_kills_are_known_by_their_count(
         count = int(files[counter].partition("oom_kill ")[2].split()[0])
         files[counter] = files[counter].replace(f"oom_kill {count}", f"oom_kill {count + 1}")
 
-    assert kills.explain(0.0) is None  # there were some before
+    assert kills.explain(0.0) is None  # kills before this task
     kill()
     assert kills.explain(10.0) == expected
-    assert kills.explain(11.0) == expected  # another that died by the same rise
+    assert kills.explain(11.0) == expected  # another process that was killed at the same time
     assert kills.explain(13.0) is None
     kill()
     kills.look(20.0)
-    assert kills.explain(30.0) is None  # what was killed then did not end a task
+    assert kills.explain(30.0) is None  # those kills did not end a task
     kill()
     assert kills.explain(40.0) == expected
 

@@ -1,4 +1,4 @@
-"""The pool of slots: which slot runs which task, and what becomes of the tasks of slots that die."""
+"""The pool of slots: which slot runs which task, and the tasks of slots that die."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def profile(function: str = "f", number: int = 1) -> Profile:
 
 
 class Node:
-    """A node's pool, which does with slots what a node does."""
+    """A node's pool, with the actions of a node."""
 
     def __init__(self, cores: float = 2, memory: float = 1000, gpus: int = 0) -> None:
         self.resources = Resources(cores, memory, [str(number) for number in range(gpus)])
@@ -42,7 +42,7 @@ class Node:
         return calls
 
     def pump(self, most: int = 1000) -> None:
-        """Hand out pending tasks; a slot's socket takes ``most`` at a time."""
+        """Hand out pending tasks; a slot's socket accepts ``most`` at a time."""
         while self.pool.pending:
             choice = self.pool.choose(self.now)
             if choice is None:
@@ -80,7 +80,7 @@ class Node:
         return slot
 
     def know(self, seconds: float, function: str = "f") -> None:
-        """Have the pool learn how long tasks take; the slot that ran them is idle afterwards."""
+        """Teach the pool how long tasks take; the slot that ran them is idle afterwards."""
         self.end(self.run(function=function), seconds)
 
     @property
@@ -202,7 +202,7 @@ def test_only_tasks_of_one_profile_go_together() -> None:
     calls = [call for function in "aab" for call in node.add(function)]
     node.pump()
     (slot,) = node.pool.slots.values()
-    assert list(slot.calls) == calls  # the last one followed, because the slot has its function
+    assert list(slot.calls) == calls  # the last one went to this slot, because it has its function
 
 
 def test_estimate_rises_faster_than_it_falls() -> None:
@@ -256,7 +256,7 @@ def test_what_a_full_socket_did_not_take_stays_pending() -> None:
     assert list(node.pool.pending) == calls
     assert node.free == (1, 1000, 0)
     (slot,) = node.pool.slots.values()
-    slot.heard = 0.0  # else it would get the others afterwards
+    slot.heard = 0.0  # otherwise the slot would get the others afterwards
     node.now += 1
     node.pump(most=2)
     assert list(slot.calls) == calls
@@ -403,7 +403,7 @@ def test_slots_forget_functions_once_they_are_told() -> None:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Whatever happens to slots: no task is lost or run twice at once, and resources are what busy slots leave."""
+    """Whatever happens to slots, no task is lost or runs twice at once, and resources are those left by busy slots."""
 
     def __init__(self) -> None:
         super().__init__()

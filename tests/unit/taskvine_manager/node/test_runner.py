@@ -1,4 +1,4 @@
-"""The tasks of a node, whichever way they are run. A small program takes the part of a library and of L1 tasks."""
+"""The tasks of a node in both modes. A small program acts as the library and as L1 tasks."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ Make = Callable[..., Node]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    # They would end and reap children that are not the node's.
+    # They would end and reap processes that are not the node's children.
     monkeypatch.setattr(keeper, "end_children", lambda: None)
     monkeypatch.setattr(keeper, "reap", lambda spare: None)
     made: list[Node] = []

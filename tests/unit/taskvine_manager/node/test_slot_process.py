@@ -1,4 +1,4 @@
-"""What passes between a node and the process of a slot: tasks, functions, answers, and what is taken back."""
+"""Messages between a node and a slot's process: tasks, functions, answers, and tasks that are taken back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def slot() -> Iterator[SlotProcess]:
 
 
 def read(slot: SlotProcess) -> tuple[Any, ...]:
-    """What the process reads next."""
+    """Return the next packet that the process reads."""
     packet: tuple[Any, ...] = pickle.loads(slot.other_end.recv(PACKET_LIMIT))
     return packet
 
 
 def say(slot: SlotProcess, *packet: Any) -> None:
-    """Send what the process says."""
+    """Send a packet from the process."""
     slot.other_end.send(pickle.dumps(packet))
 
 

@@ -1,4 +1,4 @@
-"""Slots and their library together: tasks that end, are lost, or are taken back. A small program takes their part."""
+"""Slots and their library together: tasks that end, are lost, or are taken back. A small program acts as both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ while True:
 
 
 class Node:
-    """The loop of a node with one core, and what it hears of its tasks."""
+    """The loop of a node with one core, and the ends of its tasks."""
 
     def __init__(self, directory: Path, program: str = PROGRAM, /, **settings: Any) -> None:
         config: dict[str, Any] = {
@@ -110,7 +110,7 @@ class Node:
             key.data()
 
     def run(self, count: int) -> list[tuple[int, int, Any]]:
-        """Go on until so many tasks have ended; return their numbers, outcomes and results or reasons."""
+        """Run the loop until ``count`` tasks have ended; return their numbers, outcomes and results or reasons."""
         while len(self.endings) < count:
             self.step()
         return [
@@ -119,7 +119,7 @@ class Node:
         ]
 
     def starts(self) -> int:
-        """How often a library was started."""
+        """Number of times that a library was started."""
         return len([name for name in os.listdir(self._directory) if name.startswith("started-")])
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ def test_library_that_ends_without_tasks_is_started_for_the_next_one(node: Node)
     node.run(1)
     (library,) = node.slots.processes()
     while os.path.exists(f"/proc/{library}"):
-        node.step(0.01)  # it hears of the library's end, and reaps it
+        node.step(0.01)  # the loop sees the end of the library, and reaps it
     node.add(2, "answer(b'')")
     node.run(2)
     assert node.starts() == 2

@@ -1,4 +1,4 @@
-"""Sandboxes: what comes into them, what comes out, and what is said of files that do not."""
+"""Sandboxes: inputs, outputs, and the errors for files that cannot be staged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Place:
         return found
 
     def has_no_pins(self) -> None:
-        """Evict all inputs: none may be left."""
+        """Evict all inputs, and fail if one is pinned."""
         self.cache.make_room()
         assert [name for name in os.listdir(self.directory) if "@" not in name] == []
 
@@ -77,7 +77,7 @@ def temp(name: str) -> FileUse:
 
 
 def replica(path: Path) -> Source:
-    """What is said of a file on another node, when it was made."""
+    """Describe a file on another node, as it was published."""
     status = path.stat()
     return Source(str(path), status.st_size, status.st_ctime_ns)
 

@@ -1,4 +1,4 @@
-"""Directory trees: copied and archived whole, or refused in words."""
+"""Directory trees: copied and archived whole, or refused with an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def listing(root: Path) -> dict[str, object]:
-    """All that is below a directory, with contents, link targets and modes."""
+    """Return everything below a directory, with contents, link targets and modes."""
     found: dict[str, object] = {}
     for path in root.rglob("*"):
         name = os.fsencode(path.relative_to(root)).decode(errors="surrogateescape")

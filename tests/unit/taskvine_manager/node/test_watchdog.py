@@ -1,4 +1,4 @@
-"""Looks at the processes of tasks: which are due, and what is ended."""
+"""Looks at the processes of tasks: when they are due, and what they end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import eventually
 
 
 class Tasks:
-    """Slots or L1 tasks, as far as the watchdog sees them."""
+    """Slots or L1 tasks, reduced to what the watchdog uses."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, Call]] = []

@@ -30,7 +30,7 @@ from taskvine_manager.parameters import (
 from taskvine_manager.parameters.errors import OutOfRange
 from taskvine_manager.runtime import payload
 
-#: What ``vine_tune`` of cctools 8.0.0 takes.
+#: The names that ``vine_tune`` of cctools 8.0.0 takes.
 TASKVINE_NAMES = """
     asynchrony-multiplier attempt-schedule-depth category-steady-n-tasks clean-redundant-replicas
     default-transfer-rate disconnect-slow-worker-factor disk-proportion-available-to-task
@@ -64,12 +64,12 @@ def test_a_declaration_is_complete(parameter: Parameter) -> None:
     for engine in ENGINES:
         standing = parameter.on(engine)
         assert not standing.note.endswith(".")
-        # "Ours" is for what TaskVine does not have; TaskVine ignores nothing that it knows.
+        # The kind "ours" is for parameters that TaskVine lacks, so TaskVine does not ignore its own names.
         expected = {Support.OURS, Support.CLAMPED, Support.IGNORED} if parameter.ours else set(Support) - {Support.OURS}
         if engine == "taskvine" and not parameter.ours:
             expected = {Support.NATIVE, Support.CLAMPED, Support.NO_EFFECT}
         assert standing.support in expected
-        # What is worse than it looks is explained.
+        # A support that is less than it seems is explained.
         if standing.support in (Support.CLAMPED, Support.NO_EFFECT, Support.IGNORED):
             assert standing.note
 

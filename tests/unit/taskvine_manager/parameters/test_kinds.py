@@ -1,4 +1,4 @@
-"""Values of each kind of parameter: what is accepted, and in which type."""
+"""Values of each kind of parameter: which are accepted, and in which type."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_names_are_found_in_any_spelling(parameter: Parameter) -> None:
         ("Temp-Replica-Count", "temp-replica-count"),
         ("replication", "temp-replica-count"),
         ("worker-source-max-transfer", "worker-source-max-transfers"),
-        ("disconnect-slow-workers-factor", "disconnect-slow-worker-factor"),  # so spelled in taskvine.h
+        ("disconnect-slow-workers-factor", "disconnect-slow-worker-factor"),  # the spelling in taskvine.h
         ("wait-for-worker", "wait-for-workers"),
         ("wait_retrieve_many", "max-retrievals"),
         ("keep-alive-interval", "keepalive-interval"),

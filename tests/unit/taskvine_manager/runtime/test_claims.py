@@ -1,4 +1,4 @@
-"""A file is there for as long as somebody claims it, and is given to exactly one who is to remove it."""
+"""A file exists as long as a claim to it does, and exactly one process is told to remove it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_claim_takes_no_room(file: str, tmp_path: Path) -> None:
 
 
 def test_a_claim_made_while_the_last_is_given_up(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at the count and the end of the offer."""
+    """The claim is made between the check of the count and the end of the offer."""
     first, second = str(tmp_path / "a"), str(tmp_path / "b")
     claims.claim(file, first)
     rename = os.rename
@@ -61,7 +61,7 @@ def test_a_claim_made_while_the_last_is_given_up(file: str, tmp_path: Path, monk
 
 
 def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
-    """Whoever has a claim finds the file; it is given out for removal once, and last."""
+    """Every holder of a claim finds the file; it is removed once, with the last claim."""
     over: list[str] = []
     missing: list[str] = []
 
@@ -70,7 +70,7 @@ def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
         for _ in range(100):
             try:
                 claims.claim(file, path)
-            except FileNotFoundError:  # it has gone, or seems to for a moment
+            except FileNotFoundError:  # it has been removed, or seems so for a moment
                 continue
             if not os.path.exists(claims.claimed(path)):
                 missing.append(path)

@@ -1,4 +1,4 @@
-"""Exceptions come home as what they were, and whatever cannot says so."""
+"""Exceptions come home as they were; parts that cannot are described."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_it_begins_in_the_users_function() -> None:
     namespace["helper"] = helper
     with pytest.raises(ValueError) as info:
         namespace["user"]()
-    # The helper stands in a file of ours too, but below the user's: it is shown.
+    # The helper is in one of our files, but was called by the user's function, so it is shown.
     record = record_of(info.value, HERE)
     assert names(failure.rebuild(record)) == ["user", "helper"]
     assert __file__ in record["text"]
@@ -396,7 +396,7 @@ def test_words_of_a_command_that_failed(
     command: str, status: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def remote_side_bash_executor() -> None:
-        executable = command  # Parsl's own has it in a local variable too
+        executable = command  # Parsl's own error has it in a local variable too
         raise BashExitFailure(executable.partition(" ")[0], status)
 
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What is left of a control group's memory, from its statistics as Linux gives them."""
+"""The free memory of a control group, from statistics in the format of Linux."""
 
 from __future__ import annotations
 

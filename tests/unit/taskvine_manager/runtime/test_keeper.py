@@ -1,4 +1,4 @@
-"""Keepers end what they keep, and end as it does."""
+"""Keepers end their task's processes, and end in the same way as their task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def say(*words):
 
 
 class Kept:
-    """A process that becomes a keeper, and what the task below it says."""
+    """A process that becomes a keeper, and the output of the task below it."""
 
     def __init__(self, program: str) -> None:
         command = [sys.executable, "-c", PRELUDE + program]
@@ -80,7 +80,7 @@ def test_a_keeper_ends_as_its_task_does(start: type[Kept], end: str, status: int
 
 
 def test_a_task_that_ends_at_once_is_noticed() -> None:
-    """Its end may come before its keeper has begun to wait."""
+    """The task may end before its keeper has begun to wait."""
     program = f"""
 import os, signal, sys
 sys.path.append({ROOT!r})
@@ -125,7 +125,7 @@ def test_what_is_no_keeper_yet_is_killed() -> None:
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     keeper.end(process.pid)
     assert process.wait(30) == -signal.SIGKILL
-    keeper.end(process.pid)  # it is not there any more
+    keeper.end(process.pid)  # it has been removed
 
 
 def test_children_that_ignore_sigterm_are_killed(start: type[Kept]) -> None:
@@ -185,5 +185,5 @@ def test_disregarded_signals_are_not_inherited() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
     ignored = int(ran.stdout.split()[1], 16)
-    # Not those that the C library keeps for itself, and ignores in programs that it spawns.
+    # Except the signals that the C library uses itself, and ignores in programs that it spawns.
     assert not [number for number in signal.valid_signals() if ignored >> (number - 1) & 1]

@@ -1,4 +1,4 @@
-"""Limits of processes: what is restored, what cannot be, and when memory is measured."""
+"""Limits of processes: which are restored, which cannot be, and when memory is measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskvine_manager.runtime.limits import Limits, Room
 
 @pytest.fixture
 def core() -> Iterator[tuple[int, int]]:
-    """A limit that nothing here depends on, as it was found; its soft one is above 0."""
+    """A limit that no test here depends on, restored at the end; its soft limit is above 0."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     if before[1] == 0:
         pytest.skip("no core files are allowed here at all")
@@ -100,7 +100,7 @@ def test_memory_is_looked_at_when_a_function_is_new_and_now_and_then(monkeypatch
     room = Room(100.0)
     for look, used, seconds, expected in [
         (True, False, 0.0, 120.0),
-        (False, False, 0.0, 120.0),  # nothing has run yet: the next call is told the same
+        (False, False, 0.0, 120.0),  # no task has run yet: the next call gets the same answer
         (False, True, 0.05, 0.0),
         (True, True, 0.0, 120.0),
         (False, True, 0.11, 120.0),

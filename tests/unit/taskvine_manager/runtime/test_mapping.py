@@ -1,4 +1,4 @@
-"""The bytes of files: mapped or read, private to their reader, and without descriptors that stay open."""
+"""The bytes of files: mapped or read, private to their reader, and without open descriptors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(path: Path, size: int) -> str:
 
 @pytest.fixture
 def few_descriptors() -> Iterator[int]:
-    """Leave this process with some descriptors only."""
+    """Leave this process only a few descriptors."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))

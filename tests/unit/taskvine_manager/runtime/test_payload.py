@@ -1,4 +1,4 @@
-"""Values arrive as they were sent, are their reader's own, and a damaged file is told from a whole one."""
+"""Values arrive as they were sent, belong to their reader, and damaged files are detected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4) | st.tuples(inner, inner),
     max_leaves=10,
 )
-#: Around what stays in the pickle, what goes out of band, and nothing at all.
+#: Values that stay in the pickle, values that go out of band, and empty ones.
 lengths = st.sampled_from([0, 1, 2047, 2048, 2049, 4095, 4096, 4097, 9000])
 limits = st.sampled_from([0, 1, 5, 64, 2048, 20_000, payload.INLINE_LIMIT, payload.LARGEST_INLINE_LIMIT])
 types = st.sampled_from(["<f8", ">f8", "<i8", "<c16", "u1", "?", "<U3", "datetime64[s]"])
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_has_no_room_in_memory_goes_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory was filled since it was looked at, or has no more inodes."""
+    """Memory was filled after the check, or has no more inodes."""
     fast = tmp_path / payload.FAST
     fast.mkdir()
     make = tempfile.mkstemp

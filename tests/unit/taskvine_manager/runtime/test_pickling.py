@@ -73,7 +73,7 @@ def test_what_python_programs_call_works_elsewhere(program: str) -> None:
 
 
 class Node:
-    """Knows its parent as programs do that want no cycles."""
+    """Knows its parent by a weak reference, as programs do to avoid cycles."""
 
     def __init__(self, parent: Any = None) -> None:
         self.children: list[Node] = []
@@ -103,11 +103,11 @@ def test_a_lock_is_free_where_it_is_loaded(make: Callable[[], Any], beside: Any,
 
 
 class Plain:
-    """Nothing."""
+    """An empty class."""
 
 
 class Holder:
-    """An object that holds a value, beside what only dill can pickle."""
+    """An object that holds a value, and something that only dill can pickle."""
 
     def __init__(self, value: Any) -> None:
         self.reference = weakref.ref(Plain)
@@ -115,7 +115,7 @@ class Holder:
 
 
 def iter_of(value: Any) -> Any:
-    """An iterator that has the value before it."""
+    """An iterator over the value of another one."""
     return iter([value])
 
 
@@ -201,7 +201,7 @@ def test_a_class_that_comes_home_stays_as_it_is(program: str) -> None:
 
 
 def test_a_class_of_another_process_follows_its_changes() -> None:
-    # The two versions are loaded by one process, as by a slot.
+    # One process loads the two versions, as a slot does.
     made = Program(Change("class C: x = 1\ndef f(): return C.x", "C.x = 2"))
     versions = [pickling.dumps(made.f)]
     made.run_on()

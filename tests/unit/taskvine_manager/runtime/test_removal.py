@@ -1,4 +1,4 @@
-"""Directories of tasks are removed whatever is in them, and nothing that links lead to is touched."""
+"""Directories of tasks are removed with any content, and targets of links stay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def few_descriptors() -> Iterator[None]:
 
 
 def make_deep(top: Path, levels: int) -> None:
-    """Make a directory below a directory, and so on; each has a file."""
+    """Make a chain of nested directories with a file in each."""
     top.mkdir()
     descriptor = os.open(top, os.O_RDONLY)
     for _ in range(levels):
@@ -44,7 +44,7 @@ def test_however_deep(tmp_path: Path, few_descriptors: None, levels: int) -> Non
 
 @pytest.mark.parametrize("works", [True, False], ids=["rmtree", "without rmtree"])
 def test_links_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
-    if not works:  # it fails for directories that are closed, but not for root
+    if not works:  # removing fails in directories without permission, except for root
         monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     precious = tmp_path / "precious"
     precious.mkdir(0o500)

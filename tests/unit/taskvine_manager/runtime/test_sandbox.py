@@ -1,4 +1,4 @@
-"""A task's private directory: what is left in it, and files that are found there from elsewhere."""
+"""A task's private directory: files left in it, and how files outside are found from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskvine_manager.runtime import sandbox
 
 
 class Named:
-    """What locate() makes, as a File is made: of its URL."""
+    """Makes a File of a URL, as locate() does."""
 
     local_path: str
 

@@ -1,4 +1,4 @@
-"""Nodes look for modules where the user's process does, in its order."""
+"""Nodes search for modules where the user's process does, in the same order."""
 
 from __future__ import annotations
 

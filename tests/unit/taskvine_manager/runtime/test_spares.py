@@ -1,4 +1,4 @@
-"""Files in memory that are written over; any local file system serves here."""
+"""Files in memory that are overwritten with new values; any local file system works here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 2 * spares.LEAST
 
 @pytest.fixture
 def fast(tmp_path: Path) -> Path:
-    """What a spool's link to memory leads to."""
+    """The directory that a spool's link to memory points to."""
     (tmp_path / "fast").mkdir()
     return tmp_path / "fast"
 

@@ -41,7 +41,7 @@ class Program:
         self.output = ""
 
     def run(self, program: str, *, project: bool = False, **environment: str) -> list[Any]:
-        """Run the rest of the program; return what it says. Tasks run in the user's project if there is one."""
+        """Run the rest of the program; return its output. Tasks run in the user's project if there is one."""
         command = [sys.executable, "-c", PRELUDE + program, str(self.scratch), str(self.project) if project else ""]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
         ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)

@@ -56,7 +56,7 @@ def test_a_result_that_cannot_be_read_just_now_is_not_lost(tmp_path: Path, monke
 
 
 class Unreadable:
-    """Raises what a lost file would, from its own code."""
+    """Raises the exception of a lost file from its own code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _raise, (FileNotFoundError(errno.ENOENT, "no such file", "the user's"),)

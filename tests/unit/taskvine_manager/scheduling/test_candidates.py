@@ -22,7 +22,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of nodes that were looked at: for room, or as target or source of a transfer."""
+    """Names of nodes that were looked at: for free resources, or as target or source of a transfer."""
     seen: list[str] = []
     capacity, choices, source = nodes.Node.capacity, replication.Replication._choices, transfers.Transfers.source
 
@@ -46,7 +46,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def busy_cluster(count: int, free: int = 3) -> World:
-    """Many nodes of one core, some of them free."""
+    """Make many nodes of one core, some of them free."""
     world = World()
     world.replicate(2)
     for number in range(count):
@@ -56,7 +56,7 @@ def busy_cluster(count: int, free: int = 3) -> World:
 
 
 def decide(world: World, looks: list[str], submit: Any) -> int:
-    """The most that one of several alike decisions has cost."""
+    """Return the highest cost of several similar decisions."""
     costs = []
     for _ in range(6):
         looks.clear()

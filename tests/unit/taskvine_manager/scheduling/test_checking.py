@@ -1,4 +1,4 @@
-"""When a core is checked, and the stories of tasks."""
+"""When the state of a core is checked, and the stories of tasks."""
 
 from __future__ import annotations
 

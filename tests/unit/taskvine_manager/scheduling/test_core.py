@@ -1,4 +1,4 @@
-"""The core: which events it handles, and what it can be asked."""
+"""The core: the events that it handles, and its queries."""
 
 from __future__ import annotations
 

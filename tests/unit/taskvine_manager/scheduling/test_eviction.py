@@ -1,4 +1,4 @@
-"""Eviction: room for what tasks produce and read."""
+"""Eviction makes space for the outputs and inputs of tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MB = 1 << 20
 
 
 def crowd(*sizes: int, disk: int = 1000, **fields: bool) -> World:
-    """A node of 1000 bytes with files f0, f1 and so on, results that nobody waits for."""
+    """A node of 1000 bytes with files f0, f1 and so on, results that no task waits for."""
     world = World()
     world.join("a", disk=disk / MB)
     for number, size in enumerate(sizes):
@@ -29,7 +29,7 @@ def crowd(*sizes: int, disk: int = 1000, **fields: bool) -> World:
 
 
 def crowds(world: World, size: int, node: str = "a") -> Instructions:
-    """A call on a node has made so many bytes, and there is no room for them."""
+    """A call on a node has made ``size`` bytes, for which the node has no space."""
     number = next(iter(world.core.nodes[node].assigned), None)
     if number is None:
         world.call(makes=["more"], cores=0.001)
@@ -119,7 +119,7 @@ def test_what_others_read_is_waited_for_before_a_result_is_given_up() -> None:
     world.call(needs=["f0"], makes=["b"])
     assert not world.handle(core.Crowded("a", 1, 900))
     told = world.done(2, made=[("b", 10)])
-    assert not only(core.Full, told)  # nothing but the one that waits for room holds f0 now
+    assert not only(core.Full, told)  # only the call that waits for space holds f0 now
     assert world.core.nodes["a"].crowded == {} or only(core.Drop, told)
 
 
@@ -140,7 +140,7 @@ def test_what_was_evicted_is_made_again_for_who_comes_for_it() -> None:
 
 
 def test_what_was_evicted_is_not_made_again_at_once() -> None:
-    """There is no room for it: it would drive out another, which would be made again at once, and so on."""
+    """The replica has no space: it would evict another, which would be replicated again at once, and so on."""
     world = crowd(400, 400)
     world.tune(immediate_recovery=1)
     told = crowds(world, 600)
@@ -164,7 +164,7 @@ def test_room_is_made_for_what_a_call_brings() -> None:
 
 
 def overfull() -> tuple[World, Instructions]:
-    """A node of 30 bytes that has just made 40, all of which somebody waits for."""
+    """A node of 30 bytes that has just made 40, all of which are waited for."""
     world = World()
     world.call(outputs=(value("v0"),))
     world.call(inputs=(value("v0"),))
@@ -182,7 +182,7 @@ def overfull() -> tuple[World, Instructions]:
 
 
 def test_what_is_evicted_from_under_a_ready_call_is_made_again() -> None:
-    """Whatever is evicted: nobody waits for ever."""
+    """Whatever is evicted, no task waits for ever."""
     world, _ = overfull()
     world.work()
     assert all(number >= 0 for number in world.core.tasks)
@@ -190,7 +190,7 @@ def test_what_is_evicted_from_under_a_ready_call_is_made_again() -> None:
 
 
 def test_a_call_is_said_to_have_returned_before_it_is_said_to_run_again() -> None:
-    """What it made may be evicted in the same moment, for a call that comes first."""
+    """Its output may be evicted in the same moment, for a task with a higher priority."""
     world = World()
     world.join("a", cores=1, disk=1000 / MB)
     world.make("first", 300)
@@ -216,7 +216,7 @@ def gave_up(world: World, *numbers: int) -> Instructions:
 
 
 def two_crowded(world: World) -> None:
-    """Two tasks have ended on a full node, each with an input of its own that the other's output could replace."""
+    """Two tasks have ended on a full node. Each has an input that the output of the other could replace."""
     world.join("a", cores=2, disk=1000 / MB)
     for name in ("f0", "f1"):
         world.make(name, 500)
@@ -230,7 +230,7 @@ def test_all_but_the_first_task_give_up_their_outputs_and_run_again() -> None:
     assert not world.handle(core.Crowded("a", 3, 400))  # the other task still runs
     assert world.handle(core.Crowded("a", 2, 400)) == [core.Full("a", [3])]
     told = gave_up(world, 3)
-    assert only(core.Drop, told) == [core.Drop("a", ["f1"])]  # nothing on the node reads it any more
+    assert only(core.Drop, told) == [core.Drop("a", ["f1"])]  # no task on the node reads it now
     assert again(told) == [(temp("f1"),)]
     world.done(2, made=[("g0", 400)])
     world.works(-1, size=500)
@@ -256,7 +256,7 @@ def test_node_with_crowded_tasks_takes_no_others() -> None:
         world.call(makes=[name])
     world.handle(core.Crowded("a", 0, 1001))
     assert not world.call()
-    assert ran(gave_up(world, 1)) == [2]  # the node was told that there is no room for the other one's file
+    assert ran(gave_up(world, 1)) == [2]  # the node was told that the other task's file does not fit
 
 
 def test_task_of_the_user_may_evict_the_files_of_the_first_task() -> None:

@@ -1,4 +1,4 @@
-"""The dependency graph: what is released, when, and that nothing stays behind."""
+"""The dependency graph: which tasks become ready, when, and that nothing stays behind."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_who_makes_a_name_again_closes_no_cycle_with_what_is_over() -> None:
 
 @st.composite
 def dags(draw: st.DrawFn) -> dict[int, set[int]]:
-    """Predecessors of each invocation."""
+    """Return the tasks that each task depends on."""
     count = draw(st.integers(1, 15))
     order = draw(st.permutations(range(count)))
     return {
@@ -209,7 +209,7 @@ def test_released_in_the_rounds_of_a_topological_sort(dag: dict[int, set[int]], 
 
 
 def ranks(graph: DependencyGraph, *numbers: int) -> list[int]:
-    """Ranks as they are now: nothing changes by asking."""
+    """Return the present ranks, without changing them."""
     found = graph.rank(list(numbers))
     return [found[number] for number in numbers]
 
@@ -221,7 +221,7 @@ def test_the_rank_is_the_length_of_the_longest_way_to_the_end() -> None:
     graph.add(2, ["a"], ["b"])
     assert graph.rank([2]) == {1: 2, 2: 1}
     graph.add(3, ["a"], [])
-    assert graph.rank([3]) == {3: 1}  # beside a way that is as long
+    assert graph.rank([3]) == {3: 1}  # beside a path of the same length
     graph.add(4, ["b", "a"], [])
     assert graph.rank([4]) == {1: 3, 2: 2, 4: 1}
 

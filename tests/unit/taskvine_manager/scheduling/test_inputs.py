@@ -1,4 +1,4 @@
-"""Users' files: who reads them, and who copies them."""
+"""Users' files: which nodes read them, and which copy them."""
 
 from __future__ import annotations
 

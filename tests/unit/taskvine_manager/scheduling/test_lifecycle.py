@@ -30,7 +30,7 @@ def test_what_a_lost_node_ran_is_run_elsewhere() -> None:
 
 
 def test_what_may_have_killed_a_node_runs_one_by_one() -> None:
-    """With others beside it; on each node that there is."""
+    """On each node, calls run beside it."""
     world = World()
     world.join("a", cores=3)
     world.call(count=3)
@@ -255,7 +255,7 @@ def test_a_consumer_whose_source_went_reads_another_replica() -> None:
     world.call()
     world.join("c", cores=1)
     assert sources(world.call(needs=["file"])) == {"file": "a"}
-    told = world.done(3, **unread("file"))  # a is on its way out, and nobody here knows yet
+    told = world.done(3, **unread("file"))  # node a is leaving, but its message has not arrived yet
     assert not finished(told)
     assert runs(told) == {"c": [3]}
     assert sources(told) == {"file": "b"}

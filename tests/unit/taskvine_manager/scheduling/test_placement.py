@@ -22,7 +22,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 
 
 def one_by_one(world: World) -> list[int]:
-    """Have a node of one core do everything; say in which order."""
+    """Run all tasks on a node of one core; return their order."""
     world.join("a", cores=1)
     return world.work()
 
@@ -81,7 +81,7 @@ def test_what_a_task_had_fetched_is_a_replica() -> None:
     assert world.core.stats()["bytes_between_nodes"] == 7
     world.cached("b", "file")
     assert world.core.stats()["bytes_between_nodes"] == 7
-    assert not only(core.Drop, world.forget("file"))  # it may not have read it to the end
+    assert not only(core.Drop, world.forget("file"))  # the task may not have read it to the end
     assert {drop.node for drop in only(core.Drop, world.done(2))} == {"a", "b"}
 
 

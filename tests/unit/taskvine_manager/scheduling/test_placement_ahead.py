@@ -128,7 +128,7 @@ def test_all_of_a_long_chain_runs_in_order() -> None:
 
 
 def test_followers_come_back_when_their_maker_fails() -> None:
-    """The node gives them back; they wait for a maker that is tried again."""
+    """The node gives them back; they wait for the task that makes their input, which is retried."""
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
     world.done(1, outcome=failure.RAISED)

@@ -1,4 +1,4 @@
-"""Recovery: lost files are made again, as far as somebody needs them."""
+"""Recovery: lost files are recreated if a task or the user needs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_consumer_that_waits_has_its_lost_file_made_again_and_runs() -> None:
     assert only(core.Again, told) == [core.Again([0])]
     told = world.join("b")
     assert again(told) == [(temp("file"),)]
-    assert not finished(world.works(*ran(told)))  # nobody is told of it
+    assert not finished(world.works(*ran(told)))  # no node is told of it
     world.make("other")
     assert world.nodes[1] == "b"
     assert world.core.stats()["tasks_recovered"] == 1
@@ -151,7 +151,7 @@ def test_of_a_diamond_only_the_lost_side_is_run_again() -> None:
 
 
 def test_a_ladder_of_diamonds_is_planned_in_one_walk() -> None:
-    """There are 2**40 ways from its end to its beginning."""
+    """There are 2**40 paths from its end to its beginning."""
     world = World()
     world.join("a", cores=1)
     for step in range(40):
@@ -167,7 +167,7 @@ def test_a_ladder_of_diamonds_is_planned_in_one_walk() -> None:
 
 
 def test_several_files_lost_at_once_are_one_set() -> None:
-    """Each call of it is run again once, and all that can run at once does."""
+    """Each of its calls runs again once, and all that can run at once do."""
     world = World()
     world.join("a", cores=8)
     world.make("root")
@@ -232,7 +232,7 @@ def test_a_small_result_is_never_lost() -> None:
 
 
 def test_a_small_result_of_what_is_run_again_reaches_it() -> None:
-    """Its bytes are kept for as long as it may have to be given again."""
+    """Its bytes are kept as long as the call may run again."""
     world = World()
     world.join("a")
     world.call(outputs=(value("v"),))

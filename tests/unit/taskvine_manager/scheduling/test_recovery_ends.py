@@ -1,4 +1,4 @@
-"""Recovery: what ends it, and what ends with it."""
+"""Recovery: how it ends, and what ends with it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_recovery_ends_when_its_file_is_forgotten() -> None:
 
 
 def test_a_recovery_outlives_what_its_inputs_are_called() -> None:
-    """Nobody but it will read them: a name that is forgotten meanwhile is none of its business."""
+    """Only the recovery reads them, so it does not matter that their name is forgotten meanwhile."""
     world = World()
     world.join("a")
     world.make("f0")
@@ -212,7 +212,7 @@ def test_who_makes_a_file_anew_makes_it_for_all() -> None:
 
 
 def lost_chain(length: int) -> tuple[World, int]:
-    """Have the whole chain before a waiting task be recreated; return the number of that task."""
+    """Recreate the whole chain before a waiting task; return the number of that task."""
     world = World()
     world.join("a", cores=1)
     for step in range(length):

@@ -27,7 +27,7 @@ def test_records_of_a_chain_go_with_its_end() -> None:
     world = World()
     world.join("a")
     chain(world, 6)
-    assert world.names() == {f"f{step}" for step in range(6)}  # what f5 may have to be made again from
+    assert world.names() == {f"f{step}" for step in range(6)}  # the origins from which f5 may have to be recreated
     assert world.core.stats()["replicas"] == {"f5": ["a"]}  # and no bytes
     world.forget("f5")
     assert world.is_clean()

@@ -1,4 +1,4 @@
-"""Transfers: their limits, and the way through the manager."""
+"""Transfers: their limits, and the path through the manager."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_copies_go_to_the_emptier_node() -> None:
 
 
 def test_who_refused_a_copy_is_asked_again_when_its_source_has_gone() -> None:
-    """It may have been the source that would not give it."""
+    """Its source may have refused to send it."""
     world = World()
     world.tune(temp_replica_count=2, transfer_temps_recovery=1)
     world.join("a")
@@ -188,7 +188,7 @@ def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
 
 
 def relayed(world: World, **fields: Any) -> World:
-    """A file on a busy node, and another node that wants it."""
+    """A file on a busy node, and another node that needs it."""
     world.join("a", cores=1)
     world.make("file", **fields)
     world.call(cores=1.0)
@@ -244,7 +244,7 @@ def test_a_full_disk_at_the_manager_neither_removes_a_replica_nor_runs_a_task_ag
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
     told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    assert told == [core.Relay("file", core.Replica("a", 100, 1))]  # it may have room now
+    assert told == [core.Relay("file", core.Replica("a", 100, 1))]  # it may have space now
     world.handle(core.Relayed("file", 0, "no space left", lost=False))
     told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
     (finish,) = only(core.Finish, told)

@@ -1,4 +1,4 @@
-"""Seals: whether a file is all that was made."""
+"""Seals: they show whether a file is complete."""
 
 from __future__ import annotations
 

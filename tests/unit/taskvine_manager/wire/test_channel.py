@@ -1,4 +1,4 @@
-"""A channel loses nothing, never blocks, and knows when nobody is there any more."""
+"""A channel loses nothing, never blocks, and notices when the other end is closed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_last_words_are_heard_before_the_end(ends: tuple[Channel, Channel]) 
 def test_the_last_words_are_not_waited_for_longer_than_said(ends: tuple[Channel, Channel]) -> None:
     one, _ = ends
     one.queue("load", b"\0" * 10_000_000)
-    one.finish(0.05)  # nobody reads: this returns nevertheless
+    one.finish(0.05)  # no process reads, but this returns
     assert not one.full
 
 

@@ -1,4 +1,4 @@
-"""What is said arrives as it was said, however it is cut, and nonsense is told from it."""
+"""Messages arrive as they were sent, however they are cut, and malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ NONSENSE = [
     b"\x91" * 5000,
     b"\xdd\xff\xff\xff\xff",  # a list of 2**32 - 1
     b"\xdd\x02\x00\x00\x00",  # a list of 2**25
-    b"\xdf\xff\xff\xff\xff",  # a dict of as many
+    b"\xdf\xff\xff\xff\xff",  # a dict of this size
     b"\xc7\x05\xff12345",  # no time stamp
 ]
 

@@ -1,4 +1,4 @@
-"""What ``list``, ``explain`` and ``check`` show, and what they write for programs."""
+"""The output of ``list``, ``explain`` and ``check``, for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``taskvine-tune simulate``: what it shows, and what it refuses."""
+"""The command ``taskvine-tune simulate``: its output, and the input that it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulations: cases whose outcome is known, bounds that hold for all, and what losses do."""
+"""Simulations: cases with a known outcome, bounds that always hold, and the effects of losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskvine_tune.simulation.workloads import Job, Kind, Result, Workload
 
 MB = 1 << 20
 
-#: Nodes where nothing takes time but what a test says.
+#: Nodes where everything takes no time, except what a test sets.
 QUICK: dict[str, Any] = {"latency": 0.0, "bandwidth": math.inf, "manager_bandwidth": math.inf}
 
 
@@ -43,8 +43,8 @@ def test_a_chain_takes_the_sum_of_its_run_times() -> None:
     outcome = simulate(generate("chain", 50, seconds=2.0), Cluster(3, 2, **QUICK))
     assert all_done(outcome, 50)
     assert outcome.makespan == pytest.approx(100.0)
-    assert outcome.moved == 0  # each where the one before was
-    assert outcome.storage_peak == 2_000_000  # what is read, and what is made of it
+    assert outcome.moved == 0  # each on the node of the one before
+    assert outcome.storage_peak == 2_000_000  # the input, and the output
     assert (outcome.rerun, outcome.evicted, outcome.lost_nodes) == (0, 0, 0)
     assert outcome.transfers == {"results": Traffic(1, 1_000_000)}
     assert outcome.utilization == pytest.approx(1 / 6)
@@ -77,7 +77,7 @@ def test_overhead_and_writing_take_a_slot() -> None:
 
 
 def test_what_is_not_there_is_copied_at_the_bandwidth_of_the_nodes() -> None:
-    # Two jobs read one result, and there is a slot for one at each of two nodes: one has to have it copied.
+    # Two jobs read one result, and each of two nodes has one slot: one node has to copy the result.
     jobs = workload(job(1.0, makes="a", size=10 * MB), job(100.0, "a"), job(100.0, "a"))
     outcome = simulate(jobs, Cluster(2, **QUICK | {"bandwidth": 2.0 * MB}))
     assert outcome.makespan == pytest.approx(1.0 + 5.0 + 100.0)
@@ -163,7 +163,7 @@ def test_what_has_no_room_fails_or_is_evicted() -> None:
     too_large = workload(job(1.0, makes="a", size=20 * MB, is_final=True), job(1.0, "a"))
     outcome = simulate(too_large, Cluster(1, disk=10 * MB, **QUICK))
     assert (outcome.done, outcome.failed, outcome.undelivered) == (0, 2, 1)
-    # Six results that all are read at the end do not fit; what is evicted is made again.
+    # Six results that are all read at the end do not fit; evicted ones are recreated.
     names = [f"r{place}" for place in range(6)]
     jobs = [job(1.0, makes=name, size=4 * MB) for name in names] + [job(1.0, name) for name in names]
     outcome = simulate(workload(*jobs), Cluster(1, disk=10 * MB, **QUICK))
@@ -176,7 +176,7 @@ def test_short_calls_are_sent_ahead() -> None:
     far: dict[str, Any] = QUICK | {"latency": 0.05}
     short = simulate(generate("independent", 400, seconds=0.001, size=0), Cluster(1, **far))
     assert all_done(short, 400)
-    assert short.makespan < 400 * 0.1 / 4  # each would have taken a message there and back
+    assert short.makespan < 400 * 0.1 / 4  # each would have taken a message in both directions
     chain = simulate(generate("chain", 400, seconds=0.001, size=0), Cluster(1, **far))
     assert all_done(chain, 400)
     assert chain.makespan < 400 * 0.1 / 4
@@ -309,7 +309,7 @@ def test_what_is_submitted_is_bounded_by_the_window() -> None:
 
 
 def test_generated_jobs_are_not_held() -> None:
-    """Neither the simulation nor the scheduler keeps anything of what is over."""
+    """Neither the simulation nor the scheduler keeps anything of jobs that have ended."""
     from taskvine_tune.simulation.engine import Simulation
     from taskvine_tune.tuning import TuneParameters
 
@@ -381,7 +381,7 @@ def test_an_outcome_as_plain_data() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_all_tasks_run_however_few_of_their_files_fit_at_once(seed: int) -> None:
-    """A task needs room for three files; a node has it for four to six, with more tasks than that at once."""
+    """A task needs space for three files; a node has space for four to six, but more than one task at a time."""
     draw = random.Random(seed)
     slots, fit, later = draw.randint(1, 4), draw.randint(4, 6), draw.choice([0.0, 0.02, 0.5])
     size = int(4 * MB / (fit + 0.2))
@@ -400,7 +400,7 @@ def test_all_tasks_run_however_few_of_their_files_fit_at_once(seed: int) -> None
 
 
 def test_batch_limits_how_many_short_tasks_a_slot_gets_at_once() -> None:
-    """Some of these tasks are a thousand times longer than others, which may then wait behind them in the same slot."""
+    """Some tasks are a thousand times longer than others, which may then wait behind them in the same slot."""
     tasks = generate("independent", 2000, seconds=0.0004, spread=3, seed=1)
     alone, together = (simulate(tasks, Cluster(1, 4, **QUICK), {"executor.batch": batch}) for batch in (1, 0))
     assert alone.makespan != together.makespan

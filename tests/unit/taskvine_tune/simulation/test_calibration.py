@@ -1,4 +1,4 @@
-"""Clusters that are like those of recorded runs."""
+"""Clusters calibrated from recorded runs."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def test_what_a_record_does_not_tell_is_nothing() -> None:
 
 
 def test_a_run_on_such_a_cluster_takes_as_long() -> None:
-    """Calls one after another that cost what they do here are simulated to the second."""
+    """Calls one after another, with the costs measured here, are simulated to the second."""
     calls, now = [], 101.0
     for number in range(20):
-        dispatched = now + 2 * 0.125  # the node says that it is free, and is told what to do
+        dispatched = now + 2 * 0.125  # the node reports that it is free, and is sent the next call
         began = dispatched + (3.0 if number == 0 else 0.25)
         calls.append(ended(number, dispatched, began, 2.0, 0.125))
         now = began + 2.0

@@ -1,4 +1,4 @@
-"""The simulated shell carries out what the scheduler can tell it."""
+"""The simulated shell carries out every instruction of the scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskvine_tune.simulation.workloads import generate
 from taskvine_tune.tuning import TuneParameters
 
 NEVER = {core.Discard, core.Release}
-"""Imagined tasks have no files of arguments, and no imagined node is asked to leave."""
+"""Simulated tasks have no files of arguments, and no simulated node is asked to leave."""
 
 
 def test_every_instruction_has_an_action() -> None:

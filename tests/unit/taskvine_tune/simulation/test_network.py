@@ -1,4 +1,4 @@
-"""Simulated time, and bandwidth that is shared in it."""
+"""Simulated time, and bandwidth that transfers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskvine_tune.simulation.network import Clock, Network, Port
 
 
 class Wires:
-    """A network, and the times at which transfers came to their ends."""
+    """A network, and the times at which transfers ended."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -59,7 +59,7 @@ def test_a_port_is_shared_evenly_and_what_ends_leaves_its_share() -> None:
     wires.send("long", source, Port(math.inf), 100)
     wires.send("short", source, Port(math.inf), 20, at=2.0)
     wires.run()
-    # The first has 20 of 100 when the second comes, and gets 20 of the 40 of the next 4 s; then it is alone again.
+    # The first has sent 20 of 100 when the second comes, and 20 of 40 in the next 4 s; then it is alone again.
     assert wires.ended == {"short": 6.0, "long": 12.0}
 
 
@@ -96,7 +96,7 @@ def test_what_a_port_that_is_cut_was_sending_fails_and_what_it_was_to_get_is_for
     starts=st.lists(st.floats(0, 50), min_size=8, max_size=8),
 )
 def test_a_busy_port_sends_all_that_it_can(sizes: list[int], starts: list[float]) -> None:
-    """As many bytes come as were sent, and one source never sends faster than its port, nor idles with work to do."""
+    """All bytes arrive, and a source never sends faster than its port, and never idles while it has work."""
     wires, source = Wires(), Port(10.0)
     for place, (size, start) in enumerate(zip(sizes, starts, strict=False)):
         wires.send(place, source, Port(math.inf), size, at=start)

@@ -13,7 +13,7 @@ from taskvine_tune.simulation.workloads import Job, Result, Workload, generate
 
 
 class Desk:
-    """A manager that keeps what it is told."""
+    """A manager that notes its requests."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -32,7 +32,7 @@ class Desk:
         self.traffic.append((source, size))
 
     def told(self) -> list[Event]:
-        """What came since the last call, and until nothing is due any more."""
+        """Return the requests since the last call, until nothing more is due."""
         while self.clock.step():
             pass
         events, self.events = self.events, []

@@ -52,7 +52,7 @@ def test_losses_are_the_same_for_all_settings_of_a_round(tmp_path: Path) -> None
     assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
     assert seeds == [run["executor.loss-seed"] for run in told(0, settings)]
     assert not set(seeds) & {run["executor.loss-seed"] for run in told(1, settings)}
-    # A setting's own word goes before, and where nothing is lost nothing is drawn.
+    # The setting of the parameter itself takes precedence, and without losses there is no seed.
     own = TuneParameters({"executor.loss-interval": 1, "executor.loss-seed": 5})
     none = TuneParameters({"executor.loss-interval": 0})
     assert set(told(0, [own, none])) == {own, none}
@@ -70,7 +70,7 @@ def test_a_failed_run_is_shown_and_its_setting_left_out() -> None:
 def test_a_run_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskvine_tune.sweep.runs._GRACE", 0.2)
     pids = tmp_path / "pids"
-    # The shell waits for a child that would outlive it, and both ignore a polite request.
+    # The shell waits for a child that would outlive it, and both ignore SIGTERM.
     code = f"trap '' TERM; sleep 300 & echo $$ $! > {pids}; wait; wait"
     (run,) = sweep(["sh", "-c", code], [ONE], repetitions=1, timeout=1.0).runs
     assert (run.exit_code, run.failed) == (None, True)

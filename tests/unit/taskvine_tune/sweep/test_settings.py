@@ -53,7 +53,8 @@ def test_logarithmic_draws_are_as_many_in_each_octave() -> None:
     )
     octaves = Counter(int(setting["executor.batch"]).bit_length() for setting in many)
     assert sorted(octaves) == list(range(1, 11))
-    # An eleventh or so each, since the first reaches from 0.5; three standard errors of 4,000 draws are 1.4 percent.
+    # About an eleventh each, since the first one reaches from 0.5; three standard errors of 4,000 draws are 1.4
+    # percent.
     assert all(abs(octaves[octave] / 4000 - 1 / 11) < 0.025 for octave in range(2, 11))
 
 

@@ -1,4 +1,4 @@
-"""vine_factory is watched; a script of the test's stands for it."""
+"""vine_factory is watched. A script of the test stands for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Make = Callable[..., BatchFactory]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Start what stands for vine_factory: a shell script that gets its options."""
+    """Start the stand-in for vine_factory: a shell script that gets its options."""
     monkeypatch.setattr(batch, "LOOK_SECONDS", 0.0)
     made: list[BatchFactory] = []
     (tmp_path / "scratch").mkdir()
@@ -46,7 +46,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def failure(factory: BatchFactory, *, joined: bool = False) -> NodesFail:
-    """What it fails with."""
+    """Return the reason with which it fails."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

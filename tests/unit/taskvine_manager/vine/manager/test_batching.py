@@ -1,4 +1,4 @@
-"""How short calls are put together, and how many tasks TaskVine is given."""
+"""How short calls are put together, and how many tasks TaskVine gets."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_every_call_is_taken_once(kinds: list[tuple[str, int, bool]]) -> None:
     made = backlog(*calls)
     taken = []
     while made:
-        tasks = made.take(two_cores())  # whatever was under way has ended
+        tasks = made.take(two_cores())  # all earlier tasks have ended
         assert tasks
         taken += [call for task in calls_of(tasks) for call in task]
     assert sorted(call.sequence for call in taken) == sorted(call.sequence for call in calls)

@@ -1,4 +1,4 @@
-"""What travels in one parcel."""
+"""The contents of one parcel."""
 
 from __future__ import annotations
 

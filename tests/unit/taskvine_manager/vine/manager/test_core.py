@@ -179,7 +179,7 @@ PROFILES = (
 
 
 class Cluster(RuleBasedStateMachine):
-    """Whatever happens, each task finishes once, nothing is lost, and what is given out is let go.
+    """Whatever happens, each task finishes once, no file is lost, and everything sent is released.
 
     After each event, the core checks its invariants.
     """
@@ -279,7 +279,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule()
     def serve(self) -> None:
-        """All that is out returns, quickly; then what there is room for is launched."""
+        """End all parcels quickly; then launch what fits."""
         for number in list(self.out):
             self.end_one(number, "returned", 0.0001)
         self.turn()

@@ -35,7 +35,7 @@ def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
 
 
 class Port:
-    """TaskVine's port, which only says which sockets there are."""
+    """TaskVine's port, reduced to the list of sockets."""
 
     sockets = VinePort.sockets
 

@@ -1,4 +1,4 @@
-"""The engine's face, and what becomes of tasks."""
+"""The requests that the engine answers, and the ends of tasks."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_function_that_is_submitted_again_soon_keeps_its_file(
         return str(dict(task.parcel.functions)["g"])
 
     paths = {run(number) for number in range(1, 5)}
-    (path,) = paths  # nodes know the function by it
+    (path,) = paths  # nodes know the function by this path
     assert os.path.exists(path)
     monkeypatch.setattr(engine, "RETIREMENT", 0.0)
     play.manager.running.clear()

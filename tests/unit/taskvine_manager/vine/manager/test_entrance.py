@@ -1,4 +1,4 @@
-"""The port at which workers reach TaskVine's manager, with sockets of this machine in the place of TaskVine."""
+"""The port at which workers reach TaskVine's manager. Sockets of this machine stand for TaskVine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.entrance import MUST_TUNE, Entrance
 from tests.unit.taskvine_manager.node.test_config import config
 
-# It notes its settings and its port, accepts nobody, and ends with its standard input.
+# It notes its settings and its port, accepts no connection, and ends with its standard input.
 ADMISSION = """
 import json, os, socket, sys
 settings = sys.stdin.readline()
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 
 class Vine:
-    """TaskVine: a manager that listens on all interfaces."""
+    """Stands for TaskVine: a manager that listens on all interfaces."""
 
     def __init__(self) -> None:
         self.made_with: dict[str, Any] = {}

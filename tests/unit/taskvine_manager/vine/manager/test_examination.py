@@ -1,4 +1,4 @@
-"""Cached files that a node has lost or spoiled."""
+"""Cached files that a node has lost or that are damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_temps(core: Core, *names: str, recoverable: bool = True) -> None:
 
 
 def reader(core: Core, *names: str) -> Launch:
-    """A call that reads them and a file of the user's, and is on a node."""
+    """Submit a call that reads these files and a file of the user; it runs on a node."""
     uses = (*(FileUse("temp", name, name) for name in names), FileUse("local", "given", "/given"))
     core.handle(submitted(Invocation(1, 0, b"", uses)))
     (launch,) = core.handle(events.Cycle())
@@ -48,7 +48,7 @@ def reader(core: Core, *names: str) -> Launch:
 
 
 def probes(core: Core, launch: Launch) -> dict[str, int]:
-    """The parcels that look for each input on the node that gave a call up."""
+    """Return the parcels that look for each input on the node that gave a call up."""
     sent = of(Launch, core.handle(events.Failed(launch.parcel.number, "forsaken")))
     assert {(probe.parcel.kind, probe.feature, len(probe.inputs)) for probe in sent} == {("hello", "b0-1", 1)}
     return {probe.inputs[0].source: probe.parcel.number for probe in sent}

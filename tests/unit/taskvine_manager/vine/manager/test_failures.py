@@ -1,4 +1,4 @@
-"""What TaskVine's results mean here."""
+"""The meanings of TaskVine's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake has the signatures of what it stands for."""
+"""The fake has the signatures of the real TaskVine."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     play.manager.temps[0].replicas = 0
     play.engine.locate(7, "x@1")
     assert play.outlet.answers == {}
-    assert play.engine.waiting == -1  # something is to run: there may be no node left to do so
+    assert play.engine.waiting == -1  # a task has to run: there may be no node left for it
     play.tick()
     for asked, piece in (((0, PIECE), b"ag"), ((2, PIECE), b"ain")):
         (reading,) = play.work
@@ -43,7 +43,7 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
 def test_piece_that_does_not_come_is_asked_for_again(
     make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So is the whole file, if it is another one now."""
+    """The same holds for the whole file if it has been replaced."""
     monkeypatch.setattr(fetches, "FETCH_PAUSE", 0.0)
     play = make()
     play.join()

@@ -1,4 +1,4 @@
-"""Workers, and which of them are to go."""
+"""Workers, and which of them should leave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskvine_manager.vine.worker.worker import MARK
 
 
 class Harbour:
-    """A fleet, what it says, and the nodes that have something that no other has."""
+    """A fleet, its instructions, and the nodes that have files that no other node has."""
 
     def __init__(self, **settings: Any) -> None:
         self.said: list[Instruction] = []

@@ -1,4 +1,4 @@
-"""What there is of results and temp files."""
+"""Results and temp files that exist, and their uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taskvine_manager.vine.manager.sent import SentParcel
 
 
 class Held:
-    """Holdings, what they say, which files tasks wait for, and which were removed because nobody reads them."""
+    """Holdings, their instructions, the tasks that wait for files, and the files that were removed unread."""
 
     def __init__(self) -> None:
         self.said: list[Instruction] = []
@@ -52,7 +52,7 @@ def test_sent_that_is_under_way_is_let_go_as_it_lands() -> None:
 def test_long_chain_is_pruned_and_dropped_with_its_last_file() -> None:
     held = Held()
     held.make("x0", 0)
-    for number in range(1, 5000):  # more than Python's stack would hold
+    for number in range(1, 5000):  # deeper than Python's stack allows
         held.make(f"x{number}", number, f"x{number - 1}")
         held.files.remove(f"x{number - 1}")
     assert [type(said) for said in held.said] == [Prune] * 4999

@@ -26,7 +26,7 @@ def port_of(listener: socket.socket) -> int:
 def test_the_descriptor_of_a_port_is_found(listener: socket.socket) -> None:
     assert listening.descriptor_at(port_of(listener)) == listener.fileno()
     with socket.create_connection(("127.0.0.1", port_of(listener))), listener.accept()[0]:
-        assert listening.descriptor_at(port_of(listener)) == listener.fileno()  # not that of a connection
+        assert listening.descriptor_at(port_of(listener)) == listener.fileno()  # not the port of a connection
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         assert listening.descriptor_at(port_of(other)) is None  # it does not listen

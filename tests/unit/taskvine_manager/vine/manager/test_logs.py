@@ -1,4 +1,4 @@
-"""What is left out of TaskVine's log."""
+"""Entries that are left out of TaskVine's log."""
 
 from __future__ import annotations
 

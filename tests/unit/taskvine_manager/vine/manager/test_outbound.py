@@ -52,7 +52,7 @@ def test_result_that_others_read_stays_until_it_is_known_to_be_small(make: Calla
 def test_what_makes_temp_files_is_tied_to_its_node_only_after_it_was_submitted(
     make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TaskVine copies a task as it is submitted, to make its files again: the node may be gone then."""
+    """TaskVine copies a task at its submission, to recreate its files later: the node may be gone then."""
     copies: list[list[str]] = []
     submit = fake.Manager.submit
     monkeypatch.setattr(
@@ -107,7 +107,7 @@ def test_large_arguments_go_with_their_task_or_with_what_it_has_made(
     play.end(task, Answer("b0-1", done))
     assert not any(file.exists() for file in files)
     (kept,) = (tmp_path / "spool").iterdir()
-    if local:  # nothing travels
+    if local:  # no file travels
         assert task.parcel.staged == {str(files[2]): str(kept), ">x@1": "o1"}
     else:
         assert any(file.content == str(kept) for file in task.inputs.values())

@@ -11,7 +11,7 @@ from taskvine_manager.vine.worker.worker import MARK
 
 
 class Archive:
-    """A temp file on one of three nodes, and the parcels that bring it to others."""
+    """A temp file on one of three nodes, and the parcels that copy it to others."""
 
     def __init__(self, *, replicas: int) -> None:
         self.said: list[Instruction] = []
@@ -25,7 +25,7 @@ class Archive:
         self.files.made("x", 10, "b0-1")
 
     def launched(self) -> list[tuple[str | None, SentParcel]]:
-        """Take what was launched: nodes, and parcels."""
+        """Return the nodes and parcels of the new launches."""
         launches = [each for each in self.said if isinstance(each, Launch)]
         self.said.clear()
         found = [(launch.feature, self.sent.take(launch.parcel.number)) for launch in launches]
@@ -37,7 +37,7 @@ def test_rescue_names_the_node_that_has_copied_the_files() -> None:
     leaving, *others = archive.nodes.values()
     assert archive.replication.rescue(leaving, [])
     assert archive.launched() == []
-    for _ in range(2):  # it is not asked twice
+    for _ in range(2):  # the same copy is not ordered twice
         assert archive.replication.rescue(leaving, others)
     ((feature, sent),) = archive.launched()
     assert (feature, sent.errand) == ("b1-1", Rescue(("x",)))

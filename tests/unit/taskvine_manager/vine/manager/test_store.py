@@ -1,4 +1,4 @@
-"""Files of TaskVine's as the manager process sees them."""
+"""Files of TaskVine as the manager process sees them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def put(store: Store, tmp_path: Path, content: bytes) -> Path:
-    """Have a worker on this machine make the temp file x."""
+    """Make the temp file x on a worker of this machine."""
     store.declare("x")
     path = tmp_path / "nodes" / "n" / "cache" / "temp-1"
     path.write_bytes(content)
@@ -137,7 +137,7 @@ def test_file_that_took_the_place_of_another_is_not_it(store: Store, tmp_path: P
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of the user's; whether it has changed does not depend on the clock of the file system."""
+    """A file of the user; whether it has changed does not depend on the clock of the file system."""
     monkeypatch.setattr(module, "SETTLED_NS", 10**18)
     path = tmp_path / "given"
     path.write_text("one")
@@ -145,7 +145,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def declared(base: Path) -> int:
-    """Paths that stand for versions."""
+    """Return the paths that stand for versions."""
     return len([name for name in os.listdir(os.path.join(base, "files")) if name.startswith("input-")])
 
 

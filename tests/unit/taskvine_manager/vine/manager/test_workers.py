@@ -19,7 +19,7 @@ def test_lost_node_is_charged_and_the_suspect_tried_alone(make: Callable[..., Pl
     second = play.join("b1-2")
     play.manager.leave(first)
     play.tick()
-    (again,) = play.work  # one of the two, for either may have done it
+    (again,) = play.work  # one of the two, because either may have caused it
     play.manager.leave(second)
     play.join("b2-3")
     number = again.parcel.invocations[0][0]
@@ -66,7 +66,7 @@ def test_draining_node_goes_once_another_has_its_files(make: Callable[..., Play]
     assert play.outlet.gone == []  # the last node with data stays
     play.manager.join("b1-2")
     play.tick()
-    play.greet()  # this brings the copy, too
+    play.greet()  # this carries out the copy, too
     play.tick()
     assert play.outlet.gone == ["0"]
 

@@ -1,4 +1,4 @@
-"""A worker's node, with the test in the place of ``vine_worker``."""
+"""A worker's node. The test acts as ``vine_worker``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Worker:
-    """A worker that runs one supervisor, and makes its function calls."""
+    """A worker that runs one supervisor, and sends it function calls."""
 
     def __init__(self, directory: Path, **fields: Any) -> None:
         self.directory = directory
@@ -92,7 +92,7 @@ class Worker:
         os.close(results[1])
         self.numbers = iter(range(10, 1000))
         self._data = b""
-        self._frame()  # its greeting
+        self._frame()  # the supervisor's greeting
 
     def _config(self, fields: dict[str, Any]) -> Any:
         return config(
@@ -128,7 +128,7 @@ class Worker:
         return task, sandbox
 
     def answer(self, call: tuple[int, Path]) -> tuple[Answer, int]:
-        """Await the end of a call; return its answer and status."""
+        """Wait for the end of a call; return its answer and status."""
         task, sandbox = call
         number, status = map(int, self._frame().split())
         assert number == task
@@ -175,7 +175,7 @@ def run(*calls: Invocation, number: int = 1, functions: dict[str, Payload] | Non
 
 
 def results(answer: Answer) -> dict[int, Any]:
-    """The values that tasks returned, or how they were lost."""
+    """Return the values that tasks returned, or how they were lost."""
     found = {}
     for completion in (Completion(*item) for item in answer.done):
         assert isinstance(completion.body, bytes)
@@ -282,7 +282,7 @@ def test_cancelled_call_is_lost(worker: Worker) -> None:
 
 
 def file_of(value: Any, directory: Path) -> bytes:
-    """The bytes of a value's file."""
+    """Return the bytes of a value's file."""
     return Path(str(payload.encode(value, str(directory), pickling.dumps, limit=0))).read_bytes()
 
 

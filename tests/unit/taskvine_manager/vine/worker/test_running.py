@@ -1,4 +1,4 @@
-"""When a parcel's results are sent, and how."""
+"""When and how a parcel's results are sent."""
 
 from __future__ import annotations
 

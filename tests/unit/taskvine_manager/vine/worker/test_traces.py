@@ -1,4 +1,4 @@
-"""What a worker leaves, and what becomes of it."""
+"""Processes and directories that a worker leaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start processes that sleep, each in a session of its own."""
+    """Start processes that sleep, each in a new session."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**variables: str) -> subprocess.Popen[bytes]:
@@ -85,7 +85,7 @@ def test_a_process_that_has_its_number_by_now_is_left_alone(start: Start, tmp_pa
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("done", [True, False])
 def test_standing_by(start: Start, tmp_path: Path, done: bool) -> None:
-    """It acts at the end of the one before it, unless that one has."""
+    """It acts when the process before it ends, unless that one has acted."""
     worker = start()
     (tmp_path / "node").mkdir()
     second, channel = traces.stand_by(of(worker, tmp_path))
@@ -98,7 +98,7 @@ def test_standing_by(start: Start, tmp_path: Path, done: bool) -> None:
 
 
 def ended() -> int:
-    """Id of a process that has ended."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid

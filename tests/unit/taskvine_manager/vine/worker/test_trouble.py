@@ -1,4 +1,4 @@
-"""What keeps a node from joining, and what is said of it."""
+"""Problems that keep a node from joining, and their messages."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_closed_port_of_this_machine_is_known_at_once(listening: socket.socket) 
 
 
 def test_address_that_does_not_answer() -> None:
-    """A full queue drops what comes, as a firewall does."""
+    """A full queue drops packets, as a firewall does."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)

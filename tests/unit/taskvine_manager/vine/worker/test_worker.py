@@ -1,4 +1,4 @@
-"""The launcher of a worker, with a program that plays the worker."""
+"""The launcher of a worker. A small program acts as the worker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_arguments(launch: Launch) -> None:
     assert words[-4:] == ["--cores=7", "--single-shot", "login1", "1"]
     assert "--cores" not in words
     assert words[words.index("--connect-timeout") + 1] == "60"
-    assert words.index("--connect-timeout") < words.index("--cores=7")  # of two, a worker takes the last
+    # if an option is given twice, a worker takes the last one
+    assert words.index("--connect-timeout") < words.index("--cores=7")
 
 
 def test_a_worker_is_told_what_it_may_use(launch: Launch) -> None:
@@ -106,6 +107,6 @@ def test_launcher_killed(launch: Launch) -> None:
     assert process.stdout is not None
     worker, directory = process.stdout.readline().split()
     process.kill()
-    process.communicate(timeout=30)  # the end of its output: nobody is left who could write to it
+    process.communicate(timeout=30)  # the end of its output: no process is left that could write to it
     eventually(lambda: not psutil.pid_exists(int(worker)))
     eventually(lambda: not os.path.exists(directory))
