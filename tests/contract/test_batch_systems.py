@@ -175,7 +175,7 @@ def engine(request: pytest.FixtureRequest) -> str:
         *WITH_OUTPUT,
     ],
 )
-def test_block_of_a_batch_system(
+def test_block_runs_in_a_batch_job(
     make_executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -191,7 +191,7 @@ def test_block_of_a_batch_system(
 
 
 @pytest.mark.parametrize(("commands", "provider"), WITH_OUTPUT)
-def test_one_job_that_has_ended_does_not_keep_another_from_being_cancelled(
+def test_ended_job_does_not_prevent_cancelling_others(
     make_executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -228,7 +228,7 @@ def _runs(job: str) -> bool:
 
 @pytest.mark.parametrize("ssl", [False, True])
 @pytest.mark.parametrize(("kind", "commands"), [("slurm", FACTORY_SLURM), ("condor", FACTORY_CONDOR)])
-def test_workers_of_vine_factory(
+def test_vine_factory_submits_workers(
     make_executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -249,7 +249,9 @@ def test_workers_of_vine_factory(
     assert "999999" in (scratch / "cancelled").read_text().split()
 
 
-def test_vine_factory_that_cannot_submit(make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_submission_of_vine_factory_is_reported(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install({"sbatch": "echo 'sbatch: error: no such partition' >&2; exit 1"}, tmp_path / "bin", monkeypatch)
     executor = make_executor(worker_launch_method="factory", batch_type="slurm", address="localhost")
     assert isinstance(executor.submit(int, {}).exception(SECONDS), BadStateException)
@@ -258,7 +260,7 @@ def test_vine_factory_that_cannot_submit(make_executor: Make, tmp_path: Path, mo
     assert os.path.join(executor.run.places.log, "factory.out") in said
 
 
-def test_workers_of_vine_factory_that_fail(
+def test_failing_workers_of_vine_factory_are_reported(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(FACTORY_SLURM, tmp_path / "bin", monkeypatch)
@@ -269,7 +271,7 @@ def test_workers_of_vine_factory_that_fail(
     assert "ended with status" in str(executor.executor_exception)
 
 
-def test_a_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> None:
+def test_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> None:
     """Each block's command names the address at which the manager listens."""
     begun = time.monotonic()
     with socket.create_server(("", 0)) as taken:
@@ -289,7 +291,7 @@ class Quick(SlurmProvider):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("lists", [0, 2])
-def test_a_job_that_is_not_listed_has_not_ended(
+def test_unlisted_job_has_not_ended(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: int
 ) -> None:
     """The accounts do not list the job for a while, or never, and its node comes late."""
@@ -308,7 +310,7 @@ def test_a_job_that_is_not_listed_has_not_ended(
     assert (tmp_path / "cancelled").read_text().split() == [job]
 
 
-def test_a_job_without_a_node_is_cancelled_at_the_end(
+def test_job_without_a_node_is_cancelled_at_the_end(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job waits in the queue, but no list shows it."""
@@ -324,7 +326,7 @@ def test_a_job_without_a_node_is_cancelled_at_the_end(
     assert (tmp_path / "cancelled").read_text().split() == ["4711"]
 
 
-def test_a_provider_that_cannot_say_how_its_jobs_are(
+def test_provider_without_job_states_works(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The provider's output cannot be understood, but the node joins."""

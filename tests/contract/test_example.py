@@ -24,6 +24,6 @@ def numbers(output: Path, *options: str) -> bytes:
 
 
 @pytest.mark.slow
-def test_same_numbers_as_in_threads(engine: str, tmp_path: Path) -> None:
+def test_example_gives_the_same_numbers_as_on_threads(engine: str, tmp_path: Path) -> None:
     expected = numbers(tmp_path / "threads", "--executor", "threads")
     assert numbers(tmp_path / engine, "--engine", engine) == expected

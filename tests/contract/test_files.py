@@ -136,9 +136,7 @@ def test_relative_paths_are_staged(make_executor: Make, mode: str, home: Path) -
     eventually(lambda: not os.path.exists(directory))
 
 
-def test_absolute_paths_and_those_that_lead_out_are_used_in_place(
-    make_executor: Make, home: Path, tmp_path: Path
-) -> None:
+def test_absolute_and_outside_paths_are_used_in_place(make_executor: Make, home: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     executor = make_executor()
     for path in (str(tmp_path / "a.txt"), "../a.txt", "folder/../../a.txt"):
@@ -158,7 +156,7 @@ def test_relative_paths_on_a_shared_file_system_are_used_in_place(make_executor:
     assert cached(executor.nodes[0]) == []
 
 
-def test_writing_into_an_input_changes_nobody_elses(make_executor: Make, mode: str, home: Path) -> None:
+def test_task_may_write_into_its_input(make_executor: Make, mode: str, home: Path) -> None:
     def scribble(file):  # type: ignore[no-untyped-def]
         with open(file.filepath, "r+") as stream:
             text = stream.read()
@@ -190,7 +188,7 @@ def test_input_of_many_tasks_is_copied_to_a_node_once(make_executor: Make, home:
     assert executor.submit(read, {}, File("a.txt")).result(30) == "b"
 
 
-def test_files_that_are_not_there(make_executor: Make, mode: str, home: Path) -> None:
+def test_missing_files_are_reported(make_executor: Make, mode: str, home: Path) -> None:
     executor = make_executor(function_exec_mode=mode)
     missing = executor.submit(read, {}, File("missing.txt")).exception(30)
     assert isinstance(missing, FileMissing)
@@ -206,7 +204,7 @@ def test_files_that_are_not_there(make_executor: Make, mode: str, home: Path) ->
     assert os.listdir(home) == ["b"]
 
 
-def test_names_of_all_kinds(make_executor: Make, home: Path) -> None:
+def test_unusual_names_are_allowed(make_executor: Make, home: Path) -> None:
     executor = make_executor()
     for name in ("ä b $(c).txt", "not-utf8-\udcff.txt", "x" * 255):
         (home / name).write_text("a")
@@ -239,7 +237,7 @@ def test_temp_file_is_an_edge(make_executor: Make, mode: str, home: Path, latch:
     assert executor.stats()["tasks_waiting"] == 0
 
 
-def test_fetch_and_forget(make_executor: Make, home: Path, latch: Latch) -> None:
+def test_temp_file_is_fetched_and_forgotten(make_executor: Make, home: Path, latch: Latch) -> None:
     executor = make_executor()
     file = File(T + "x")
     with pytest.raises(FileNotFoundError):
@@ -279,7 +277,7 @@ def test_file_forgotten_before_it_is_made_leaves_nothing(make_executor: Make, la
     assert executor.submit(read, {}, File(T + "x")).result(30) == "new"
 
 
-def test_every_writer_makes_a_version_of_its_own(make_executor: Make, latch: Latch) -> None:
+def test_every_writer_makes_a_new_version(make_executor: Make, latch: Latch) -> None:
     executor = make_executor()
     file = File(T + "x")
     executor.submit(wait_and_write, {}, latch.path, "one", outputs=[file])
@@ -293,7 +291,7 @@ def test_every_writer_makes_a_version_of_its_own(make_executor: Make, latch: Lat
     assert first.result(30) == "one"
 
 
-def test_consumers_of_what_is_never_made_fail(make_executor: Make, latch: Latch) -> None:
+def test_consumers_of_a_file_that_is_never_made_fail(make_executor: Make, latch: Latch) -> None:
     executor = make_executor()
     executor.submit(wait_and_write, {}, latch.path, "", outputs=[File(T + "first")])
 
@@ -355,7 +353,7 @@ def kill(executor: TaskVineExecutor, node: dict[str, Any]) -> None:
 
 
 @embedded_only  # TaskVine does not report the bytes sent between its workers
-def test_consumer_on_another_node(two_nodes: Make, latch: Latch, home: Path) -> None:
+def test_consumer_on_another_node_gets_the_file(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes()
     make_one_file_on_each_node(executor, latch)
     assert executor.stats()["bytes_between_nodes"] == 0
@@ -371,7 +369,7 @@ def test_consumer_on_another_node(two_nodes: Make, latch: Latch, home: Path) -> 
         eventually(lambda node=node: not cached(node))  # type: ignore[misc]
 
 
-def test_what_was_replicated_outlives_its_node(two_nodes: Make, home: Path) -> None:
+def test_replicated_file_outlives_its_node(two_nodes: Make, home: Path) -> None:
     executor = two_nodes(tune_parameters={"temp-replica-count": 2})
     executor.submit(write, {}, "x", outputs=[File(T + "x")]).result(30)
     (nodes,) = eventually(
@@ -383,7 +381,7 @@ def test_what_was_replicated_outlives_its_node(two_nodes: Make, home: Path) -> N
     assert Path(executor.fetch(File(T + "x"), "x")).read_text() == "x"
 
 
-def test_what_was_not_and_may_not_be_made_again_is_lost(two_nodes: Make, latch: Latch, home: Path) -> None:
+def test_file_that_must_not_be_recreated_is_lost_with_its_node(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes(max_retries=0)
     make_one_file_on_each_node(executor, latch, recoverable=False)
     node = node_with(executor, "a")
@@ -413,7 +411,7 @@ def write_once(text: str, trace: str, outputs: list[File]) -> None:
     open(outputs[0].filepath, "w").write(text)
 
 
-def test_what_fails_when_it_is_made_again_is_lost(two_nodes: Make, tmp_path: Path) -> None:
+def test_file_whose_recreation_fails_is_lost(two_nodes: Make, tmp_path: Path) -> None:
     """Tasks that wait for the file, or for files made from it, fail with the reason."""
     executor = two_nodes(max_retries=0)
     trace = str(tmp_path / "trace")
@@ -430,7 +428,7 @@ def test_what_fails_when_it_is_made_again_is_lost(two_nodes: Make, tmp_path: Pat
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_what_was_made_of_a_file_that_is_gone_cannot_be_made_again(two_nodes: Make, home: Path) -> None:
+def test_file_whose_input_was_deleted_cannot_be_recreated(two_nodes: Make, home: Path) -> None:
     executor = two_nodes(max_retries=0)
     (home / "given").write_text("x")
     copied = executor.submit(append, {}, "y", inputs=[File("given")], outputs=[File(T + "x")])
@@ -487,7 +485,7 @@ def small_disk(nothing_left: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can mount a file system")
 @embedded_only  # TaskVine's workers need half of the disk for themselves
-def test_full_disk(small_disk: str, make_executor: Make, mode: str, home: Path) -> None:
+def test_full_disk_is_reported(small_disk: str, make_executor: Make, mode: str, home: Path) -> None:
     executor = make_executor(function_exec_mode=mode)
     (home / "large").write_text("x" * 5_000_000)  # once in the cache, once in the sandbox
     (home / "small").write_text("x" * 100_000)

@@ -198,7 +198,9 @@ def test_peers_transfer_between_hosts(spread: Make, hosts: Hosts, gate: Gate, ss
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_host_that_is_cut_off(spread: Make, hosts: Hosts, tmp_path: Path, nothing_left: str, replicas: int) -> None:
+def test_work_of_a_host_that_is_cut_off_runs_elsewhere(
+    spread: Make, hosts: Hosts, tmp_path: Path, nothing_left: str, replicas: int
+) -> None:
     """Its files are recreated or read from another replica, and its tasks run elsewhere."""
     executor = spread(tune={"temp-replica-count": replicas})
     first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")

@@ -150,7 +150,7 @@ def function():
 """
 
 
-def test_module_that_would_kill_the_library(
+def test_module_that_kills_the_library_is_reported(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The parent of a slot is its keeper; the keeper's parent is the library.
@@ -203,7 +203,7 @@ def test_named_modules_are_imported_once_for_all_slots(
     ],
     ids=["missing", "raises", "exits", "thread", "open file"],
 )
-def test_named_module_that_is_not_to_be_had_fails_every_call(
+def test_missing_named_module_fails_every_call(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, words: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -244,7 +244,7 @@ def test_global_generator_of_torch_is_seeded_in_every_slot(
     assert len({future.result(SECONDS) for future in futures}) == 2
 
 
-def test_slots_that_were_made_for_many_kinds_of_calls_do_not_pile_up(make_executor: Make) -> None:
+def test_idle_slots_do_not_accumulate(make_executor: Make) -> None:
     executor = make_executor()
     pids = [executor.submit(os.getpid, {"memory": 1000 + number}).result(SECONDS) for number in range(24)]
     assert len(set(pids)) == 24

@@ -85,7 +85,7 @@ def full_port() -> Iterator[str]:
         yield str(server.getsockname()[1])
 
 
-def test_wrong_password(node: Node, tmp_path: Path) -> None:
+def test_wrong_password_is_reported(node: Node, tmp_path: Path) -> None:
     (tmp_path / "guessed").write_text("guessed")
     node.give("--password", str(tmp_path / "guessed"))
     status, said, seconds = node.complain()
@@ -95,7 +95,7 @@ def test_wrong_password(node: Node, tmp_path: Path) -> None:
     assert seconds < SOON
 
 
-def test_no_password(node: Node) -> None:
+def test_missing_password_is_reported(node: Node) -> None:
     place = node.command.index("--password")
     del node.command[place : place + 2]
     status, said, seconds = node.complain()
@@ -104,7 +104,7 @@ def test_no_password(node: Node) -> None:
     assert seconds < SOON
 
 
-def test_password_file_that_the_node_does_not_see(node: Node, tmp_path: Path) -> None:
+def test_unseen_password_file_is_reported(node: Node, tmp_path: Path) -> None:
     node.give("--password", str(tmp_path / "elsewhere"))
     status, said, seconds = node.complain()
     assert status == trouble.UNREADABLE
@@ -112,7 +112,7 @@ def test_password_file_that_the_node_does_not_see(node: Node, tmp_path: Path) ->
     assert seconds < SOON
 
 
-def test_closed_port(node: Node) -> None:
+def test_closed_port_is_reported(node: Node) -> None:
     node.command[-1] = closed_port()
     status, said, seconds = node.complain()
     assert status == trouble.UNREACHABLE
@@ -120,7 +120,7 @@ def test_closed_port(node: Node) -> None:
     assert seconds < SOON
 
 
-def test_address_that_does_not_answer(node: Node, full_port: str) -> None:
+def test_silent_address_is_reported(node: Node, full_port: str) -> None:
     node.command[-2:] = ["127.0.0.1", full_port]
     status, said, seconds = node.complain()
     assert status == trouble.UNREACHABLE
@@ -128,7 +128,7 @@ def test_address_that_does_not_answer(node: Node, full_port: str) -> None:
     assert seconds < SOON
 
 
-def test_host_that_is_not_known(node: Node) -> None:
+def test_unknown_host_is_reported(node: Node) -> None:
     node.command[-2] = "no-such-host.invalid"
     status, said, seconds = node.complain()
     assert status == trouble.NO_HOST
@@ -136,7 +136,7 @@ def test_host_that_is_not_known(node: Node) -> None:
     assert seconds < SOON
 
 
-def test_another_program_at_the_port(node: Node) -> None:
+def test_another_program_at_the_port_is_reported(node: Node) -> None:
     """The manager accepts and sends nothing. A busy manager does so too, so the node waits."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         node.command[-1] = str(server.getsockname()[1])
@@ -152,7 +152,7 @@ def test_another_program_at_the_port(node: Node) -> None:
             process.communicate(timeout=SECONDS)
 
 
-def test_missing_program(node: Node) -> None:
+def test_missing_program_is_reported(node: Node) -> None:
     node.give("--executable", "vine_worker_of_ours")
     status, said, seconds = node.complain()
     assert status == trouble.NO_PROGRAM
@@ -161,7 +161,7 @@ def test_missing_program(node: Node) -> None:
     assert seconds < SOON
 
 
-def test_other_version(node: Node) -> None:
+def test_other_version_is_reported(node: Node) -> None:
     node.give("--package", "0.0.9")
     status, said, seconds = node.complain()
     assert status == trouble.MISMATCH
@@ -169,7 +169,7 @@ def test_other_version(node: Node) -> None:
     assert seconds < SOON
 
 
-def test_no_scratch(node: Node) -> None:
+def test_missing_scratch_is_reported(node: Node) -> None:
     node.give("--connect", "/nowhere")  # as on another machine
     node.command[-2] = "127.0.0.1"
     code = "import os, sys, tempfile; tempfile.tempdir = '/proc/nowhere'; sys.argv = sys.argv[1:]\n"
@@ -182,12 +182,12 @@ def test_no_scratch(node: Node) -> None:
     assert seconds < SOON
 
 
-def test_home_that_cannot_be_written_or_is_not_there_does_not_matter(make_executor: Make) -> None:
+def test_missing_or_unwritable_home_does_not_matter(make_executor: Make) -> None:
     executor = make_executor(provider=LocalProvider(worker_init="export HOME=/proc/nowhere"))
     assert executor.submit(lambda: os.environ["HOME"], {}).result(SECONDS) == "/proc/nowhere"
 
 
-def test_block_fails_with_what_its_node_has_said(make_executor: Make, tmp_path: Path) -> None:
+def test_failed_block_has_the_report_of_its_node(make_executor: Make, tmp_path: Path) -> None:
     (tmp_path / "guessed").write_text("guessed")
     executor = make_executor(worker_options=f"--password {tmp_path}/guessed")
     error = executor.submit(int, {}).exception(SECONDS)
@@ -196,7 +196,7 @@ def test_block_fails_with_what_its_node_has_said(make_executor: Make, tmp_path: 
     assert str(trouble.REFUSED) in str(error)
 
 
-def test_other_python(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_python_is_reported(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write = launch._write
 
     def pretend(path: str, value: Any) -> None:
@@ -211,7 +211,7 @@ def test_other_python(make_executor: Make, mode: str, monkeypatch: pytest.Monkey
     assert f"{sys.executable}) and your program Python 3.99" in str(error)
 
 
-def test_strays_end_with_a_node_whose_workspace_is_gone(make_executor: Make, tmp_path: Path) -> None:
+def test_strays_end_although_their_workspace_is_gone(make_executor: Make, tmp_path: Path) -> None:
     """A stray process has no keeper or launcher above it, and its worker removes its workspace before any cleanup."""
     executor = make_executor()
 

@@ -79,7 +79,7 @@ def held(gate: Gate) -> Callable[..., float]:
     return read
 
 
-def test_an_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     array = np.arange(COUNT, dtype=float)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(8)]
@@ -95,7 +95,7 @@ def test_an_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, g
     assert stored(executor) == 0
 
 
-def test_an_array_that_is_changed_between_two_tasks(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_changed_array_is_stored_again(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     array = np.zeros(COUNT)
     futures = []
@@ -109,7 +109,7 @@ def test_an_array_that_is_changed_between_two_tasks(make_executor: Make, mode: s
     eventually(lambda: let_go(executor))
 
 
-def test_what_a_task_writes_into_an_argument_is_its_own(make_executor: Make, mode: str) -> None:
+def test_task_may_write_into_its_argument(make_executor: Make, mode: str) -> None:
     def add(array: Any) -> float:
         array += 1
         return float(array.sum())
@@ -121,7 +121,7 @@ def test_what_a_task_writes_into_an_argument_is_its_own(make_executor: Make, mod
     assert not array.any()
 
 
-def test_large_bytes(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_large_bytes_are_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     data = bytes(range(256)) * (SIZE // 256)
     futures = [executor.submit(held(gate), {}, data, index=index) for index in range(4)]
@@ -131,7 +131,7 @@ def test_large_bytes(make_executor: Make, mode: str, gate: Gate) -> None:
     eventually(lambda: let_go(executor))
 
 
-def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> None:
+def test_cancelled_and_refused_tasks_release_arguments(make_executor: Make, gate: Gate) -> None:
     executor = make_executor()
     array = np.zeros(COUNT)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
@@ -144,7 +144,7 @@ def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> 
     assert executor.submit(float, {}, 1).result(SECONDS) == 1
 
 
-def test_the_task_of_a_node_that_was_lost_runs_with_it_again(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_argument_is_kept_for_the_retry_of_a_lost_task(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     array = np.arange(COUNT, dtype=float)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
@@ -157,9 +157,7 @@ def test_the_task_of_a_node_that_was_lost_runs_with_it_again(make_executor: Make
     eventually(lambda: let_go(executor))
 
 
-def test_what_was_made_from_it_can_be_made_again_until_it_is_forgotten(
-    make_executor: Make, mode: str, tmp_path: Path
-) -> None:
+def test_argument_is_kept_as_long_as_results_may_be_recreated(make_executor: Make, mode: str, tmp_path: Path) -> None:
     def write(array: Any, index: int, outputs: list[File]) -> None:
         with open(outputs[0].filepath, "w") as file:
             file.write(str(array[index]))
@@ -188,7 +186,7 @@ def _read(file: File) -> str:
         return opened.read()
 
 
-def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor()
     write = os.write
 
@@ -206,7 +204,7 @@ def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_other_machines_get_it_once(
+def test_other_machines_get_an_array_once(
     make_executor: Make, start_node: Callable[[TaskVineExecutor], Any], mode: str, gate: Gate
 ) -> None:
     executor = make_executor(worker_launch_method="manual", function_exec_mode=mode)
@@ -226,7 +224,7 @@ def test_other_machines_get_it_once(
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_other_machines_get_it_once_for_a_batch(
+def test_other_machines_get_an_array_once_for_a_batch(
     make_executor: Make, start_node: Callable[[TaskVineExecutor], Any]
 ) -> None:
     def read(array: Any, index: int) -> float:

@@ -76,7 +76,7 @@ def test_soft_limit_ends_with_its_call(make_executor: Make, name: str) -> None:
     assert executor.submit(limits, {}).result(SECONDS) == before
 
 
-def test_limit_of_a_call_does_not_hold_for_its_large_result(make_executor: Make, mode: str) -> None:
+def test_limit_of_a_call_does_not_apply_to_its_large_result(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     for _ in range(2):
         assert executor.submit(lower, {}, "RLIMIT_FSIZE", 1000, MEGABYTE).result(SECONDS) == bytes(MEGABYTE)
@@ -90,7 +90,7 @@ def test_hard_limit_ends_with_its_call(make_executor: Make, mode: str) -> None:
     assert executor.submit(limits, {}).result(SECONDS)[1] == before
 
 
-def test_hard_limits_of_many_calls_cost_none_of_those_behind_them(make_executor: Make) -> None:
+def test_hard_limits_fail_no_calls_behind_them(make_executor: Make) -> None:
     executor = make_executor(cores=1)
     for future in [executor.submit(lower, {}, "RLIMIT_NOFILE", 300) for _ in range(50)]:
         future.result(SECONDS)  # from now on the calls are known to be short, so several wait in one slot
@@ -99,7 +99,7 @@ def test_hard_limits_of_many_calls_cost_none_of_those_behind_them(make_executor:
     assert [future.result(SECONDS) for future in futures] == [b""] * 30
 
 
-def test_result_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> None:
+def test_result_above_a_hard_limit_is_reported(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     error = executor.submit(lower_for_good, {}, "RLIMIT_FSIZE", 10_000, MEGABYTE).exception(SECONDS)
     assert isinstance(error, ResultNotSerializable)
@@ -107,7 +107,7 @@ def test_result_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> Non
     assert executor.submit(bytes, {}, MEGABYTE).result(SECONDS) == bytes(MEGABYTE)
 
 
-def test_exception_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> None:
+def test_exception_above_a_hard_limit_is_reported(make_executor: Make, mode: str) -> None:
     def lower_and_fail() -> None:
         lower_for_good("RLIMIT_FSIZE", 10_000)
         raise ValueError("x" * MEGABYTE)
@@ -141,7 +141,7 @@ def large_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[f
     return write
 
 
-def test_memory_limit_below_what_modules_hold_is_refused(
+def test_memory_limit_below_the_modules_is_refused(
     make_executor: Make, large_module: Callable[[float], Callable[..., Any]], tmp_path: Path
 ) -> None:
     function = large_module(0.3)
@@ -161,7 +161,7 @@ def test_memory_limit_below_what_modules_hold_is_refused(
     assert executor.submit(os.getpid, small).result(SECONDS), "other functions are not concerned"
 
 
-def test_memory_limit_below_what_the_context_of_a_slot_holds_is_refused(make_executor: Make, tmp_path: Path) -> None:
+def test_memory_limit_below_the_slots_context_is_refused(make_executor: Make, tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     def build() -> dict[str, Any]:
@@ -177,7 +177,7 @@ def test_memory_limit_below_what_the_context_of_a_slot_holds_is_refused(make_exe
     assert executor.submit(abs, {"memory": 400}, -1).result(SECONDS) == 1
 
 
-def test_memory_that_slots_share_with_their_library_is_nobodys(
+def test_memory_shared_with_the_library_does_not_count(
     make_executor: Make, large_module: Callable[[float], Callable[..., Any]]
 ) -> None:
     function = large_module(0.0)
@@ -185,7 +185,7 @@ def test_memory_that_slots_share_with_their_library_is_nobodys(
     assert executor.submit(function, {"memory": 100}, 0.3).result(SECONDS)
 
 
-def test_imports_in_the_body_of_a_call_are_its_own(
+def test_imports_in_a_call_count_for_it(
     make_executor: Make, large_module: Callable[[float], Callable[..., Any]], tmp_path: Path
 ) -> None:
     large_module(1000.0)
@@ -199,7 +199,7 @@ def test_imports_in_the_body_of_a_call_are_its_own(
     assert len((tmp_path / "imports").read_text().split()) == 1
 
 
-def test_memory_that_calls_have_left_is_not_held_against_the_next(make_executor: Make, tmp_path: Path) -> None:
+def test_memory_left_by_calls_does_not_fail_the_next(make_executor: Make, tmp_path: Path) -> None:
     filled = tmp_path / "filled"
 
     def fill_later() -> int:

@@ -45,7 +45,7 @@ def killer(directory: str | None = None) -> Callable[[], None]:
     return kill_my_node
 
 
-def test_tasks_go_to_the_node_that_is_left(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_tasks_move_to_the_remaining_node(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode, worker_launch_method="factory", min_workers=2, max_workers=2)
     assert executor.wait_for_nodes(2, 30)
     futures = [executor.submit(gate.task, {}, number) for number in range(4)]
@@ -56,7 +56,7 @@ def test_tasks_go_to_the_node_that_is_left(make_executor: Make, mode: str, gate:
     assert len(gate.begun()) == 6  # two were run again
 
 
-def test_a_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(6)]
     gate.wait(2)
@@ -67,7 +67,7 @@ def test_a_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mod
     eventually(lambda: not psutil.pid_exists(dead))
 
 
-def test_a_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Make) -> None:
+def test_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
     kill_a_node(executor)
@@ -77,7 +77,9 @@ def test_a_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Mak
     assert list(executor.blocks_to_job_id) == ["0", "1"]
 
 
-def test_a_new_node_by_hand(make_executor: Make, gate: Gate, start_node: Callable[[TaskVineExecutor], int]) -> None:
+def test_new_node_by_hand_takes_over_lost_tasks(
+    make_executor: Make, gate: Gate, start_node: Callable[[TaskVineExecutor], int]
+) -> None:
     executor = make_executor(worker_launch_method="manual")
     start_node(executor)
     futures = [executor.submit(gate.task, {}, number) for number in range(3)]
@@ -88,7 +90,7 @@ def test_a_new_node_by_hand(make_executor: Make, gate: Gate, start_node: Callabl
     assert [future.result(30)[0] for future in futures] == [0, 1, 2]
 
 
-def test_no_retries(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_task_without_retries_fails_with_its_node(make_executor: Make, mode: str, gate: Gate) -> None:
     """Of the calls on the node, only the running one is lost."""
     executor = make_executor(function_exec_mode=mode, max_retries=0)
     futures = [executor.submit(gate.task, {}, number) for number in range(6)]
@@ -104,7 +106,7 @@ def test_no_retries(make_executor: Make, mode: str, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("method", ["provider", "factory"])
-def test_a_call_that_kills_its_node(make_executor: Make, mode: str, method: str) -> None:
+def test_call_that_kills_its_node_is_given_up(make_executor: Make, mode: str, method: str) -> None:
     """The call is lost after its last attempt; no call behind it is lost."""
     executor = make_executor(function_exec_mode=mode, worker_launch_method=method, cores=1, max_retries=1)
     poison = executor.submit(killer(), {})
@@ -116,7 +118,7 @@ def test_a_call_that_kills_its_node(make_executor: Make, mode: str, method: str)
     assert [future.result(30) for future in others] == list(range(20))
 
 
-def test_a_call_that_kills_its_node_takes_no_others_with_it(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_call_that_kills_its_node_fails_no_others(make_executor: Make, mode: str, gate: Gate) -> None:
     """A call that ran beside it runs again, but not beside it."""
     executor = make_executor(function_exec_mode=mode, max_retries=1)
     poison = executor.submit(killer(str(gate.directory)), {})
@@ -141,7 +143,7 @@ def test_after_a_lost_node_its_tasks_run_one_by_one(make_executor: Make, gate: G
         future.result(30)
 
 
-def test_a_node_that_is_told_to_go(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_tasks_of_a_terminated_node_run_elsewhere(make_executor: Make, mode: str, gate: Gate) -> None:
     """A batch system ends a block when its time is over: its running calls run elsewhere."""
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(4)]
@@ -152,7 +154,7 @@ def test_a_node_that_is_told_to_go(make_executor: Make, mode: str, gate: Gate) -
     assert [future.result(30)[0] for future in futures] == list(range(4))
 
 
-def test_a_node_that_is_told_to_go_before_its_library_is_warm(make_executor: Make) -> None:
+def test_node_may_be_terminated_before_its_library_is_warm(make_executor: Make) -> None:
     executor = make_executor(worker_launch_method="factory")
     futures = [executor.submit(lambda x: x, {}, number) for number in range(4)]
     assert executor.wait_for_nodes(1, 30)

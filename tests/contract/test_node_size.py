@@ -46,7 +46,7 @@ def die() -> None:
     os.kill(os.getpid(), 9)
 
 
-def test_node_in_a_control_group(group: Path, make_executor: Make, mode: str) -> None:
+def test_node_respects_its_control_group(group: Path, make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
     assert executor.submit(fill, {}, 1).result(SECONDS) == 2**20
     assert [node["memory"] for node in executor.nodes] == [MEGABYTES]
@@ -75,13 +75,13 @@ def test_results_in_memory_leave_room_in_the_control_group(group: Path, make_exe
     assert control_groups.kills(group) == 0
 
 
-def test_what_the_user_gives_wins(group: Path, make_executor: Make) -> None:
+def test_given_size_takes_precedence(group: Path, make_executor: Make) -> None:
     executor = make_executor(provider=limited(group), memory=300, cores=1)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert [(node["memory"], node["cores"]) for node in executor.nodes] == [(300, 1)]
 
 
-def test_batch_system_says_how_much(make_executor: Make) -> None:
+def test_batch_system_sets_the_size(make_executor: Make) -> None:
     said = "export SLURM_JOB_ID=7 SLURM_MEM_PER_NODE=250 SLURM_CPUS_ON_NODE=1"
     executor = make_executor(provider=LocalProvider(worker_init=said), cores=None)
     assert executor.submit(int, {}).result(SECONDS) == 0
@@ -90,7 +90,7 @@ def test_batch_system_says_how_much(make_executor: Make) -> None:
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
 @pytest.mark.parametrize("options", [[], ["--memory", "300", "--cores", "2"]])
-def test_worker_that_has_no_launcher(make_executor: Make, tmp_path: Path, options: list[str]) -> None:
+def test_worker_without_a_launcher_respects_its_limits(make_executor: Make, tmp_path: Path, options: list[str]) -> None:
     """Of a factory: it takes the whole machine by default. Its supervisor uses less."""
     executor = make_executor(worker_launch_method="manual")
     words = shlex.split(executor.launch_cmd)

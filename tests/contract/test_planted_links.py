@@ -70,7 +70,7 @@ def check(executor: TaskVineExecutor, place: str, precious: Path, base: Path) ->
 
 @pytest.mark.parametrize("place", [*SHARED, *EMBEDDED, CACHED["embedded"]])
 @embedded_only
-def test_on_the_embedded_engine(
+def test_planted_links_on_the_embedded_engine(
     make_executor: Callable[..., TaskVineExecutor], nothing_left: str, precious: Path, place: str
 ) -> None:
     executor = make_executor(max_retries=1)
@@ -80,7 +80,7 @@ def test_on_the_embedded_engine(
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
 @pytest.mark.parametrize("place", [*SHARED, *TASKVINE, CACHED["taskvine"]])
-def test_on_taskvine(
+def test_planted_links_on_taskvine(
     make_executor: Callable[..., TaskVineExecutor], nothing_left: str, precious: Path, place: str
 ) -> None:
     executor = make_executor(max_retries=1)

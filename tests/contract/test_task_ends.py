@@ -49,7 +49,7 @@ def lead(how: str) -> tuple[bool, bool]:
 
 
 @pytest.mark.parametrize("how", ["setsid", "setpgrp"])
-def test_a_task_may_lead_a_session_or_group(make_executor: Make, mode: str, how: str) -> None:
+def test_task_may_lead_a_session_or_group(make_executor: Make, mode: str, how: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     futures = [executor.submit(lead, {}, how) for _ in range(8)]
     assert [future.result(SECONDS) for future in futures] == [(False, True)] * 8
@@ -155,7 +155,7 @@ def fill_memory_in_another_session() -> None:
     time.sleep(SECONDS)
 
 
-def test_memory_counts_in_any_session(
+def test_memory_of_processes_in_other_sessions_counts(
     make_executor: Make, mode: str, daemon: Callable[[], int], tmp_path: Path
 ) -> None:
     executor = make_executor(function_exec_mode=mode)
@@ -233,7 +233,7 @@ needs_memory = pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no /dev
 @needs_memory
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("end", ["task", "node"])
-def test_nothing_is_left_in_memory(make_executor: Make, mode: str, keep: Callable[[], list[str]], end: str) -> None:
+def test_shared_memory_is_removed(make_executor: Make, mode: str, keep: Callable[[], list[str]], end: str) -> None:
     if keep is keep_joblib:
         pytest.importorskip("joblib")
     executor = make_executor(function_exec_mode=mode)
@@ -249,7 +249,7 @@ def test_nothing_is_left_in_memory(make_executor: Make, mode: str, keep: Callabl
 
 
 @needs_memory
-def test_nothing_is_left_in_memory_by_a_task_that_dies(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_shared_memory_of_a_task_that_dies_is_removed(make_executor: Make, mode: str, tmp_path: Path) -> None:
     path = str(tmp_path / "paths")
 
     def keep_and_die() -> None:
@@ -291,7 +291,7 @@ def test_exit_handlers_of_an_idle_slot_run(make_executor: Make, tmp_path: Path) 
 
 
 @embedded_only
-def test_exit_handlers_of_the_context_are_not_the_slots(make_executor: Make, tmp_path: Path) -> None:
+def test_slots_do_not_run_exit_handlers_of_the_context(make_executor: Make, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
 
     def set_up() -> dict[str, Any]:
@@ -307,7 +307,7 @@ def test_exit_handlers_of_the_context_are_not_the_slots(make_executor: Make, tmp
     assert not ran.exists()
 
 
-def test_exit_handlers_hold_nobody_up(make_executor: Make, mode: str) -> None:
+def test_slow_exit_handlers_are_cut_off(make_executor: Make, mode: str) -> None:
     def stay() -> None:
         import atexit
 
@@ -338,7 +338,7 @@ def links_to(directory: str) -> list[str]:
 
 
 @pytest.mark.parametrize("length", [24, 60, 90])
-def test_sockets_in_the_temporary_directory(
+def test_sockets_fit_in_the_temporary_directory(
     make_executor: Make, engine: str, mode: str, nothing_left: str, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     if engine == "embedded" and length > 60:
@@ -362,7 +362,7 @@ def leave_files() -> str:
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_temporary_files_go_with_their_task(make_executor: Make, mode: str, nothing_left: str) -> None:
+def test_temporary_files_are_removed_with_their_task(make_executor: Make, mode: str, nothing_left: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     left = executor.submit(leave_files, {}).result(SECONDS)
     assert left.startswith(os.path.join(nothing_left, "tv-"))
@@ -375,13 +375,13 @@ def test_temporary_files_go_with_their_task(make_executor: Make, mode: str, noth
     assert not settle(lambda: os.path.exists(again))
 
 
-def test_a_temporary_directory_of_the_users_is_used(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_users_temporary_directory_is_used(make_executor: Make, mode: str, tmp_path: Path) -> None:
     executor = make_executor(function_exec_mode=mode, env_vars={"TMPDIR": str(tmp_path)})
     assert executor.submit(tempfile.gettempdir, {}).result(SECONDS) == str(tmp_path)
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_a_context_that_used_the_temporary_directory(make_executor: Make) -> None:
+def test_context_may_use_the_temporary_directory(make_executor: Make) -> None:
     def set_up() -> dict[str, Any]:
         return {"used": tempfile.gettempdir()}
 
@@ -396,7 +396,7 @@ def test_a_context_that_used_the_temporary_directory(make_executor: Make) -> Non
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_the_next_supervisor_has_a_temporary_directory_too(make_executor: Make, mode: str) -> None:
+def test_next_supervisor_has_a_temporary_directory(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     for _ in range(2):
         assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
@@ -476,7 +476,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_what_a_node_was_started_to_ignore_is_not_its_tasks(make_executor: Make, mode: str) -> None:
+def test_tasks_do_not_inherit_ignored_signals_of_their_node(make_executor: Make, mode: str) -> None:
     """Start the node as nohup does, or as a script in the background."""
     import shlex
 
@@ -493,14 +493,14 @@ def test_what_a_node_was_started_to_ignore_is_not_its_tasks(make_executor: Make,
         node.wait(SECONDS)
 
 
-def test_a_blocked_signal_is_not_blocked_for_the_next_call(make_executor: Make) -> None:
+def test_blocked_signal_is_unblocked_for_the_next_call(make_executor: Make) -> None:
     executor = make_executor(cores=1)
     before = executor.submit(signals, {}).result(SECONDS)
     executor.submit(signal.pthread_sigmask, {}, signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}).result(SECONDS)
     assert executor.submit(signals, {}).result(SECONDS) == before
 
 
-def test_what_is_typed_in_a_terminal_ends_no_node(make_executor: Make, engine: str, mode: str, gate: Gate) -> None:
+def test_terminal_signals_end_no_node(make_executor: Make, engine: str, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     future = executor.submit(gate.task, {})
     gate.wait(1)

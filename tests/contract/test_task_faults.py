@@ -114,7 +114,7 @@ class Exits:
     [sys._getframe, lambda: (i for i in range(3)), lambda: ["x" * 2**20, sys._getframe()], Exits],
     ids=["frame", "generator", "large", "exits"],
 )
-def test_result_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Any]) -> None:
+def test_unpicklable_result_is_reported(make_executor: Make, mode: str, make: Callable[[], Any]) -> None:
     executor = make_executor(function_exec_mode=mode)
     error = executor.submit(make, {}).exception(SECONDS)
     assert isinstance(error, ResultNotSerializable)
@@ -142,7 +142,7 @@ class TurnsIntoText(Exception):
     [HoldsAGenerator, lambda: NeedsTwo("one", "two"), lambda: TurnsIntoText("the words of it")],
     ids=["no dump", "no load", "no exception"],
 )
-def test_exception_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Exception]) -> None:
+def test_unpicklable_exception_is_described(make_executor: Make, mode: str, make: Callable[[], Exception]) -> None:
     executor = make_executor(function_exec_mode=mode)
 
     def fail() -> None:
@@ -156,7 +156,7 @@ def test_exception_that_cannot_be_pickled(make_executor: Make, mode: str, make: 
     assert executor.submit(echo, {}).result(SECONDS) == "well"
 
 
-def test_exception_whose_class_is_not_here(make_executor: Make, mode: str) -> None:
+def test_exception_of_an_unknown_class_is_described(make_executor: Make, mode: str) -> None:
     def fail() -> None:
         made = ModuleType("only_there")
         exec("class OnlyThere(Exception): pass", made.__dict__)
@@ -175,7 +175,7 @@ class HoldsData(Exception):
         self.data = data
 
 
-def test_large_exception(make_executor: Make, mode: str) -> None:
+def test_large_exception_is_raised(make_executor: Make, mode: str) -> None:
     def fail_at_length() -> None:
         raise ValueError("x" * 2**20)
 
@@ -190,7 +190,7 @@ def test_large_exception(make_executor: Make, mode: str) -> None:
     assert error.data == bytes(2**20)
 
 
-def test_endless_recursion(make_executor: Make, mode: str) -> None:
+def test_endless_recursion_is_an_exception(make_executor: Make, mode: str) -> None:
     def down(depth: int) -> int:
         return down(depth + 1) + 1
 
@@ -203,7 +203,7 @@ class Mute(Exception):
         raise ZeroDivisionError
 
 
-def test_exception_without_words(make_executor: Make, mode: str) -> None:
+def test_exception_without_a_message_is_raised(make_executor: Make, mode: str) -> None:
     def fail() -> None:
         raise Mute
 
@@ -238,7 +238,9 @@ def only_here(tmp_path: Path) -> Iterator[ModuleType]:
     del sys.modules["only_here"]
 
 
-def test_function_of_a_module_that_is_absent_there(make_executor: Make, mode: str, only_here: ModuleType) -> None:
+def test_function_of_a_module_missing_on_nodes_is_reported(
+    make_executor: Make, mode: str, only_here: ModuleType
+) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     pid = executor.submit(os.getpid, {}).result(SECONDS)
     for _ in range(2):
@@ -248,7 +250,9 @@ def test_function_of_a_module_that_is_absent_there(make_executor: Make, mode: st
     assert mode == "L1" or executor.submit(os.getpid, {}).result(SECONDS) == pid
 
 
-def test_argument_of_a_class_that_is_absent_there(make_executor: Make, mode: str, only_here: ModuleType) -> None:
+def test_argument_of_a_class_missing_on_nodes_is_reported(
+    make_executor: Make, mode: str, only_here: ModuleType
+) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     pid = executor.submit(os.getpid, {}).result(SECONDS)
     error = executor.submit(echo, {}, only_here.Value()).exception(SECONDS)
@@ -273,7 +277,7 @@ def module_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return make
 
 
-def test_module_that_exits_at_import(
+def test_module_that_exits_at_import_is_reported(
     make_executor: Make, mode: str, module_on_path: Callable[[str, str], Callable[..., Any]]
 ) -> None:
     function = module_on_path("leaves_at_import", "import sys; sys.exit('no script')")
@@ -284,7 +288,7 @@ def test_module_that_exits_at_import(
     assert executor.submit(echo, {}).result(SECONDS) == "well"
 
 
-def test_module_that_kills_its_process_at_import(
+def test_module_that_kills_its_process_is_reported(
     make_executor: Make, mode: str, module_on_path: Callable[[str, str], Callable[..., Any]]
 ) -> None:
     function = module_on_path("kills_at_import", "import os; os._exit(7)")
@@ -299,7 +303,7 @@ def test_module_that_kills_its_process_at_import(
             assert error.exit_code == 7
 
 
-def test_function_that_imports_a_great_many_modules(
+def test_function_may_import_many_modules(
     make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
 ) -> None:
     names = [f"module_{number}_{'x' * 220}" for number in range(800)]  # more than fits a packet
@@ -313,7 +317,7 @@ def test_function_that_imports_a_great_many_modules(
     assert executor.nodes == node
 
 
-def test_slow_import_holds_up_no_other_function(
+def test_slow_import_delays_no_other_function(
     make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
 ) -> None:
     gate = tmp_path / "gate"
@@ -347,7 +351,7 @@ def kill() -> None:
     [(leave, 3, None), (crash, None, signal.SIGSEGV), (kill, None, signal.SIGKILL)],
     ids=["exit", "segfault", "kill"],
 )
-def test_process_that_dies(
+def test_task_whose_process_dies_is_lost(
     make_executor: Make, mode: str, end: Callable[[], None], code: int | None, number: int | None
 ) -> None:
     def die() -> None:
@@ -380,7 +384,9 @@ def interrupt() -> None:
     ],
     ids=["words", "nothing", "number", "interrupt"],
 )
-def test_function_that_exits(make_executor: Make, mode: str, end: Callable[[], None], kind: str, code: str) -> None:
+def test_function_that_exits_is_lost(
+    make_executor: Make, mode: str, end: Callable[[], None], kind: str, code: str
+) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     pid = executor.submit(os.getpid, {}).result(SECONDS)
     error = executor.submit(end, {}).exception(SECONDS)
@@ -405,9 +411,7 @@ def fill_memory_of_a_child() -> None:
 
 
 @pytest.mark.parametrize("fill", [fill_memory, fill_memory_of_a_child])
-def test_task_that_holds_more_memory_than_it_asked_for(
-    make_executor: Make, mode: str, fill: Callable[[], None]
-) -> None:
+def test_task_above_its_memory_limit_is_lost(make_executor: Make, mode: str, fill: Callable[[], None]) -> None:
     executor = make_executor(function_exec_mode=mode)
     assert executor.submit(echo, {}).result(SECONDS) == "well"
     future = executor.submit(fill, {"memory": 200})
@@ -421,7 +425,7 @@ def test_task_that_holds_more_memory_than_it_asked_for(
     assert executor.submit(echo, {"memory": 200}).result(SECONDS) == "well"
 
 
-def test_death_amid_short_calls_takes_none_with_it(make_executor: Make, tmp_path: Path) -> None:
+def test_death_of_a_short_call_loses_no_others(make_executor: Make, tmp_path: Path) -> None:
     path = str(tmp_path / "ran")
 
     def append(number: int, *, deadly: bool = False) -> int:
@@ -538,7 +542,7 @@ def scribble_a_pickle() -> None:
     time.sleep(1000)
 
 
-def test_an_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
 
@@ -553,7 +557,7 @@ def test_an_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: 
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_no_room_for_arguments(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_for_arguments_is_reported(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor()
 
     def full(*_: Any, **__: Any) -> None:
@@ -566,7 +570,7 @@ def test_no_room_for_arguments(make_executor: Make, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("write", [scribble, scribble_a_pickle])
-def test_who_writes_to_descriptors_of_others_fails_alone(make_executor: Make, write: Callable[[], None]) -> None:
+def test_task_that_writes_to_foreign_descriptors_fails_alone(make_executor: Make, write: Callable[[], None]) -> None:
     executor = make_executor(cores=1)
     (node,) = executor.nodes if executor.wait_for_nodes(1, 30) else ()
     with pytest.raises(SlotDied, match="write to file descriptors that it has not opened"):
@@ -610,7 +614,7 @@ MISCHIEF = [
 
 
 @pytest.mark.parametrize("mischief", MISCHIEF)
-def test_next_call_finds_things_in_order(
+def test_next_call_finds_a_clean_process(
     make_executor: Make, mode: str, mischief: Callable[[], None], run_dir: str
 ) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1, working_directory="sandbox")
@@ -625,7 +629,7 @@ def test_next_call_finds_things_in_order(
     assert sum(log.count("probe\n") for log in logs) == 4
 
 
-def test_directory_that_is_not_ours_is_not_emptied(make_executor: Make, tmp_path: Path) -> None:
+def test_foreign_directory_is_not_emptied(make_executor: Make, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "data").write_text("data")
@@ -664,7 +668,7 @@ def test_child_of_a_task_ends_with_the_executor(make_executor: Make) -> None:
     assert ends(child)
 
 
-def test_child_of_a_task_ends_with_a_slot_that_is_let_go(make_executor: Make, tmp_path: Path) -> None:
+def test_child_of_a_task_ends_with_a_retired_slot(make_executor: Make, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
 
     def start_child_and_wait() -> tuple[int, int]:
@@ -696,7 +700,7 @@ def rest_and_fail(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("function", [rest, rest_and_fail])
-def test_walltime_that_ends_with_its_call(make_executor: Make, mode: str, function: Callable[[float], Any]) -> None:
+def test_walltime_ends_with_its_call(make_executor: Make, mode: str, function: Callable[[float], Any]) -> None:
     executor = make_executor(function_exec_mode=mode)
     hurried = timeout(function, 0.002)
     count = 400 if mode == "L2" else 3
@@ -707,7 +711,7 @@ def test_walltime_that_ends_with_its_call(make_executor: Make, mode: str, functi
     assert executor.submit(spin, {}, 0.01).result(SECONDS) == 0.01
 
 
-def test_walltime_of_a_call_that_raised_does_not_hit_the_next(make_executor: Make) -> None:
+def test_walltime_of_a_failed_call_does_not_hit_the_next(make_executor: Make) -> None:
     # As parsl did until 2026.
     def wrapped() -> None:
         main = threading.get_ident()
@@ -727,7 +731,7 @@ def test_walltime_of_a_call_that_raised_does_not_hit_the_next(make_executor: Mak
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 
-def test_long_call_holds_up_none_of_the_short_ones_behind_it(make_executor: Make, tmp_path: Path) -> None:
+def test_long_call_delays_no_short_calls(make_executor: Make, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
 
     def maybe_wait(number: int) -> int:

@@ -179,7 +179,7 @@ def bare_worker(tmp_path: Path) -> Iterator[Callable[[TaskVineExecutor], None]]:
         process.wait()
 
 
-def test_large_file_comes_home_in_pieces_that_hold_nobody_up(
+def test_large_file_comes_home_in_pieces(
     make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
 ) -> None:
     def write(outputs: list[File]) -> None:
@@ -257,7 +257,7 @@ def test_context_travels(by_hand: Make) -> None:
 # --- no idle second ---
 
 
-def test_new_work_beside_a_long_call_is_not_held_up(make_executor: Make, gate: Gate) -> None:
+def test_long_call_delays_no_new_calls(make_executor: Make, gate: Gate) -> None:
     executor = make_executor()
     held = executor.submit(gate.task, {})
     gate.wait(1)
@@ -292,7 +292,7 @@ def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gat
 
 
 @pytest.mark.parametrize("what", ["launcher", "vine_worker", "group", "everything"])
-def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
+def test_killed_worker_is_replaced(make_executor: Make, gate: Gate, what: str) -> None:
     """Its transfer server inherits its connection, so TaskVine would not notice if only the worker process died."""
     executor = make_executor(worker_launch_method="factory")
     future = executor.submit(gate.task, {})
@@ -314,7 +314,7 @@ def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
     assert future.result(SECONDS)[0] == "task"
 
 
-def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Make) -> None:
+def test_files_made_before_libraries_died_can_be_recreated(make_executor: Make) -> None:
     """TaskVine has given up the library that its task is for."""
 
     def write(outputs: list[File]) -> None:
@@ -348,7 +348,7 @@ def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
     assert executor.nodes[0]["name"] == worker
 
 
-def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make) -> None:
+def test_call_that_kills_its_workers_is_given_up(make_executor: Make) -> None:
     def kill_worker() -> None:
         import os
         import signal
@@ -368,7 +368,7 @@ def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make
     assert executor.submit(int, {}).result(SECONDS) == 0
 
 
-def test_workers_that_always_end(make_executor: Make) -> None:
+def test_workers_that_always_end_are_reported(make_executor: Make) -> None:
     executor = make_executor(worker_launch_method="factory", worker_options="--no-such-option")
     assert isinstance(executor.submit(int, {}).exception(60), BadStateException)
     assert isinstance(executor.executor_exception, WorkerLaunchFailed)
@@ -378,7 +378,7 @@ def test_workers_that_always_end(make_executor: Make) -> None:
 # --- security ---
 
 
-def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) -> None:
+def test_password_is_private_and_required(make_executor: Make, tmp_path: Path) -> None:
     executor = make_executor(worker_launch_method="manual")
     command = shlex.split(executor.launch_cmd)
     where = command.index("--password") + 1
@@ -392,7 +392,7 @@ def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) 
     assert executor.nodes == []
 
 
-def test_tls(make_executor: Make, run_dir: str) -> None:
+def test_tls_is_used(make_executor: Make, run_dir: str) -> None:
     executor = make_executor(ssl=True)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert "--ssl" in executor.launch_cmd
@@ -411,13 +411,13 @@ def listening(executor: TaskVineExecutor) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("ssl", [False, True])
-def test_all_local_means_loopback(make_executor: Make, ssl: bool) -> None:
+def test_local_run_listens_on_loopback_only(make_executor: Make, ssl: bool) -> None:
     executor = make_executor(ssl=ssl)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert {address for address, _ in listening(executor)} == {"127.0.0.1"}
 
 
-def test_a_port_is_kept_to(make_executor: Make) -> None:
+def test_configured_port_is_used(make_executor: Make) -> None:
     for settings in ({}, {"worker_launch_method": "manual"}):
         with socket.create_server(("", 0)) as free:
             port = free.getsockname()[1]
@@ -428,7 +428,7 @@ def test_a_port_is_kept_to(make_executor: Make) -> None:
 
 
 @pytest.mark.parametrize("ssl", [False, True])
-def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Start, ssl: bool) -> None:
+def test_silent_connections_delay_no_worker(make_executor: Make, start_node: Start, ssl: bool) -> None:
     """Some stop within a TLS handshake, or within the password's protocol."""
     executor = make_executor(worker_launch_method="manual", ssl=ssl)
     start_node(executor)
@@ -446,7 +446,7 @@ def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Star
         assert time.monotonic() - started < 5  # TaskVine waits this long or longer for each of them
 
 
-def test_silent_connections_of_this_machine_hold_nobody_up(make_executor: Make) -> None:
+def test_silent_local_connections_delay_no_worker(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(SECONDS) == 0
     with contextlib.ExitStack() as stack:
@@ -468,7 +468,7 @@ def test_values_travel_encrypted(by_hand: Make, megabytes: float) -> None:
         assert np.array_equal(result, given * factor)
 
 
-def test_without_the_process_that_admits_workers_the_run_ends(make_executor: Make, start_node: Start) -> None:
+def test_run_ends_with_the_process_that_admits_workers(make_executor: Make, start_node: Start) -> None:
     executor = make_executor(worker_launch_method="manual")
     start_node(executor)
     assert executor.submit(int, {}).result(SECONDS) == 0

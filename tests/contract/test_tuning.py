@@ -31,7 +31,7 @@ def most_replicas(executor: TaskVineExecutor) -> int:
     return max(len(nodes) for nodes in executor.stats()["replicas"].values())
 
 
-def test_a_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path: Path) -> None:
+def test_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path: Path) -> None:
     from parsl.data_provider.files import File
 
     executor = make_executor(cores=1, provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2))
@@ -46,7 +46,7 @@ def test_a_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path:
     eventually(lambda: most_replicas(executor) == 2)
 
 
-def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
+def test_fixed_parameters_of_a_running_executor_are_refused(make_executor: Make) -> None:
     executor = make_executor()
     for parameters, says in (
         ({"temp_replica_cuont": 2}, "did you mean 'temp-replica-count'"),
@@ -67,7 +67,7 @@ def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
 
 
 @pytest.mark.parametrize("form", ["setting", "config"])
-def test_library_slots_are_tuned_by_file(make_executor: Make, tmp_path: Path, form: str) -> None:
+def test_file_sets_library_slots(make_executor: Make, tmp_path: Path, form: str) -> None:
     path = tmp_path / "tuning.toml"
     path.write_text("[executor]\nlibrary-slots = 1\n")
     if form == "setting":

@@ -41,7 +41,7 @@ print("done")
 """
 
 
-def test_a_child_that_leaves_the_run_does_not_end_it(nothing_left: str, tmp_path: Path, engine: str) -> None:  # noqa: F811
+def test_forked_child_does_not_end_the_run(nothing_left: str, tmp_path: Path, engine: str) -> None:  # noqa: F811
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     ended = subprocess.run(

@@ -31,7 +31,7 @@ def join(a: bytes, b: bytes, marker: str = "") -> bytes:
     return a + b
 
 
-def test_a_tree_before_and_after(load: Load, tmp_path: Path) -> None:
+def test_graph_of_a_tree_before_and_after_its_end(load: Load, tmp_path: Path) -> None:
     executor = load(dependency_resolver=DAG_RESOLVER).executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     marker = tmp_path / "go"

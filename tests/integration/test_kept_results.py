@@ -115,7 +115,7 @@ def test_file_in_a_container_is_staged(start: Callable[[], TaskVineExecutor], ho
     assert read_all(CONTAINERS[name](File("a"))).result(60) == ["a"]
 
 
-def test_files_in_containers_beside_others(start: Callable[[], TaskVineExecutor], home: Path) -> None:
+def test_files_in_containers_and_as_arguments(start: Callable[[], TaskVineExecutor], home: Path) -> None:
     start()
     for name in "abc":
         (home / name).write_text(name)
@@ -125,7 +125,7 @@ def test_files_in_containers_beside_others(start: Callable[[], TaskVineExecutor]
     assert read_all([File(str(home / "a")), File("../home/b")]).result(60) == ["a", "b"]
 
 
-def test_file_in_a_container_that_cannot_be_had(start: Callable[[], TaskVineExecutor], home: Path) -> None:
+def test_missing_file_in_a_container(start: Callable[[], TaskVineExecutor], home: Path) -> None:
     start()
     (home / "pipe").mkdir()
     os.mkfifo(home / "pipe" / "pipe")
@@ -136,7 +136,7 @@ def test_file_in_a_container_that_cannot_be_had(start: Callable[[], TaskVineExec
     assert isinstance(read_all([File("missing")]).exception(60), FileNotFoundError)
 
 
-def test_output_of_another_app_in_a_container(start: Callable[[], TaskVineExecutor], home: Path) -> None:
+def test_outputs_of_another_app_in_a_container_are_staged(start: Callable[[], TaskVineExecutor], home: Path) -> None:
     executor = start()
     made = write("made", outputs=[File(T + "x"), File("out")])
     made.result()
@@ -168,7 +168,7 @@ def cut(path: str) -> None:
 @pytest.mark.parametrize(
     "ask", [lambda large: count(large).result(60)[1], lambda large: len(large.result(60))], ids=["task", "user"]
 )
-def test_result_that_was_harmed_is_made_again(
+def test_damaged_result_is_recreated(
     start: Callable[[], TaskVineExecutor],
     tmp_path: Path,
     harm: Callable[[str], None],

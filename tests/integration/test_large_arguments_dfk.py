@@ -70,7 +70,7 @@ def stored(executor: TaskVineExecutor) -> int:
     return sum(size for size, inode in found if size >= SIZE // 2 and inode not in runtime)
 
 
-def test_an_array_of_the_users(executor: TaskVineExecutor, tmp_path: Path) -> None:
+def test_users_array_is_stored_once(executor: TaskVineExecutor, tmp_path: Path) -> None:
     """With the resolver, other apps may read the results of apps, whose tasks may run again for that."""
     gate = tmp_path / "open"
     array = np.arange(COUNT, dtype=float)
@@ -85,7 +85,7 @@ def test_an_array_of_the_users(executor: TaskVineExecutor, tmp_path: Path) -> No
     eventually(lambda: executor.stats()["arguments_stored"] == 0)
 
 
-def test_the_result_of_an_app(executor: TaskVineExecutor, tmp_path: Path) -> None:
+def test_result_of_an_app_is_stored_once(executor: TaskVineExecutor, tmp_path: Path) -> None:
     gate = tmp_path / "open"
     array = make(COUNT)
     futures = [read(array, index, str(gate)) for index in range(TASKS)]

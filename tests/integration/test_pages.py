@@ -20,7 +20,7 @@ OPTIONAL = ("colmena",)
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
-def test_programs(tmp_path: Path, nothing_left: str, block: Block) -> None:
+def test_programs_print_what_the_page_shows(tmp_path: Path, nothing_left: str, block: Block) -> None:
     """Each program runs beside the files that the page has shown before. "..." in an output stands for varying text."""
     if 'engine="taskvine"' in block.code and ABSENT:
         pytest.skip(ABSENT)

@@ -130,7 +130,7 @@ parsl.dfk().cleanup()
 """
 
 
-def test_script_without_a_main_guard(program: Callable[..., Program], tmp_path: Path) -> None:
+def test_script_needs_no_main_guard(program: Callable[..., Program], tmp_path: Path) -> None:
     assert program(write(tmp_path / "script.py", LOAD, APPS, CALLS)).result() == "42\n"
 
 
@@ -153,7 +153,7 @@ parsl.dfk().cleanup()
     assert program("-m", "script", directory=tmp_path / "src").result() == "42\n"
 
 
-def test_spaces_in_every_path(program: Callable[..., Program], tmp_path: Path) -> None:
+def test_paths_may_contain_spaces(program: Callable[..., Program], tmp_path: Path) -> None:
     temporary = tmp_path / "my tmp"
     temporary.mkdir()
     where = "print(executor.run.places.base)"
@@ -183,7 +183,7 @@ with parsl.load(config):
 
 
 @pytest.mark.parametrize("body", [WITHOUT, WITH, SEVERAL], ids=["without", "with", "several"])
-def test_ctrl_c(program: Callable[..., Program], tmp_path: Path, gate: Gate, body: str) -> None:
+def test_ctrl_c_ends_a_program(program: Callable[..., Program], tmp_path: Path, gate: Gate, body: str) -> None:
     started = program(write(tmp_path / "script.py", LOAD, HOLD, body), GATE=str(tmp_path / "gate"))
     gate.wait(1)
     os.killpg(started.process.pid, signal.SIGINT)
@@ -193,7 +193,9 @@ def test_ctrl_c(program: Callable[..., Program], tmp_path: Path, gate: Gate, bod
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_killed(program: Callable[..., Program], tmp_path: Path, gate: Gate, number: signal.Signals) -> None:
+def test_killed_program_leaves_nothing(
+    program: Callable[..., Program], tmp_path: Path, gate: Gate, number: signal.Signals
+) -> None:
     """Only the manager and the nodes are left to clean up."""
     started = program(write(tmp_path / "script.py", LOAD, HOLD, WITHOUT), GATE=str(tmp_path / "gate"))
     gate.wait(1)
@@ -202,7 +204,7 @@ def test_killed(program: Callable[..., Program], tmp_path: Path, gate: Gate, num
     eventually(lambda: not started.left())
 
 
-def test_killed_together_with_the_manager(
+def test_program_killed_with_its_manager_leaves_nothing(
     program: Callable[..., Program], tmp_path: Path, gate: Gate, nothing_left: str
 ) -> None:
     """Nodes end, and the last one removes the run's directory: no other process is left to do it."""
@@ -242,7 +244,7 @@ os._exit(0)
     [(END, 0), (UNFINISHED, 0), (RAISES, 1), (EXITS, 0)],
     ids=["done", "unfinished", "raises", "exits"],
 )
-def test_end_without_cleanup(
+def test_program_may_end_without_cleanup(
     program: Callable[..., Program], tmp_path: Path, gate: Gate, body: str, status: int
 ) -> None:
     started = program(write(tmp_path / "script.py", LOAD, APPS, HOLD, body), GATE=str(tmp_path / "gate"))
@@ -250,7 +252,7 @@ def test_end_without_cleanup(
     eventually(lambda: not started.left())
 
 
-def test_start_without_a_dfk(program: Callable[..., Program], tmp_path: Path, nothing_left: str) -> None:
+def test_executor_works_without_a_dfk(program: Callable[..., Program], tmp_path: Path, nothing_left: str) -> None:
     body = """
 from taskvine_exec import TaskVineExecutor
 with TaskVineExecutor(cores=1) as executor:
@@ -288,6 +290,6 @@ for number, cell in enumerate(cells):
 """
 
 
-def test_notebook(program: Callable[..., Program]) -> None:
+def test_functions_of_a_notebook(program: Callable[..., Program]) -> None:
     """Functions and classes of a __main__ without a file."""
     assert program("-c", NOTEBOOK).result() == "42 True\n63\nin a cell\n"

@@ -22,7 +22,7 @@ DOUBLES = 5_000  # 40 KB: more than fits a message
 
 
 @pytest.mark.parametrize(("seed", "nodes", "hold"), [(0, 1, False), (1, 3, True), (2, 2, False), (3, 2, True)])
-def test_a_random_dag_is_as_a_serial_run(load: Load, seed: int, nodes: int, hold: bool) -> None:
+def test_random_dag_equals_a_serial_run(load: Load, seed: int, nodes: int, hold: bool) -> None:
     provider = LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes)
     executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
     load([executor], dependency_resolver=DAG_RESOLVER)
@@ -41,13 +41,13 @@ def test_a_random_dag_is_as_a_serial_run(load: Load, seed: int, nodes: int, hold
     assert executor.stats()["bytes_stored"] == 0
 
 
-def test_a_random_dag_is_another_with_another_seed() -> None:
+def test_random_dag_depends_on_its_seed() -> None:
     assert random_dag.draw(300, 20, 1) == random_dag.draw(300, 20, 1) != random_dag.draw(300, 20, 2)
     digests = random_dag.serially(random_dag.draw(100, 10, 1), DOUBLES)
     assert len(set(digests.values())) == 100  # a result in the place of another would be noticed
 
 
-def test_a_result_is_read_after_its_node_was_scaled_in(load: Load, tmp_path: Path) -> None:
+def test_result_can_be_read_after_its_node_was_scaled_in(load: Load, tmp_path: Path) -> None:
     provider = LocalProvider(init_blocks=2, min_blocks=1, max_blocks=2)
     executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
     load([executor], dependency_resolver=DAG_RESOLVER, strategy="simple", strategy_period=0.05, max_idletime=1)

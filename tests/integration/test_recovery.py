@@ -109,7 +109,7 @@ def read(inputs: Any = ()) -> str:
 
 
 @on_both
-def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[..., Cluster]) -> None:
+def test_lost_result_is_recreated_on_request(cluster: Callable[..., Cluster]) -> None:
     it = cluster()
     future = make(it.account, "a", 1.0)
     other = make(it.account, "unread", 1.0)
@@ -130,7 +130,7 @@ def sized(doubles: int) -> Any:
 
 
 @on_both
-def test_a_large_result_that_was_expected_small_is_there_for_recoveries(cluster: Callable[..., Cluster]) -> None:
+def test_unexpectedly_large_result_is_used_for_recoveries(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1)
     for _ in range(3):
         assert sized(1).result(30).size == 1
@@ -145,7 +145,7 @@ def test_a_large_result_that_was_expected_small_is_there_for_recoveries(cluster:
 
 
 @on_both
-def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_exactly_the_lost_set_is_recreated(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)
     gate = str(tmp_path / "gate")
     leaves = [make(it.account, f"leaf{number}", float(number)) for number in range(4)]
@@ -162,7 +162,7 @@ def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Clust
     assert keep.result(30)[0] == 0.0
 
 
-def test_with_two_replicas_nothing_runs_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_with_two_replicas_no_task_runs_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(3, tune_parameters={"temp-replica-count": 2})
     gate = tmp_path / "gate"
     parts = [make(it.account, f"part{number}", float(number)) for number in range(6)]
@@ -176,7 +176,7 @@ def test_with_two_replicas_nothing_runs_again(cluster: Callable[..., Cluster], t
 
 
 @pytest.mark.parametrize("how", ["written to", "cut short", "removed"])
-def test_a_spoiled_replica_counts_as_lost(cluster: Callable[..., Cluster], how: str) -> None:
+def test_damaged_replica_counts_as_lost(cluster: Callable[..., Cluster], how: str) -> None:
     it = cluster(1)
     future = make(it.account, "a", 1.0)
     eventually(future.done)
@@ -197,7 +197,7 @@ def test_a_spoiled_replica_counts_as_lost(cluster: Callable[..., Cluster], how: 
     assert it.runs == {"a": 2, "sum": 1}
 
 
-def test_a_spoiled_replica_is_replaced_by_another(cluster: Callable[..., Cluster]) -> None:
+def test_damaged_replica_is_replaced_by_another(cluster: Callable[..., Cluster]) -> None:
     it = cluster(2, tune_parameters={"temp-replica-count": 2})
     future = make(it.account, "a", 1.0)
     eventually(lambda: [len(nodes) for nodes in it.replicas().values()] == [2])
@@ -210,7 +210,7 @@ def test_a_spoiled_replica_is_replaced_by_another(cluster: Callable[..., Cluster
 
 
 @on_both
-def test_what_is_not_recoverable_is_lost(cluster: Callable[..., Cluster]) -> None:
+def test_unrecoverable_file_is_lost(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1)
     once = {"recoverable": False}
     future = make(it.account, "a", 1.0, parsl_resource_specification=once)
@@ -226,7 +226,7 @@ def test_what_is_not_recoverable_is_lost(cluster: Callable[..., Cluster]) -> Non
     assert it.runs == {"a": 1}
 
 
-def test_a_failed_recovery_says_what_failed(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_failed_recovery_names_the_failed_task(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     @parsl.python_app
     def once(flag: str) -> Any:
         import os
@@ -248,7 +248,7 @@ def test_a_failed_recovery_says_what_failed(cluster: Callable[..., Cluster], tmp
 
 
 @on_both
-def test_named_files_are_made_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_temp_files_are_recreated(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)
     first = write(it.account, "first", "one", outputs=[File("taskvinetemp:///first")])
     second = write(it.account, "second", "two", outputs=[File("taskvinetemp:///second")])
@@ -262,7 +262,7 @@ def test_named_files_are_made_again(cluster: Callable[..., Cluster], tmp_path: P
     assert it.runs == {"first": 2, "second": 2}
 
 
-def test_immediate_recovery_does_not_wait_until_somebody_asks(cluster: Callable[..., Cluster]) -> None:
+def test_immediate_recovery_needs_no_request(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1, tune_parameters={"immediate-recovery": 1})
     future = make(it.account, "a", 1.0)
     eventually(future.done)
@@ -270,7 +270,7 @@ def test_immediate_recovery_does_not_wait_until_somebody_asks(cluster: Callable[
     eventually(lambda: it.runs["a"] == 2)
 
 
-def test_replicas_of_one_file_and_of_all(cluster: Callable[..., Cluster]) -> None:
+def test_replica_count_of_one_file_and_of_all(cluster: Callable[..., Cluster]) -> None:
     it = cluster(3)
     plain = write(it.account, "plain", "one", outputs=[File("taskvinetemp:///plain")])
     three = write(it.account, "three", "two", outputs=[TempFile("three", replicas=3)])
@@ -289,7 +289,7 @@ def test_replicas_of_one_file_and_of_all(cluster: Callable[..., Cluster]) -> Non
 
 
 @pytest.mark.parametrize("restore", [0, 1])
-def test_the_count_is_restored_if_that_is_asked_for(cluster: Callable[..., Cluster], restore: int) -> None:
+def test_replica_count_is_restored_on_request(cluster: Callable[..., Cluster], restore: int) -> None:
     it = cluster(3, tune_parameters={"temp-replica-count": 2, "transfer-temps-recovery": restore})
     future = make(it.account, "a", 1.0)
     eventually(lambda: [len(nodes) for nodes in it.replicas().values()] == [2])
@@ -301,7 +301,7 @@ def test_the_count_is_restored_if_that_is_asked_for(cluster: Callable[..., Clust
     assert it.runs["a"] == 1
 
 
-def test_without_peer_transfers_data_goes_by_way_of_the_manager(
+def test_without_peer_transfers_data_passes_through_the_manager(
     cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     it = cluster(2, enable_peer_transfers=False)
@@ -324,7 +324,7 @@ def test_without_peer_transfers_data_goes_by_way_of_the_manager(
     eventually(lambda: not any((base / "relay").iterdir()))
 
 
-def test_more_than_fits_is_evicted_and_made_again(cluster: Callable[..., Cluster]) -> None:
+def test_evicted_files_are_recreated(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1, disk=4)  # MB; each part has 0.8
     parts = [make(it.account, f"part{number}", float(number)) for number in range(10)]
     assert [part.result(60)[0] for part in parts] == [float(number) for number in range(10)]
@@ -333,7 +333,7 @@ def test_more_than_fits_is_evicted_and_made_again(cluster: Callable[..., Cluster
     assert [each.result(60)[0] for each in sums] == [2.0 * number + 1 for number in range(9)]
 
 
-def test_what_cannot_be_made_again_is_not_evicted(cluster: Callable[..., Cluster]) -> None:
+def test_unrecoverable_files_are_not_evicted(cluster: Callable[..., Cluster]) -> None:
     from taskvine_exec.errors import DiskFull
 
     it = cluster(1, disk=2)
@@ -384,7 +384,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opens]:
     opens.close()
 
 
-def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Opens, tmp_path: Path) -> None:
+def test_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Opens, tmp_path: Path) -> None:
     @parsl.python_app
     def look(gate: str, number: int, inputs: Any = ()) -> tuple[str, int]:
         import hashlib
@@ -408,7 +408,7 @@ def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Op
     assert it.executor.stats()["bytes_between_nodes"] == 3 << 20
 
 
-def test_dependency_errors_are_those_of_the_producer(cluster: Callable[..., Cluster]) -> None:
+def test_failed_producer_is_a_dependency_error(cluster: Callable[..., Cluster]) -> None:
     @parsl.python_app
     def fail() -> Any:
         raise ValueError("no")

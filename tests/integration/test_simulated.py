@@ -36,7 +36,7 @@ def join(a: bytes, b: bytes, inputs: tuple[File, ...] = (), outputs: tuple[File,
     return a + b
 
 
-def test_a_run_is_replayed_from_its_record(load: Load) -> None:
+def test_run_is_replayed_from_its_record(load: Load) -> None:
     provider = LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2)
     executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
     kernel = load([executor], dependency_resolver=DAG_RESOLVER)

@@ -23,7 +23,7 @@ ROOTS = [str(Path(package.__file__).parent.parent) for package in (taskvine_exec
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_from_the_command_to_the_figure(tmp_path: Path) -> None:
+def test_example_runs_from_command_to_figure(tmp_path: Path) -> None:
     options = ["--degrees", "2", "--intervals", "0", "1", "--repetitions", "1"]
     size = ["--nodes", "2", "--steps", "3", "--simulations", "2", "--output", str(tmp_path)]
     done = subprocess.run(
@@ -73,14 +73,14 @@ def record(calls: list[tuple[str, str, float, float]], nodes: list[tuple[float, 
     return made
 
 
-def test_a_lost_node_is_replaced_when_its_successor_begins(model: ModuleType) -> None:
+def test_lost_node_is_replaced_when_its_successor_starts(model: ModuleType) -> None:
     calls = [("step", "a", 2.0, 1.0), ("step", "c", 7.0, 1.0), ("step", "d", 9.0, 1.0)]
     nodes = [(1.0, "a"), (1.5, "ab"), (4.0, "b"), (5.0, ""), (6.0, "c"), (6.5, "cd")]
     assert model.replacements(record(calls, nodes)) == [3.0, 4.0]
     assert model.replacements(record(calls[:1], [(1.0, "ab"), (4.0, "b")])) == []
 
 
-def test_what_the_program_waits_for_and_holds_is_in_the_replay(model: ModuleType) -> None:
+def test_replay_includes_waits_and_held_results(model: ModuleType) -> None:
     calls = [(name, "a", 2.0, 1.0) for name in ("step", "heat", "heat", "step", "step", "heat", "step")]
     waits = [
         [use.source for use in each.inputs] for each in model.as_the_program_goes(record(calls, [])).submitted.values()
@@ -91,6 +91,6 @@ def test_what_the_program_waits_for_and_holds_is_in_the_replay(model: ModuleType
     assert waits == [[], [], [], ["v1", "v2"], ["v1", "v2"], ["v1", "v2"], ["v5"]]
 
 
-def test_the_warm_up_is_left_out(model: ModuleType) -> None:
+def test_warm_up_is_left_out(model: ModuleType) -> None:
     left = model.without_warm_up(record([("meet", "a", 2.0, 1.0), ("step", "a", 4.0, 1.0)], []))
     assert (list(left.submitted), list(left.done)) == ([1], [1])

@@ -52,7 +52,7 @@ def jobs_of(program: Program, count: int) -> list[str]:
 # --- what Slurm does to jobs ---
 
 
-def test_walltime(run: Run) -> None:
+def test_job_ends_at_its_walltime(run: Run) -> None:
     """A job ends while its tasks run; another job goes on. Slurm looks at walltimes every half minute."""
     program = run("""
         with load(executor(init_blocks=1, max_blocks=1, max_retries=3, walltime="00:01:00")):
@@ -83,7 +83,7 @@ def test_scancel_of_all_blocks(cluster: Cluster, run: Run, figure: Figure) -> No
     assert set(jobs_of(program, 10)) - set(cancelled)
 
 
-def test_requeue(cluster: Cluster, run: Run) -> None:
+def test_requeued_job_is_the_same_block(cluster: Cluster, run: Run) -> None:
     """Slurm runs the same job again: it is the same block with another node."""
     program = long(run)
     (job,) = cluster.jobs("R")
@@ -91,7 +91,7 @@ def test_requeue(cluster: Cluster, run: Run) -> None:
     assert jobs_of(program, 10) == [job]
 
 
-def test_suspend(cluster: Cluster, run: Run) -> None:
+def test_suspended_job_goes_on(cluster: Cluster, run: Run) -> None:
     program = long(run)
     (job,) = cluster.jobs("R")
     cluster.ask("scontrol", "suspend", job)
@@ -102,7 +102,7 @@ def test_suspend(cluster: Cluster, run: Run) -> None:
     assert jobs_of(program, 10) == [job]
 
 
-def test_a_job_with_less_memory_than_its_machine(run: Run) -> None:
+def test_node_offers_the_memory_of_its_job(run: Run) -> None:
     program = run("""
         small = executor(init_blocks=1, max_blocks=1, exclusive=False, scheduler_options="#SBATCH --mem=1000")
         with load(small):
@@ -131,7 +131,7 @@ def error_of(run: Run, wrong: str) -> tuple[str, float]:
     return message, when - program.said("loading")[0][1]
 
 
-def test_failing_worker_init(cluster: Cluster, run: Run, figure: Figure) -> None:
+def test_failing_worker_init_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
     message, seconds = error_of(run, "worker_init='module load anaconda7 || exit 3'")
     assert "ended before their nodes joined" in message
     assert "exit code 3" in message
@@ -143,21 +143,21 @@ def test_failing_worker_init(cluster: Cluster, run: Run, figure: Figure) -> None
     assert seconds < 15
 
 
-def test_wrong_partition(run: Run, figure: Figure) -> None:
+def test_wrong_partition_is_reported(run: Run, figure: Figure) -> None:
     message, seconds = error_of(run, "partition='compute7'")
     assert "invalid partition" in message
     figure("wrong partition: seconds until it is named", f"{seconds:.1f}")
     assert seconds < 15
 
 
-def test_more_memory_than_any_node_has(run: Run, figure: Figure) -> None:
+def test_request_for_too_much_memory_is_reported(run: Run, figure: Figure) -> None:
     message, seconds = error_of(run, "scheduler_options='#SBATCH --mem=900000'")
     assert "Memory specification can not be satisfied" in message
     figure("over-asked memory: seconds until it is named", f"{seconds:.1f}")
     assert seconds < 15
 
 
-def test_an_account_that_may_not_be_used(cluster: Cluster, run: Run, figure: Figure) -> None:
+def test_forbidden_account_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
     if not cluster.accounting:
         pytest.skip("this cluster has no accounts")
     message, seconds = error_of(run, "scheduler_options='#SBATCH --account=physics'")
@@ -166,7 +166,7 @@ def test_an_account_that_may_not_be_used(cluster: Cluster, run: Run, figure: Fig
     assert seconds < 15
 
 
-def test_an_account_that_is_used_up(cluster: Cluster, run: Run, figure: Figure) -> None:
+def test_exhausted_account_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
     """Slurm accepts the job and never starts it."""
     if not cluster.accounting:
         pytest.skip("this cluster has no accounts")
@@ -191,7 +191,7 @@ def test_an_account_that_is_used_up(cluster: Cluster, run: Run, figure: Figure) 
 
 
 @pytest.mark.parametrize("who", ["user", "manager", "both"])
-def test_sigkill(run: Run, figure: Figure, who: str) -> None:
+def test_killed_processes_leave_nothing(run: Run, figure: Figure, who: str) -> None:
     """Tasks have children in new sessions. The nodes notice the end of their manager, and leave."""
     program = run("""
         @parsl.python_app
@@ -223,7 +223,7 @@ def test_sigkill(run: Run, figure: Figure, who: str) -> None:
 
 @pytest.mark.timeout(150 * KILLS)
 @pytest.mark.parametrize("who", ["worker", "manager", "user"])
-def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, who: str) -> None:
+def test_kills_at_random_moments_leave_nothing(cluster: Cluster, run: Run, figure: Figure, who: str) -> None:
     """At whatever moment, jobs, processes and scratch disappear; after a worker's death the results are right."""
     gone = []
     for number in range(KILLS):
@@ -253,7 +253,7 @@ def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, wh
     figure(f"{who} killed {KILLS} times: seconds until nothing was left, at most", f"{max(gone):.1f}")
 
 
-def test_sigkill_of_a_node_s_processes(cluster: Cluster, run: Run) -> None:
+def test_killed_processes_of_a_node_leave_nothing(cluster: Cluster, run: Run) -> None:
     """All are killed at once, so none can clean up: the next node on that machine does."""
     program = run("""
         with load(executor(init_blocks=1, max_blocks=1, max_retries=3, scheduler_options="#SBATCH --nodelist=n1")):

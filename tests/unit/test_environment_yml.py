@@ -40,7 +40,7 @@ def there() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("requirement", required())
-def test_it_has_what_is_required(requirement: str, there: dict[str, str]) -> None:
+def test_environment_has_all_requirements(requirement: str, there: dict[str, str]) -> None:
     name, bounds = split(requirement)
     name = CONDA.get(name, name)
     assert name in there
@@ -49,5 +49,5 @@ def test_it_has_what_is_required(requirement: str, there: dict[str, str]) -> Non
 
 
 @pytest.mark.parametrize("name", ["ndcctools", "openssl"])
-def test_it_has_what_taskvine_needs(name: str, there: dict[str, str]) -> None:
+def test_environment_has_taskvines_requirements(name: str, there: dict[str, str]) -> None:
     assert name in there

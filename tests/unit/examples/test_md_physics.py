@@ -207,7 +207,7 @@ def test_running_tasks_counts_from_dispatch_to_finish(example: SimpleNamespace) 
     assert running.tolist() == [0, 1, 2, 1, 0]
 
 
-def test_a_difference_in_the_last_bit_is_found(example: SimpleNamespace, short: list[Any]) -> None:
+def test_difference_in_the_last_bit_is_found(example: SimpleNamespace, short: list[Any]) -> None:
     from dataclasses import replace
 
     good = example.physics.analyse(short, temperature=500.0)

@@ -71,25 +71,23 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
         ({"name": None, "route": "127.0.0.1"}, "10.0.0.7"),
     ],
 )
-def test_choice(machine: dict[str, str | None], says: dict[str, str | None], chosen: str) -> None:
+def test_address_is_chosen(machine: dict[str, str | None], says: dict[str, str | None], chosen: str) -> None:
     machine.update(says)
     assert addresses.of_this_machine() == chosen
 
 
-def test_choice_is_told_where_there_are_several(
-    machine: dict[str, str | None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_choice_among_several_is_logged(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, addresses.logger.name):
         addresses.of_this_machine()
         assert "10.0.0.7; give another address if they do not reach it (10.1.0.7)" in caplog.text
 
 
-def test_without_a_network(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
+def test_loopback_without_a_network(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
     machine.update(eth0=None, ib0=None)
     assert addresses.of_this_machine() == "127.0.0.1"
     assert "no network" in caplog.text
 
 
-def test_here() -> None:
+def test_this_machine_has_an_address() -> None:
     own = {each.address for found in psutil.net_if_addrs().values() for each in found}
     assert addresses.of_this_machine() in own

@@ -18,7 +18,7 @@ class Leaves:
         return exit, (1,)
 
 
-def test_a_message_is_read() -> None:
+def test_message_is_read() -> None:
     message = (MessageType.TASK_INFO, {"task_id": 1})
     assert read_message(pickle.dumps(message)) == message
 

@@ -124,7 +124,7 @@ def test_chosen_log_directory_stays(make: Make, tmp_path: Path) -> None:
     assert os.path.exists(run.places.record)
 
 
-def test_nothing_is_left_of_a_run_that_cannot_start(make: Make, nothing_left: str) -> None:
+def test_failed_start_leaves_nothing(make: Make, nothing_left: str) -> None:
     managers: list[subprocess.Popen[bytes]] = []
 
     def refuse(end: socket.socket, manager: subprocess.Popen[bytes]) -> None:
@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_run_that_cannot_start(make: Make, nothing_left: st
     assert os.listdir(nothing_left) == []
 
 
-def test_nothing_is_left_of_a_manager_that_cannot_be_started(
+def test_failed_start_of_the_manager_leaves_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, nothing_left: str
 ) -> None:
     def fail(*_: object) -> None:

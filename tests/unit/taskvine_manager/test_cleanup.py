@@ -67,7 +67,7 @@ def test_process_group_is_killed(start: Start) -> None:
     cleanup.kill_group(process.pid)  # it has ended
 
 
-def test_start_time_tells_processes_apart(start: Start) -> None:
+def test_start_time_distinguishes_processes(start: Start) -> None:
     process = start()
     begun = cleanup.start_time(process.pid)
     assert begun == cleanup.start_time(process.pid)
@@ -98,7 +98,7 @@ def test_another_users_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) 
     cleanup.kill_group(1)
 
 
-def test_stopped_process_is_told_from_others(start: Start) -> None:
+def test_stopped_process_is_recognised(start: Start) -> None:
     process = start()
     assert not cleanup.is_stopped(process.pid)
     process.send_signal(signal.SIGSTOP)
@@ -134,7 +134,7 @@ def test_processes_of_a_run_are_found(start: Start, tmp_path: Path) -> None:
     assert cleanup.strays(directory, "n2") == []
 
 
-def test_process_that_has_only_begun_to_execute_its_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_is_executing_its_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel frees the parent before it gives the new program its environment."""
 
     class Begun:

@@ -25,7 +25,7 @@ def functions() -> Functions:
     return functions
 
 
-def test_a_function_goes_with_its_last_profile(functions: Functions) -> None:
+def test_function_is_removed_with_its_last_profile(functions: Functions) -> None:
     held = [functions.hold(profile(number, "a")) for number in (1, 2)]
     del held[0]
     assert functions.gone() == []
@@ -37,7 +37,7 @@ def test_a_function_goes_with_its_last_profile(functions: Functions) -> None:
     assert functions.gone() == []
 
 
-def test_one_that_is_sent_again_before_it_is_missed_stays(functions: Functions) -> None:
+def test_function_sent_again_soon_stays(functions: Functions) -> None:
     held = functions.hold(profile(1, "a"))
     del held
     functions.define("a", b"body")
@@ -48,7 +48,7 @@ def test_one_that_is_sent_again_before_it_is_missed_stays(functions: Functions) 
     assert gone.profiles == (1, 2)
 
 
-def test_one_that_is_sent_again_afterwards_is_new(functions: Functions) -> None:
+def test_function_sent_again_later_is_new(functions: Functions) -> None:
     held = functions.hold(profile(1, "a"))
     del held
     functions.gone()
@@ -59,7 +59,7 @@ def test_one_that_is_sent_again_afterwards_is_new(functions: Functions) -> None:
     assert [gone.profiles for gone in functions.gone()] == [(2,)]
 
 
-def test_its_file_goes_too(functions: Functions, tmp_path: Path) -> None:
+def test_file_of_a_function_is_removed(functions: Functions, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("first", "second")]
     for path in paths:
         path.write_bytes(b"body")
@@ -71,14 +71,14 @@ def test_its_file_goes_too(functions: Functions, tmp_path: Path) -> None:
     assert not paths[0].exists()
 
 
-def test_what_leaves_the_manager_is_plain(functions: Functions) -> None:
+def test_sent_objects_are_plain(functions: Functions) -> None:
     held = functions.hold(profile(1, "a"))
     assert held == profile(1, "a")
     assert type(pickle.loads(pickle.dumps(tuple(held)))[1]) is str
     assert messages.decode(messages.encode("run", held))[1] == tuple(held)
 
 
-def test_memory_is_given_back_once_much_is_free_and_no_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_returned_when_much_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     trimmed: list[None] = []
     monkeypatch.setattr(release, "trim", lambda: trimmed.append(None))
     monkeypatch.setattr(release.time, "monotonic", lambda: now[0])

@@ -158,7 +158,7 @@ def test_ping_is_answered(world: World) -> None:
     assert world.run(("ping",)) == [("pong",)]
 
 
-def test_stats_are_answered_with_the_time_from_the_first_task_to_the_last_end(world: World) -> None:
+def test_stats_have_the_makespan(world: World) -> None:
     world.engine.answers = {"stats": lambda: {"tasks": 3}, "submit": lambda *_: world.engine.outlet.done([DONE])}
     before, *_, after = world.run(("stats", 1), ("submit", (), (), (CALL,)), ("stats", 2))
     assert before == ("stats", 1, {"tasks": 3, "makespan": 0.0})
@@ -176,7 +176,7 @@ def test_graph_is_answered_when_the_record_is_written(make: Make, tmp_path: Path
     assert world.heard == [("graph", 4, {"tasks": 1})]
 
 
-def test_nothing_is_done_after_the_request_to_stop(world: World) -> None:
+def test_requests_after_the_stop_are_ignored(world: World) -> None:
     assert world.run(("stop",), ("ping",), ("cancel", (1,))) == []
     assert "cancel" not in [name for name, *_ in world.engine.requests]
 
@@ -240,7 +240,7 @@ def test_ended_task_is_reported_before_its_messages_and_its_file(world: World) -
     assert world.heard[-1] == ("located", 7, ("node", "path", 1, 2))
 
 
-def test_user_who_reads_slowly_misses_nothing(world: World) -> None:
+def test_slow_user_gets_all_messages(world: World) -> None:
     text = "x" * 4_000_000
     world.engine.answers["forget"] = lambda files: world.engine.outlet.notice(text)
 
@@ -275,7 +275,7 @@ def test_engine_hears_its_sockets(world: World) -> None:
     assert heard == [b"hello"]
 
 
-def test_socket_that_another_callback_has_closed_is_not_called(world: World) -> None:
+def test_closed_socket_is_not_called(world: World) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     called: list[int] = []
 
@@ -318,9 +318,7 @@ def test_manager_polls_after_a_message_while_there_are_few_tasks(
     assert len(yields) == polls
 
 
-def test_manager_does_not_poll_longer_than_until_something_is_due(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_manager_polls_until_something_is_due(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_yield", lambda: pytest.fail("it polls"))
     world.engine.plan = [lambda: None, lambda: None, lambda: world.user.send("stop")]
     world.run(("tune", {"executor.awake": 0.1}), stop=False)
@@ -403,7 +401,7 @@ def test_manager_whose_user_has_ended_before_does_not_begin(make: Make) -> None:
     assert [name for name, *_ in world.engine.requests] == ["stop", "kill"]
 
 
-def test_users_process_is_asked_for_where_its_end_is_not_signalled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_process_is_checked_without_pidfd(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pid: int) -> int:
         raise PermissionError
 
@@ -455,7 +453,7 @@ def nothing_is_wrong(_: object) -> Iterator[str]:
     yield "something is"
 
 
-def test_a_broken_invariant_ends_the_run_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_invariant_ends_the_run_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "1")
     (tmp_path / "nodes").mkdir()
     ours, theirs = socket.socketpair()

@@ -29,7 +29,7 @@ def test_public_names() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_modules_say_what_is_public(name: str) -> None:
+def test_modules_list_their_public_names(name: str) -> None:
     module = importlib.import_module(f"taskvine_tune.{name}")
     assert module.__doc__
     assert sorted(module.__all__) == sorted(set(module.__all__))

@@ -162,7 +162,7 @@ def test_executor_without_a_provider_has_no_blocks() -> None:
     executor.end()
 
 
-def test_first_request_of_the_strategy_counts_the_blocks_of_the_start(make: Make) -> None:
+def test_first_request_of_the_strategy_counts_init_blocks(make: Make) -> None:
     executor = make(2)
     assert by_strategy(lambda: executor.scale_out_facade(3)) == ["2"]
     assert by_strategy(lambda: executor.scale_out_facade(2)) == ["3", "4"]
@@ -260,7 +260,7 @@ def test_block_whose_node_died_is_replaced(make: Make, caplog: pytest.LogCapture
     assert not executor.bad_state_is_set
 
 
-def test_block_that_ended_without_tasks_is_replaced_for_the_next_task(make: Make) -> None:
+def test_idle_block_that_ended_is_replaced_for_the_next_task(make: Make) -> None:
     executor = make()
     executor.nodes_of("0")
     executor.status()
@@ -295,7 +295,7 @@ def test_jobs_that_wait_for_long_are_mentioned(
 # --- scaling in ---
 
 
-def test_youngest_blocks_leave_first_and_are_cancelled_when_they_are_drained(make: Make) -> None:
+def test_youngest_blocks_leave_first(make: Make) -> None:
     executor = make(3)
     executor.nodes_of("0", "1", "2")
     assert executor.scale_in(2) == ["1", "2"]

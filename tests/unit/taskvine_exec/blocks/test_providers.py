@@ -145,7 +145,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "output", "status", "verdicts", "still_open"), CASES)
-def test_what_counts(
+def test_states_that_count_as_ended(
     scripts: Scripts,
     tmp_path: Path,
     kind: type,
@@ -172,7 +172,7 @@ def test_what_counts(
     ],
     ids=["sge", "sge-is-deleted", "pbs", "torque", "lsf", "condor"],
 )
-def test_an_end_needs_two_looks(scripts: Scripts, tmp_path: Path, kind: type, runs: str, gone: tuple[str, int]) -> None:
+def test_end_needs_two_looks(scripts: Scripts, tmp_path: Path, kind: type, runs: str, gone: tuple[str, int]) -> None:
     looks = Looks(*submitted(kind, scripts, tmp_path))
     scripts.say(ASKED[kind], runs)
     assert looks.look() == RUNNING
@@ -181,7 +181,7 @@ def test_an_end_needs_two_looks(scripts: Scripts, tmp_path: Path, kind: type, ru
     assert not looks.open
 
 
-def test_a_job_on_its_way_to_its_node_has_not_failed(scripts: Scripts, tmp_path: Path) -> None:
+def test_job_on_its_way_to_its_node_has_not_failed(scripts: Scripts, tmp_path: Path) -> None:
     looks = Looks(*submitted(GridEngineProvider, scripts, tmp_path))
     scripts.say("qstat", QSTAT + QSTAT_JOB.format("t", "main.q@n1"))
     assert looks.look() == PENDING
@@ -189,7 +189,7 @@ def test_a_job_on_its_way_to_its_node_has_not_failed(scripts: Scripts, tmp_path:
     assert [looks.look() for _ in range(3)] == [RUNNING] * 3
 
 
-def test_a_pod_that_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_pod_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider repeats its last answer, and raises an exception where it should delete the pod."""
 
     def read(phase: str | None) -> Callable[..., Any]:

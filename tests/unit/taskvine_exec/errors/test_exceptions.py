@@ -59,7 +59,7 @@ def test_positional_construction_survives_pickle(cls: type[Any]) -> None:
     assert str(pickle.loads(pickle.dumps(error))) == str(full(cls))
 
 
-def test_what_was_added_to_an_exception_survives_pickle() -> None:
+def test_added_attributes_survive_pickle() -> None:
     error = SlotDied(1)
     error.extra = "noted later"  # type: ignore[attr-defined]
     assert pickle.loads(pickle.dumps(error)).extra == "noted later"
@@ -133,5 +133,5 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         (TaskExited(7, exc_type="KeyboardInterrupt"), "task 7 did not return but raised KeyboardInterrupt"),
     ],
 )
-def test_messages(error: TaskVineExecutorError, expected: str) -> None:
+def test_messages_contain_the_fields(error: TaskVineExecutorError, expected: str) -> None:
     assert str(error) == expected

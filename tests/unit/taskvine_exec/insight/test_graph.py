@@ -104,20 +104,20 @@ def test_nodes_and_edges() -> None:
         ({}, {"state": "unknown", "attempts": 0}),  # the manager was killed
     ],
 )
-def test_ends_of_invocations(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_ends_of_tasks(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     graph = graph_module.build(of(submitted(0), **fields), None)
     assert {key: graph.nodes[0].get(key) for key in expected} == expected
     assert ("outcome" in graph.nodes[0]) == ("outcome" in expected)
 
 
-def test_a_file_that_was_made_and_is_nowhere_is_gone() -> None:
+def test_file_without_replicas_is_gone() -> None:
     record = of(submitted(0, (), (FileUse("temp", "a", "a@t0"),)), done={0: done(0, made=(("a@t0", 5),))})
     graph = graph_module.build(record, {"tasks": [], "files": []})
     assert graph.nodes["a@t0"]["state"] == "gone"
     assert graph.nodes["a@t0"]["size"] == 5
 
 
-def test_every_attribute_is_plain() -> None:
+def test_attributes_are_plain() -> None:
     for _, facts in run().nodes.items():
         assert {type(value) for value in facts.values()} <= {str, int, float}
 
@@ -140,7 +140,7 @@ awkward = st.sampled_from(
 
 
 @given(st.lists(anything | awkward, min_size=1, max_size=5, unique=True))
-def test_dot_says_what_was_meant(names: list[str]) -> None:
+def test_dot_strings_are_escaped(names: list[str]) -> None:
     outputs = tuple(FileUse("temp", name, name) for name in names)
     graph = graph_module.build(of(submitted(0, (), outputs)), None)
     first, *lines, last = graph_module.dot(graph)

@@ -22,7 +22,7 @@ def provider(tmp_path: Any) -> LocalProvider:
     return made
 
 
-def test_a_provider_asks_again(provider: LocalProvider, switch: Switch) -> None:
+def test_provider_asks_again(provider: LocalProvider, switch: Switch) -> None:
     on = switch(JOBS)
     known = provider.resources["7"]["status"]
     status = jobs.ask_again(provider, "7", JobState.RUNNING, known)
@@ -31,7 +31,7 @@ def test_a_provider_asks_again(provider: LocalProvider, switch: Switch) -> None:
     assert provider.resources["7"]["status"].terminal is not on
 
 
-def test_entries(provider: LocalProvider) -> None:
+def test_entry_of_a_job_is_found(provider: LocalProvider) -> None:
     assert jobs.entry(provider, "7")["status"].state == JobState.FAILED
     assert jobs.entry(provider, "8") == {}
     assert jobs.entry(object(), "7") == {}

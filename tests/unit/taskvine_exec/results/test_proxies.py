@@ -64,7 +64,7 @@ def test_value_is_loaded_when_it_is_first_used() -> None:
     assert result.loads == 1
 
 
-def test_proxy_of_a_lost_result_raises_our_error_and_may_be_tried_again() -> None:
+def test_proxy_of_a_lost_result_raises_and_may_be_tried_again() -> None:
     result = Result(LOST, [1])
     with pytest.raises(FileLost, match="why"):
         len(result.proxy)

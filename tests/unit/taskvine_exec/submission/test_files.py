@@ -86,7 +86,7 @@ def plan() -> Planner:
         ((), {"inputs": File("a")}),
     ],
 )
-def test_calls_with_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def test_files_are_found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     assert has_files(args, kwargs)
 
 
@@ -99,7 +99,7 @@ def test_calls_with_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None
         ((), {"inputs": ["a.txt"], "outputs": 3}),
     ],
 )
-def test_calls_without_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def test_calls_without_files_have_no_plan(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     assert not has_files(args, kwargs)
 
 
@@ -122,7 +122,7 @@ def test_relative_paths_are_staged(plan: Planner, here: Path) -> None:
     assert list(made.kwargs) == ["x", "inputs", "outputs", "stdout"]
 
 
-def test_tuples_of_files(plan: Planner) -> None:
+def test_tuples_of_files_are_accepted(plan: Planner) -> None:
     made = plan(inputs=(File("a"),), outputs=(File("b"),))
     assert (len(made.inputs), len(made.outputs)) == (1, 1)
 
@@ -192,7 +192,7 @@ def test_files_fetched_inside_the_task_are_left_alone(plan: Planner, here: Path,
     assert made.kwargs["inputs"] == [file]
 
 
-def test_files_fetched_by_a_task_of_their_own_come_home_and_go_out_again(plan: Planner, here: Path) -> None:
+def test_files_fetched_by_another_task_are_staged_from_home(plan: Planner, here: Path) -> None:
     storage = [HTTPSeparateTaskStaging()]
     file = located("http://host/a", "a")
     made = plan(outputs=[file], storage=storage)
@@ -202,7 +202,7 @@ def test_files_fetched_by_a_task_of_their_own_come_home_and_go_out_again(plan: P
     assert plan(inputs=[file], storage=storage).inputs == [FileUse("local", "a", str(here / "a"))]
 
 
-def test_remote_file_that_nobody_stages_is_left_for_the_task(plan: Planner) -> None:
+def test_unsupported_remote_file_is_left_to_the_task(plan: Planner) -> None:
     file = File("http://host/a")
     assert plan(file).args == (file,)
 
@@ -252,14 +252,14 @@ def test_output_is_a_new_version_and_the_next_input_reads_it(plan: Planner) -> N
 
 
 @pytest.mark.parametrize("order", ["inputs outputs", "outputs inputs"])
-def test_task_that_reads_and_writes_a_name_reads_the_version_before_its_own(plan: Planner, order: str) -> None:
+def test_task_that_reads_and_writes_a_name_reads_the_old_version(plan: Planner, order: str) -> None:
     plan(outputs=[File(T + "x")])
     made = plan(**{key: [File(T + "x")] for key in order.split()})
     assert made.inputs == [FileUse("temp", "x", "x@t0")]
     assert made.outputs == [FileUse("temp", "x", "x@t1")]
 
 
-def test_the_version_a_file_was_bound_to_stays(plan: Planner) -> None:
+def test_bound_version_does_not_change(plan: Planner) -> None:
     file = File(T + "x")
     plan.files.produce(file, 7, Future())
     first, second = plan(outputs=[file]), plan(outputs=[file])
@@ -269,7 +269,7 @@ def test_the_version_a_file_was_bound_to_stays(plan: Planner) -> None:
     assert plan(bound).inputs == [FileUse("temp", "x", "x@7")]
 
 
-def test_input_that_nobody_makes(plan: Planner) -> None:
+def test_input_without_a_producer_is_refused(plan: Planner) -> None:
     with pytest.raises(FileNotFoundError, match=r"taskvinetemp:///x: no task of this executor"):
         plan(File(T + "x"))
 
@@ -286,7 +286,7 @@ def test_input_that_nobody_makes(plan: Planner) -> None:
         ("taskvinetemp:///ä b", "ä b"),
     ],
 )
-def test_names(url: str, name: str) -> None:
+def test_names_of_temp_files(url: str, name: str) -> None:
     assert temp_name(File(url)) == name
     files = TempFiles()
     files.produce(File(url), 1, Future())
@@ -297,12 +297,12 @@ def test_names(url: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "/", "///", "///..", "///a/../b", "///./a", "///a//b"])
-def test_names_that_are_none(url: str) -> None:
+def test_invalid_names_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="needs a name"):
         temp_name(File(f"taskvinetemp:{url}"))
 
 
-def test_forgotten_versions() -> None:
+def test_forgotten_versions_are_returned() -> None:
     files = TempFiles()
     file, other = File(T + "x"), File(T + "x@1")
     for task in (1, 2):
@@ -328,7 +328,7 @@ class Result:
     """A large object."""
 
 
-def test_no_version_keeps_the_result_of_its_task_in_memory() -> None:
+def test_versions_keep_no_results_in_memory() -> None:
     files, producer = TempFiles(), Future[Any]()
     files.produce(File(T + "x"), 1, producer)
     result = Result()
@@ -340,7 +340,7 @@ def test_no_version_keeps_the_result_of_its_task_in_memory() -> None:
     assert files.producer("x@1").result(0) is None
 
 
-def test_how_a_task_ended_is_kept() -> None:
+def test_end_of_a_task_is_kept() -> None:
     raised, cancelled = Future[Any](), Future[Any]()
     raised.tid = 3  # type: ignore[attr-defined]
     raised.set_exception(KeyError("no"))
@@ -363,20 +363,20 @@ def staging() -> TaskVineTempStaging:
     return made
 
 
-def test_only_temp_files_are_ours(staging: TaskVineTempStaging) -> None:
+def test_only_temp_files_are_staged_by_us(staging: TaskVineTempStaging) -> None:
     for can in (staging.can_stage_in, staging.can_stage_out):
         assert can(File(T + "x"))
         assert not any(can(File(url)) for url in ("x", "/x", "http://host/x", "ftp://host/x", "zip:/a.zip/x"))
     assert not any(provider.can_stage_in(File(T + "x")) for provider in default_staging)
 
 
-def test_ftp_is_staged_in_the_task() -> None:
+def test_ftp_files_are_staged_in_the_task() -> None:
     staging = FTPInTaskStaging()
     assert staging.can_stage_in(File("ftp://host/x"))
     assert not staging.can_stage_in(File("http://host/x"))
 
 
-def test_an_output_is_bound_and_its_future_is_no_wait(staging: TaskVineTempStaging) -> None:
+def test_output_is_bound_without_a_wait(staging: TaskVineTempStaging) -> None:
     task = Future[Any]()
     task.tid = 5  # type: ignore[attr-defined]
     written = File(T + "x")
@@ -391,7 +391,7 @@ def test_an_output_is_bound_and_its_future_is_no_wait(staging: TaskVineTempStagi
     assert (version_of(read), read.filepath, edge.tid) == ("x@5", "x", 5)
 
 
-def test_an_edge_names_the_task_and_not_the_latest_version(staging: TaskVineTempStaging) -> None:
+def test_edge_leads_to_the_task_of_its_future(staging: TaskVineTempStaging) -> None:
     futures = {}
     for number in (1, 2):
         futures[number] = Future[Any]()
@@ -405,7 +405,7 @@ def test_an_edge_names_the_task_and_not_the_latest_version(staging: TaskVineTemp
         staging.stage_in(None, "label", File(T + "x"), DataFuture(futures[1], File(T + "x"), tid=3))
 
 
-def test_nothing_wraps_the_function(staging: TaskVineTempStaging) -> None:
+def test_function_is_not_wrapped(staging: TaskVineTempStaging) -> None:
     assert staging.replace_task(None, "label", File(T + "x"), print) is None
     assert staging.replace_task_stage_out(None, "label", File(T + "x"), print) is None
     assert repr(staging) == "TaskVineTempStaging()"
@@ -415,7 +415,7 @@ def test_nothing_wraps_the_function(staging: TaskVineTempStaging) -> None:
     ("given", "inside", "stream"),
     [("log/out", ("log/out", "a+"), "a"), (("a/../out", "w"), ("out", "w"), "w"), (("out", "a"), ("out", "a"), "a")],
 )
-def test_streams_travel_where_nodes_do_not_see_them(plan: Planner, given: Any, inside: Any, stream: str) -> None:
+def test_streams_travel_to_nodes_without_the_directory(plan: Planner, given: Any, inside: Any, stream: str) -> None:
     made = plan(stdout=given, travel=True)
     assert made.kwargs == {"stdout": inside}
     assert made.outputs == [FileUse("local", inside[0], os.path.abspath(inside[0]), 0, stream)]
@@ -433,7 +433,7 @@ def test_streams_do_not_travel_on_a_shared_file_system(plan: Planner) -> None:
     assert (made.kwargs, made.outputs) == ({"stdout": os.path.abspath("out")}, [])
 
 
-def test_streams_that_are_outputs_too_or_one_file_are_brought_once(plan: Planner) -> None:
+def test_streams_that_are_also_outputs_travel_once(plan: Planner) -> None:
     made = plan(stdout="out", stderr="out", outputs=[File("out")], travel=True)
     assert [use.name for use in made.outputs] == ["out"]
     made = plan(stdout="out", stderr="out", travel=True)
@@ -491,7 +491,7 @@ def test_in_place_temp_files_are_found_in_the_sandbox(plan: Planner, here: Path)
 # --- directories ---
 
 
-def test_output_directory_that_is_there_is_prepared(plan: Planner, here: Path) -> None:
+def test_existing_output_directory_is_prepared(plan: Planner, here: Path) -> None:
     (here / "old").mkdir()
     (here / "file").touch()
     made = plan(inputs=[File("old")], outputs=[File("old/"), File("new"), File("file")])
@@ -540,7 +540,7 @@ def test_output_that_is_in_a_container_too_has_one_path(plan: Planner) -> None:
     assert made.inputs == []
 
 
-def test_file_that_is_an_argument_too_is_dealt_with_once(plan: Planner, here: Path) -> None:
+def test_file_given_twice_is_staged_once(plan: Planner, here: Path) -> None:
     for name in ("a", "b"):
         (here / name).touch()
     made = plan(File("a"), outputs=[File("b")])
@@ -571,7 +571,7 @@ def test_temp_file_in_an_object_is_an_edge(plan: Planner) -> None:
     assert later.inputs == [FileUse("temp", "x", "x@t2", 2)]
 
 
-def test_temp_file_that_the_task_writes_too_is_the_version_before(plan: Planner) -> None:
+def test_task_that_rewrites_a_temp_file_reads_the_old_version(plan: Planner) -> None:
     file = File(T + "x")
     first = plan(outputs=[file])
     assert pickled(first, [file])[0].filepath == "x"

@@ -169,7 +169,7 @@ def test_file_is_located(shell: Shell) -> None:
     assert stamp == os.stat(path).st_ctime_ns
 
 
-def test_file_that_is_spoiled_is_made_again(shell: Shell) -> None:
+def test_damaged_file_is_recreated(shell: Shell) -> None:
     node = shell.join("1")
     submit(shell, MAKE)
     end(node, 1, text="text")
@@ -219,7 +219,7 @@ def test_files_pass_through_the_manager_if_nodes_may_not_copy(make_shell: MakeSh
 # --- nodes ---
 
 
-def test_what_nodes_say_to_the_user_is_passed_on(shell: Shell) -> None:
+def test_messages_to_the_user_are_passed_on(shell: Shell) -> None:
     node = shell.join("1")
     node.say("notice", "it is slow")
     node.say("radio", [b"message"])
@@ -234,7 +234,7 @@ def test_idle_node_that_was_not_admitted_leaves(shell: Shell) -> None:
     assert waiting.told() == [("exit",)]
 
 
-def test_idle_node_that_is_one_of_the_fewest_stays(make_shell: MakeShell) -> None:
+def test_idle_node_below_the_minimum_stays(make_shell: MakeShell) -> None:
     shell = make_shell(min_nodes=1)
     node = shell.join("1")
     node.say("idle")

@@ -39,14 +39,14 @@ HELLO_FAULTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", HELLO_FAULTS, ids=str)
-def test_a_node_that_describes_itself_wrongly_is_dropped(shell: Shell, fields: dict[str, Any]) -> None:
+def test_node_with_a_wrong_description_is_dropped(shell: Shell, fields: dict[str, Any]) -> None:
     node = shell.node()
     node.say("hello", node.info("1", **fields))
     assert node.is_dropped
     assert not shell.outlet.there
 
 
-def test_a_second_hello_costs_the_second(shell: Shell) -> None:
+def test_second_hello_is_refused(shell: Shell) -> None:
     first, second = shell.node(), shell.node()
     first.say("hello", first.info("1"))
     second.say("hello", second.info("1"))
@@ -55,7 +55,7 @@ def test_a_second_hello_costs_the_second(shell: Shell) -> None:
     assert [node["name"] for node in shell.outlet.there] == ["1"]
 
 
-def test_what_comes_before_hello_costs_the_sender(shell: Shell) -> None:
+def test_message_before_hello_is_refused(shell: Shell) -> None:
     node = shell.node()
     node.say("done", [])
     assert node.is_dropped
@@ -110,7 +110,7 @@ def mutated(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("message", VALID, ids=str)
-def test_what_nodes_say_passes(message: tuple[Any, ...]) -> None:
+def test_valid_messages_are_accepted(message: tuple[Any, ...]) -> None:
     kind, *rest = messages.decode(messages.encode(*message))
     incoming.check(kind, tuple(rest))
 
@@ -120,7 +120,7 @@ def test_there_is_a_valid_message_for_each_tag() -> None:
 
 
 @pytest.mark.parametrize("message", VALID, ids=str)
-def test_engine_handles_what_nodes_say(shell: Shell, message: tuple[Any, ...]) -> None:
+def test_engine_handles_all_messages(shell: Shell, message: tuple[Any, ...]) -> None:
     node = shell.node()
     node.say("hello", node.info("bad"))
     node.say(*message)

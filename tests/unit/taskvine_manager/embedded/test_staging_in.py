@@ -169,7 +169,7 @@ def test_task_whose_input_is_lost_elsewhere_is_lost(node: Node, damage: str) -> 
     assert node.came == ["x"], "tasks that wait for it need not wait any longer"
 
 
-def test_files_that_came_before_one_that_is_lost_are_reported(node: Node) -> None:
+def test_files_before_a_lost_one_are_reported(node: Node) -> None:
     call, lost = task(1, temp("x"), temp("y")), node.elsewhere("y", "text")
     os.unlink(lost.path)
     node.stage(call, x=node.elsewhere("x", "text"), y=lost)
@@ -233,7 +233,7 @@ def test_replica_is_fetched_on_request(node: Node) -> None:
     assert node.came == ["x"]
 
 
-def test_replica_that_is_lost_is_told_from_one_that_cannot_be_stored(node: Node) -> None:
+def test_lost_and_unstorable_replicas_are_distinguished(node: Node) -> None:
     large, lost = node.elsewhere("large", "x" * 2000), node.elsewhere("lost", "text")
     os.unlink(lost.path)
     for name, source in (("large", large), ("lost", lost)):

@@ -108,7 +108,7 @@ def test_large_result_moves_into_the_cache(node: Node) -> None:
     assert not os.path.exists(made)
 
 
-def test_large_result_without_room_waits_for_it(node: Node) -> None:
+def test_large_result_waits_for_space(node: Node) -> None:
     node.keep(call(VALUE), node.made(900))
     node.keep(call(FileUse("value", "", "y")), node.made(200))
     assert node.core.asked == [(1, 200)]
@@ -154,7 +154,7 @@ def test_missing_output_of_a_failed_task_does_not_hide_its_exception(node: Node)
     assert node.ending == Ending(failure.RAISED, b"exception", 1.0, 2.0)
 
 
-def test_outputs_without_room_wait_for_it(node: Node) -> None:
+def test_outputs_wait_for_space(node: Node) -> None:
     node.keep(call(VALUE), node.made(900))
     node.keep(node.task(temp("t"), **{"t-file": "x" * 200}), b"result")
     assert node.core.asked == [(1, 200)]

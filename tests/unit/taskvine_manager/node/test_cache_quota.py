@@ -49,7 +49,7 @@ def test_temp_files_are_never_evicted(files: Files) -> None:
     assert files.on_disk() == {"t@1": 60, "u@1": 20}
 
 
-def test_what_cannot_fit_evicts_nothing(files: Files) -> None:
+def test_impossible_file_evicts_nothing(files: Files) -> None:
     files.adopt("t@1", 60)
     a = files.obtain("a", 30)
     for put in (lambda: files.obtain("b", 50), lambda: files.adopt("u@1", 101)):
@@ -82,7 +82,7 @@ def test_pins_of_temp_files_are_not_waited_for(files: Files) -> None:
         files.obtain("b", 50)
 
 
-def test_dropped_file_gives_its_room_back(files: Files) -> None:
+def test_dropped_file_frees_its_space(files: Files) -> None:
     files.adopt("t@1", 60)
     files.cache.drop("t@1")
     files.cache.drop("t@1")
@@ -92,7 +92,7 @@ def test_dropped_file_gives_its_room_back(files: Files) -> None:
     files.adopt("t@1", 100)
 
 
-def test_room_is_made_when_the_disk_is_full_before_the_quota_is(files: Files) -> None:
+def test_full_disk_evicts_below_the_quota(files: Files) -> None:
     files.adopt("t@1", 30)
     pinned = files.cache.obtain(files.write("a", 20))
     files.obtain("b", 40)

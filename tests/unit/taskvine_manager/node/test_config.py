@@ -55,11 +55,11 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "message"), FAULTS, ids=str)
-def test_impossible_value(fields: dict[str, Any], message: str) -> None:
+def test_impossible_value_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**fields)
 
 
-def test_it_can_be_sent() -> None:
+def test_config_can_be_sent() -> None:
     made = config(directory="/home", context="/tmp/run/spool/context")
     assert pickle.loads(pickle.dumps(made)) == made

@@ -104,7 +104,7 @@ def test_death_is_explained(started: Any, program: str, kind: str, reason: str, 
     assert record.get("stderr", "at the end\n") == "at the end\n"
 
 
-def test_library_that_is_killed_before_it_is_warm_is_retried_a_few_times(started: Any) -> None:
+def test_library_killed_at_start_is_retried_a_few_times(started: Any) -> None:
     node = started("os.kill(os.getpid(), signal.SIGKILL)")
     for death in range(RETRIES + 1):
         _, may_start = node.end()
@@ -112,7 +112,7 @@ def test_library_that_is_killed_before_it_is_warm_is_retried_a_few_times(started
         node.start()
 
 
-def test_library_that_was_warm_may_be_killed_as_often_again(started: Any, tmp_path: Path) -> None:
+def test_retries_are_counted_again_after_a_warm_library(started: Any, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     node = started(f"os.path.exists({str(marker)!r}) and say('warm'); os.kill(os.getpid(), signal.SIGKILL)")
     node.library.retries = 1
@@ -164,7 +164,7 @@ def test_library_that_does_not_start_is_killed(
     assert record["stderr"].startswith("Timeout (")
 
 
-def test_shell_that_does_not_end_is_told_from_a_python_that_does_not_start(started: Any) -> None:
+def test_hung_shell_and_hung_python_are_distinguished(started: Any) -> None:
     node = started(command=["/bin/bash", "-c", "sleep 1000"])
     node.pass_time(11)
     record, _ = node.end()

@@ -56,7 +56,7 @@ def test_every_name_of_taskvine_is_declared_and_no_other() -> None:
 
 
 @EACH
-def test_a_declaration_is_complete(parameter: Parameter) -> None:
+def test_declarations_are_complete(parameter: Parameter) -> None:
     assert re.fullmatch(r"(executor\.)?[a-z]+(-[a-z]+)*", parameter.name)
     assert re.fullmatch(r"[A-Z].{10,}\.", parameter.effect)
     assert parameter.bounds
@@ -105,7 +105,7 @@ def test_declarations_cannot_be_changed() -> None:
         find("max-workers").maximum = 3  # type: ignore[misc]
 
 
-def test_what_the_engines_act_on() -> None:
+def test_supported_parameters_of_the_engines() -> None:
     assert honoured("embedded") == {
         "clean-redundant-replicas",
         "default-transfer-rate",
@@ -136,13 +136,13 @@ def test_what_the_engines_act_on() -> None:
     }
 
 
-def test_setting_order_keeps_taskvine_from_undoing_a_setting() -> None:
+def test_setting_order_keeps_all_settings() -> None:
     # vine_tune("proportional-resources", x) sets proportional-whole-tasks to x too.
     names = list(PARAMETERS)
     assert names.index("proportional-resources") < names.index("proportional-whole-tasks")
 
 
-def test_the_inline_limit_is_that_of_the_encoding() -> None:
+def test_inline_limit_equals_that_of_the_encoding() -> None:
     assert own.INLINE_LIMIT.default == payload.INLINE_LIMIT
     assert own.INLINE_LIMIT.maximum == payload.LARGEST_INLINE_LIMIT
 
@@ -161,7 +161,7 @@ def test_no_other_module_spells_a_name() -> None:
     assert not spelled, "use the declaration: " + ", ".join(spelled)
 
 
-def test_nodes_act_on_parameters_that_are_declared() -> None:
+def test_parameters_of_nodes_are_declared() -> None:
     assert PARAMETERS.keys() >= node_parameters.ALL
 
 

@@ -72,7 +72,7 @@ def start() -> Iterator[type[Kept]]:
         ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", -(signal.SIGRTMIN + 1)),
     ],
 )
-def test_a_keeper_ends_as_its_task_does(start: type[Kept], end: str, status: int) -> None:
+def test_keeper_ends_as_its_task_does(start: type[Kept], end: str, status: int) -> None:
     kept = start(f"say(daemon())\n{end}")
     daemon = int(kept.line())
     assert kept.process.wait(30) == status
@@ -96,14 +96,14 @@ for _ in range(200):
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_the_task_leads_nothing_and_has_its_own_name(start: type[Kept]) -> None:
+def test_task_leads_no_group_and_has_its_own_name(start: type[Kept]) -> None:
     kept = start("say(os.getpgrp() == os.getpid(), os.getppid(), open('/proc/self/comm').read().strip()); os.setsid()")
     name = "python" if os.path.islink(sys.executable) else os.path.basename(sys.executable)
     assert kept.line().startswith(f"False {kept.pid} {name}"[:20])
     assert kept.process.wait(30) == 0
 
 
-def test_a_keeper_that_is_told_to_end(start: type[Kept]) -> None:
+def test_keeper_ends_on_request(start: type[Kept]) -> None:
     kept = start("say(os.getpid(), daemon()); time.sleep(1000)")
     processes = [int(word) for word in kept.line().split()]
     assert keeper.is_keeper(kept.pid)
@@ -121,7 +121,7 @@ def test_a_group_that_has_stopped_itself_ends(start: type[Kept]) -> None:
     assert kept.process.wait(30) == -signal.SIGKILL
 
 
-def test_what_is_no_keeper_yet_is_killed() -> None:
+def test_process_that_is_not_yet_a_keeper_is_killed() -> None:
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     keeper.end(process.pid)
     assert process.wait(30) == -signal.SIGKILL
@@ -158,7 +158,7 @@ def test_a_keeper_ends_with_its_parent() -> None:
     assert not settle(lambda: any(map(psutil.pid_exists, processes)))
 
 
-def test_strays_below_a_keeper_need_no_mark(start: type[Kept], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strays_below_a_keeper_are_found_without_a_mark(start: type[Kept], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cleanup.TOKEN, "/nowhere/of-this-test")
     kept = start("say(daemon()); time.sleep(1000)")
     daemon = int(kept.line())
@@ -176,7 +176,7 @@ def test_children_are_found_without_their_list() -> None:
         process.wait()
 
 
-def test_disregarded_signals_are_not_inherited() -> None:
+def test_ignored_signals_are_not_inherited() -> None:
     program = (
         f"import signal, subprocess, sys; sys.path.append({ROOT!r}); from taskvine_manager.runtime import keeper;"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); keeper.disregard(signal.SIGINT);"

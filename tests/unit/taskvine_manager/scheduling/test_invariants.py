@@ -382,7 +382,7 @@ BREAKS: list[tuple[Invariant, Callable[[World], None], str]] = [
 
 
 @pytest.mark.parametrize(("invariant", "tamper", "problem"), BREAKS, ids=[each[1].__name__ for each in BREAKS])
-def test_a_broken_invariant_is_named_with_its_values(
+def test_broken_invariant_is_named_with_its_values(
     invariant: Invariant, tamper: Callable[[World], None], problem: str
 ) -> None:
     world = busy()
@@ -398,7 +398,7 @@ def test_every_invariant_is_checked_and_broken_here() -> None:
 
 
 @pytest.mark.parametrize("checks", [True, False])
-def test_the_scheduler_checks_itself_after_an_event_only_if_it_is_to(checks: bool) -> None:
+def test_scheduler_checks_itself_if_asked(checks: bool) -> None:
     world = World(check=checks)
     world.join("a")
     world.make("x")

@@ -69,7 +69,7 @@ def test_sweep_with_losses(run: Any, tmp_path: Path, slower: list[str]) -> None:
     assert [each["parameters"]["executor.loss-interval"] for each in told["settings"]] == [0, 2]
 
 
-def test_sweep_with_a_setting_that_fails(tmp_path: Path, slower: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_with_a_failing_setting(tmp_path: Path, slower: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     space = tmp_path / "space.toml"
     space.write_text("temp-replica-count = [1, 9]\n")
     assert main(["sweep", "--repetitions", "1", str(space), *slower]) == INVALID
@@ -87,7 +87,7 @@ def test_sweep_with_a_setting_that_fails(tmp_path: Path, slower: list[str], caps
         ("temp-replica-count = [1, 2]\n", "false", "no setting has wall_seconds in every run"),
     ],
 )
-def test_sweeps_that_come_to_nothing(
+def test_impossible_sweep_is_refused(
     tmp_path: Path, space: str, program: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "space.toml"

@@ -85,7 +85,7 @@ def test_results_are_fetched_a_few_at_a_time_and_then_forgotten() -> None:
     assert desk.traffic == [("results", 70_000)]
 
 
-def test_a_result_that_is_gone_is_asked_for_again() -> None:
+def test_missing_result_is_requested_again() -> None:
     user, desk = user_of(generate("independent", 1))
     desk.told()
     user.finish(ends(0))
@@ -113,7 +113,7 @@ def test_a_result_is_forgotten_when_enough_tasks_have_ended() -> None:
     assert desk.told() == [Forgotten(("r0",))]
 
 
-def test_what_has_not_ended_has_failed() -> None:
+def test_unfinished_tasks_have_failed() -> None:
     user, desk = user_of(generate("independent", 9), window=4)
     desk.told()
     user.finish(ends(0))

@@ -35,7 +35,7 @@ def consumers(jobs: list[Job]) -> dict[str, int]:
     fan=st.integers(1, 5),
     seed=st.integers(0, 5),
 )
-def test_every_graph_is_whole(kind: str, tasks: int, width: int, fan: int, seed: int) -> None:
+def test_graphs_are_complete(kind: str, tasks: int, width: int, fan: int, seed: int) -> None:
     workload = generate(kind, tasks, width=width, fan=fan, seed=seed)
     jobs = list(workload.jobs())
     assert len(jobs) == workload.count == (tasks - 1 if kind == "tree" and tasks % 2 == 0 and tasks > 1 else tasks)
@@ -90,7 +90,7 @@ def test_run_times_are_spread_around_their_mean() -> None:
         ("chain", {"spread": float("inf")}, "spread must be a number of at least 0"),
     ],
 )
-def test_what_cannot_be_generated(kind: str, options: dict[str, Any], says: str) -> None:
+def test_impossible_workloads_are_refused(kind: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(BadSimulation, match=says):
         generate(kind, **{"tasks": 10, **options})
 
@@ -151,7 +151,7 @@ def test_a_record_becomes_a_workload(path: str) -> None:
     assert paced[0] == 0
 
 
-def test_records_that_cannot_be_replayed(path: str, tmp_path: Path) -> None:
+def test_unusable_records_are_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(BadSimulation, match="cannot be read"):
         recorded(path)
     write(path, end=False)

@@ -67,7 +67,7 @@ def test_a_failed_run_is_shown_and_its_setting_left_out() -> None:
     assert {setting: failed for setting, _, failed in summary(results)} == {ONE: 0, TWO: 2}
 
 
-def test_a_run_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_run_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskvine_tune.sweep.runs._GRACE", 0.2)
     pids = tmp_path / "pids"
     # The shell waits for a child that would outlive it, and both ignore SIGTERM.
@@ -79,7 +79,7 @@ def test_a_run_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, mo
     assert settle(lambda: psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE) is False
 
 
-def test_a_report_that_is_none_does_not_spoil_the_sweep() -> None:
+def test_invalid_report_fails_only_its_run() -> None:
     code = "import os; open(os.environ['TASKVINE_TUNE_REPORT'], 'w').write('{')"
     (run,) = sweep([sys.executable, "-c", code], [ONE], repetitions=1).runs
     assert not run.failed
@@ -87,7 +87,7 @@ def test_a_report_that_is_none_does_not_spoil_the_sweep() -> None:
 
 
 @pytest.mark.parametrize(("settings", "repetitions"), [([], 1), ([ONE, ONE], 1), ([ONE], 0)])
-def test_sweeps_of_nothing(settings: list[TuneParameters], repetitions: int) -> None:
+def test_empty_sweep_is_refused(settings: list[TuneParameters], repetitions: int) -> None:
     with pytest.raises(BadSamples):
         sweep([sys.executable], settings, repetitions=repetitions)
 

@@ -123,7 +123,7 @@ def test_a_worker_is_admitted_and_named(contexts: tuple[ssl.SSLContext, ssl.SSLC
     play(scene, server)
 
 
-def test_a_worker_that_leaves(contexts: Any) -> None:
+def test_worker_may_leave(contexts: Any) -> None:
     async def scene(made: World) -> None:
         (_, worker), (ours, _) = await made.enter()
         worker.write(b"taskvine 11 host\nlast words\n")
@@ -133,7 +133,7 @@ def test_a_worker_that_leaves(contexts: Any) -> None:
     play(scene)
 
 
-def test_one_who_asks_for_the_status_is_answered() -> None:
+def test_status_request_is_answered() -> None:
     async def scene(made: World) -> None:
         (theirs, asker), (ours, manager) = await made.enter()
         asker.write(b"manager_status\n")
@@ -163,7 +163,7 @@ def test_strangers_never_reach_taskvine(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.parametrize("said", [b"", b"auth password", bytes.fromhex("160301020001")])
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_the_silent_are_heard_for_a_while_beside_others(
+def test_silent_connections_delay_no_others(
     monkeypatch: pytest.MonkeyPatch, contexts: tuple[ssl.SSLContext, ssl.SSLContext], said: bytes, encrypted: bool
 ) -> None:
     server, client = contexts if encrypted else (None, None)
@@ -185,7 +185,7 @@ def test_the_silent_are_heard_for_a_while_beside_others(
     play(scene, server)
 
 
-def test_of_too_many_the_oldest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_of_too_many_connections_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_WAITING", 3)
     monkeypatch.setattr(admission, "PATIENCE", 0.2)
 
@@ -198,7 +198,7 @@ def test_of_too_many_the_oldest_is_closed(monkeypatch: pytest.MonkeyPatch) -> No
     play(scene)
 
 
-def test_many_that_come_at_once_are_all_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_workers_are_all_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_WAITING", 3)
 
     async def scene(made: World) -> None:
@@ -212,7 +212,7 @@ def test_many_that_come_at_once_are_all_admitted(monkeypatch: pytest.MonkeyPatch
     play(scene)
 
 
-def test_taskvine_that_is_gone_ends_the_connection() -> None:
+def test_end_of_taskvine_ends_the_connection() -> None:
     async def scene(made: World) -> None:
         made.server.close()
         await made.server.wait_closed()
@@ -236,5 +236,5 @@ def test_password_is_read_as_taskvine_does(tmp_path: Path) -> None:
         (b"info transfer-port 7000\n", b"info transfer-port 7000\n"),
     ],
 )
-def test_only_a_port_without_a_host_is_given_one(line: bytes, as_told: bytes) -> None:
+def test_missing_host_is_added_to_a_port(line: bytes, as_told: bytes) -> None:
     assert located(line, "::1") == as_told

@@ -61,7 +61,7 @@ def test_short_tasks_travel_together_once_they_are_known(make: Callable[..., Pla
     assert sorted(len(task.parcel.invocations) for task in play.work) == [19, 19]
 
 
-def test_what_a_batch_leaves_open_is_collected_from_its_node(make: Callable[..., Play]) -> None:
+def test_missing_answers_of_a_batch_are_collected(make: Callable[..., Play]) -> None:
     play = make()
     play.join("b0-1")
     play.join("b1-2")
@@ -86,7 +86,7 @@ def test_node_that_forgot_a_task_gets_it_again(make: Callable[..., Play]) -> Non
 
 
 @pytest.mark.parametrize("result", ["forsaken", "missing library", "library exit"])
-def test_faults_of_the_system_are_tried_again(make: Callable[..., Play], result: str) -> None:
+def test_faults_of_the_system_are_retried(make: Callable[..., Play], result: str) -> None:
     play = make(max_retries=2)
     play.join()
     play.submit(invocation(1))
@@ -135,7 +135,7 @@ def test_cancelled_tasks_are_dropped_or_killed(make: Callable[..., Play]) -> Non
     assert play.outlet.completions == {}
 
 
-def test_a_function_that_is_submitted_again_soon_keeps_its_file(
+def test_function_submitted_again_soon_keeps_its_file(
     make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "RETIREMENT", 1e9)
@@ -165,7 +165,7 @@ def test_a_function_that_is_submitted_again_soon_keeps_its_file(
     assert [task.parcel.kind for task in play.work] == ["retire"]
 
 
-def test_snapshot(make: Callable[..., Play]) -> None:
+def test_snapshot_has_tasks_and_files(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(*(invocation(number) for number in range(3)), cores=2.0)
@@ -177,7 +177,7 @@ def test_snapshot(make: Callable[..., Play]) -> None:
     assert play.engine.waiting == 1
 
 
-def test_task_that_is_tried_again_is_told(make: Callable[..., Play]) -> None:
+def test_retry_is_reported(make: Callable[..., Play]) -> None:
     play = make()
     address = play.join()
     play.submit(invocation(1))
@@ -187,7 +187,7 @@ def test_task_that_is_tried_again_is_told(make: Callable[..., Play]) -> None:
     assert play.engine.stats()["tasks_retried"] == 1
 
 
-def test_end(make: Callable[..., Play], tmp_path: Path) -> None:
+def test_engine_stops_once(make: Callable[..., Play], tmp_path: Path) -> None:
     play = make()
     assert (tmp_path / "vine.address").read_text() == "9123"
     play.engine.stop()

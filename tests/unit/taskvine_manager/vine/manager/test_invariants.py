@@ -287,7 +287,7 @@ BREAKS: list[tuple[Invariant, Callable[[Core], None], str]] = [
 
 
 @pytest.mark.parametrize(("invariant", "tamper", "problem"), BREAKS, ids=[each[1].__name__ for each in BREAKS])
-def test_a_broken_invariant_is_named_with_its_values(
+def test_broken_invariant_is_named_with_its_values(
     invariant: Invariant, tamper: Callable[[Core], None], problem: str
 ) -> None:
     core = busy()
@@ -302,7 +302,7 @@ def test_every_invariant_is_checked_and_broken_here() -> None:
 
 
 @pytest.mark.parametrize("checks", [True, False])
-def test_the_core_checks_itself_after_an_event_only_if_it_is_to(checks: bool) -> None:
+def test_core_checks_itself_if_asked(checks: bool) -> None:
     core = new_core(check=checks)
     core.files.stored += 1
     if checks:

@@ -14,7 +14,7 @@ from tests.unit.taskvine_manager.vine.manager import fake
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
 
 
-def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[..., Play]) -> None:
+def test_unrecoverable_file_is_not_recreated(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(X,)), recoverable=False)
@@ -63,7 +63,7 @@ def test_file_whose_task_fails_when_it_runs_again_is_lost(make: Callable[..., Pl
     assert tasks[2] not in play.manager.ready
 
 
-def test_file_that_is_made_again_in_vain_is_lost(make: Callable[..., Play]) -> None:
+def test_file_recreated_in_vain_is_lost(make: Callable[..., Play]) -> None:
     play = make()
     waiting = chain(play)[2]
     play.engine.locate(7, "y@2")
@@ -77,7 +77,7 @@ def test_file_that_is_made_again_in_vain_is_lost(make: Callable[..., Play]) -> N
     assert waiting not in play.manager.ready
 
 
-def test_file_that_others_were_made_from_can_be_made_again_until_they_are_gone(make: Callable[..., Play]) -> None:
+def test_input_can_be_recreated_as_long_as_its_outputs_exist(make: Callable[..., Play]) -> None:
     play = make()
     first, second, waiting = chain(play, forget=True)
     x, y = play.manager.temps

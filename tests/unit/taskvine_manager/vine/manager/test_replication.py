@@ -49,7 +49,7 @@ def test_rescue_names_the_node_that_has_copied_the_files() -> None:
     assert not archive.replication.rescue(leaving, others)
 
 
-def test_replicas_are_made_up_to_the_number_that_the_user_wants() -> None:
+def test_replicas_reach_the_configured_number() -> None:
     archive = Archive(replicas=3)
     archive.replication.replicate_all()
     (first, sent), (second, _) = archive.launched()
@@ -62,7 +62,7 @@ def test_replicas_are_made_up_to_the_number_that_the_user_wants() -> None:
     assert again == first
 
 
-def test_replica_stands_in_for_a_lost_maker() -> None:
+def test_replica_replaces_a_lost_original() -> None:
     archive = Archive(replicas=2)
     archive.replication.replicate("x")
     assert [feature for feature, _ in archive.launched()] == ["b1-1"]
