@@ -75,6 +75,20 @@ def start_node() -> Iterator[Callable[[TaskVineExecutor], subprocess.Popen[bytes
         process.wait(30)
 
 
+@pytest.fixture
+def by_hand(
+    make_executor: Callable[..., TaskVineExecutor], start_node: Callable[[TaskVineExecutor], Any]
+) -> Callable[..., TaskVineExecutor]:
+    """Make executors whose worker counts as one on another machine, so that all files travel."""
+
+    def make(**settings: Any) -> TaskVineExecutor:
+        executor = make_executor(worker_launch_method="manual", **settings)
+        start_node(executor)
+        return executor
+
+    return make
+
+
 def cached(node: dict[str, Any]) -> list[os.DirEntry[str]]:
     """Return the files that a node has cached for tasks, without those of TaskVine's worker."""
     entries = os.scandir(os.path.join(node["directory"], "cache"))
