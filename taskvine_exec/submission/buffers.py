@@ -73,6 +73,11 @@ class Buffers:
             else:
                 alike.add(_write(buffer, path), buffer.nbytes)
 
+    @property
+    def known(self) -> int:
+        """Number of samples that new buffers are compared with."""
+        return len(self._alike)
+
     def stored(self) -> int:
         """Return the number of bytes stored now."""
         with self._lock:

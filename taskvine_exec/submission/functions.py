@@ -37,7 +37,8 @@ VARIANTS = 64
 """Most wrapped variants kept of one function. Each file that an app stages inside the task makes another variant."""
 SLOW = 0.020
 """Seconds that pickling a function again may take before the user is told."""
-_BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
+OF_PARSL = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
+"""The serializers that Parsl brings. Any other one was registered by the user."""
 
 
 class FunctionReference:
@@ -108,6 +109,11 @@ class FunctionCache:
     def count(self) -> int:
         """Number of pickled functions that are kept."""
         return len(self._by_key)
+
+    @property
+    def watched(self) -> int:
+        """Number of functions whose captures are watched for changes."""
+        return len(self._known)
 
     def reference(self, function: Callable[..., Any]) -> FunctionReference:
         """Return the reference of a function as it is now.
@@ -224,7 +230,7 @@ def serialize_function(function: Callable[..., Any]) -> bytes:
 
 
 def _user_registered(methods: dict[bytes, Any]) -> bool:
-    return not _BUILT_IN.issuperset(map(type, methods.values()))
+    return not OF_PARSL.issuperset(map(type, methods.values()))
 
 
 class _Deferred:

@@ -16,6 +16,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 
 __all__ = [
     "MODES_ALLOWED",
+    "READERS",
     "UNSPECIFIED",
     "Mode",
     "ResourceSpecification",
@@ -122,10 +123,10 @@ def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for key, value in spec.items():
-        if key not in _READERS:
+        if key not in READERS:
             problems[str(key)] = _unknown(key)
         elif value is not None:
-            name, read = _READERS[key]
+            name, read = READERS[key]
             try:
                 result = read(value)
             except ValueError as error:
@@ -197,7 +198,7 @@ def brief(value: object) -> str:
 def _unknown(key: object) -> str:
     if key in _MPI_NAMES:
         return f"{key!r} is for MPI tasks, and TaskVineExecutor has no MPI: each task runs on one node."
-    return f"Unknown key {key!r}: {did_you_mean(str(key), _READERS, _FOREIGN_NAMES)}"
+    return f"Unknown key {key!r}: {did_you_mean(str(key), READERS, _FOREIGN_NAMES)}"
 
 
 def _number(value: object) -> float:
@@ -250,7 +251,7 @@ def _mode(value: object) -> Mode:
         raise ValueError(MODES_ALLOWED) from None
 
 
-_READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
+READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "cores": ("cores", _amount),
     "memory": ("memory", _amount),
     "disk": ("disk", _amount),

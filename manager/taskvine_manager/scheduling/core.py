@@ -171,8 +171,9 @@ class Scheduler:
             uniform=uniform,
             wait_for_nodes=wait_for_nodes,
         )
-        self._parts = invariants.Parts(tables, self._storage, self._draining, self._candidates, self._placement)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.parts = invariants.Parts(tables, self._storage, self._draining, self._candidates, self._placement)
+        """The parts of the scheduler, to look at."""
+        self.handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._lifecycle.submit,
             Retired: self._retired,
             NodeJoined: self._node_joined,
@@ -190,6 +191,7 @@ class Scheduler:
             Asked: self._asked,
             Tuned: self._tuned,
         }
+        """What is called for each type of event."""
 
     def handle(self, event: Event) -> list[Instruction]:
         """Process an event; return the instructions that follow from it, in order.
@@ -201,7 +203,7 @@ class Scheduler:
         InvariantBroken
             If the scheduler checks its state, and finds that it contradicts itself.
         """
-        handler = self._handlers.get(type(event))
+        handler = self.handlers.get(type(event))
         if handler is None:
             raise TypeError(f"the scheduler handles no events of type {type(event).__name__}: {event!r}")
         if self._checker is not None:
@@ -215,7 +217,7 @@ class Scheduler:
         self._draining.rescue()
         self._draining.release()
         if self._checker is not None:
-            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
+            self._checker.end(invariants.INVARIANTS, self.parts, self.parts.size)
         return self._tables.outbox.take()
 
     def check(self) -> None:
@@ -226,7 +228,7 @@ class Scheduler:
         InvariantBroken
             If it contradicts itself.
         """
-        check(invariants.INVARIANTS, self._parts)
+        check(invariants.INVARIANTS, self.parts)
 
     # --- queries by the shell ---
 

@@ -96,8 +96,9 @@ class Core:
         self._reads = Reads(say, self.files, self._sent)
         self._replication = Replication(self.files, self._sent, self.fleet.nodes)
         self._examination = Examination(self.files, self.fleet, self._sent, self.workload)
-        self._parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
+        """The parts of the core, to look at."""
+        self.handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._on_submitted,
             Retired: lambda event: self.workload.retire(event.profiles),
             FunctionsGone: self._on_functions_gone,
@@ -119,13 +120,15 @@ class Core:
             Cycle: self._on_cycle,
             Clock: self._on_clock,
         }
-        self._errands: dict[type, Callable[..., None]] = {
+        """What is called for each type of event."""
+        self.errands: dict[type, Callable[..., None]] = {
             Greeting: lambda *_, well: None,  # its answer counts
             Rescue: self._replication.rescued,
             Copy: self._replication.copied,
             Fetch: self._reads.ended,
             Probe: self._examination.probed,
         }
+        """What is called when an errand of each type has ended."""
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event, and return the resulting instructions, in order.
@@ -137,9 +140,9 @@ class Core:
         """
         if self._checker is not None:
             self._checker.begin(event)
-        self._handlers[type(event)](event)
+        self.handlers[type(event)](event)
         if self._checker is not None:
-            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
+            self._checker.end(invariants.INVARIANTS, self.parts, self.parts.size)
         said = self._said.copy()
         self._said.clear()
         return said
@@ -152,7 +155,7 @@ class Core:
         InvariantBroken
             If it contradicts itself.
         """
-        check(invariants.INVARIANTS, self._parts)
+        check(invariants.INVARIANTS, self.parts)
 
     # --- state ---
 
@@ -448,4 +451,4 @@ class Core:
         sent.leave_room()
         self.files.release(sent)
         if sent.errand is not None:
-            self._errands[type(sent.errand)](sent, sent.errand, well=well)
+            self.errands[type(sent.errand)](sent, sent.errand, well=well)

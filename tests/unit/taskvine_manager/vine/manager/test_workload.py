@@ -42,7 +42,7 @@ class Desk:
         self.workload.reconsider()
 
     def take(self, *, has_suspect: bool = False) -> list[Task]:
-        """Take what nodes have room for, and give the room back."""
+        """Take the tasks that fit the nodes, and give their resources back."""
         found = []
         for room, taken, tasks in self.workload.take(self.fleet.rooms, lambda: has_suspect):
             SentParcel(0, room=room, taken=taken).leave_room()
