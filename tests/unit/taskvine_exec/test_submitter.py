@@ -16,9 +16,9 @@ from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.config import EmbeddedSettings
 from taskvine_exec.errors import ArgumentNotSerializable, FileLost
-from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
+from taskvine_exec.submission.files import FileRules
 from taskvine_exec.submission.staging import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
@@ -62,7 +62,6 @@ class Sent:
         self.cancelled: list[list[int]] = []
         self.tasks = PendingTasks({}, self.cancelled.append)
         self.temp_files = TempFiles()
-        directories = WorkingDirectories(str(directory), in_place=False)
         self.submitter = Submitter(
             self.session,
             self.link,
@@ -70,9 +69,12 @@ class Sent:
             EmbeddedSettings(function_exec_mode=L2, worker_launch_method="manual", **settings),
             str(directory),
             of_this_process(),
-            temp_files=self.temp_files,
-            storage=staging_providers(None, self.temp_files),
-            directories=directories,
+            FileRules(
+                temp_files=self.temp_files,
+                shared_fs=False,
+                storage=staging_providers(None, self.temp_files),
+                directory=str(directory),
+            ),
             references=None,
             under_dfk=False,
         )

@@ -18,7 +18,7 @@ from parsl.data_provider.ftp import FTPInTaskStaging
 from parsl.data_provider.http import HTTPInTaskStaging, HTTPSeparateTaskStaging
 
 from taskvine_exec.parsl_hooks.files import staging as staging_files
-from taskvine_exec.submission.files import FilePlan, NestedFiles, absolute_stream, has_files
+from taskvine_exec.submission.files import FilePlan, FileRules, NestedFiles, absolute_stream, has_files
 from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile, TempFiles, temp_name, version_of
 from taskvine_manager.runtime import sandbox
 from taskvine_manager.wire.messages import FileUse
@@ -55,14 +55,16 @@ class Planner:
         return FilePlan(
             args,
             kwargs,
-            files=self.files,
+            FileRules(
+                temp_files=self.files,
+                shared_fs=shared_fs,
+                storage=storage,
+                streams_travel=travel,
+                directory=directory,
+                in_place=in_place,
+            ),
             task=task,
             producer=self.futures[-1],
-            shared_fs=shared_fs,
-            storage=storage,
-            streams_travel=travel,
-            directory=directory,
-            in_place=in_place,
         )
 
 
