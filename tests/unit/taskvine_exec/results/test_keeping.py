@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from taskvine_exec.errors import FileLost, FileUnreadable
@@ -142,7 +144,8 @@ def test_where_there_are_too_many_to_map_the_smallest_are_read(tmp_path: Path, m
     values = [value_at(where, number) for number, where in enumerate(wheres)]
     before = mapping.count()
     monkeypatch.setattr(mapping, "MOST_MAPPED", before + 2)
-    monkeypatch.setattr(keeping, "_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
+    available = 2 * sum(where.size for where in wheres[:3])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     Manager().keeper().keep(values)
     assert mapping.count() == before + 2
     for where in wheres:
@@ -156,7 +159,7 @@ def test_what_cannot_be_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patched:
         if lack == "memory":
             patched.setattr(mapping, "MOST_MAPPED", 0)
-            patched.setattr(keeping, "_memory", lambda: 0.0)
+            patched.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
         else:
             patched.setattr(mapping, "bytes_of", _refuse)
         Manager().keeper().keep([value])
