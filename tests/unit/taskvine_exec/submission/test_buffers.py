@@ -13,7 +13,6 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from taskvine_exec.submission import buffers
 from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.functions import encode_arguments
 from taskvine_manager.runtime import claims, payload
@@ -89,7 +88,7 @@ def test_equal_samples_are_not_trusted(
     encode: Any, store: Buffers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More different buffers than a new one is compared with."""
-    monkeypatch.setattr(buffers, "_sample", lambda buffer: b"same")
+    monkeypatch.setattr(store, "sample", lambda buffer: b"same")
     paths = [encode(np.full(COUNT, number)) for number in range(10)]
     again = [encode(np.full(COUNT, number)) for number in (9, 8, 7)]
     assert len(stored(tmp_path)) == 10
