@@ -321,13 +321,13 @@ class ManagerLink:
     def _await(self, answer: Future[Any], timeout: float | None) -> None:
         """Receive the answer to a request of a future's callback, and keep other messages for later."""
         poller = select.poll()
-        self._flush()
         until = None if timeout is None else time.monotonic() + timeout
         while not answer.done() and (until is None or time.monotonic() < until):
+            self._flush()
             poller.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.full else 0))
             if poller.poll(100):
-                self._flush()
-                self._channel.read()
+                if self._channel.read():
+                    self._silence.heard()
                 while (message := self._channel.next()) is not None:
                     if not self._is_answer(message):
                         self._kept.append(message)
