@@ -39,7 +39,7 @@ from tests.conftest import eventually
 
 
 class Manager:
-    """Answers questions as the test says, and ends when it is told to. What else it is told is in ``said``."""
+    """Answers questions as the test says, and ends when it is told to. ``said`` has all other messages."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
