@@ -59,7 +59,8 @@ from taskvine_exec.results.node_files import NodeFiles
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.run import Run, working_directories
 from taskvine_exec.session import Session
-from taskvine_exec.submission.staging import TempFiles, staging_providers
+from taskvine_exec.submission.files import FileRules
+from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.record import read_record
@@ -241,6 +242,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         directory = directories.start if directories.in_place else None
         run = Run(self.label, settings, log, path, directory, self._connect)
         self._run = run
+        files = FileRules(
+            temp_files=self._temp_files,
+            shared_fs=settings.shared_fs,
+            storage=self.storage_access,
+            streams_travel=not settings.local,
+            directory=directories.start,
+            in_place=directories.in_place,
+        )
         self._submitter = Submitter(
             session,
             run.link,
@@ -248,11 +257,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             settings,
             run.places.spool,
             path,
-            temp_files=self._temp_files,
-            storage=self.storage_access,
-            directories=directories,
-            references=self._references,
-            under_dfk=under_dfk,
+            files,
+            self._references,
+            under_dfk,
         )
         proxy = None if self._references is None else self._references.proxy
         self._completions = Completions(
@@ -410,7 +417,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _on_manager_death(self, status: int) -> None:
         assert self._run is not None
         self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=self._run.how_manager_ended(status)))
-        self._run.sweep_soon()  # later, because this thread completes futures
+        self._run.clean_up_soon()  # later, because this thread completes futures
 
     # --- failures ---
 
@@ -469,6 +476,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes.
+
+        Call it when the tasks that read the file have ended: others may fail with FileLost.
 
         Parameters
         ----------

@@ -16,7 +16,7 @@ from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.results.node_files import NodeFiles
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
-from taskvine_exec.submission.staging import TempFiles
+from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.values import Place, Value
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire.messages import Completion
@@ -59,7 +59,6 @@ class Completions:
         """Complete the futures of tasks, one with each step of the iterator."""
         unread: list[str] = []
         futures, made, node_files = self.tasks.futures, self.temp_files.made, self.node_files
-        load, proxy, directories = node_files.load, self.proxy, self.directories
         for item in completions:
             completion = Completion(*item)
             if completion.left:
@@ -73,7 +72,7 @@ class Completions:
                 if value is not None and isinstance(completion.body, str):
                     node_files.arrived(value)  # before a callback can end the run
                 try:
-                    settle(future, completion, load, proxy, directories)
+                    settle(future, completion, node_files.load, self.proxy, self.directories)
                 except BaseException:  # concurrent.futures catches only Exceptions of callbacks
                     logger.exception("a callback of task %d's future raised an exception", completion.number)
                 if value is not None and completion.outcome == failure.RETURNED:

@@ -9,7 +9,6 @@ makes the file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from parsl.utils import RepresentationMixin
 
 SCHEME = "taskvinetemp"
 _VERSION = "taskvine_version"
+"""Attribute of a File that says to which version it is bound."""
 MOST_REPLICAS = 1_000_000
 
 
@@ -76,7 +76,11 @@ def temp_name(file: File) -> str:
 
 
 class TempFiles:
-    """Versions of ``taskvinetemp`` files, each with the future of the task that makes it."""
+    """Versions of ``taskvinetemp`` files, each with the future of the task that makes it.
+
+    A File that goes to a task is *bound* to a version: the File keeps the version's id through the DFK and back to
+    ``submit``, and its path is that in the task's sandbox.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +91,7 @@ class TempFiles:
         """Ids of the versions that were made."""
 
     def produce(self, file: File, task: object, producer: Future[Any]) -> str:
-        """Register the version of a file that a task will make, and set the file's path in the task's sandbox.
+        """Register the version of a file that a task will make, bind the File to it, and return its id.
 
         Parameters
         ----------
@@ -105,18 +109,18 @@ class TempFiles:
                 self._previous.setdefault(version, str(previous))
             self._latest[name] = version
             self._producers[version] = producer
-        self._mark(file, name, version)
-        producer.add_done_callback(partial(self._over, version))
+        self._bind(file, name, version)
+        producer.add_done_callback(partial(self._ended, version))
         return version
 
-    def _over(self, version: str, producer: Future[Any]) -> None:
-        """Drop a producer and its result, which may be large, and keep only how it ended."""
+    def _ended(self, version: str, producer: Future[Any]) -> None:
+        """Replace a producer, whose result may be large, by its outcome."""
         with self._lock:
             if self._producers.get(version) is producer:
-                self._producers[version] = Over(producer)
+                self._producers[version] = Outcome(producer)
 
     def consume(self, file: File, task: object = None) -> str:
-        """Find the version of a file that a task will read: that of ``task``, or else the latest.
+        """Bind a File to the version that a task will read, and return its id: the version of ``task``, or the latest.
 
         Raises
         ------
@@ -127,11 +131,11 @@ class TempFiles:
         version = self._latest.get(name) if task is None else f"{name}@{task}"
         if version is None or version not in self._producers:
             raise FileNotFoundError(f"{file.url}: no task of this executor has been asked to make it")
-        self._mark(file, name, version)
+        self._bind(file, name, version)
         return version
 
     def version(self, file: File | DataFuture) -> str:
-        """Find the version that a user means: a DataFuture's, that which a task's file is bound to, or the latest.
+        """Return the version that a user means: that of a DataFuture, that to which a File is bound, or the latest.
 
         Raises
         ------
@@ -143,7 +147,7 @@ class TempFiles:
         return bound if bound is not None else self.consume(named.cleancopy(), task)
 
     def consume_before(self, file: File, own: set[str]) -> str | None:
-        """Find the latest version of a file that is not in ``own``; None if there is none.
+        """Bind a File to its latest version that is not in ``own``, and return its id; None if there is none.
 
         Raises
         ------
@@ -156,17 +160,16 @@ class TempFiles:
             return self.consume(file)
         while version is not None and (version in own or version not in self._producers):
             version = self._previous.get(version)
-        self._mark(file, name, version)
+        self._bind(file, name, version)
         return version
 
-    def _mark(self, file: File, name: str, version: str | None) -> None:
+    def _bind(self, file: File, name: str, version: str | None) -> None:
         file.local_path = name
-        if version is None:
-            return
-        setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
+        if version is not None:
+            setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
-        """Return the future of the task that makes a version, or an :class:`Over` once that task is done.
+        """Return the future of the task that makes a version, or an :class:`Outcome` once that task is done.
 
         Raises
         ------
@@ -176,10 +179,11 @@ class TempFiles:
         try:
             return self._producers[version]
         except KeyError:
-            raise FileNotFoundError(f"temp file {version} has been forgotten") from None
+            url = f"{SCHEME}:///{version.rpartition('@')[0]}"
+            raise FileNotFoundError(f"{url} was removed by executor.forget: call its app again to make it") from None
 
     def versions(self, file: File | DataFuture) -> list[str]:
-        """Return the versions that a user means: as :meth:`version` does, but instead of the latest all of a name.
+        """Return the versions that a user means, like :meth:`version`, but all versions of a name, not only the latest.
 
         Raises
         ------
@@ -206,7 +210,7 @@ class TempFiles:
                 del self._latest[name]
 
 
-class Over(Future[Any]):
+class Outcome(Future[Any]):
     """The outcome of a task, without its result."""
 
     def __init__(self, task: Future[Any]) -> None:
@@ -224,7 +228,7 @@ class Over(Future[Any]):
 
 
 def version_of(file: File) -> str | None:
-    """Return the version that a task's file is bound to, if any."""
+    """Return the version to which a File is bound, if any."""
     version: str | None = getattr(file, _VERSION, None)
     return version
 
@@ -236,7 +240,7 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
     """
 
     def __init__(self) -> None:
-        self._files: TempFiles | None = None
+        self._files = TempFiles()
 
     def bind(self, files: TempFiles) -> None:
         """Use an executor's temp files."""
@@ -250,23 +254,17 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
 
     def stage_in(self, dm: Any, executor: str, file: File, parent_fut: Future[Any] | None) -> DataFuture | None:
         """Bind the file to a version; return a DataFuture that is already done, so that the DFK does not wait."""
-        assert self._files is not None
         if not isinstance(parent_fut, DataFuture):
             self._files.consume(file)
             return None
         self._files.consume(file, parent_fut.tid)
-        return DataFuture(_done(), file, tid=parent_fut.tid)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return DataFuture(done, file, tid=parent_fut.tid)
 
     def stage_out(self, dm: Any, executor: str, file: File, app_fu: Future[Any]) -> Future[Any] | None:
         """Register the version that the task will make."""
-        assert self._files is not None
         self._files.produce(file, app_fu.tid, app_fu)  # type: ignore[attr-defined]
-        return None
-
-    def replace_task(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
-        return None
-
-    def replace_task_stage_out(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
         return None
 
 
@@ -278,9 +276,3 @@ def staging_providers(given: list[Any] | None, files: TempFiles) -> list[Any]:
     if given is not None:
         others = [provider for provider in given if not isinstance(provider, TaskVineTempStaging)]
     return [own, *others]
-
-
-def _done() -> Future[None]:
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future
