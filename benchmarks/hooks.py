@@ -37,6 +37,7 @@ WORK = {
     "files": "lists",
     "frames": "chain",
     "futures": "pairs",
+    "launching": "no-op",
     "lock": "no-op",
     "proxies": "proxies",
     "records": "pairs",

@@ -21,7 +21,6 @@ from typing import Any
 
 from parsl.dataflow.states import States
 
-from taskvine_exec.parsl_hooks import frames
 from taskvine_exec.parsl_hooks.switches import COLLECTOR
 
 MANY = 1000
@@ -123,10 +122,9 @@ class Pace:
         self._begun = 0
         self._look_at = self._looked = self._until = 0.0
 
-    def begin(self) -> None:
-        """Count the tasks of the DFK, too: most wait for its launching thread. Call it in the executor's ``start``."""
-        if COLLECTOR.on and (kernel := frames.starting()) is not None:
-            self._kernel = weakref.ref(kernel)
+    def count(self, kernel: Any) -> None:
+        """Count the tasks of a DFK, too: most wait for its launching thread."""
+        self._kernel = weakref.ref(kernel)
 
     def look(self) -> float | None:
         """Look whether the executor is busy. To be called often, in one thread.

@@ -14,21 +14,19 @@ from itertools import repeat
 from threading import Lock
 from typing import Any
 
-from taskvine_exec.parsl_hooks import frames
 from taskvine_exec.parsl_hooks.switches import LOCK
 
 _ATTRIBUTE = "task_state_counts_lock"
 _PLAIN: type = type(Lock())
 
 
-def replace() -> None:
-    """Replace the lock of the DFK that is starting an executor. To be called in the executor's ``start``.
+def replace(kernel: Any) -> None:
+    """Replace the lock of a DFK.
 
     The new lock takes the old one, so threads may use both, and it need not be put back.
     """
     if not LOCK.on or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return
-    kernel = frames.starting()
     held = getattr(kernel, _ATTRIBUTE, None)
     if type(held) is _PLAIN:  # otherwise it has been replaced, or this version of Parsl does something else
         setattr(kernel, _ATTRIBUTE, without_convoy(held))

@@ -80,6 +80,11 @@ JOBS = Hook(
     "the state of a job in its provider's table is reset, so that the provider asks the batch system again",
     "a job that its batch system did not list for a moment counts as ended after a minute",
 )
+LAUNCHING = Hook(
+    "launching",
+    "the DataFlowKernel launches tasks in a thread with a queue, instead of a pool of one thread",
+    "launching a task takes longer, and threads may switch several times at every task",
+)
 LOCK = Hook(
     "lock",
     "the lock on the DataFlowKernel's counters is only tried, so that no thread owns it while it waits to run",
@@ -119,6 +124,7 @@ HOOKS = (
     FRAMES,
     FUTURES,
     JOBS,
+    LAUNCHING,
     LOCK,
     PROXIES,
     RECORDS,

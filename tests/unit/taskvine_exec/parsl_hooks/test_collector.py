@@ -16,7 +16,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.states import States
 from parsl.executors import ThreadPoolExecutor
 
-from taskvine_exec.parsl_hooks import collector
+from taskvine_exec.parsl_hooks import collector, frames
 from taskvine_exec.parsl_hooks.collector import LULL, MANY, PERIOD, THRESHOLD, Pace
 from taskvine_exec.parsl_hooks.switches import COLLECTOR, FRAMES, Hook
 from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
@@ -109,7 +109,8 @@ def test_tasks_of_the_kernel_count(hook: Hook, switch: Switch, clock: Clock, tmp
     class Executor(ThreadPoolExecutor):
         def start(self) -> None:
             self.pace = Pace(())
-            self.pace.begin()
+            if (kernel := frames.starting()) is not None:
+                self.pace.count(kernel)
             super().start()  # type: ignore[no-untyped-call]
 
     executor = Executor(label="ex")
@@ -136,15 +137,15 @@ def test_tasks_of_the_kernel_count(hook: Hook, switch: Switch, clock: Clock, tmp
     assert gc.get_threshold() == USERS
 
 
-def test_a_kernel_is_not_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_not_kept_alive() -> None:
     class Kernel(SimpleNamespace):
         pass
 
-    kernels = [Kernel(task_count=0)]
-    monkeypatch.setattr(collector.frames, "starting", lambda: kernels[0])
+    kernel = Kernel(task_count=0)
     executor = Pace(BUSY)
-    executor.begin()
-    gone = weakref.ref(kernels.pop())
+    executor.count(kernel)
+    gone = weakref.ref(kernel)
+    del kernel
     assert gone() is None
     executor.look()  # its own tasks still count
 

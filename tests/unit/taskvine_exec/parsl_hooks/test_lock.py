@@ -17,7 +17,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.states import States
 from parsl.executors import ThreadPoolExecutor
 
-from taskvine_exec.parsl_hooks import lock
+from taskvine_exec.parsl_hooks import frames, lock
 from taskvine_exec.parsl_hooks.switches import FRAMES, LOCK, Hook
 from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
@@ -28,7 +28,7 @@ class Executor(ThreadPoolExecutor):
     """An executor with the hook."""
 
     def start(self) -> None:
-        lock.replace()
+        lock.replace(frames.starting())
         super().start()  # type: ignore[no-untyped-call]
 
 
@@ -166,4 +166,4 @@ def test_without_an_interpreter_lock_it_stays(tmp_path: Path, monkeypatch: pytes
 
 
 def test_elsewhere_nothing_is_replaced() -> None:
-    lock.replace()
+    lock.replace(None)
