@@ -27,98 +27,38 @@ from typing import Any
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.candidates import Candidates
-from taskvine_manager.scheduling.checking import Checker, IllegalTransition, InvariantBroken, check
+from taskvine_manager.scheduling.checking import Checker, check
 from taskvine_manager.scheduling.draining import Draining
-from taskvine_manager.scheduling.estimates import Estimates
 from taskvine_manager.scheduling.events import (
-    RELAY,
-    Again,
-    Answer,
     Asked,
     Cancelled,
     Completed,
     Crowded,
-    Discard,
-    Drop,
     Event,
-    Fetch,
     FileCached,
     FileSpoiled,
-    Finish,
     Forgotten,
-    Full,
     InputCached,
-    InputCopy,
     Instruction,
-    Kill,
     NodeDraining,
+    NodeEvent,
     NodeJoined,
     NodeLeft,
-    Relay,
     Relayed,
-    Release,
-    Replica,
     Retired,
     Returned,
-    Run,
     Submitted,
     Tuned,
 )
 from taskvine_manager.scheduling.eviction import Eviction
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.lifecycle import Lifecycle
-from taskvine_manager.scheduling.nodes import AHEAD, Node
+from taskvine_manager.scheduling.nodes import Node
 from taskvine_manager.scheduling.placement import Placement
 from taskvine_manager.scheduling.storage import Storage
-from taskvine_manager.scheduling.tables import Tables
-from taskvine_manager.scheduling.tasks import Shape, State, Task, diagram
-from taskvine_manager.scheduling.tuning import SHORT
+from taskvine_manager.scheduling.tables import Settings, Tables
+from taskvine_manager.scheduling.tasks import State, Task
 from taskvine_manager.wire.messages import Completion
-
-__all__ = [
-    "AHEAD",
-    "RELAY",
-    "SHORT",
-    "Again",
-    "Answer",
-    "Asked",
-    "Cancelled",
-    "Completed",
-    "Crowded",
-    "Discard",
-    "Drop",
-    "Event",
-    "Fetch",
-    "FileCached",
-    "FileSpoiled",
-    "Finish",
-    "Forgotten",
-    "Full",
-    "IllegalTransition",
-    "InputCached",
-    "InputCopy",
-    "Instruction",
-    "InvariantBroken",
-    "Kill",
-    "Node",
-    "NodeDraining",
-    "NodeJoined",
-    "NodeLeft",
-    "Relay",
-    "Relayed",
-    "Release",
-    "Replica",
-    "Retired",
-    "Returned",
-    "Run",
-    "Scheduler",
-    "Shape",
-    "State",
-    "Submitted",
-    "Task",
-    "Tuned",
-    "diagram",
-]
 
 
 class Scheduler:
@@ -126,62 +66,40 @@ class Scheduler:
 
     Parameters
     ----------
-    max_retries : int or None
-        How often a task is retried after it lost its node; None for no limit.
-    uniform : bool
-        Whether all nodes are alike. If they are, a task that fits no node is refused. Nodes started by hand may differ:
-        the task then waits for a larger node.
-    wait_for_nodes : int
-        Number of nodes that must have joined before any task is placed.
-    peer_transfers : bool
-        Whether nodes copy files from each other. Otherwise all files pass through the manager's directory.
+    settings : Settings
+        What does not change during the run.
     check : bool
         Whether the scheduler checks its state after events, and keeps the story of each task for errors.
     """
 
-    def __init__(
-        self,
-        *,
-        max_retries: int | None = 1,
-        uniform: bool = True,
-        wait_for_nodes: int = 0,
-        peer_transfers: bool = True,
-        check: bool = False,
-    ) -> None:
-        self._max_retries = max_retries
+    def __init__(self, settings: Settings, *, check: bool = False) -> None:
         self._joined = 0
         self._retried = 0
         self._returned_tasks = 0
         self._checker = Checker() if check else None
-        self._tables = tables = Tables(self._checker)
-        self._tasks, self._nodes, self._tuning = tables.tasks, tables.nodes, tables.tuning
-        self._storage = Storage(tables, peer_transfers=peer_transfers)
+        self._tables = tables = Tables(settings, self._checker)
+        self._tasks, self._tuning = tables.tasks, tables.tuning
+        self.nodes = tables.nodes
+        """The nodes, by name."""
+        self.tasks: Mapping[int, Task] = tables.tasks.by_number
+        """The unfinished tasks, by number; tasks that recreate lost files have numbers below 0."""
+        self._storage = Storage(tables)
         self._draining = Draining(tables, self._storage.replication)
         self._candidates = Candidates(tables)
         self._eviction = Eviction(tables, self._storage, self._candidates)
-        self._estimates = Estimates(tables.tuning)
         self._lifecycle = Lifecycle(tables, self._storage, self._candidates)
-        self._placement = Placement(
-            tables,
-            self._storage,
-            self._lifecycle,
-            self._candidates,
-            self._eviction,
-            self._estimates,
-            uniform=uniform,
-            wait_for_nodes=wait_for_nodes,
-        )
+        self._placement = Placement(tables, self._storage, self._lifecycle, self._candidates, self._eviction)
         self._parts = invariants.Parts(tables, self._storage, self._draining, self._candidates, self._placement)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._lifecycle.submit,
-            Retired: self._retired,
+            Retired: lambda event: self._tasks.retire(event.profiles),
             NodeJoined: self._node_joined,
             NodeLeft: self._node_left,
             NodeDraining: self._node_draining,
             Completed: self._completed,
             Returned: self._returned,
             FileCached: self._file_cached,
-            FileSpoiled: self._file_spoiled,
+            FileSpoiled: lambda event: self._lifecycle.lost(self._storage.spoiled(event)),
             InputCached: self._storage.inputs.cached,
             Relayed: self._relayed,
             Crowded: self._eviction.crowded,
@@ -206,7 +124,8 @@ class Scheduler:
             raise TypeError(f"the scheduler handles no events of type {type(event).__name__}: {event!r}")
         if self._checker is not None:
             self._checker.begin(event)
-        handler(event)
+        if not isinstance(event, NodeEvent) or event.node in self.nodes:
+            handler(event)
         for lost in self._eviction.relieve():
             self._lifecycle.lost(lost, evicted=True)
         self._placement.refuse_hopeless()
@@ -246,19 +165,9 @@ class Scheduler:
         return self._tasks.count(State.READY)
 
     @property
-    def nodes(self) -> dict[str, Node]:
-        """The nodes, by name."""
-        return self._nodes
-
-    @property
-    def tasks(self) -> Mapping[int, Task]:
-        """The unfinished tasks, by number; tasks that recreate lost files have numbers below 0."""
-        return self._tasks.by_number
-
-    @property
     def files(self) -> Iterable[File]:
         """The temp files and results that have a record."""
-        return self._tables.files
+        return self._tables.files.values()
 
     def stats(self) -> dict[str, Any]:
         """Return counts since the start, and the current state."""
@@ -270,7 +179,7 @@ class Scheduler:
             "tasks_recovered": tasks.recovered,
             "tasks_retried": self._retried,
             "tasks_returned": self._returned_tasks,
-            "nodes": len(self._nodes),
+            "nodes": len(self.nodes),
             "bytes_between_nodes": storage.transfers.moved,
             "inputs_read": storage.inputs.read,
             "bytes_stored": storage.replicas.stored,
@@ -296,13 +205,8 @@ class Scheduler:
 
     # --- events: tasks ---
 
-    def _retired(self, event: Retired) -> None:
-        self._tasks.retire(event.profiles)
-
     def _completed(self, event: Completed) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return  # its tasks are already being retried
+        node = self.nodes[event.node]
         made: list[str] = []
         for completion in event.completions:
             task = node.assigned.get(completion.number)  # None: it was cancelled in the meantime
@@ -312,15 +216,13 @@ class Scheduler:
             if task is None:
                 continue
             if completion.outcome == failure.RETURNED:
-                self._estimates.learn(task.profile.category, completion.seconds)
+                self._placement.estimates.learn(task.profile.category, completion.seconds)
             self._lifecycle.complete(node, task, completion)
         if made:
             self._lifecycle.made(made)
 
     def _returned(self, event: Returned) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return
+        node = self.nodes[event.node]
         for number in event.numbers:
             if task := node.assigned.get(number):
                 self._returned_tasks += 1
@@ -339,14 +241,13 @@ class Scheduler:
         self._tasks.judge_anew()
 
     def _node_left(self, event: NodeLeft) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return
+        node = self.nodes[event.node]
         self._draining.leave(event.node)
         self._candidates.close(event.node)
         self._tasks.judge_anew()
         # A node starts its tasks in order, so only the oldest can have been running. Only they are charged an attempt.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
+        max_retries = self._tables.settings.max_retries
         over: list[tuple[Task, str]] = []
         again: list[Task] = []
         for position, task in enumerate(list(node.assigned.values())):
@@ -355,7 +256,7 @@ class Scheduler:
                 task.attempts += 1
                 if not event.told:
                     task.suspected()
-            if self._max_retries is not None and task.attempts > self._max_retries:
+            if max_retries is not None and task.attempts > max_retries:
                 over.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
             else:
                 again.append(task)
@@ -372,24 +273,17 @@ class Scheduler:
         self._lifecycle.lost(lost)
 
     def _node_draining(self, event: NodeDraining) -> None:
-        node = self._nodes.get(event.node)
-        if node is not None:
-            self._candidates.close(event.node)
-            self._draining.drain(node)
+        self._candidates.close(event.node)
+        self._draining.drain(self.nodes[event.node])
 
     # --- events: files ---
 
     def _file_cached(self, event: FileCached) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return
+        node = self.nodes[event.node]
         if event.problem is not None:
             self._lifecycle.lost(self._storage.not_cached(node, event))
         elif self._storage.cached(node, event):
             self._lifecycle.fetched(event.file)
-
-    def _file_spoiled(self, event: FileSpoiled) -> None:
-        self._lifecycle.lost(self._storage.spoiled(event))
 
     def _relayed(self, event: Relayed) -> None:
         file = self._tables.files.get(event.file)
@@ -415,11 +309,11 @@ class Scheduler:
         self._storage.tuned()
         self._draining.start_anew()
         self._tasks.judge_anew()
-        for node in self._nodes.values():
+        for node in self.nodes.values():
             node.share_out(self._tuning)
             self._candidates.open(node)
         if self._tuning.immediate_recovery:
-            lost = [file for file in self._tables.files if file.lost_with is not None and not file.is_there]
+            lost = [file for file in self.files if file.lost_with is not None and not file.is_there]
             self._lifecycle.lost(lost)
 
 

@@ -21,8 +21,8 @@ class Transfers:
     It alone changes ``coming`` of files, and ``fetching`` and ``sending`` of nodes.
     """
 
-    def __init__(self, tables: Tables, replicas: Replicas, *, peers: bool) -> None:
-        self.peers = peers
+    def __init__(self, tables: Tables, replicas: Replicas) -> None:
+        self.peers = tables.settings.peer_transfers
         """Whether nodes may copy from each other. Otherwise all files pass through the manager's directory."""
         self.moved = 0
         """Bytes transferred since the start."""
@@ -62,12 +62,12 @@ class Transfers:
         if self._nodes[where.node].sending < self._tuning.worker_source_max_transfers:
             self.relays[file.name] = where.node
             self.count(where.node, 1)
-            self._outbox.copy(Relay(file.name, where))
+            self._outbox.add(Relay(file.name, where))
 
     def fetch(self, node: Node, name: str, source: Replica) -> None:
         """Have a node fetch a replica for its own sake."""
         self.start(node, name, source, for_task=False)
-        self._outbox.copy(Fetch(node.info.name, name, source))
+        self._outbox.add(Fetch(node.info.name, name, source))
 
     def start(self, node: Node, name: str, source: Replica, *, for_task: bool) -> None:
         """Record the start of a transfer to a node."""

@@ -158,7 +158,7 @@ class Core:
     @property
     def waiting(self) -> int:
         """Tasks that wait for files of other tasks, minus the reads of files that the user has asked for."""
-        return len(self._graph) - self._reads.open
+        return len(self._graph.lacking) - self._reads.open
 
     @property
     def demand(self) -> int:

@@ -11,23 +11,24 @@ import pytest
 from hypothesis import given
 
 from taskvine_manager.scheduling.graph import DependencyGraph
+from tests.unit.taskvine_manager.scheduling.world import is_empty
 
 
 def test_what_needs_nothing_is_ready() -> None:
     graph = DependencyGraph()
     assert graph.add(1, [], ["a"])
-    assert len(graph) == 0
+    assert len(graph.lacking) == 0
 
 
 def test_ready_once_all_its_files_are_there() -> None:
     graph = DependencyGraph()
     assert not graph.add(1, ["a", "b", "a"], [])
-    assert (len(graph), graph.is_ready(1), sorted(graph.missing(1))) == (1, False, ["a", "b"])
+    assert (len(graph.lacking), graph.is_ready(1), sorted(graph.missing(1))) == (1, False, ["a", "b"])
     assert graph.made(["a"]) == []
     assert graph.made(["a"]) == []
     assert graph.missing(1) == ["b"]
     assert graph.made(["b"]) == [1]
-    assert (len(graph), graph.is_ready(1), graph.missing(1)) == (0, True, [])
+    assert (len(graph.lacking), graph.is_ready(1), graph.missing(1)) == (0, True, [])
 
 
 def test_ready_at_once_if_its_files_are_there_already() -> None:
@@ -60,7 +61,7 @@ def test_who_was_ready_is_named_when_a_file_is_lost_and_released_when_it_is_ther
     assert graph.made(["a"]) == [1]
     assert graph.lost("a") == [1]
     assert graph.lost("a") == []
-    assert len(graph) == 2
+    assert len(graph.lacking) == 2
     assert graph.made(["a"]) == [1]
     assert graph.made(["b"]) == [2]
     assert sorted(graph.lost("a")) == [1, 2]
@@ -108,10 +109,10 @@ def test_makers_are_known_until_they_are_over() -> None:
 def test_it_contains_those_that_are_not_over() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a"], [])
-    assert 1 in graph
-    assert 2 not in graph
+    assert 1 in graph.ranks
+    assert 2 not in graph.ranks
     graph.prune(1)
-    assert 1 not in graph
+    assert 1 not in graph.ranks
 
 
 def test_losing_what_nobody_needs_names_nobody() -> None:
@@ -126,7 +127,7 @@ def test_what_is_over_waits_no_more() -> None:
     graph.add(1, ["a"], [])
     graph.prune(1)
     graph.prune(1)
-    assert len(graph) == 0
+    assert len(graph.lacking) == 0
     assert graph.made(["a"]) == []
 
 
@@ -138,7 +139,7 @@ def test_a_file_is_kept_for_its_consumers_when_its_maker_is_over() -> None:
     assert graph.made(["a"]) == [2]
     graph.prune(2)
     graph.lost("a")
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +156,15 @@ def test_cycles_are_refused_and_leave_no_trace(
     graph = DependencyGraph()
     for edge in edges:
         graph.add(*edge)
-    before = len(graph)
+    before = len(graph.lacking)
     with pytest.raises(ValueError, match=story):
         graph.add(*last)
-    assert len(graph) == before
+    assert len(graph.lacking) == before
     assert graph.makers("y") == []
-    assert last[0] not in graph
+    assert last[0] not in graph.ranks
     for number, _, _ in edges:
         graph.prune(number)
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 def test_who_makes_a_name_again_closes_no_cycle_with_what_is_over() -> None:
@@ -202,7 +203,7 @@ def test_released_in_the_rounds_of_a_topological_sort(dag: dict[int, set[int]], 
     assert not ready
     for number in dag:
         graph.lost(f"f{number}")
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 # --- ranks ---

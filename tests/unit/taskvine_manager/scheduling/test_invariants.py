@@ -8,10 +8,9 @@ import pytest
 
 from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.checking import Invariant, InvariantBroken, check
-from taskvine_manager.scheduling.core import State
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.nodes import Node, Transfer
-from taskvine_manager.scheduling.tasks import Shape, Task
+from taskvine_manager.scheduling.tasks import Shape, State, Task
 from taskvine_manager.wire.messages import L1
 from tests.unit.taskvine_manager.scheduling.world import World, local, temp
 
@@ -159,11 +158,11 @@ def make_another_file(world: World) -> None:
 
 
 def miscount_missing_files(world: World) -> None:
-    world.core._tables.graph._missing[3] += 1
+    world.core._tables.graph.lacking[3] += 1
 
 
 def miscount_those_of_no_task(world: World) -> None:
-    world.core._tables.graph._missing[99] = 1
+    world.core._tables.graph.lacking[99] = 1
 
 
 def miscount_shapes(world: World) -> None:
@@ -260,7 +259,7 @@ def share_an_origin(world: World) -> None:
 
 
 def make_it_missing(world: World) -> None:
-    world.core._tables.graph._there.clear()
+    world.core._tables.graph.available.clear()
 
 
 def keep_what_is_not_needed(world: World) -> None:

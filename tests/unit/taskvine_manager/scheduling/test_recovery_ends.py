@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Answer, Kill
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     chain,
@@ -77,7 +77,7 @@ def test_a_recovery_that_fails_in_the_middle_ends_what_comes_after_it() -> None:
     assert (record["kind"], record["name"], record["node"]) == ("file-lost", "f3", "a")
     for words in ("the last replica of f3", "f2", "f1", "killed by signal 9"):
         assert words in record["reason"]
-    assert len(only(core.Answer, told)) == 1
+    assert len(only(Answer, told)) == 1
     assert not world.core.tasks
 
 
@@ -88,7 +88,7 @@ def test_a_request_is_answered_when_the_recovery_fails() -> None:
     world.leave("a")
     world.ask("file", 7)
     world.join("b")
-    (answer,) = only(core.Answer, world.done(-1, outcome=failure.LOST, body=failure.lost("slot-died", "killed")))
+    (answer,) = only(Answer, world.done(-1, outcome=failure.LOST, body=failure.lost("slot-died", "killed")))
     assert (answer.request, answer.where) == (7, None)
     assert b"file-lost" in answer.record
 
@@ -106,7 +106,7 @@ def test_recoveries_are_cancelled_when_their_consumers_are() -> None:
     world.join("b")
     assert sorted(world.core.tasks) == [-2, -1, 2]
     told = world.cancel(2)
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     world.forget("never")
     assert world.is_clean()
 
@@ -120,7 +120,7 @@ def test_a_recovery_ends_when_its_file_is_forgotten() -> None:
     world.join("b")
     told = world.forget("file")
     assert set(records(told)) == {1}
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     world.forget("never")
     assert world.is_clean()
 
@@ -146,7 +146,7 @@ def test_a_recovery_that_others_need_goes_on() -> None:
     world.call(needs=["file", "never"])
     world.leave("a")
     world.join("b")
-    assert not only(core.Kill, world.cancel(1))
+    assert not only(Kill, world.cancel(1))
     assert -1 in world.core.tasks
 
 
@@ -163,7 +163,7 @@ def test_a_copy_that_arrives_meanwhile_ends_the_recovery() -> None:
     world.cancel(3)
     assert world.nodes[-1] == "b"
     told = world.cached("b", "f1", source="a")
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     assert runs(told) == {"b": [2]}
     assert not [number for number in world.core.tasks if number < 0]
 
@@ -236,7 +236,7 @@ def test_a_failure_at_the_start_of_a_long_chain_ends_all_of_it() -> None:
 
 def test_cancelling_the_end_of_a_long_chain_ends_all_of_it() -> None:
     world, last = lost_chain(1000)
-    assert only(core.Kill, world.cancel(last)) == [core.Kill("b", [-1])]
+    assert only(Kill, world.cancel(last)) == [Kill("b", [-1])]
     assert not world.core.tasks
 
 
@@ -252,7 +252,7 @@ def test_a_recovery_that_ends_with_its_consumer_may_read_the_file_that_is_forgot
     assert sorted(world.core.tasks) == [-1, 2]
     told = world.forget("file")
     assert set(records(told)) == {2}
-    assert only(core.Kill, told) == [core.Kill("a", [-1])]
+    assert only(Kill, told) == [Kill("a", [-1])]
     assert not world.core.tasks
 
 
