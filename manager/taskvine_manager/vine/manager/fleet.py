@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_manager.vine.manager.batching import Need, Room
-from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction, SayNodes
+from taskvine_manager.vine.manager.batching import Room
+from taskvine_manager.vine.manager.config import VineConfig
+from taskvine_manager.vine.manager.events import Dismiss, Drained, Say, SayNodes
+from taskvine_manager.vine.manager.tasks import Need
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import NodeInfo
 
@@ -70,26 +72,13 @@ class Fleet:
     ----------
     say : callable
         Takes instructions for the shell.
-    slots : int or None
-        Tasks that every node runs at once; None for as many as it has cores.
-    min_nodes : int
-        Nodes that are never dismissed, even when idle.
-    idle_timeout : float
-        Seconds without work after which a node is dismissed; 0 for never.
+    config : VineConfig
+        Settings of the engine.
     """
 
-    def __init__(
-        self,
-        say: Callable[[Instruction], None],
-        *,
-        slots: int | None,
-        min_nodes: int,
-        idle_timeout: float,
-    ) -> None:
+    def __init__(self, say: Say, config: VineConfig) -> None:
         self._say = say
-        self._slots = slots
-        self._min_nodes = min_nodes
-        self._idle_timeout = idle_timeout
+        self._config = config
         self._names: dict[str, str] = {}  # of lost nodes, too
         self._draining: set[str] = set()
         self._drained: set[str] = set()
@@ -97,7 +86,7 @@ class Fleet:
 
     def join(self, address: str, said: dict[str, Any], now: float) -> VineNode:
         """Add a worker; it gets no work if its block has been released."""
-        node = self.nodes[address] = VineNode(address, said, self._slots, now)
+        node = self.nodes[address] = VineNode(address, said, self._config.nodes.slots, now)
         self._names[address] = node.name
         node.draining = node.info.block in self._drained
         return node
@@ -195,8 +184,8 @@ class Fleet:
                 node.idle_since = now
             elif (
                 not node.draining
-                and now - node.idle_since > self._idle_timeout > 0
-                and staying > self._min_nodes
+                and now - node.idle_since > self._config.idle_timeout > 0
+                and staying > self._config.min_nodes
                 and not (staying == 1 and has_data(node.name))
             ):
                 node.draining = node.leaving = True

@@ -1,6 +1,6 @@
 """What holds in the core between any two events.
 
-Each function is an invariant: it takes the parts of the core, changes nothing, and yields what contradicts the
+Each public function is an invariant: it takes the parts of the core, changes nothing, and yields what contradicts the
 invariant, with the values. They are pure, and slow where there is much state.
 """
 
@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from taskvine_manager.scheduling.checking import Invariant, graph_problems
+from taskvine_manager.scheduling.checking import graph_problems, invariants_of
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.vine.manager.batching import AHEAD, Need
+from taskvine_manager.vine.manager.batching import AHEAD
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings, TempFile
 from taskvine_manager.vine.manager.reads import Reads
 from taskvine_manager.vine.manager.sent import Case, Fetch, Probe, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.vine.manager.workload import Workload
 from taskvine_manager.wire.messages import FileUse
 
@@ -259,23 +259,5 @@ def rescues_are_under_way(parts: Parts) -> Iterator[str]:
             yield f"{name} is to be copied by {temp.rescue}, which was not told"
 
 
-INVARIANTS: tuple[Invariant, ...] = (
-    tasks_have_their_numbers,
-    tasks_are_in_one_place,
-    suspects_run_one_at_a_time,
-    waiting_tasks_wait_for_files,
-    graph_agrees_with_tasks,
-    parcels_know_their_tasks,
-    cases_are_open,
-    resources_add_up,
-    reads_are_counted,
-    files_are_in_one_place,
-    bytes_add_up,
-    readers_are_counted,
-    parcels_count_their_files,
-    graph_agrees_with_files,
-    files_are_kept_for_a_reason,
-    requests_wait_for_files,
-    rescues_are_under_way,
-)
+INVARIANTS = invariants_of(__name__)
 """All of them; a test breaks each."""

@@ -18,11 +18,11 @@ from taskvine_manager.vine.manager.batching import (
     TARGET,
     Backlog,
     Estimates,
-    Need,
     Room,
     cost,
     size,
 )
+from taskvine_manager.vine.manager.tasks import Need, State
 
 _sequence = count()
 
@@ -37,12 +37,20 @@ class Call:
     near: str = "-"
     sequence: int = field(default_factory=lambda: next(_sequence))
 
+    @property
+    def profile(self) -> Call:  # it has what the backlog reads of a profile
+        return self
+
+    @property
+    def state(self) -> State:
+        return State.DONE if self.over else State.READY
+
 
 def backlog(*calls: Call, enabled: bool = True) -> Backlog:
     estimates = Estimates()
     estimates.learn("short", 0.0001, 10)
     estimates.learn("long", 2.0, 10)
-    made = Backlog(estimates, lambda call: call.over, lambda call, room: float(call.near == room.key), enabled=enabled)
+    made = Backlog(estimates, lambda call, room: float(call.near == room.key), enabled=enabled)
     for call in calls:
         made.push(call)
     return made

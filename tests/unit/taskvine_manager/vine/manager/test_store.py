@@ -10,8 +10,10 @@ import pytest
 from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine import seals
 from taskvine_manager.vine.manager import store as module
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import OVERUSED, Store
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager import fake
 
 
@@ -19,7 +21,7 @@ from tests.unit.taskvine_manager.vine.manager import fake
 def store(tmp_path: Path) -> Store:
     (tmp_path / "spool").mkdir()
     (tmp_path / "nodes" / "n" / "cache").mkdir(parents=True)
-    vine = VinePort(fake.module(), port=0, name=None, directory=str(tmp_path), password_file=None, ssl=None, tune={})
+    vine = VinePort(fake.module(), VineConfig(nodes=node_config(), python="", log=str(tmp_path)), None)
     return Store(str(tmp_path), vine, lambda node: str(tmp_path / "nodes" / node) if node == "n" else "")
 
 
