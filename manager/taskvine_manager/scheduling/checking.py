@@ -137,9 +137,7 @@ def tell(story: Story | None) -> str:
     return f"set {VARIABLE}=1 to get the task's story here" if story is None else str(story)
 
 
-def graph_problems(
-    graph: DependencyGraph, tasks: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]]
-) -> Iterator[str]:
+def graph_problems(graph: DependencyGraph, tasks: Mapping[int, tuple[Iterable[str], Iterable[str]]]) -> Iterator[str]:
     """Yield where a dependency graph differs from a table of tasks, with the files that each reads and produces."""
     if graph.ranks.keys() != tasks.keys():
         yield f"tasks in the graph {sorted(graph.ranks)}, tasks with files {sorted(tasks)}"

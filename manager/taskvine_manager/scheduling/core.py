@@ -81,7 +81,7 @@ class Scheduler:
         self._tasks, self._tuning = tables.tasks, tables.tuning
         self.nodes = tables.nodes
         """The nodes, by name."""
-        self.tasks: Mapping[int, Task] = tables.tasks.by_number
+        self.tasks: Mapping[int, Task] = tables.tasks
         """The unfinished tasks, by number; tasks that recreate lost files have numbers below 0."""
         self._storage = Storage(tables)
         self._draining = Draining(tables, self._storage.replication)
@@ -157,7 +157,7 @@ class Scheduler:
     @property
     def recovering(self) -> int:
         """Number of tasks that recreate lost files."""
-        return sum(number < 0 for number in self._tasks.by_number) if self._tasks.recovered else 0
+        return sum(number < 0 for number in self._tasks) if self._tasks.recovered else 0
 
     @property
     def ready(self) -> int:
@@ -174,7 +174,7 @@ class Scheduler:
         tasks, storage = self._tasks, self._storage
         return {
             "tasks_done": tasks.done,
-            "tasks_pending": sum(number >= 0 for number in tasks.by_number),
+            "tasks_pending": sum(number >= 0 for number in tasks),
             "tasks_waiting": self.waiting,
             "tasks_recovered": tasks.recovered,
             "tasks_retried": self._retried,

@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     def size(self) -> int:
         """How much there is to check: tasks, files, and nodes in each list of candidates."""
         tables = self.tables
-        return len(tables.tasks.by_number) + len(tables.files) + len(tables.nodes) * (4 + len(self.candidates.by_shape))
+        return len(tables.tasks) + len(tables.files) + len(tables.nodes) * (4 + len(self.candidates.by_shape))
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 def tasks_have_their_numbers(parts: Parts) -> Iterator[str]:
     """Each unfinished task is in the table under its number, below 0 if it recreates files."""
-    for number, task in parts.tables.tasks.by_number.items():
+    for number, task in parts.tables.tasks.items():
         if task.invocation.number != number or task.state is State.DONE:
             yield f"task {number}: its number is {task.invocation.number}, its state {task.state.name}"
         if (task.origin is None) != (number >= 0):
@@ -54,7 +54,7 @@ def tasks_have_their_numbers(parts: Parts) -> Iterator[str]:
 def tasks_are_counted(parts: Parts) -> Iterator[str]:
     """The counts of tasks equal recounts."""
     tasks = parts.tables.tasks
-    found = Counter(task.state for task in tasks.by_number.values() if task.origin is None or task.state is State.READY)
+    found = Counter(task.state for task in tasks.values() if task.origin is None or task.state is State.READY)
     found[State.DONE] = tasks.done
     for state in State:
         if tasks.count(state) != found[state]:
@@ -63,7 +63,7 @@ def tasks_are_counted(parts: Parts) -> Iterator[str]:
 
 def assigned_tasks_are_on_their_node(parts: Parts) -> Iterator[str]:
     """Each assigned task is on exactly the node that it names; no other task is on a node."""
-    tasks, nodes = parts.tables.tasks.by_number, parts.tables.nodes
+    tasks, nodes = parts.tables.tasks, parts.tables.nodes
     places: dict[int, list[str]] = {}
     for name, node in nodes.items():
         if node.info.name != name:
@@ -82,7 +82,7 @@ def ready_tasks_are_queued(parts: Parts) -> Iterator[str]:
     """Each ready task is in the queue of its shape, with its present order, and no other ready task is in any."""
     tasks = parts.tables.tasks
     queued = {task.invocation.number: task for queue in tasks.queues.values() for task in queue}
-    ready = {number: task for number, task in tasks.by_number.items() if task.state is State.READY}
+    ready = {number: task for number, task in tasks.items() if task.state is State.READY}
     for number in queued.keys() ^ ready.keys():
         yield f"task {number}: queued {number in queued}, ready {number in ready}"
     for shape, queue in tasks.queues.items():
@@ -97,7 +97,7 @@ def ready_tasks_are_queued(parts: Parts) -> Iterator[str]:
 def waiting_tasks_wait_for_files(parts: Parts) -> Iterator[str]:
     """A waiting task lacks files, all of which can still come; a ready task lacks none."""
     graph, files = parts.tables.graph, parts.tables.files
-    for number, task in parts.tables.tasks.by_number.items():
+    for number, task in parts.tables.tasks.items():
         missing = graph.missing(number)
         if task.state is State.READY and missing:
             yield f"task {number} is ready without {missing}"
@@ -114,13 +114,13 @@ def waiting_tasks_wait_for_files(parts: Parts) -> Iterator[str]:
 
 def hopeful_tasks_are_unfinished(parts: Parts) -> Iterator[str]:
     """Tasks that may be sent ahead are in the table."""
-    if gone := parts.tables.tasks.hopeful.keys() - parts.tables.tasks.by_number.keys():
+    if gone := parts.tables.tasks.hopeful.keys() - parts.tables.tasks.keys():
         yield f"tasks {sorted(gone)} are over"
 
 
 def recreations_are_needed(parts: Parts) -> Iterator[str]:
     """Each task that recreates files has a missing output that is needed, and may run again."""
-    for number, task in parts.tables.tasks.by_number.items():
+    for number, task in parts.tables.tasks.items():
         if task.origin is not None:
             outputs = [parts.tables.files.get(name) for name in task.makes]
             if not any(file is not None and file.is_needed and not file.is_there for file in outputs):
@@ -131,7 +131,7 @@ def recreations_are_needed(parts: Parts) -> Iterator[str]:
 
 def graph_agrees_with_tasks(parts: Parts) -> Iterator[str]:
     """The graph holds exactly the tasks with files, and counts their missing files."""
-    tasks = parts.tables.tasks.by_number.items()
+    tasks = parts.tables.tasks.items()
     return graph_problems(
         parts.tables.graph, {number: (task.files, task.makes) for number, task in tasks if task.files or task.makes}
     )
@@ -242,7 +242,7 @@ def bytes_add_up(parts: Parts) -> Iterator[str]:
 
 def users_of_files_are_counted(parts: Parts) -> Iterator[str]:
     """The counts of each file's consumers and dependants equal recounts, and all their files have records."""
-    files, tasks = parts.tables.files, parts.tables.tasks.by_number
+    files, tasks = parts.tables.files, parts.tables.tasks
     consumers = Counter(name for task in tasks.values() for name in task.files)
     origins = {file.origin for file in files.values() if file.origin is not None}
     dependants = Counter(name for origin in origins for name in origin.inputs)

@@ -21,19 +21,10 @@ from taskvine_manager.scheduling.events import (
 )
 from taskvine_manager.wire.messages import Completion
 
-_ORDER: tuple[tuple[type, ...], ...] = (
-    (Finish,),
-    (Again,),  # after Finish: a task that has just ended may run again if its files were evicted at once
-    (Kill,),
-    (Drop,),
-    (Fetch, Relay),
-    (Discard,),
-    (Run,),
-    (Answer,),
-    (Full,),
-    (Release,),
-)
-_PLACES = {kind: place for place, kinds in enumerate(_ORDER) for kind in kinds}
+# Again comes after Finish: a task that has just ended may run again if its files were evicted at once.
+_ORDER = (Finish, Again, Kill, Drop, Fetch, Discard, Run, Answer, Full, Release)
+_PLACES: dict[type, int] = {kind: place for place, kind in enumerate(_ORDER)}
+_PLACES[Relay] = _PLACES[Fetch]
 _I = TypeVar("_I", bound=Instruction)
 
 

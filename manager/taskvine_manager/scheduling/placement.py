@@ -140,7 +140,7 @@ class Placement:
             if room is None:
                 room = node.room_for(shape, depth) if self._candidates.is_free(name, task) else 0
             local = held_here.get(name, 0)
-            local += sum(name in self._inputs.holders(path) for path in paths)
+            local += sum(name in self._inputs.by_path[path].copies for path in paths)
             wait = 0.0 if room > 0 else self._wait(node, task)
             cost = tuning.weight_transfer * max(0, total - local) / self._transfers.bandwidth
             cost += wait if math.isinf(wait) else tuning.weight_wait * wait

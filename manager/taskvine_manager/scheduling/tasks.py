@@ -162,8 +162,8 @@ class Queue:
         return len(self._heap)
 
 
-class TaskTable:
-    """The unfinished tasks; it alone changes their states.
+class TaskTable(dict[int, Task]):
+    """The unfinished tasks by number, below 0 for tasks that recreate lost files; it alone changes their states.
 
     Parameters
     ----------
@@ -172,9 +172,8 @@ class TaskTable:
     """
 
     def __init__(self, checker: Checker | None) -> None:
+        super().__init__()
         self._checker = checker
-        self.by_number: dict[int, Task] = {}
-        """Tasks that recreate lost files have numbers below 0."""
         self.queues: dict[Shape, Queue] = {}
         self.recovered = 0
         """Tasks that were run again since the start to recreate lost files."""
@@ -187,13 +186,6 @@ class TaskTable:
         self._profiles: dict[int, tuple[Profile, Shape]] = {}
         self._sequence = itertools.count()
         self._count = dict.fromkeys(State, 0)
-
-    def __getitem__(self, number: int) -> Task:
-        return self.by_number[number]
-
-    def get(self, number: int) -> Task | None:
-        """Return an unfinished task, if there is one with this number."""
-        return self.by_number.get(number)
 
     def count(self, state: State) -> int:
         """Return how many of the user's tasks are in a state; tasks that recreate files count too if they are ready."""
@@ -223,13 +215,13 @@ class TaskTable:
 
     def _enter(self, invocation: Invocation, profile: Profile, shape: Shape, origin: Origin | None = None) -> Task:
         story = Story(self._checker) if self._checker is not None else None
-        task = self.by_number[invocation.number] = Task(invocation, profile, shape, next(self._sequence), story, origin)
+        task = self[invocation.number] = Task(invocation, profile, shape, next(self._sequence), story, origin)
         return task
 
     def remove(self, task: Task) -> None:
         """Remove a task that is over."""
         self.move(task, State.DONE)
-        del self.by_number[task.invocation.number]
+        del self[task.invocation.number]
         if task.origin is None:
             self.done += 1
 
@@ -261,8 +253,6 @@ class TaskTable:
 
     def take_unjudged(self) -> Iterable[Shape]:
         """Return the shapes of ready tasks that may be too large for any node, once each."""
-        if not self.unjudged:
-            return ()
         unjudged, self.unjudged = self.unjudged, {}
         return unjudged
 
@@ -289,7 +279,7 @@ class TaskTable:
         while self.hopeful:
             number = next(iter(self.hopeful))
             del self.hopeful[number]
-            task = self.by_number.get(number)
+            task = self.get(number)
             if task is not None and task.state is State.WAITING:
                 return task
         return None

@@ -47,13 +47,10 @@ class Transfers:
                 return Replica(RELAY, file.size, file.relayed) if self.relaying < limit else None
             self._relay(file)
             return None
-        best: tuple[bool, bool, int, str] | None = None
-        for name in itertools.islice(file.holders, LOOKED_AT):
-            node = self._nodes[name]
-            if node.sending < limit:
-                rank = (node.released, node.draining, node.sending, name)
-                best = rank if best is None else min(best, rank)
-        return None if best is None else Replica(best[3], file.size, file.holders[best[3]])
+        nodes = [self._nodes[name] for name in itertools.islice(file.holders, LOOKED_AT)]
+        ranks = [(node.released, node.draining, node.sending, node.info.name) for node in nodes if node.sending < limit]
+        name = min(ranks)[3] if ranks else None
+        return None if name is None else Replica(name, file.size, file.holders[name])
 
     def _relay(self, file: File) -> None:
         where = self._replicas.where(file)

@@ -31,24 +31,17 @@ AHEAD = 2
 
 
 class Estimates:
-    """Run times of categories, learned from completed tasks."""
+    """Run times and sizes of results of categories, learned from completed tasks."""
 
     def __init__(self) -> None:
-        self._seconds = RunTimes()
-        self._bytes: dict[str, int] = {}
+        self.seconds = RunTimes()
+        self.largest: dict[str, int] = {}
+        """Size in bytes of the largest result so far."""
 
     def learn(self, category: str, seconds: float, size: int) -> None:
         """Learn from a completed task's run time in seconds and result size in bytes."""
-        self._seconds.learn(category, seconds)
-        self._bytes[category] = max(size, self._bytes.get(category, 0))
-
-    def seconds(self, category: str) -> float | None:
-        """Return the expected run time in seconds, or None."""
-        return self._seconds.get(category)
-
-    def largest(self, category: str) -> int | None:
-        """Return the size in bytes of the largest result so far, or None."""
-        return self._bytes.get(category)
+        self.seconds.learn(category, seconds)
+        self.largest[category] = max(size, self.largest.get(category, 0))
 
 
 @dataclass(eq=False)
@@ -112,9 +105,6 @@ def size(seconds: float, slots: int, waiting: int, places: int, most: int = MOST
     return max(1, min(int(full), math.ceil(waiting / max(1, places)), most))
 
 
-Affinity = Callable[[Task, Room], float]
-
-
 class Backlog:
     """Tasks that could run, in order of priority and arrival, and some that were cancelled meanwhile.
 
@@ -128,7 +118,7 @@ class Backlog:
         Whether tasks may share parcels.
     """
 
-    def __init__(self, estimates: Estimates, affinity: Affinity, *, enabled: bool = True) -> None:
+    def __init__(self, estimates: Estimates, affinity: Callable[[Task, Room], float], *, enabled: bool = True) -> None:
         self._estimates = estimates
         self._affinity = affinity
         self._enabled = enabled
@@ -182,7 +172,7 @@ class Backlog:
         places = sum(max(0, AHEAD - room.batches) for room in rooms)
         blocked: set[Need] = set()
         while (head := self._first(blocked)) is not None:
-            seconds = self._estimates.seconds(head.profile.category)
+            seconds = self._estimates.seconds.get(head.profile.category)
             if self._is_short(head, seconds):
                 open_rooms = [room for room in rooms if room.batches < AHEAD]
                 if not open_rooms:
@@ -224,7 +214,7 @@ class Backlog:
             and (head := self._head(need)) is not None
             and head.profile.priority == first.profile.priority
         ):
-            seconds = self._estimates.seconds(head.profile.category)
+            seconds = self._estimates.seconds.get(head.profile.category)
             if seconds is None or not self._is_short(head, seconds):
                 break
             filled += 1.0 / size(seconds, room.slots, waiting, places, self.most)

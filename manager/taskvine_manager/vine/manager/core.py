@@ -283,12 +283,7 @@ class Core:
         self._wait_for_nodes = event.nodes
 
     def _on_clock(self, event: Clock) -> None:
-        self.fleet.dismiss_idle(
-            event.now,
-            self._sent.working(),
-            lambda name: bool(self.files.only_on(name)),
-            self._replication.rescue,
-        )
+        self.fleet.dismiss_idle(event.now, self._sent.working(), self.files.only_on, self._replication.rescue)
 
     # --- to TaskVine ---
 
@@ -335,14 +330,14 @@ class Core:
 
     def _is_brief(self, task: Task) -> bool:
         """Return whether a task's answer is probably small; if it is not, it takes another round trip."""
-        largest = self.workload.estimates.largest(task.profile.category)
+        largest = self.workload.estimates.largest.get(task.profile.category)
         return largest is None or largest <= BRIEF
 
     def _stays(self, task: Task, use: FileUse) -> bool:
         """Return whether an output is a TaskVine file; a result is one unless results of its category are small."""
         if use.kind != "value":
             return True
-        largest = self.workload.estimates.largest(task.profile.category)
+        largest = self.workload.estimates.largest.get(task.profile.category)
         return not self.workload.batches or largest is None or largest > self._inline_limit
 
     # --- from TaskVine ---
@@ -376,10 +371,10 @@ class Core:
         if forsaken and isinstance(sent.errand, Fetch):
             self.files.renew(sent.errand.file)
         elif not (forsaken and self._examination.begin(sent)):
-            fault = failures.verdict(event.result).fault
+            is_retried = failures.verdict(event.result).is_retried
             for task in sent.tasks.values():
                 record = failures.record(event.result, task.attempts + 1)
-                if fault is not failures.Fault.TASK:
+                if is_retried:
                     self.workload.retry(task, record)
                 elif task.state is not State.DONE:
                     self.workload.fail(task, record)

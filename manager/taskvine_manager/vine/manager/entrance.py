@@ -69,14 +69,8 @@ class Entrance:
         """Start the process that listens in TaskVine's place."""
         assert config.password_file is not None
         self.vine.listen_on_loopback(same_port=False)
-        key, certificate = ssl or (None, None)
-        told = admission.AdmissionConfig(
-            port=self.vine.port,
-            password_file=config.password_file,
-            key=key,
-            certificate=certificate,
-            log=os.path.join(config.log, "manager.log"),
-        )
+        log = os.path.join(config.log, "manager.log")
+        told = admission.AdmissionConfig(port=self.vine.port, password_file=config.password_file, ssl=ssl, log=log)
         host = listening.LOOPBACK if config.this_machine else ""
         with listening.listen(host, self.port, fixed=bool(config.port)) as listener:
             self.port = listener.getsockname()[1]

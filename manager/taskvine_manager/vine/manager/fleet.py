@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from taskvine_manager.vine.manager.batching import Room
@@ -35,18 +35,11 @@ class VineNode:
         self.name = arch.removeprefix(MARK) if self.ours else address
         block = self.name[1:].partition("-")[0] if self.ours and self.name.startswith("b") else ""
         cores = float(said.get("cores_total") or said.get("ncpus") or 0)
-        self.info = NodeInfo(
-            self.name,
-            cores,
-            float(said.get("memory_total") or 0),
-            float(said.get("disk_total") or 0),
-            int(said.get("gpus_total") or 0),
-            slots,
-            block,
-            int(self.name.rpartition("-")[2]) if self.ours else 0,
-            "",
-        )
-        total = Need(max(cores, float(self.slots)), self.info.memory, self.info.disk, float(self.info.gpus))
+        memory, disk = float(said.get("memory_total") or 0), float(said.get("disk_total") or 0)
+        gpus = int(said.get("gpus_total") or 0)
+        pid = int(self.name.rpartition("-")[2]) if self.ours else 0
+        self.info = NodeInfo(self.name, cores, memory, disk, gpus, slots, block, pid, "")
+        total = Need(max(cores, float(self.slots)), memory, disk, float(gpus))
         self.room = Room(total, self.slots, self.name)
         self.functions: set[str] = set()
         """Keys of the functions that it was sent."""
@@ -164,7 +157,9 @@ class Fleet:
             self._drained.add(block)
             self._say(Drained(block))
 
-    def dismiss_idle(self, now: float, busy: set[str | None], has_data: Callable[[str], bool], rescue: Rescuer) -> None:
+    def dismiss_idle(
+        self, now: float, busy: set[str | None], only_on: Callable[[str], Collection[object]], rescue: Rescuer
+    ) -> None:
         """Dismiss nodes that were idle for too long, except for ``min_nodes`` and the last node with data.
 
         Parameters
@@ -173,8 +168,8 @@ class Fleet:
             In seconds.
         busy : set of str
             Addresses of nodes that have work.
-        has_data : callable
-            Whether there are temp files that only the node of this name has.
+        only_on : callable
+            Returns the temp files that only the node of this name has.
         rescue : callable
             See :data:`Rescuer`.
         """
@@ -186,7 +181,7 @@ class Fleet:
                 not node.draining
                 and now - node.idle_since > self._config.idle_timeout > 0
                 and staying > self._config.min_nodes
-                and not (staying == 1 and has_data(node.name))
+                and not (staying == 1 and only_on(node.name))
             ):
                 node.draining = node.leaving = True
                 staying -= 1

@@ -50,23 +50,18 @@ def descriptor_at(port: int) -> int | None:
     return None
 
 
-def guard(listener: socket.socket) -> None:
-    """Make the kernel hold silent connections back.
+def guard(descriptor: int) -> None:
+    """Make the kernel hold back silent connections to a listening socket, given by its descriptor.
 
     Clients of TaskVine speak first: workers, and programs that ask for its status. Accepted sockets inherit the time
     limit. It affects only blocking reads, and TaskVine blocks only in TLS handshakes.
     """
-    listener.listen(BACKLOG)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
     seconds, fraction = divmod(HANDSHAKE_SECONDS, 1)
     limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def guard_descriptor(descriptor: int) -> None:
-    """Guard a listening socket, given by its descriptor."""
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        guard(copy)
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        listener.listen(BACKLOG)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def move(descriptor: int, port: int, *, fixed: bool) -> int:
@@ -93,7 +88,7 @@ def move(descriptor: int, port: int, *, fixed: bool) -> int:
     """
     close(descriptor)  # first: the new socket may need its port
     with listen(LOOPBACK, port, fixed=fixed) as listener:
-        guard(listener)
+        guard(listener.fileno())
         os.dup2(listener.fileno(), descriptor, inheritable=False)
         return int(listener.getsockname()[1])
 

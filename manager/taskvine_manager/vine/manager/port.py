@@ -77,7 +77,7 @@ class VinePort:
         """Port at which TaskVine listens."""
         self._listens = listening.descriptor_at(self.port)
         if self._listens is not None:
-            listening.guard_descriptor(self._listens)
+            listening.guard(self._listens)
         self._pending: Any = None
         if config.password_file is not None:
             self.manager.set_password_file(config.password_file)
@@ -103,18 +103,6 @@ class VinePort:
             logger.warning("TaskVine knows no tuning parameter %r", parameter)
 
     # --- files and tasks ---
-
-    def buffer(self, data: bytes | None, *, cache: bool = False) -> Any:
-        """Declare a file in memory; None for one that a task will write."""
-        return self.manager.declare_buffer(data, cache=cache)
-
-    def local(self, path: str, *, cache: bool = False) -> Any:
-        """Declare a file of this machine."""
-        return self.manager.declare_file(path, cache=cache)
-
-    def temp(self) -> Any:
-        """Declare a file that stays on workers."""
-        return self.manager.declare_temp()
 
     def task(self, command: str, library: str) -> Any:
         """Create a function call."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
+from taskvine_manager.scheduling.tasks import temp_files
 from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Room
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Again, Discard, Finish, Locate, Say
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.tasks import Need, State, Task
-from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import Completion, Invocation, Profile
 
 MOST_RENEWALS = 10
 """Times that a task is retried without a charge because a node had lost or spoiled one of its inputs."""
@@ -46,14 +47,10 @@ class Workload:
         files: Holdings,
         fleet: Fleet,
         config: VineConfig,
-        checker: Checker | None = None,
+        checker: Checker | None,
     ) -> None:
-        self._checker = checker
-        self._say = say
-        self._graph = graph
-        self._files = files
-        self._fleet = fleet
-        self._config = config
+        self._say, self._graph, self._files, self._fleet = say, graph, files, fleet
+        self._config, self._checker = config, checker
         self._profiles: dict[int, Profile] = {}
         self._sequence = itertools.count()
         self.estimates = Estimates()
@@ -89,7 +86,7 @@ class Workload:
             story = Story(self._checker) if self._checker is not None else None
             task = Task(invocation, self._profiles[invocation.profile], next(self._sequence), story)
             self.tasks[invocation.number] = task
-            needs, makes = _ids(invocation.inputs), _ids(invocation.outputs)
+            needs, makes = temp_files(invocation.inputs), temp_files(invocation.outputs)
             if needs or makes:
                 try:
                     ready = self._graph.add(invocation.number, needs, makes)
@@ -201,7 +198,7 @@ class Workload:
     def returned(self, task: Task, completion: Completion, value: str) -> None:
         """Finish a task whose outputs exist; ``value`` is the id of its result, if other tasks may read it."""
         self._finish(completion, value)
-        there = _ids(task.invocation.outputs)
+        there = temp_files(task.invocation.outputs)
         ready = self._graph.made(there)
         self._over(task)
         for number in ready:
@@ -245,9 +242,5 @@ class Workload:
                 self._files.tidy(use.source)
 
     def _abandon_outputs(self, task: Task) -> None:
-        for name in _ids(task.invocation.outputs):
+        for name in temp_files(task.invocation.outputs):
             self._files.abandon(name)
-
-
-def _ids(uses: Iterable[FileUse]) -> list[str]:
-    return [use.source for use in uses if use.kind != "local"]

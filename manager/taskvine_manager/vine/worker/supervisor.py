@@ -38,7 +38,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--function-slots", type=int)
     parser.add_argument("--worker-pid", type=int, required=True)
     options, _ = parser.parse_known_args(arguments)
-    was_late = not _leads_group()
+    # A worker ends a library by killing its process group, and waits for its end. The worker creates the group after
+    # the fork, which the system refuses once the child runs another program. A supervisor that stays in the worker's
+    # own group is not killed, and the worker waits for ever. The worker may already be waiting when a supervisor
+    # creates the group itself. Such a supervisor exits if it receives nothing: every supervisor of a live worker gets a
+    # call at once.
+    was_late = os.getpgrp() != os.getpid()
     if was_late:
         os.setpgid(0, 0)
     for descriptor in (options.in_pipe_fd, options.out_pipe_fd):
@@ -56,17 +61,6 @@ def main(arguments: list[str]) -> None:
         _answer_all(options, error)
         return
     serve()
-
-
-def _leads_group() -> bool:
-    """Return whether this process leads a process group.
-
-    A worker ends a library by killing its process group, and waits for its end. The worker creates the group after the
-    fork, which the system refuses once the child runs another program. A supervisor that stays in the worker's own
-    group is not killed, and the worker waits for ever. The worker may already be waiting when a supervisor creates the
-    group itself. Such a supervisor exits if it receives nothing: every supervisor of a live worker gets a call at once.
-    """
-    return os.getpgrp() == os.getpid()
 
 
 def _wake(worker: int) -> None:

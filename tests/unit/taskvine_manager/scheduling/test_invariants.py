@@ -303,7 +303,7 @@ def miscount_relayed_transfers(world: World) -> None:
 
 
 def copy_to_a_lost_node(world: World) -> None:
-    world.core._storage.inputs["/data"].copies["gone"] = ("data", (1,))
+    world.core._storage.inputs.by_path["/data"].copies["gone"] = ("data", (1,))
 
 
 def replicate_to_no_node(world: World) -> None:

@@ -39,7 +39,7 @@ class Harbour:
 
     def retire(self, now: float) -> None:
         busy: set[str | None] = {f"h:{name}" for name in self.busy}
-        self.fleet.dismiss_idle(now, busy, lambda name: name in self.precious, self.rescue)
+        self.fleet.dismiss_idle(now, busy, lambda name: self.precious & {name}, self.rescue)
 
 
 def test_name_tells_a_block_and_a_process() -> None:

@@ -186,7 +186,7 @@ def test_settled_file_is_not_read_again(store: Store, given: Path, monkeypatch: 
     first = store.local(str(given))
     monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     assert store.local(str(given)) is first  # compared for the last time
-    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(module, "content_name", lambda path, seen: pytest.fail(f"{path} was read"))
     assert store.local(str(given)) is first
 
 
@@ -196,7 +196,7 @@ def test_large_file_that_has_just_changed_is_looked_at_twice(
 ) -> None:
     monkeypatch.setattr(module, "LARGE", 1)
     monkeypatch.setattr(module.time, "sleep", lambda _: given.write_text("longer") if changed else None)
-    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(module, "content_name", lambda path, seen: pytest.fail(f"{path} was read"))
     first = store.local(str(given))
     assert first.size == len("longer" if changed else "one")
     assert first.settled != changed

@@ -29,7 +29,7 @@ class Desk:
         self.files = Holdings(self.said.append, graph.consumers, graph.lost)
         config = VineConfig(nodes=node_config(slots=None), python="", log="", **settings)
         self.fleet = Fleet(self.said.append, config)
-        self.workload = Workload(self.said.append, graph, self.files, self.fleet, config)
+        self.workload = Workload(self.said.append, graph, self.files, self.fleet, config, None)
 
     def add(self, number: int, *inputs: FileUse, makes: str = "", cores: float | None = None) -> Task:
         outputs = (FileUse("temp", makes, makes),) if makes else ()

@@ -77,7 +77,7 @@ def test_much_output(launch: Launch) -> None:
 def test_a_worker_that_ends_without_having_joined(launch: Launch) -> None:
     process = launch("echo odd >&2", "login1", "9123")
     _, err = process.communicate(timeout=30)
-    assert process.returncode == trouble.UNREACHABLE
+    assert process.returncode == trouble.Status.UNREACHABLE
     assert "vine_worker ended before the manager at login1:9123 had accepted it: odd" in err
 
 
@@ -86,7 +86,7 @@ def test_wrong_password_ends_it(launch: Launch, tmp_path: Path) -> None:
     script = "for i in 1 2; do echo vine_worker: wrong password for manager login1:1 >&2; done; exec sleep 1000"
     process = launch(script, "-P", str(tmp_path / "secret"), "login1", "1")
     _, err = process.communicate(timeout=30)
-    assert process.returncode == trouble.REFUSED
+    assert process.returncode == trouble.Status.REFUSED
     assert f"refuses the password in {tmp_path}/secret" in err
 
 
