@@ -232,8 +232,7 @@ class Scheduler:
     # --- events: nodes ---
 
     def _node_joined(self, event: NodeJoined) -> None:
-        node = Node(event.info)
-        node.share_out(self._tuning)
+        node = Node(event.info, self._tuning)
         self._storage.join(node)
         self._joined += 1
         self._candidates.open(node)
@@ -310,7 +309,7 @@ class Scheduler:
         self._draining.start_anew()
         self._tasks.judge_anew()
         for node in self.nodes.values():
-            node.share_out(self._tuning)
+            node.needs.clear()
             self._candidates.open(node)
         if self._tuning.immediate_recovery:
             lost = [file for file in self.files if file.lost_with is not None and not file.is_there]

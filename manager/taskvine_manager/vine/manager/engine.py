@@ -189,7 +189,7 @@ class VineEngine:
             "tasks_retried": core.workload.retried,
             "nodes": len(core.fleet.nodes),
             "bytes_between_nodes": 0,
-            "inputs_read": self._vine.bytes_sent,
+            "inputs_read": int(self._vine.manager.stats.bytes_sent),
             "bytes_stored": stored,
             "bytes_stored_at_most": self._most_stored,
             "replicas": replicas,

@@ -73,7 +73,8 @@ class Fleet:
         self._say = say
         self._config = config
         self._names: dict[str, str] = {}  # of lost nodes, too
-        self._draining: set[str] = set()
+        self.draining: set[str] = set()
+        """Blocks whose nodes still have to be released."""
         self._drained: set[str] = set()
         self.nodes: dict[str, VineNode] = {}
 
@@ -126,14 +127,9 @@ class Fleet:
 
     # --- release of nodes ---
 
-    @property
-    def draining(self) -> bool:
-        """Whether nodes of a block still have to be released."""
-        return bool(self._draining)
-
     def give_up(self, block: str) -> None:
         """Start to release the nodes of a block."""
-        self._draining.add(block)
+        self.draining.add(block)
 
     def drain(self, is_busy: Callable[[VineNode], bool], rescue: Rescuer) -> None:
         """Release nodes of draining blocks once they have no work, and no data that only they have.
@@ -141,7 +137,7 @@ class Fleet:
         A node with such data stays until another node has copied it.
         """
         for node in self.nodes.values():
-            node.draining = node.draining or node.info.block in self._draining
+            node.draining = node.draining or node.info.block in self.draining
         others = [node for node in self.nodes.values() if not node.draining]
         staying = set()
         for node in self.nodes.values():
@@ -152,8 +148,8 @@ class Fleet:
                 staying.add(node.info.block)
                 if not others:
                     node.draining = busy and not precious  # it takes new work: no other node is left for it
-        for block in self._draining - staying:
-            self._draining.discard(block)
+        for block in self.draining - staying:
+            self.draining.discard(block)
             self._drained.add(block)
             self._say(Drained(block))
 

@@ -138,11 +138,6 @@ class VinePort:
         """Tasks that TaskVine ran again for lost temp files."""
         return int(self.manager.stats.tasks_recovery)
 
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that the manager has sent to workers."""
-        return int(self.manager.stats.bytes_sent)
-
     # --- cycles ---
 
     def turn(self) -> Any | None:

@@ -83,14 +83,14 @@ class Workers:
             # Before the lost tasks are retried: their inputs may be lost, too.
             self._recoveries.see_lost(self._core.files.irreplaceable())
         changed = bool(joined or gone)
-        busy = changed or fleet.draining
+        busy = changed or bool(fleet.draining)
         if busy:
             self._handle(events.Connected(joined, gone, self._looked))
         for address in joined:
             logger.info("node joined: %s", nodes[address].info)
             self._joined = True
         stuck = self._recoveries.see_stuck(changed=changed)
-        self._look_due = self._look_due or fleet.draining or stuck
+        self._look_due = self._look_due or bool(fleet.draining) or stuck
         return busy or stuck
 
     # --- workers that are started ---

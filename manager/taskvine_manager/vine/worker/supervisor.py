@@ -15,12 +15,9 @@ import argparse
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskvine_manager.vine.worker import pipe
-
-if TYPE_CHECKING:
-    from taskvine_manager.vine.worker.node import Node
 
 SILENCE = 60.0
 """Seconds that a supervisor waits for its first call if it was late to lead its process group."""
@@ -56,7 +53,12 @@ def main(arguments: list[str]) -> None:
         if sys.version_info < (3, 10):  # noqa: UP036  # nodes may have another Python
             version = ".".join(map(str, sys.version_info[:3]))
             raise RuntimeError(f"Python 3.10 or later is needed, and {sys.executable} is {version}")
-        serve = _node(options).run
+        import pickle
+
+        from taskvine_manager.vine.worker.node import Node
+
+        with open(options.config, "rb") as file:
+            serve = Node(options, pickle.load(file)).run
     except BaseException as error:
         _answer_all(options, error)
         return
@@ -71,15 +73,6 @@ def _wake(worker: int) -> None:
         os.kill(worker, signal.SIGCHLD)
     except ProcessLookupError:
         sys.exit(0)
-
-
-def _node(options: Any) -> Node:
-    import pickle
-
-    from taskvine_manager.vine.worker.node import Node
-
-    with open(options.config, "rb") as file:
-        return Node(options, pickle.load(file))
 
 
 def _answer_all(options: Any, error: BaseException) -> None:

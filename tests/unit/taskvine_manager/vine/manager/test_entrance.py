@@ -143,7 +143,7 @@ def test_process_uses_tls_in_the_place_of_taskvine(make: Callable[..., World]) -
 def test_key_is_made_if_none_is_given(make: Callable[..., World]) -> None:
     world = make(admits=True, ssl=True)
     _, settings = world.admission()
-    assert Path(settings["key"]).parent == world.directory
+    assert {Path(path).parent for path in settings["ssl"]} == {world.directory}
     assert all(Path(path).exists() for path in settings["ssl"])
 
 
