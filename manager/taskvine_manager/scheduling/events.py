@@ -206,7 +206,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Again:
+class RunAgain:
     """Report that tasks which had returned are run again to recreate lost files."""
 
     numbers: list[int] = field(default_factory=list)
@@ -277,4 +277,4 @@ class Answer:
     record: bytes = b""
 
 
-Instruction = Run | Again | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer
+Instruction = Run | RunAgain | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer

@@ -28,6 +28,11 @@ class DependencyGraph:
         self.ranks: dict[int, int] = {}
         """The upward rank of each task, see :meth:`rank`."""
 
+    @property
+    def size(self) -> int:
+        """Number of tasks and files in the graph."""
+        return 0 if self._graph is None else len(self._graph)
+
     def add(self, invocation: int, needs: Iterable[str], makes: Iterable[str]) -> bool:
         """Add a task; return whether it is ready.
 

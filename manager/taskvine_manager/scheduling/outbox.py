@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from taskvine_manager.scheduling.events import (
-    Again,
     Answer,
     Discard,
     Drop,
@@ -18,11 +17,12 @@ from taskvine_manager.scheduling.events import (
     Relay,
     Release,
     Run,
+    RunAgain,
 )
 from taskvine_manager.wire.messages import Completion
 
-# Again comes after Finish: a task that has just ended may run again if its files were evicted at once.
-_ORDER = (Finish, Again, Kill, Drop, Fetch, Discard, Run, Answer, Full, Release)
+# RunAgain comes after Finish: a task that has just ended may run again if its files were evicted at once.
+_ORDER = (Finish, RunAgain, Kill, Drop, Fetch, Discard, Run, Answer, Full, Release)
 _PLACES: dict[type, int] = {kind: place for place, kind in enumerate(_ORDER)}
 _PLACES[Relay] = _PLACES[Fetch]
 _I = TypeVar("_I", bound=Instruction)
@@ -51,9 +51,9 @@ class Outbox:
         """Tell the user's process how a task ended."""
         self._extend(Finish).completions.append(completion)
 
-    def again(self, number: int) -> None:
-        """Report that a task which had returned is run again."""
-        self._extend(Again).numbers.append(number)
+    def run_again(self, number: int) -> None:
+        """Report that a task that had returned is run again."""
+        self._extend(RunAgain).numbers.append(number)
 
     def kill(self, node: str, number: int) -> None:
         """Have a node end a task."""

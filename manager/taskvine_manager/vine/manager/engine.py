@@ -81,7 +81,7 @@ class VineEngine:
         shell = Shell(core, self._handle, self._vine, self._store, self._traffic, outlet)
         self._recoveries = Recoveries(shell)
         self._fetches = Fetches(shell, self._recoveries)
-        self._instructions: dict[type, Callable[[Any], None]] = {
+        self.instructions: dict[type, Callable[[Any], None]] = {
             events.Launch: self._launch,
             events.Abort: lambda said: self._traffic.abort(said.parcel),
             events.Release: lambda said: self._traffic.release(said.parcel),
@@ -91,7 +91,7 @@ class VineEngine:
             events.Adopt: lambda said: self._store.adopt(said.file, said.path),
             events.Discard: self._discard,
             events.Finish: lambda said: self._finished.append(self._told(said)),
-            events.Again: lambda said: outlet.again([said.number], said.reason),
+            events.RunAgain: lambda said: outlet.run_again([said.number], said.reason),
             events.Locate: self._fetches.locate,
             events.Fetched: self._fetches.fetched,
             events.Lost: lambda said: outlet.located(said.request, (said.record,)),
@@ -100,6 +100,7 @@ class VineEngine:
             events.Dismiss: self._dismiss,
             events.Reinstall: self._reinstall,
         }
+        """What is called for each type of instruction."""
         self.tune(config.tune)
         if not config.peer_transfers:
             self._vine.manager.disable_peer_transfers()
@@ -288,7 +289,7 @@ class VineEngine:
 
     def _handle(self, event: events.Event) -> None:
         for instruction in self._core.handle(event):
-            self._instructions[type(instruction)](instruction)
+            self.instructions[type(instruction)](instruction)
 
     def _launch(self, said: events.Launch) -> None:
         self._cycles.due = True

@@ -11,7 +11,7 @@ from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.scheduling.tasks import temp_files
 from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Room
 from taskvine_manager.vine.manager.config import VineConfig
-from taskvine_manager.vine.manager.events import Again, Discard, Finish, Locate, Say
+from taskvine_manager.vine.manager.events import Discard, Finish, Locate, RunAgain, Say
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.tasks import Need, State, Task
@@ -183,7 +183,7 @@ class Workload:
             self.fail(task, record, node)
         else:
             self.retried += 1
-            self._say(Again(task.invocation.number, failure.brief(record)))
+            self._say(RunAgain(task.invocation.number, failure.brief(record)))
             self._queue(task)
 
     def retry_renewed(self, task: Task, record: bytes) -> None:
@@ -192,7 +192,7 @@ class Workload:
         if task.renewals > MOST_RENEWALS:
             self.fail(task, record)
             return
-        self._say(Again(task.invocation.number, failure.brief(record)))
+        self._say(RunAgain(task.invocation.number, failure.brief(record)))
         self._queue(task)
 
     def returned(self, task: Task, completion: Completion, value: str) -> None:

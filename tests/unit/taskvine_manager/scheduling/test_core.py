@@ -1,4 +1,4 @@
-"""The core: which events it handles, and what it can be asked."""
+"""The core: the events that it handles, and its queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 
 def test_every_event_has_a_handler() -> None:
     told = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, events.Event)}
-    assert set(core.Scheduler(Settings())._handlers) == told - {events.Event, events.NodeEvent}
+    assert set(core.Scheduler(Settings()).handlers) == told - {events.Event, events.NodeEvent}
 
 
 def test_an_unknown_event_is_an_error_that_names_it() -> None:

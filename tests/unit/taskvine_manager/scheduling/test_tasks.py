@@ -65,7 +65,7 @@ def test_documentation_lists_the_transitions() -> None:
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
-def test_order_is_priority_then_path_then_depth_then_arrival() -> None:
+def test_order_is_priority_path_depth_arrival() -> None:
     queue = Queue()
     expected = [
         task(6, priority=1.0),
@@ -85,7 +85,7 @@ def test_order_is_priority_then_path_then_depth_then_arrival() -> None:
     assert [each.invocation.number for each in found] == [each.invocation.number for each in expected]
 
 
-def test_a_task_whose_order_has_changed_is_pushed_again_and_taken_once() -> None:
+def test_reordered_task_is_taken_once() -> None:
     queue = Queue()
     first, second = task(0), task(1)
     queue.push(first)
