@@ -12,15 +12,6 @@ from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT
 from taskvine_tune.tuning import TuneParameters
 
-__all__ = [
-    "START_TIMEOUT",
-    "EmbeddedSettings",
-    "EngineSettings",
-    "VineSettings",
-    "WorkingDirectory",
-    "working_directory",
-]
-
 #: Default of library_config's start_timeout, in seconds.
 START_TIMEOUT = 1800.0
 

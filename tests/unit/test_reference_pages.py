@@ -17,7 +17,7 @@ from parsl.executors.status_handling import BlockProviderExecutor
 
 import taskvine_exec
 from taskvine_exec import TaskVineExecutor, TaskVineFactoryConfig, TaskVineManagerConfig, errors
-from taskvine_exec.config.validation import BATCH_TYPES, LIBRARY_KEYS
+from taskvine_exec.config import BATCH_TYPES, LIBRARY_KEYS
 from taskvine_exec.submission import resources
 from taskvine_manager.embedded import node
 from taskvine_manager.node import hardware
