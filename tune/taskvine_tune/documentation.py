@@ -59,8 +59,8 @@ def _table(parameters: list[Parameter]) -> Iterator[str]:
             each.shown(each.default),
             each.bounds + meanings,
             each.effect if each.live else f"{each.effect} Before the start only.",
-            _standing(each.taskvine),
-            _standing(each.embedded),
+            _standing(each.on("taskvine")),
+            _standing(each.on("embedded")),
             each.since,
         )
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
