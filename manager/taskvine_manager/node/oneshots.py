@@ -39,6 +39,8 @@ class OneShots:
     config : dict
         ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``directory``, ``log``, ``env_vars``, ``has_gpus``,
         ``memory_group`` and ``temporary``, as for the library.
+    functions : mapping of str to (bytes or str)
+        The functions of the tasks, encoded.
     resources : Resources
         The node's resources, shared with its slots.
     report : callable
@@ -53,6 +55,7 @@ class OneShots:
         init_command: str,
         environment: dict[str, str],
         config: dict[str, Any],
+        functions: Mapping[str, Payload],
         resources: Resources,
         report: Report,
         kills: Kills,
@@ -65,7 +68,7 @@ class OneShots:
         self._resources = resources
         self._report = report
         self._kills = kills
-        self._functions: dict[str, Payload] = {}
+        self._functions = functions
         self.pending: deque[Call] = deque()
         self._running: dict[subprocess.Popen[bytes], tuple[Call, tuple[str, ...]]] = {}
         self._most_output = sys.maxsize
@@ -73,15 +76,6 @@ class OneShots:
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``max-task-stdout-storage``."""
         self._most_output = int(parameters.get(MAX_TASK_STDOUT_STORAGE, self._most_output))
-
-    def add_function(self, key: str, encoded: Payload) -> None:
-        """Store a function for later tasks."""
-        self._functions[key] = encoded
-
-    def forget_functions(self, keys: Iterable[str]) -> None:
-        """Remove functions that no task here needs."""
-        for key in keys:
-            self._functions.pop(key, None)
 
     def pump(self) -> None:
         """Start pending tasks while their resources are free."""

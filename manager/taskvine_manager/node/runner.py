@@ -13,11 +13,13 @@ from taskvine_manager.node.calls import Call, Report, Resources, needed, shares
 from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.functions import Functions
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.loop import Loop
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.node.watchdog import Watchdog
 from taskvine_manager.runtime import failure, headroom, keeper
+from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, NodeInfo
 
 LOOK_AT_SLOTS = 0.010
@@ -106,29 +108,17 @@ class Runner:
         headroom.keep_to(runtime["memory_group"])
         resources = Resources(info.cores, info.memory, gpus)
         kills = hardware.kills()
-        self._slots = Slots(
-            with_init(config.init_command, [*command, "library"]),
-            {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars},
-            runtime,
-            resources,
-            report,
-            loop.watch,
-            loop.unwatch,
-            kills,
-            notice,
-        )
-        self._oneshots = OneShots(
-            [*command, "task"],
-            config.init_command,
-            {**base, **config.env_vars},
-            runtime,
-            resources,
-            report,
-            kills,
-        )
-        self.functions = Functions(self._slots, self._oneshots, site.copies)
+        start = with_init(config.init_command, [*command, "library"])
+        own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
+        self._library = Library(start, own, runtime, kills, notice)
+        known: dict[str, Payload] = {}
+        self._slots = Slots(self._library, runtime, known, resources, report, loop.watch, loop.unwatch, kills)
+        own = {**base, **config.env_vars}
+        start = [*command, "task"]
+        self._oneshots = OneShots(start, config.init_command, own, runtime, known, resources, report, kills)
+        self.functions = Functions(known, self._slots, site.copies)
         self._profiles = self.functions.profiles
-        self._watchdog = Watchdog(self._slots, self._oneshots, kills)
+        self._watchdog = Watchdog(self._library, self._slots, self._oneshots, kills)
         self._watchdog.tune(config.tune)
         self.add, self.pump = self._slots.add, self._slots.pump
         """Queue a function call; hand queued ones to slots. Both are called for every task."""
@@ -221,7 +211,7 @@ class Runner:
         waits = self._watchdog.waits(busy=bool(self.calls))
         if self._watch_slots:
             waits.append(LOOK_AT_SLOTS)
-        waits += [wait for wait in (self._slots.wait, self.functions.memory.wait) if wait is not None]
+        waits += [wait for wait in (self._library.wait, self.functions.memory.wait) if wait is not None]
         return waits
 
     def look_after(self) -> None:
@@ -231,12 +221,12 @@ class Runner:
         self.functions.memory.tidy()
         self._oneshots.pump()  # slots may have freed the resources that it waits for
         now = time.monotonic()
-        self._slots.look(now)
+        self._library.look(now)
         self._watchdog.look(now)
 
     def _reap(self) -> None:
         self._oneshots.reap()
-        keeper.reap(self._oneshots.processes() | self._slots.processes())
+        keeper.reap({*self._oneshots.processes(), self._library.pid})
 
     def stop(self) -> None:
         """End the library, slots and L1 tasks."""

@@ -36,12 +36,12 @@ class Slots:
 
     Parameters
     ----------
-    command : list of str
-        Command that starts the library; a descriptor and the parent's process id are appended.
-    environment : dict of str to str
-        Environment variables of the library and its slots.
+    library : Library
+        Forks the slots.
     config : dict
         First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
+    functions : mapping of str to (bytes or str)
+        The functions of the tasks, encoded.
     resources : Resources
         The node's resources, shared with its L1 tasks.
     report : callable
@@ -50,21 +50,18 @@ class Slots:
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
     kills : Kills
         Detects processes that the system has killed for lack of memory.
-    notice : callable
-        Sends a notice to the user.
     """
 
     def __init__(
         self,
-        command: list[str],
-        environment: dict[str, str],
+        library: Library,
         config: dict[str, Any],
+        functions: Mapping[str, Payload],
         resources: Resources,
         report: Report,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
         kills: Kills,
-        notice: Callable[[str], None],
     ) -> None:
         self._config = config
         self._directories = SlotDirectories(config)
@@ -72,10 +69,10 @@ class Slots:
         self._watch = watch
         self._unwatch = unwatch
         self._kills = kills
-        self._functions: dict[str, Payload] = {}
+        self._functions = functions
         self._numbers = itertools.count()
         self._pool: Pool[SlotProcess] = Pool(resources)
-        self._library = Library(command, environment, config, kills, notice)
+        self._library = library
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``executor.batch`` and ``max-library-retries``."""
@@ -104,19 +101,6 @@ class Slots:
             if slot.calls and slot.calls[0].kill_record is not None:
                 slot.end()  # cancelled meanwhile
 
-    @property
-    def wait(self) -> float | None:
-        """Seconds until :meth:`look` should be called; None if it need not be."""
-        return self._library.wait
-
-    def look(self, now: float) -> None:
-        """Notify the user of a library that is slow to start, and kill it after ``start_timeout``."""
-        self._library.look(now)
-
-    def end_library(self, why: str) -> None:
-        """Kill the library; its slots end with it."""
-        self._library.kill(why)
-
     def _library_gone(self) -> None:
         """Clean up after a library that has ended, and start it again if tasks are pending."""
         record, may_start = self._library.bury()
@@ -139,15 +123,10 @@ class Slots:
 
     # --- tasks ---
 
-    def add_function(self, key: str, encoded: Payload) -> None:
-        """Store a function for later tasks."""
-        self._functions[key] = encoded
-
-    def forget_functions(self, keys: set[str]) -> int:
-        """Remove functions that no task here needs; return how many bytes they took."""
+    def forget_functions(self, keys: set[str]) -> None:
+        """Tell slots to forget functions that no task here needs."""
         for slot in self._pool.forget(keys):
             slot.tidy()
-        return sum(len(self._functions.pop(key, b"")) for key in keys)
 
     def add(self, call: Call) -> None:
         """Queue a task, which :meth:`pump` sends to a slot, and start the library if it is not running."""
@@ -332,10 +311,6 @@ class Slots:
         self._close(slot)
 
     # --- what the node asks for ---
-
-    def processes(self) -> set[int]:
-        """Return the ids of the child processes that :class:`Slots` waits for."""
-        return set() if self._library.pid is None else {self._library.pid}
 
     def running(self) -> Iterable[tuple[int, Call]]:
         """Return the process id of each busy slot's keeper, and its task.

@@ -11,7 +11,6 @@ import pytest
 
 from taskvine_manager.parameters import Flag, Parameter, Real, Whole, find, shown
 from taskvine_manager.parameters.errors import OutOfRange, WrongType
-from taskvine_manager.parameters.support import OURS
 
 
 @pytest.mark.parametrize(
