@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pickle
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 from taskvine_manager import cleanup
 from taskvine_manager.node.calls import Call, Report, Resources
 from taskvine_manager.node.commands import INIT_FAILED, open_log, start_directory, with_init
-from taskvine_manager.node.deaths import died, tail
+from taskvine_manager.node.deaths import died, not_started, tail
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
@@ -105,10 +104,8 @@ class OneShots:
                     start_new_session=True,
                 )
         except OSError as error:
-            kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
-            record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=call.directory)
             self._folders.remove(_folder(call))
-            self._report(call, failure.LOST, record, 0.0, 0.0)
+            self._report(call, failure.LOST, not_started(call, error, call.directory), 0.0, 0.0)
             return
         self._resources.take(cores, memory, gpus)
         self._running[process] = (call, gpus)

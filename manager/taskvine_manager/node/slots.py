@@ -6,7 +6,6 @@ their processes do. The node's loop calls it when a socket is readable; it never
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import pickle
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from taskvine_manager.node.calls import Call, Report, Resources
-from taskvine_manager.node.deaths import died
+from taskvine_manager.node.deaths import died, not_started
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
@@ -172,9 +171,7 @@ class Slots:
                 call.given = encode(call.values, spool, pickle.dumps)
             except OSError as error:
                 self._pool.withdraw({call.invocation.number})
-                kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
-                record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=spool)
-                self._report(call, failure.LOST, record, 0.0, 0.0)
+                self._report(call, failure.LOST, not_started(call, error, spool), 0.0, 0.0)
                 return False
         return True
 

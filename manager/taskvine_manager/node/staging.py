@@ -18,7 +18,7 @@ from taskvine_manager.node.cache import Cache, QuotaExceeded
 from taskvine_manager.node.copying import copy, deliver
 from taskvine_manager.node.replicas import Peer, Source, Spoiled, is_lost
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import FAST
+from taskvine_manager.runtime.payload import FAST, is_full
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.messages import FileUse
 
@@ -224,7 +224,7 @@ def explain_output(use: FileUse, error: Exception) -> bytes:
 
 def no_room(use: FileUse, error: Exception) -> bytes | None:
     """Record that the disk is full or its quota used up; return None if the error has another reason."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_full(error):
         return failure.lost(
             "disk-full", f"no room for {use.name or use.source}: {words(error)}", path=error.filename or use.name
         )

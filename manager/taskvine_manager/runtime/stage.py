@@ -58,7 +58,7 @@ class Stage:
         self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
         self._handlers = [_signal.getsignal(number) for number in self._signals]
-        count = sum(number < getattr(signal, "SIGRTMIN", signal.NSIG) for number in self._signals)
+        count = sum(number < signal.SIGRTMIN for number in self._signals)
         self._usual = self._signals[:count], self._handlers[:count]
         self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self._group = os.getpgrp()
