@@ -278,7 +278,7 @@ def conflicts(
         if nodes is not None and replicas > nodes:
             yield Conflict((*_given(values, TEMP_REPLICA_COUNT), at_most), "a node holds one replica of a file")
         if 0 < limit < replicas:
-            yield Conflict(_given(values, TEMP_REPLICA_COUNT, MAX_WORKERS), "a worker holds one replica of a file")
+            yield Conflict(_given(values, TEMP_REPLICA_COUNT, MAX_WORKERS), "a node holds one replica of a file")
         if not peer_transfers:
             names = (*_given(values, TEMP_REPLICA_COUNT), "enable_peer_transfers=False")
             yield Conflict(names, "replicas are made by transfers between nodes")

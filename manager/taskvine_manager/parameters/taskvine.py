@@ -30,8 +30,8 @@ _SHARES = Standing(Support.EMULATED, "for cores, memory and disk, only in the sc
 TEMP_REPLICA_COUNT = Whole(
     "temp-replica-count",
     1,
-    "Number of workers that hold each temp file. More replicas cost storage and transfers, and save recomputation "
-    "when a worker is lost.",
+    "Number of nodes that hold each temp file. More replicas cost storage and transfers, and save recomputation "
+    "when a node is lost.",
     "7.8.0",
     minimum=1,
     meanings=((1, "no replication"),),
@@ -40,7 +40,7 @@ TEMP_REPLICA_COUNT = Whole(
 TRANSFER_TEMPS_RECOVERY = Flag(
     "transfer-temps-recovery",
     False,
-    "When a worker is lost, copy its temp files from the remaining replicas until they reach their replica count.",
+    "When a node is lost, copy its temp files from the remaining replicas until they reach their replica count.",
     "7.11.0",
     taskvine=Standing(Support.NO_EFFECT, "files are queued before the lost replicas are subtracted"),
 )
@@ -57,14 +57,14 @@ TRANSFER_REPLICA_PER_CYCLE = Whole(
 CLEAN_REDUNDANT_REPLICAS = Flag(
     "clean-redundant-replicas",
     False,
-    "Remove replicas beyond the replica count from workers on which no task reads them.",
+    "Remove replicas beyond the replica count from nodes on which no task reads them.",
     "7.17.0",
 )
 
 SHIFT_DISK_LOAD = Flag(
     "shift-disk-load",
     False,
-    "Move new temp files from the workers that hold the most data to workers with more free space.",
+    "Move new temp files from the nodes that hold the most data to nodes with more free space.",
     "7.17.0",
 )
 
@@ -78,7 +78,7 @@ IMMEDIATE_RECOVERY = Flag(
 WORKER_SOURCE_MAX_TRANSFERS = Whole(
     "worker-source-max-transfers",
     10,
-    "Maximum number of simultaneous transfers from one worker to others.",
+    "Maximum number of simultaneous transfers from one node to others.",
     "7.5.0",
     minimum=1,
 )
@@ -86,7 +86,7 @@ WORKER_SOURCE_MAX_TRANSFERS = Whole(
 FILE_SOURCE_MAX_TRANSFERS = Whole(
     "file-source-max-transfers",
     1,
-    "Maximum number of simultaneous transfers from one source that is not a worker, such as a URL.",
+    "Maximum number of simultaneous transfers from one source that is not a node, such as a URL.",
     "7.5.0",
     minimum=1,
 )
@@ -208,7 +208,7 @@ HUNGRY_MINIMUM_FACTOR = Whole(
 RESOURCE_SUBMIT_MULTIPLIER = Real(
     "resource-submit-multiplier",
     1.0,
-    "Factor by which the manager overcommits a worker's cores, memory and GPUs, so that tasks wait at the worker "
+    "Factor by which the manager overcommits a node's cores, memory and GPUs, so that tasks wait at the node "
     "instead of at the manager.",
     "7.5.0",
     minimum=1,
@@ -218,7 +218,7 @@ RESOURCE_SUBMIT_MULTIPLIER = Real(
 PROPORTIONAL_RESOURCES = Flag(
     "proportional-resources",
     True,
-    "Give a task that requests a share of one resource of a worker the same share of the others. Setting it also "
+    "Give a task that requests a share of one resource of a node the same share of the others. Setting it also "
     "sets proportional-whole-tasks.",
     "7.5.0",
     aliases=("force-proportional-resources",),
@@ -228,7 +228,7 @@ PROPORTIONAL_RESOURCES = Flag(
 PROPORTIONAL_WHOLE_TASKS = Flag(
     "proportional-whole-tasks",
     False,
-    "Round the share of proportional-resources up, so that a whole number of such tasks fills the worker.",
+    "Round the share of proportional-resources up, so that a whole number of such tasks fills the node.",
     "7.5.0",
     aliases=("force-proportional-resources-whole-tasks",),
     embedded=_SHARES,
@@ -316,14 +316,14 @@ CATEGORY_STEADY_N_TASKS = Whole(
 WAIT_FOR_WORKERS = Whole(
     "wait-for-workers",
     0,
-    "Number of workers that must have joined before the first task is sent.",
+    "Number of nodes that must have joined before the first task is sent.",
     "7.5.0",
 )
 
 MAX_WORKERS = Whole(
     "max-workers",
     -1,
-    "Maximum number of workers; TaskVine turns further workers away.",
+    "Maximum number of nodes; TaskVine turns further workers away.",
     "7.15.5",
     minimum=-1,
     meanings=((-1, "no limit"), (0, "no limit")),
@@ -365,7 +365,7 @@ OPTION_BLOCKLIST_SLOW_WORKERS_TIMEOUT = Real(
 ENFORCE_WORKER_EVICTION_INTERVAL = Whole(
     "enforce-worker-eviction-interval",
     0,
-    "Average time between two removals of a random worker, to test how a workflow survives losses.",
+    "Average time between two removals of a random node, to test how a workflow survives losses.",
     "7.15.5",
     unit="s",
     meanings=_OFF,
@@ -375,7 +375,7 @@ ENFORCE_WORKER_EVICTION_INTERVAL = Whole(
 KEEPALIVE_INTERVAL = Whole(
     node_parameters.KEEPALIVE_INTERVAL,
     120,
-    "Time without a message from a worker after which it is asked for an answer.",
+    "Time without a message from a node after which it is asked for an answer.",
     "7.5.0",
     unit="s",
     meanings=_OFF,
@@ -386,7 +386,7 @@ KEEPALIVE_INTERVAL = Whole(
 KEEPALIVE_TIMEOUT = Whole(
     node_parameters.KEEPALIVE_TIMEOUT,
     900,
-    "Time without an answer after which a worker counts as lost.",
+    "Time without an answer after which a node counts as lost.",
     "7.5.0",
     unit="s",
     taskvine=Standing(Support.NATIVE, "60 s unless it is set, to notice sooner when a host is cut off"),

@@ -40,10 +40,7 @@ class Simulation:
         self.clock = Clock()
         self.network = Network(self.clock)
         self.manager = Port(cluster.manager_bandwidth)
-        self.latency = cluster.latency
-        self.overhead = cluster.overhead
-        self.setup = cluster.setup
-        self.write_rate = cluster.write_rate
+        self.cluster = cluster
         self.inline_limit = int(INLINE_LIMIT.of(tuning))
         self.most_calls = int(BATCH.of(tuning)) or CHUNK_CALLS
         self.input_sizes = dict(workload.files)
@@ -55,19 +52,19 @@ class Simulation:
             loss_rate += 1 / (interval * size)
         slots = int(LIBRARY_SLOTS.of(tuning)) or None
         self._core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
-        self._fleet = Fleet(cluster, size, loss_rate, slots, seed, self, self._check_hope)
+        self._fleet = Fleet(size, loss_rate, slots, seed, self, self._check_hope)
         self._user = User(workload, window, self)
         self._relayed: set[str] = set()
         self._actions: dict[type, Callable[[Any], None]] = {
             core.Run: self._run,
-            core.Fetch: self._fetch,
+            core.Fetch: lambda it: self._tell(it.node, lambda node: node.fetch(it.file, it.source)),
             core.Drop: self._drop,
-            core.Kill: self._kill,
-            core.Full: self._full,
+            core.Kill: lambda it: self._tell(it.node, lambda node: node.kill(it.numbers)),
+            core.Full: lambda it: self._tell(it.node, lambda node: node.full(it.numbers)),
             core.Relay: self._relay,
             core.Finish: self._finish,
             core.Answer: self._user.answer,
-            core.Again: self._again,
+            core.Again: lambda it: None,  # the scheduler counts retries itself
         }
         # Counts:
         self._spent = 0
@@ -119,11 +116,11 @@ class Simulation:
             self._actions[type(instruction)](instruction)
 
     def say(self, event: core.Event) -> None:
-        self.clock.after(self.latency, self.handle, event)
+        self.clock.after(self.cluster.latency, self.handle, event)
 
     def _tell(self, node: str, act: Callable[[ImaginedNode], None]) -> None:
         if (here := self._fleet.get(node)) is not None:
-            self.clock.after(self.latency, self._told, here, act)
+            self.clock.after(self.cluster.latency, self._told, here, act)
 
     @staticmethod
     def _told(node: ImaginedNode, act: Callable[[ImaginedNode], None]) -> None:
@@ -134,23 +131,11 @@ class Simulation:
         self._decisions += len(run.tasks)
         self._tell(run.node, lambda node: node.run(run))
 
-    def _fetch(self, order: core.Fetch) -> None:
-        self._tell(order.node, lambda node: node.fetch(order.file, order.source))
-
     def _drop(self, order: core.Drop) -> None:
         if order.node == core.RELAY:
             self._relayed.difference_update(order.files)
         else:
             self._tell(order.node, lambda node: node.drop(order.files))
-
-    def _kill(self, order: core.Kill) -> None:
-        self._tell(order.node, lambda node: node.kill(order.numbers))
-
-    def _full(self, order: core.Full) -> None:
-        self._tell(order.node, lambda node: node.full(order.numbers))
-
-    def _again(self, order: core.Again) -> None:
-        """Do nothing: the scheduler counts retries itself."""
 
     def _finish(self, order: core.Finish) -> None:
         if any(completion.outcome == failure.RETURNED for completion in order.completions):
@@ -203,7 +188,7 @@ class Simulation:
         if self.holds(source.node, file):
             self.bring(file, source, came, failed)
         else:
-            self.clock.after(self.latency, failed)
+            self.clock.after(self.cluster.latency, failed)
 
     # --- counts ---
 
