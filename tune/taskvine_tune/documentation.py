@@ -20,17 +20,11 @@ END = "<!-- to here -->"
 
 def tables() -> str:
     """Return the tables of all parameters, in Markdown."""
-    return "\n".join(
-        [
-            "### TaskVine's",
-            "",
-            *_table([each for each in PARAMETERS.values() if not each.ours]),
-            "",
-            "### The executor's own",
-            "",
-            *_table([each for each in PARAMETERS.values() if each.ours]),
-        ]
-    )
+    shown = []
+    for title, ours in (("TaskVine's", False), ("The executor's own", True)):
+        rows = _table([each for each in PARAMETERS.values() if each.ours == ours])
+        shown.append("\n".join([f"### {title}", "", *rows]))
+    return "\n\n".join(shown)
 
 
 def renewed(text: str) -> str:

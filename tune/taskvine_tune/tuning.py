@@ -111,26 +111,6 @@ class TuneParameters(Mapping[str, Value]):
 
     # --- use ---
 
-    def effective(self, name: str) -> Value:
-        """Return the value of a parameter, set or not.
-
-        Parameters
-        ----------
-        name
-            The parameter, in any spelling.
-
-        Returns
-        -------
-        bool, int or float
-            The value that was set, or the default.
-
-        Raises
-        ------
-        UnknownParameter
-            If there is no such parameter.
-        """
-        return find(name).of(self._values)
-
     def ignored_by(self, engine: Engine) -> tuple[Parameter, ...]:
         """Return the parameters that are set and have no effect on an engine."""
         return tuple(PARAMETERS[name] for name in self if not PARAMETERS[name].on(engine).support.acts)

@@ -13,15 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Report, Resources
+from taskvine_manager.node.calls import Call, Shared
 from taskvine_manager.node.commands import INIT_FAILED, open_log, start_directory, with_init
 from taskvine_manager.node.deaths import died, not_started, tail
 from taskvine_manager.node.hardware import thread_limits
-from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
 from taskvine_manager.runtime import failure, keeper
-from taskvine_manager.runtime.payload import Payload
 
 
 class OneShots:
@@ -35,39 +33,16 @@ class OneShots:
         The user's command, run before each task in its shell.
     environment : dict of str to str
         Environment variables of every task, without those for its resources.
-    config : dict
-        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``directory``, ``log``, ``env_vars``, ``has_gpus``,
-        ``memory_group`` and ``temporary``, as for the library.
-    functions : mapping of str to (bytes or str)
-        The functions of the tasks, encoded.
-    resources : Resources
-        The node's resources, shared with its slots.
-    report : callable
-        As for :class:`~taskvine_manager.node.slots.Slots`.
-    kills : Kills
-        As for :class:`~taskvine_manager.node.slots.Slots`.
+    shared : Shared
+        What they share with function slots.
     """
 
-    def __init__(
-        self,
-        command: list[str],
-        init_command: str,
-        environment: dict[str, str],
-        config: dict[str, Any],
-        functions: Mapping[str, Payload],
-        resources: Resources,
-        report: Report,
-        kills: Kills,
-    ) -> None:
+    def __init__(self, command: list[str], init_command: str, environment: dict[str, str], shared: Shared) -> None:
         self._command = command
         self._init_command = init_command
         self._environment = environment
-        self._config = config
-        self._folders = Folders(config["temporary"])
-        self._resources = resources
-        self._report = report
-        self._kills = kills
-        self._functions = functions
+        self._config, self._functions, self._resources, self._report, self._kills = shared
+        self._folders = Folders(self._config["temporary"])
         self.pending: deque[Call] = deque()
         self._running: dict[subprocess.Popen[bytes], tuple[Call, tuple[str, ...]]] = {}
         self._most_output = sys.maxsize

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from taskvine_manager.node import environment, hardware
-from taskvine_manager.node.calls import Call, Report, Resources, needed, shares
+from taskvine_manager.node.calls import Call, Report, Resources, Shared, needed, shares
 from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.functions import Functions
@@ -35,14 +35,8 @@ class Site(NamedTuple):
     ----------
     directory : str
         The node's private directory.
-    log, spool, environments : str
-        Directories for the slots' logs, large values and unpacked environments.
-    program : str
-        Path of this package's program.
-    root : str
-        Directory that contains this package, for a library without an ``env_pack``.
-    pack : str or None
-        The tasks' ``env_pack``.
+    spool, environments : str
+        Directories for large values and unpacked environments.
     radio : str
         Path of the socket to which tasks send monitoring messages.
     without : tuple of str
@@ -54,12 +48,8 @@ class Site(NamedTuple):
     """
 
     directory: str
-    log: str
     spool: str
     environments: str
-    program: str
-    root: str
-    pack: str | None
     radio: str
     without: tuple[str, ...] = ()
     temporary: str | None = None
@@ -72,7 +62,7 @@ class Runner:
     Parameters
     ----------
     config : NodeConfig
-        The executor's configuration for all its nodes.
+        The executor's configuration for all its nodes, with the directory for this node's logs.
     info : NodeInfo
         The node's resources.
     gpus : list of str
@@ -106,16 +96,16 @@ class Runner:
         command, base = self._command(config, site)
         runtime = self._runtime(config, site, has_gpus=bool(gpus))
         headroom.keep_to(runtime["memory_group"])
-        resources = Resources(info.cores, info.memory, gpus)
         kills = hardware.kills()
         start = with_init(config.init_command, [*command, "library"])
         own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
         self._library = Library(start, own, runtime, kills, notice)
         known: dict[str, Payload] = {}
-        self._slots = Slots(self._library, runtime, known, resources, report, loop.watch, loop.unwatch, kills)
+        shared = Shared(runtime, known, Resources(info.cores, info.memory, gpus), report, kills)
+        self._slots = Slots(self._library, shared, loop.watch, loop.unwatch)
         own = {**base, **config.env_vars}
         start = [*command, "task"]
-        self._oneshots = OneShots(start, config.init_command, own, runtime, known, resources, report, kills)
+        self._oneshots = OneShots(start, config.init_command, own, shared)
         self.functions = Functions(known, self._slots, site.copies)
         self._profiles = self.functions.profiles
         self._watchdog = Watchdog(self._library, self._slots, self._oneshots, kills)
@@ -135,19 +125,19 @@ class Runner:
         base["TASKVINE_EXEC_RADIO"] = site.radio
         if site.temporary is not None:
             base.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), site.temporary))
-        if site.pack is None:  # an installed root is a site-packages directory, and would precede a pack's
-            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), site.root]))
+        if config.env_pack is None:  # an installed root is a site-packages directory, and would precede a pack's
+            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), config.source_root]))
         python = sys.executable
         try:
-            python = environment.interpreter(site.pack, site.environments, config.python_version)
+            python = environment.interpreter(config.env_pack, site.environments, config.python_version)
         except environment.EnvironmentBroken as error:
-            self.broken = failure.lost("library" if site.pack is None else "environment", str(error))
-        return [python, site.program], environment.activated(site.pack, python, base)
+            self.broken = failure.lost("library" if config.env_pack is None else "environment", str(error))
+        return [python, config.program], environment.activated(config.env_pack, python, base)
 
     def _runtime(self, config: NodeConfig, site: Site, *, has_gpus: bool) -> dict[str, Any]:
         """Return the settings of the library and of L1 tasks."""
         return {
-            "log": site.log,
+            "log": config.log,
             "spool": site.spool,
             "inline_limit": config.inline_limit,
             "scratch": os.path.join(site.directory, "scratch"),

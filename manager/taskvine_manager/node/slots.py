@@ -12,19 +12,17 @@ import pickle
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-from taskvine_manager.node.calls import Call, Report, Resources
+from taskvine_manager.node.calls import Call, Shared
 from taskvine_manager.node.deaths import died, not_started
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.library import Library
-from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node_parameters import BATCH, MAX_LIBRARY_RETRIES
 from taskvine_manager.runtime import failure, keeper
-from taskvine_manager.runtime.payload import Payload, encode
+from taskvine_manager.runtime.payload import encode
 
 IDLE_EXIT_SECONDS = 0.5
 """Seconds for idle slots to run their exit handlers when the node ends."""
@@ -37,38 +35,23 @@ class Slots:
     ----------
     library : Library
         Forks the slots.
-    config : dict
-        First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
-    functions : mapping of str to (bytes or str)
-        The functions of the tasks, encoded.
-    resources : Resources
-        The node's resources, shared with its L1 tasks.
-    report : callable
-        Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
+    shared : Shared
+        What they share with L1 tasks.
     watch, unwatch : callable
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
-    kills : Kills
-        Detects processes that the system has killed for lack of memory.
     """
 
     def __init__(
         self,
         library: Library,
-        config: dict[str, Any],
-        functions: Mapping[str, Payload],
-        resources: Resources,
-        report: Report,
+        shared: Shared,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
-        kills: Kills,
     ) -> None:
-        self._config = config
-        self._directories = SlotDirectories(config)
-        self._report = report
+        self._config, self._functions, resources, self._report, self._kills = shared
+        self._directories = SlotDirectories(self._config)
         self._watch = watch
         self._unwatch = unwatch
-        self._kills = kills
-        self._functions = functions
         self._numbers = itertools.count()
         self._pool: Pool[SlotProcess] = Pool(resources)
         self._library = library

@@ -121,7 +121,7 @@ def inside(sandbox: str, name: str) -> str:
         If the path is not below the sandbox.
     """
     path = os.path.normpath(os.path.join(sandbox, name))
-    if not path.startswith(sandbox + os.sep):
+    if path == sandbox or not trees.is_in(path, sandbox):
         raise ValueError(f"{name} points out of the task's sandbox")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return path

@@ -155,12 +155,8 @@ def disregard(*numbers: int) -> None:
     """
     for number in _ALL:
         if number in numbers or (number not in _LEFT and _signal.getsignal(number) == _signal.SIG_IGN):
-            _signal.signal(number, _nothing)
+            _signal.signal(number, lambda *_: None)
     _signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _nothing(number: int, frame: object) -> None:
-    pass
 
 
 # --- ends ---
@@ -294,14 +290,10 @@ def children(pid: int) -> list[int]:
         lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task")]
     except OSError:
         return []
-    if any(lists) or _has_lists():
+    # Kernels without CONFIG_PROC_CHILDREN do not list the children of a process.
+    if any(lists) or os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         return [int(child) for listed in lists for child in listed.split()]
     return _children_by_parent(pid)
-
-
-def _has_lists() -> bool:
-    # Kernels without CONFIG_PROC_CHILDREN do not list the children of a process.
-    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 def _children_by_parent(pid: int) -> list[int]:

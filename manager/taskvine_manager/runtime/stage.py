@@ -15,12 +15,10 @@ from taskvine_manager.runtime.removal import remove
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-def _encodings() -> tuple[tuple[str | None, str | None], ...]:
-    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
-    return tuple((getattr(stream, "encoding", None), getattr(stream, "errors", None)) for stream in streams)
-
-
-_ENCODINGS = _encodings()
+_ENCODINGS: tuple[tuple[str | None, str | None], ...] = tuple(
+    (getattr(stream, "encoding", None), getattr(stream, "errors", None))
+    for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+)
 """Encoding and error handler of each standard stream at the start of this process. They depend on the locale, on
 ``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."""
 

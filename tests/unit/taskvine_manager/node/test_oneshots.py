@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
@@ -56,11 +56,7 @@ class Node:
             [sys.executable, "-ISc", PROGRAM],
             init_command,
             dict(os.environ),
-            settings,
-            {"f": b"code of f"},
-            self.resources,
-            self._report,
-            Kills([], 0.0, lambda path: None),
+            Shared(settings, {"f": b"code of f"}, self.resources, self._report, Kills([], 0.0, lambda path: None)),
         )
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.slot_process import SlotProcess
@@ -72,13 +72,9 @@ class Node:
         self.functions: dict[str, Payload] = {"f": b""}
         self.slots = Slots(
             self.library,
-            config,
-            self.functions,
-            self.resources,
-            self._report,
+            Shared(config, self.functions, self.resources, self._report, kills),
             self._watch,
             self._unwatch,
-            kills,
         )
 
     def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
