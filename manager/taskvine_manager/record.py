@@ -42,6 +42,7 @@ from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Prof
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+_NO_RECORD = "not the record of a run: give the record.msgpack of a log directory"
 BATCH_BYTES = 1 << 18
 """Bytes that are collected before they are written."""
 BATCH_SECONDS = 1.0
@@ -227,13 +228,13 @@ def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
             for entry in unpacker:
                 is_tagged = isinstance(entry, tuple) and entry and isinstance(entry[0], str)
                 if not is_tagged or (first and (entry[0] != "run" or len(entry) < 2)):
-                    raise ValueError(f"{os.fspath(path)}: not the record of a run")
+                    raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}")
                 if first and entry[1] != VERSION:
                     raise ValueError(f"{os.fspath(path)}: the record has version {entry[1]}, not {VERSION} as expected")
                 first, whole = False, unpacker.tell()
                 yield entry
         except msgpack.exceptions.UnpackException as error:
-            raise ValueError(f"{os.fspath(path)}: not the record of a run") from error
+            raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}") from error
         if whole < os.fstat(file.fileno()).st_size:
             logger.warning(
                 "%s: its last entry is cut off: its run still goes on, its manager was killed, or the disk was full",

@@ -293,10 +293,11 @@ def children(pid: int) -> list[int]:
     # Kernels without CONFIG_PROC_CHILDREN do not list the children of a process.
     if any(lists) or os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         return [int(child) for listed in lists for child in listed.split()]
-    return _children_by_parent(pid)
+    return children_by_parent(pid)
 
 
-def _children_by_parent(pid: int) -> list[int]:
+def children_by_parent(pid: int) -> list[int]:
+    """Return the process ids of a process's children, from the parent of each process of the machine."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -1,4 +1,4 @@
-"""What a node finds of the machine that it is on."""
+"""The hardware that a node finds on its machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from taskvine_manager.node import hardware
 
 
-def test_cores_are_those_that_may_be_used() -> None:
+def test_cores_are_limited_by_affinity() -> None:
     allowed = os.sched_getaffinity(0)
     assert hardware.cores() == len(allowed)
     try:
@@ -40,9 +40,7 @@ def test_memory_and_disk_are_in_mebibytes(tmp_path: Path) -> None:
         ("MIG-GPU-8932f937/1/0,MIG-41b36325-6dd8", ["MIG-GPU-8932f937/1/0", "MIG-41b36325-6dd8"]),
     ],
 )
-def test_gpus_are_those_that_the_environment_names(
-    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
-) -> None:
+def test_environment_limits_gpus(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert hardware.gpus() == expected
 
@@ -55,7 +53,7 @@ def test_without_an_environment_gpus_are_devices(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("count", "threads"), [(4.0, "4"), (0.5, "1"), (0, "1"), (2.7, "2")])
-def test_threads_are_held_to_whole_cores_and_at_least_one(count: float, threads: str) -> None:
+def test_threads_are_whole_cores_and_at_least_one(count: float, threads: str) -> None:
     limits = hardware.thread_limits(count)
     assert set(limits) == set(hardware.THREAD_VARIABLES)
     assert set(limits.values()) == {threads}
