@@ -57,10 +57,7 @@ class Simulation:
         self.clock = Clock()
         self.network = Network(self.clock)
         self.manager = Port(cluster.manager_bandwidth)
-        self.latency = cluster.latency
-        self.overhead = cluster.overhead
-        self.setup = cluster.setup
-        self.write_rate = cluster.write_rate
+        self.cluster = cluster
         self.inline_limit = int(INLINE_LIMIT.of(tuning))
         self.most_calls = int(BATCH.of(tuning)) or CHUNK_CALLS
         self.input_sizes = dict(workload.files)
@@ -72,19 +69,19 @@ class Simulation:
             loss_rate += 1 / (interval * size)
         slots = int(LIBRARY_SLOTS.of(tuning)) or None
         self.core = Scheduler(Settings(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers))
-        self._fleet = Fleet(cluster, size, loss_rate, slots, seed, self, self._check_hope)
+        self._fleet = Fleet(size, loss_rate, slots, seed, self, self._check_hope)
         self.user = User(workload, window, self)
         self._relayed: set[str] = set()
         self.actions: dict[type, Callable[[Any], None]] = {
             Run: self._run,
-            Fetch: self._fetch,
+            Fetch: lambda it: self._tell(it.node, lambda node: node.fetch(it.file, it.source)),
             Drop: self._drop,
-            Kill: self._kill,
-            Full: self._full,
+            Kill: lambda it: self._tell(it.node, lambda node: node.kill(it.numbers)),
+            Full: lambda it: self._tell(it.node, lambda node: node.full(it.numbers)),
             Relay: self._relay,
             Finish: self._finish,
             Answer: self.user.answer,
-            RunAgain: self._again,
+            RunAgain: lambda it: None,  # the scheduler counts retries itself
         }
         """What is called for each type of instruction."""
         # Counts:
@@ -137,11 +134,11 @@ class Simulation:
             self.actions[type(instruction)](instruction)
 
     def say(self, event: Event) -> None:
-        self.clock.after(self.latency, self.handle, event)
+        self.clock.after(self.cluster.latency, self.handle, event)
 
     def _tell(self, node: str, act: Callable[[ImaginedNode], None]) -> None:
         if (here := self._fleet.get(node)) is not None:
-            self.clock.after(self.latency, self._told, here, act)
+            self.clock.after(self.cluster.latency, self._told, here, act)
 
     @staticmethod
     def _told(node: ImaginedNode, act: Callable[[ImaginedNode], None]) -> None:
@@ -152,23 +149,11 @@ class Simulation:
         self._decisions += len(run.tasks)
         self._tell(run.node, lambda node: node.run(run))
 
-    def _fetch(self, order: Fetch) -> None:
-        self._tell(order.node, lambda node: node.fetch(order.file, order.source))
-
     def _drop(self, order: Drop) -> None:
         if order.node == RELAY:
             self._relayed.difference_update(order.files)
         else:
             self._tell(order.node, lambda node: node.drop(order.files))
-
-    def _kill(self, order: Kill) -> None:
-        self._tell(order.node, lambda node: node.kill(order.numbers))
-
-    def _full(self, order: Full) -> None:
-        self._tell(order.node, lambda node: node.full(order.numbers))
-
-    def _again(self, order: RunAgain) -> None:
-        """Do nothing: the scheduler counts retries itself."""
 
     def _finish(self, order: Finish) -> None:
         if any(completion.outcome == failure.RETURNED for completion in order.completions):
@@ -221,7 +206,7 @@ class Simulation:
         if self.holds(source.node, file):
             self.bring(file, source, came, failed)
         else:
-            self.clock.after(self.latency, failed)
+            self.clock.after(self.cluster.latency, failed)
 
     # --- counts ---
 

@@ -85,14 +85,16 @@ class Node:
         self._said: list[bytes] = []
         self._loop.watch(self._radio, self._radio_speaks)
         program = os.path.abspath(sys.argv[0])
+        config = config._replace(
+            log=log,
+            program=program,
+            source_root=os.path.dirname(os.path.dirname(program)),
+            env_pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config.env_pack,
+        )
         site = Site(
             directory=directory,
-            log=log,
             spool=os.path.join(config.base if here else directory, "spool"),
             environments=environments,
-            program=program,
-            root=os.path.dirname(os.path.dirname(program)),
-            pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config.env_pack,
             radio=self._radio.path,
             without=OF_THE_LIBRARY,
             temporary=self._temporary,
