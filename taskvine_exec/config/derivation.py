@@ -150,7 +150,6 @@ def _common(
         library_cores=_number_or_none(library.get("cores")),
         library_memory=_number_or_none(library.get("memory")),
         library_disk=_number_or_none(library.get("disk")),
-        library_gpus=library.get("gpus"),
         import_modules=tuple(getattr(each, "__name__", each) for each in library.get("import_modules") or ()),
         context=library.get("context"),
         context_args=tuple(library.get("context_args") or ()),

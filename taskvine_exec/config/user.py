@@ -79,7 +79,7 @@ class TaskVineManagerConfig:
             that is not given). For memory this is also the call's limit. Default: calls get one core, or the node's
             cores divided by ``num_slots``, and have no limits.
         ``gpus``
-            Checked to be at most what a node has. Calls see only gpus that they ask for.
+            Checked to be at most what a node has, without any other effect: calls see only gpus that they ask for.
         ``import_modules``
             List of modules, or of their names, that the library imports once for all slots.
             ``docs/how-to/context.md`` says which modules are safe to import this way.

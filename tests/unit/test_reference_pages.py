@@ -65,7 +65,7 @@ def test_errors_are_drawn_as_in_the_module() -> None:
 
 def test_statuses_of_workers() -> None:
     text = section(page("errors"), "WorkerLaunchFailed")
-    assert [status for status in trouble.MEANINGS if not re.search(rf"\b{status}\b", text)] == []
+    assert [status for status in trouble.Status if not re.search(rf"\b{status}\b", text)] == []
 
 
 # --- commands ---

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import pickle
 import threading
@@ -91,12 +90,23 @@ def _run(
                 try:
                     ending = function(*args, **kwargs), None
                 except BaseException as error:
-                    ending = None, error
+                    ending = None, _timed_out(error)
             _end_walltimes()
             return ending
         except BaseException as late:
             if ending is None:
                 ending = None, late
+
+
+def _timed_out(error: BaseException) -> BaseException:
+    """Return the AppTimeout of a walltime that was over before its timer's ``start()`` had returned.
+
+    ``Thread.start`` then handles AppTimeout as a failure to start, and raises KeyError: the thread has started.
+    """
+    key = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if isinstance(key, threading.Timer) and error.__context__ is not None:
+        return error.__context__
+    return error
 
 
 def _end_walltimes() -> None:
@@ -155,7 +165,7 @@ def _encode_result(
     try:
         return failure.RETURNED, payload.encode(result, spool, pickling.dumps, limit)
     except BaseException as error:  # the result's own methods run here and may raise anything
-        if _is_full(error):
+        if payload.is_full(error):
             return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
         return failure.LOST, failure.lost(
             "result-dump",
@@ -163,10 +173,6 @@ def _encode_result(
             subject=_name(function),
             remote_traceback=failure.text(error, ()),
         )
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _hint(lowered: list[str]) -> str:
@@ -197,7 +203,7 @@ def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
         return payload.write_file(record, (), spool)
     except OSError as error:
         reason = f"the exception cannot be written: {error}{_hint(lowered)}"
-        return failure.lost("disk-full" if _is_full(error) else "exception-dump", reason, path=spool)
+        return failure.lost("disk-full" if payload.is_full(error) else "exception-dump", reason, path=spool)
 
 
 def load_or_explain(known: functions.Functions, key: str) -> Callable[..., Any] | bytes:
