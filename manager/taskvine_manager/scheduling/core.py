@@ -310,6 +310,8 @@ class Scheduler:
                 completion = _checked(task, completion)
                 made += self._storage.keep(node, task, completion)
             if task is None:
+                if not completion.made:
+                    self._outbox.discard(completion.body)
                 continue
             if completion.outcome == failure.RETURNED:
                 self._estimates.learn(task.profile.category, completion.seconds)

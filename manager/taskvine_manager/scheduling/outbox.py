@@ -64,10 +64,10 @@ class Outbox:
         """Have a replica copied."""
         self._copies.append(order)
 
-    def discard(self, arguments: object) -> None:
-        """Have the file of a task's arguments removed, if they are in a file."""
-        if isinstance(arguments, str):
-            self._discards.append(arguments)
+    def discard(self, encoded: object) -> None:
+        """Have the file of a task's arguments or result removed, if they are in a file."""
+        if isinstance(encoded, str):
+            self._discards.append(encoded)
 
     def run(self, node: str) -> Run:
         """Return the instruction that sends tasks to a node, to add to it."""
