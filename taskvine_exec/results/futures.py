@@ -97,7 +97,7 @@ def settle(
         pass
 
 
-def unreadable(number: int, error: BaseException) -> BaseException:
+def unreadable(number: int, error: BaseException) -> ResultNotSerializable:
     """Make the error of a result that cannot be loaded in this process."""
     reason = f"it cannot be loaded here: {failure.describe(error)}"
     what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")

@@ -78,19 +78,18 @@ class Chunk:
         begun = clock()
         until = begun + LONGEST_SECONDS
         for arguments in calls:
+            record: bytes | None = None
             try:
                 result = function(*arguments)
             except BaseException as error:  # such as SystemExit, which would end the slot
                 result, record = None, _record(function, error)
-            else:
-                record = None
             if os.getpid() != process:
                 os._exit(0)  # a child that the function has forked; its parent goes on
             if record is None and type(result) not in _NUMBERS:
                 weight = _weight(result)
                 if weight is None:
-                    if (error := execution.carried(result)) is not None:
-                        record = _record(function, error)
+                    if (carried := execution.carried(result)) is not None:
+                        record = _record(function, carried)
                     else:
                         result, buffers, weight, record = _pickled(function, result, LARGEST_RESULTS - size)
                         if record is None:

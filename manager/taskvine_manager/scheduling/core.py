@@ -311,7 +311,7 @@ class Scheduler:
                 made += self._storage.keep(node, task, completion)
             if task is None:
                 if not completion.made:
-                    self._outbox.discard(completion.body)
+                    self._tables.outbox.discard(completion.body)
                 continue
             if completion.outcome == failure.RETURNED:
                 self._estimates.learn(task.profile.category, completion.seconds)
