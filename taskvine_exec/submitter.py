@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import threading
 import time
 import weakref
@@ -138,12 +139,14 @@ class Submitter:
             args, kwargs = plan.args, plan.kwargs
         values: Sequence[Value] = ()
         edges: Sequence[Edge] = ()
+        written = self.buffers.written
         arguments: payload.Payload | None = encode_scalars(args, kwargs, self._limit)
         if arguments is None:
             arguments, values, edges, plan = self._encode(args, kwargs, plan, future, name)
             future.needs = values
         if is_chunk:
-            future.argument_bytes = payload.size(arguments)
+            own = len(arguments) if isinstance(arguments, bytes) else os.path.getsize(arguments)
+            future.argument_bytes = own + self.buffers.written - written
         self._futures[number] = future
         try:
             record = None if is_chunk else self._record()

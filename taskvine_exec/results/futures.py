@@ -42,7 +42,7 @@ class TaskFuture(LightFuture):
     """
 
     argument_bytes = 0
-    """Size of the encoded arguments, if the task is a chunk."""
+    """Bytes that were stored for its arguments, if the task is a chunk."""
 
     def __init__(self, number: int, submitted: float) -> None:
         super().__init__()
