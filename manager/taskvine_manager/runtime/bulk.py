@@ -70,45 +70,67 @@ class Chunk:
         """Call the function; stop early after :data:`LONGEST_SECONDS` or :data:`LARGEST_RESULTS`."""
         function = self.function
         calls: Iterable[tuple[Any, ...]] = columns[0] if self.spread else zip(*columns, strict=True)
-        results: list[Any] = []
-        pickled: dict[int, list[Any]] = {}
-        failed: set[int] = set()
-        process, size = os.getpid(), 0
-        clock = time.perf_counter
+        outcomes = Outcomes([], {}, set(), 0.0)
+        append, clock, forks, size = outcomes.results.append, time.perf_counter, _forks, 0
         begun = clock()
         until = begun + LONGEST_SECONDS
         for arguments in calls:
-            record: bytes | None = None
             try:
                 result = function(*arguments)
             except BaseException as error:  # such as SystemExit, which would end the slot
-                result, record = None, _record(function, error)
-            if os.getpid() != process:
+                size += _fail(outcomes, function, error)
+            else:
+                if type(result) in _NUMBERS:
+                    append(result)
+                else:
+                    size += _keep(outcomes, function, result, LARGEST_RESULTS - size)
+            if _forks != forks:
                 os._exit(0)  # a child that the function has forked; its parent goes on
-            if record is None and type(result) not in _NUMBERS:
-                weight = _weight(result)
-                if weight is None:
-                    if (carried := execution.carried(result)) is not None:
-                        record = _record(function, carried)
-                    else:
-                        result, buffers, weight, record = _pickled(function, result, LARGEST_RESULTS - size)
-                        if record is None:
-                            pickled[len(results)] = buffers
-                size += weight or 0
-            if record is not None:
-                failed.add(len(results))
-                result = record
-                size += len(record)
-            results.append(result)
-            if size >= LARGEST_RESULTS or clock() >= until:
+            if clock() >= until or size >= LARGEST_RESULTS:
                 break
-        return Outcomes(results, pickled, failed, clock() - begun)
+        return outcomes._replace(seconds=clock() - begun)
 
 
-def _record(function: Callable[..., Any], error: BaseException) -> bytes:
+_forks = 0
+"""Number of forks between the first process and this one."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+def _keep(outcomes: Outcomes, function: Callable[..., Any], result: Any, room: int) -> int:
+    """Add a result to the outcomes; return its size in bytes. Less than ``room`` bytes do not end the chunk."""
+    weight = _weight(result)
+    if weight is not None:
+        outcomes.results.append(result)
+        return weight
+    if (error := execution.carried(result)) is not None:
+        return _fail(outcomes, function, error)
+    try:
+        body, buffers, size = _pickled(result, room)
+    except BaseException as problem:  # the result's own methods run here and may raise anything
+        return _add_failure(outcomes, execution.not_pickled(function, result, problem))
+    outcomes.pickled[len(outcomes.results)] = buffers
+    outcomes.results.append(body)
+    return size
+
+
+def _fail(outcomes: Outcomes, function: Callable[..., Any], error: BaseException) -> int:
+    """Add an exception to the outcomes; return the size of its record in bytes."""
     if isinstance(error, Exception):
-        return failure.raised(error, (*execution.OWN_FILES, __file__))
-    return execution.exited(function, error)
+        return _add_failure(outcomes, failure.raised(error, (*execution.OWN_FILES, __file__)))
+    return _add_failure(outcomes, execution.exited(function, error))
+
+
+def _add_failure(outcomes: Outcomes, record: bytes) -> int:
+    outcomes.failed.add(len(outcomes.results))
+    outcomes.results.append(record)
+    return len(record)
 
 
 def _weight(value: Any, depth: int = _DEPTH) -> int | None:
@@ -129,13 +151,11 @@ def _weight(value: Any, depth: int = _DEPTH) -> int | None:
     return total
 
 
-def _pickled(
-    function: Callable[..., Any], result: Any, room: int
-) -> tuple[bytes, list[pickle.PickleBuffer], int, bytes | None]:
-    """Pickle a result; return its pickle, large buffers and size in bytes, or a failure record in the last place.
+def _pickled(result: Any, room: int) -> tuple[bytes, list[pickle.PickleBuffer], int]:
+    """Pickle a result; return its pickle, its large buffers, and the size of all in bytes.
 
-    Buffers are copied unless the result fills the ``room`` that is left, and so ends the chunk: later calls could
-    change the bytes of an array that they return again.
+    Buffers are copied unless the result fills ``room``, and so ends the chunk: later calls could change the bytes of an
+    array that they return again.
     """
     views: list[memoryview] = []
 
@@ -146,12 +166,7 @@ def _pickled(
         views.append(raw)
         return False
 
-    try:
-        body = pickling.dumps(result, buffer_callback=is_in_band)
-        size = len(body) + sum(view.nbytes for view in views)
-        if size < room:
-            copies = [bytes(view) if view.readonly else bytearray(view) for view in views]
-            return body, [pickle.PickleBuffer(copy) for copy in copies], size, None
-        return body, [pickle.PickleBuffer(view) for view in views], size, None
-    except BaseException as error:  # the result's own methods run here and may raise anything
-        return b"", [], 0, execution.not_pickled(function, result, error)
+    body = pickling.dumps(result, buffer_callback=is_in_band)
+    size = len(body) + sum(view.nbytes for view in views)
+    kept: list[Any] = [bytes(view) if view.readonly else bytearray(view) for view in views] if size < room else views
+    return body, list(map(pickle.PickleBuffer, kept)), size

@@ -6,6 +6,7 @@ import pytest
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
+from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     finished,
@@ -129,6 +130,16 @@ def test_cancelled_while_it_runs() -> None:
     assert only(core.Kill, told) == [core.Kill("a", [0])]
     assert ran(told) == [1]
     assert not world.done(0)
+
+
+def test_large_result_of_a_cancelled_task_is_removed() -> None:
+    world = World()
+    world.join("a")
+    world.call()
+    node = world.nodes[0]
+    world.cancel(0)
+    completion = Completion(0, failure.RETURNED, "/spool/value-1", node, 1.0, 1.0, 1.0)
+    assert world.handle(core.Completed(node, [completion])) == [core.Discard(["/spool/value-1"])]
 
 
 def test_what_was_cancelled_keeps_no_room_though_nothing_more_is_heard_of_it() -> None:
