@@ -65,6 +65,7 @@ class Chunk:
         self.function = function
         self.spread = spread
         self.__name__ = f"calls of {execution.name_of(function)}"
+        self._special: set[type] = set()  # types of results that the standard pickler refuses
 
     def __call__(self, columns: Columns) -> Outcomes:
         """Call the function; stop early after :data:`LONGEST_SECONDS` or :data:`LARGEST_RESULTS`."""
@@ -83,12 +84,58 @@ class Chunk:
                 if type(result) in _NUMBERS:
                     append(result)
                 else:
-                    size += _keep(outcomes, function, result, LARGEST_RESULTS - size)
+                    size += self._keep(outcomes, result, LARGEST_RESULTS - size)
             if _forks != forks:
                 os._exit(0)  # a child that the function has forked; its parent goes on
             if clock() >= until or size >= LARGEST_RESULTS:
                 break
         return outcomes._replace(seconds=clock() - begun)
+
+    def _keep(self, outcomes: Outcomes, result: Any, room: int) -> int:
+        """Add a result to the outcomes; return its size in bytes. Less than ``room`` bytes do not end the chunk."""
+        weight = _weight(result)
+        if weight is not None:
+            outcomes.results.append(result)
+            return weight
+        if (error := execution.carried(result)) is not None:
+            return _fail(outcomes, self.function, error)
+        try:
+            body, views = self._pickled(result)
+            size: int = len(body) + sum(view.nbytes for view in views)
+            # A later call of this chunk could change an array by returning it again.
+            kept = list(map(_copy, views)) if size < room else views
+        except BaseException as problem:  # the result's own methods run here and may raise anything
+            return _add_failure(outcomes, execution.not_pickled(self.function, result, problem))
+        outcomes.pickled[len(outcomes.results)] = list(map(pickle.PickleBuffer, kept))
+        outcomes.results.append(body)
+        return size
+
+    def _pickled(self, result: Any) -> tuple[bytes, list[Any]]:
+        """Pickle a result; return its pickle and its large buffers.
+
+        The standard pickler is ten times faster than ours. It refuses what it cannot import here, such as classes of
+        the user's script.
+        """
+        views: list[Any] = []
+
+        def is_in_band(buffer: pickle.PickleBuffer) -> bool:
+            raw = buffer.raw()
+            if raw.nbytes < _OUT_OF_BAND:
+                return True
+            views.append(raw)
+            return False
+
+        if type(result) not in self._special:
+            try:
+                return pickle.dumps(result, 5, buffer_callback=is_in_band), views
+            except Exception:
+                self._special.add(type(result))
+                views.clear()
+        return pickling.dumps(result, buffer_callback=is_in_band), views
+
+
+def _copy(view: memoryview) -> bytes | bytearray:
+    return bytes(view) if view.readonly else bytearray(view)
 
 
 _forks = 0
@@ -101,23 +148,6 @@ def _count_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_count_fork)
-
-
-def _keep(outcomes: Outcomes, function: Callable[..., Any], result: Any, room: int) -> int:
-    """Add a result to the outcomes; return its size in bytes. Less than ``room`` bytes do not end the chunk."""
-    weight = _weight(result)
-    if weight is not None:
-        outcomes.results.append(result)
-        return weight
-    if (error := execution.carried(result)) is not None:
-        return _fail(outcomes, function, error)
-    try:
-        body, buffers, size = _pickled(result, room)
-    except BaseException as problem:  # the result's own methods run here and may raise anything
-        return _add_failure(outcomes, execution.not_pickled(function, result, problem))
-    outcomes.pickled[len(outcomes.results)] = buffers
-    outcomes.results.append(body)
-    return size
 
 
 def _fail(outcomes: Outcomes, function: Callable[..., Any], error: BaseException) -> int:
@@ -149,24 +179,3 @@ def _weight(value: Any, depth: int = _DEPTH) -> int | None:
             return None
         total += weight
     return total
-
-
-def _pickled(result: Any, room: int) -> tuple[bytes, list[pickle.PickleBuffer], int]:
-    """Pickle a result; return its pickle, its large buffers, and the size of all in bytes.
-
-    Buffers are copied unless the result fills ``room``, and so ends the chunk: later calls could change the bytes of an
-    array that they return again.
-    """
-    views: list[memoryview] = []
-
-    def is_in_band(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < _OUT_OF_BAND:
-            return True
-        views.append(raw)
-        return False
-
-    body = pickling.dumps(result, buffer_callback=is_in_band)
-    size = len(body) + sum(view.nbytes for view in views)
-    kept: list[Any] = [bytes(view) if view.readonly else bytearray(view) for view in views] if size < room else views
-    return body, list(map(pickle.PickleBuffer, kept)), size

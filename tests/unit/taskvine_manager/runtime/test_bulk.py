@@ -153,3 +153,27 @@ def test_forked_child_makes_no_further_call(tmp_path: Any, monkeypatch: pytest.M
 
 def test_name_is_that_of_the_function() -> None:
     assert Chunk(abs).__name__ == "calls of abs"
+
+
+def test_results_of_classes_that_others_cannot_import() -> None:
+    class Local:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+    assert [each.x for each in loaded(run(Local, [1, 2, 3]))] == [1, 2, 3]
+    mixed = run(lambda x: [Local(x)] if x % 2 else [x], [0, 1, 2])
+    assert loaded(mixed)[::2] == [[0], [2]]
+    assert loaded(mixed)[1][0].x == 1
+
+
+class HalfPickled:
+    """The standard pickler meets an array, and then something that it refuses."""
+
+    def __init__(self, x: int) -> None:
+        self.array, self.refused = np.full(10_000, x), lambda: x
+
+
+def test_buffers_are_sent_once() -> None:
+    outcomes = run(HalfPickled, [1, 2])
+    assert [len(buffers) for buffers in outcomes.pickled.values()] == [1, 1]
+    assert [(each.array[-1], each.refused()) for each in loaded(outcomes)] == [(1, 1), (2, 2)]
