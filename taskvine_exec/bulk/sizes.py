@@ -15,8 +15,8 @@ MOST_CALLS = 1 << 14
 """Most calls of a chunk: with these, the cost of the task is a few percent even of calls that do nothing."""
 ARGUMENT_BYTES = 4 << 20
 """Bytes of arguments that a chunk should have at most."""
-GROWTH = 8
-"""How many times larger a chunk may be than the largest one that has ended."""
+GROWTH = 32
+"""How many times larger a chunk may be than the largest one that has ended. A chunk that takes too long ends early."""
 _SHARES = 2
 """Chunks for each slot that the remaining calls are divided into."""
 

@@ -40,9 +40,9 @@ def test_chunks_are_single_calls_until_one_has_ended() -> None:
 def test_chunks_grow_step_by_step() -> None:
     sizes = Sizes()
     sizes.ended(1, 1e-7)
-    assert sizes.next(2) == 8
-    sizes.ended(8, 8e-7)
-    assert sizes.next(2) == 64
+    assert sizes.next(2) == GROWTH
+    sizes.ended(GROWTH, GROWTH * 1e-7)
+    assert sizes.next(2) == GROWTH**2
 
 
 @pytest.mark.parametrize("seconds", [1e-5, 1e-4, 0.001, 0.01])
