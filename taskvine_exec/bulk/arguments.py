@@ -10,8 +10,8 @@ from typing import Any
 from taskvine_exec.bulk.sizes import ARGUMENT_BYTES
 from taskvine_manager.runtime.bulk import Columns
 
-_STEP = 32
-"""Most calls whose arguments are taken before their bytes are counted."""
+_STEP = 64
+"""Most calls whose arguments are taken before their bytes are counted. The first call's are counted at once."""
 _SCALARS = frozenset({int, float, bool, type(None), complex})
 _SIZED = frozenset({bytes, str, bytearray})
 
@@ -57,14 +57,15 @@ class Arguments:
 
     def _collect(self, count: int, source: Iterator[Any], items: list[Any]) -> None:
         seen: set[int] = set()
-        size = 0
+        size, step = 0, 1
         while len(items) < count and size < ARGUMENT_BYTES:
-            some = list(itertools.islice(source, min(_STEP, count - len(items))))
+            some = list(itertools.islice(source, min(step, count - len(items))))
             if not some:
                 return
             items += some
             if not _SCALARS.issuperset(map(type, some)):
                 size += sum(_weight(item, seen) for item in some)
+            step = min(2 * step, _STEP)
 
 
 def _weight(value: Any, seen: set[int]) -> int:

@@ -73,10 +73,11 @@ def test_remaining_calls() -> None:
 @pytest.mark.parametrize("make", [bytes, bytearray, lambda n: np.zeros(n, np.uint8), lambda n: "x" * n])
 @pytest.mark.parametrize("two", [False, True])
 def test_large_arguments_end_a_chunk(make: Any, two: bool) -> None:
-    values = (make(ARGUMENT_BYTES // 10) for _ in range(1000))
-    columns = Arguments([values, itertools.count()] if two else [values]).take(500)
-    assert columns is not None
-    assert 10 <= len(columns[0]) <= 32
+    for parts, most in ((1, 1), (10, 15), (100, 127)):
+        values = (make(ARGUMENT_BYTES // parts) for _ in range(1000))
+        columns = Arguments([values, itertools.count()] if two else [values]).take(500)
+        assert columns is not None
+        assert parts <= len(columns[0]) <= most
 
 
 def test_shared_argument_counts_once() -> None:
