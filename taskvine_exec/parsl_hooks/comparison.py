@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from taskvine_exec.parsl_hooks.switches import COMPARISON
 
-_PIECE = 1 << 18
+PIECE = 1 << 18
 """Number of bytes that are read and compared at a time without the C library."""
 
 
@@ -24,7 +24,7 @@ def holds(path: str, buffer: memoryview) -> bool:
         if os.fstat(file.fileno()).st_size != buffer.nbytes:
             return False
         if not COMPARISON.on:
-            pieces = (buffer[start : start + _PIECE] for start in range(0, buffer.nbytes, _PIECE))
+            pieces = (buffer[start : start + PIECE] for start in range(0, buffer.nbytes, PIECE))
             return all(bytearray(file.read(piece.nbytes)) == piece for piece in pieces)
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with mapping, _address(mapping) as stored, _address(buffer) as given:

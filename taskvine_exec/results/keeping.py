@@ -85,7 +85,9 @@ class Keeper:
         self._locate = locate
         self._understand = understand
         self._until = time.monotonic() + seconds
-        self._room = _memory() / 2  # for results that cannot be mapped because the number of mappings is limited
+        self._room = (
+            available_memory() / 2
+        )  # for results that cannot be mapped because the number of mappings is limited
 
     def keep(self, values: Iterable[Value]) -> None:
         """Give each value another loader. If a result cannot be kept, its loader raises the reason."""
@@ -174,7 +176,7 @@ def _give_up(value: Value, reason: str) -> None:
     value.stays(partial(_fail, FileLost(task_id=value.producer, reason=reason, name=value.number)))
 
 
-def _memory() -> float:
+def available_memory() -> float:
     """Return the bytes of memory that are still available; infinity if the system does not say."""
     try:
         with open("/proc/meminfo") as file:

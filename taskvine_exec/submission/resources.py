@@ -1,6 +1,6 @@
 """The resources of a task: Parsl's ``parsl_resource_specification``, read and checked.
 
-Unknown keys and impossible values raise an error. No key is ignored.
+:func:`parse` raises an error for each unknown key and impossible value. No key is ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 
 __all__ = [
     "MODES_ALLOWED",
+    "READERS",
     "UNSPECIFIED",
     "Mode",
     "ResourceSpecification",
@@ -25,15 +26,14 @@ __all__ = [
     "parse",
 ]
 
-#: L1 is a task in a fresh Python process, L2 a function call in a warm library.
 Mode = Literal["L1", "L2"]
+"""L1 is a task in a fresh Python process, L2 a function call in a warm library."""
 
 _MODES: Mapping[str, Mode] = {"regular": "L1", "L1": "L1", "serverless": "L2", "L2": "L2"}
 
-#: The accepted execution modes, for messages.
 MODES_ALLOWED = "one of " + ", ".join(map(repr, _MODES))
+"""The accepted execution modes, for messages."""
 
-#: Names from other executors and batch systems, where the letters differ too much for a guess.
 _FOREIGN_NAMES: Mapping[str, str] = {
     "cpu": "cores",
     "cpus": "cores",
@@ -47,6 +47,7 @@ _FOREIGN_NAMES: Mapping[str, str] = {
     "runtime": "running_time_min",
     "mode": "function_exec_mode",
 }
+"""Names from other executors and batch systems whose letters differ too much from ours for a guess."""
 
 MOST_GPUS = 1_000_000
 """More than any node has. Much larger numbers do not fit into a message."""
@@ -91,8 +92,8 @@ class ResourceSpecification(NamedTuple):
     recoverable: bool = True
 
 
-#: The specification of tasks that ask for nothing, shared by all of them.
 UNSPECIFIED = ResourceSpecification()
+"""The specification of tasks that ask for nothing, shared by all of them."""
 
 
 def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
@@ -115,17 +116,17 @@ def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
         If a key is unknown, a value is impossible, or the two names of the mode disagree. The message lists all
         problems.
     """
-    if not spec:  # true of nearly every task, so the thread that launches tasks loses almost no time here
+    if not spec:  # the usual case, which must be fast
         return UNSPECIFIED
     if not isinstance(spec, Mapping):
         raise InvalidResourceSpecification(set(), f"It must be a dict, not {type(spec).__name__}.")
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for key, value in spec.items():
-        if key not in _READERS:
+        if key not in READERS:
             problems[str(key)] = _unknown(key)
         elif value is not None:
-            name, read = _READERS[key]
+            name, read = READERS[key]
             try:
                 result = read(value)
             except ValueError as error:
@@ -197,7 +198,7 @@ def brief(value: object) -> str:
 def _unknown(key: object) -> str:
     if key in _MPI_NAMES:
         return f"{key!r} is for MPI tasks, and TaskVineExecutor has no MPI: each task runs on one node."
-    return f"Unknown key {key!r}: {did_you_mean(str(key), _READERS, _FOREIGN_NAMES)}"
+    return f"Unknown key {key!r}: {did_you_mean(str(key), READERS, _FOREIGN_NAMES)}"
 
 
 def _number(value: object) -> float:
@@ -250,7 +251,7 @@ def _mode(value: object) -> Mode:
         raise ValueError(MODES_ALLOWED) from None
 
 
-_READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
+READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "cores": ("cores", _amount),
     "memory": ("memory", _amount),
     "disk": ("disk", _amount),

@@ -304,7 +304,7 @@ def children(pid: int) -> list[int]:
         return []
     if any(lists) or _has_lists():
         return [int(child) for listed in lists for child in listed.split()]
-    return _children_by_parent(pid)
+    return children_by_parent(pid)
 
 
 def _has_lists() -> bool:
@@ -312,7 +312,8 @@ def _has_lists() -> bool:
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
-def _children_by_parent(pid: int) -> list[int]:
+def children_by_parent(pid: int) -> list[int]:
+    """Return the process ids of a process's children, from the parent of each process of the machine."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -34,6 +34,11 @@ class DependencyGraph:
         return invocation in self._ranks
 
     @property
+    def size(self) -> int:
+        """Number of tasks and files in the graph."""
+        return 0 if self._graph is None else len(self._graph)
+
+    @property
     def tasks(self) -> KeysView[int]:
         """The tasks."""
         return self._ranks.keys()

@@ -1,4 +1,4 @@
-"""The user's end of the link: who sends what, and when."""
+"""The user's end of the link: which thread sends which messages, and when."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskvine_manager.wire.messages import Invocation, Profile
 
 
 class Manager:
-    """The other end, and the process that stands for it."""
+    """The other end, and the process that stands for the manager."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -72,8 +72,8 @@ def numbers(message: tuple[Any, ...] | None) -> list[int]:
     return [item[0] for item in message[3]]
 
 
-def test_a_thread_sends_for_itself_what_is_to_go_at_once(manager: Manager) -> None:
-    link = manager.link  # whose own thread does not run here
+def test_other_threads_send_urgent_messages_directly(manager: Manager) -> None:
+    link = manager.link  # its own thread does not run here
     link.define([("key", b"function")], [])
     in_thread(lambda: link.submit(Invocation(1, 0, b"a"), at_once=True))
     message = manager.heard()
@@ -82,14 +82,14 @@ def test_a_thread_sends_for_itself_what_is_to_go_at_once(manager: Manager) -> No
     assert message[1] == (("key", b"function"),)
 
 
-def test_the_main_thread_leaves_it_to_the_link(manager: Manager) -> None:
+def test_main_thread_leaves_sending_to_the_link(manager: Manager) -> None:
     manager.link.submit(Invocation(1, 0, b"a"), at_once=True)
     assert manager.heard(seconds=0.05) is None
     manager.link.start()
     assert numbers(manager.heard()) == [1]
 
 
-def test_what_waits_goes_before_what_goes_at_once(manager: Manager) -> None:
+def test_waiting_messages_are_sent_before_urgent_ones(manager: Manager) -> None:
     manager.link.submit(Invocation(1, 0, b"a"))
     in_thread(lambda: manager.link.submit(Invocation(2, 0, b"b"), at_once=True))
     manager.link.start()
@@ -99,7 +99,7 @@ def test_what_waits_goes_before_what_goes_at_once(manager: Manager) -> None:
     assert heard == [1, 2]
 
 
-def test_what_the_socket_does_not_take_at_once_follows(manager: Manager) -> None:
+def test_unsent_bytes_follow_later(manager: Manager) -> None:
     def submit() -> None:
         for number in range(20):
             manager.link.submit(Invocation(number, 0, b"\0" * 60_000), at_once=True)
@@ -113,14 +113,14 @@ def test_what_the_socket_does_not_take_at_once_follows(manager: Manager) -> None
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_cannot_be_sent_ends_the_manager_and_is_not_waited_for(manager: Manager, at_once: bool) -> None:
+def test_failed_send_ends_the_manager(manager: Manager, at_once: bool) -> None:
     manager.link.start()
     unknown: Any = object()
     in_thread(lambda: manager.link.submit(Invocation(1, 0, unknown), at_once=at_once))
     assert manager.gone.result(10) == -signal.SIGKILL
 
 
-def test_last_words_are_heard_before_the_end_is_told(manager: Manager) -> None:
+def test_last_messages_are_read_before_the_end_is_reported(manager: Manager) -> None:
     manager.link.start()
     manager.channel.send("broken", "why")
     manager.end()
@@ -128,7 +128,7 @@ def test_last_words_are_heard_before_the_end_is_told(manager: Manager) -> None:
     assert manager.said == [("broken", "why")]
 
 
-def test_a_request_fails_when_the_manager_is_gone(manager: Manager) -> None:
+def test_request_fails_when_the_manager_has_ended(manager: Manager) -> None:
     manager.link.start()
     answer = manager.link.ask("stats")
     manager.end()
@@ -153,7 +153,7 @@ def messages_until(manager: Manager, kind: str) -> list[tuple[Any, ...]]:
     return heard
 
 
-def test_what_was_submitted_goes_before_what_was_said_after_it(manager: Manager) -> None:
+def test_messages_keep_their_order_after_submissions(manager: Manager) -> None:
     for number in range(5000):
         manager.link.submit(Invocation(number, 0, b"a"))
     manager.link.retire([0], 1)
@@ -163,16 +163,16 @@ def test_what_was_submitted_goes_before_what_was_said_after_it(manager: Manager)
     assert [number for message in submitted for number in numbers(message)] == list(range(5000))
 
 
-def test_a_profile_goes_before_the_word_that_it_is_of_no_more_use(manager: Manager) -> None:
+def test_profile_is_sent_before_its_retirement(manager: Manager) -> None:
     profile = Profile(7, "key", "f", "L2", None, None, None, None, 0.0, "f")
     manager.link.define([("key", b"function")], [profile])
-    manager.link.retire([7], 1)  # its arguments could not be pickled, say
+    manager.link.retire([7], 1)  # as if its arguments could not be pickled
     manager.link.start()
     first, _ = messages_until(manager, "retire")
     assert (first[1], first[2]) == ((("key", b"function"),), (tuple(profile),))
 
 
-def test_many_functions_go_in_messages_of_some_size_and_before_their_calls(manager: Manager) -> None:
+def test_functions_are_sent_in_parts_before_their_calls(manager: Manager) -> None:
     for number in range(100):
         manager.link.define([(str(number), b"\0" * 30_000)], [])
         manager.link.submit(Invocation(number, number, b"a"))
@@ -189,7 +189,7 @@ def test_many_functions_go_in_messages_of_some_size_and_before_their_calls(manag
 
 
 @pytest.mark.parametrize("word", ["\ud800", 2**70, object()], ids=["surrogate", "number", "object"])
-def test_what_cannot_be_encoded_is_refused_where_it_is_said(manager: Manager, word: Any) -> None:
+def test_unencodable_message_is_refused_at_once(manager: Manager, word: Any) -> None:
     manager.link.start()
     for say in (manager.link.say, manager.link.ask):
         with pytest.raises((ValueError, OverflowError, TypeError)):

@@ -19,7 +19,7 @@ from taskvine_exec.errors import ArgumentNotSerializable, FileLost
 from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
-from taskvine_exec.submission.staging import TempFiles, staging_providers
+from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload
@@ -28,7 +28,7 @@ from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
 
 
 class Link:
-    """What would be sent to a manager."""
+    """The messages that would be sent to a manager."""
 
     def __init__(self) -> None:
         self.functions: list[tuple[str, payload.Payload]] = []
@@ -53,7 +53,7 @@ class Link:
 
 
 class Sent:
-    """A submitter, and what it sends."""
+    """A submitter, and its messages."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.link: Any = Link()
@@ -111,7 +111,7 @@ def test_each_specification_makes_a_profile_of_the_same_function(sent: Sent) -> 
     assert third.category == "mine"
 
 
-def test_a_call_gets_its_slots_share_of_the_library(tmp_path: Path) -> None:
+def test_call_gets_its_share_of_the_library(tmp_path: Path) -> None:
     sent = Sent(tmp_path, slots=4, library_cores=8.0, library_memory=400.0)
     for asks in ({}, {"cores": 3}, {"function_exec_mode": "L1"}):
         sent.submit(int, asks=asks)
@@ -155,25 +155,25 @@ def test_arguments_travel_in_the_message_or_in_a_file(sent: Sent, size: int) -> 
     assert args == ([bytes(size)],)
 
 
-def test_an_argument_that_cannot_be_pickled(sent: Sent) -> None:
+def test_unpicklable_argument_is_refused(sent: Sent) -> None:
     with pytest.raises(ArgumentNotSerializable, match=r"task 0: an argument cannot be serialized \(len\)"):
         sent.submit(len, (each for each in ()))
     assert not sent.tasks.futures
 
 
-def test_a_future_left_in_the_arguments_is_named(sent: Sent) -> None:
+def test_future_left_in_the_arguments_is_named(sent: Sent) -> None:
     with pytest.raises(ArgumentNotSerializable, match=r"args\[0\]\[1\] is a future that was not replaced"):
         sent.submit(len, [0, Future()])
 
 
-def test_a_task_reads_results_of_others(sent: Sent) -> None:
+def test_task_reads_results_of_others(sent: Sent) -> None:
     value = Value("result-7", 7)
     sent.submit(len, value.argument())
     assert sent.link.invocations[0].inputs == (FileUse("value", "", "result-7"),)
 
 
 @pytest.mark.parametrize("settled", ["before", "after"])
-def test_a_task_fails_with_a_task_that_it_reads_from(sent: Sent, settled: str) -> None:
+def test_task_fails_with_the_task_whose_result_it_reads(sent: Sent, settled: str) -> None:
     record: Any = {"id": 7}
     producer = AppFuture(record)
     argument = Value.of(producer).argument()

@@ -54,11 +54,11 @@ class Simulation:
         if interval := LOSS_INTERVAL.of(tuning):
             loss_rate += 1 / (interval * size)
         slots = int(LIBRARY_SLOTS.of(tuning)) or None
-        self._core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
+        self.core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
         self._fleet = Fleet(cluster, size, loss_rate, slots, seed, self, self._check_hope)
-        self._user = User(workload, window, self)
+        self.user = User(workload, window, self)
         self._relayed: set[str] = set()
-        self._actions: dict[type, Callable[[Any], None]] = {
+        self.actions: dict[type, Callable[[Any], None]] = {
             core.Run: self._run,
             core.Fetch: self._fetch,
             core.Drop: self._drop,
@@ -66,9 +66,10 @@ class Simulation:
             core.Full: self._full,
             core.Relay: self._relay,
             core.Finish: self._finish,
-            core.Answer: self._user.answer,
-            core.Again: self._again,
+            core.Answer: self.user.answer,
+            core.RunAgain: self._again,
         }
+        """What is called for each type of instruction."""
         # Counts:
         self._spent = 0
         self._events = 0
@@ -84,11 +85,11 @@ class Simulation:
     def run(self) -> Outcome:
         """Run the simulation."""
         self._fleet.start()
-        self._user.begin()
-        while not self._user.is_content and self.clock.step():
+        self.user.begin()
+        while not self.user.is_content and self.clock.step():
             pass
-        self._user.give_up()  # no node is left to run the rest
-        stats, user, slots = self._core.stats(), self._user, self._fleet.slot_seconds
+        self.user.give_up()  # no node is left to run the rest
+        stats, user, slots = self.core.stats(), self.user, self._fleet.slot_seconds
         return Outcome(
             makespan=self.clock.now,
             storage_peak=stats["bytes_stored_at_most"],
@@ -112,11 +113,11 @@ class Simulation:
     def handle(self, event: core.Event) -> None:
         """Give the scheduler an event at once, and carry out its instructions."""
         begin = thread_time_ns()
-        instructions = self._core.handle(event)
+        instructions = self.core.handle(event)
         self._spent += thread_time_ns() - begin
         self._events += 1
         for instruction in instructions:
-            self._actions[type(instruction)](instruction)
+            self.actions[type(instruction)](instruction)
 
     def say(self, event: core.Event) -> None:
         self.clock.after(self.latency, self.handle, event)
@@ -149,13 +150,13 @@ class Simulation:
     def _full(self, order: core.Full) -> None:
         self._tell(order.node, lambda node: node.full(order.numbers))
 
-    def _again(self, order: core.Again) -> None:
+    def _again(self, order: core.RunAgain) -> None:
         """Do nothing: the scheduler counts retries itself."""
 
     def _finish(self, order: core.Finish) -> None:
         if any(completion.outcome == failure.RETURNED for completion in order.completions):
             self._losses_at_return = self._fleet.losses
-        self._user.finish(order)
+        self.user.finish(order)
 
     def _check_hope(self) -> None:
         """End a simulation in which nodes are lost faster than any task ends."""
@@ -163,7 +164,7 @@ class Simulation:
         if fleet.losses - self._losses_at_return > HOPELESS * fleet.size:
             raise BadSimulation(
                 f"{fleet.losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} tasks "
-                f"{self._user.done} ended: at {fleet.loss_rate * 3600:g} losses per node and hour, the others never "
+                f"{self.user.done} ended: at {fleet.loss_rate * 3600:g} losses per node and hour, the others never "
                 "will"
             )
 

@@ -46,7 +46,8 @@ PIECE = 1 << 18
 """Most bytes that are passed on at a time."""
 SILENCE_SECONDS = 60.0
 """Minimum seconds between two log lines about one address."""
-_IDENTITY = b"auth password sha1"
+IDENTITY = b"auth password sha1"
+"""The first line that each side sends."""
 _LONGEST_LINE = 1023
 
 
@@ -95,8 +96,8 @@ async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         If the other side speaks another protocol, or has another password.
     """
     key = secrets.token_hex(32).encode()
-    writer.write(_IDENTITY + b"\n" + key + b"\n")
-    if await _line(reader) != _IDENTITY:
+    writer.write(IDENTITY + b"\n" + key + b"\n")
+    if await _line(reader) != IDENTITY:
         raise Refused("it does not speak TaskVine's protocol, or was started without a password")
     writer.write(_digest(password, await _line(reader)) + b"\n")
     right = hmac.compare_digest(await _line(reader), _digest(password, key))

@@ -1,8 +1,9 @@
 """The core of the TaskVine engine: events in, instructions out, without ndcctools, sockets or clocks.
 
 Only :meth:`Core.handle` changes its state. The dependency graph holds tasks that wait for files of other tasks, and the
-backlog holds tasks that could run. TaskVine gets only the parcels that nodes can take. A parcel ends with an answer of
-a node's supervisor, or with only a result of TaskVine.
+backlog holds tasks that could run. TaskVine gets a parcel of tasks only when a node can take it. A parcel ends with an
+answer of the node's supervisor (:class:`Answered`), or without one, when TaskVine only says that it failed
+(:class:`Failed`). Parcels that hold no user's tasks but work of the engine itself have an *errand*.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ BATCHES = "batches"
 class Core:
     """State machine that decides which parcels TaskVine gets, and what happens to tasks when they end.
 
-    Its parts ``workload``, ``files`` and ``fleet`` are public to be read.
+    The shell may read its parts ``workload``, ``files`` and ``fleet``, but not change them.
 
     Parameters
     ----------
@@ -95,8 +96,9 @@ class Core:
         self._reads = Reads(say, self.files, self._sent)
         self._replication = Replication(self.files, self._sent, self.fleet.nodes)
         self._examination = Examination(self.files, self.fleet, self._sent, self.workload)
-        self._parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
+        """The parts of the core, to look at."""
+        self.handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._on_submitted,
             Retired: lambda event: self.workload.retire(event.profiles),
             FunctionsGone: self._on_functions_gone,
@@ -118,13 +120,15 @@ class Core:
             Cycle: self._on_cycle,
             Clock: self._on_clock,
         }
-        self._errands: dict[type, Callable[..., None]] = {
+        """What is called for each type of event."""
+        self.errands: dict[type, Callable[..., None]] = {
             Greeting: lambda *_, well: None,  # its answer counts
             Rescue: self._replication.rescued,
             Copy: self._replication.copied,
             Fetch: self._reads.ended,
             Probe: self._examination.probed,
         }
+        """What is called when an errand of each type has ended."""
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event, and return the resulting instructions, in order.
@@ -136,9 +140,9 @@ class Core:
         """
         if self._checker is not None:
             self._checker.begin(event)
-        self._handlers[type(event)](event)
+        self.handlers[type(event)](event)
         if self._checker is not None:
-            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
+            self._checker.end(invariants.INVARIANTS, self.parts, self.parts.size)
         said = self._said.copy()
         self._said.clear()
         return said
@@ -151,7 +155,7 @@ class Core:
         InvariantBroken
             If it contradicts itself.
         """
-        check(invariants.INVARIANTS, self._parts)
+        check(invariants.INVARIANTS, self.parts)
 
     # --- state ---
 
@@ -233,7 +237,7 @@ class Core:
                     self.workload.fail(task, self.files.lost_record(name))
 
     def _on_not_remade(self, event: NotRemade) -> None:
-        """End the tasks and reads that wait for a file that TaskVine would try to recreate for ever."""
+        """End the tasks and reads that wait for a file that TaskVine tries to recreate in vain."""
         temp = self.files.temps.get(event.file)
         node = temp.node if temp is not None else ""
         reason = f"{event.file} was lost with node {node}, and making it again failed: {event.reason}"
@@ -269,7 +273,7 @@ class Core:
             self.fleet.drain(self._sent.is_busy, self._replication.rescue)
 
     def _charge_lost(self) -> None:
-        """Charge the tasks whose node was lost: TaskVine would retry them for ever, even if they crash every node."""
+        """Count an attempt of each task whose node was lost. TaskVine would retry them without a limit."""
         for sent in self._sent.lost(self.fleet.nodes):
             self._abort(sent)
             for task in sent.tasks.values():
@@ -340,12 +344,12 @@ class Core:
         self._sent.launch(sent, launch)
 
     def _is_brief(self, task: Task) -> bool:
-        """Return whether a task's answer is probably small; if it is not, it takes another round trip."""
+        """Whether a task's answer is probably small enough for standard output. If it is not, it takes another trip."""
         largest = self._estimates.largest(task.category)
         return largest is None or largest <= BRIEF
 
     def _stays(self, task: Task, use: FileUse) -> bool:
-        """Return whether an output is a TaskVine file; a result is one unless results of its category are small."""
+        """Whether an output stays on its node as a TaskVine file. Results of categories with small ones do not."""
         if use.kind != "value":
             return True
         largest = self._estimates.largest(task.category)
@@ -443,8 +447,8 @@ class Core:
         self._end(sent, well=False)
 
     def _end(self, sent: SentParcel, *, well: bool) -> None:
-        """Finish a parcel, which was successful if ``well`` is true."""
+        """Finish a parcel: free its room and its files. ``well`` says whether it was successful."""
         sent.leave_room()
         self.files.release(sent)
         if sent.errand is not None:
-            self._errands[type(sent.errand)](sent, sent.errand, well=well)
+            self.errands[type(sent.errand)](sent, sent.errand, well=well)

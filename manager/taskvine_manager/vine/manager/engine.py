@@ -80,7 +80,7 @@ class VineEngine:
         self._traffic = Traffic(base, self._vine, self._store)
         self._recoveries = Recoveries(self._vine, self._store, self._traffic, core.files, handle)
         self._fetches = Fetches(core.files, self._store, self._recoveries, outlet, handle)
-        self._instructions: dict[type, Callable[[Any], None]] = {
+        self.instructions: dict[type, Callable[[Any], None]] = {
             events.Launch: self._launch,
             events.Abort: lambda said: self._traffic.abort(said.parcel),
             events.Release: lambda said: self._traffic.release(said.parcel),
@@ -90,7 +90,7 @@ class VineEngine:
             events.Adopt: lambda said: self._store.adopt(said.file, said.path),
             events.Discard: self._discard,
             events.Finish: lambda said: self._finished.append(self._told(said)),
-            events.Again: lambda said: outlet.again([said.number], said.reason),
+            events.RunAgain: lambda said: outlet.run_again([said.number], said.reason),
             events.Locate: self._fetches.locate,
             events.Fetched: self._fetches.fetched,
             events.Lost: lambda said: outlet.located(said.request, (said.record,)),
@@ -99,6 +99,7 @@ class VineEngine:
             events.Dismiss: self._dismiss,
             events.Reinstall: self._reinstall,
         }
+        """What is called for each type of instruction."""
         self.tune(config.tune)
         if not config.peer_transfers:
             self._vine.manager.disable_peer_transfers()
@@ -289,7 +290,7 @@ class VineEngine:
 
     def _handle(self, event: events.Event) -> None:
         for instruction in self._core.handle(event):
-            self._instructions[type(instruction)](instruction)
+            self.instructions[type(instruction)](instruction)
 
     def _launch(self, said: events.Launch) -> None:
         self._cycles.due = True

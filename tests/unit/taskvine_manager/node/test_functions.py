@@ -17,7 +17,7 @@ CALL = Call(Invocation(1, 0, b""), PROFILE, (1.0, 0.0, 0))
 
 
 class Pool:
-    """Slots or L1 tasks, as far as functions are concerned."""
+    """Slots or L1 tasks, reduced to their functions."""
 
     def __init__(self) -> None:
         self.functions: dict[str, Payload] = {}

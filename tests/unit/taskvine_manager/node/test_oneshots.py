@@ -1,4 +1,4 @@
-"""L1 tasks on a node: they start, end, and are cancelled. A small program takes the part of a task's process."""
+"""L1 tasks on a node: they start, end, and are cancelled. A small program acts as a task's process."""
 
 from __future__ import annotations
 
@@ -80,20 +80,20 @@ class Node:
         return [call.invocation.number for _, call in self.tasks.running()]
 
     def reap(self) -> None:
-        """Wait for the end of all processes that run now, and reap them."""
+        """Wait for the end of all running processes, and reap them."""
         for pid in self.tasks.processes():
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.tasks.reap()
 
     def result(self) -> Payload:
-        """Wait for the only task; return what it answered."""
+        """Wait for the only task; return its answer."""
         self.reap()
         ((_, outcome, body, started, seconds),) = self.endings
         assert (outcome, started, seconds) == (failure.RETURNED, 1.0, 0.5)
         return body
 
     def record(self) -> dict[str, Any]:
-        """Wait for the only task; return the failure record with which it was lost."""
+        """Wait for the only task, which is lost; return its failure record."""
         self.reap()
         ((_, outcome, body, started, seconds),) = self.endings
         assert (outcome, started, seconds) == (failure.LOST, 0.0, 0.0)
@@ -213,7 +213,7 @@ def test_task_that_cannot_be_started_is_lost(tmp_path: Path, target: str, kind: 
     call = Call(Invocation(1, 1, b"answer()"), PROFILE, (1.0, 0.0, 1))
     call.directory = str(tmp_path / "t1")
     (tmp_path / "t1").mkdir()
-    (tmp_path / "t1" / "task").symlink_to(target)  # where the task is written for its process
+    (tmp_path / "t1" / "task").symlink_to(target)  # the file in which the task is written for its process
     node.tasks.pending.append(call)
     node.tasks.pump()
     record = node.record()

@@ -1,4 +1,4 @@
-"""Slots and their library together: tasks that end, are lost, or are taken back. A small program takes their part."""
+"""Slots and their library together: tasks that end, are lost, or are taken back. A small program acts as both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ while True:
 
 
 class Node:
-    """The loop of a node with one core, and what it hears of its tasks."""
+    """The loop of a node with one core, and the ends of its tasks."""
 
     def __init__(self, directory: Path, program: str = PROGRAM, /, **settings: Any) -> None:
         config: dict[str, Any] = {
@@ -110,7 +110,7 @@ class Node:
             key.data()
 
     def run(self, count: int) -> list[tuple[int, int, Any]]:
-        """Go on until so many tasks have ended; return their numbers, outcomes and results or reasons."""
+        """Run the loop until ``count`` tasks have ended; return their numbers, outcomes and results or reasons."""
         while len(self.endings) < count:
             self.step()
         return [
@@ -119,7 +119,7 @@ class Node:
         ]
 
     def starts(self) -> int:
-        """How often a library was started."""
+        """Number of times that a library was started."""
         return len([name for name in os.listdir(self._directory) if name.startswith("started-")])
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ def test_task_whose_results_cannot_be_written_is_lost(node: Node, monkeypatch: p
     assert node.resources.cores == 1
 
 
-def test_task_of_a_slot_that_dies_is_lost_and_the_next_one_gets_another(node: Node) -> None:
+def test_task_of_a_dead_slot_is_lost_and_the_next_gets_a_new_one(node: Node) -> None:
     node.add(1, "die()")
     node.add(2, "answer(b'')")
     assert node.run(2) == [(1, failure.LOST, "while it ran name of f"), (2, failure.RETURNED, b"")]
@@ -186,13 +186,13 @@ def test_library_that_ends_without_tasks_is_started_for_the_next_one(node: Node)
     node.run(1)
     (library,) = node.slots.processes()
     while os.path.exists(f"/proc/{library}"):
-        node.step(0.01)  # it hears of the library's end, and reaps it
+        node.step(0.01)  # the loop sees the end of the library, and reaps it
     node.add(2, "answer(b'')")
     node.run(2)
     assert node.starts() == 2
 
 
-def test_slot_that_cannot_be_used_any_more_ends_after_its_task(node: Node) -> None:
+def test_unusable_slot_ends_after_its_task(node: Node) -> None:
     node.add(1, "answer(b''); say(slot, 'e', None, 0.0, False)")
     node.add(2, "answer(b'')")
     assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
@@ -207,13 +207,13 @@ def test_task_whose_limit_is_too_low_for_its_function_is_refused(node: Node) -> 
     assert node.resources.memory == 1000
 
 
-def test_slot_that_speaks_nonsense_is_given_up(node: Node) -> None:
+def test_slot_with_malformed_answers_is_given_up(node: Node) -> None:
     node.add(1, "slot.send(b'nonsense'); die()")
     ((_, _, reason),) = node.run(1)
     assert reason.startswith("while it ran name of f: its process sent a malformed packet")
 
 
-def test_tasks_that_have_not_begun_can_be_had_back(node: Node) -> None:
+def test_pending_tasks_can_be_taken_back(node: Node) -> None:
     node.add(1, "answer(b'')")
     calls = [node.add(number, "answer(b'')") for number in (2, 3, 4)]
     assert node.slots.cancel({3, 99}, b"") == [calls[1]]
@@ -222,7 +222,7 @@ def test_tasks_that_have_not_begun_can_be_had_back(node: Node) -> None:
     assert len(node.endings) == 1
 
 
-def test_running_task_that_is_cancelled_is_reported_when_its_slot_has_died(node: Node, tmp_path: Path) -> None:
+def test_cancelled_task_is_reported_when_its_slot_has_died(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"say(slot, 'l', 'f')\nwhile not os.path.exists({str(gate)!r}): pass\ndie()")
     node.add(2, "answer(b'')")
@@ -249,7 +249,7 @@ def test_uninterrupted_task_that_is_cancelled_runs_to_its_end(node: Node, tmp_pa
     assert node.run(1) == [(1, failure.RETURNED, b"")]
 
 
-def test_one_library_is_started_if_the_last_answer_of_a_dead_one_brings_a_task(node: Node, tmp_path: Path) -> None:
+def test_one_library_is_started_after_a_late_answer(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"while not os.path.exists({str(gate)!r}): pass\nanswer(b''); os._exit(0)")
     node.then = lambda: node.add(2, "answer(b'')")

@@ -1,4 +1,4 @@
-"""Looks at the processes of tasks: which are due, and what is ended."""
+"""Looks at the processes of tasks: when they are due, and what they end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import eventually
 
 
 class Tasks:
-    """Slots or L1 tasks, as far as the watchdog sees them."""
+    """Slots or L1 tasks, reduced to what the watchdog uses."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, Call]] = []
@@ -153,7 +153,7 @@ def test_library_that_is_stopped_for_too_long_is_ended(world: World) -> None:
     assert call.kill_record is None
 
 
-def test_memory_is_looked_at_while_a_task_has_a_limit(world: World) -> None:
+def test_memory_is_measured_while_a_task_has_a_limit(world: World) -> None:
     pid, call = world.start(), task(1.0)
     world.oneshots.tasks.append((pid, call))
     world.look(1.0)
@@ -165,7 +165,7 @@ def test_memory_is_looked_at_while_a_task_has_a_limit(world: World) -> None:
     assert world.wait(pid) == -signal.SIGKILL
 
 
-def test_memory_is_not_looked_at_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_not_measured_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     monkeypatch.setattr(memory, "enforce", lambda running: looks.append(len(running)))
     world.watchdog.limit(1)
@@ -173,7 +173,7 @@ def test_memory_is_not_looked_at_all_the_time(world: World, monkeypatch: pytest.
     assert looks == [0, 0]
 
 
-def test_earlier_kill_by_the_system_is_no_reason_for_a_later_death(world: World) -> None:
+def test_earlier_kill_does_not_explain_a_later_death(world: World) -> None:
     world.look(100.0)
     world.count = 1
     world.look(100.0 + LOOK_AT_KILLS / 2)  # too early

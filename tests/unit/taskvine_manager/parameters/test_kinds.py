@@ -1,4 +1,4 @@
-"""Values of each kind of parameter: what is accepted, and in which type."""
+"""Values of each kind of parameter: which are accepted, and in which type."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_numbers_of_any_kind_become_the_declared_type(name: str, value: Any, rea
 
 @pytest.mark.parametrize("value", [Decimal(2), "2", b"2", [2], None, 2j, np.array([2])])
 @pytest.mark.parametrize("name", ["prefer-dispatch", "max-retrievals", "sandbox-grow-factor"])
-def test_what_is_no_number_is_refused(name: str, value: Any) -> None:
+def test_only_numbers_are_accepted(name: str, value: Any) -> None:
     with pytest.raises(WrongType, match=name):
         find(name).read(value)
 
@@ -59,7 +59,7 @@ def test_bounds_in_words(parameter: Parameter, bounds: str) -> None:
     assert parameter.bounds == bounds
 
 
-def test_the_bound_of_the_type_is_named_only_when_it_is_exceeded() -> None:
+def test_bound_of_the_type_is_named_only_when_exceeded() -> None:
     with pytest.raises(OutOfRange, match="must be at least 1, and at most 2147483647"):
         Whole("w", 3, "W.", minimum=1, embedded=OURS).read(2**31)
 

@@ -1,4 +1,4 @@
-"""The core: which events it handles, and what it can be asked."""
+"""The core: the events that it handles, and its queries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 
 
 def test_every_event_has_a_handler() -> None:
-    assert set(core.Scheduler()._handlers) == set(typing.get_args(events.Event))
+    assert set(core.Scheduler().handlers) == set(typing.get_args(events.Event))
 
 
 def test_an_unknown_event_is_an_error_that_names_it() -> None:

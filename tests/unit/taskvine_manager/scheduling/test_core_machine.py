@@ -1,4 +1,4 @@
-"""The scheduler driven by random events, beside a model of nodes that do what they are told."""
+"""The scheduler driven by random events, beside a model of nodes that carry out its instructions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROFILES = (
     Profile(2, "f", "task", L1, 1.0, None, None, None, 0.0, "long"),
     Profile(3, "f", "urgent", L2, 1.0, None, None, None, 5.0, "long"),
     Profile(4, "f", "whole", L1, 4.0, None, None, None, 0.0, "long"),
-    Profile(5, "f", "hopeless", L2, 8.0, None, None, None, 0.0, "long"),
+    Profile(5, "f", "oversized", L2, 8.0, None, None, None, 0.0, "long"),
     Profile(6, "f", "once", L2, None, None, None, None, 0.0, "long", False),
 )
 GOOD = [profile for profile in PROFILES if profile.number != 5]
@@ -52,7 +52,7 @@ def file_use(name: str) -> FileUse:
 
 
 class Work:
-    """An invocation that a node was sent, and what it was sent with it."""
+    """A task that was sent to a node, and the values that were sent with it."""
 
     def __init__(self, task: core.Task, run: core.Run) -> None:
         self.invocation = task.invocation
@@ -60,7 +60,7 @@ class Work:
         self.run = run
 
     def follows(self, file: str) -> bool:
-        """Whether it was sent to where a result is being made."""
+        """Whether it was sent to the node where one of its inputs is being made."""
         return file not in self.run.sources and FileUse("value", file, file) in self.invocation.inputs
 
 
@@ -72,7 +72,7 @@ class ModelNode:
         self.killed: dict[int, Work] = {}
         self.files: set[str] = set()
         self.vanished: set[str] = set()
-        """Files that it believes to have."""
+        """The files that the node believes to have."""
         self.recent: set[str] = set()
         self.inputs: list[tuple[str, core.InputCopy | None]] = []
         self.fetches: list[tuple[str, core.Replica]] = []
@@ -80,7 +80,7 @@ class ModelNode:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Rules are what may happen; invariants are what must hold after it, and what the scheduler itself checks then."""
+    """Rules are possible events. Invariants hold after each rule; the scheduler checks its own after each event."""
 
     @initialize(
         max_retries=st.sampled_from([None, 0, 1, 2]),
@@ -110,7 +110,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.relay: set[str] = set()
         self.relays: list[tuple[str, core.Replica]] = []
         self.copied: set[str] = set()
-        """Those of them that the manager has copied, but not yet heard of."""
+        """Files that the manager has copied without being told so yet."""
         self.discarded: set[str] = set()
         self.asked: dict[int, str] = {}
         self.answered: set[int] = set()
@@ -166,7 +166,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if completion.outcome == failure.RETURNED:
                 self.succeeded.add(completion.number)
 
-    def do_again(self, again: core.Again) -> None:
+    def do_runagain(self, again: core.RunAgain) -> None:
         for number in again.numbers:
             assert number in self.succeeded, f"{number} never returned"
 
@@ -194,7 +194,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def do_kill(self, kill: core.Kill) -> None:
         node = self.nodes[kill.node]
         for number in kill.numbers:
-            if number in node.running:  # else it has just ended
+            if number in node.running:  # otherwise it has just ended
                 node.killed[number] = node.running.pop(number)
 
     def do_discard(self, discard: core.Discard) -> None:
@@ -234,7 +234,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             number = next(self.numbers)
             inputs: tuple[FileUse, ...] = ()
             outputs: tuple[FileUse, ...] = ()
-            if count <= 3:  # many at once are plain ones
+            if count <= 3:  # in a large batch, the tasks have no files
                 wanted = data.draw(st.sets(st.sampled_from(self.promised), max_size=2)) if self.promised else set()
                 inputs = tuple(file_use(name) for name in sorted(wanted))
                 if path := data.draw(st.sampled_from(["", "", "", "", "/user/x", "/user/y"])):
@@ -251,7 +251,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.handle(core.Submitted((), invocations))
 
     @rule()
-    def submit_hopeless(self) -> None:
+    def submit_oversized(self) -> None:
         number = next(self.numbers)
         self.submitted[number] = Invocation(number, 5, b"")
         self.handle(core.Submitted((), [self.submitted[number]]))
@@ -269,7 +269,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.handle(core.Submitted((), [self.submitted[number]]))
 
     def over_without(self, name: str) -> bool:
-        """Whether all calls that make a file are over, and none has: then Parsl may try again."""
+        """Whether all tasks that make a file have ended without success: then Parsl may retry one."""
         makers = [item for item in self.submitted.values() if any(use.source == name for use in item.outputs)]
         over = all(self.finished[item.number] or item.number in self.cancelled for item in makers)
         return over and not any(item.number in self.succeeded for item in makers) and name not in self.forgotten
@@ -316,10 +316,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             missing = self.stage_in(name, node.running[number])
             if number not in node.running:
-                continue  # what was said of its files had it cancelled
+                continue  # the lost files had it cancelled
             work = node.running[number]
             if missing is not None and work.follows(missing) and missing not in node.vanished:
-                # Its maker has not made it here. So does the node.
+                # The task that makes it has not made it here, so the node gives the task back.
                 if completions:
                     done, completions = completions, []
                     self.handle(core.Completed(name, done))
@@ -348,11 +348,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         return Completion(invocation.number, outcome, where, name, 1.0, 1.0, seconds, tuple(made))
 
     def size_on(self, name: str) -> int:
-        """What is run again makes another size elsewhere."""
+        """A task that runs again makes a file of another size."""
         return SIZE + int(name[1:]) % 3
 
     def stage_in(self, name: str, work: Work) -> str | None:
-        """Bring what a call reads to its node; return what cannot be had."""
+        """Bring the inputs of a task to its node; return the missing ones."""
         node, run = self.nodes[name], work.run
         for use in work.invocation.inputs:
             file = use.source
@@ -393,7 +393,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def killed(self, data: Any, heard: bool) -> None:
         name = self.draw_node(data, "killed")
         number, work = self.nodes[name].killed.popitem()
-        if heard:  # it ran; it may even have ended well before the word came
+        if heard:  # it ran; it may even have ended well before the message came
             made = tuple((use.source, self.size_on(name), 1) for use in work.invocation.outputs)
             self.nodes[name].files.update(file for file, _, _ in made)
             self.handle(core.Completed(name, [Completion(number, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, made)]))
@@ -497,14 +497,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.handle(core.Asked(request, self.asked[request]))
 
     def made(self) -> list[str]:
-        """Files that the user knows to have been made: Parsl waits for that before it asks."""
+        """Files that the user knows to exist: Parsl waits for that before it asks for them."""
         made = {use.source for number in self.succeeded for use in self.submitted[number].outputs}
         return [name for name in self.promised if name in made]
 
     @rule(name=st.sampled_from(sorted(TUNED)), data=st.data())
     def tune(self, name: str, data: Any) -> None:
         number = data.draw(st.sampled_from(TUNED[name]))
-        if name in self.limits:  # what has begun under a higher one goes on
+        if name in self.limits:  # tasks that began under a higher limit go on
             self.limits[name] = max(self.limits[name], number)
         self.handle(core.Tuned({name: float(number)}))
 
@@ -549,12 +549,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def transfers_are_within_their_limits(self) -> None:
-        for known in self.core._storage.inputs.by_path.values():
+        for known in self.core.parts.storage.inputs.by_path.values():
             reading = sum(source == core.RELAY for source in known.coming.values())
             assert reading <= self.limits["file-source-max-transfers"]
-        assert sorted(self.core._storage.transfers.relays) == sorted(file for file, _ in self.relays)
+        assert sorted(self.core.parts.storage.transfers.relays) == sorted(file for file, _ in self.relays)
         sending = [node.sending for node in self.core.nodes.values()]
-        assert max([*sending, self.core._storage.transfers.relaying]) <= self.limits["worker-source-max-transfers"]
+        assert max([*sending, self.core.parts.storage.transfers.relaying]) <= self.limits["worker-source-max-transfers"]
 
     def teardown(self) -> None:
         if not hasattr(self, "core"):
@@ -564,7 +564,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if len(self.nodes) < 8:
                 self.join(None)
         self.work_until_quiet()
-        # Nobody will make what these wait for: the user's process cancels them.
+        # No task will make the files that these wait for, so the user's process cancels them.
         stuck = {number for number, task in self.core.tasks.items() if task.state is core.State.WAITING and number >= 0}
         never = {number for number, task in self.core.tasks.items() if task.profile.number == 5}
         self.cancel_now(stuck | never)
@@ -580,7 +580,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.all_is_gone()
 
     def all_is_gone(self) -> None:
-        """Everything has been forgotten and nothing is being done: nothing is left of it."""
+        """Check that nothing is left after everything has been forgotten and no task runs."""
         assert not self.core.tasks
         assert not [file.name for file in self.core.files]
         assert not self.relay
@@ -589,9 +589,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any((node.assigned, node.shapes, node.fetching, node.sending, node.reads)), name
             assert not any((node.files, node.used)), name
             assert not self.nodes[name].files or self.nodes[name].killed
-        graph = self.core._tables.graph
-        assert graph._graph is None or not len(graph._graph)
-        assert not any((len(graph), graph._there, graph._ranks))
+        graph = self.core.parts.tables.graph
+        assert not any((graph.size, len(graph), graph.available, graph.tasks))
         kept = {item.arguments for item in self.submitted.values() if isinstance(item.arguments, str)}
         assert kept == self.discarded
 

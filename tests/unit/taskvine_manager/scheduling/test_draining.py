@@ -13,7 +13,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 )
 
 
-def test_a_draining_node_finishes_takes_nothing_and_is_let_go() -> None:
+def test_draining_node_finishes_its_tasks_and_is_released() -> None:
     world = World()
     world.join("a")
     world.call()
@@ -25,13 +25,13 @@ def test_a_draining_node_finishes_takes_nothing_and_is_let_go() -> None:
     assert ran(world.join("b")) == [1]
 
 
-def test_an_idle_node_is_let_go_at_once() -> None:
+def test_idle_node_is_released_at_once() -> None:
     world = World()
     world.join("a")
     assert world.drain("a") == [core.Release("a")]
 
 
-def test_what_only_a_draining_node_has_is_copied_first() -> None:
+def test_only_copies_are_saved_first() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -42,7 +42,7 @@ def test_what_only_a_draining_node_has_is_copied_first() -> None:
     assert runs(world.call(needs=["file"])) == {"b": [1]}
 
 
-def test_what_is_made_while_draining_is_copied_too() -> None:
+def test_files_made_while_draining_are_saved() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -52,7 +52,7 @@ def test_what_is_made_while_draining_is_copied_too() -> None:
     assert world.cached("b", "file") == [core.Release("a")]
 
 
-def test_what_another_node_has_needs_no_copy() -> None:
+def test_replicated_files_need_no_copy() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -62,7 +62,7 @@ def test_what_another_node_has_needs_no_copy() -> None:
     assert world.drain("a") == [core.Release("a")]
 
 
-def test_a_copy_on_a_node_that_is_going_too_saves_nothing() -> None:
+def test_copy_on_a_draining_node_saves_nothing() -> None:
     world = World()
     world.replicate(2)
     world.join("a", cores=1)
@@ -78,14 +78,14 @@ def test_a_copy_on_a_node_that_is_going_too_saves_nothing() -> None:
     assert world.cached("c", "file") == [core.Release("a")]
 
 
-def test_with_nowhere_to_go_a_file_goes_with_its_node() -> None:
+def test_file_is_lost_without_another_node() -> None:
     world = World()
     world.join("a")
     world.make("file")
     assert world.drain("a") == [core.Release("a")]
 
 
-def test_a_file_that_no_other_node_can_take_goes_with_its_node() -> None:
+def test_file_is_lost_if_no_node_can_take_it() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -94,7 +94,7 @@ def test_a_file_that_no_other_node_can_take_goes_with_its_node() -> None:
     assert world.cached("b", "file", "No space left on device") == [core.Release("a")]
 
 
-def test_when_the_rescuer_goes_another_is_found() -> None:
+def test_another_node_saves_the_file_if_the_first_leaves() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -106,7 +106,7 @@ def test_when_the_rescuer_goes_another_is_found() -> None:
     assert world.leave(second) == [core.Release("a")]
 
 
-def test_a_node_that_a_task_reads_from_is_not_let_go() -> None:
+def test_source_of_a_transfer_is_not_released() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
@@ -118,7 +118,7 @@ def test_a_node_that_a_task_reads_from_is_not_let_go() -> None:
     assert only(core.Release, world.cached("b", "file")) == [core.Release("a")]
 
 
-def test_a_draining_node_that_gives_everything_back_is_let_go() -> None:
+def test_node_that_gives_back_all_tasks_is_released() -> None:
     world = World()
     world.join("a")
     world.call(count=3)

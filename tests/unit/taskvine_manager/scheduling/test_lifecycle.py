@@ -21,7 +21,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- nodes go ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_lost_node_ran_is_run_elsewhere() -> None:
+def test_tasks_of_a_lost_node_run_elsewhere() -> None:
     world = World()
     world.join("a")
     world.call(count=2)
@@ -30,8 +30,8 @@ def test_what_a_lost_node_ran_is_run_elsewhere() -> None:
     assert [each.number for each in finished(world.done(0))] == [0]
 
 
-def test_what_may_have_killed_a_node_runs_one_by_one() -> None:
-    """With others beside it; on each node that there is."""
+def test_suspects_run_one_by_one() -> None:
+    """On each node, calls run beside it."""
     world = World()
     world.join("a", cores=3)
     world.call(count=3)
@@ -46,7 +46,7 @@ def test_what_may_have_killed_a_node_runs_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-def test_so_often_and_no_more(retries: int) -> None:
+def test_retries_are_limited(retries: int) -> None:
     world = World(max_retries=retries)
     world.call()
     for _ in range(retries):
@@ -60,7 +60,7 @@ def test_so_often_and_no_more(retries: int) -> None:
     assert "its connection ended" in record["reason"]
 
 
-def test_for_ever_if_there_is_no_limit() -> None:
+def test_retries_may_be_unlimited() -> None:
     world = World(max_retries=None)
     world.call()
     for _ in range(20):
@@ -68,7 +68,7 @@ def test_for_ever_if_there_is_no_limit() -> None:
         assert not finished(world.leave("a"))
 
 
-def test_only_what_can_have_been_running_is_charged() -> None:
+def test_only_tasks_that_may_have_run_are_charged() -> None:
     world = World(max_retries=0)
     world.join("a", cores=2)
     world.call(count=12)
@@ -78,7 +78,7 @@ def test_only_what_can_have_been_running_is_charged() -> None:
     assert world.core.ready == 8
 
 
-def test_a_node_that_is_unknown_or_gone_is_nobody() -> None:
+def test_unknown_node_is_ignored() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -91,7 +91,7 @@ def test_a_node_that_is_unknown_or_gone_is_nobody() -> None:
     assert ran(world.join("b")) == [0]
 
 
-def test_what_a_node_gives_back_is_run_elsewhere_without_a_charge() -> None:
+def test_returned_task_runs_elsewhere_without_charge() -> None:
     world = World(max_retries=0)
     world.join("a")
     world.call(count=2)
@@ -142,7 +142,7 @@ def test_large_result_of_a_cancelled_task_is_removed() -> None:
     assert world.handle(core.Completed(node, [completion])) == [core.Discard(["/spool/value-1"])]
 
 
-def test_what_was_cancelled_keeps_no_room_though_nothing_more_is_heard_of_it() -> None:
+def test_cancelled_task_frees_its_resources() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(count=2)
@@ -150,7 +150,7 @@ def test_what_was_cancelled_keeps_no_room_though_nothing_more_is_heard_of_it() -
     assert ran(world.call(count=2)) == [2, 3]
 
 
-def test_what_was_cancelled_may_lose_its_node() -> None:
+def test_cancelled_task_may_lose_its_node() -> None:
     world = World()
     world.join("a")
     world.call()
@@ -159,7 +159,7 @@ def test_what_was_cancelled_may_lose_its_node() -> None:
     assert not world.join("b")
 
 
-def test_what_was_cancelled_may_be_given_back() -> None:
+def test_cancelled_task_may_be_given_back() -> None:
     world = World()
     world.join("a")
     world.call()
@@ -170,7 +170,7 @@ def test_what_was_cancelled_may_be_given_back() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_consumer_runs_when_its_file_is_made_and_where() -> None:
+def test_consumer_runs_where_its_file_was_made() -> None:
     world = World()
     world.join("a")
     world.join("b")
@@ -181,7 +181,7 @@ def test_a_consumer_runs_when_its_file_is_made_and_where() -> None:
     assert sources(told) == {}
 
 
-def test_a_cycle_through_names_is_refused() -> None:
+def test_cycle_of_names_is_refused() -> None:
     world = World()
     world.join("a")
     world.call(needs=["x"], makes=["y"])
@@ -203,7 +203,7 @@ def test_consumers_of_a_lost_file_fail_and_name_the_node() -> None:
     assert "node a" in record["reason"]
 
 
-def test_a_consumer_that_was_ready_fails_with_its_file() -> None:
+def test_ready_consumer_fails_with_its_file() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file", recoverable=False)
@@ -213,7 +213,7 @@ def test_a_consumer_that_was_ready_fails_with_its_file() -> None:
     assert ran(world.join("b", cores=1)) == [1]
 
 
-def test_who_comes_after_the_loss_of_a_file_fails_at_once() -> None:
+def test_later_consumer_of_a_lost_file_fails_at_once() -> None:
     world = World()
     world.join("a")
     world.make("file", recoverable=False)
@@ -221,7 +221,7 @@ def test_who_comes_after_the_loss_of_a_file_fails_at_once() -> None:
     assert records(world.call(needs=["file"]))[1]["node"] == "a"
 
 
-def test_a_lost_file_that_somebody_is_making_again_is_waited_for() -> None:
+def test_lost_file_with_a_new_producer_is_waited_for() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -232,7 +232,7 @@ def test_a_lost_file_that_somebody_is_making_again_is_waited_for() -> None:
     assert ran(world.done(1, made=[("file", 1)])) == [2]
 
 
-def test_with_another_replica_nothing_is_lost() -> None:
+def test_another_replica_prevents_a_loss() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -244,7 +244,7 @@ def test_with_another_replica_nothing_is_lost() -> None:
     assert runs(world.call(needs=["file"])) == {"b": [1]}
 
 
-def test_a_copy_that_arrives_after_its_source_went_is_as_good() -> None:
+def test_copy_may_arrive_after_its_source_has_left() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -255,7 +255,7 @@ def test_a_copy_that_arrives_after_its_source_went_is_as_good() -> None:
     assert runs(world.call(needs=["file"])) == {"b": [1]}
 
 
-def test_a_consumer_whose_source_went_reads_another_replica() -> None:
+def test_consumer_reads_another_replica() -> None:
     world = World(max_retries=0)
     world.replicate(2)
     world.join("a", cores=1)
@@ -266,7 +266,7 @@ def test_a_consumer_whose_source_went_reads_another_replica() -> None:
     world.call()
     world.join("c", cores=1)
     assert sources(world.call(needs=["file"])) == {"file": "a"}
-    told = world.done(3, **unread("file"))  # a is on its way out, and nobody here knows yet
+    told = world.done(3, **unread("file"))  # node a is leaving, but its message has not arrived yet
     assert not finished(told)
     assert runs(told) == {"c": [3]}
     assert sources(told) == {"file": "b"}
@@ -274,7 +274,7 @@ def test_a_consumer_whose_source_went_reads_another_replica() -> None:
     assert only(core.Drop, told) == [core.Drop("a", ["file"])]
 
 
-def test_a_consumer_that_could_not_read_the_last_replica_fails() -> None:
+def test_consumer_fails_without_a_readable_replica() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file", recoverable=False)
@@ -285,7 +285,7 @@ def test_a_consumer_that_could_not_read_the_last_replica_fails() -> None:
     assert world.where("file") is None
 
 
-def test_another_failure_of_a_consumer_is_its_own() -> None:
+def test_other_failures_of_a_consumer_lose_no_file() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -295,7 +295,7 @@ def test_another_failure_of_a_consumer_is_its_own() -> None:
     assert world.where("file") == "a"
 
 
-def test_what_a_failing_task_made_is_not_what_it_promised() -> None:
+def test_outputs_of_a_failed_task_do_not_count() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -347,7 +347,7 @@ def test_forgotten_before_it_is_made() -> None:
     assert world.is_clean()
 
 
-def test_who_comes_for_a_forgotten_file_that_is_being_made_is_served() -> None:
+def test_later_consumer_gets_a_forgotten_file_that_is_being_made() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -358,7 +358,7 @@ def test_who_comes_for_a_forgotten_file_that_is_being_made_is_served() -> None:
     assert world.is_clean()
 
 
-def test_a_consumer_that_waits_for_more_fails_when_one_is_forgotten() -> None:
+def test_consumer_of_several_files_fails_when_one_is_forgotten() -> None:
     world = World()
     world.join("a")
     world.make("file")

@@ -55,7 +55,7 @@ def test_every_transition_is_allowed_or_raises_with_the_story(start: State, end:
         assert task.state is start
 
 
-def test_the_diagram_is_that_of_the_table() -> None:
+def test_diagram_agrees_with_the_table() -> None:
     shown = [line.strip() for line in str(tasks.__doc__).splitlines() if " -> " in line]
     assert shown == core.diagram().splitlines()
     assert len(shown) == len(ALLOWED)
@@ -65,7 +65,7 @@ def test_the_diagram_is_that_of_the_table() -> None:
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
-def test_order_is_priority_then_path_then_depth_then_arrival() -> None:
+def test_order_is_priority_path_depth_arrival() -> None:
     queue = Queue()
     expected = [
         task(6, priority=1.0),
@@ -85,7 +85,7 @@ def test_order_is_priority_then_path_then_depth_then_arrival() -> None:
     assert [each.invocation.number for each in found] == [each.invocation.number for each in expected]
 
 
-def test_a_task_whose_order_has_changed_is_pushed_again_and_taken_once() -> None:
+def test_reordered_task_is_taken_once() -> None:
     queue = Queue()
     first, second = task(0), task(1)
     queue.push(first)

@@ -1,4 +1,4 @@
-"""A scheduler, short ways to tell it what happened, and short ways to read what it says to that."""
+"""A scheduler, with short methods that send it events and read its instructions."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def local(path: str) -> FileUse:
 
 
 def tables(scheduler: core.Scheduler) -> Tables:
-    """The tables of a scheduler, which only tests look into from outside."""
-    return scheduler._tables
+    """The tables of a scheduler."""
+    return scheduler.parts.tables
 
 
 def storage(scheduler: core.Scheduler) -> Storage:
-    """The storage of a scheduler, which only tests look into from outside."""
-    return scheduler._storage
+    """The storage of a scheduler."""
+    return scheduler.parts.storage
 
 
 class World:
-    """A scheduler, and short ways to tell it what happened."""
+    """A scheduler, with short methods that send it events."""
 
     def __init__(self, **settings: Any) -> None:
         self.core = core.Scheduler(**{"check": True, **settings})
@@ -114,7 +114,7 @@ class World:
         return self.handle(core.Completed(node, completions))
 
     def works(self, *numbers: int, size: int = 100, seconds: float = 1.0) -> Instructions:
-        """Have calls end as they should, one after another, with their files; return what is said to all that."""
+        """End tasks successfully, one after another, with their files; return all instructions that follow."""
         told = []
         for number in numbers:
             uses = self.invocations[number].outputs
@@ -124,7 +124,7 @@ class World:
         return told
 
     def work(self) -> list[int]:
-        """Have all that is given out end as it should, until nothing is; return the numbers in order."""
+        """End all assigned tasks successfully until none is left; return their numbers in order."""
         ended = []
         while assigned := [number for node in self.core.nodes.values() for number in node.assigned]:
             ended.append(assigned[0])
@@ -133,7 +133,7 @@ class World:
         return ended
 
     def arrive(self) -> Instructions:
-        """Have all that is under way between nodes arrive."""
+        """End all transfers between nodes."""
         told = []
         for name, node in list(self.core.nodes.items()):
             for file in list(node.fetching):
@@ -148,7 +148,7 @@ class World:
         return self.handle(core.FileSpoiled(node, file, 1))
 
     def brought(self, node: str, path: str, size: int = 10) -> Instructions:
-        """A node says that it has a user's file; or, of no bytes, that it has not."""
+        """A node reports that it has a user's file; of no bytes, that it could not get it."""
         return self.handle(core.InputCached(node, path, size, path.strip("/") if size else "", (1,) if size else ()))
 
     def cancel(self, *numbers: int) -> Instructions:
@@ -161,7 +161,7 @@ class World:
         return self.handle(core.Asked(request, file))
 
     def where(self, file: str) -> str | None:
-        """The node that a file would be read from."""
+        """Return the node from which a file would be read."""
         (answer,) = only(core.Answer, self.ask(file))
         return answer.where.node if isinstance(answer.where, core.Replica) else None
 
@@ -172,18 +172,18 @@ class World:
         return self.tune(temp_replica_count=count)
 
     def make(self, file: str, size: int = 100, **fields: Any) -> str:
-        """Have a file made, and say where."""
+        """Make a file; return its node."""
         invocation = self.invocation(makes=[file], **fields)
         self.submit(invocation)
         self.done(invocation.number, made=[(file, size)])
         return self.nodes[invocation.number]
 
     def names(self) -> set[str]:
-        """The files of which there is a record."""
+        """Return the files that have a record."""
         return {file.name for file in self.core.files}
 
     def is_clean(self) -> bool:
-        """Whether nothing is left of anything that was submitted."""
+        """Whether nothing is left of all tasks."""
         nodes = self.core.nodes.values()
         busy = any(
             node.assigned or node.shapes or node.files or node.used or node.fetching or node.sending or node.reads
@@ -201,12 +201,12 @@ def runs(instructions: Instructions) -> dict[str, list[int]]:
 
 
 def ran(instructions: Instructions) -> list[int]:
-    """Numbers given out, in the order in which they were submitted."""
+    """Return the numbers of assigned tasks, in the order of their submission."""
     return sorted(number for numbers in runs(instructions).values() for number in numbers)
 
 
 def again(instructions: Instructions) -> list[tuple[FileUse, ...]]:
-    """Outputs of what is given out to make again what was lost."""
+    """Return the outputs of assigned tasks that recreate lost files."""
     tasks = [task for item in instructions if isinstance(item, core.Run) for task in item.tasks]
     return [task.invocation.outputs for task in tasks if task.origin is not None]
 
@@ -217,7 +217,7 @@ def sources(instructions: Instructions) -> dict[str, str]:
 
 
 def copies(instructions: Instructions) -> dict[str, str | None]:
-    """Where nodes that are given work are to get users' files from: another node, or the file itself."""
+    """Return from where nodes with new tasks get users' files: from another node, or the original file."""
     found: dict[str, str | None] = {}
     for run in only(core.Run, instructions):
         paths = [use.source for task in run.tasks for use in task.invocation.inputs if use.kind == "local"]
@@ -227,7 +227,7 @@ def copies(instructions: Instructions) -> dict[str, str | None]:
 
 
 def fetches(instructions: Instructions) -> list[tuple[str, str, str]]:
-    """Copies that are ordered: to which node, of what, from which node."""
+    """Return the copies that are ordered: to which node, of what, from which node."""
     return [(item.node, item.file, item.source.node) for item in instructions if isinstance(item, core.Fetch)]
 
 
@@ -236,7 +236,7 @@ def finished(instructions: Instructions) -> list[Completion]:
 
 
 def records(instructions: Instructions) -> dict[int, dict[str, Any]]:
-    """What is said of those that were lost."""
+    """Return the failure records of the tasks that were lost."""
     lost = [each for each in finished(instructions) if each.outcome == failure.LOST]
     return {each.number: pickle.loads(each.body) for each in lost if isinstance(each.body, bytes)}
 
@@ -246,18 +246,18 @@ def only(kind: type, instructions: Instructions) -> list[Any]:
 
 
 def unread(file: str) -> dict[str, Any]:
-    """The end of a call that could not read a file."""
+    """Make the failure of a task that could not read a file."""
     return {"outcome": failure.LOST, "body": failure.lost("file-lost", "no replica could be read", name=file)}
 
 
 def spread(world: World, count: int, cores: float = 1.0) -> None:
-    """Have so many nodes, n0, n1 and so on, each with room for one call."""
+    """Make nodes n0, n1 and so on, each for one call."""
     for number in range(count):
         world.join(f"n{number}", cores=cores)
 
 
 def chain(world: World, length: int, **fields: Any) -> list[int]:
-    """Have a chain of calls run; each forgets what came before, as results are when only the last is kept."""
+    """Run a chain of calls. Each forgets the file before it, as results are when only the last one is kept."""
     numbers = []
     for step in range(length):
         invocation = world.invocation(needs=[f"f{step - 1}"] if step else [], makes=[f"f{step}"], **fields)
@@ -274,5 +274,5 @@ def made_again(instructions: Instructions) -> list[str]:
 
 
 def recover(world: World) -> list[str]:
-    """Have everything run to its end; say what was made again, in order."""
+    """Run everything to its end; return the recreated files, in order."""
     return [use.source for number in world.work() if number < 0 for use in world.invocations[number].outputs]

@@ -1,4 +1,4 @@
-"""The simulated shell carries out what the scheduler can tell it."""
+"""The simulated shell carries out every instruction of the scheduler."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from taskvine_tune.simulation.workloads import generate
 from taskvine_tune.tuning import TuneParameters
 
 NEVER = {core.Discard, core.Release}
-"""Imagined tasks have no files of arguments, and no imagined node is asked to leave."""
+"""Simulated tasks have no files of arguments, and no simulated node is asked to leave."""
 
 
 def test_every_instruction_has_an_action() -> None:
     simulation = Simulation(generate("chain", tasks=1), Cluster(1, 1), TuneParameters(), seed=0, window=1)
-    assert set(simulation._actions) == set(get_args(core.Instruction)) - NEVER
+    assert set(simulation.actions) == set(get_args(core.Instruction)) - NEVER

@@ -13,7 +13,7 @@ from taskvine_tune.simulation.network import Clock, Network
 
 
 class Around:
-    """An environment in which nothing runs."""
+    """An environment in which no task runs."""
 
     def __init__(self) -> None:
         self.clock = Clock()

@@ -1,4 +1,4 @@
-"""Workers, and which of them are to go."""
+"""Workers, and which of them should leave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskvine_manager.vine.worker.worker import MARK
 
 
 class Harbour:
-    """A fleet, what it says, and the nodes that have something that no other has."""
+    """A fleet, its instructions, and the nodes that have files that no other node has."""
 
     def __init__(self, **settings: Any) -> None:
         self.said: list[Instruction] = []
@@ -38,7 +38,7 @@ class Harbour:
         self.fleet.dismiss_idle(now, busy, lambda name: name in self.precious, self.rescue)
 
 
-def test_name_tells_a_block_and_a_process() -> None:
+def test_name_contains_block_and_process() -> None:
     node = Harbour().join("b7-123")
     assert (node.ours, node.info.block, node.info.pid, node.slots) == (True, "7", 123, 2)
     stranger = VineNode("h:9", {"arch": "x86_64", "ncpus": 4}, None, 0.0)
@@ -53,7 +53,7 @@ def test_names_outlive_nodes() -> None:
     assert harbour.fleet.name(None) == harbour.fleet.name("h:other") == ""
 
 
-def test_any_need_could_be_met_while_there_is_no_node() -> None:
+def test_without_nodes_any_request_may_be_met() -> None:
     harbour = Harbour()
     assert harbour.fleet.could(Need(99.0))
     harbour.join("b0-1")
@@ -94,7 +94,7 @@ def test_last_node_with_data_works_on_until_another_joins() -> None:
     assert harbour.said == [Drained("0")]
 
 
-def test_idle_nodes_go_all_but_the_fewest_and_not_the_last_with_data() -> None:
+def test_idle_nodes_leave_except_the_minimum_and_the_last_data() -> None:
     harbour = Harbour(min_nodes=1)
     for number in range(3):
         harbour.join(f"n-{number}", now=0.0)

@@ -60,7 +60,7 @@ def test_node_is_busy_with_tasks_and_rescues_but_not_with_greetings() -> None:
     assert (sent.working(), sent.count_tasks(), sent.has_suspect()) == ({"h:1"}, 1, True)
 
 
-def test_room_is_left_once() -> None:
+def test_resources_are_freed_once() -> None:
     room = Room(Need(2.0), 2)
     room.take(Need(1.0))
     room.batches = 1

@@ -1,4 +1,4 @@
-"""What keeps a node from joining, and what is said of it."""
+"""Problems that keep a node from joining, and their messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_address_of_the_manager(arguments: list[str], expected: Address | None) 
         ([], None),
     ],
 )
-def test_options_that_count(arguments: list[str], expected: str | None) -> None:
+def test_effective_options_are_found(arguments: list[str], expected: str | None) -> None:
     assert trouble.option(arguments, "--password", "-P") == expected
 
 
@@ -55,7 +55,7 @@ def test_every_status_has_a_meaning_and_is_no_signal() -> None:
     assert len(set(trouble.MEANINGS.values())) == len(trouble.MEANINGS) == 8
 
 
-def test_another_version() -> None:
+def test_other_version_is_recognised() -> None:
     trouble.check_version("", "1.0")
     trouble.check_version("1.0", "1.0")
     with pytest.raises(Trouble, match=r"taskvine-exec 1\.0 .* has 1\.1") as raised:
@@ -132,7 +132,7 @@ def test_closed_port_of_this_machine_is_known_at_once(listening: socket.socket) 
 
 
 def test_address_that_does_not_answer() -> None:
-    """A full queue drops what comes, as a firewall does."""
+    """A full queue drops packets, as a firewall does."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -213,7 +213,7 @@ WRONG = b"vine_worker: wrong password for manager login1:9\n"
         ([WRONG, WRONG[:-1]], None, ""),
     ],
 )
-def test_what_a_worker_says(said: list[bytes], status: int | None, words: str) -> None:
+def test_messages_of_a_worker_are_understood(said: list[bytes], status: int | None, words: str) -> None:
     listener = Listener(Address("login1", 9), "/secret", "/work")
     found = [each for each in (listener.feed("err", data) for data in said) if each]
     assert [each.status for each in found] == ([] if status is None else [status])
@@ -235,7 +235,7 @@ def test_streams_are_read_apart() -> None:
     assert listener.silent().text.endswith("login1:9 had accepted it: something else")
 
 
-def test_worker_that_was_killed_for_lack_of_memory() -> None:
+def test_kill_for_lack_of_memory_is_reported() -> None:
     said = trouble.out_of_memory(Kill("/sys/fs/cgroup/job_7", 1000.0, 999.7))
     assert "may use 1000 MB, of which 1000 MB were in use (limit of /sys/fs/cgroup/job_7)" in said
     assert "of which" not in trouble.out_of_memory(Kill("the machine", 1000.0, 0.0))
