@@ -236,7 +236,13 @@ def tasks_of(
         check()
         return watched(submitter.call(again if is_again else first, (columns,), {}))
 
-    return Tasks(execution.name_of(chunk.function), submit, cancel, slots, submitter.directories)
+    return Tasks(
+        execution.name_of(chunk.function),
+        submit,
+        cancel,
+        slots,
+        WorkingDirectories(submitter.files.directory, submitter.files.in_place),
+    )
 
 
 def cancelled(reason: str) -> TaskCancelled:

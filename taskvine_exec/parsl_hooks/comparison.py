@@ -31,23 +31,8 @@ def holds(path: str, buffer: memoryview) -> bool:
         return bool(_memcmp(stored, given, buffer.nbytes) == 0)
 
 
-class _PyBuffer(ctypes.Structure):
-    """``Py_buffer``."""
-
-    _fields_ = (
-        ("address", ctypes.c_void_p),
-        ("owner", ctypes.c_void_p),
-        ("length", ctypes.c_ssize_t),
-        ("item_size", ctypes.c_ssize_t),
-        ("read_only", ctypes.c_int),
-        ("dimensions", ctypes.c_int),
-        ("format", ctypes.c_void_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
-
+_PyBuffer = ctypes.c_void_p * 16
+"""``Py_buffer``, or more. Its first field is the address, and no other is used here."""
 
 _python = ctypes.PyDLL(None)
 _python.PyObject_GetBuffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
@@ -62,6 +47,6 @@ def _address(of: memoryview | mmap.mmap) -> Iterator[int]:
     buffer = _PyBuffer()
     _python.PyObject_GetBuffer(of, buffer, 0)
     try:
-        yield buffer.address
+        yield buffer[0] or 0
     finally:
         _python.PyBuffer_Release(buffer)

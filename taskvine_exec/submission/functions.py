@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import parsl.serialize.facade as registries
@@ -41,6 +42,7 @@ OF_PARSL = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer
 """The serializers that Parsl brings. Any other one was registered by the user."""
 
 
+@dataclass(eq=False)
 class FunctionReference:
     """One version of a function, identified by the hash of its serialized content.
 
@@ -57,25 +59,20 @@ class FunctionReference:
         Name of the function.
     """
 
-    __slots__ = ("__weakref__", "encoded", "key", "name", "profiles")
-
-    def __init__(self, key: str, encoded: payload.Payload, name: str) -> None:
-        self.key = key
-        self.encoded = encoded
-        self.name = name
-        self.profiles: dict[Hashable, int] = {}
+    key: str
+    encoded: payload.Payload
+    name: str
+    profiles: dict[Hashable, int] = field(default_factory=dict, init=False)
 
 
+@dataclass(eq=False)
 class _Known:
     """Cache entry of a function object: its captures, and the reference of each wrapped variant."""
 
-    __slots__ = ("fingerprint", "function", "references", "said")
-
-    def __init__(self, function: weakref.ref[Any], fingerprint: Fingerprint) -> None:
-        self.function = function
-        self.fingerprint = fingerprint
-        self.references: dict[Hashable, FunctionReference] = {}
-        self.said = False
+    function: weakref.ref[Any]
+    fingerprint: Fingerprint
+    references: dict[Hashable, FunctionReference] = field(default_factory=dict)
+    said: bool = False
 
 
 class FunctionCache:

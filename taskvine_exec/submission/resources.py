@@ -14,18 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 from parsl.executors.errors import InvalidResourceSpecification
 
-__all__ = [
-    "MODES_ALLOWED",
-    "READERS",
-    "UNSPECIFIED",
-    "Mode",
-    "ResourceSpecification",
-    "brief",
-    "did_you_mean",
-    "normalise_mode",
-    "parse",
-]
-
 Mode = Literal["L1", "L2"]
 """L1 is a task in a fresh Python process, L2 a function call in a warm library."""
 

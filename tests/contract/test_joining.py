@@ -89,7 +89,7 @@ def test_wrong_password_is_reported(node: Node, tmp_path: Path) -> None:
     (tmp_path / "guessed").write_text("guessed")
     node.give("--password", str(tmp_path / "guessed"))
     status, said, seconds = node.complain()
-    assert status == trouble.REFUSED
+    assert status == trouble.Status.REFUSED
     assert f"refuses the password in {tmp_path}/guessed" in said
     assert "project_password_file" in said
     assert seconds < SOON
@@ -99,7 +99,7 @@ def test_missing_password_is_reported(node: Node) -> None:
     place = node.command.index("--password")
     del node.command[place : place + 2]
     status, said, seconds = node.complain()
-    assert status == trouble.REFUSED
+    assert status == trouble.Status.REFUSED
     assert "asks for a password" in said
     assert seconds < SOON
 
@@ -107,7 +107,7 @@ def test_missing_password_is_reported(node: Node) -> None:
 def test_unseen_password_file_is_reported(node: Node, tmp_path: Path) -> None:
     node.give("--password", str(tmp_path / "elsewhere"))
     status, said, seconds = node.complain()
-    assert status == trouble.UNREADABLE
+    assert status == trouble.Status.UNREADABLE
     assert f"{tmp_path}/elsewhere cannot be read: No such file" in said
     assert seconds < SOON
 
@@ -115,7 +115,7 @@ def test_unseen_password_file_is_reported(node: Node, tmp_path: Path) -> None:
 def test_closed_port_is_reported(node: Node) -> None:
     node.command[-1] = closed_port()
     status, said, seconds = node.complain()
-    assert status == trouble.UNREACHABLE
+    assert status == trouble.Status.UNREACHABLE
     assert f"localhost:{node.command[-1]} fails: Connection refused" in said
     assert seconds < SOON
 
@@ -123,7 +123,7 @@ def test_closed_port_is_reported(node: Node) -> None:
 def test_silent_address_is_reported(node: Node, full_port: str) -> None:
     node.command[-2:] = ["127.0.0.1", full_port]
     status, said, seconds = node.complain()
-    assert status == trouble.UNREACHABLE
+    assert status == trouble.Status.UNREACHABLE
     assert f"nothing has answered at 127.0.0.1:{full_port}" in said
     assert seconds < SOON
 
@@ -131,7 +131,7 @@ def test_silent_address_is_reported(node: Node, full_port: str) -> None:
 def test_unknown_host_is_reported(node: Node) -> None:
     node.command[-2] = "no-such-host.invalid"
     status, said, seconds = node.complain()
-    assert status == trouble.NO_HOST
+    assert status == trouble.Status.NO_HOST
     assert "'no-such-host.invalid', is not known here" in said
     assert seconds < SOON
 
@@ -155,7 +155,7 @@ def test_another_program_at_the_port_is_reported(node: Node) -> None:
 def test_missing_program_is_reported(node: Node) -> None:
     node.give("--executable", "vine_worker_of_ours")
     status, said, seconds = node.complain()
-    assert status == trouble.NO_PROGRAM
+    assert status == trouble.Status.NO_PROGRAM
     assert "vine_worker_of_ours is not there on PATH" in said
     assert "conda install -c conda-forge ndcctools" in said
     assert seconds < SOON
@@ -164,7 +164,7 @@ def test_missing_program_is_reported(node: Node) -> None:
 def test_other_version_is_reported(node: Node) -> None:
     node.give("--package", "0.0.9")
     status, said, seconds = node.complain()
-    assert status == trouble.MISMATCH
+    assert status == trouble.Status.MISMATCH
     assert "has 0.0.9. Install the same version" in said
     assert seconds < SOON
 
@@ -176,7 +176,7 @@ def test_missing_scratch_is_reported(node: Node) -> None:
     code += "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
     node.command[1:1] = ["-c", code]
     status, said, seconds = node.complain()
-    assert status == trouble.NO_SCRATCH
+    assert status == trouble.Status.NO_SCRATCH
     assert "cannot work in /proc/nowhere" in said
     assert "Set TMPDIR" in said
     assert seconds < SOON
@@ -193,7 +193,7 @@ def test_failed_block_has_the_report_of_its_node(make_executor: Make, tmp_path: 
     error = executor.submit(int, {}).exception(SECONDS)
     assert isinstance(error, BadStateException)
     assert "refuses the password" in str(error)
-    assert str(trouble.REFUSED) in str(error)
+    assert str(trouble.Status.REFUSED) in str(error)
 
 
 def test_other_python_is_reported(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:

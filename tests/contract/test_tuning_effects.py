@@ -23,7 +23,7 @@ from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import NodeLost, TaskLost
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.parameters import honoured
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop, FileCached, Tuned
 from taskvine_manager.scheduling.tuning import Tuning
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
@@ -61,7 +61,7 @@ def test_every_supported_parameter_has_a_test() -> None:
 def spread(count: int, **parameters: float) -> World:
     """Make nodes of one core each, with tuning parameters."""
     world = World()
-    world.handle(core.Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
+    world.handle(Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
     for number in range(count):
         world.join(f"n{number}", cores=1)
     return world
@@ -115,7 +115,7 @@ def test_files_move_from_full_to_empty_nodes(shift: int) -> None:
     for number in range(4, 9):
         world.make(f"file{number}", cores=1.0)
         for file in list(world.core.nodes["empty"].fetching):
-            world.handle(core.FileCached("empty", file, 100, None, 1))
+            world.handle(FileCached("empty", file, 100, None, 1))
     used = {name: node.used for name, node in world.core.nodes.items()}
     # The loads even out, and then nothing moves: another move would only make the other node the fuller one.
     assert used == ({"n0": 500, "empty": 400} if shift else {"n0": 900, "empty": 0})
@@ -149,7 +149,7 @@ def test_readers_of_a_users_file_are_limited(limit: int) -> None:
 def where_data_is_busy(**parameters: float) -> World:
     """Make two nodes: one holds 100 MB and is busy for half a second, the other is idle."""
     world = World()
-    world.handle(core.Tuned({name.replace("_", "-", 1): number for name, number in parameters.items()}))
+    world.handle(Tuned({name.replace("_", "-", 1): number for name, number in parameters.items()}))
     world.join("has", cores=1)
     world.invocation(category="other")
     world.submit(world.invocation(makes=["file"]))
@@ -183,7 +183,7 @@ def test_weight_decides_between_a_copy_and_a_busy_node() -> None:
 def test_without_weight_places_of_inputs_do_not_count() -> None:
     for weight, expected in ((1.0, "has"), (0.0, "roomy")):
         world = World()
-        world.handle(core.Tuned({"executor.weight-transfer": weight}))
+        world.handle(Tuned({"executor.weight-transfer": weight}))
         world.join("has", cores=2)
         world.make("file")
         world.join("roomy", cores=8)
@@ -204,7 +204,7 @@ def test_nodes_get_more_tasks_than_they_run_at_once(multiplier: float, given: in
 def fitting(parameters: dict[str, float], **asked: Any) -> int:
     """Return how many of ten such calls run at once on a node of 10 cores, 1000 MB of memory and of disk."""
     world = World()
-    world.handle(core.Tuned(parameters))
+    world.handle(Tuned(parameters))
     world.join("a", cores=10, memory=1000.0, disk=1000.0)
     return len(ran(world.call(count=20, **asked)))
 
@@ -215,7 +215,7 @@ def test_request_for_one_resource_gets_a_share_of_the_others() -> None:
     # 450 MB each: two fit in memory. Their share of the cores leaves one core to others.
     for parameters, free in (({}, 8), (share, 1)):
         world = World()
-        world.handle(core.Tuned(parameters))
+        world.handle(Tuned(parameters))
         world.join("a", cores=10, memory=1000.0)
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
@@ -230,7 +230,7 @@ def test_whole_number_of_shares_fills_a_node() -> None:
     whole: dict[str, float] = {"proportional-whole-tasks": 1}
     for parameters, free in (({"proportional-resources": 1, "proportional-whole-tasks": 0}, 1), (whole, 0)):
         world = World()
-        world.handle(core.Tuned(parameters))
+        world.handle(Tuned(parameters))
         world.join("a", cores=10, memory=1000.0)
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
@@ -247,7 +247,7 @@ def test_whole_number_of_shares_fills_a_node() -> None:
 @pytest.mark.parametrize(("prefetch", "given"), [(0.0, 1), (0.004, 4), (0.016, 16)])
 def test_short_calls_are_sent_ahead(prefetch: float, given: int) -> None:
     world = spread(1)
-    world.handle(core.Tuned({"executor.prefetch": prefetch}))
+    world.handle(Tuned({"executor.prefetch": prefetch}))
     world.call()
     world.done(0, seconds=0.001)
     assert len(ran(world.call(count=100))) == given
@@ -256,7 +256,7 @@ def test_short_calls_are_sent_ahead(prefetch: float, given: int) -> None:
 def test_without_prefetch_calls_are_not_sent_behind_producers() -> None:
     for prefetch, follow in ((0.02, True), (0.0, False)):
         world = spread(1)
-        world.handle(core.Tuned({"executor.prefetch": prefetch}))
+        world.handle(Tuned({"executor.prefetch": prefetch}))
         world.call()
         world.done(0, seconds=0.001)
         chain = [
@@ -302,8 +302,8 @@ def test_file_stays_while_it_is_read() -> None:
     world = full()
     assert world.make("file", cores=1.0) == "n0"
     world.call(needs=["file"], cores=1.0)
-    assert not only(core.Drop, world.cached("empty", "file"))
-    assert only(core.Drop, world.works(2)) == [core.Drop("n0", ["file"])]
+    assert not only(Drop, world.cached("empty", "file"))
+    assert only(Drop, world.works(2)) == [Drop("n0", ["file"])]
     assert world.core.stats()["replicas"]["file"] == ["empty"]
 
 

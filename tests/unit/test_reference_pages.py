@@ -17,7 +17,7 @@ from parsl.executors.status_handling import BlockProviderExecutor
 
 import taskvine_exec
 from taskvine_exec import TaskVineExecutor, TaskVineFactoryConfig, TaskVineManagerConfig, errors
-from taskvine_exec.config.validation import BATCH_TYPES, LIBRARY_KEYS
+from taskvine_exec.config import BATCH_TYPES, LIBRARY_KEYS
 from taskvine_exec.submission import resources
 from taskvine_manager.embedded import node
 from taskvine_manager.node import hardware
@@ -65,7 +65,7 @@ def test_errors_are_drawn_as_in_the_module() -> None:
 
 def test_statuses_of_workers() -> None:
     text = section(page("errors"), "WorkerLaunchFailed")
-    assert [status for status in trouble.MEANINGS if not re.search(rf"\b{status}\b", text)] == []
+    assert [status for status in trouble.Status if not re.search(rf"\b{status}\b", text)] == []
 
 
 # --- commands ---

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from taskvine_manager.node.limits import Kills
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, Profile
 
@@ -114,3 +115,29 @@ class Ending(NamedTuple):
 
 Report = Callable[[Call, int, Payload, float, float], None]
 """Handles the end of a task: ``(call, outcome, body, started, seconds)``."""
+
+
+class Shared(NamedTuple):
+    """What function slots and L1 tasks of a node share.
+
+    Parameters
+    ----------
+    config : dict
+        Settings of the processes: the first packet to the library, see
+        :class:`taskvine_manager.runtime.library.Library`, with ``env_vars``, ``has_gpus``, ``slot_cores`` and
+        ``temporary``.
+    functions : mapping of str to (bytes or str)
+        The functions of the tasks, encoded.
+    resources : Resources
+        The node's resources.
+    report : callable
+        Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
+    kills : Kills
+        Detects processes that the system has killed for lack of memory.
+    """
+
+    config: dict[str, Any]
+    functions: Mapping[str, Payload]
+    resources: Resources
+    report: Report
+    kills: Kills

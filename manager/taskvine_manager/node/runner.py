@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from taskvine_manager.node import environment, hardware
-from taskvine_manager.node.calls import Call, Report, Resources, needed, shares
+from taskvine_manager.node.calls import Call, Report, Resources, Shared, needed, shares
 from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.config import NodeConfig
 from taskvine_manager.node.functions import Functions
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.loop import Loop
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.node.watchdog import Watchdog
 from taskvine_manager.runtime import failure, headroom, keeper
+from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, NodeInfo
 
 LOOK_AT_SLOTS = 0.010
@@ -33,14 +35,8 @@ class Site(NamedTuple):
     ----------
     directory : str
         The node's private directory.
-    log, spool, environments : str
-        Directories for the slots' logs, large values and unpacked environments.
-    program : str
-        Path of this package's program.
-    root : str
-        Directory that contains this package, for a library without an ``env_pack``.
-    pack : str or None
-        The tasks' ``env_pack``.
+    spool, environments : str
+        Directories for large values and unpacked environments.
     radio : str
         Path of the socket to which tasks send monitoring messages.
     without : tuple of str
@@ -52,12 +48,8 @@ class Site(NamedTuple):
     """
 
     directory: str
-    log: str
     spool: str
     environments: str
-    program: str
-    root: str
-    pack: str | None
     radio: str
     without: tuple[str, ...] = ()
     temporary: str | None = None
@@ -70,7 +62,7 @@ class Runner:
     Parameters
     ----------
     config : NodeConfig
-        The executor's configuration for all its nodes.
+        The executor's configuration for all its nodes, with the directory for this node's logs.
     info : NodeInfo
         The node's resources.
     gpus : list of str
@@ -104,31 +96,19 @@ class Runner:
         command, base = self._command(config, site)
         runtime = self._runtime(config, site, has_gpus=bool(gpus))
         headroom.keep_to(runtime["memory_group"])
-        resources = Resources(info.cores, info.memory, gpus)
         kills = hardware.kills()
-        self._slots = Slots(
-            with_init(config.init_command, [*command, "library"]),
-            {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars},
-            runtime,
-            resources,
-            report,
-            loop.watch,
-            loop.unwatch,
-            kills,
-            notice,
-        )
-        self._oneshots = OneShots(
-            [*command, "task"],
-            config.init_command,
-            {**base, **config.env_vars},
-            runtime,
-            resources,
-            report,
-            kills,
-        )
-        self.functions = Functions(self._slots, self._oneshots, site.copies)
+        start = with_init(config.init_command, [*command, "library"])
+        own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
+        self._library = Library(start, own, runtime, kills, notice)
+        known: dict[str, Payload] = {}
+        shared = Shared(runtime, known, Resources(info.cores, info.memory, gpus), report, kills)
+        self._slots = Slots(self._library, shared, loop.watch, loop.unwatch)
+        own = {**base, **config.env_vars}
+        start = [*command, "task"]
+        self._oneshots = OneShots(start, config.init_command, own, shared)
+        self.functions = Functions(known, self._slots, site.copies)
         self._profiles = self.functions.profiles
-        self._watchdog = Watchdog(self._slots, self._oneshots, kills)
+        self._watchdog = Watchdog(self._library, self._slots, self._oneshots, kills)
         self._watchdog.tune(config.tune)
         self.add, self.pump = self._slots.add, self._slots.pump
         """Queue a function call; hand queued ones to slots. Both are called for every task."""
@@ -145,19 +125,19 @@ class Runner:
         base["TASKVINE_EXEC_RADIO"] = site.radio
         if site.temporary is not None:
             base.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), site.temporary))
-        if site.pack is None:  # an installed root is a site-packages directory, and would precede a pack's
-            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), site.root]))
+        if config.env_pack is None:  # an installed root is a site-packages directory, and would precede a pack's
+            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), config.source_root]))
         python = sys.executable
         try:
-            python = environment.interpreter(site.pack, site.environments, config.python_version)
+            python = environment.interpreter(config.env_pack, site.environments, config.python_version)
         except environment.EnvironmentBroken as error:
-            self.broken = failure.lost("library" if site.pack is None else "environment", str(error))
-        return [python, site.program], environment.activated(site.pack, python, base)
+            self.broken = failure.lost("library" if config.env_pack is None else "environment", str(error))
+        return [python, config.program], environment.activated(config.env_pack, python, base)
 
     def _runtime(self, config: NodeConfig, site: Site, *, has_gpus: bool) -> dict[str, Any]:
         """Return the settings of the library and of L1 tasks."""
         return {
-            "log": site.log,
+            "log": config.log,
             "spool": site.spool,
             "inline_limit": config.inline_limit,
             "scratch": os.path.join(site.directory, "scratch"),
@@ -221,7 +201,7 @@ class Runner:
         waits = self._watchdog.waits(busy=bool(self.calls))
         if self._watch_slots:
             waits.append(LOOK_AT_SLOTS)
-        waits += [wait for wait in (self._slots.wait, self.functions.memory.wait) if wait is not None]
+        waits += [wait for wait in (self._library.wait, self.functions.memory.wait) if wait is not None]
         return waits
 
     def look_after(self) -> None:
@@ -231,12 +211,12 @@ class Runner:
         self.functions.memory.tidy()
         self._oneshots.pump()  # slots may have freed the resources that it waits for
         now = time.monotonic()
-        self._slots.look(now)
+        self._library.look(now)
         self._watchdog.look(now)
 
     def _reap(self) -> None:
         self._oneshots.reap()
-        keeper.reap(self._oneshots.processes() | self._slots.processes())
+        keeper.reap({*self._oneshots.processes(), self._library.pid})
 
     def stop(self) -> None:
         """End the library, slots and L1 tasks."""

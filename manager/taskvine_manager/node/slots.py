@@ -6,26 +6,23 @@ their processes do. The node's loop calls it when a socket is readable; it never
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import pickle
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-from taskvine_manager.node.calls import Call, Report, Resources
-from taskvine_manager.node.deaths import died
+from taskvine_manager.node.calls import Call, Shared
+from taskvine_manager.node.deaths import died, not_started
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.library import Library
-from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node_parameters import BATCH, MAX_LIBRARY_RETRIES
 from taskvine_manager.runtime import failure, keeper
-from taskvine_manager.runtime.payload import Payload, encode
+from taskvine_manager.runtime.payload import encode
 
 IDLE_EXIT_SECONDS = 0.5
 """Seconds for idle slots to run their exit handlers when the node ends."""
@@ -36,46 +33,28 @@ class Slots:
 
     Parameters
     ----------
-    command : list of str
-        Command that starts the library; a descriptor and the parent's process id are appended.
-    environment : dict of str to str
-        Environment variables of the library and its slots.
-    config : dict
-        First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
-    resources : Resources
-        The node's resources, shared with its L1 tasks.
-    report : callable
-        Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
+    library : Library
+        Forks the slots.
+    shared : Shared
+        What they share with L1 tasks.
     watch, unwatch : callable
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
-    kills : Kills
-        Detects processes that the system has killed for lack of memory.
-    notice : callable
-        Sends a notice to the user.
     """
 
     def __init__(
         self,
-        command: list[str],
-        environment: dict[str, str],
-        config: dict[str, Any],
-        resources: Resources,
-        report: Report,
+        library: Library,
+        shared: Shared,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
-        kills: Kills,
-        notice: Callable[[str], None],
     ) -> None:
-        self._config = config
-        self._directories = SlotDirectories(config)
-        self._report = report
+        self._config, self._functions, resources, self._report, self._kills = shared
+        self._directories = SlotDirectories(self._config)
         self._watch = watch
         self._unwatch = unwatch
-        self._kills = kills
-        self._functions: dict[str, Payload] = {}
         self._numbers = itertools.count()
         self._pool: Pool[SlotProcess] = Pool(resources)
-        self._library = Library(command, environment, config, kills, notice)
+        self._library = library
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``executor.batch`` and ``max-library-retries``."""
@@ -104,19 +83,6 @@ class Slots:
             if slot.calls and slot.calls[0].kill_record is not None:
                 slot.end()  # cancelled meanwhile
 
-    @property
-    def wait(self) -> float | None:
-        """Seconds until :meth:`look` should be called; None if it need not be."""
-        return self._library.wait
-
-    def look(self, now: float) -> None:
-        """Notify the user of a library that is slow to start, and kill it after ``start_timeout``."""
-        self._library.look(now)
-
-    def end_library(self, why: str) -> None:
-        """Kill the library; its slots end with it."""
-        self._library.kill(why)
-
     def _library_gone(self) -> None:
         """Clean up after a library that has ended, and start it again if tasks are pending."""
         record, may_start = self._library.bury()
@@ -139,15 +105,10 @@ class Slots:
 
     # --- tasks ---
 
-    def add_function(self, key: str, encoded: Payload) -> None:
-        """Store a function for later tasks."""
-        self._functions[key] = encoded
-
-    def forget_functions(self, keys: set[str]) -> int:
-        """Remove functions that no task here needs; return how many bytes they took."""
+    def forget_functions(self, keys: set[str]) -> None:
+        """Tell slots to forget functions that no task here needs."""
         for slot in self._pool.forget(keys):
             slot.tidy()
-        return sum(len(self._functions.pop(key, b"")) for key in keys)
 
     def add(self, call: Call) -> None:
         """Queue a task, which :meth:`pump` sends to a slot, and start the library if it is not running."""
@@ -196,9 +157,7 @@ class Slots:
                 call.given = encode(call.values, spool, pickle.dumps)
             except OSError as error:
                 self._pool.withdraw({call.invocation.number})
-                kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
-                record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=spool)
-                self._report(call, failure.LOST, record, 0.0, 0.0)
+                self._report(call, failure.LOST, not_started(call, error, spool), 0.0, 0.0)
                 return False
         return True
 
@@ -335,10 +294,6 @@ class Slots:
         self._close(slot)
 
     # --- what the node asks for ---
-
-    def processes(self) -> set[int]:
-        """Return the ids of the child processes that :class:`Slots` waits for."""
-        return set() if self._library.pid is None else {self._library.pid}
 
     def running(self) -> Iterable[tuple[int, Call]]:
         """Return the process id of each busy slot's keeper, and its task.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from taskvine_manager import cleanup, patience
 from taskvine_manager.node import memory
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
@@ -21,6 +22,8 @@ class Watchdog:
 
     Parameters
     ----------
+    library : Library
+        The parent of the slots.
     slots : Slots
         Runs function calls.
     oneshots : OneShots
@@ -29,7 +32,8 @@ class Watchdog:
         Detects processes that the system has killed for lack of memory.
     """
 
-    def __init__(self, slots: Slots, oneshots: OneShots, kills: Kills) -> None:
+    def __init__(self, library: Library, slots: Slots, oneshots: OneShots, kills: Kills) -> None:
+        self._library = library
         self._slots = slots
         self._oneshots = oneshots
         self._kills = kills
@@ -76,15 +80,12 @@ class Watchdog:
         running = [*self._slots.running(), *self._oneshots.running()]
         # A keeper's first child is the task's process. Processes that the task has started may be stopped.
         parts = {pid: {pid, *keeper.children(pid)[:1]} for pid, _ in running}
-        library = self._slots.processes()
-        stopped = {
-            pid for pid in {*library, *(part for each in parts.values() for part in each)} if cleanup.is_stopped(pid)
-        }
-        lost = self._stopped.look(stopped, now)
+        library = self._library.pid
+        lost = self._stopped.look(filter(cleanup.is_stopped, {library}.union(*parts.values())), now)
         why = f"its process had been stopped (SIGSTOP) for {self._patience.timeout:g} s"
         for pid, call in running:
             if lost & parts[pid] and call.kill_record is None:
                 call.kill_record = failure.lost("slot-died", f"while it ran {call.profile.name}: {why}")
                 keeper.end(pid)
-        if lost & library:
-            self._slots.end_library(why)
+        if library in lost:
+            self._library.kill(why)

@@ -64,8 +64,6 @@ class Replication:
 
     def replicate(self) -> None:
         """Start copies of files with too few replicas, scarcest first, up to the limit for one cycle."""
-        if not self._short:
-            return
         budget = self._tuning.transfer_replica_per_cycle
         later: list[tuple[int, int, str]] = []
         while self._short and budget > 0 and len(later) < LOOKED_AT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from taskvine_exec.link import MESSAGE_BYTES, ManagerLink
+from taskvine_exec.link import HANDFUL, MESSAGE_BYTES, ManagerLink
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import Invocation, Profile
+from tests.conftest import eventually
 
 
 class Manager:
@@ -198,3 +200,188 @@ def test_unencodable_message_is_refused_at_once(manager: Manager, word: Any) -> 
     assert manager.heard() == ("forget", ("file",))
     assert not manager.gone.done()
     assert manager.link.open_requests == 0
+
+
+# --- answers ---
+
+
+@pytest.mark.parametrize("kind", ["located", "stats", "graph"])
+def test_answer_reaches_the_one_who_asked(manager: Manager, kind: str) -> None:
+    manager.link.start()
+    first, second = manager.link.ask("question"), manager.link.ask("question")
+    assert manager.link.open_requests == 2
+    manager.channel.send(kind, 1, "second")
+    manager.channel.send(kind, 0, "first")
+    assert (first.result(10), second.result(10)) == ("first", "second")
+    assert manager.link.open_requests == 0
+    assert manager.said == []
+
+
+def test_answer_that_nobody_waits_for_is_dropped(manager: Manager) -> None:
+    manager.link.start()
+    manager.channel.send("stats", 7, {})
+    manager.channel.send("pong")
+    manager.channel.send("notice", "after it")
+    manager.end()
+    assert manager.gone.result(10) == 0
+    assert manager.said == [("notice", "after it")]
+
+
+def test_request_to_a_lost_manager_fails_at_once(manager: Manager) -> None:
+    manager.link.start()
+    manager.end()
+    manager.link.close()
+    with pytest.raises(ConnectionError, match="the manager is gone"):
+        manager.link.ask("stats").result(0)
+
+
+def test_callback_gets_its_answer_and_later_messages_wait(manager: Manager) -> None:
+    """A callback runs in the link's thread, which alone receives."""
+    answers: list[Any] = []
+
+    def on_message(*message: Any) -> None:
+        manager.said.append(message)
+        if message == ("notice", "first"):
+            answers.append(manager.link.ask("stats", timeout=10).result(0))
+
+    manager.link.on_message = on_message
+    manager.link.start()
+    manager.channel.send("notice", "first")
+    assert manager.heard() == ("stats", 0)
+    manager.channel.send("notice", "second")
+    manager.channel.send("stats", 0, "answer")
+    manager.end()
+    assert manager.gone.result(10) == 0
+    assert answers == ["answer"]
+    assert manager.said == [("notice", "first"), ("notice", "second")]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_callback_does_not_wait_forever_for_an_answer(manager: Manager, ends: bool) -> None:
+    raised: Future[BaseException | None] = Future()
+
+    def on_message(*message: Any) -> None:
+        answer = manager.link.ask("stats", timeout=None if ends else 0.01)
+        raised.set_result(answer.exception(0) if answer.done() else None)
+
+    manager.link.on_message = on_message
+    manager.link.start()
+    manager.channel.send("notice", "first")
+    assert manager.heard() == ("stats", 0)
+    if ends:
+        manager.end()
+    assert isinstance(raised.result(10), ConnectionError) is ends
+
+
+def test_tasks_of_callbacks_are_sent_between_handfuls(manager: Manager) -> None:
+    heard: list[int] = []
+
+    def on_message(*message: Any) -> Iterator[None]:
+        for step in range(2 * HANDFUL):
+            if step == 0:
+                manager.link.submit(Invocation(1, 0, b"a"))
+            if step == HANDFUL:
+                heard.extend(numbers(manager.heard()))
+            yield
+
+    manager.link.on_message = on_message
+    manager.link.start()
+    manager.channel.send("done")
+    manager.end()
+    assert manager.gone.result(10) == 0
+    assert heard == [1]
+
+
+def test_error_of_a_handler_ends_the_manager(manager: Manager, caplog: pytest.LogCaptureFixture) -> None:
+    def on_message(*message: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    manager.link.on_message = on_message
+    manager.link.start()
+    manager.channel.send("done")
+    assert manager.gone.result(10) == -signal.SIGKILL
+    assert "the link to the manager broke" in caplog.text
+
+
+# --- the end ---
+
+
+def test_manager_that_is_told_to_stop_is_not_lost(manager: Manager) -> None:
+    manager.link.start()
+    assert not manager.link.stop(0.01)
+    assert manager.heard() == ("stop",)
+    manager.end()
+    assert manager.link.stop(10)
+    manager.link.close()
+    assert not manager.gone.done()
+
+
+def test_callback_may_stop_the_manager(manager: Manager) -> None:
+    stopped: Future[bool] = Future()
+
+    def on_message(*message: Any) -> None:
+        stopped.set_result(manager.link.stop(10))
+        manager.link.close()
+
+    manager.link.on_message = on_message
+    manager.link.start()
+    manager.channel.send("notice", "stop it")
+    assert manager.heard() == ("stop",)
+    manager.end()
+    assert stopped.result(10)
+
+
+def test_end_of_the_manager_is_seen_without_descriptors_of_processes(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError("the kernel is too old")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    manager.link.start()
+    manager.end()
+    assert manager.gone.result(10) == 0
+
+
+# --- silence ---
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_manager_that_does_not_answer_is_killed(manager: Manager, stopped: bool) -> None:
+    manager.link.patience.tune({"keepalive-interval": 0.1, "keepalive-timeout": 0.1})
+    manager.link.responsive = not stopped
+    manager.link.start()
+    manager.link.ask("stats")
+    if stopped:
+        manager.process.send_signal(signal.SIGSTOP)
+    assert manager.gone.result(30) == -signal.SIGKILL
+    assert manager.link.silent.startswith("it did not answer for 0.1 s")
+    assert ("SIGSTOP" in manager.link.silent) is stopped
+    assert messages_until(manager, "ping")[0] == ("stats", 0)
+
+
+def test_manager_that_may_be_busy_is_not_killed(manager: Manager, caplog: pytest.LogCaptureFixture) -> None:
+    manager.link.patience.tune({"keepalive-interval": 0.1, "keepalive-timeout": 0.1})
+    manager.link.responsive = False
+    manager.link.start()
+    answer = manager.link.ask("stats")
+    eventually(lambda: "it may be busy with a large file" in caplog.text)
+    manager.channel.send("stats", 0, "answer")
+    assert answer.result(10) == "answer"
+    assert not manager.gone.done()
+
+
+def test_silent_manager_is_asked_during_a_callback_too(manager: Manager) -> None:
+    def on_message(*message: Any) -> None:
+        manager.said.append(manager.link.ask("stats", timeout=60).result(0))
+
+    manager.link.patience.tune({"keepalive-interval": 0.1, "keepalive-timeout": 60})
+    manager.link.on_message = on_message
+    manager.link.start()
+    manager.channel.send("notice", "first")
+    for _ in range(2):  # it is asked again, because it has answered
+        messages_until(manager, "ping")
+        manager.channel.send("pong")
+    manager.channel.send("stats", 0, "answer")
+    eventually(lambda: manager.said == ["answer"])
+    assert not manager.gone.done()

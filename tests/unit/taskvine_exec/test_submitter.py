@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import pickle
 from concurrent.futures import Future
@@ -15,10 +16,10 @@ from parsl.dataflow.errors import DependencyError
 from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.config import EmbeddedSettings
-from taskvine_exec.errors import ArgumentNotSerializable, FileLost
-from taskvine_exec.results.advice import WorkingDirectories
+from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
+from taskvine_exec.submission.files import FileRules
 from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
@@ -62,7 +63,6 @@ class Sent:
         self.cancelled: list[list[int]] = []
         self.tasks = PendingTasks({}, self.cancelled.append)
         self.temp_files = TempFiles()
-        directories = WorkingDirectories(str(directory), in_place=False)
         self.submitter = Submitter(
             self.session,
             self.link,
@@ -70,9 +70,12 @@ class Sent:
             EmbeddedSettings(function_exec_mode=L2, worker_launch_method="manual", **settings),
             str(directory),
             of_this_process(),
-            temp_files=self.temp_files,
-            storage=staging_providers(None, self.temp_files),
-            directories=directories,
+            FileRules(
+                temp_files=self.temp_files,
+                shared_fs=False,
+                storage=staging_providers(None, self.temp_files),
+                directory=str(directory),
+            ),
             references=None,
             under_dfk=False,
         )
@@ -211,3 +214,34 @@ def test_a_task_fails_if_its_input_was_not_made(sent: Sent) -> None:
     made.set_result(None)
     with pytest.raises(FileLost, match="the task that should make x@t0 has ended without it"):
         read.result(0)
+
+
+# --- arguments that cannot be sent ---
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_file_that_no_task_makes_is_refused(sent: Sent, nested: bool) -> None:
+    file = File("taskvinetemp:///nowhere")
+    with pytest.raises(FileNotFoundError, match="no task of this executor has been asked to make it"):
+        sent.submit(len, [file] if nested else file)
+    assert sent.tasks.futures == {}
+    assert sent.link.invocations == []
+
+
+def test_arguments_that_find_no_space_say_where(sent: Sent) -> None:
+    class Large:
+        def __reduce__(self) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device", "/full")
+
+    with pytest.raises(DiskFull, match="the arguments of len cannot be stored: No space left on device") as caught:
+        sent.submit(len, Large())
+    assert caught.value.path == "/full"
+
+
+def test_future_that_was_left_is_named_by_its_place(sent: Sent) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.weights = [Future[Any]()]
+
+    with pytest.raises(ArgumentNotSerializable, match=r"model\.weights\[0\] is a future that was not replaced"):
+        sent.submit(len, model=Model())

@@ -42,14 +42,14 @@ invocations = st.builds(
 def write(path: Path) -> None:
     """A run with one entry of each kind."""
     recorder = Recorder(str(path), engine="embedded", tune_parameters={"temp-replica-count": 2})
-    recorder.nodes([{"name": "node-1", "cores": 2.0}])
+    recorder.note("nodes", [{"name": "node-1", "cores": 2.0}])
     recorder.submitted([PROFILE], [Invocation(number, 0, b"12345") for number in range(4)])
     recorder.done([Completion(0, failure.RETURNED, b"123", "node-1", 1.0, 2.0, 0.5, (("f@t0", 10, 1),))])
-    recorder.run_again([1], "node node-1 left")
+    recorder.note("again", [1], "node node-1 left")
     recorder.done([Completion(1, failure.LOST, failure.lost("node-lost", "gone"), "node-1", 0.0, 0.0, 0.0)])
-    recorder.cancelled((2,))
-    recorder.forgotten(("f@t0",))
-    recorder.tuned({"temp-replica-count": 1})
+    recorder.note("cancelled", (2,))
+    recorder.note("forgotten", ("f@t0",))
+    recorder.note("tuned", {"temp-replica-count": 1})
     recorder.close()
 
 
@@ -119,26 +119,26 @@ def test_entries_are_written_in_batches(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(record_module.time, "monotonic", lambda: clock[0])
     path = tmp_path / "record"
     recorder = Recorder(str(path))
-    recorder.cancelled([1])
+    recorder.note("cancelled", [1])
     assert path.stat().st_size == 0
     recorder.flush()
     assert len(list(entries(path))) == 2
     clock[0] = record_module.BATCH_SECONDS
-    recorder.cancelled([2])
+    recorder.note("cancelled", [2])
     assert len(list(entries(path))) == 3
-    recorder.cancelled(range(record_module.BATCH_BYTES))
+    recorder.note("cancelled", list(range(record_module.BATCH_BYTES)))
     assert len(list(entries(path))) == 4
     recorder.close()
 
 
 def test_full_disk_ends_only_the_record(tmp_path: Path) -> None:
     recorder = Recorder(str(tmp_path / "no" / "record"))
-    recorder.cancelled([1])
+    recorder.note("cancelled", [1])
     recorder.close()
     recorder = Recorder("/dev/full")
-    recorder.cancelled([1])
+    recorder.note("cancelled", [1])
     recorder.flush()
-    recorder.cancelled([2])
+    recorder.note("cancelled", [2])
     recorder.close()
 
 

@@ -65,7 +65,7 @@ class AdmissionConfig:
         Port of TaskVine on the loopback interface.
     password_file : str
         The password file that workers also have.
-    key, certificate : str or None
+    ssl : tuple of str or None
         Paths of TLS key and certificate; None for no TLS.
     log : str
         Path of the manager's log.
@@ -73,8 +73,7 @@ class AdmissionConfig:
 
     port: int
     password_file: str
-    key: str | None = None
-    certificate: str | None = None
+    ssl: tuple[str, str] | None
     log: str
 
 
@@ -330,9 +329,10 @@ def main(descriptor: int) -> None:
     if soft != hard:  # each worker needs two descriptors
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context = None
-    if config.key is not None and config.certificate is not None:
+    if config.ssl is not None:
+        key, certificate = config.ssl
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(config.certificate, config.key)
+        context.load_cert_chain(certificate, key)
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
     admission = Admission(listener, config.port, read_password(config.password_file), context)

@@ -31,6 +31,7 @@ from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.fetches import Fetches
 from taskvine_manager.vine.manager.outbound import Traffic
 from taskvine_manager.vine.manager.recoveries import Recoveries
+from taskvine_manager.vine.manager.shell import Shell
 from taskvine_manager.vine.manager.store import Store, where
 from taskvine_manager.vine.manager.workers import Workers
 from taskvine_manager.vine.parcels import Body
@@ -73,13 +74,13 @@ class VineEngine:
         self._most_stored = 0
         self._finished: list[Completion] = []
         self._stopped = False
-        handle = self._handle
         self._entrance = Entrance(base, config, vine if vine is not None else port.load())
         self._vine = self._entrance.vine
         self._store = Store(base, self._vine, self._directory_of)
         self._traffic = Traffic(base, self._vine, self._store)
-        self._recoveries = Recoveries(self._vine, self._store, self._traffic, core.files, handle)
-        self._fetches = Fetches(core.files, self._store, self._recoveries, outlet, handle)
+        shell = Shell(core, self._handle, self._vine, self._store, self._traffic, outlet)
+        self._recoveries = Recoveries(shell)
+        self._fetches = Fetches(shell, self._recoveries)
         self.instructions: dict[type, Callable[[Any], None]] = {
             events.Launch: self._launch,
             events.Abort: lambda said: self._traffic.abort(said.parcel),
@@ -104,10 +105,8 @@ class VineEngine:
         if not config.peer_transfers:
             self._vine.manager.disable_peer_transfers()
         self._install()
-        self._workers = Workers(config, self._entrance.port, self._vine, core, self._recoveries, handle)
-        self._cycles = Cycles(
-            self._vine, self._traffic, self._workers, core.workload, handle, self._ended, watch, unwatch
-        )
+        self._workers = Workers(config, self._entrance.port, shell, self._recoveries)
+        self._cycles = Cycles(shell, self._workers, self._ended, watch, unwatch)
         self._cycles.watch_connections()
         self._entrance.publish()
 
@@ -191,7 +190,7 @@ class VineEngine:
             "tasks_retried": core.workload.retried,
             "nodes": len(core.fleet.nodes),
             "bytes_between_nodes": 0,
-            "inputs_read": self._vine.bytes_sent,
+            "inputs_read": int(self._vine.manager.stats.bytes_sent),
             "bytes_stored": stored,
             "bytes_stored_at_most": self._most_stored,
             "replicas": replicas,

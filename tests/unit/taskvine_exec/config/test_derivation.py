@@ -68,7 +68,6 @@ def test_all_fields_are_passed_on(tmp_path: Path) -> None:
         library_cores=2.0,
         library_memory=100.0,
         library_disk=200.0,
-        library_gpus=0,
         import_modules=(os.path.__name__, "xml.dom"),
         context=len,
         context_args=("abc",),
@@ -100,7 +99,6 @@ def test_all_fields_are_passed_on(tmp_path: Path) -> None:
 def test_zero_in_the_library_means_unset() -> None:
     settings = embedded(library_config={"num_slots": 0, "cores": 0, "memory": 0, "disk": 0, "gpus": 0})
     assert (settings.slots, settings.library_cores, settings.library_memory, settings.library_disk) == (None,) * 4
-    assert settings.library_gpus == 0
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from taskvine_exec.errors import FileLost, FileUnreadable
@@ -142,7 +144,8 @@ def test_smallest_results_are_read_if_mappings_are_scarce(tmp_path: Path, monkey
     values = [value_at(where, number) for number, where in enumerate(wheres)]
     before = mapping.count()
     monkeypatch.setattr(mapping, "MOST_MAPPED", before + 2)
-    monkeypatch.setattr(keeping, "available_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
+    available = 2 * sum(where.size for where in wheres[:3])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     Manager().keeper().keep(values)
     assert mapping.count() == before + 2
     for where in wheres:
@@ -156,7 +159,7 @@ def test_result_that_cannot_be_kept_has_a_reason(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patched:
         if lack == "memory":
             patched.setattr(mapping, "MOST_MAPPED", 0)
-            patched.setattr(keeping, "available_memory", lambda: 0.0)
+            patched.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
         else:
             patched.setattr(mapping, "bytes_of", _refuse)
         Manager().keeper().keep([value])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskvine_exec.submission.files import FilePlan
+from taskvine_exec.submission.files import FilePlan, FileRules
 from taskvine_exec.submission.temp_files import TempFiles
 
 
@@ -33,14 +33,16 @@ class Planner:
         return FilePlan(
             args,
             kwargs,
-            files=self.files,
+            FileRules(
+                temp_files=self.files,
+                shared_fs=shared_fs,
+                storage=storage,
+                streams_travel=travel,
+                directory=directory,
+                in_place=in_place,
+            ),
             task=task,
             producer=self.futures[-1],
-            shared_fs=shared_fs,
-            storage=storage,
-            streams_travel=travel,
-            directory=directory,
-            in_place=in_place,
         )
 
 

@@ -87,8 +87,8 @@ def test_arrays_of_different_length_do_not_share(encode: Any, tmp_path: Path) ->
 def test_equal_samples_are_not_trusted(
     encode: Any, store: Buffers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There are more different buffers than a new one is compared with."""
-    monkeypatch.setattr(Buffers, "sample", lambda *_: b"same")
+    """More different buffers than a new one is compared with."""
+    monkeypatch.setattr(store, "sample", lambda buffer: b"same")
     paths = [encode(np.full(COUNT, number)) for number in range(10)]
     again = [encode(np.full(COUNT, number)) for number in (9, 8, 7)]
     assert len(stored(tmp_path)) == 10

@@ -12,7 +12,6 @@ import pytest
 from taskvine_manager.node import hardware
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system knows no affinity")
 def test_cores_are_limited_by_affinity() -> None:
     allowed = os.sched_getaffinity(0)
     assert hardware.cores() == len(allowed)
@@ -21,13 +20,6 @@ def test_cores_are_limited_by_affinity() -> None:
         assert hardware.cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-@pytest.mark.parametrize(("count", "expected"), [(None, 1), (6, 6)])
-def test_cores_without_known_affinity(monkeypatch: pytest.MonkeyPatch, count: int | None, expected: int) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: count)
-    assert hardware.cores() == expected
 
 
 def test_memory_and_disk_are_in_mebibytes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
@@ -56,12 +56,8 @@ class Node:
             [sys.executable, "-ISc", PROGRAM],
             init_command,
             dict(os.environ),
-            settings,
-            self.resources,
-            self._report,
-            Kills([], 0.0, lambda path: None),
+            Shared(settings, {"f": b"code of f"}, self.resources, self._report, Kills([], 0.0, lambda path: None)),
         )
-        self.tasks.add_function("f", b"code of f")
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         self.endings.append((call.invocation.number, outcome, body, started, seconds))
@@ -248,9 +244,7 @@ def test_cancelled_task_that_has_not_begun_is_returned(node: Node) -> None:
     assert [number for number, *_ in node.endings] == [1]
 
 
-def test_forgotten_function_is_not_kept(node: Node) -> None:
-    node.tasks.add_function("g", b"code of g")
-    node.tasks.forget_functions(["g", "unknown"])
+def test_task_of_an_unknown_function_is_a_mistake(node: Node) -> None:
     call = Call(Invocation(1, 1, b""), PROFILE._replace(function="g"), (1.0, 0.0, 0))
     call.directory = str(node.directory)
     node.tasks.pending.append(call)

@@ -54,17 +54,17 @@ class Node:
     ):
         self.directory = directory
         (directory / "program").write_text(PROGRAM)
-        places = dict.fromkeys(("directory", "log", "spool", "environments", "root"), str(directory))
-        usual: dict[str, Any] = {**places, "program": str(directory / "program"), "pack": None, "radio": "/radio"}
+        places = dict.fromkeys(("directory", "spool", "environments"), str(directory))
+        usual: dict[str, Any] = {"log": str(directory), "program": str(directory / "program"), "serverless": False}
         (directory / "scratch").mkdir()
         self.loop = Loop()
         self.endings: list[tuple[int, int, Payload]] = []
         loop: Any = self.loop
         self.runner = Runner(
-            config(**{"serverless": False, **settings}),
+            config(**{**usual, **settings}),
             NodeInfo("node", 4.0, 1000.0, 1000.0, 0, 2, "", 1, str(directory)),
             [],
-            Site(**{**usual, **(site or {})}),
+            Site(**{**places, "radio": "/radio", **(site or {})}),
             loop,
             self._report,
             lambda text: None,
@@ -170,7 +170,7 @@ def test_tasks_get_their_environment(make: Make, mode: str, monkeypatch: pytest.
     monkeypatch.setenv("SECRET", "value")
     monkeypatch.setenv("PYTHONPATH", "/before")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    node = make(site={"without": ("SECRET",), "root": "/package"}, env_vars={"NAME": "value"})
+    node = make(site={"without": ("SECRET",)}, source_root="/package", env_vars={"NAME": "value"})
     names = ["SECRET", "PYTHONPATH", "NAME", "TASKVINE_EXEC_RADIO", "OMP_NUM_THREADS"]
     node.run(1, SAY.format(expression=f"[os.environ.get(name) for name in {names}]"), mode)
     threads = "1" if mode == L1 else "2"
@@ -196,7 +196,7 @@ def test_node_without_a_suitable_python_says_so(make: Make, mode: str) -> None:
 
 
 def test_environment_that_cannot_be_used_is_named(make: Make, tmp_path: Path) -> None:
-    node = make(site={"pack": str(tmp_path / "missing.tar.gz")})
+    node = make(env_pack=str(tmp_path / "missing.tar.gz"))
     assert node.runner.broken is not None
     record = pickle.loads(node.runner.broken)
     assert record["kind"] == "environment"

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node.slots import Slots
@@ -65,18 +66,16 @@ class Node:
         self.then: Callable[[], object] = lambda: None
         self._directory = directory
         self._selector = selectors.DefaultSelector()
+        kills = Kills([], 0.0, lambda path: None)
+        command = [sys.executable, "-Ic", program]
+        self.library = Library(command, dict(os.environ), config, kills, lambda text: None)
+        self.functions: dict[str, Payload] = {"f": b""}
         self.slots = Slots(
-            [sys.executable, "-Ic", program],
-            dict(os.environ),
-            config,
-            self.resources,
-            self._report,
+            self.library,
+            Shared(config, self.functions, self.resources, self._report, kills),
             self._watch,
             self._unwatch,
-            Kills([], 0.0, lambda path: None),
-            lambda text: None,
         )
-        self.slots.add_function("f", b"")
 
     def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
         self._selector.register(channel, selectors.EVENT_READ, callback)
@@ -184,7 +183,7 @@ def test_task_of_a_library_that_dies_runs_once_more(node: Node) -> None:
 def test_library_that_ends_without_tasks_is_started_for_the_next_one(node: Node) -> None:
     node.add(1, "answer(b''); os._exit(0)")
     node.run(1)
-    (library,) = node.slots.processes()
+    library = node.library.pid
     while os.path.exists(f"/proc/{library}"):
         node.step(0.01)  # the loop sees the end of the library, and reaps it
     node.add(2, "answer(b'')")
@@ -254,7 +253,7 @@ def test_one_library_is_started_after_a_late_answer(node: Node, tmp_path: Path) 
     node.add(1, f"while not os.path.exists({str(gate)!r}): pass\nanswer(b''); os._exit(0)")
     node.then = lambda: node.add(2, "answer(b'')")
     node.step()  # the library is warm
-    (library,) = node.slots.processes()
+    library = node.library.pid
     gate.touch()
     os.waitid(os.P_PID, library, os.WEXITED | os.WNOWAIT)  # both sockets are readable now
     assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
@@ -311,11 +310,13 @@ def test_idle_slot_makes_room_for_a_task_with_other_needs(node: Node) -> None:
     assert node.resources.cores == 1
 
 
-def test_forgotten_functions_are_counted(node: Node) -> None:
-    node.slots.add_function("g", b"code of g")
+def test_slot_needs_a_function_again_that_it_was_told_to_forget(node: Node) -> None:
     node.add(1, "answer(b'')")
     node.run(1)
-    assert node.slots.forget_functions({"f", "g", "unknown"}) == len(b"code of g")
+    del node.functions["f"]  # only a slot without it asks for it
+    node.slots.forget_functions({"f", "unknown"})
+    with pytest.raises(KeyError):
+        node.add(2, "answer(b'')")
 
 
 def test_number_of_tasks_that_a_slot_gets_ahead_can_be_limited(node: Node, tmp_path: Path) -> None:
@@ -340,6 +341,6 @@ def test_task_of_a_library_that_is_ended_runs_again(node: Node, tmp_path: Path) 
     node.step()  # the library is warm
     node.step()  # the task runs
     again.touch()
-    node.slots.end_library("it was stopped")
+    node.library.kill("it was stopped")
     assert node.run(1) == [(1, failure.RETURNED, b"again")]
     assert node.starts() == 2

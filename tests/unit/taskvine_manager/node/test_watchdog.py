@@ -23,20 +23,17 @@ from tests.conftest import eventually
 
 
 class Tasks:
-    """Slots or L1 tasks, reduced to what the watchdog uses."""
+    """The library and its slots, or L1 tasks, reduced to what the watchdog uses."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, Call]] = []
-        self.library: set[int] = set()
+        self.pid = 0
         self.ended: list[str] = []
 
     def running(self) -> list[tuple[int, Call]]:
         return self.tasks
 
-    def processes(self) -> set[int]:
-        return self.library
-
-    def end_library(self, why: str) -> None:
+    def kill(self, why: str) -> None:
         self.ended.append(why)
 
 
@@ -49,7 +46,7 @@ class World:
         self.kills = Kills([Group("/group", 2)], 1000.0, lambda path: f"oom_kill {self.count}")
         slots: Any = self.slots
         oneshots: Any = self.oneshots
-        self.watchdog = Watchdog(slots, oneshots, self.kills)
+        self.watchdog = Watchdog(slots, slots, oneshots, self.kills)
         self.watchdog.tune({KEEPALIVE_INTERVAL: 1.0, KEEPALIVE_TIMEOUT: 2.0})
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -145,7 +142,7 @@ def test_cancelled_task_keeps_its_reason(world: World) -> None:
 
 def test_library_that_is_stopped_for_too_long_is_ended(world: World) -> None:
     library, pid, call = world.start(), world.start(), task()
-    world.slots.library.add(library)
+    world.slots.pid = library
     world.slots.tasks.append((pid, call))
     world.stop(library)
     world.look(*SOON)

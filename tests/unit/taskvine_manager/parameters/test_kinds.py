@@ -11,7 +11,6 @@ import pytest
 
 from taskvine_manager.parameters import Flag, Parameter, Real, Whole, find, shown
 from taskvine_manager.parameters.errors import OutOfRange, WrongType
-from taskvine_manager.parameters.support import OURS
 
 
 @pytest.mark.parametrize(
@@ -46,13 +45,13 @@ def test_only_numbers_are_accepted(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("parameter", "bounds"),
     [
-        (Flag("f", False, "F.", embedded=OURS), "true or false"),
-        (Whole("w", 3, "W.", embedded=OURS), "any"),
-        (Whole("w", 3, "W.", minimum=1, embedded=OURS), "at least 1"),
-        (Whole("w", 3, "W.", minimum=1, maximum=9, also=(0.0,), embedded=OURS), "0 or 1 to 9"),
-        (Real("r", 0.5, "R.", maximum=1, embedded=OURS), "at most 1"),
-        (Real("r", 0.5, "R.", minimum=0, maximum=1, open_bounds=True, embedded=OURS), "above 0 and below 1"),
-        (Real("r", 0.5, "R.", minimum=0, open_bounds=True, embedded=OURS), "above 0"),
+        (Flag("f", False, "F."), "true or false"),
+        (Whole("w", 3, "W."), "at least 0"),
+        (Whole("w", 3, "W.", minimum=1), "at least 1"),
+        (Whole("w", 3, "W.", minimum=1, maximum=9, also=(0.0,)), "0 or 1 to 9"),
+        (Real("r", 0.5, "R.", maximum=1), "0 to 1"),
+        (Real("r", 0.5, "R.", maximum=1, open_bounds=True), "above 0 and below 1"),
+        (Real("r", 0.5, "R.", open_bounds=True), "above 0"),
     ],
 )
 def test_bounds_in_words(parameter: Parameter, bounds: str) -> None:
@@ -61,16 +60,16 @@ def test_bounds_in_words(parameter: Parameter, bounds: str) -> None:
 
 def test_bound_of_the_type_is_named_only_when_exceeded() -> None:
     with pytest.raises(OutOfRange, match="must be at least 1, and at most 2147483647"):
-        Whole("w", 3, "W.", minimum=1, embedded=OURS).read(2**31)
+        Whole("w", 3, "W.", minimum=1).read(2**31)
 
 
 def test_a_value_among_others_or_the_default() -> None:
-    parameter = Real("r", 0.5, "R.", unit="s", embedded=OURS)
+    parameter = Real("r", 0.5, "R.", unit="s")
     assert parameter.of({"r": 2}) == 2
     assert parameter.of({"other": 2}) == 0.5
 
 
 def test_values_in_words() -> None:
-    assert Real("r", 0.5, "R.", unit="s", embedded=OURS).shown(2.0) == "2 s"
-    assert Flag("f", False, "F.", embedded=OURS).shown(True) == "true"
+    assert Real("r", 0.5, "R.", unit="s").shown(2.0) == "2 s"
+    assert Flag("f", False, "F.").shown(True) == "true"
     assert shown(1234567.5, digits=6) == "1.23457e+06"

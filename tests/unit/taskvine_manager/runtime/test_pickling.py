@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -216,17 +217,20 @@ def test_a_class_of_another_process_follows_its_changes() -> None:
     assert elsewhere(load, versions) == [1, 2]
 
 
-def test_equal_objects_stay_different() -> None:
-    class Equal:
-        def __eq__(self, other: object) -> bool:
+def test_equal_classes_stay_different_and_are_not_kept() -> None:
+    class Equal(type):
+        def __eq__(cls, other: object) -> bool:
             return True
 
-        def __hash__(self) -> int:
+        def __hash__(cls) -> int:
             return 1
 
-    known, one, other = pickling.Identities(), Equal(), Equal()
-    known.add(one)
-    assert one in known
-    assert other not in known
-    del one
-    assert len(known) == 0
+    one, other, changed = Equal("One", (), {}), Equal("Other", (), {}), []
+    pickling.dumps(one)
+    for kind in (one, other):
+        pickling.set_class_state(kind, (lambda _, name: changed.append(name), kind.__name__))
+    assert changed == ["Other"], "a class of this process stays as it is"
+    gone = weakref.ref(one)
+    del one, kind
+    gc.collect()
+    assert gone() is None

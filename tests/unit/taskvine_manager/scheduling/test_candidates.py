@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core, nodes, replication, transfers
+from taskvine_manager.scheduling import nodes, replication, transfers
+from taskvine_manager.scheduling.events import Completed, Submitted
 from taskvine_manager.scheduling.tasks import Shape
 from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
@@ -95,12 +96,12 @@ def test_file_on_all_nodes_costs_its_readers_no_more(looks: list[str]) -> None:
     costs = []
     for count in (40, 400):
         world = busy_cluster(count)
-        world.handle(core.Submitted((), [world.invocation(makes=["file"])]))
+        world.handle(Submitted((), [world.invocation(makes=["file"])]))
         maker = max(world.invocations)
         world.works(maker)
         stamp = (("file", 100, 1),)
         for name in list(world.core.nodes):
-            world.handle(core.Completed(name, [Completion(-99, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, stamp)]))
+            world.handle(Completed(name, [Completion(-99, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, stamp)]))
         assert len(world.core.stats()["replicas"]["file"]) == count
         looks.clear()
         assert ran(world.call(needs=["file"]))

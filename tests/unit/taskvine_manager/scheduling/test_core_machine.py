@@ -12,6 +12,40 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import (
+    RELAY,
+    Answer,
+    Asked,
+    Cancelled,
+    Completed,
+    Crowded,
+    Discard,
+    Drop,
+    Event,
+    Fetch,
+    FileCached,
+    FileSpoiled,
+    Finish,
+    Forgotten,
+    Full,
+    InputCached,
+    InputCopy,
+    Kill,
+    NodeDraining,
+    NodeJoined,
+    NodeLeft,
+    Relay,
+    Relayed,
+    Release,
+    Replica,
+    Returned,
+    Run,
+    RunAgain,
+    Submitted,
+    Tuned,
+)
+from taskvine_manager.scheduling.tables import Settings
+from taskvine_manager.scheduling.tasks import State, Task
 from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, NodeInfo, Profile
 
 CORES, MEMORY = 4.0, 100.0
@@ -54,7 +88,7 @@ def file_use(name: str) -> FileUse:
 class Work:
     """A task that was sent to a node, and the values that were sent with it."""
 
-    def __init__(self, task: core.Task, run: core.Run) -> None:
+    def __init__(self, task: Task, run: Run) -> None:
         self.invocation = task.invocation
         self.profile = task.profile
         self.run = run
@@ -74,8 +108,8 @@ class ModelNode:
         self.vanished: set[str] = set()
         """The files that the node believes to have."""
         self.recent: set[str] = set()
-        self.inputs: list[tuple[str, core.InputCopy | None]] = []
-        self.fetches: list[tuple[str, core.Replica]] = []
+        self.inputs: list[tuple[str, InputCopy | None]] = []
+        self.fetches: list[tuple[str, Replica]] = []
         self.released = False
 
 
@@ -91,7 +125,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def begin(self, max_retries: int | None, uniform: bool, wait_for_nodes: int, peers: bool, disk: float) -> None:
         self.core = core.Scheduler(
-            max_retries=max_retries, uniform=uniform, wait_for_nodes=wait_for_nodes, peer_transfers=peers, check=True
+            Settings(max_retries=max_retries, uniform=uniform, wait_for_nodes=wait_for_nodes, peer_transfers=peers),
+            check=True,
         )
         self.uniform = uniform
         self.wait_for_nodes = wait_for_nodes
@@ -108,7 +143,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.forgotten: set[str] = set()
         self.inline: set[str] = set()
         self.relay: set[str] = set()
-        self.relays: list[tuple[str, core.Replica]] = []
+        self.relays: list[tuple[str, Replica]] = []
         self.copied: set[str] = set()
         """Files that the manager has copied without being told so yet."""
         self.discarded: set[str] = set()
@@ -120,15 +155,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             "file-source-max-transfers": 1,
             "resource-submit-multiplier": 1,
         }
-        self.handle(core.Submitted(PROFILES, []))
+        self.handle(Submitted(PROFILES, []))
 
     # --- the shell ---
 
-    def handle(self, event: core.Event) -> None:
+    def handle(self, event: Event) -> None:
         for instruction in self.core.handle(event):
             getattr(self, "do_" + type(instruction).__name__.lower())(instruction)
 
-    def do_run(self, run: core.Run) -> None:
+    def do_run(self, run: Run) -> None:
         node = self.nodes[run.node]
         assert not node.released, "a node that was let go is given work"
         assert not self.core.nodes[run.node].draining, "a draining node is given work"
@@ -150,14 +185,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                 if use.kind == "local":
                     node.inputs.append((use.source, run.copies.get(use.source)))
 
-    def see_source(self, target: str, source: core.Replica) -> None:
+    def see_source(self, target: str, source: Replica) -> None:
         assert source.node != target, "a node is to copy from itself"
         if self.peers:
             assert source.node in self.nodes, "a node is to copy from one that has gone"
         else:
-            assert source.node == core.RELAY
+            assert source.node == RELAY
 
-    def do_finish(self, finish: core.Finish) -> None:
+    def do_finish(self, finish: Finish) -> None:
         for completion in finish.completions:
             assert completion.number in self.submitted
             assert completion.number not in self.cancelled, "word of a call that was cancelled"
@@ -166,53 +201,53 @@ class SchedulerMachine(RuleBasedStateMachine):
             if completion.outcome == failure.RETURNED:
                 self.succeeded.add(completion.number)
 
-    def do_runagain(self, again: core.RunAgain) -> None:
+    def do_runagain(self, again: RunAgain) -> None:
         for number in again.numbers:
             assert number in self.succeeded, f"{number} never returned"
 
-    def do_fetch(self, fetch: core.Fetch) -> None:
+    def do_fetch(self, fetch: Fetch) -> None:
         assert not self.core.nodes[fetch.node].draining, "a node that goes is to take a copy"
         self.see_source(fetch.node, fetch.source)
         self.nodes[fetch.node].fetches.append((fetch.file, fetch.source))
 
-    def do_relay(self, relay: core.Relay) -> None:
+    def do_relay(self, relay: Relay) -> None:
         assert not self.peers
         assert relay.source.node in self.nodes
         assert relay.file not in [file for file, _ in self.relays]
         self.relays.append((relay.file, relay.source))
 
-    def do_drop(self, drop: core.Drop) -> None:
-        if drop.node == core.RELAY:
+    def do_drop(self, drop: Drop) -> None:
+        if drop.node == RELAY:
             self.relay -= set(drop.files)
         else:
             self.nodes[drop.node].files -= set(drop.files)
 
-    def do_full(self, full: core.Full) -> None:
+    def do_full(self, full: Full) -> None:
         assert full.node in self.nodes
         self.told_full.append(full.node)
 
-    def do_kill(self, kill: core.Kill) -> None:
+    def do_kill(self, kill: Kill) -> None:
         node = self.nodes[kill.node]
         for number in kill.numbers:
             if number in node.running:  # otherwise it has just ended
                 node.killed[number] = node.running.pop(number)
 
-    def do_discard(self, discard: core.Discard) -> None:
+    def do_discard(self, discard: Discard) -> None:
         for path in discard.paths:
             assert path not in self.discarded, f"{path} is discarded twice"
             self.discarded.add(path)
             number = int(path.rpartition("/")[2])
             assert self.finished[number] or number in self.cancelled or number not in self.core.tasks
 
-    def do_answer(self, answer: core.Answer) -> None:
+    def do_answer(self, answer: Answer) -> None:
         assert answer.request not in self.answered, "a request is answered twice"
         assert self.asked[answer.request] == answer.file
         self.answered.add(answer.request)
         assert (answer.where is None) == bool(answer.record)
-        if isinstance(answer.where, core.Replica) and answer.where.node != core.RELAY:
+        if isinstance(answer.where, Replica) and answer.where.node != RELAY:
             assert answer.where.node in self.nodes
 
-    def do_release(self, release: core.Release) -> None:
+    def do_release(self, release: Release) -> None:
         node = self.nodes[release.node]
         assert not node.running, "a node that runs something is let go"
         assert not node.released, "a node is let go twice"
@@ -248,13 +283,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             invocation = Invocation(number, profile.number, arguments, inputs, outputs)
             self.submitted[number] = invocation
             invocations.append(invocation)
-        self.handle(core.Submitted((), invocations))
+        self.handle(Submitted((), invocations))
 
     @rule()
     def submit_oversized(self) -> None:
         number = next(self.numbers)
         self.submitted[number] = Invocation(number, 5, b"")
-        self.handle(core.Submitted((), [self.submitted[number]]))
+        self.handle(Submitted((), [self.submitted[number]]))
         if self.uniform and self.nodes:
             assert self.finished[number] == 1
 
@@ -266,7 +301,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def try_again(self, name: str) -> None:
         number = next(self.numbers)
         self.submitted[number] = Invocation(number, 0, b"", (), (file_use(name),))
-        self.handle(core.Submitted((), [self.submitted[number]]))
+        self.handle(Submitted((), [self.submitted[number]]))
 
     def over_without(self, name: str) -> bool:
         """Whether all tasks that make a file have ended without success: then Parsl may retry one."""
@@ -281,20 +316,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.joined += 1
         self.nodes[name] = ModelNode()
         info = NodeInfo(name, CORES, MEMORY, self.disk, 0, None if self.uniform else slots, "", 0, "/")
-        self.handle(core.NodeJoined(info))
+        self.handle(NodeJoined(info))
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data(), told=st.booleans())
     def leave(self, data: Any, told: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.nodes)))
         del self.nodes[name]
-        self.handle(core.NodeLeft(name, "its connection ended", told))
+        self.handle(NodeLeft(name, "its connection ended", told))
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data())
     def drain(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(self.nodes)))
-        self.handle(core.NodeDraining(name))
+        self.handle(NodeDraining(name))
 
     def draw_node(self, data: Any, attribute: str) -> str:
         names = [name for name, node in sorted(self.nodes.items()) if getattr(node, attribute)]
@@ -322,13 +357,13 @@ class SchedulerMachine(RuleBasedStateMachine):
                 # The task that makes it has not made it here, so the node gives the task back.
                 if completions:
                     done, completions = completions, []
-                    self.handle(core.Completed(name, done))
+                    self.handle(Completed(name, done))
                 if node.running.pop(number, None) is not None:
-                    self.handle(core.Returned(name, (number,)))
+                    self.handle(Returned(name, (number,)))
                 continue
             completions.append(self.end_of(name, work, missing, good=good, large=large))
             del node.running[number]
-        self.handle(core.Completed(name, completions))
+        self.handle(Completed(name, completions))
 
     def end_of(self, name: str, work: Work, missing: str | None, *, good: bool, large: bool) -> Completion:
         node, invocation = self.nodes[name], work.invocation
@@ -362,11 +397,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             if replica is None or not self.is_at(replica.node, file):
                 return file
             node.files.add(file)
-            self.handle(core.FileCached(name, file, SIZE, None, 1, source=replica.node))
+            self.handle(FileCached(name, file, SIZE, None, 1, source=replica.node))
         return None
 
     def is_at(self, place: str, file: str) -> bool:
-        if place == core.RELAY:
+        if place == RELAY:
             return file in self.relay
         return place in self.nodes and file in self.nodes[place].files
 
@@ -377,7 +412,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def input_on(self, name: str, *, good: bool = True) -> None:
         path, _ = self.nodes[name].inputs.pop(0)
-        self.handle(core.InputCached(name, path, SIZE if good else 0, path if good else "", (1,) if good else ()))
+        self.handle(InputCached(name, path, SIZE if good else 0, path if good else "", (1,) if good else ()))
 
     @precondition(lambda self: any(node.running for node in self.nodes.values()))
     @rule(data=st.data())
@@ -386,7 +421,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         numbers = list(self.nodes[name].running)[1:]
         for number in numbers:
             del self.nodes[name].running[number]
-        self.handle(core.Returned(name, tuple(numbers)))
+        self.handle(Returned(name, tuple(numbers)))
 
     @precondition(lambda self: any(node.killed for node in self.nodes.values()))
     @rule(data=st.data(), heard=st.booleans())
@@ -396,7 +431,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if heard:  # it ran; it may even have ended well before the message came
             made = tuple((use.source, self.size_on(name), 1) for use in work.invocation.outputs)
             self.nodes[name].files.update(file for file, _, _ in made)
-            self.handle(core.Completed(name, [Completion(number, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, made)]))
+            self.handle(Completed(name, [Completion(number, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, made)]))
 
     @precondition(lambda self: any(node.fetches for node in self.nodes.values()))
     @rule(data=st.data(), room=st.sampled_from([True, True, True, False]))
@@ -414,7 +449,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 problem, spoiled = "No such file or directory", True
             else:
                 node.files.add(file)
-        event = core.FileCached(name, file, 0 if problem else SIZE, problem, 1, spoiled=spoiled, source=source.node)
+        event = FileCached(name, file, 0 if problem else SIZE, problem, 1, spoiled=spoiled, source=source.node)
         self.handle(event)
 
     @precondition(lambda self: self.relays)
@@ -435,7 +470,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.copied.discard(file)
         if good:
             self.relay.add(file)
-        self.handle(core.Relayed(file, 1, None if good else "it could not be read"))
+        self.handle(Relayed(file, 1, None if good else "it could not be read"))
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
@@ -445,7 +480,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def cancel_now(self, numbers: set[int]) -> None:
         self.cancelled.update(number for number in numbers if not self.finished[number])
-        self.handle(core.Cancelled(tuple(sorted(numbers))))
+        self.handle(Cancelled(tuple(sorted(numbers))))
 
     @precondition(lambda self: self.promised)
     @rule(data=st.data())
@@ -455,7 +490,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def forget_now(self, name: str) -> None:
         self.forgotten.add(name)
         self.promised.remove(name)
-        self.handle(core.Forgotten((name,)))
+        self.handle(Forgotten((name,)))
 
     @precondition(lambda self: any(node.files for node in self.nodes.values()))
     @rule(data=st.data())
@@ -471,7 +506,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = self.draw_node(data, "files")
         file = data.draw(st.sampled_from(sorted(self.nodes[name].files)))
         self.nodes[name].files.discard(file)
-        self.handle(core.FileSpoiled(name, file, 1))
+        self.handle(FileSpoiled(name, file, 1))
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data(), size=st.sampled_from([1, SIZE, 5 * SIZE]))
@@ -484,7 +519,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         before = len(node.files)
         self.told_full = []
         kept = {file.name for file in self.core.files if file.holders and (file.asked or not file.recoverable)}
-        self.handle(core.Crowded(name, number, size))
+        self.handle(Crowded(name, number, size))
         others = set(node.assigned) - set(node.crowded)
         assert len(node.files) < before or self.told_full == [name] or others, "it waits for ever"
         assert all(file.holders or file.name not in kept for file in self.core.files)
@@ -494,7 +529,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def ask(self, data: Any) -> None:
         request = len(self.asked)
         self.asked[request] = data.draw(st.sampled_from(self.made()))
-        self.handle(core.Asked(request, self.asked[request]))
+        self.handle(Asked(request, self.asked[request]))
 
     def made(self) -> list[str]:
         """Files that the user knows to exist: Parsl waits for that before it asks for them."""
@@ -506,7 +541,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(TUNED[name]))
         if name in self.limits:  # tasks that began under a higher limit go on
             self.limits[name] = max(self.limits[name], number)
-        self.handle(core.Tuned({name: float(number)}))
+        self.handle(Tuned({name: float(number)}))
 
     # --- what must hold ---
 
@@ -522,8 +557,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         tasks = self.core.tasks
         assert {number for number in tasks if number >= 0} == alive
         own = Counter(task.state for task in tasks.values() if task.origin is None)
-        ready = sum(task.state is core.State.READY for task in tasks.values())
-        assert (self.core.waiting, self.core.ready) == (own[core.State.WAITING], ready)
+        ready = sum(task.state is State.READY for task in tasks.values())
+        assert (self.core.waiting, self.core.ready) == (own[State.WAITING], ready)
 
     @invariant()
     def long_calls_fit(self) -> None:
@@ -550,7 +585,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def transfers_are_within_their_limits(self) -> None:
         for known in self.core.parts.storage.inputs.by_path.values():
-            reading = sum(source == core.RELAY for source in known.coming.values())
+            reading = sum(source == RELAY for source in known.coming.values())
             assert reading <= self.limits["file-source-max-transfers"]
         assert sorted(self.core.parts.storage.transfers.relays) == sorted(file for file, _ in self.relays)
         sending = [node.sending for node in self.core.nodes.values()]
@@ -565,7 +600,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.join(None)
         self.work_until_quiet()
         # No task will make the files that these wait for, so the user's process cancels them.
-        stuck = {number for number, task in self.core.tasks.items() if task.state is core.State.WAITING and number >= 0}
+        stuck = {number for number, task in self.core.tasks.items() if task.state is State.WAITING and number >= 0}
         never = {number for number, task in self.core.tasks.items() if task.profile.number == 5}
         self.cancel_now(stuck | never)
         self.work_until_quiet()
@@ -590,7 +625,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any((node.files, node.used)), name
             assert not self.nodes[name].files or self.nodes[name].killed
         graph = self.core.parts.tables.graph
-        assert not any((graph.size, len(graph), graph.available, graph.tasks))
+        assert not any((graph.size, graph.lacking, graph.available, graph.ranks))
         kept = {item.arguments for item in self.submitted.values() if isinstance(item.arguments, str)}
         assert kept == self.discarded
 
@@ -616,7 +651,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.complete_on(name, list(node.running))
                 if node.released:
                     del self.nodes[name]
-                    self.handle(core.NodeLeft(name, "it was let go", told=True))
+                    self.handle(NodeLeft(name, "it was let go", told=True))
                     busy = True
             self.views_agree()
             self.nothing_is_forgotten()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Release, Returned
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     fetches,
@@ -19,7 +19,7 @@ def test_draining_node_finishes_its_tasks_and_is_released() -> None:
     world.call()
     assert not world.drain("a")
     assert not world.call()
-    assert only(core.Release, world.done(0)) == [core.Release("a")]
+    assert only(Release, world.done(0)) == [Release("a")]
     assert not world.drain("a")
     world.leave("a")
     assert ran(world.join("b")) == [1]
@@ -28,7 +28,7 @@ def test_draining_node_finishes_its_tasks_and_is_released() -> None:
 def test_idle_node_is_released_at_once() -> None:
     world = World()
     world.join("a")
-    assert world.drain("a") == [core.Release("a")]
+    assert world.drain("a") == [Release("a")]
 
 
 def test_only_copies_are_saved_first() -> None:
@@ -37,7 +37,7 @@ def test_only_copies_are_saved_first() -> None:
     world.make("file")
     world.join("b")
     assert fetches(world.drain("a")) == [("b", "file", "a")]
-    assert world.cached("b", "file") == [core.Release("a")]
+    assert world.cached("b", "file") == [Release("a")]
     assert not world.leave("a")
     assert runs(world.call(needs=["file"])) == {"b": [1]}
 
@@ -49,7 +49,7 @@ def test_files_made_while_draining_are_saved() -> None:
     world.join("b")
     assert not world.drain("a")
     assert fetches(world.done(0, made=[("file", 1)])) == [("b", "file", "a")]
-    assert world.cached("b", "file") == [core.Release("a")]
+    assert world.cached("b", "file") == [Release("a")]
 
 
 def test_replicated_files_need_no_copy() -> None:
@@ -59,7 +59,7 @@ def test_replicated_files_need_no_copy() -> None:
     world.make("file")
     world.join("b")
     world.cached("b", "file")
-    assert world.drain("a") == [core.Release("a")]
+    assert world.drain("a") == [Release("a")]
 
 
 def test_copy_on_a_draining_node_saves_nothing() -> None:
@@ -74,15 +74,15 @@ def test_copy_on_a_draining_node_saves_nothing() -> None:
     assert not world.drain("b")
     world.replicate(1)
     assert fetches(world.join("c")) == [("c", "file", "a")]
-    assert only(core.Release, world.done(next(iter(world.core.nodes["a"].assigned)))) == []
-    assert world.cached("c", "file") == [core.Release("a")]
+    assert only(Release, world.done(next(iter(world.core.nodes["a"].assigned)))) == []
+    assert world.cached("c", "file") == [Release("a")]
 
 
 def test_file_is_lost_without_another_node() -> None:
     world = World()
     world.join("a")
     world.make("file")
-    assert world.drain("a") == [core.Release("a")]
+    assert world.drain("a") == [Release("a")]
 
 
 def test_file_is_lost_if_no_node_can_take_it() -> None:
@@ -91,7 +91,7 @@ def test_file_is_lost_if_no_node_can_take_it() -> None:
     world.make("file")
     world.join("b")
     world.drain("a")
-    assert world.cached("b", "file", "No space left on device") == [core.Release("a")]
+    assert world.cached("b", "file", "No space left on device") == [Release("a")]
 
 
 def test_another_node_saves_the_file_if_the_first_leaves() -> None:
@@ -103,7 +103,7 @@ def test_another_node_saves_the_file_if_the_first_leaves() -> None:
     ((first, *_),) = fetches(world.drain("a"))
     ((second, *_),) = fetches(world.leave(first))
     assert second != first
-    assert world.leave(second) == [core.Release("a")]
+    assert world.leave(second) == [Release("a")]
 
 
 def test_source_of_a_transfer_is_not_released() -> None:
@@ -114,8 +114,8 @@ def test_source_of_a_transfer_is_not_released() -> None:
     world.join("b", cores=1)
     assert sources(world.call(needs=["file"])) == {"file": "a"}
     world.drain("a")
-    assert not only(core.Release, world.done(1))
-    assert only(core.Release, world.cached("b", "file")) == [core.Release("a")]
+    assert not only(Release, world.done(1))
+    assert only(Release, world.cached("b", "file")) == [Release("a")]
 
 
 def test_node_that_gives_back_all_tasks_is_released() -> None:
@@ -123,5 +123,5 @@ def test_node_that_gives_back_all_tasks_is_released() -> None:
     world.join("a")
     world.call(count=3)
     assert not world.drain("a")
-    assert world.handle(core.Returned("a", (0, 1))) == [core.Release("a")]
+    assert world.handle(Returned("a", (0, 1))) == [Release("a")]
     assert world.core.ready == 3

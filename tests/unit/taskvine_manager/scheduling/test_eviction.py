@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core, eviction
+from taskvine_manager.scheduling import eviction
+from taskvine_manager.scheduling.events import Answer, Completed, Crowded, Drop, Finish, Full, RunAgain
 from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
     Instructions,
@@ -34,12 +35,12 @@ def crowds(world: World, size: int, node: str = "a") -> Instructions:
     if number is None:
         world.call(makes=["more"], cores=0.001)
         number = next(iter(world.core.nodes[node].assigned))
-    return world.handle(core.Crowded(node, number, size))
+    return world.handle(Crowded(node, number, size))
 
 
 def dropped(world: World, size: int) -> list[str]:
     told = crowds(world, size)
-    return [file for drop in only(core.Drop, told) for file in drop.files if drop.node == "a"]
+    return [file for drop in only(Drop, told) for file in drop.files if drop.node == "a"]
 
 
 def test_cheapest_file_is_evicted_first() -> None:
@@ -81,14 +82,14 @@ def test_replicated_files_are_evicted_first() -> None:
 def test_unrecoverable_file_is_not_evicted() -> None:
     world = crowd(300, 300, recoverable=False)
     told = crowds(world, 900)
-    assert told == [core.Full("a", [2])]
+    assert told == [Full("a", [2])]
     assert len(world.core.nodes["a"].files) == 2
 
 
 def test_file_in_use_is_not_evicted() -> None:
     world = crowd(300)
     world.call(needs=["f0"])
-    assert crowds(world, 900) == [core.Full("a", [1])]
+    assert crowds(world, 900) == [Full("a", [1])]
 
 
 def test_replicated_file_in_use_is_not_evicted() -> None:
@@ -100,7 +101,7 @@ def test_replicated_file_in_use_is_not_evicted() -> None:
     world.arrive()
     world.call(count=2, needs=["file"])
     for name in "ab":
-        assert core.Full(name, list(world.core.nodes[name].assigned)) in crowds(world, MB * 1000, name)
+        assert Full(name, list(world.core.nodes[name].assigned)) in crowds(world, MB * 1000, name)
     assert world.core.stats()["replicas"] == {"file": ["a", "b"]}
 
 
@@ -108,7 +109,7 @@ def test_source_of_a_transfer_is_not_evicted() -> None:
     world = crowd(300)
     world.replicate(2)
     world.join("b")
-    assert crowds(world, 900) == [core.Full("a", [1])]
+    assert crowds(world, 900) == [Full("a", [1])]
     world.cached("b", "f0")
     assert dropped(world, 900) == ["f0"]
 
@@ -117,10 +118,10 @@ def test_files_in_use_are_waited_for_before_a_result_is_given_up() -> None:
     world = crowd(300)
     world.call(needs=["f0"], makes=["a"])
     world.call(needs=["f0"], makes=["b"])
-    assert not world.handle(core.Crowded("a", 1, 900))
+    assert not world.handle(Crowded("a", 1, 900))
     told = world.done(2, made=[("b", 10)])
-    assert not only(core.Full, told)  # only the call that waits for space holds f0 now
-    assert world.core.nodes["a"].crowded == {} or only(core.Drop, told)
+    assert not only(Full, told)  # only the call that waits for space holds f0 now
+    assert world.core.nodes["a"].crowded == {} or only(Drop, told)
 
 
 def test_only_as_much_as_needed_is_evicted() -> None:
@@ -129,7 +130,7 @@ def test_only_as_much_as_needed_is_evicted() -> None:
 
 
 def test_unknown_node_is_ignored() -> None:
-    assert not World().handle(core.Crowded("a", 0, 1))
+    assert not World().handle(Crowded("a", 0, 1))
 
 
 def test_evicted_file_is_recreated_for_a_new_reader() -> None:
@@ -144,7 +145,7 @@ def test_evicted_file_is_not_recreated_at_once() -> None:
     world = crowd(400, 400)
     world.tune(immediate_recovery=1)
     told = crowds(world, 600)
-    assert only(core.Drop, told)
+    assert only(Drop, told)
     assert not again(told)
     assert all(number >= 0 for number in world.core.tasks)
 
@@ -160,7 +161,7 @@ def test_space_is_made_for_inputs() -> None:
     world.works(1)
     told = world.call(needs=["large"])
     assert sources(told) == {"large": "b"}
-    assert only(core.Drop, told) == [core.Drop("a", ["old"])]
+    assert only(Drop, told) == [Drop("a", ["old"])]
 
 
 def overfull() -> tuple[World, Instructions]:
@@ -178,7 +179,7 @@ def overfull() -> tuple[World, Instructions]:
         Completion(number, failure.RETURNED, "elsewhere", "a", 1.0, 1.0, 0.005, tuple((name, 10, 1) for name in names))
         for number, names in made.items()
     ]
-    return world, world.handle(core.Completed("a", completions))
+    return world, world.handle(Completed("a", completions))
 
 
 def test_evicted_input_of_a_ready_call_is_recreated() -> None:
@@ -202,9 +203,9 @@ def test_result_is_reported_before_the_recreation() -> None:
     world.call(needs=["second"], priority=-1.0)
     world.call(needs=["large"], priority=5.0)
     told = world.done(1, made=[("second", 600)])
-    assert core.Drop("a", ["second"]) in told
+    assert Drop("a", ["second"]) in told
     kinds = [type(item) for item in told]
-    assert kinds.index(core.Finish) < kinds.index(core.RunAgain)
+    assert kinds.index(Finish) < kinds.index(RunAgain)
 
 
 # --- tasks that have ended together, each with the inputs of others ---
@@ -227,14 +228,14 @@ def two_crowded(world: World) -> None:
 def test_all_but_the_first_task_give_up_their_outputs_and_run_again() -> None:
     world = World()
     two_crowded(world)
-    assert not world.handle(core.Crowded("a", 3, 400))  # the other task still runs
-    assert world.handle(core.Crowded("a", 2, 400)) == [core.Full("a", [3])]
+    assert not world.handle(Crowded("a", 3, 400))  # the other task still runs
+    assert world.handle(Crowded("a", 2, 400)) == [Full("a", [3])]
     told = gave_up(world, 3)
-    assert only(core.Drop, told) == [core.Drop("a", ["f1"])]  # no task on the node reads it now
+    assert only(Drop, told) == [Drop("a", ["f1"])]  # no task on the node reads it now
     assert again(told) == [(temp("f1"),)]
     world.done(2, made=[("g0", 400)])
     world.works(-1, size=500)
-    assert not only(core.Finish, world.works(3))[0].completions[0].outcome
+    assert not only(Finish, world.works(3))[0].completions[0].outcome
     assert world.core.tasks == {}
 
 
@@ -244,9 +245,9 @@ def test_tasks_that_must_not_run_again_keep_their_outputs() -> None:
     world.make("f0", 500)
     world.call(needs=["f0"], makes=["g0"])
     world.call(needs=["f0"], makes=["g1"], recoverable=False)
-    world.handle(core.Crowded("a", 2, 600))
-    assert world.handle(core.Crowded("a", 1, 600)) == [core.Full("a", [2, 1])]
-    assert [each.outcome for each in only(core.Finish, gave_up(world, 1, 2))[0].completions] == [failure.LOST] * 2
+    world.handle(Crowded("a", 2, 600))
+    assert world.handle(Crowded("a", 1, 600)) == [Full("a", [2, 1])]
+    assert [each.outcome for each in only(Finish, gave_up(world, 1, 2))[0].completions] == [failure.LOST] * 2
 
 
 def test_node_with_crowded_tasks_takes_no_others() -> None:
@@ -254,7 +255,7 @@ def test_node_with_crowded_tasks_takes_no_others() -> None:
     world.join("a", cores=3, disk=1000 / MB)
     for name in ("f", "g"):
         world.call(makes=[name])
-    world.handle(core.Crowded("a", 0, 1001))
+    world.handle(Crowded("a", 0, 1001))
     assert not world.call()
     assert ran(gave_up(world, 1)) == [2]  # the node was told that the other task's file does not fit
 
@@ -266,7 +267,7 @@ def test_task_of_the_user_may_evict_the_files_of_the_first_task() -> None:
     world.make("f1", 500)
     world.call(makes=["g"])
     world.call(needs=["f0", "f1"], priority=1.0)
-    assert only(core.Drop, world.handle(core.Crowded("a", 2, 900))) == [core.Drop("a", ["f1", "f0"])]
+    assert only(Drop, world.handle(Crowded("a", 2, 900))) == [Drop("a", ["f1", "f0"])]
 
 
 def test_recovery_gives_way_for_a_limited_time() -> None:
@@ -279,8 +280,8 @@ def test_recovery_gives_way_for_a_limited_time() -> None:
     world.ask("old")
     world.call(needs=["f", "never"], priority=1.0)
     for _ in range(eviction.MAX_YIELDS):
-        assert only(core.Full, world.handle(core.Crowded("a", -1, 900))) == [core.Full("a", [-1])]
+        assert only(Full, world.handle(Crowded("a", -1, 900))) == [Full("a", [-1])]
         assert ran(gave_up(world, -1)) == [-1]
-    world.handle(core.Crowded("a", -1, 900))
-    (answer,) = only(core.Answer, gave_up(world, -1))
+    world.handle(Crowded("a", -1, 900))
+    (answer,) = only(Answer, gave_up(world, -1))
     assert b"no room for the result" in answer.record

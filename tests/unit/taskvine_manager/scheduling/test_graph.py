@@ -11,23 +11,24 @@ import pytest
 from hypothesis import given
 
 from taskvine_manager.scheduling.graph import DependencyGraph
+from tests.unit.taskvine_manager.scheduling.world import is_empty
 
 
 def test_task_without_inputs_is_ready() -> None:
     graph = DependencyGraph()
     assert graph.add(1, [], ["a"])
-    assert len(graph) == 0
+    assert len(graph.lacking) == 0
 
 
 def test_task_is_ready_once_all_files_exist() -> None:
     graph = DependencyGraph()
     assert not graph.add(1, ["a", "b", "a"], [])
-    assert (len(graph), graph.is_ready(1), sorted(graph.missing(1))) == (1, False, ["a", "b"])
+    assert (len(graph.lacking), graph.is_ready(1), sorted(graph.missing(1))) == (1, False, ["a", "b"])
     assert graph.made(["a"]) == []
     assert graph.made(["a"]) == []
     assert graph.missing(1) == ["b"]
     assert graph.made(["b"]) == [1]
-    assert (len(graph), graph.is_ready(1), graph.missing(1)) == (0, True, [])
+    assert (len(graph.lacking), graph.is_ready(1), graph.missing(1)) == (0, True, [])
 
 
 def test_task_is_ready_at_once_if_its_files_exist() -> None:
@@ -60,7 +61,7 @@ def test_ready_task_waits_again_for_a_lost_file() -> None:
     assert graph.made(["a"]) == [1]
     assert graph.lost("a") == [1]
     assert graph.lost("a") == []
-    assert len(graph) == 2
+    assert len(graph.lacking) == 2
     assert graph.made(["a"]) == [1]
     assert graph.made(["b"]) == [2]
     assert sorted(graph.lost("a")) == [1, 2]
@@ -108,10 +109,10 @@ def test_producers_are_known_until_they_end() -> None:
 def test_graph_contains_unfinished_tasks() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a"], [])
-    assert 1 in graph
-    assert 2 not in graph
+    assert 1 in graph.ranks
+    assert 2 not in graph.ranks
     graph.prune(1)
-    assert 1 not in graph
+    assert 1 not in graph.ranks
 
 
 def test_losing_an_unneeded_file_names_no_task() -> None:
@@ -126,7 +127,7 @@ def test_ended_task_does_not_wait() -> None:
     graph.add(1, ["a"], [])
     graph.prune(1)
     graph.prune(1)
-    assert len(graph) == 0
+    assert len(graph.lacking) == 0
     assert graph.made(["a"]) == []
 
 
@@ -138,7 +139,7 @@ def test_file_is_kept_for_its_consumers_after_its_producer() -> None:
     assert graph.made(["a"]) == [2]
     graph.prune(2)
     graph.lost("a")
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +156,15 @@ def test_cycles_are_refused_and_leave_no_trace(
     graph = DependencyGraph()
     for edge in edges:
         graph.add(*edge)
-    before = len(graph)
+    before = len(graph.lacking)
     with pytest.raises(ValueError, match=story):
         graph.add(*last)
-    assert len(graph) == before
+    assert len(graph.lacking) == before
     assert graph.makers("y") == []
-    assert last[0] not in graph
+    assert last[0] not in graph.ranks
     for number, _, _ in edges:
         graph.prune(number)
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 def test_ended_tasks_close_no_cycle() -> None:
@@ -202,7 +203,7 @@ def test_tasks_become_ready_in_topological_order(dag: dict[int, set[int]], rando
     assert not ready
     for number in dag:
         graph.lost(f"f{number}")
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 # --- ranks ---

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 
 from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.checking import Invariant, InvariantBroken, check
-from taskvine_manager.scheduling.core import State
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.nodes import Node, Transfer
-from taskvine_manager.scheduling.tasks import Shape, Task
+from taskvine_manager.scheduling.tasks import Shape, State, Task
 from taskvine_manager.wire.messages import L1
 from tests.unit.taskvine_manager.scheduling.world import World, local, temp
 
@@ -54,11 +52,6 @@ def file(world: World, name: str) -> File:
     found = world.core.parts.tables.files.get(name)
     assert found is not None
     return found
-
-
-def lacking(world: World) -> dict[int, int]:
-    """The number of missing files of each task, to be changed."""
-    return cast("dict[int, int]", world.core.parts.tables.graph.lacking)
 
 
 def node(world: World, name: str) -> Node:
@@ -165,11 +158,11 @@ def make_another_file(world: World) -> None:
 
 
 def miscount_missing_files(world: World) -> None:
-    lacking(world)[3] += 1
+    world.core.parts.tables.graph.lacking[3] += 1
 
 
 def miscount_those_of_no_task(world: World) -> None:
-    lacking(world)[99] = 1
+    world.core.parts.tables.graph.lacking[99] = 1
 
 
 def miscount_shapes(world: World) -> None:
@@ -310,7 +303,7 @@ def miscount_relayed_transfers(world: World) -> None:
 
 
 def copy_to_a_lost_node(world: World) -> None:
-    world.core.parts.storage.inputs["/data"].copies["gone"] = ("data", (1,))
+    world.core.parts.storage.inputs.by_path["/data"].copies["gone"] = ("data", (1,))
 
 
 def replicate_to_no_node(world: World) -> None:

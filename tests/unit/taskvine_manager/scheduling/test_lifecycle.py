@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Completed, Discard, Drop, Kill, Returned
+from taskvine_manager.scheduling.tuning import SHORT
 from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -72,7 +73,7 @@ def test_only_tasks_that_may_have_run_are_charged() -> None:
     world = World(max_retries=0)
     world.join("a", cores=2)
     world.call(count=12)
-    world.done(0, 1, seconds=core.SHORT / 5)
+    world.done(0, 1, seconds=SHORT / 5)
     assert len(world.core.nodes["a"].assigned) == 10
     assert set(records(world.leave("a"))) == {2, 3}
     assert world.core.ready == 8
@@ -86,7 +87,7 @@ def test_unknown_node_is_ignored() -> None:
     assert not world.leave("a")
     assert not world.drain("a")
     assert not world.done(0, made=[("file", 1)])
-    assert not world.handle(core.Returned("a", (0,)))
+    assert not world.handle(Returned("a", (0,)))
     assert not world.cached("a", "file")
     assert ran(world.join("b")) == [0]
 
@@ -97,7 +98,7 @@ def test_returned_task_runs_elsewhere_without_charge() -> None:
     world.call(count=2)
     world.join("b")
     world.drain("a")
-    assert runs(world.handle(core.Returned("a", (0, 1)))) == {"b": [0, 1]}
+    assert runs(world.handle(Returned("a", (0, 1)))) == {"b": [0, 1]}
     assert {number: task.attempts for number, task in world.core.nodes["b"].assigned.items()} == {0: 0, 1: 0}
 
 
@@ -127,7 +128,7 @@ def test_cancelled_while_it_runs() -> None:
     world.join("a", cores=1)
     world.call(count=2)
     told = world.cancel(0)
-    assert only(core.Kill, told) == [core.Kill("a", [0])]
+    assert only(Kill, told) == [Kill("a", [0])]
     assert ran(told) == [1]
     assert not world.done(0)
 
@@ -139,7 +140,7 @@ def test_large_result_of_a_cancelled_task_is_removed() -> None:
     node = world.nodes[0]
     world.cancel(0)
     completion = Completion(0, failure.RETURNED, "/spool/value-1", node, 1.0, 1.0, 1.0)
-    assert world.handle(core.Completed(node, [completion])) == [core.Discard(["/spool/value-1"])]
+    assert world.handle(Completed(node, [completion])) == [Discard(["/spool/value-1"])]
 
 
 def test_cancelled_task_frees_its_resources() -> None:
@@ -164,7 +165,7 @@ def test_cancelled_task_may_be_given_back() -> None:
     world.join("a")
     world.call()
     world.cancel(0)
-    assert not world.handle(core.Returned("a", (0,)))
+    assert not world.handle(Returned("a", (0,)))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_consumer_reads_another_replica() -> None:
     assert runs(told) == {"c": [3]}
     assert sources(told) == {"file": "b"}
     assert world.core.stats()["replicas"]["file"] == ["b"]
-    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert only(Drop, told) == [Drop("a", ["file"])]
 
 
 def test_consumer_fails_without_a_readable_replica() -> None:
@@ -317,9 +318,9 @@ def test_forgotten_everywhere() -> None:
     world.make("file")
     world.join("b")
     world.cached("b", "file")
-    assert sorted(only(core.Drop, world.forget("file")), key=str) == [
-        core.Drop("a", ["file"]),
-        core.Drop("b", ["file"]),
+    assert sorted(only(Drop, world.forget("file")), key=str) == [
+        Drop("a", ["file"]),
+        Drop("b", ["file"]),
     ]
     assert world.core.stats()["replicas"] == {}
     assert not world.join("c")
@@ -331,8 +332,8 @@ def test_forgotten_while_it_is_fetched() -> None:
     world.join("a")
     world.make("file")
     world.join("b")
-    assert world.forget("file") == [core.Drop("a", ["file"])]
-    assert world.cached("b", "file") == [core.Drop("b", ["file"])]
+    assert world.forget("file") == [Drop("a", ["file"])]
+    assert world.cached("b", "file") == [Drop("b", ["file"])]
 
 
 def test_forgotten_before_it_is_made() -> None:
@@ -343,7 +344,7 @@ def test_forgotten_before_it_is_made() -> None:
     assert records(world.forget("file"))[1]["reason"] == "file was forgotten"
     assert world.core.waiting == 0
     told = world.done(0, made=[("file", 1)])
-    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert only(Drop, told) == [Drop("a", ["file"])]
     assert world.is_clean()
 
 
@@ -354,7 +355,7 @@ def test_later_consumer_gets_a_forgotten_file_that_is_being_made() -> None:
     world.forget("file")
     assert not world.call(needs=["file"])
     assert ran(world.works(0)) == [1]
-    assert only(core.Drop, world.works(1)) == [core.Drop("a", ["file"])]
+    assert only(Drop, world.works(1)) == [Drop("a", ["file"])]
     assert world.is_clean()
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop, Run
+from taskvine_manager.scheduling.nodes import AHEAD
+from taskvine_manager.scheduling.tuning import SHORT
 from taskvine_manager.wire.messages import L1
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -81,8 +83,8 @@ def test_fetched_input_is_a_replica() -> None:
     assert world.core.stats()["bytes_between_nodes"] == 7
     world.cached("b", "file")
     assert world.core.stats()["bytes_between_nodes"] == 7
-    assert not only(core.Drop, world.forget("file"))  # the task may not have read it to the end
-    assert {drop.node for drop in only(core.Drop, world.done(2))} == {"a", "b"}
+    assert not only(Drop, world.forget("file"))  # the task may not have read it to the end
+    assert {drop.node for drop in only(Drop, world.done(2))} == {"a", "b"}
 
 
 def test_calls_of_unknown_length_are_sent_one_to_a_slot() -> None:
@@ -96,15 +98,15 @@ def test_short_calls_are_sent_ahead() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(count=100)
-    ahead = ran(world.done(0, 1, seconds=core.SHORT / 10))
+    ahead = ran(world.done(0, 1, seconds=SHORT / 10))
     assert ahead == list(range(2, 34))  # 10 for each slot, rounded up to a power of two
 
 
 def test_very_short_calls_are_sent_ahead_up_to_a_limit() -> None:
     world = World()
     world.join("a", cores=1)
-    world.call(count=2 * core.AHEAD)
-    assert len(ran(world.done(0, seconds=0.0))) == core.AHEAD
+    world.call(count=2 * AHEAD)
+    assert len(ran(world.done(0, seconds=0.0))) == AHEAD
 
 
 def test_one_long_call_ends_sending_ahead() -> None:
@@ -352,7 +354,7 @@ def test_small_value_is_sent_with_its_consumers() -> None:
     world.join("a", cores=1)
     maker = world.invocation(outputs=(value("v"),))
     world.submit(maker, world.invocation(inputs=(value("v"),)))
-    (run,) = only(core.Run, world.done(maker.number, body=b"encoded"))
+    (run,) = only(Run, world.done(maker.number, body=b"encoded"))
     assert run.values == {"v": b"encoded"}
     assert run.sources == {}
     world.forget("v")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Kill, Returned, Run
 from taskvine_manager.wire.messages import L1, Invocation
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -43,10 +43,10 @@ def test_short_calls_are_sent_behind_their_producers() -> None:
         follower(world, makes="v1"), follower(world, "v1", makes="v2"), follower(world, "v1", "v2", makes="v3")
     )
     assert runs(told) == {"n0": [1, 2, 3]}
-    (run,) = only(core.Run, told)
+    (run,) = only(Run, told)
     assert (run.values, run.sources) == ({}, {})
     assert world.core.waiting == 0
-    assert not only(core.Run, world.done(1, body=b"one", seconds=0.001))
+    assert not only(Run, world.done(1, body=b"one", seconds=0.001))
 
 
 def test_short_calls_follow_an_earlier_producer() -> None:
@@ -98,7 +98,7 @@ def test_small_inputs_are_sent_with_followers() -> None:
     world.submit(follower(world, makes="v1"))
     world.done(1, body=b"one", seconds=0.001)
     told = world.submit(follower(world, makes="v2"), follower(world, "v1", "v2"))
-    (run,) = only(core.Run, told)
+    (run,) = only(Run, told)
     assert [task.invocation.number for task in run.tasks] == [2, 3]
     assert run.values == {"v1": b"one"}
 
@@ -132,7 +132,7 @@ def test_followers_come_back_when_their_producer_fails() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
     world.done(1, outcome=failure.RAISED)
-    world.handle(core.Returned("n0", (2,)))
+    world.handle(Returned("n0", (2,)))
     assert world.core.waiting == 1
     retry = follower(world, makes="v1")
     assert ran(world.submit(retry)) == [2, retry.number]  # behind it, again
@@ -143,8 +143,8 @@ def test_returned_follower_with_its_input_is_ready() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
     told = world.done(1, body=b"one", seconds=0.001)
-    told = world.handle(core.Returned("n0", (2,)))
-    (run,) = only(core.Run, told)
+    told = world.handle(Returned("n0", (2,)))
+    (run,) = only(Run, told)
     assert run.values == {"v1": b"one"}
 
 
@@ -178,7 +178,7 @@ def test_followers_wait_for_a_retry_of_their_producer() -> None:
 def test_node_is_told_of_a_cancelled_follower() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
-    assert only(core.Kill, world.cancel(2)) == [core.Kill("n0", [2])]
+    assert only(Kill, world.cancel(2)) == [Kill("n0", [2])]
     world.done(1, body=b"x", seconds=0.001)
     world.forget("v1")
     assert world.is_clean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Answer, Drop, FileSpoiled, Replica, Run, RunAgain
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     again,
@@ -28,7 +28,7 @@ def test_waiting_consumer_gets_its_lost_file() -> None:
     world.call(needs=["file", "other"])
     told = world.leave("a")
     assert not finished(told)
-    assert only(core.RunAgain, told) == [core.RunAgain([0])]
+    assert only(RunAgain, told) == [RunAgain([0])]
     told = world.join("b")
     assert again(told) == [(temp("file"),)]
     assert not finished(world.works(*ran(told)))  # no node is told of it
@@ -124,7 +124,7 @@ def test_each_call_of_a_diamond_runs_again_once() -> None:
     world.forget("top", "left", "right")
     world.call(needs=["bottom", "never"])
     told = world.leave("a")
-    (numbers,) = only(core.RunAgain, told)
+    (numbers,) = only(RunAgain, told)
     assert sorted(numbers.numbers) == [0, 1, 2, 3]
     world.join("b", cores=1)
     order = recover(world)
@@ -160,7 +160,7 @@ def test_a_ladder_of_diamonds_is_planned_in_one_walk() -> None:
         world.make(f"r{step}", needs=before)
         world.forget(*before)
     world.call(needs=["l39", "r39", "never"])
-    (numbers,) = only(core.RunAgain, world.leave("a"))
+    (numbers,) = only(RunAgain, world.leave("a"))
     assert sorted(numbers.numbers) == list(range(80))
     world.join("b", cores=1)
     assert len(recover(world)) == 80
@@ -176,7 +176,7 @@ def test_files_lost_together_are_one_set() -> None:
     for each in range(4):
         world.call(needs=[f"leaf{each}", f"never{each}"])
     told = world.leave("a")
-    (numbers,) = only(core.RunAgain, told)
+    (numbers,) = only(RunAgain, told)
     assert sorted(numbers.numbers) == [0, 1, 2, 3, 4]
     told = world.join("b", cores=8)
     assert made_again(told) == ["root"]
@@ -205,7 +205,7 @@ def test_forgotten_file_is_not_kept_when_recreated() -> None:
     world.leave("a")
     world.join("b")
     told = world.works(-1)
-    assert core.Drop("b", ["x"]) in told
+    assert Drop("b", ["x"]) in told
     assert world.core.stats()["replicas"] == {"y": ["b"]}
 
 
@@ -226,7 +226,7 @@ def test_small_result_is_never_lost() -> None:
     world.done(0, body=b"encoded")
     world.leave("a")
     world.join("b")
-    (run,) = only(core.Run, world.call(inputs=(value("v"),)))
+    (run,) = only(Run, world.call(inputs=(value("v"),)))
     assert run.values == {"v": b"encoded"}
     assert world.core.stats()["tasks_recovered"] == 0
 
@@ -242,7 +242,7 @@ def test_small_result_reaches_a_recreating_task() -> None:
     world.forget("v")
     world.call(needs=["file", "never"])
     world.leave("a")
-    (run,) = only(core.Run, world.join("b"))
+    (run,) = only(Run, world.join("b"))
     assert run.values == {"v": b"encoded"}
     assert [task.invocation.number for task in run.tasks] == [-1]
 
@@ -252,9 +252,9 @@ def test_requested_file_is_recreated() -> None:
     world.join("a")
     world.make("file")
     world.leave("a")
-    assert not only(core.Answer, world.ask("file"))
+    assert not only(Answer, world.ask("file"))
     assert made_again(world.join("b")) == ["file"]
-    assert only(core.Answer, world.works(-1)) == [core.Answer(1, "file", core.Replica("b", 100, 1))]
+    assert only(Answer, world.works(-1)) == [Answer(1, "file", Replica("b", 100, 1))]
 
 
 def test_lost_files_are_recreated_at_once_on_request() -> None:
@@ -278,7 +278,7 @@ def test_damaged_last_replica_is_recreated() -> None:
     world.make("file")
     world.call(needs=["file"])
     told = world.done(1, **unread("file"))
-    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert only(Drop, told) == [Drop("a", ["file"])]
     assert made_again(told) == ["file"]
     assert ran(world.works(-1)) == [1]
 
@@ -291,7 +291,7 @@ def test_damaged_replica_beside_another_is_dropped() -> None:
     world.join("b")
     world.arrive()
     told = world.spoiled("a", "file")
-    assert core.Drop("a", ["file"]) in told
+    assert Drop("a", ["file"]) in told
     assert not again(told)
     assert world.where("file") == "b"
 
@@ -300,9 +300,9 @@ def test_report_on_a_replaced_replica_is_ignored() -> None:
     world = World()
     world.join("a")
     world.make("file")
-    assert not world.handle(core.FileSpoiled("a", "file", 2))
-    assert not world.handle(core.FileSpoiled("z", "file", 1))
-    assert not world.handle(core.FileSpoiled("a", "other", 1))
+    assert not world.handle(FileSpoiled("a", "file", 2))
+    assert not world.handle(FileSpoiled("z", "file", 1))
+    assert not world.handle(FileSpoiled("a", "other", 1))
     assert world.where("file") == "a"
 
 

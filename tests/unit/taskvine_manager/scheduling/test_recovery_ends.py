@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Answer, Kill
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     chain,
@@ -77,7 +77,7 @@ def test_recovery_that_fails_in_the_middle_fails_later_tasks() -> None:
     assert (record["kind"], record["name"], record["node"]) == ("file-lost", "f3", "a")
     for words in ("the last replica of f3", "f2", "f1", "killed by signal 9"):
         assert words in record["reason"]
-    assert len(only(core.Answer, told)) == 1
+    assert len(only(Answer, told)) == 1
     assert not world.core.tasks
 
 
@@ -88,7 +88,7 @@ def test_request_is_answered_if_the_recovery_fails() -> None:
     world.leave("a")
     world.ask("file", 7)
     world.join("b")
-    (answer,) = only(core.Answer, world.done(-1, outcome=failure.LOST, body=failure.lost("slot-died", "killed")))
+    (answer,) = only(Answer, world.done(-1, outcome=failure.LOST, body=failure.lost("slot-died", "killed")))
     assert (answer.request, answer.where) == (7, None)
     assert b"file-lost" in answer.record
 
@@ -106,7 +106,7 @@ def test_recovery_is_cancelled_with_its_consumers() -> None:
     world.join("b")
     assert sorted(world.core.tasks) == [-2, -1, 2]
     told = world.cancel(2)
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     world.forget("never")
     assert world.is_clean()
 
@@ -120,7 +120,7 @@ def test_recovery_ends_when_its_file_is_forgotten() -> None:
     world.join("b")
     told = world.forget("file")
     assert set(records(told)) == {1}
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     world.forget("never")
     assert world.is_clean()
 
@@ -146,7 +146,7 @@ def test_recovery_goes_on_for_other_consumers() -> None:
     world.call(needs=["file", "never"])
     world.leave("a")
     world.join("b")
-    assert not only(core.Kill, world.cancel(1))
+    assert not only(Kill, world.cancel(1))
     assert -1 in world.core.tasks
 
 
@@ -163,7 +163,7 @@ def test_arriving_copy_ends_the_recovery() -> None:
     world.cancel(3)
     assert world.nodes[-1] == "b"
     told = world.cached("b", "f1", source="a")
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     assert runs(told) == {"b": [2]}
     assert not [number for number in world.core.tasks if number < 0]
 
@@ -236,7 +236,7 @@ def test_failure_at_the_start_fails_a_long_chain() -> None:
 
 def test_cancelling_the_end_cancels_a_long_chain() -> None:
     world, last = lost_chain(1000)
-    assert only(core.Kill, world.cancel(last)) == [core.Kill("b", [-1])]
+    assert only(Kill, world.cancel(last)) == [Kill("b", [-1])]
     assert not world.core.tasks
 
 
@@ -252,7 +252,7 @@ def test_recovery_may_end_together_with_its_consumer() -> None:
     assert sorted(world.core.tasks) == [-1, 2]
     told = world.forget("file")
     assert set(records(told)) == {2}
-    assert only(core.Kill, told) == [core.Kill("a", [-1])]
+    assert only(Kill, told) == [Kill("a", [-1])]
     assert not world.core.tasks
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     fetches,
@@ -165,7 +165,7 @@ def test_redundant_replicas_are_removed_on_request() -> None:
         world.make("file")
         world.arrive()
         told = world.replicate(2)
-        assert len(only(core.Drop, told)) == clean
+        assert len(only(Drop, told)) == clean
         assert len(world.core.stats()["replicas"]["file"]) == 3 - clean
 
 
@@ -177,7 +177,7 @@ def test_unread_replica_becomes_redundant() -> None:
     world.call(cores=1.0)
     world.join("b", cores=1)
     assert sources(world.call(needs=["file"])) == {"file": "a"}
-    assert only(core.Drop, world.cached("b", "file")) == [core.Drop("a", ["file"])]  # on b it is being read
+    assert only(Drop, world.cached("b", "file")) == [Drop("a", ["file"])]  # on b it is being read
     assert world.core.stats()["replicas"] == {"file": ["b"]}
 
 
@@ -189,9 +189,9 @@ def test_redundant_replica_in_use_is_kept() -> None:
     world.join("b", cores=1)
     world.arrive()
     world.call(count=2, needs=["file"])
-    assert not only(core.Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
-    assert len(only(core.Drop, world.works(1))) == 1
-    assert not only(core.Drop, world.works(2))
+    assert not only(Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
+    assert len(only(Drop, world.works(1))) == 1
+    assert not only(Drop, world.works(2))
 
 
 def test_no_replica_is_removed_during_a_copy() -> None:
@@ -202,8 +202,8 @@ def test_no_replica_is_removed_during_a_copy() -> None:
     world.join("b")
     world.arrive()
     world.join("c")
-    assert not only(core.Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
-    assert len(only(core.Drop, world.cached("c", "file"))) == 2
+    assert not only(Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
+    assert len(only(Drop, world.cached("c", "file"))) == 2
 
 
 def test_replica_is_removed_from_the_fuller_node() -> None:
@@ -217,7 +217,7 @@ def test_replica_is_removed_from_the_fuller_node() -> None:
     world.make("more", 1000)
     full = world.core.stats()["replicas"]["more"]
     told = world.tune(clean_redundant_replicas=1)
-    assert [drop.node for drop in only(core.Drop, told)] == full
+    assert [drop.node for drop in only(Drop, told)] == full
 
 
 def test_replicas_on_draining_nodes_do_not_count() -> None:

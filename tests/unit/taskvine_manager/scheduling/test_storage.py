@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import RELAY, Answer, Discard, Relayed, Replica
 from taskvine_manager.wire.messages import FileUse
 from tests.unit.taskvine_manager.scheduling.world import (
     Instructions,
@@ -109,7 +109,7 @@ def test_forgotten_value_is_kept_for_its_consumers() -> None:
 
 
 def discards(instructions: Instructions) -> list[str]:
-    return [path for item in only(core.Discard, instructions) for path in item.paths]
+    return [path for item in only(Discard, instructions) for path in item.paths]
 
 
 def test_arguments_are_discarded_with_a_call_without_files() -> None:
@@ -210,15 +210,15 @@ def test_forgotten_result_stays_forgotten_when_its_call_runs_again() -> None:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def answers(instructions: Instructions) -> dict[int, core.Replica | bytes | None]:
-    return {answer.request: answer.where for answer in only(core.Answer, instructions)}
+def answers(instructions: Instructions) -> dict[int, Replica | bytes | None]:
+    return {answer.request: answer.where for answer in only(Answer, instructions)}
 
 
 def test_request_is_answered_with_the_node() -> None:
     world = World()
     world.join("a")
     world.make("file")
-    assert answers(world.ask("file", 7)) == {7: core.Replica("a", 100, 1)}
+    assert answers(world.ask("file", 7)) == {7: Replica("a", 100, 1)}
 
 
 def test_request_for_a_small_result_is_answered_with_its_bytes() -> None:
@@ -232,7 +232,7 @@ def test_request_for_a_small_result_is_answered_with_its_bytes() -> None:
 def test_unknown_file_is_lost() -> None:
     world = World()
     world.join("a")
-    (answer,) = only(core.Answer, world.ask("file"))
+    (answer,) = only(Answer, world.ask("file"))
     assert answer.where is None
     record = pickle.loads(answer.record)
     assert (record["kind"], record["name"]) == ("file-lost", "file")
@@ -245,7 +245,7 @@ def test_request_waits_for_the_producer() -> None:
     world.call(makes=["file"])
     assert answers(world.ask("file", 1)) == {}
     assert answers(world.ask("file", 2)) == {}
-    there = core.Replica("a", 100, 1)
+    there = Replica("a", 100, 1)
     assert answers(world.works(0)) == {1: there, 2: there}
     assert answers(world.call()) == {}
 
@@ -266,7 +266,7 @@ def test_lost_file_is_answered_with_its_node() -> None:
     world.join("a")
     world.make("file", recoverable=False)
     world.leave("a")
-    (answer,) = only(core.Answer, world.ask("file"))
+    (answer,) = only(Answer, world.ask("file"))
     record = pickle.loads(answer.record)
     assert (record["kind"], record["name"], record["node"]) == ("file-lost", "file", "a")
 
@@ -279,7 +279,7 @@ def test_requested_file_is_kept_until_the_answer() -> None:
     world.ask("file")
     world.forget("file")
     world.join("b")
-    assert answers(world.works(-1)) == {1: core.Replica("b", 100, 1)}
+    assert answers(world.works(-1)) == {1: Replica("b", 100, 1)}
     assert world.is_clean()
 
 
@@ -302,10 +302,10 @@ def test_file_is_read_from_the_manager() -> None:
     world.call(cores=1.0)
     world.join("b", cores=1)
     world.call(needs=["file"])
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     world.cancel(2)
     world.leave("a")
-    assert answers(world.ask("file")) == {1: core.Replica(core.RELAY, 100, 5)}
+    assert answers(world.ask("file")) == {1: Replica(RELAY, 100, 5)}
 
 
 def test_damaged_replica_is_answered_with_another() -> None:

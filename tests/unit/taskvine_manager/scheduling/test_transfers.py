@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import RELAY, Drop, Finish, Relay, Relayed, Release, Replica, Run
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     again,
@@ -40,7 +40,7 @@ def test_transfers_from_one_node_are_limited() -> None:
     assert sources(told) == {"file": "a"}
     assert world.core.nodes["a"].sending == 2
     told = world.cached(world.nodes[2], "file")
-    assert sorted(source.node for run in only(core.Run, told) for source in run.sources.values()) == [
+    assert sorted(source.node for run in only(Run, told) for source in run.sources.values()) == [
         "a",
         *[world.nodes[2]] * 2,
     ]
@@ -168,8 +168,8 @@ def test_node_that_sends_a_users_file_is_not_released() -> None:
     ((second, source),) = copies(world.brought(first, "/x")).items()
     assert source == first
     world.works(0)
-    assert not only(core.Release, world.drain(first))
-    assert only(core.Release, world.brought(second, "/x")) == [core.Release(first)]
+    assert not only(Release, world.drain(first))
+    assert only(Release, world.brought(second, "/x")) == [Release(first)]
 
 
 def test_changed_source_is_given_up() -> None:
@@ -180,7 +180,7 @@ def test_changed_source_is_given_up() -> None:
     world.join("b")
     world.call(needs=["file", "never"])
     told = world.cached("b", "file", "it was written to since it was made", spoiled=True, source="a")
-    assert core.Drop("a", ["file"]) in told
+    assert Drop("a", ["file"]) in told
     assert again(told) == [(temp("file"),)]
 
 
@@ -200,79 +200,79 @@ def test_without_peers_files_pass_through_the_manager() -> None:
     world = relayed(World(peer_transfers=False))
     told = world.call(needs=["file"])
     assert not ran(told)
-    assert told == [core.Relay("file", core.Replica("a", 100, 1))]
-    told = world.handle(core.Relayed("file", 5, None))
-    (run,) = only(core.Run, told)
-    assert run.sources == {"file": core.Replica(core.RELAY, 100, 5)}
+    assert told == [Relay("file", Replica("a", 100, 1))]
+    told = world.handle(Relayed("file", 5, None))
+    (run,) = only(Run, told)
+    assert run.sources == {"file": Replica(RELAY, 100, 5)}
     assert world.core.stats()["bytes_between_nodes"] == 100
-    world.cached("b", "file", source=core.RELAY)
+    world.cached("b", "file", source=RELAY)
     world.works(2)
     assert world.core.parts.storage.transfers.relaying == 0
     told = world.forget("file")
-    assert {drop.node for drop in only(core.Drop, told)} == {"a", "b", core.RELAY}
+    assert {drop.node for drop in only(Drop, told)} == {"a", "b", RELAY}
 
 
 def test_file_is_brought_to_the_manager_once() -> None:
     world = relayed(World(peer_transfers=False))
     world.join("c", cores=1)
-    assert len(only(core.Relay, world.call(count=2, needs=["file"]))) == 1
+    assert len(only(Relay, world.call(count=2, needs=["file"]))) == 1
     assert world.core.nodes["a"].sending == 1
-    assert len(ran(world.handle(core.Relayed("file", 5, None)))) == 2
+    assert len(ran(world.handle(Relayed("file", 5, None)))) == 2
     assert world.core.nodes["a"].sending == 0
 
 
 def test_managers_copy_outlives_its_node() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     world.cancel(1, 2)
     assert not world.leave("a")
-    (run,) = only(core.Run, world.call(needs=["file"]))
-    assert run.sources == {"file": core.Replica(core.RELAY, 100, 5)}
+    (run,) = only(Run, world.call(needs=["file"]))
+    assert run.sources == {"file": Replica(RELAY, 100, 5)}
     assert world.core.stats()["tasks_recovered"] == 0
 
 
 def test_file_that_did_not_reach_the_manager_is_recreated() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    told = world.handle(core.Relayed("file", 0, "it was written to since it was made"))
-    assert core.Drop("a", ["file"]) in told
+    told = world.handle(Relayed("file", 0, "it was written to since it was made"))
+    assert Drop("a", ["file"]) in told
     assert again(told) == [(temp("file"),)]
 
 
 def test_full_disk_at_the_manager_loses_no_replica() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    assert told == [core.Relay("file", core.Replica("a", 100, 1))]  # it may have space now
-    world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    (finish,) = only(core.Finish, told)
+    told = world.handle(Relayed("file", 0, "no space left", lost=False))
+    assert told == [Relay("file", Replica("a", 100, 1))]  # it may have space now
+    world.handle(Relayed("file", 0, "no space left", lost=False))
+    told = world.handle(Relayed("file", 0, "no space left", lost=False))
+    (finish,) = only(Finish, told)
     (completion,) = finish.completions
     said = pickle.loads(completion.body)
     assert said["kind"] == "file-unreadable"
     assert "no space left" in said["reason"]
     assert not again(told)
     assert world.core.stats()["replicas"] == {"file": ["a"]}
-    assert only(core.Relay, world.call(needs=["file"])), "later ones try anew"
+    assert only(Relay, world.call(needs=["file"])), "later ones try anew"
 
 
 def test_unneeded_copy_is_removed_on_arrival() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
     world.forget("file")
-    told = world.handle(core.Relayed("file", 5, None))
-    assert only(core.Drop, told) == [core.Drop(core.RELAY, ["file"])]
+    told = world.handle(Relayed("file", 5, None))
+    assert only(Drop, told) == [Drop(RELAY, ["file"])]
 
 
 def test_damaged_managers_copy_is_brought_again() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     told = world.done(2, **unread("file"))
     assert not finished(told)
-    assert only(core.Relay, told) == [core.Relay("file", core.Replica("a", 100, 1))]
-    assert ran(world.handle(core.Relayed("file", 6, None))) == [2]
+    assert only(Relay, told) == [Relay("file", Replica("a", 100, 1))]
+    assert ran(world.handle(Relayed("file", 6, None))) == [2]
 
 
 def test_replicas_pass_through_the_manager_too() -> None:
@@ -280,30 +280,30 @@ def test_replicas_pass_through_the_manager_too() -> None:
     world.replicate(2)
     world.join("a")
     world.make("file")
-    assert only(core.Relay, world.join("b")) == [core.Relay("file", core.Replica("a", 100, 1))]
-    told = world.handle(core.Relayed("file", 5, None))
-    assert fetches(told) == [("b", "file", core.RELAY)]
+    assert only(Relay, world.join("b")) == [Relay("file", Replica("a", 100, 1))]
+    told = world.handle(Relayed("file", 5, None))
+    assert fetches(told) == [("b", "file", RELAY)]
 
 
 def test_managers_copy_counts_after_its_source_has_left() -> None:
     world = relayed(World(peer_transfers=False))
-    assert only(core.Relay, world.call(needs=["file"]))
+    assert only(Relay, world.call(needs=["file"]))
     world.leave("a")
     assert -1 in world.core.tasks
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     assert list(world.core.tasks) == [1, 2]
     told = world.cancel(1)
-    assert (ran(told), sources(told)) == ([2], {"file": core.RELAY})
+    assert (ran(told), sources(told)) == ([2], {"file": RELAY})
 
 
 def test_copy_of_an_unrecoverable_file_serves_later_tasks() -> None:
     world = relayed(World(peer_transfers=False), recoverable=False)
-    assert only(core.Relay, world.call(needs=["file"]))
+    assert only(Relay, world.call(needs=["file"]))
     assert records(world.leave("a")).keys() == {2}
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     world.cancel(1)
     told = world.call(needs=["file"])
-    assert (ran(told), sources(told)) == ([3], {"file": core.RELAY})
+    assert (ran(told), sources(told)) == ([3], {"file": RELAY})
 
 
 def test_draining_node_leaves_its_files_to_the_manager() -> None:
@@ -312,10 +312,10 @@ def test_draining_node_leaves_its_files_to_the_manager() -> None:
     world.make("file")
     world.join("b")
     told = world.drain("a")
-    assert only(core.Relay, told)
-    assert not only(core.Release, told)
-    told = world.handle(core.Relayed("file", 5, None))
-    while not only(core.Release, told):
+    assert only(Relay, told)
+    assert not only(Release, told)
+    told = world.handle(Relayed("file", 5, None))
+    while not only(Release, told):
         ((node, file, source),) = fetches(told)
         told = world.cached(node, file, source=source)
     assert world.leave("a") == []
@@ -333,7 +333,7 @@ def test_outcome_is_the_same_with_and_without_peers(peers: bool) -> None:
     for _ in range(100):
         orders = world.work()
         for name in list(world.core.parts.storage.transfers.relays):
-            world.handle(core.Relayed(name, 5, None))
+            world.handle(Relayed(name, 5, None))
         if not orders and not world.core.tasks:
             break
     assert all(number >= 0 for number in world.core.tasks)

@@ -56,7 +56,7 @@ def test_command_runs_as_a_program(tmp_path: Path) -> None:
     for arguments, code, says in (
         (["--help"], 0, "COMMAND"),
         (["explain", "--help"], 0, "executor.prefetch"),
-        (["explain", "temp-replica-count"], 0, "Number of workers that hold each temp file"),
+        (["explain", "temp-replica-count"], 0, "Number of nodes that hold each temp file"),
         (["check", str(path)], 1, "did you mean 'hungry-minimum'"),
     ):
         done = program(*arguments)

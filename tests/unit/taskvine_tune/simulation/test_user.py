@@ -7,6 +7,7 @@ from collections.abc import Callable
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Answer, Asked, Event, Finish, Forgotten, Replica, Submitted
 from taskvine_manager.wire.messages import Completion
+from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.network import Clock
 from taskvine_tune.simulation.user import FETCHES, User
 from taskvine_tune.simulation.workloads import Job, Result, Workload, generate
@@ -17,7 +18,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.latency = 0.0
+        self.cluster = Cluster(1, latency=0.0)
         self.events: list[Event] = []
         self.is_there = True
         self.traffic: list[tuple[str, int]] = []

@@ -125,10 +125,10 @@ def write(path: str, outcome: int = failure.RETURNED, *, end: bool = True, body:
         ],
     )
     recorder.done([Completion(0, failure.RETURNED, "/gone", "n", 1.0, 1.0, 2.5, (("r0", 10**6, 1), ("t@9", 77, 1)))])
-    recorder.forgotten(["r0"])
+    recorder.note("forgotten", ["r0"])
     if end:
         recorder.done([Completion(1, outcome, body, "n", 1.0, 1.0, 0.5)])
-    recorder.cancelled([2])
+    recorder.note("cancelled", [2])
     recorder.close()
 
 

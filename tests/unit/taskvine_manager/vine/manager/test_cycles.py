@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from taskvine_manager.vine.manager.batching import MOST
 from taskvine_manager.vine.manager.cycles import Cycles
 from taskvine_manager.vine.manager.port import VinePort
+from taskvine_manager.vine.manager.shell import Shell
 from tests.unit.taskvine_manager.vine.manager.play import Play, invocation
 
 
@@ -55,7 +57,9 @@ def test_reused_descriptor_is_watched() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: Any = Port(listener.getsockname()[1])
         unused: Any = None
-        cycles = Cycles(port, unused, unused, unused, unused, unused, watch, unwatch)
+        core: Any = SimpleNamespace(workload=unused)
+        shell = Shell(core, unused, port, unused, unused, unused)
+        cycles = Cycles(shell, unused, unused, watch, unwatch)
 
         def connection() -> tuple[socket.socket, socket.socket]:
             worker = socket.create_connection(listener.getsockname())

@@ -120,7 +120,7 @@ def test_workers_of_other_machines_are_admitted_by_a_process(make: Callable[...,
     assert (host, port) == ("0.0.0.0", world.entrance.port)
     assert world.address == ("127.0.0.1", settings["port"])
     assert settings["port"] != world.entrance.port
-    assert (settings["password_file"], settings["key"], settings["certificate"]) == ("/password", None, None)
+    assert (settings["password_file"], settings["ssl"]) == ("/password", None)
     assert settings["log"] == str(world.directory / "manager.log")
 
 
@@ -136,15 +136,15 @@ def test_process_uses_tls_instead_of_taskvine(make: Callable[..., World]) -> Non
     world = make(admits=True, this_machine=True, ssl=("/key", "/certificate"))
     (host, _), settings = world.admission()
     assert host == "127.0.0.1"
-    assert (settings["key"], settings["certificate"]) == ("/key", "/certificate")
+    assert settings["ssl"] == ["/key", "/certificate"]
     assert world.vine.made_with["ssl"] is None
 
 
 def test_key_is_made_if_none_is_given(make: Callable[..., World]) -> None:
     world = make(admits=True, ssl=True)
     _, settings = world.admission()
-    assert Path(settings["key"]).parent == world.directory
-    assert Path(settings["certificate"]).exists()
+    assert {Path(path).parent for path in settings["ssl"]} == {world.directory}
+    assert all(Path(path).exists() for path in settings["ssl"])
 
 
 def test_named_manager_admits_its_workers_itself(make: Callable[..., World]) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskvine_manager.vine.manager.batching import Need
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction
 from taskvine_manager.vine.manager.fleet import Fleet, VineNode
+from taskvine_manager.vine.manager.tasks import Need
 from taskvine_manager.vine.worker.worker import MARK
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 
 
 class Harbour:
     """A fleet, its instructions, and the nodes that have files that no other node has."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, slots: int | None = None, **settings: Any) -> None:
         self.said: list[Instruction] = []
         self.precious: set[str] = set()
         self.rescues: list[tuple[str, list[str]]] = []
         self.busy: set[str] = set()
-        defaults: dict[str, Any] = {"slots": None, "min_nodes": 0, "idle_timeout": 10.0}
-        self.fleet = Fleet(self.said.append, **{**defaults, **settings})
+        nodes = node_config(slots=slots)
+        self.fleet = Fleet(
+            self.said.append, VineConfig(nodes=nodes, python="", log="", **{"idle_timeout": 10.0, **settings})
+        )
 
     def rescue(self, node: VineNode, others: list[VineNode]) -> bool:
         if node.name in self.precious:
@@ -35,7 +39,7 @@ class Harbour:
 
     def retire(self, now: float) -> None:
         busy: set[str | None] = {f"h:{name}" for name in self.busy}
-        self.fleet.dismiss_idle(now, busy, lambda name: name in self.precious, self.rescue)
+        self.fleet.dismiss_idle(now, busy, lambda name: self.precious & {name}, self.rescue)
 
 
 def test_name_contains_block_and_process() -> None:

@@ -21,8 +21,8 @@ class Held:
         return [1] if name in self.needed else []
 
     def make(self, name: str, number: int, *reads: str) -> SentParcel:
-        sent = SentParcel(number)
-        self.files.expect(name, sent, reads, recoverable=True)
+        sent = SentParcel(number, reads=reads)
+        self.files.expect(name, sent, recoverable=True)
         self.files.made(name, 10, "node")
         self.files.release(sent)
         return sent
@@ -41,7 +41,7 @@ def test_running_parcel_is_released_when_it_ends() -> None:
     held = Held()
     sent = SentParcel(1)
     for name in "xy":
-        held.files.expect(name, sent, (), recoverable=True)
+        held.files.expect(name, sent, recoverable=True)
     held.files.abandon("x")
     held.files.abandon("y")
     assert held.said == [Drop("x"), Drop("y")]
@@ -68,8 +68,8 @@ def test_result_in_a_file_is_kept_while_its_readers_may_be_recreated() -> None:
     held.files.keep("small", b"1")
     held.files.keep("large", "/spool/v")
     for number, name in enumerate("xy"):
-        sent = SentParcel(number)
-        held.files.expect(name, sent, (), ("large",), recoverable=True)
+        sent = SentParcel(number, reads_by_path=("large",))
+        held.files.expect(name, sent, recoverable=True)
         held.files.made(name, 10, "node")
         held.files.release(sent)
     held.files.forget("small")
@@ -85,9 +85,9 @@ def test_result_in_a_file_is_kept_while_its_readers_may_be_recreated() -> None:
 def test_file_of_a_lost_attempt_is_released_with_the_next() -> None:
     held = Held()
     lost, again = SentParcel(1), SentParcel(2)
-    held.files.expect("x", lost, (), recoverable=True)
+    held.files.expect("x", lost, recoverable=True)
     held.files.release(lost)
-    held.files.expect("x", again, (), recoverable=True)
+    held.files.expect("x", again, recoverable=True)
     assert held.said == [Drop("x"), Release(1)]
     assert held.files.temps["x"].parcel is again
 
@@ -112,7 +112,7 @@ def test_forgotten_file_stays_for_those_that_read_it() -> None:
 def test_forgotten_file_is_waited_for_while_it_is_made() -> None:
     held = Held()
     sent = SentParcel(1)
-    held.files.expect("x", sent, (), recoverable=True)
+    held.files.expect("x", sent, recoverable=True)
     held.files.forget("x")
     assert held.said == []
     held.files.made("x", 5, "node")
@@ -122,7 +122,7 @@ def test_forgotten_file_is_waited_for_while_it_is_made() -> None:
 
 def test_forgotten_file_without_readers_is_waited_for() -> None:
     held = Held()
-    held.files.expect("x", SentParcel(1), (), recoverable=True)
+    held.files.expect("x", SentParcel(1), recoverable=True)
     held.needed = {"x"}
     held.files.forget("x")
     held.needed = set()
@@ -135,7 +135,7 @@ def test_forgotten_file_without_readers_is_waited_for() -> None:
 
 def test_request_for_a_file_that_is_never_made_is_answered() -> None:
     held = Held()
-    held.files.expect("x", SentParcel(1), (), recoverable=True)
+    held.files.expect("x", SentParcel(1), recoverable=True)
     held.files.ask("x", 7)
     held.files.abandon("x")
     lost = held.said[1]

@@ -8,12 +8,11 @@ import pytest
 
 from taskvine_manager.scheduling.checking import IllegalTransition, Invariant, InvariantBroken, check
 from taskvine_manager.vine.manager import events, invariants
-from taskvine_manager.vine.manager.batching import Need
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.events import Launch
 from taskvine_manager.vine.manager.holdings import TempFile
 from taskvine_manager.vine.manager.sent import Fetch, Probe, SentParcel
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.wire.messages import FileUse, Invocation
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, new_core, of, returned, said, submitted
 

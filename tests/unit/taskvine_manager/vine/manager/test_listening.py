@@ -49,7 +49,7 @@ def test_port_in_use_is_an_error(listener: socket.socket) -> None:
 
 
 def test_connections_are_accepted_after_their_first_bytes(listener: socket.socket) -> None:
-    listening.guard(listener)
+    listening.guard(listener.fileno())
     with (
         socket.create_connection(("127.0.0.1", port_of(listener))) as silent,
         socket.create_connection(("127.0.0.1", port_of(listener))) as talker,
@@ -67,7 +67,7 @@ def test_connections_are_accepted_after_their_first_bytes(listener: socket.socke
 
 def test_reads_of_accepted_connections_time_out(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "HANDSHAKE_SECONDS", 0.2)
-    listening.guard_descriptor(listener.fileno())
+    listening.guard(listener.fileno())
     with socket.create_connection(("127.0.0.1", port_of(listener))) as client:
         client.sendall(b"x")
         accepted, _ = listener.accept()

@@ -21,7 +21,7 @@ class Archive:
             f"h:{number}": VineNode(f"h:{number}", {"arch": f"{MARK}b{number}-1"}, 1, 0.0) for number in "012"
         }
         self.replication = Replication(self.files, self.sent, self.nodes)
-        self.files.expect("x", SentParcel(99), (), recoverable=True, replicas=replicas)
+        self.files.expect("x", SentParcel(99), recoverable=True, replicas=replicas)
         self.files.made("x", 10, "b0-1")
 
     def launched(self) -> list[tuple[str | None, SentParcel]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from taskvine_manager.vine.manager.batching import Need, Room
+from taskvine_manager.vine.manager.batching import Room
 from taskvine_manager.vine.manager.events import Abort, Instruction, Launch, Placed, Staged
 from taskvine_manager.vine.manager.fleet import VineNode
 from taskvine_manager.vine.manager.sent import Greeting, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import Invocation

@@ -10,8 +10,10 @@ import pytest
 from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine import seals
 from taskvine_manager.vine.manager import store as module
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import OVERUSED, Store
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager import fake
 
 
@@ -19,7 +21,7 @@ from tests.unit.taskvine_manager.vine.manager import fake
 def store(tmp_path: Path) -> Store:
     (tmp_path / "spool").mkdir()
     (tmp_path / "nodes" / "n" / "cache").mkdir(parents=True)
-    vine = VinePort(fake.module(), port=0, name=None, directory=str(tmp_path), password_file=None, ssl=None, tune={})
+    vine = VinePort(fake.module(), VineConfig(nodes=node_config(), python="", log=str(tmp_path)), None)
     return Store(str(tmp_path), vine, lambda node: str(tmp_path / "nodes" / node) if node == "n" else "")
 
 
@@ -184,7 +186,7 @@ def test_settled_file_is_not_read_again(store: Store, given: Path, monkeypatch: 
     first = store.local(str(given))
     monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     assert store.local(str(given)) is first  # compared for the last time
-    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(module, "content_name", lambda path, seen: pytest.fail(f"{path} was read"))
     assert store.local(str(given)) is first
 
 
@@ -194,7 +196,7 @@ def test_recently_changed_large_file_is_checked_twice(
 ) -> None:
     monkeypatch.setattr(module, "LARGE", 1)
     monkeypatch.setattr(module.time, "sleep", lambda _: given.write_text("longer") if changed else None)
-    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(module, "content_name", lambda path, seen: pytest.fail(f"{path} was read"))
     first = store.local(str(given))
     assert first.size == len("longer" if changed else "one")
     assert first.settled != changed

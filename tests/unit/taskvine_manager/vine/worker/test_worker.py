@@ -78,7 +78,7 @@ def test_large_output_is_passed_on(launch: Launch) -> None:
 def test_worker_that_never_joined_is_reported(launch: Launch) -> None:
     process = launch("echo odd >&2", "login1", "9123")
     _, err = process.communicate(timeout=30)
-    assert process.returncode == trouble.UNREACHABLE
+    assert process.returncode == trouble.Status.UNREACHABLE
     assert "vine_worker ended before the manager at login1:9123 had accepted it: odd" in err
 
 
@@ -87,7 +87,7 @@ def test_wrong_password_ends_the_worker(launch: Launch, tmp_path: Path) -> None:
     script = "for i in 1 2; do echo vine_worker: wrong password for manager login1:1 >&2; done; exec sleep 1000"
     process = launch(script, "-P", str(tmp_path / "secret"), "login1", "1")
     _, err = process.communicate(timeout=30)
-    assert process.returncode == trouble.REFUSED
+    assert process.returncode == trouble.Status.REFUSED
     assert f"refuses the password in {tmp_path}/secret" in err
 
 
