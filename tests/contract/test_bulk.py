@@ -251,15 +251,19 @@ def test_long_calls_use_all_slots(make_executor: Make) -> None:
 
 def test_closed_iterator_cancels_what_has_not_begun(make_executor: Make, gate: Gate) -> None:
     """But no call that has begun: it ends as it would have."""
-    executor = make_executor()
-    results = executor.map(gate.task, itertools.count())
+    executor = make_executor(cores=3)
+    executor.wait_for_nodes(1, SECONDS)
+    results = executor.map(gate.task, itertools.count(), resource_specification={"cores": 1.4})
     gate.wait(2)
     results.close()  # type: ignore[attr-defined]
     assert settle(executor.outstanding) == 0
-    after = executor.submit(echo, {}, "next")
+    pids = {int(path.suffix[1:]) for path in gate.directory.iterdir()}
+    # The node learns of the end before it gets another call.
+    assert executor.submit(echo, {"cores": 0.1}, "other").result(SECONDS) == "other"
+    assert all(map(psutil.pid_exists, pids)), "no call was interrupted"
     gate.open()
-    assert after.result(SECONDS) == "next"
-    assert len(gate.begun()) == 2, "each slot has run one, and none was run again"
+    assert executor.submit(echo, {"cores": 3}, "next").result(SECONDS) == "next"
+    assert len(gate.begun()) == 2, "no other call has begun"
 
 
 def test_shutdown_ends_all(make_executor: Make, gate: Gate) -> None:
