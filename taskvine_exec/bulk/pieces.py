@@ -14,8 +14,8 @@ from typing import Any
 from taskvine_exec.results.futures import unreadable
 from taskvine_manager.runtime.bulk import Columns, Outcomes
 
-PARTS = 8
-"""Number of pieces that a lost piece is divided into."""
+PARTS = 32
+"""Most pieces that a lost piece is divided into. Another death of a slot costs as much as many tasks."""
 
 
 class Piece:

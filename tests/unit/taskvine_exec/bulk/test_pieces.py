@@ -101,13 +101,13 @@ def test_all_calls_fail() -> None:
 
 
 def test_lost_piece_is_divided() -> None:
-    piece = Piece(100, (list(range(20)),))
+    piece = Piece(100, (list(range(70)),))
     piece.lost(DIED)
     assert piece.ended
     assert list(outcomes_of(piece, explain)) == []
     assert len(piece.parts) <= PARTS
-    assert [each for part in piece.parts for each in part.columns[0]] == list(range(20))
-    assert [part.first for part in piece.parts] == [100, 103, 106, 109, 112, 115, 118]
+    assert [each for part in piece.parts for each in part.columns[0]] == list(range(70))
+    assert [part.first for part in piece.parts] == list(range(100, 170, 3))
 
 
 @given(st.integers(1, 3000), st.data())
@@ -128,4 +128,4 @@ def test_every_call_ends_once_and_in_order(count: int, data: Any) -> None:
     ended = [each for leaf in leaves(root) for each in outcomes_of(leaf, explain)]
     assert [number for number, (_, error) in enumerate(ended) if error] == sorted(killers)
     assert [result for result, error in ended if error is None] == [n for n in range(count) if n not in killers]
-    assert runs <= 20 + 5 * PARTS * max(1, len(killers))
+    assert runs <= 20 + 3 * PARTS * max(1, len(killers))
