@@ -29,6 +29,7 @@ class Arguments:
         self._iterators = [iter(each) for each in iterables]
         self._rows: Iterator[tuple[Any, ...]] = zip(*self._iterators, strict=False)
         self._taken = 0
+        self._last: tuple[Any, ...] = ()  # arguments of the last call: the next ones may be the same objects
         hints = [operator.length_hint(each, -1) for each in self._iterators]
         self._known = min(hints) if hints and -1 not in hints else None
 
@@ -56,7 +57,7 @@ class Arguments:
         return columns
 
     def _collect(self, count: int, source: Iterator[Any], items: list[Any]) -> None:
-        seen: set[int] = set()
+        seen = set(map(id, self._last))
         size, step = 0, 1
         while len(items) < count and size < ARGUMENT_BYTES:
             some = list(itertools.islice(source, min(step, count - len(items))))
@@ -66,6 +67,7 @@ class Arguments:
             if not _SCALARS.issuperset(map(type, some)):
                 size += sum(_weight(item, seen) for item in some)
             step = min(2 * step, _STEP)
+            self._last = some[-1] if type(some[-1]) is tuple else (some[-1],)
 
 
 def _weight(value: Any, seen: set[int]) -> int:

@@ -86,6 +86,13 @@ def test_shared_argument_counts_once() -> None:
     assert len(columns[0]) == 100
 
 
+@pytest.mark.parametrize("others", [(), (itertools.count(),)])
+def test_shared_argument_of_earlier_chunks_does_not_count(others: Any) -> None:
+    arguments = Arguments([itertools.repeat(bytes(2 * ARGUMENT_BYTES)), *others])
+    sizes = [len(columns[0]) for _ in range(4) if (columns := arguments.take(100)) is not None]
+    assert sizes == [1, 100, 100, 100]
+
+
 class Lazy:
     """A proxy that must not be loaded."""
 
