@@ -9,7 +9,8 @@ Submitter       from app calls to messages for the manager
 PendingTasks    futures of tasks that have not ended, and their failures
 Completions     from the manager's messages to completed futures
 NodeFiles       results and temp files on nodes: located, loaded, copied home, kept at the end
-BlockExecutor   the base class: nodes, and blocks of a provider
+BulkExecutor    base class: ``map`` and ``submit_many``
+BlockExecutor   base class: nodes, and blocks of a provider
 =============== ===================================================================================================
 
 Any thread may call the public methods. The link's thread calls :meth:`TaskVineExecutor._on_message`, which completes
@@ -46,6 +47,8 @@ from parsl.utils import RepresentationMixin
 from taskvine_exec import config, engines, launch
 from taskvine_exec.blocks import providers
 from taskvine_exec.blocks.executor import BlockExecutor
+from taskvine_exec.bulk.calls import BulkExecutor
+from taskvine_exec.bulk.sender import Tasks, tasks_of
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, WorkerLaunchFailed
 from taskvine_exec.insight import graph as graph_module
@@ -76,7 +79,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class TaskVineExecutor(BlockExecutor, RepresentationMixin):
+class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
     """Parsl executor for workflows of many short tasks and large intermediate data, on one machine or a cluster.
 
     Apps run as function calls in a warm library (L2, the default) or as tasks in fresh Python processes (L1). With
@@ -360,17 +363,32 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         BadStateException
             If the executor has failed, for example because its manager was lost.
         """
-        session = self._session
-        session.link()  # raises an exception if the session is not open
+        self._session.link()  # raises an exception if the session is not open
         if self._kernel is not None:
             launching.replace(self._kernel())
             self._kernel = None
-        future = self._submitter.submit(func, resource_specification, args, kwargs)
+        return self._watched(self._submitter.submit(func, resource_specification, args, kwargs))
+
+    def _watched(self, future: TaskFuture) -> TaskFuture:
+        """Make sure that a task which was just submitted runs or fails."""
         if self._blockless:
             self._look_now()
-        if not session.is_open:  # it ended meanwhile, and may have missed this task
-            self._pending.fail_all(session.error)
+        if not self._session.is_open:  # it ended meanwhile, and may have missed this task
+            self._pending.fail_all(self._session.error)
         return future
+
+    def _bulk_tasks(self, function: Callable[..., Any], specification: dict[str, Any] | None, *, spread: bool) -> Tasks:
+        self._session.link()
+        return tasks_of(
+            self._submitter,
+            function,
+            specification,
+            spread=spread,
+            check=self._session.link,
+            watched=self._watched,
+            cancel=self._pending.fail,
+            slots=lambda: int(self.workers_per_node) * max(1, len(self.nodes)),
+        )
 
     @staticmethod
     def edge_to(future: AppFuture) -> Any:

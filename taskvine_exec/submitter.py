@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskvine_exec.config import EngineSettings
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, is_interruption
@@ -40,6 +41,15 @@ from taskvine_manager.wire.messages import FEW_TASKS, L1, FileUse, Invocation, P
 
 if TYPE_CHECKING:
     from taskvine_exec.results.proxies import References
+
+
+class Prepared(NamedTuple):
+    """A function with its profile. It stays usable as long as this object keeps the function's reference."""
+
+    function: FunctionReference
+    name: str
+    profile: int
+    is_chunk: bool
 
 
 @dataclass(eq=False, repr=False)
@@ -93,6 +103,15 @@ class Submitter:
         self, func: Callable[..., Any], specification: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskFuture:
         """Submit one call; return its future. If this raises an exception, no task was submitted."""
+        return self.call(self.prepare(func, specification), args, kwargs)
+
+    def prepare(
+        self, func: Callable[..., Any], specification: Mapping[str, Any] | None, *, is_chunk: bool = False
+    ) -> Prepared:
+        """Prepare calls of a function as it is now, with the same resources.
+
+        The results of chunks always come home, and a chunk that has begun is not interrupted when it is cancelled.
+        """
         asked = resources.parse(specification)
         function = self.functions.reference(func)
         name = getattr(func, "__name__", function.name)
@@ -100,7 +119,12 @@ class Submitter:
             name = function.name
         profile = function.profiles.get((asked, name))
         if profile is None:
-            profile = self._new_profile(function, asked, name)
+            profile = self._new_profile(function, asked, name, is_chunk)
+        return Prepared(function, name, profile, is_chunk)
+
+    def call(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture:
+        """Submit one call of a prepared function, as :meth:`submit` does."""
+        _, name, profile, is_chunk = prepared
         number = next(self._numbers)
         future = TaskFuture(number, time.time())
         plan = self._plan_files(args, kwargs, future) if has_files(args, kwargs) else None
@@ -108,17 +132,22 @@ class Submitter:
             args, kwargs = plan.args, plan.kwargs
         values: Sequence[Value] = ()
         edges: Sequence[Edge] = ()
+        written = self.buffers.written
         arguments: payload.Payload | None = encode_scalars(args, kwargs, self._limit)
         if arguments is None:
             arguments, values, edges, plan = self._encode(args, kwargs, plan, future, name)
             future.needs = values
+        if is_chunk:
+            own = len(arguments) if isinstance(arguments, bytes) else os.path.getsize(arguments)
+            future.argument_bytes = own + self.buffers.written - written
         self._futures[number] = future
         try:
-            record = self._record()
-            if plan is None and not values and not self._keeps_result(record):
+            record = None if is_chunk else self._record()
+            keeps = not is_chunk and self._keeps_result(record)
+            if plan is None and not values and not keeps:
                 self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= FEW_TASKS)
             else:
-                self._send(future, Invocation(number, profile, arguments), record, plan, values, edges)
+                self._send(future, Invocation(number, profile, arguments), record, plan, values, edges, keeps=keeps)
         except BaseException as error:  # such as Ctrl-C: the caller gets no future
             self._futures.pop(number, None)
             set_exception(future, error)
@@ -127,7 +156,9 @@ class Submitter:
 
     # --- functions ---
 
-    def _new_profile(self, function: FunctionReference, asked: ResourceSpecification, name: str) -> int:
+    def _new_profile(
+        self, function: FunctionReference, asked: ResourceSpecification, name: str, uninterrupted: bool
+    ) -> int:
         with self._profile_lock:
             known = function.profiles.get((asked, name))
             if known is not None:
@@ -150,6 +181,7 @@ class Submitter:
                 category,
                 asked.recoverable,
                 asked.running_time_min,
+                uninterrupted,
             )
             # The manager keeps the function until _retire says that no more tasks will call it.
             functions = [] if function.profiles else [(function.key, function.encoded)]
@@ -238,6 +270,8 @@ class Submitter:
         plan: FilePlan | None,
         values: Sequence[Value],
         edges: Sequence[Edge],
+        *,
+        keeps: bool,
     ) -> None:
         """Send a call that has files, reads results of other tasks, or keeps its result on nodes."""
         if record is None and self.under_dfk:
@@ -245,7 +279,7 @@ class Submitter:
         number = invocation.number
         inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
         outputs = [*(plan.outputs if plan else ())]
-        if self._keeps_result(record):
+        if keeps:
             value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
             future.value = value
             outputs.append(FileUse("value", "", value.number))

@@ -18,7 +18,7 @@ from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
 from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.values import Place, Value
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, payload
 from taskvine_manager.wire.messages import Completion
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Completions:
                         unread.append(value.number)  # later readers get it from this process
                     else:
                         node_files.hold(value)
+            elif not completion.made:  # it was cancelled meanwhile
+                payload.discard(completion.body)
             yield
         if unread:
             self.session.say("forget", unread)

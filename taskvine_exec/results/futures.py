@@ -41,6 +41,9 @@ class TaskFuture(LightFuture):
         Set before the future is done, if the task was started on a node.
     """
 
+    argument_bytes = 0
+    """Bytes that were stored for its arguments, if the task is a chunk."""
+
     def __init__(self, number: int, submitted: float) -> None:
         super().__init__()
         self.parsl_executor_task_id = number
@@ -89,12 +92,12 @@ def settle(
                 future.value.comes_home(value, body if isinstance(body, bytes) else None)
             future.set_result(value)
         else:
-            future.set_exception(_failure(number, body, node, directories))
+            future.set_exception(failure_of(number, body, node, directories))
     except InvalidStateError:
         pass
 
 
-def unreadable(number: int, error: BaseException) -> BaseException:
+def unreadable(number: int, error: BaseException) -> ResultNotSerializable:
     """Make the error of a result that cannot be loaded in this process."""
     reason = f"it cannot be loaded here: {failure.describe(error)}"
     what = ResultNotSerializable(task_id=number, reason=reason, subject="the result")
@@ -102,7 +105,8 @@ def unreadable(number: int, error: BaseException) -> BaseException:
     return what
 
 
-def _failure(number: int, body: payload.Payload, node: str, directories: WorkingDirectories | None) -> BaseException:
+def failure_of(number: int, body: payload.Payload, node: str, directories: WorkingDirectories | None) -> BaseException:
+    """Make the exception that a failure record of a task describes, and remove the record's file."""
     try:
         record: dict[str, Any] = payload.decode(body)
         if "exceptions" in record:

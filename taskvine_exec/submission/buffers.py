@@ -33,14 +33,15 @@ _FEW = 64
 class Buffers:
     """The large buffers that an executor has stored. Thread-safe.
 
-    ``shared`` counts the bytes that were not stored again, because an equal buffer was there.
+    ``written`` counts the bytes that were stored, and ``shared`` those that were not stored again, because an equal
+    buffer was there.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._alike: dict[bytes, _Alike] = {}
         self._most = _FEW
-        self.shared = 0
+        self.shared = self.written = 0
 
     def sample(self, buffer: memoryview) -> bytes:
         """Return a key that is the same for equal buffers, and rarely for others."""
@@ -74,6 +75,8 @@ class Buffers:
                     self.shared += buffer.nbytes
             else:
                 alike.add(_write(buffer, path), buffer.nbytes)
+                with self._lock:
+                    self.written += buffer.nbytes
 
     @property
     def known(self) -> int:

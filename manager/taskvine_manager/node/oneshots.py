@@ -150,11 +150,14 @@ class OneShots:
         return given
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
-        """Cancel tasks: remove and return the pending ones, and kill the running ones, which are reported."""
+        """Cancel tasks: remove and return the pending ones, and kill the running ones, which are reported.
+
+        Uninterrupted tasks that run are left alone.
+        """
         gone = [call for call in self.pending if call.invocation.number in numbers]
         self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         for process, (call, _) in self._running.items():
-            if call.invocation.number in numbers:
+            if call.invocation.number in numbers and not call.profile.uninterrupted:
                 call.kill_record = record
                 keeper.end(process.pid)
         return gone

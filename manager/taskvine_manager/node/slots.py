@@ -316,15 +316,19 @@ class Slots:
         return self._pool.withdraw()
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
-        """Cancel tasks: remove and return those not begun; kill the slots of those that run, which are reported."""
+        """Cancel tasks: remove and return those not begun; kill the slots of those that run, which are reported.
+
+        Uninterrupted tasks that run are left alone.
+        """
         for slot in list(self._pool.slots.values()):
             if not any(call.invocation.number in numbers for call in slot.calls):
                 continue
             self._take_back(slot)
             while len(slot.calls) > 1 and self._read(slot):
                 pass  # results of tasks before the one that it runs now
-            if slot.calls and slot.calls[0].invocation.number in numbers:
-                slot.calls[0].kill_record = record
+            first = slot.calls[0] if slot.calls else None
+            if first is not None and first.invocation.number in numbers and not first.profile.uninterrupted:
+                first.kill_record = record
                 slot.end()
             self._free_or_end(slot)
         gone = self._pool.withdraw(numbers)

@@ -13,7 +13,8 @@ from typing import Any
 from taskvine_manager.runtime import failure, functions, payload, values
 from taskvine_manager.runtime.limits import Limits
 
-_OWN_FILES = (__file__, functions.__file__, payload.__file__)
+OWN_FILES = (__file__, functions.__file__, payload.__file__)
+"""Source files whose frames are left out at the top of a task's traceback."""
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 """Types whose values are pickled without our pickler."""
 
@@ -67,13 +68,13 @@ def call(
         os._exit(0)  # this is a child that the function has forked; the parent sends the result
     limits.restore(seconds)
     if type(result) not in _PLAIN:
-        error = _carried(result)
+        error = carried(result)
     if error is None:
         outcome, body = _encode_result(result, function, spool, limit, limits.lowered)
     elif isinstance(error, Exception):
-        outcome, body = failure.RAISED, failure.raised(error, _OWN_FILES)
+        outcome, body = failure.RAISED, failure.raised(error, OWN_FILES)
     else:
-        outcome, body = failure.LOST, _exited(function, error)
+        outcome, body = failure.LOST, exited(function, error)
     if outcome != failure.RETURNED and isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
         body = _spill(body, spool, limits.lowered)
     return outcome, body, started, seconds
@@ -124,7 +125,7 @@ def _end_walltimes() -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
 
 
-def _carried(result: Any) -> BaseException | None:
+def carried(result: Any) -> BaseException | None:
     """Return the exception in a result, if the result is what Parsl's wrapper ``wrap_error`` returns for one.
 
     The consumers of such a task must not get it as a value. The user's process takes this wrapper off before it sends a
@@ -137,8 +138,8 @@ def _carried(result: Any) -> BaseException | None:
     return error
 
 
-def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
-    # SystemExit and KeyboardInterrupt would end the slot's process. They are reported instead.
+def exited(function: Callable[..., Any], error: BaseException) -> bytes:
+    """Make the failure record of a SystemExit or KeyboardInterrupt, which would end the slot's process."""
     code = getattr(error, "code", None)
     try:
         code = "" if code is None else str(code)
@@ -146,10 +147,10 @@ def _exited(function: Callable[..., Any], error: BaseException) -> bytes:
         code = f"<its __str__ raised {type(problem).__name__}>"
     return failure.lost(
         "exit",
-        f"in {_name(function)}",
+        f"in {name_of(function)}",
         exc_type=type(error).__name__,
         code=code,
-        remote_traceback=failure.text(error, _OWN_FILES),
+        remote_traceback=failure.text(error, OWN_FILES),
     )
 
 
@@ -167,19 +168,25 @@ def _encode_result(
     except BaseException as error:  # the result's own methods run here and may raise anything
         if payload.is_full(error):
             return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
-        return failure.LOST, failure.lost(
-            "result-dump",
-            f"a {type(result).__name__}: {failure.describe(error)}{_hint(lowered)}",
-            subject=_name(function),
-            remote_traceback=failure.text(error, ()),
-        )
+        return failure.LOST, not_pickled(function, result, error, _hint(lowered))
+
+
+def not_pickled(function: Callable[..., Any], result: Any, error: BaseException, hint: str = "") -> bytes:
+    """Make the failure record of a result that cannot be pickled."""
+    return failure.lost(
+        "result-dump",
+        f"a {type(result).__name__}: {failure.describe(error)}{hint}",
+        subject=name_of(function),
+        remote_traceback=failure.text(error, ()),
+    )
 
 
 def _hint(lowered: list[str]) -> str:
     return f" (the task lowered {', '.join(lowered)} for good)" if lowered else ""
 
 
-def _name(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function or callable object."""
     try:
         return str(getattr(function, "__name__", type(function).__name__))
     except BaseException:  # a callable object's own methods may raise anything
@@ -187,8 +194,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _not_loadable(kind: str, function: Callable[..., Any] | None, error: BaseException) -> bytes:
-    subject = "" if function is None else _name(function)
-    text = failure.text(error, _OWN_FILES)
+    subject = "" if function is None else name_of(function)
+    text = failure.text(error, OWN_FILES)
     return failure.lost(kind, failure.describe(error), subject=subject, remote_traceback=text)
 
 

@@ -216,6 +216,8 @@ class Scheduler:
                 completion = _checked(task, completion)
                 made += self._storage.record_outputs(node, task, completion)
             if task is None:
+                if not completion.made:
+                    self._tables.outbox.discard(completion.body)
                 continue
             if completion.outcome == failure.RETURNED:
                 self._placement.estimates.learn(task.profile.category, completion.seconds)

@@ -262,7 +262,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Discard:
-    """Remove files that hold arguments which no task will need again."""
+    """Remove files that hold arguments which no task will need again, or results of cancelled tasks."""
 
     paths: list[str] = field(default_factory=list)
 

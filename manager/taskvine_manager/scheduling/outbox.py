@@ -63,10 +63,10 @@ class Outbox:
         """Have a node, or the :data:`RELAY`, remove a temp file."""
         self._extend(Drop, node).files.append(file)
 
-    def discard(self, arguments: object) -> None:
-        """Have the file of a task's arguments removed, if they are in a file."""
-        if isinstance(arguments, str):
-            self._extend(Discard).paths.append(arguments)
+    def discard(self, encoded: object) -> None:
+        """Have the file of a task's arguments or result removed, if they are in a file."""
+        if isinstance(encoded, str):
+            self._extend(Discard).paths.append(encoded)
 
     def run(self, node: str) -> Run:
         """Return the instruction that sends tasks to a node, to add to it."""

@@ -81,7 +81,7 @@ class Profile(NamedTuple):
 
     Memory and disk are in MB, ``None`` if the user requested nothing. A task that is not ``recoverable`` is never run
     again to recreate its lost files. ``running_time_min`` is the minimum run time of each task in seconds, if the user
-    gave one.
+    gave one. An ``uninterrupted`` task runs to its end if it has begun when it is cancelled.
     """
 
     number: int
@@ -96,6 +96,7 @@ class Profile(NamedTuple):
     category: str
     recoverable: bool = True
     running_time_min: float | None = None
+    uninterrupted: bool = False
 
 
 class FileUse(NamedTuple):

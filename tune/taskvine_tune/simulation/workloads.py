@@ -38,6 +38,7 @@ class Kind(NamedTuple):
     category: str = "job"
     recoverable: bool = True
     running_time_min: float | None = None
+    uninterrupted: bool = False
 
 
 class Result(NamedTuple):

@@ -171,7 +171,8 @@ class Node:
         for given_up in self._runner.cancel(wanted):
             self._complete(given_up, Ending(failure.LOST, CANCELLED, 0.0, 0.0))
         for number in wanted & self._runner.calls.keys():
-            self._runner.calls[number].kill_record = CANCELLED
+            if not self._runner.calls[number].profile.uninterrupted:
+                self._runner.calls[number].kill_record = CANCELLED
         self._worker.answer(call, Answer(self.name))
 
     def _retire(self, call: FunctionCall, parcel: Parcel) -> None:

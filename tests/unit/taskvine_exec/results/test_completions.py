@@ -116,6 +116,12 @@ def test_completion_of_a_failed_task_is_ignored(home: Home) -> None:
     assert not home.manager.said
 
 
+def test_large_result_of_a_cancelled_task_is_removed(home: Home) -> None:
+    _, path, _, _ = home.written()
+    home.complete(returned(5, path))
+    assert not os.path.exists(path)
+
+
 def test_temp_files_are_marked_as_made(home: Home) -> None:
     home.submitted(0)
     home.complete(returned(0, pickle.dumps(0), made=(("x@1", 10, 20),)))

@@ -225,6 +225,14 @@ def test_cancelled_task_is_killed_and_reported(node: Node) -> None:
     assert node.record()["kind"] == "cancelled", "not what it had answered"
 
 
+def test_uninterrupted_task_that_is_cancelled_runs_to_its_end(node: Node) -> None:
+    call = node.add(1, "answer()")
+    call.profile = call.profile._replace(uninterrupted=True)
+    assert node.tasks.cancel({1}, b"") == []
+    node.reap()
+    assert [(number, outcome) for number, outcome, *_ in node.endings] == [(1, failure.RETURNED)]
+
+
 def test_cancelled_task_that_has_not_begun_is_returned(node: Node) -> None:
     node.add(1, "answer()", cores=2.0)
     second, third = node.add(2, "answer()"), node.add(3, "answer()")

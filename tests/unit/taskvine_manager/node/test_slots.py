@@ -233,6 +233,21 @@ def test_cancelled_task_is_reported_when_its_slot_has_died(node: Node, tmp_path:
     assert node.run(2) == [(1, failure.LOST, "cancelled while it ran"), (2, failure.RETURNED, b"")]
 
 
+def test_uninterrupted_task_that_is_cancelled_runs_to_its_end(node: Node, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    calls = [
+        node.add(1, f"say(slot, 'l', 'f')\nwhile not os.path.exists({str(gate)!r}): pass\nanswer(b'')"),
+        node.add(2, "answer(b'')"),
+    ]
+    for call in calls:
+        call.profile = call.profile._replace(uninterrupted=True)
+    node.step()  # the library is warm
+    node.step()  # the function is loaded, and the first task runs
+    assert node.slots.cancel({1, 2}, failure.lost("cancelled", "cancelled while it ran")) == [calls[1]]
+    gate.touch()
+    assert node.run(1) == [(1, failure.RETURNED, b"")]
+
+
 def test_one_library_is_started_after_a_late_answer(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"while not os.path.exists({str(gate)!r}): pass\nanswer(b''); os._exit(0)")

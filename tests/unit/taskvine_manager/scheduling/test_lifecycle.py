@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling.events import Drop, Kill, Returned
+from taskvine_manager.scheduling.events import Completed, Discard, Drop, Kill, Returned
 from taskvine_manager.scheduling.tuning import SHORT
+from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     finished,
@@ -130,6 +131,16 @@ def test_cancelled_while_it_runs() -> None:
     assert only(Kill, told) == [Kill("a", [0])]
     assert ran(told) == [1]
     assert not world.done(0)
+
+
+def test_large_result_of_a_cancelled_task_is_removed() -> None:
+    world = World()
+    world.join("a")
+    world.call()
+    node = world.nodes[0]
+    world.cancel(0)
+    completion = Completion(0, failure.RETURNED, "/spool/value-1", node, 1.0, 1.0, 1.0)
+    assert world.handle(Completed(node, [completion])) == [Discard(["/spool/value-1"])]
 
 
 def test_cancelled_task_frees_its_resources() -> None:
