@@ -106,7 +106,8 @@ def test_attempts_count_lost_nodes(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=1, max_workers=1, cores=1)
     future = executor.submit(gate.task, {})
     gate.wait(1)
-    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    (node,) = eventually(lambda: executor.nodes)
+    os.kill(node["pid"], signal.SIGKILL)
     gate.wait(2)
     assert executor.graph().nodes[0]["attempts"] == 2
     gate.open()

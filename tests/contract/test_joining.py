@@ -201,7 +201,7 @@ def test_other_python_is_reported(make_executor: Make, mode: str, monkeypatch: p
 
     def pretend(path: str, value: Any) -> None:
         engine = value["engine"]
-        other = replace(engine, nodes=replace(engine.nodes, python_version=(3, 99)))
+        other = replace(engine, nodes=engine.nodes._replace(python_version=(3, 99)))
         write(path, {**value, "engine": other})
 
     monkeypatch.setattr(launch, "_write", pretend)
