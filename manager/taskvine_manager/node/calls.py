@@ -28,10 +28,11 @@ def shares(cores: float, slots: int | None) -> tuple[float, float]:
 
 def needed(profile: Profile, process_cores: float, slot_cores: float) -> Need:
     """Return what a task takes of its node; see :func:`shares`."""
-    cores = profile.cores
+    cores, library = profile.cores, profile.library
     if cores is None:
-        cores = process_cores if profile.mode == L1 else slot_cores
-    return cores, profile.memory or 0.0, profile.gpus or 0
+        cores = process_cores if profile.mode == L1 or library is not None else slot_cores
+    gpus = 1 if library is not None and library.gpus else profile.gpus or 0  # one share of the library's gpus
+    return cores, profile.memory or 0.0, gpus
 
 
 class Resources:
@@ -57,6 +58,10 @@ class Resources:
         self.cores += cores
         self.memory += memory
         self.gpus = sorted([*self.gpus, *gpus])
+
+    def visible(self, gpus: Iterable[str]) -> str:
+        """Return the ``CUDA_VISIBLE_DEVICES`` of a task that has taken these gpus."""
+        return ",".join(gpus)
 
 
 class Call:

@@ -9,10 +9,12 @@ from typing import Any
 
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.copying import copy
+from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import Profile
 
 
@@ -21,7 +23,7 @@ class Functions:
 
     Parameters
     ----------
-    slots : Slots
+    slots : Slots or Libraries
         Runs function calls.
     oneshots : OneShots
         Runs L1 tasks.
@@ -29,7 +31,7 @@ class Functions:
         Directory for copies of functions' files, if this node has to make any.
     """
 
-    def __init__(self, slots: Slots, oneshots: OneShots, directory: str | None = None) -> None:
+    def __init__(self, slots: Slots | Libraries, oneshots: OneShots, directory: str | None = None) -> None:
         self.profiles: dict[int, Profile] = {}
         self._slots = slots
         self._oneshots = oneshots
@@ -57,7 +59,7 @@ class Functions:
     def add_profiles(self, items: Iterable[tuple[Any, ...]]) -> None:
         """Keep the profiles of a message."""
         for item in items:
-            profile = Profile(*item)
+            profile = messages.profile(item)
             self.profiles[profile.number] = profile
 
     def retire(self, functions: Iterable[str], profiles: Iterable[int]) -> None:

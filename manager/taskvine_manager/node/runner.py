@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from taskvine_manager.node import environment, hardware
 from taskvine_manager.node.calls import Call, Report, Resources, needed, shares
 from taskvine_manager.node.commands import with_init
-from taskvine_manager.node.config import NodeConfig
+from taskvine_manager.node.config import LibraryConfig, NodeConfig
 from taskvine_manager.node.functions import Functions
+from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.loop import Loop
+from taskvine_manager.node.named_slots import NamedSlots
 from taskvine_manager.node.oneshots import OneShots
+from taskvine_manager.node.places import Place
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.node.watchdog import Watchdog
 from taskvine_manager.runtime import failure, headroom, keeper
+from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, NodeInfo
 
 LOOK_AT_SLOTS = 0.010
 """Seconds between checks of slots with several tasks, which may be waiting behind a long one."""
 CANCELLED = failure.lost("cancelled", "cancelled while it ran")
 """Failure record of a task that is cancelled."""
+
+
+S = TypeVar("S", bound=Slots)
 
 
 class Site(NamedTuple):
@@ -106,17 +115,24 @@ class Runner:
         headroom.keep_to(runtime["memory_group"])
         resources = Resources(info.cores, info.memory, gpus)
         kills = hardware.kills()
-        self._slots = Slots(
-            with_init(config.init_command, [*command, "library"]),
-            {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars},
-            runtime,
-            resources,
-            report,
-            loop.watch,
-            loop.unwatch,
-            kills,
-            notice,
-        )
+        numbers, functions = itertools.count(), dict[str, Payload]()
+
+        def slots(kind: Callable[..., S], cores: float, settings: dict[str, Any], resources: Resources | Place) -> S:
+            return kind(
+                with_init(config.init_command, [*command, "library"]),
+                {**base, **hardware.thread_limits(cores), **config.env_vars},
+                {**runtime, **settings, "slot_cores": cores},
+                resources,
+                report,
+                loop.watch,
+                loop.unwatch,
+                kills,
+                notice,
+                numbers,
+                functions,
+            )
+
+        self._slots: Slots | Libraries = slots(Slots, self._slot_cores, {}, resources)
         self._oneshots = OneShots(
             [*command, "task"],
             config.init_command,
@@ -126,6 +142,13 @@ class Runner:
             report,
             kills,
         )
+        if config.libraries:
+            named = {}
+            for library in config.libraries:
+                place = Place(resources, library.kind)
+                made = slots(partial(NamedSlots, place), self._process_cores, _settings(library), place)
+                named[library.kind.name] = made
+            self._slots = Libraries(self._slots, named, resources, self._oneshots.first)
         self.functions = Functions(self._slots, self._oneshots, site.copies)
         self._profiles = self.functions.profiles
         self._watchdog = Watchdog(self._slots, self._oneshots, kills)
@@ -169,10 +192,14 @@ class Runner:
             "start_timeout": config.start_timeout,
             "memory_group": hardware.memory_group(),
             "has_gpus": has_gpus,
-            "slot_cores": self._slot_cores,
             "env_vars": config.env_vars,
             "temporary": None if "TMPDIR" in config.env_vars else site.temporary,
         }
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the named libraries that run."""
+        return self._slots.names
 
     # --- tasks ---
 
@@ -243,3 +270,14 @@ class Runner:
         self._slots.stop()
         self._oneshots.stop()
         keeper.end_children()
+
+
+def _settings(library: LibraryConfig) -> dict[str, Any]:
+    """Return the settings of a named library that differ from those of the default one."""
+    return {
+        "name": library.kind.name,
+        "import_modules": library.import_modules,
+        "context": library.context,
+        "context_scope": library.context_scope,
+        "start_timeout": library.start_timeout,
+    }

@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from taskvine_manager.node.calls import Call, Report, Resources
@@ -20,6 +20,7 @@ from taskvine_manager.node.deaths import died
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
+from taskvine_manager.node.places import Place
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
@@ -42,8 +43,8 @@ class Slots:
         Environment variables of the library and its slots.
     config : dict
         First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
-    resources : Resources
-        The node's resources, shared with its L1 tasks.
+    resources : Resources or Place
+        The node's resources, shared with its L1 tasks, or those of a named library.
     report : callable
         Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
     watch, unwatch : callable
@@ -52,6 +53,10 @@ class Slots:
         Detects processes that the system has killed for lack of memory.
     notice : callable
         Sends a notice to the user.
+    numbers : iterator of int
+        Numbers of new slots, which are different on all of the node.
+    functions : dict
+        The node's functions, encoded, by key.
     """
 
     def __init__(
@@ -59,21 +64,24 @@ class Slots:
         command: list[str],
         environment: dict[str, str],
         config: dict[str, Any],
-        resources: Resources,
+        resources: Resources | Place,
         report: Report,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
         kills: Kills,
         notice: Callable[[str], None],
+        numbers: Iterator[int] | None = None,
+        functions: dict[str, Payload] | None = None,
     ) -> None:
         self._config = config
+        self._resources = resources
         self._directories = SlotDirectories(config)
         self._report = report
         self._watch = watch
         self._unwatch = unwatch
         self._kills = kills
-        self._functions: dict[str, Payload] = {}
-        self._numbers = itertools.count()
+        self._functions = {} if functions is None else functions
+        self._numbers = itertools.count() if numbers is None else numbers
         self._pool: Pool[SlotProcess] = Pool(resources)
         self._library = Library(command, environment, config, kills, notice)
 
@@ -87,8 +95,12 @@ class Slots:
 
     def start(self) -> None:
         """Start the library, without waiting for it."""
-        channel = self._library.start()
+        channel = self._library.start(self._environment())
         self._watch(channel, lambda: self._library_speaks(channel))
+
+    def _environment(self) -> dict[str, str]:
+        """Return environment variables that the library has beyond those of the node's other processes."""
+        return {}
 
     def _library_speaks(self, channel: socket.socket) -> None:
         kind, *rest = self._library.receive() or ("nothing",)
@@ -105,6 +117,11 @@ class Slots:
                 slot.end()  # cancelled meanwhile
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the named libraries that run: none of them runs here."""
+        return ()
+
+    @property
     def wait(self) -> float | None:
         """Seconds until :meth:`look` should be called; None if it need not be."""
         return self._library.wait
@@ -113,9 +130,10 @@ class Slots:
         """Notify the user of a library that is slow to start, and kill it after ``start_timeout``."""
         self._library.look(now)
 
-    def end_library(self, why: str) -> None:
-        """Kill the library; its slots end with it."""
-        self._library.kill(why)
+    def end_libraries(self, pids: set[int], why: str) -> None:
+        """Kill the library if it is one of these processes; its slots end with it."""
+        if self._library.pid in pids:
+            self._library.kill(why)
 
     def _library_gone(self) -> None:
         """Clean up after a library that has ended, and start it again if tasks are pending."""
@@ -143,10 +161,14 @@ class Slots:
         """Store a function for later tasks."""
         self._functions[key] = encoded
 
-    def forget_functions(self, keys: set[str]) -> int:
-        """Remove functions that no task here needs; return how many bytes they took."""
+    def tidy(self, keys: set[str]) -> None:
+        """Have the slots forget functions that no task here needs."""
         for slot in self._pool.forget(keys):
             slot.tidy()
+
+    def forget_functions(self, keys: set[str]) -> int:
+        """Remove functions that no task here needs; return how many bytes they took."""
+        self.tidy(keys)
         return sum(len(self._functions.pop(key, b"")) for key in keys)
 
     def add(self, call: Call) -> None:
@@ -214,7 +236,7 @@ class Slots:
         cores, memory, _ = fork.need
         environment = thread_limits(cores, config["env_vars"]) if cores != config["slot_cores"] else {}
         if config["has_gpus"]:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(fork.gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = self._resources.visible(fork.gpus)
         environment.update(self._directories.make(number))
         slot = SlotProcess(number, fork.need, fork.gpus)
         if not self._library.fork(number, environment, memory, slot.other_end):
@@ -350,6 +372,10 @@ class Slots:
             and slot.pid is not None
             and (not slot.need[1] or slot.calls[0].profile.function in slot.loaded)
         ]
+
+    def first(self) -> Call | None:
+        """Return the first pending task, if there is one."""
+        return self._pool.pending[0] if self._pool.pending else None
 
     def hand_back(self) -> list[Call]:
         """Remove all tasks that have not begun, and return them."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from taskvine_manager import cleanup, patience
 from taskvine_manager.node import memory
+from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
@@ -21,7 +22,7 @@ class Watchdog:
 
     Parameters
     ----------
-    slots : Slots
+    slots : Slots or Libraries
         Runs function calls.
     oneshots : OneShots
         Runs L1 tasks.
@@ -29,7 +30,7 @@ class Watchdog:
         Detects processes that the system has killed for lack of memory.
     """
 
-    def __init__(self, slots: Slots, oneshots: OneShots, kills: Kills) -> None:
+    def __init__(self, slots: Slots | Libraries, oneshots: OneShots, kills: Kills) -> None:
         self._slots = slots
         self._oneshots = oneshots
         self._kills = kills
@@ -87,4 +88,4 @@ class Watchdog:
                 call.kill_record = failure.lost("slot-died", f"while it ran {call.profile.name}: {why}")
                 keeper.end(pid)
         if lost & library:
-            self._slots.end_library(why)
+            self._slots.end_libraries(lost, why)

@@ -79,6 +79,7 @@ class Library:
         - ``import_modules``: names of modules;
         - ``context``: path or bytes of the encoded ``(setup, args, kwargs)``, or None;
         - ``context_scope``: ``"library"`` or ``"slot"``;
+        - ``name``: name of the library, missing or None for the default one;
         - ``start_timeout``: time limit of ``import_modules`` and the context, in seconds, which the node enforces;
         - ``memory_group``: argument of :func:`~taskvine_manager.runtime.headroom.keep_to`.
     """
@@ -129,7 +130,7 @@ class Library:
                 return False
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "library":
-            record = context.build_or_explain(encoded)
+            record = context.build_or_explain(encoded, self._config.get("name"))
             if record is not None:
                 self._say("failed", "context", record)
                 return False
@@ -194,7 +195,7 @@ class Library:
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "slot":
             faulthandler.dump_traceback_later(self._config["start_timeout"], exit=True)
-            record = context.build_or_explain(encoded)
+            record = context.build_or_explain(encoded, self._config.get("name"))
             faulthandler.cancel_dump_traceback_later()
             if record is not None:
                 # The node reads the record when it learns that the slot is gone.

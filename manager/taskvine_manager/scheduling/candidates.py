@@ -84,7 +84,7 @@ class Candidates:
             for name, node in self._nodes.items()
             if not node.draining
             and name not in self.reserved.values()
-            and node.capacity(shape, others=False)
+            and node.capacity(shape, others=False) > node.shapes[shape]  # else its own tasks are in the way
             and not (shape.suspect and any(other.suspect for other in node.shapes))
         ]
         if holders:

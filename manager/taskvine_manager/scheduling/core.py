@@ -21,6 +21,7 @@ the nodes that may be able to take one. It looks at only a few nodes of that lis
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -51,6 +52,7 @@ from taskvine_manager.scheduling.events import (
     InputCopy,
     Instruction,
     Kill,
+    LibrariesRun,
     NodeDraining,
     NodeJoined,
     NodeLeft,
@@ -100,6 +102,7 @@ __all__ = [
     "Instruction",
     "InvariantBroken",
     "Kill",
+    "LibrariesRun",
     "Node",
     "NodeDraining",
     "NodeJoined",
@@ -185,6 +188,7 @@ class Scheduler:
             InputCached: self._storage.inputs.cached,
             Relayed: self._relayed,
             Crowded: self._eviction.crowded,
+            LibrariesRun: self._libraries_run,
             Cancelled: self._lifecycle.cancel,
             Forgotten: self._lifecycle.forget,
             Asked: self._asked,
@@ -271,6 +275,7 @@ class Scheduler:
             "tasks_retried": self._retried,
             "tasks_returned": self._returned_tasks,
             "nodes": len(self._nodes),
+            "libraries": dict(Counter(name for node in self._nodes.values() for name in node.libraries)),
             "bytes_between_nodes": storage.transfers.moved,
             "inputs_read": storage.inputs.read,
             "bytes_stored": storage.replicas.stored,
@@ -404,6 +409,10 @@ class Scheduler:
                 self._lifecycle.lost([file])
         elif self._storage.transfers.relay_failed(event.file):
             self._lifecycle.unreadable(file, str(event.problem))
+
+    def _libraries_run(self, event: LibrariesRun) -> None:
+        if (node := self._nodes.get(event.node)) is not None:
+            node.libraries = event.names
 
     def _asked(self, event: Asked) -> None:
         missing = self._storage.ask(event.request, event.file)

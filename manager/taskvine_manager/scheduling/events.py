@@ -149,6 +149,14 @@ class Crowded:
 
 
 @dataclass(frozen=True)
+class LibrariesRun:
+    """From now on, these named libraries run on a node."""
+
+    node: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """The outcome of these tasks is not awaited any more."""
 
@@ -190,6 +198,7 @@ Event = (
     | InputCached
     | Relayed
     | Crowded
+    | LibrariesRun
     | Cancelled
     | Forgotten
     | Asked

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskvine_manager.scheduling.checking import Checker, IllegalTransition, Story, tell
-from taskvine_manager.wire.messages import FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import FileUse, Invocation, Library, Profile
 
 if TYPE_CHECKING:
     from taskvine_manager.scheduling.files import Origin
@@ -80,6 +80,7 @@ class Shape(NamedTuple):
     gpus: int | None
     suspect: bool = False
     """Whether the task may have killed its node. A node runs one suspect at a time, so that it cannot kill another."""
+    library: Library | None = None
 
 
 Order = tuple[float, int, int, int]
@@ -239,7 +240,7 @@ class TaskTable:
         """Hold profiles for new tasks."""
         for profile in profiles:
             self._profiles[profile.number] = profile
-            shape = Shape(*profile[3:8])
+            shape = Shape(*profile[3:8], library=profile.library)
             if shape != self._last_shape:  # consecutive profiles mostly have the same shape: share one object
                 self._last_shape = shape
             self._shapes[profile.number] = self._last_shape
@@ -265,7 +266,7 @@ class TaskTable:
         self.recovered += 1
         number = -self.recovered
         invocation, profile = origin.invocation._replace(number=number), origin.profile
-        task = Task(invocation, profile, Shape(*profile[3:8]), next(self._sequence))
+        task = Task(invocation, profile, Shape(*profile[3:8], library=profile.library), next(self._sequence))
         task.origin = origin
         self.by_number[number] = task
         if self._checker is not None:

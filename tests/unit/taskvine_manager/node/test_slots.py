@@ -325,6 +325,6 @@ def test_task_of_a_library_that_is_ended_runs_again(node: Node, tmp_path: Path) 
     node.step()  # the library is warm
     node.step()  # the task runs
     again.touch()
-    node.slots.end_library("it was stopped")
+    node.slots.end_libraries(node.slots.processes(), "it was stopped")
     assert node.run(1) == [(1, failure.RETURNED, b"again")]
     assert node.starts() == 2

@@ -36,8 +36,9 @@ class Tasks:
     def processes(self) -> set[int]:
         return self.library
 
-    def end_library(self, why: str) -> None:
-        self.ended.append(why)
+    def end_libraries(self, pids: set[int], why: str) -> None:
+        if self.library & pids:
+            self.ended.append(why)
 
 
 class World:
