@@ -370,4 +370,4 @@ def _jobs(record: Record, paced: bool) -> tuple[list[Job], tuple[Kind, ...]]:
         gone = tuple(forgets.get(number, ()))
         place = kinds[invocation.profile]
         jobs.append(Job(done.seconds, inputs, outputs, place, submitted, gone, False, reads, temps))
-    return jobs, tuple(Kind(*profile[2 : 2 + len(Kind._fields)]) for profile in record.profiles.values())
+    return jobs, tuple(Kind(*profile[2:12]) for profile in record.profiles.values())
