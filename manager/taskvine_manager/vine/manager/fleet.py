@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_manager.vine.manager.batching import Need, Room
+from taskvine_manager.vine.manager.batching import RESOURCES, Need, Room
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction, SayNodes
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import NodeInfo
@@ -140,7 +140,7 @@ class Fleet:
     def largest(self) -> dict[str, float]:
         """Return the largest amount of each resource on one node."""
         totals = [node.room.total for node in self.nodes.values()]
-        return {name: max(getattr(total, name) for total in totals) for name in Need._fields}
+        return {name: max(getattr(total, name) for total in totals) for name in RESOURCES}
 
     # --- release of nodes ---
 

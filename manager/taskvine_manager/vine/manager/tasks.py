@@ -90,7 +90,7 @@ class Task:
         self.suspect = False
         self.alone = (
             profile.mode == L1
-            or any((profile.memory, profile.disk, profile.gpus))
+            or any(self.need[1:4])
             or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
         )
         self.parcel = 0
@@ -111,4 +111,6 @@ class Task:
 def need_of(profile: Profile) -> Need:
     """Return the resources that a task is counted with; one core if the user asked for nothing."""
     cores = 1.0 if profile.cores is None else profile.cores
-    return Need(cores, profile.memory or 0.0, profile.disk or 0.0, float(profile.gpus or 0))
+    library = profile.library
+    memory = 0.0 if library is not None and library.memory is not None else profile.memory or 0.0
+    return Need(cores, memory, profile.disk or 0.0, float(profile.gpus or 0), library)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Need, Room
+from taskvine_manager.vine.manager.batching import MOST, RESOURCES, Backlog, Estimates, Need, Room
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Again, Discard, Finish, Instruction, Locate
 from taskvine_manager.vine.manager.fleet import Fleet
@@ -130,8 +130,11 @@ class Workload:
             self.unfit.append(task)
 
     def _refuse(self, task: Task) -> None:
-        asked = {name: getattr(task.profile, name) for name in Need._fields}
+        asked = {name: getattr(task.profile, name) for name in RESOURCES}
         requested = {name: amount for name, amount in asked.items() if amount is not None}
+        if (library := task.profile.library) is not None:
+            of_library = {"memory": library.memory or 0.0, "gpus": float(library.gpus)}
+            requested |= {name: amount for name, amount in of_library.items() if amount}
         reason = "it asks for more than the largest node has"
         self.fail(task, failure.lost("unsatisfiable", reason, requested=requested, largest=self._fleet.largest()))
 
