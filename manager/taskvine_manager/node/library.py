@@ -129,6 +129,11 @@ class Library:
             self._is_ready, self._starting = True, 0.0
         elif kind == "warm":
             self.is_warm, self._cold_deaths = True, 0
+        elif kind == "gpu":
+            self._notice(
+                f"the context or a module of {self._name} has used a gpu before the library forks its slots. CUDA does "
+                "not work in them then: give the context the scope 'slot', or import the module in the function"
+            )
         elif kind == "failed":
             self._broken = rest[1]
         return message

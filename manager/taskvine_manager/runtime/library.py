@@ -18,6 +18,7 @@ from the node                                 meaning
 to the node                            meaning
 ====================================== ==============================================================
 ``("ready", pid)``                     sent before the user's modules are imported
+``("gpu",)``                           a module or the context uses a gpu, which slots then cannot
 ``("warm",)``                          modules are imported and the context is built; forks may follow
 ``("forked", slot, pid)``              ``pid`` of the slot's keeper (:mod:`~taskvine_manager.runtime.keeper`)
 ``("exited", slot, status)``           ``status`` is that of :func:`os.waitpid`
@@ -45,6 +46,9 @@ from typing import Any, NoReturn
 
 from taskvine_manager.runtime import context, exits, failure, headroom, keeper, limits, search_path, slot
 from taskvine_manager.runtime.stage import standard_stream
+
+GPU_DEVICES = ("/dev/nvidia-uvm", "/dev/kfd")
+"""Devices that CUDA and ROCm open when they are initialised."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -136,6 +140,8 @@ class Library:
                 return False
         faulthandler.cancel_dump_traceback_later()
         if encoded is not None or self._config["import_modules"]:
+            if uses_gpu():
+                self._say("gpu")
             gc.collect()  # without the user's code, there is too little garbage to be worth the time
         gc.freeze()
         return True
@@ -245,6 +251,16 @@ def _open_files() -> Iterator[str]:
                 is_file = stat.S_ISREG(os.fstat(int(number)).st_mode)
                 if is_file and not fcntl.fcntl(int(number), fcntl.F_GETFL) & os.O_APPEND:
                     yield os.readlink(f"/proc/self/fd/{number}")
+
+
+def uses_gpu() -> bool:
+    """Return whether this process has initialised CUDA or ROCm, which keep a device open and do not survive a fork."""
+    with contextlib.suppress(OSError):
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{number}") in GPU_DEVICES:
+                    return True
+    return False
 
 
 def import_failure(name: str, error: BaseException) -> bytes:

@@ -13,8 +13,9 @@ import pytest
 from parsl.data_provider.files import File
 from parsl.dataflow.errors import DependencyError
 from parsl.dataflow.futures import AppFuture
+from parsl.executors.errors import InvalidResourceSpecification
 
-from taskvine_exec.config import EmbeddedSettings
+from taskvine_exec.config import EmbeddedSettings, LibrarySettings
 from taskvine_exec.errors import ArgumentNotSerializable, FileLost
 from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.results.pending import PendingTasks
@@ -24,7 +25,7 @@ from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload
 from taskvine_manager.runtime.search_path import of_this_process
-from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Library, Profile
 
 
 class Link:
@@ -67,7 +68,7 @@ class Sent:
             self.session,
             self.link,
             self.tasks,
-            EmbeddedSettings(function_exec_mode=L2, worker_launch_method="manual", **settings),
+            EmbeddedSettings(**{"function_exec_mode": L2, "worker_launch_method": "manual", **settings}),
             str(directory),
             of_this_process(),
             temp_files=self.temp_files,
@@ -211,3 +212,53 @@ def test_a_task_fails_if_its_input_was_not_made(sent: Sent) -> None:
     made.set_result(None)
     with pytest.raises(FileLost, match="the task that should make x@t0 has ended without it"):
         read.result(0)
+
+
+LIBRARIES = {
+    "plain": LibrarySettings(cores=4.0, memory=100.0, slots=2),
+    "model": LibrarySettings(gpus=2, slots=2),
+}
+
+
+def test_profile_says_which_library_runs_the_call(tmp_path: Path) -> None:
+    sent = Sent(tmp_path, libraries=LIBRARIES, library_memory=10.0)
+    for asks in ({"library": "plain"}, {"library": "plain", "memory": 70, "cores": 1}, {"library": "model"}, {}):
+        sent.submit(int, asks=asks)
+    first, second, third, fourth = sent.link.profiles
+    assert first.library == second.library == Library("plain", 2, 100.0, 0)
+    assert (first.cores, first.memory) == (2.0, 50.0)
+    assert (second.cores, second.memory) == (1.0, 70.0)
+    assert (third.library, third.memory, third.gpus) == (Library("model", 2, None, 2), None, None)
+    assert (fourth.library, fourth.memory) == (None, 10.0)
+
+
+def test_call_of_a_library_is_a_function_call(tmp_path: Path) -> None:
+    sent = Sent(tmp_path, libraries=LIBRARIES, function_exec_mode=L1)
+    sent.submit(int, asks={"library": "plain"})
+    sent.submit(int)
+    assert [profile.mode for profile in sent.link.profiles] == [L2, L1]
+
+
+@pytest.mark.parametrize(
+    ("asks", "key", "says"),
+    [
+        ({"library": "modle"}, "library", "Unknown library 'modle': did you mean 'model'?"),
+        ({"library": "xyz"}, "library", "Unknown library 'xyz': known are model, plain."),
+        ({"library": "model", "gpus": 1}, "gpus", "the library 'model' shares out its own 2 gpus"),
+        ({"library": "plain", "memory": 101}, "memory", "the library 'plain' has only 100 MB"),
+        ({"library": "plain", "function_exec_mode": "L1"}, "library", "library needs the mode 'L2'"),
+        ({"library": ""}, "library", "must be a non-empty string"),
+    ],
+)
+def test_library_that_cannot_run_a_call_is_refused(tmp_path: Path, asks: dict[str, Any], key: str, says: str) -> None:
+    sent = Sent(tmp_path, libraries=LIBRARIES)
+    with pytest.raises(InvalidResourceSpecification) as caught:
+        sent.submit(int, asks=asks)
+    assert caught.value.invalid_keys == {key}
+    assert says in str(caught.value)
+    assert (sent.tasks.futures, sent.link.profiles, sent.link.functions) == ({}, [], [])
+
+
+def test_library_of_an_executor_without_any_is_refused(sent: Sent) -> None:
+    with pytest.raises(InvalidResourceSpecification, match="the executor has no libraries"):
+        sent.submit(int, asks={"library": "model"})

@@ -11,7 +11,7 @@ from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
 from taskvine_manager.scheduling.storage import Storage
 from taskvine_manager.scheduling.tables import Tables
-from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
+from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Library, NodeInfo, Profile
 
 Instructions = list[core.Instruction]
 
@@ -82,8 +82,9 @@ class World:
         priority: float = 0.0,
         category: str = "c",
         recoverable: bool = True,
+        library: Library | None = None,
     ) -> Invocation:
-        key = (mode, cores, memory, disk, gpus, priority, category, recoverable)
+        key = (mode, cores, memory, disk, gpus, priority, category, recoverable, None, library)
         profile = self.profiles.get(key)
         if profile is None:
             profile = Profile(len(self.profiles), "f", "name", *key)
