@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from taskvine_exec.local import local_config
     from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
     from taskvine_exec.radio import TaskVineRadio
-    from taskvine_exec.submission.staging import TaskVineTempStaging, TempFile
+    from taskvine_exec.submission.temp_files import TaskVineTempStaging, TempFile
     from taskvine_manager.runtime.context import load_variable_from_library
 
 _HOME = {
@@ -26,8 +26,8 @@ _HOME = {
     "TaskVineFactoryConfig": "taskvine_exec.config",
     "TaskVineManagerConfig": "taskvine_exec.config",
     "TaskVineRadio": "taskvine_exec.radio",
-    "TaskVineTempStaging": "taskvine_exec.submission.staging",
-    "TempFile": "taskvine_exec.submission.staging",
+    "TaskVineTempStaging": "taskvine_exec.submission.temp_files",
+    "TempFile": "taskvine_exec.submission.temp_files",
     "load_variable_from_library": "taskvine_manager.runtime.context",
     "local_config": "taskvine_exec.local",
 }

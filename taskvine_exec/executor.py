@@ -58,7 +58,7 @@ from taskvine_exec.results.node_files import NodeFiles
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.run import Run, working_directories
 from taskvine_exec.session import Session
-from taskvine_exec.submission.staging import TempFiles, staging_providers
+from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.record import read_record
@@ -405,7 +405,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
     def _on_manager_death(self, status: int) -> None:
         assert self._run is not None
         self.set_bad_state_and_fail_all(ManagerLost(task_id=None, reason=self._run.how_manager_ended(status)))
-        self._run.sweep_soon()  # later, because this thread completes futures
+        self._run.clean_up_soon()  # later, because this thread completes futures
 
     # --- failures ---
 
@@ -463,6 +463,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
 
     def forget(self, file: File | DataFuture | Any) -> None:
         """Remove a ``taskvinetemp`` file from all nodes.
+
+        Call it when the tasks that read the file have ended: others may fail with FileLost.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """One run of an executor: its directories, its manager process, and the link to it.
 
 The thread that starts the executor makes the run, and the thread that shuts it down ends it. In between, the link's
-thread calls :meth:`Run.sweep_soon` if the manager dies.
+thread calls :meth:`Run.clean_up_soon` if the manager dies.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class Run:
     ) -> None:
         self._label = label
         self._settings = settings
-        headroom.keep_to(hardware.memory_group())
+        headroom.keep_to(hardware.memory_group())  # results in memory leave room for the group's processes
         # TaskVine's workers move results into their caches, and a move out of memory is a copy.
         self.places = launch.make_places(log, in_memory=settings.engine == "embedded")
-        mapping.keep_spare()
+        mapping.keep_spare()  # a file descriptor, to map results when no others are left
         self._claim = leftovers.claim(self.places.base, self.places.base, "")
-        self._sweeper: threading.Thread | None = None
+        self._cleaner: threading.Thread | None = None
         manager = None
         try:
             launch.write_configs(self.places, settings, path, directory)
@@ -92,7 +92,7 @@ class Run:
             raise
 
     def node_command(self, *options: str) -> list[str]:
-        """Return the command that starts a node, with more options of ours.
+        """Return the command that starts a node, with additional options of ``taskvine-node``.
 
         Raises
         ------
@@ -142,22 +142,22 @@ class Run:
 
     def remove(self) -> None:
         """Remove remaining processes and the private directory."""
-        if self._sweeper is not None:
-            self._sweeper.join(_STOP_SECONDS)
-        self._sweep()
+        if self._cleaner is not None:
+            self._cleaner.join(_STOP_SECONDS)
+        self._clean_up()
         os.close(self._claim)
 
-    def sweep_soon(self) -> None:
+    def clean_up_soon(self) -> None:
         """Remove remaining processes and the private directory in another thread, because that is slow."""
         # Not a daemon: the program may end now without a shutdown, and must wait for the sweep.
-        self._sweeper = threading.Thread(target=self._sweep, name="TaskVine-Sweeper", daemon=False)
+        self._cleaner = threading.Thread(target=self._clean_up, name="TaskVine-Cleaner", daemon=False)
         try:
-            self._sweeper.start()
+            self._cleaner.start()
         except RuntimeError:  # the interpreter is shutting down
-            self._sweeper = None
-            self._sweep()
+            self._cleaner = None
+            self._clean_up()
 
-    def _sweep(self) -> None:
+    def _clean_up(self) -> None:
         cleanup.kill_strays(self.places.base, grace=1.0)
         staging.remove_run(self.places.base)
 

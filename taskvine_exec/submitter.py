@@ -35,7 +35,7 @@ from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments, encode_scalars
 from taskvine_exec.submission.resources import ResourceSpecification
-from taskvine_exec.submission.staging import Over, TempFiles
+from taskvine_exec.submission.temp_files import Outcome, TempFiles
 from taskvine_exec.values import Edge, Value, collect
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.search_path import SearchPath
@@ -314,7 +314,7 @@ class Submitter:
             self.tasks.fail(number, dependency_error(value.error, value.producer, consumer))
 
     def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
-        over = Over(producer)
+        over = Outcome(producer)
         if (error := over.exception()) is not None:
             self.tasks.fail(number, dependency_error(error, over.tid, consumer))
         elif version not in self.temp_files.made:

@@ -27,7 +27,7 @@ class Outlet(Protocol):
     def done(self, completions: list[Completion]) -> None:
         """Report tasks that ended."""
 
-    def again(self, numbers: list[int], reason: str) -> None:
+    def run_again(self, numbers: list[int], reason: str) -> None:
         """Report tasks that are run again after they had a node or had ended."""
 
     def notice(self, text: str) -> None:
@@ -58,7 +58,10 @@ class Engine(Protocol):
         """Drop or kill tasks; nothing more is reported about them."""
 
     def forget(self, files: tuple[str, ...]) -> None:
-        """Remove temp files everywhere."""
+        """Remove temp files and results that the user needs no more, once no task needs them.
+
+        Tasks that wait for one of these temp files may be lost (``file-lost``).
+        """
 
     def retire(self, profiles: tuple[int, ...]) -> None:
         """Expect no more tasks with these profiles; forget their functions when no task needs them."""

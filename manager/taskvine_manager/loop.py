@@ -33,9 +33,7 @@ logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 3.0
 """Seconds that nodes have to leave after they are told, before they are killed."""
-
-
-LAST_WORDS_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
 """Seconds that the user's process has to receive the last messages."""
 
 
@@ -78,7 +76,8 @@ class Manager:
         self._base = base
         self._selector = selectors.DefaultSelector()
         self._link = Channel(link)
-        self._lively = False
+        self._had_message = False
+        """Whether the last wait ended with a message, so that another may follow soon."""
         self._selector.register(self._link, selectors.EVENT_READ, self._user_speaks)
         self._finished: list[Completion] = []
         self._waiting_said = 0
@@ -147,7 +146,7 @@ class Manager:
                 self._link.close()
                 self._clean_up()
             else:
-                self._link.finish(LAST_WORDS_SECONDS)
+                self._link.finish(FLUSH_SECONDS)
 
     def _step(self, seconds: float | None) -> None:
         self._flush()
@@ -160,16 +159,16 @@ class Manager:
 
     def _wait(self, seconds: float | None) -> None:
         known = self._selector.get_map()
-        ready = self._look(seconds) if self._lively and self._engine.tasks <= messages.FEW_TASKS else []
+        ready = self._poll(seconds) if self._had_message and self._engine.tasks <= messages.FEW_TASKS else []
         ready = ready or self._selector.select(seconds)
-        self._lively = bool(ready)
+        self._had_message = bool(ready)
         for key, _ in ready:
             # An earlier callback of this round may have unregistered the descriptor.
             if (now := known.get(key.fd)) is not None and now.data == key.data:
                 key.data()
 
-    def _look(self, seconds: float | None) -> list[Any]:
-        """Poll for the next message for a while instead of sleeping: after a message, with few tasks.
+    def _poll(self, seconds: float | None) -> list[Any]:
+        """Poll for the next message for a while instead of sleeping. This is for times of few tasks, after a message.
 
         A wake-up takes 20 to 60 µs, twice for each call, and with cold caches the work after it takes twice as long.
         Polling yields the CPU to other processes that want to run.
@@ -280,8 +279,8 @@ class Manager:
         self._record.done(completions)
         self._finished.extend(completions)
 
-    def again(self, numbers: list[int], reason: str) -> None:
-        self._record.again(numbers, reason)
+    def run_again(self, numbers: list[int], reason: str) -> None:
+        self._record.run_again(numbers, reason)
 
     def notice(self, text: str) -> None:
         logger.warning("%s", text)

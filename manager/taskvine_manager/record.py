@@ -43,6 +43,7 @@ from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Prof
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+_NO_RECORD = "not the record of a run: give the record.msgpack of a log directory"
 BATCH_BYTES = 1 << 18
 """Bytes that are collected before they are written."""
 BATCH_SECONDS = 1.0
@@ -93,7 +94,7 @@ class Recorder:
         ]
         self._add("done", time.time(), items)
 
-    def again(self, numbers: Iterable[int], reason: str) -> None:
+    def run_again(self, numbers: Iterable[int], reason: str) -> None:
         """Record tasks that are run again."""
         self._add("again", time.time(), list(numbers), reason)
 
@@ -243,15 +244,15 @@ def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
         try:
             for entry in unpacker:
                 if not isinstance(entry, tuple) or not entry or not isinstance(entry[0], str):
-                    raise ValueError(f"{os.fspath(path)}: not the record of a run")
+                    raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}")
                 if first and (entry[0] != "run" or len(entry) < 2):
-                    raise ValueError(f"{os.fspath(path)}: not the record of a run")
+                    raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}")
                 if first and entry[1] != VERSION:
                     raise ValueError(f"{os.fspath(path)}: the record has version {entry[1]}, not {VERSION} as expected")
                 first, whole = False, unpacker.tell()
                 yield entry
         except msgpack.exceptions.UnpackException as error:
-            raise ValueError(f"{os.fspath(path)}: not the record of a run") from error
+            raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}") from error
         if whole < os.fstat(file.fileno()).st_size:
             logger.warning(
                 "%s: its last entry is cut off: its run still goes on, its manager was killed, or the disk was full",

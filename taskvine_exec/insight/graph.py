@@ -38,7 +38,7 @@ def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
 
     | attribute of tasks | meaning |
     |---|---|
-    | ``kind`` | ``"invocation"`` |
+    | ``kind`` | ``"task"`` |
     | ``name`` | name of the function |
     | ``category`` | as in the resource specification |
     | ``mode`` | ``"L1"`` or ``"L2"`` |
@@ -81,7 +81,7 @@ def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
     there = {file: (size, places) for file, size, places in live["files"]} if live is not None else {}
     sizes: dict[str, int] = {}
     for invocation in record.submitted.values():
-        graph.add_node(invocation.number, **_invocation(record, invocation, tasks, live is not None))
+        graph.add_node(invocation.number, **_task(record, invocation, tasks, live is not None))
         for use in invocation.inputs:
             if use.kind in _KINDS:
                 graph.add_edge(_file(graph, use.source, use.kind), invocation.number)
@@ -109,12 +109,12 @@ def _file(graph: networkx.DiGraph, name: str, kind: str) -> str:
     return name
 
 
-def _invocation(record: Record, invocation: Submitted, tasks: Mapping[int, Any], is_live: bool) -> dict[str, Any]:
+def _task(record: Record, invocation: Submitted, tasks: Mapping[int, Any], is_live: bool) -> dict[str, Any]:
     number = invocation.number
     profile = record.profiles[invocation.profile]
     again = record.again.get(number, 0)
     facts: dict[str, Any] = {
-        "kind": "invocation",
+        "kind": "task",
         "name": profile.name,
         "category": profile.category,
         "mode": profile.mode,

@@ -26,11 +26,11 @@ _dfk_logger = logging.getLogger("parsl.dataflow.dflow")
 
 
 class _Finished(AppFuture):
-    """Placeholder in the DFK's list of dependencies for a future that becomes an edge.
+    """Stand-in in the DFK's list of dependencies for a future that becomes an edge.
 
-    It is made only if monitoring or the log uses that list. It is already done, carries the parent's task id, and keeps
-    no ancestor alive. There is one for each edge, as long as the consumer's record. To save memory, all share the
-    attributes that never change, locks included, with one future that was made the usual way.
+    Stand-ins are made only if monitoring or the log uses that list. A stand-in is already done, has the task id of the
+    parent, and keeps no ancestor alive. There is one for each edge, and it lives as long as the consumer's task record.
+    To save memory, all stand-ins share the attributes that never change, locks included, with one ordinary future.
     """
 
     def __init__(self, parent: AppFuture) -> None:
@@ -100,14 +100,14 @@ def unwrap(argument: object) -> object:
         return argument
     consumer = frames.consumer()
     lenient = not containers.is_future(argument) and frames.unwraps_inputs()
-    return containers.replace(argument, lambda future: _one(future, consumer, lenient))
+    return containers.replace(argument, lambda future: _replacement(future, consumer, lenient))
 
 
 DAG_RESOLVER = DependencyResolver(traverse_to_gather=gather, traverse_to_unwrap=unwrap)
 """The resolver to give to ``parsl.Config``."""
 
 
-def _one(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:
+def _replacement(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:
     if (edge := _edge(future, consumer)) is not None:
         return edge(future)
     if lenient and future.exception() is not None:

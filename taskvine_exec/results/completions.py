@@ -16,7 +16,7 @@ from taskvine_exec.results.futures import TaskFuture, settle
 from taskvine_exec.results.node_files import NodeFiles
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
-from taskvine_exec.submission.staging import TempFiles
+from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.values import Place, Value
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire.messages import Completion

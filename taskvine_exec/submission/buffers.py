@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from taskvine_exec.parsl_hooks import comparison
 from taskvine_manager.runtime import claims, payload
 
-_PIECES = 64
-_PIECE = 64
-"""Number and bytes of the evenly spread pieces in a buffer's sample. Buffers with equal samples are compared."""
+_SAMPLE_PIECES = 64
+_PIECE_BYTES = 64
+"""A buffer's sample has so many pieces, of so many bytes, evenly spread. Buffers with equal samples are compared."""
 _CANDIDATES = 4
-"""Most files that a new buffer is compared with."""
+"""Most stored buffers that a new one is compared with."""
 _FEW = 64
-"""Number of table entries below which entries of removed files are kept."""
+"""A table with fewer entries is not searched for those of removed files."""
 
 
 class Buffers:
@@ -64,7 +64,7 @@ class Buffers:
         with self._lock:
             alike = self._alike.get(sample)
             if alike is None:
-                self._forget_what_has_gone()
+                self._forget_removed()
                 alike = self._alike[sample] = _Alike()
         with alike.lock:  # if two threads submit the same new buffer, the second one waits and finds it
             if alike.claim(buffer, path):
@@ -79,15 +79,15 @@ class Buffers:
             every = list(self._alike.values())
         return sum(alike.stored() for alike in every)
 
-    def _forget_what_has_gone(self) -> None:
+    def _forget_removed(self) -> None:
         """Drop the samples of removed buffers, whenever the number of samples has doubled."""
         if len(self._alike) >= self._most:
-            self._alike = {sample: alike for sample, alike in self._alike.items() if not alike.has_gone()}
+            self._alike = {sample: alike for sample, alike in self._alike.items() if not alike.is_unused()}
             self._most = max(_FEW, 2 * len(self._alike))
 
 
 class _Alike:
-    """The stored buffers of one sample, the most recently used one last."""
+    """The stored buffers with equal samples, the most recently used one last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -112,7 +112,7 @@ class _Alike:
             if comparison.holds(file, buffer):
                 self._sizes[file] = self._sizes.pop(file)
                 return True
-            payload.release(path)
+            payload.release(path)  # only the sample was equal
         return False
 
     def add(self, file: str, size: int) -> None:
@@ -127,14 +127,14 @@ class _Alike:
         with self.lock:
             return sum(size for file, size in self._sizes.items() if claims.is_offered(file))
 
-    def has_gone(self) -> bool:
-        """Whether no buffer is stored, and none is being written."""
+    def is_unused(self) -> bool:
+        """Whether no buffer of this sample is stored or being written."""
         return not self.lock.locked() and not any(map(claims.is_offered, list(self._sizes)))
 
 
 def _sample(buffer: memoryview) -> bytes:
-    step = max(_PIECE, (buffer.nbytes - _PIECE) // (_PIECES - 1))
-    pieces = [buffer[start : start + _PIECE] for start in range(0, buffer.nbytes, step)]
+    step = max(_PIECE_BYTES, (buffer.nbytes - _PIECE_BYTES) // (_SAMPLE_PIECES - 1))
+    pieces = [buffer[start : start + _PIECE_BYTES] for start in range(0, buffer.nbytes, step)]
     return hashlib.blake2b(b"".join(pieces), digest_size=16, salt=buffer.nbytes.to_bytes(8, "little")).digest()
 
 

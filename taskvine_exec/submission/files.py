@@ -1,5 +1,7 @@
 """The files that a task reads and writes, and their paths for the task.
 
+:class:`FilePlan` decides for each Parsl ``File`` in the arguments whether it is staged:
+
 ================================= ===================================================================
 Path of a Parsl File               Meaning
 ================================= ===================================================================
@@ -30,7 +32,7 @@ from parsl.data_provider.files import File
 from parsl.data_provider.staging import Staging
 from parsl.utils import get_std_fname_mode
 
-from taskvine_exec.submission.staging import SCHEME, TempFiles, version_of
+from taskvine_exec.submission.temp_files import SCHEME, TempFiles, version_of
 from taskvine_manager.runtime import sandbox
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import FileUse
@@ -109,17 +111,17 @@ class FilePlan:
         # Inputs first: a task that reads and writes the same name reads the version before its own.
         for key, value in kwargs.items():
             if key not in _WRITTEN:
-                self.kwargs[key] = self._read(key, value)
+                self.kwargs[key] = self._input_argument(key, value)
         for key in _WRITTEN:
             if key in kwargs:
-                self.kwargs[key] = self._written(key, kwargs[key])
+                self.kwargs[key] = self._output_argument(key, kwargs[key])
 
-    def _read(self, key: str, value: Any) -> Any:
+    def _input_argument(self, key: str, value: Any) -> Any:
         if key == "inputs" and isinstance(value, (list, tuple)):
             return [self._input(item) for item in value]
         return self._input(value)
 
-    def _written(self, key: str, value: Any) -> Any:
+    def _output_argument(self, key: str, value: Any) -> Any:
         if key == "outputs":
             return [self._output(item) for item in value] if isinstance(value, (list, tuple)) else self._output(value)
         if isinstance(value, File):
@@ -159,19 +161,21 @@ class FilePlan:
     def _nested_local(self, file: File) -> File:
         path = _local_path(file)
         is_there = path is not None and os.path.exists(_absolute(path, self._directory))
-        return self._read_file(file) if is_there or self._shared else file
+        return self._plan_input(file) if is_there or self._shared else file
 
     def _input(self, value: Any) -> Any:
-        return self._dealt_with(self._read_file(value)) if isinstance(value, File) else value
+        return self._planned_as_is(self._plan_input(value)) if isinstance(value, File) else value
 
     def _output(self, value: Any) -> Any:
-        return self._dealt_with(self._written_file(value)) if isinstance(value, File) else value
+        return self._planned_as_is(self._plan_output(value)) if isinstance(value, File) else value
 
-    def _dealt_with(self, file: File) -> File:
+    def _planned_as_is(self, file: File) -> File:
+        """Note that a File in the new arguments needs no replacement if the pickler meets it."""
         self._planned[id(file)] = file, file
         return file
 
-    def _read_file(self, value: File) -> File:
+    def _plan_input(self, value: File) -> File:
+        """Plan a File that the task reads, if it is staged; return what the task gets for it."""
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -184,7 +188,8 @@ class FilePlan:
             return value  # no staging task of Parsl has put it here
         return self._local(value, path, self.inputs)
 
-    def _written_file(self, value: File) -> File:
+    def _plan_output(self, value: File) -> File:
+        """Plan a File that the task writes, if it is staged; return what the task gets for it."""
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
@@ -203,7 +208,7 @@ class FilePlan:
             return file
         absolute = _absolute(path, self._directory)
         if self._shared or _leads_out(path):
-            return _at(file, absolute)
+            return _with_path(file, absolute)
         inside = os.path.normpath(path)
         if inside == os.curdir:
             raise ValueError(
@@ -212,7 +217,7 @@ class FilePlan:
             )
         _add(uses, FileUse("local", inside, absolute, directory=is_output and os.path.isdir(absolute)))
         # The sandbox has only the folders that its files need, so "a/../b" may not exist there.
-        return _at(file, inside) if ".." in path.split(os.sep) else file
+        return _with_path(file, inside) if ".." in path.split(os.sep) else file
 
     def _temp(self, file: File, uses: list[FileUse]) -> File:
         _add(uses, FileUse("temp", str(file.local_path), str(version_of(file)), getattr(file, "replicas", 0)))
@@ -220,7 +225,7 @@ class FilePlan:
 
 
 class _InSandbox(File):
-    """A File in the sandbox for a task that runs elsewhere. In the task, its path is absolute."""
+    """A temp file of a task that does not run in its sandbox. In the task, the path of the file is absolute."""
 
     def __init__(self, file: File) -> None:
         super().__init__(file.url)
@@ -335,7 +340,7 @@ def _leads_out(path: str) -> bool:
     return os.path.normpath(path).split(os.sep)[0] == ".."
 
 
-def _at(file: File, path: str) -> File:
+def _with_path(file: File, path: str) -> File:
     moved = file.cleancopy()
     moved.local_path = path
     return moved

@@ -4,9 +4,9 @@ A function that is pickled by value takes along what it refers to: its code, def
 the global variables that it names, and the same of every function and class among these that is pickled by value. A
 :class:`Fingerprint` remembers which objects these were. Checking it takes about a microsecond.
 
-The check is sufficient if all these objects are immutable, or are functions and classes whose own captures are watched
-too. Any other object, such as a list, may have changed inside. Such a fingerprint is *mutable*, and the function must
-be pickled again for each call. Annotations are not watched.
+The check is sufficient if each of these objects is immutable, or is a function or class whose own captures are watched
+too. Any other object, such as a list, may have changed inside. A function that captures one must be pickled again for
+each call: its fingerprint is *mutable*. Annotations are not watched.
 """
 
 from __future__ import annotations

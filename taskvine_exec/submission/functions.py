@@ -1,7 +1,7 @@
-"""Functions, serialized once per version.
+"""Functions and arguments, serialized: a function once per version, arguments once per task.
 
 Parsl makes a new wrapper around a function for every task that has a walltime, is monitored or stages files inside the
-task. The cache key is therefore the user's function together with the wrappers' parameters.
+task. The key of :class:`FunctionCache` is therefore the user's function together with the wrappers' parameters.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerialize
 class FunctionReference:
     """One version of a function, identified by the hash of its serialized content.
 
-    The executor keeps the numbers of the function's profiles here. The cache keeps the reference while the function
-    does not change; after that, nobody needs the profiles.
+    ``profiles`` has the numbers of the profiles with this function. The cache keeps the reference until the function
+    changes or is collected. Then no new task needs these profiles, and they are retired.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class _Known:
 
 
 class FunctionCache:
-    """Serialized functions by function object. Names and other properties that functions can share are not used.
+    """Serialized functions, by the identity of the function object: two functions may have the same name.
 
     A function is serialized again when something that it captures has changed.
 
@@ -128,7 +128,7 @@ class FunctionCache:
             if found is not None and known.fingerprint.holds:
                 if not known.fingerprint.mutable:
                     return found
-                return self._again(known, function, layers)
+                return self._serialize_again(known, function, layers)
         return self._first(function, inner, layers)
 
     def _first(self, function: Any, inner: Any, layers: Hashable) -> FunctionReference:
@@ -165,8 +165,8 @@ class FunctionCache:
             if known is not None and known.function is gone:  # its id may have been reused already
                 del self._known[number]
 
-    def _again(self, known: _Known, function: Any, layers: Hashable) -> FunctionReference:
-        """Serialize a function with a mutable capture again; equal content gives the same reference."""
+    def _serialize_again(self, known: _Known, function: Any, layers: Hashable) -> FunctionReference:
+        """Serialize a function with a mutable capture again. If its content has not changed, nor has its reference."""
         clock = time.thread_time()
         reference = self._serialize(function)
         seconds = time.thread_time() - clock
@@ -295,7 +295,8 @@ def encode_arguments(
 
 _SCALARS = frozenset({int, float, bool, str, type(None), complex})
 _PLAIN = _SCALARS | {bytes, Copy, Edge}
-_LOOK = 32
+_MOST_ITEMS = 32
+"""Most items of a container that are looked at. Larger containers go to our pickler."""
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -305,11 +306,11 @@ def _is_plain(value: Any, depth: int) -> bool:
     if not depth:
         return False
     if kind is tuple or kind is list:
-        if len(value) > _LOOK:
+        if len(value) > _MOST_ITEMS:
             return False
         return _PLAIN.issuperset(map(type, value)) or all(_is_plain(item, depth - 1) for item in value)
     if kind is dict:
-        return len(value) <= _LOOK and all(
+        return len(value) <= _MOST_ITEMS and all(
             type(key) is str and _is_plain(item, depth - 1) for key, item in value.items()
         )
     return False

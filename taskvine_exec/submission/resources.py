@@ -1,6 +1,6 @@
 """The resources of a task: Parsl's ``parsl_resource_specification``, read and checked.
 
-Unknown keys and impossible values raise an error. No key is ignored.
+:func:`parse` raises an error for each unknown key and impossible value. No key is ignored.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ __all__ = [
     "parse",
 ]
 
-#: L1 is a task in a fresh Python process, L2 a function call in a warm library.
 Mode = Literal["L1", "L2"]
+"""L1 is a task in a fresh Python process, L2 a function call in a warm library."""
 
 _MODES: Mapping[str, Mode] = {"regular": "L1", "L1": "L1", "serverless": "L2", "L2": "L2"}
 
-#: The accepted execution modes, for messages.
 MODES_ALLOWED = "one of " + ", ".join(map(repr, _MODES))
+"""The accepted execution modes, for messages."""
 
-#: Names from other executors and batch systems, where the letters differ too much for a guess.
 _FOREIGN_NAMES: Mapping[str, str] = {
     "cpu": "cores",
     "cpus": "cores",
@@ -47,6 +46,7 @@ _FOREIGN_NAMES: Mapping[str, str] = {
     "runtime": "running_time_min",
     "mode": "function_exec_mode",
 }
+"""Names from other executors and batch systems whose letters differ too much from ours for a guess."""
 
 MOST_GPUS = 1_000_000
 """More than any node has. Much larger numbers do not fit into a message."""
@@ -94,8 +94,8 @@ class ResourceSpecification(NamedTuple):
     library: str | None = None
 
 
-#: The specification of tasks that ask for nothing, shared by all of them.
 UNSPECIFIED = ResourceSpecification()
+"""The specification of tasks that ask for nothing, shared by all of them."""
 
 
 def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
@@ -118,7 +118,7 @@ def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
         If a key is unknown, a value is impossible, or the two names of the mode disagree. The message lists all
         problems.
     """
-    if not spec:  # true of nearly every task, so the thread that launches tasks loses almost no time here
+    if not spec:  # the usual case, which must be fast
         return UNSPECIFIED
     if not isinstance(spec, Mapping):
         raise InvalidResourceSpecification(set(), f"It must be a dict, not {type(spec).__name__}.")

@@ -461,7 +461,7 @@ def handed_out_together(executor: TaskVineExecutor) -> int:
     """The largest number of calls that a slot was handed at once: they have one time of dispatch."""
     for future in [executor.submit(nothing, {}) for _ in range(300)]:
         future.result(30)
-    invocations = [facts for _, facts in executor.graph().nodes.items() if facts["kind"] == "invocation"]
+    invocations = [facts for _, facts in executor.graph().nodes.items() if facts["kind"] == "task"]
     return max(Counter(facts["dispatched"] for facts in invocations).values())
 
 

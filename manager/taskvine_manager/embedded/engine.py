@@ -32,7 +32,7 @@ from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
 logger = logging.getLogger(__name__)
 
 CLEAN_SECONDS = 5.0
-"""Seconds that the engine waits for the cleaning up after each node that has just left."""
+"""Seconds that the engine waits at its end until what each node left has been removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,28 +224,28 @@ class EmbeddedEngine:
     # --- nodes ---
 
     def _hear(self, link: NodeLink, kind: str, *rest: Any) -> None:
-        """Handle a message of a node, which is well-formed."""
+        """Handle a message of a node, which :mod:`~taskvine_manager.embedded.incoming` has found to be well-formed."""
         event = incoming.EVENTS.get(kind)
         if event is None:
             self._hearers[kind](link, *rest)
-        elif link.is_admitted:  # else it has no tasks
+        elif link.is_admitted:  # a node that is not has no tasks
             self._handle(event(link.name, *rest))
 
     def _introduced(self, link: NodeLink, described: tuple[Any, ...]) -> None:
         info = link.info = NodeInfo(*described)
         logger.info("node joined: %s", info)
-        if info.block in self._departures.drained:  # it came too late
+        if info.block in self._departures.drained:  # its block is no longer wanted
             link.send("exit")
         else:
             self._links.queue(link)
             self._admit()
 
     def _admit(self) -> None:
-        """Admit waiting nodes, as far as there may be more."""
-        came = self._links.admit()
-        for info in came:
+        """Admit waiting nodes, up to the ``max-workers`` parameter."""
+        joined = self._links.admit()
+        for info in joined:
             self._handle(events.NodeJoined(info))
-        if came:
+        if joined:
             self._report_nodes()
 
     def _idle(self, link: NodeLink) -> None:
@@ -258,12 +258,13 @@ class EmbeddedEngine:
         """Handle the end of a node: its tasks run again elsewhere."""
         name = link.name
         node = self._core.nodes.get(name)
-        held = [(task, task.attempts) for task in node.assigned.values()] if node is not None else []
+        before = [(task, task.attempts) for task in node.assigned.values()] if node is not None else []
         self._handle(events.NodeLeft(name, reason, link.told))
-        tried = [task for task, tries in held if task.attempts > tries and task.state is not State.DONE]
-        again = [(task.origin or task).invocation.number for task in tried]
-        if again:
-            self._outlet.again(again, f"node {name} left: {reason}")
+        # The scheduler has charged an attempt to those that ran. Others only move to another node.
+        retried = [task for task, attempts in before if task.attempts > attempts and task.state is not State.DONE]
+        if retried:
+            numbers = [(task.origin or task).invocation.number for task in retried]
+            self._outlet.run_again(numbers, f"node {name} left: {reason}")
         self._report_nodes()
         self._departures.report()
         if not self._stopping:

@@ -46,7 +46,7 @@ class Instructions:
             events.Relay: lambda it: relay.bring(it.file, self._source(it.source, it.file)),
             events.Discard: self._discard,
             events.Finish: lambda it: outlet.done(it.completions),
-            events.Again: lambda it: outlet.again(it.numbers, "files that it made were lost"),
+            events.RunAgain: lambda it: outlet.run_again(it.numbers, "files that it made were lost"),
             events.Answer: lambda it: outlet.located(it.request, self._answer(it)),
         }
 

@@ -147,17 +147,17 @@ class Links:
         Raises
         ------
         ValueError
-            If it is not: later messages of this node cannot be trusted either.
+            If it is malformed or comes at a wrong time. Later messages of this node cannot be trusted either.
         """
         kind, *rest = message
         if kind != "hello":
             if link.info is None:
-                raise ValueError(f"{kind!r:.100} before hello")
+                raise ValueError(f"message {kind!r:.100} before hello")
             incoming.check(kind, tuple(rest))
             return
         info = incoming.hello(self._base, tuple(rest))
         if link.info is not None or any(other.name == info.name for other in self._links.values()):
-            raise ValueError(f"a second hello of {info.name!r}")
+            raise ValueError(f"a second hello: node {info.name!r} is connected already")
 
     def queue(self, link: NodeLink) -> None:
         """Let a node that has described itself wait until it is admitted."""

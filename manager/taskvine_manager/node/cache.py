@@ -225,7 +225,7 @@ class Cache:
             self._remove(name)
 
     def make_room(self) -> int:
-        """Evict all evictable files, since the disk can be full before the quota is; return the bytes freed."""
+        """Evict all files that may be evicted; return the bytes freed. For a disk that is full before the quota is."""
         with self._lock:
             before = self.used
             for name in self._index.evictable():

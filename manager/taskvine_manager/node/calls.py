@@ -77,6 +77,7 @@ class Call:
         "left",
         "need",
         "profile",
+        "retried",
         "supply",
         "tries",
         "values",
@@ -89,14 +90,21 @@ class Call:
         self.dispatched = 0.0
         self.directory: str | None = None
         self.values: dict[str, Payload] = {}
+        """Small results that it reads, encoded."""
         self.behind: set[str] = set()
         """Files that this task waits for, because other tasks here make them or the node fetches them."""
         self.supply: Any = None
+        """What the manager sent for its inputs; kept while it waits."""
         self.given: Payload | None = None
+        """``values`` as one payload, once it is sent to a slot."""
         self.kill_record: bytes | None = None
+        """The failure record to report if its process is killed on purpose; None if it is not."""
         self.left: tuple[str, ...] = ()
         """Undeclared files that it wrote in a private directory."""
         self.tries = 0
+        """Slot deaths that it has seen without being lost."""
+        self.retried = False
+        """Whether it ran in a library that died, and runs once more."""
 
 
 class Ending(NamedTuple):

@@ -17,7 +17,7 @@ from taskvine_manager.wire.messages import L1
 
 
 class Actions(NamedTuple):
-    """What a node does when its core has decided it.
+    """What a node does when its core has decided so.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ class Actions(NamedTuple):
     complete : callable
         Called with a task and its :class:`Ending`. Reports the task to the manager.
     crowded : callable
-        Called with a task's number and the bytes of its outputs. Asks the manager to free space for them.
+        Called with a task's number and the bytes of its outputs. Asks the manager to free disk space for them.
     returned : callable
-        Called with numbers of tasks. Gives them back to the manager: they have not begun, and cannot here.
+        Called with numbers of tasks that have not begun. Gives them back to the manager, because they cannot run here.
     forget : callable
         Called with a task that is over for this node. Removes what the node has for it alone.
     """
@@ -67,7 +67,7 @@ class NodeCore:
     """
 
     do: Actions
-    """Set before the first task comes: the actions and the core need each other."""
+    """The actions. They need the core too, so the node sets them before the first task comes."""
 
     def __init__(self, files: Files, calls: Mapping[int, Call]) -> None:
         self._calls = calls
@@ -117,7 +117,7 @@ class NodeCore:
     # --- how actions went ---
 
     def came(self, names: Sequence[str]) -> None:
-        """Note that transfers have ended, well or not; start the tasks that waited for these files."""
+        """Note that transfers have ended or failed; start the tasks that waited for these files."""
         self._go_on(self._inputs.fetched(names))
         self.do.pump()
 
@@ -138,7 +138,7 @@ class NodeCore:
             self.kept(call, ending)
 
     def await_room(self, call: Call, size: int, retry: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Ask for space for outputs of ``size`` bytes; ``retry`` once there may be some, or ``give_up``."""
+        """Ask for space for outputs of ``size`` bytes. Either ``retry`` or ``give_up`` is called later."""
         self._crowded[call.invocation.number] = (retry, give_up)
         self.do.crowded(call.invocation.number, size)
 

@@ -24,7 +24,7 @@ CHUNK_SECONDS = 0.002
 CHUNK_CALLS = 64
 """Most tasks that a slot gets at once; the tuning parameter ``executor.batch`` overrides it."""
 STUCK_SECONDS = 0.010
-"""Seconds of silence after which a slot with several tasks loses those that it has not begun."""
+"""Seconds of silence after which the tasks that a slot has not begun are taken back from it."""
 TRIES = 3
 """Slot deaths that a task may see before it starts."""
 IDLE_SLOTS = 16
@@ -56,6 +56,7 @@ class Slot:
         self.is_busy = False
         """Whether it holds the resources that it needs."""
         self.heard = 0.0
+        """When it last sent a packet, or got its first task."""
         self.killed_late = False
         """Whether it was to be killed for a task that had just ended."""
         self.is_ending = False
@@ -216,8 +217,8 @@ class Pool(Generic[S]):
             self._run_times.learn(call.profile.category, seconds)
         return call
 
-    def lacked(self, slot: S) -> None:
-        """Queue a task again whose function a slot had not received, because it was taken back just before."""
+    def function_missing(self, slot: S) -> None:
+        """Queue a task again, because its slot did not get the function: that packet was taken back just before."""
         call = slot.calls.popleft()
         slot.functions.discard(call.profile.function)
         self.pending.appendleft(call)
@@ -255,12 +256,12 @@ class Pool(Generic[S]):
         return stolen
 
     def stuck(self, now: float) -> tuple[list[S], bool]:
-        """Return the slots with tasks behind a long one, and whether any slot has several tasks."""
-        crowded = [slot for slot in self.slots.values() if len(slot.calls) > 1]
-        silent = [slot for slot in crowded if now - slot.heard > STUCK_SECONDS]
+        """Return the slots with tasks queued behind a long one, and whether any slot has several tasks."""
+        queued = [slot for slot in self.slots.values() if len(slot.calls) > 1]
+        silent = [slot for slot in queued if now - slot.heard > STUCK_SECONDS]
         for slot in silent:
             slot.heard = now
-        return silent, bool(crowded)
+        return silent, bool(queued)
 
     # --- deaths ---
 
@@ -287,11 +288,16 @@ class Pool(Generic[S]):
         return None
 
     def library_died(self, slot: S) -> list[Call]:
-        """Remove a slot that died with its library; queue its tasks again, and return those that are lost."""
+        """Remove a slot that died with its library; queue its tasks again, and return those that are lost.
+
+        The first task ran. It is lost if it already ran in another library that died.
+        """
         self.remove(slot)
-        if slot.calls:
-            slot.calls[0].tries += 1
-        lost = [call for call in slot.calls if call.kill_record is not None or call.tries > 1]
+        lost = [call for call in slot.calls if call.kill_record is not None]
+        if slot.calls and (first := slot.calls[0]) not in lost:
+            if first.retried:
+                lost.insert(0, first)
+            first.retried = True
         self.pending.extendleft(call for call in reversed(slot.calls) if call not in lost)
         return lost
 

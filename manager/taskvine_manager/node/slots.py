@@ -1,6 +1,6 @@
 """The function slots of a node, and the library that forks them.
 
-:class:`Slots` hands tasks to the slots that :class:`~taskvine_manager.node.pool.Pool` chooses, and tells the pool what
+:class:`Slots` sends tasks to the slots that :class:`~taskvine_manager.node.pool.Pool` chooses, and tells the pool what
 their processes do. The node's loop calls it when a socket is readable; it never blocks.
 """
 
@@ -140,7 +140,7 @@ class Slots:
         record, may_start = self._library.bury()
         for slot in list(self._pool.slots.values()):
             slot.end()
-            self._drain(slot)
+            self._read_last(slot)
             lost = self._pool.library_died(slot)
             self._close(slot)
             self._directories.clear(slot.number)
@@ -178,7 +178,7 @@ class Slots:
             self.start()
 
     def pump(self) -> None:
-        """Hand pending tasks to slots while resources are free."""
+        """Send pending tasks to slots while resources are free."""
         if not self._library.is_warm:
             return
         pool = self._pool
@@ -188,27 +188,30 @@ class Slots:
             if choice is None:
                 return
             if isinstance(choice, SlotProcess):
-                if not self._hand(choice, now):
-                    return  # its socket is full: its next answer is the time to go on
+                if not self._send_first(choice, now):
+                    return  # its socket is full: its next answer calls this again
             elif isinstance(choice, Refusal):
                 self._refuse(choice)
             elif not self._fork(choice):
                 return
 
-    def _hand(self, slot: SlotProcess, now: float) -> bool:
-        """Send the first pending tasks to a slot; return whether it makes sense to go on with the next ones."""
+    def _send_first(self, slot: SlotProcess, now: float) -> bool:
+        """Send the first pending tasks to a slot; return False if it can take none now."""
         calls = self._pool.occupy(slot, now)
         goes_on = True
-        if all(self._provide(call) for call in calls if call.values):
+        if all(self._encode_inputs(call) for call in calls if call.values):
             dispatched = time.time()
             count = slot.give(calls, self._functions)
             self._pool.handed(slot, count, dispatched)
             goes_on = count > 0
-        self._settle(slot)
+        self._free_or_end(slot)
         return goes_on
 
-    def _provide(self, call: Call) -> bool:
-        """Encode the results that a task reads as one payload, since there may be thousands; fail it if that fails."""
+    def _encode_inputs(self, call: Call) -> bool:
+        """Encode the small results that a task reads as one payload, since there may be thousands.
+
+        If that fails, fail the task and return False.
+        """
         if call.given is None or (isinstance(call.given, str) and not os.path.exists(call.given)):  # a slot used it up
             spool = self._config["spool"]
             try:
@@ -231,7 +234,7 @@ class Slots:
     def _fork(self, fork: Fork) -> bool:
         """Fork a slot; return whether the library could be told to."""
         for idle in self._pool.displaced_by(fork):
-            self._retire(idle)
+            self._end_idle(idle)
         config, number = self._config, next(self._numbers)
         cores, memory, _ = fork.need
         environment = thread_limits(cores, config["env_vars"]) if cores != config["slot_cores"] else {}
@@ -253,7 +256,7 @@ class Slots:
             if not self._read(slot) or not slot.calls:
                 break
         if slot.number in self._pool.slots:
-            self._settle(slot)
+            self._free_or_end(slot)
         self.pump()
 
     def _read(self, slot: SlotProcess) -> bool:
@@ -274,9 +277,9 @@ class Slots:
         elif kind == "l":
             slot.loaded.add(packet[1])
         elif kind == "u":
-            self._pool.lacked(slot)
+            self._pool.function_missing(slot)
         else:
-            self._ends(slot, *packet[1:])
+            self._on_last_packet(slot, *packet[1:])
         return True
 
     def _give_up(self, slot: SlotProcess, error: Exception) -> None:
@@ -289,20 +292,20 @@ class Slots:
             slot.calls[0].kill_record = failure.lost("slot-died", f"while it ran {name}: {reason}")
         slot.end()
 
-    def _ends(self, slot: SlotProcess, number: int | None, held: float, is_fresh: bool) -> None:
-        """Handle a slot that begins no more tasks: it cannot be restored, or exceeds the next task's memory limit."""
+    def _on_last_packet(self, slot: SlotProcess, number: int | None, held: float, is_fresh: bool) -> None:
+        """Handle the last packet of a slot: it cannot be restored, or holds more than the next task's memory limit."""
         slot.is_ending = True
         self._take_back(slot)
         if number is not None and (call := self._pool.outgrown(slot, held, is_fresh)) is not None:
             assert call.kill_record is not None
             self._report(call, failure.LOST, call.kill_record, 0.0, 0.0)
 
-    def _settle(self, slot: SlotProcess) -> None:
-        """Free the resources of a slot that has no tasks left, and retire it if it is ending."""
+    def _free_or_end(self, slot: SlotProcess) -> None:
+        """Free the resources of a slot that has no tasks left, and end it if it begins no more tasks."""
         if slot.calls:
             return
         if slot.is_ending:
-            self._retire(slot)
+            self._end_idle(slot)
         elif self._pool.free(slot):
             slot.tidy()
 
@@ -314,14 +317,14 @@ class Slots:
 
     def rebalance(self) -> bool:
         """Take tasks back from slots that are busy with a long one; return whether any slot has several tasks."""
-        stuck, any_crowded = self._pool.stuck(time.monotonic())
+        stuck, any_queued = self._pool.stuck(time.monotonic())
         for slot in stuck:
             self._take_back(slot)
-            self._settle(slot)
+            self._free_or_end(slot)
         self.pump()
-        return any_crowded
+        return any_queued
 
-    def _drain(self, slot: SlotProcess) -> list[Call]:
+    def _read_last(self, slot: SlotProcess) -> list[Call]:
         """Read the last packets of a dead slot, and take back the tasks that it had not begun."""
         while self._read(slot):
             pass
@@ -331,8 +334,8 @@ class Slots:
         self._directories.clear(number)
         slot = self._pool.slots.get(number)
         if slot is None:
-            return  # retired
-        untouched = self._drain(slot)
+            return  # it was idle and has been ended
+        untouched = self._read_last(slot)
         context_failed = None if slot.calls else self._directories.context_failure(slot)
         lost = self._pool.slot_died(slot, [] if context_failed else untouched)
         self._close(slot)
@@ -348,8 +351,8 @@ class Slots:
         self._unwatch(slot.socket)
         slot.close()
 
-    def _retire(self, slot: SlotProcess) -> None:
-        """End an idle slot: it exits at the end of its socket, and nothing waits for that."""
+    def _end_idle(self, slot: SlotProcess) -> None:
+        """End an idle slot by closing its socket. Nothing waits for the end of its process."""
         self._pool.remove(slot)
         self._close(slot)
 
@@ -394,7 +397,7 @@ class Slots:
             if slot.calls and slot.calls[0].invocation.number in numbers:
                 slot.calls[0].kill_record = record
                 slot.end()
-            self._settle(slot)
+            self._free_or_end(slot)
         gone = self._pool.withdraw(numbers)
         self.pump()
         return gone

@@ -96,25 +96,25 @@ def _answer(
     limit: int,
 ) -> bool:
     """Run a task and answer it; return whether this process can run another task."""
-    _, identity, key, arguments, call_sandbox, given = packet
+    _, number, key, arguments, call_sandbox, results = packet
     is_new = functions.get(key) is None
     if is_new:
         if key not in functions:
-            channel.send(pickle.dumps(("u", identity)))
+            channel.send(pickle.dumps(("u", number)))
             return True
         loaded = load_or_explain(functions, key)
         if isinstance(loaded, bytes):
             room.used = True  # modules that it imported before the failure use memory
             stage.restore(SHORT)
-            if given is not None:
-                payload.discard(given)
-            channel.send(pickle.dumps(("r", identity, failure.LOST, loaded, time.time(), 0.0, ())))
+            if results is not None:
+                payload.discard(results)
+            channel.send(pickle.dumps(("r", number, failure.LOST, loaded, time.time(), 0.0, ())))
             return True
         # If a module keeps an exception raised during its import, this frame stays alive and would keep the function.
         del loaded
     if room.limit:
         if excess := room.excess(look=is_new):
-            channel.send(pickle.dumps(("e", identity, excess, not room.used and len(functions) == 1)))
+            channel.send(pickle.dumps(("e", number, excess, not room.used and len(functions) == 1)))
             return False
         if is_new:
             channel.send(pickle.dumps(("l", key)))
@@ -122,15 +122,15 @@ def _answer(
     try:
         stage.enter(call_sandbox)
     except OSError as error:
-        if given is not None:
-            payload.discard(given)
-        channel.send(pickle.dumps(("r", identity, failure.LOST, no_directory(error), time.time(), 0.0, ())))
+        if results is not None:
+            payload.discard(results)
+        channel.send(pickle.dumps(("r", number, failure.LOST, no_directory(error), time.time(), 0.0, ())))
         return True
-    if given is not None:
-        values.provide(payload.decode(given))
-        payload.discard(given)
+    if results is not None:
+        values.provide(payload.decode(results))
+        payload.discard(results)
     ending = call(functions[key], arguments, spool, limits, limit)
-    channel.send(pickle.dumps(("r", identity, *ending, stage.left(call_sandbox))))
+    channel.send(pickle.dumps(("r", number, *ending, stage.left(call_sandbox))))
     try:
         stage.restore(ending[-1])  # after the answer, which need not wait for it
         if not limits.lowered:

@@ -33,7 +33,6 @@ from taskvine_manager.scheduling.draining import Draining
 from taskvine_manager.scheduling.estimates import Estimates
 from taskvine_manager.scheduling.events import (
     RELAY,
-    Again,
     Answer,
     Asked,
     Cancelled,
@@ -63,6 +62,7 @@ from taskvine_manager.scheduling.events import (
     Retired,
     Returned,
     Run,
+    RunAgain,
     Submitted,
     Tuned,
 )
@@ -81,7 +81,6 @@ __all__ = [
     "AHEAD",
     "RELAY",
     "SHORT",
-    "Again",
     "Answer",
     "Asked",
     "Cancelled",
@@ -114,6 +113,7 @@ __all__ = [
     "Retired",
     "Returned",
     "Run",
+    "RunAgain",
     "Scheduler",
     "Shape",
     "State",
@@ -213,7 +213,7 @@ class Scheduler:
         handler(event)
         for lost in self._eviction.relieve():
             self._lifecycle.lost(lost, evicted=True)
-        self._placement.refuse_hopeless()
+        self._placement.refuse_oversized()
         self._placement.place(self._joined)
         self._storage.replication.replicate()
         self._draining.rescue()
@@ -313,7 +313,7 @@ class Scheduler:
             task = node.assigned.get(completion.number)  # None: it was cancelled in the meantime
             if completion.made or (task is not None and task.makes):
                 completion = _checked(task, completion)
-                made += self._storage.keep(node, task, completion)
+                made += self._storage.record_outputs(node, task, completion)
             if task is None:
                 continue
             if completion.outcome == failure.RETURNED:
@@ -341,7 +341,7 @@ class Scheduler:
         self._joined += 1
         self._candidates.open(node)
         self._draining.start_anew()
-        self._tasks.judge_anew()
+        self._tasks.recheck_fit()
 
     def _node_left(self, event: NodeLeft) -> None:
         node = self._nodes.get(event.node)
@@ -349,11 +349,11 @@ class Scheduler:
             return
         self._draining.leave(event.node)
         self._candidates.close(event.node)
-        self._tasks.judge_anew()
-        # A node starts its tasks in order, so only the oldest can have been running. Only they are charged an attempt.
+        self._tasks.recheck_fit()
+        # A node starts its tasks in order, so only the oldest can have been running. Only these are charged an attempt.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
-        over: list[tuple[Task, str]] = []
-        again: list[Task] = []
+        given_up: list[tuple[Task, str]] = []
+        requeued: list[Task] = []
         for position, task in enumerate(list(node.assigned.values())):
             node.give(task)
             if position < running:
@@ -361,17 +361,17 @@ class Scheduler:
                 if not event.told:
                     task.suspected()
             if self._max_retries is not None and task.attempts > self._max_retries:
-                over.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
+                given_up.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
             else:
-                again.append(task)
+                requeued.append(task)
                 self._retried += position < running
         lost = self._storage.leave(event.node)
         self._draining.start_anew()
-        # The end of one may end others: those that recreate files for it alone.
-        for task, reason in over:
+        # The end of one task may end others, which recreate files for it alone.
+        for task, reason in given_up:
             if task.state is not State.DONE:
                 self._lifecycle.end(task, "node-lost", reason, node=event.node)
-        for task in again:
+        for task in requeued:
             if task.state is not State.DONE:
                 self._lifecycle.requeue(task)
         self._lifecycle.lost(lost)
@@ -397,6 +397,7 @@ class Scheduler:
         self._lifecycle.lost(self._storage.spoiled(event))
 
     def _relayed(self, event: Relayed) -> None:
+        """Handle a copy to the relay. ``source`` is the node it came from, if the copy failed and the node is here."""
         file = self._tables.files.get(event.file)
         source = self._storage.transfers.relayed(event.file, event.stamp, event.problem)
         if file is None:
@@ -423,7 +424,7 @@ class Scheduler:
         self._tuning.tune(event.parameters)
         self._storage.tuned()
         self._draining.start_anew()
-        self._tasks.judge_anew()
+        self._tasks.recheck_fit()
         for node in self._nodes.values():
             node.share_out(self._tuning)
             self._candidates.open(node)
@@ -433,7 +434,7 @@ class Scheduler:
 
 
 def _checked(task: Task | None, completion: Completion) -> Completion:
-    """Return the completion, or a failure if an output is missing: its consumers would wait for ever."""
+    """Return the completion, or a failure if an output is missing, whose consumers would otherwise wait for ever."""
     if task is None or completion.outcome != failure.RETURNED:
         return completion
     made = {name for name, _, _ in completion.made}

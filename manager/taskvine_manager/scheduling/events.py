@@ -233,7 +233,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Again:
+class RunAgain:
     """Report that tasks which had returned are run again to recreate lost files."""
 
     numbers: list[int]
@@ -304,4 +304,4 @@ class Answer:
     record: bytes = b""
 
 
-Instruction = Run | Again | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer
+Instruction = Run | RunAgain | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer

@@ -90,7 +90,7 @@ def ready_tasks_are_queued(parts: Parts) -> Iterator[str]:
         for task in held:
             if task.shape != shape:
                 yield f"task {task.invocation.number} of shape {task.shape} is queued as {shape}"
-        if held and not queue.fits and shape not in tasks.unjudged:
+        if held and not queue.fits and shape not in tasks.unchecked:
             yield f"{len(held)} ready tasks of {shape}: it is unknown whether they fit on a node, and not looked up"
 
 
@@ -112,9 +112,9 @@ def waiting_tasks_wait_for_files(parts: Parts) -> Iterator[str]:
                 yield f"task {number} waits for {name}, which no task produces"
 
 
-def hopeful_tasks_are_unfinished(parts: Parts) -> Iterator[str]:
+def tasks_to_send_ahead_are_unfinished(parts: Parts) -> Iterator[str]:
     """Tasks that may be sent ahead are in the table."""
-    if gone := parts.tables.tasks.hopeful.keys() - parts.tables.tasks.by_number.keys():
+    if gone := parts.tables.tasks.ahead.keys() - parts.tables.tasks.by_number.keys():
         yield f"tasks {sorted(gone)} are over"
 
 
@@ -350,7 +350,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     assigned_tasks_are_on_their_node,
     ready_tasks_are_queued,
     waiting_tasks_wait_for_files,
-    hopeful_tasks_are_unfinished,
+    tasks_to_send_ahead_are_unfinished,
     recreations_are_needed,
     graph_agrees_with_tasks,
     nodes_count_their_tasks,

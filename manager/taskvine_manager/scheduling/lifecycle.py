@@ -11,7 +11,7 @@ from taskvine_manager.scheduling.candidates import Candidates
 from taskvine_manager.scheduling.events import Cancelled, Forgotten, Submitted
 from taskvine_manager.scheduling.files import File, Origin
 from taskvine_manager.scheduling.nodes import Node
-from taskvine_manager.scheduling.recovery import Hopeless, Recovery
+from taskvine_manager.scheduling.recovery import Recovery, Unrecoverable
 from taskvine_manager.scheduling.storage import Storage
 from taskvine_manager.scheduling.tables import Tables
 from taskvine_manager.scheduling.tasks import State, Task
@@ -53,12 +53,12 @@ class Lifecycle:
             task.files = ()
             self.end(task, "file-lost", str(error), name=next(iter(task.makes), ""))
             return False
-        self._storage.read(task)
-        self._storage.expect(task)
+        self._storage.add_consumer(task)
+        self._storage.expect_outputs(task)
         if ready:
             self._tasks.ready(task)
         elif self._recreate_inputs(task):
-            self._tasks.hope((number,))
+            self._tasks.add_ahead((number,))
         return task.state is not State.DONE
 
     def _rank(self, numbers: list[int]) -> None:
@@ -81,13 +81,13 @@ class Lifecycle:
         if is_yielding and completion.outcome == failure.LOST:
             self.requeue(task)
             return
-        hopeless = self._leave(task)
+        unrecoverable = self._leave(task)
         if task.origin is None:
             self._outbox.finish(completion)
         elif completion.outcome != failure.RETURNED:
-            hopeless += self._recovery.failed(task, failure.brief(completion.body))
-        if hopeless:
-            self._give_up(hopeless)
+            unrecoverable += self._recovery.failed(task, failure.brief(completion.body))
+        if unrecoverable:
+            self._give_up(unrecoverable)
 
     def _read_again(self, node: Node, task: Task, completion: Completion) -> bool:
         """Drop the replica that a task could not read; retry the task, unless the file is lost for good.
@@ -109,7 +109,7 @@ class Lifecycle:
         """Take a task from its node."""
         unread = node.give(task)
         if unread:
-            self._storage.unread(node, unread)
+            self._storage.end_transfers(node, unread)
         self._candidates.open(node)
 
     def requeue(self, task: Task) -> None:
@@ -134,7 +134,7 @@ class Lifecycle:
     def fetched(self, name: str) -> None:
         """Handle a new replica: it is as good as the one from which it was copied, and may make others redundant."""
         self.made([name])  # if the source node has left, the file was lost until now
-        self._spare(name)
+        self._cancel_useless(name)
         self._storage.replication.trim(name)
 
     def lost(self, files: list[File], *, evicted: bool = False) -> None:
@@ -148,7 +148,7 @@ class Lifecycle:
                     self._tasks.move(task, State.WAITING)
         self.recreate(self._recovery.due(files, evicted=evicted))
         for file in files:
-            self._storage.settle([file.name])
+            self._storage.remove_unneeded([file.name])
 
     def unreadable(self, file: File, problem: str) -> None:
         """End the ready tasks that need a file which exists but cannot be copied."""
@@ -165,8 +165,8 @@ class Lifecycle:
                 for task in self._consumers(name, State.WAITING, State.READY):
                     if task.origin is None:
                         self.end(task, "file-lost", f"{name} was forgotten", name=name)
-            self._spare(name)
-        self._storage.settle(event.files)
+            self._cancel_useless(name)
+        self._storage.remove_unneeded(event.files)
 
     def _consumers(self, name: str, *states: State) -> Iterable[Task]:
         """Yield the tasks that read a file and are in certain states, except those that end in the meantime."""
@@ -179,35 +179,35 @@ class Lifecycle:
 
     def recreate(self, files: Iterable[File]) -> bool:
         """Recreate missing files; end the tasks that wait for one that cannot be recreated. Return whether all can."""
-        origins, hopeless = self._recovery.plan(files)
+        origins, unrecoverable = self._recovery.plan(files)
         for origin in origins:
             self._run_again(origin)
-        if hopeless:
-            self._give_up(hopeless)
-        return not hopeless
+        if unrecoverable:
+            self._give_up(unrecoverable)
+        return not unrecoverable
 
     def _recreate_inputs(self, task: Task) -> bool:
         return self.recreate(self._files[name] for name in self._graph.missing(task.invocation.number))
 
     def _run_again(self, origin: Origin) -> None:
         """Run a finished task again, for its files."""
-        self._outbox.again(origin.invocation.number)
+        self._outbox.run_again(origin.invocation.number)
         task = self._tasks.recreate(origin)
         number = task.invocation.number
-        self._storage.read(task)
+        self._storage.add_consumer(task)
         ready = self._graph.add(number, task.files, task.makes)
         self._rank([number])
         if ready:
             self._tasks.ready(task)
 
-    def _spare(self, name: str) -> None:
+    def _cancel_useless(self, name: str) -> None:
         """Cancel the tasks that recreate a file if none of their outputs is needed any more."""
         for task in self._recovery.useless(name):
             self._cancel(task)
 
-    def _give_up(self, hopeless: list[Hopeless]) -> None:
+    def _give_up(self, unrecoverable: list[Unrecoverable]) -> None:
         """End the tasks and requests that wait for files, and those that wait for the files of these tasks."""
-        left = deque(hopeless)
+        left = deque(unrecoverable)
         while left:
             file, reason, problem = left.popleft()
             node = problem.lost_with or ""
@@ -239,22 +239,22 @@ class Lifecycle:
         """End a task as lost, without a completion from a node."""
         self._give_up(self._fail(task, kind, reason, node, **fields))
 
-    def _fail(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> list[Hopeless]:
+    def _fail(self, task: Task, kind: str, reason: str, node: str = "", **fields: Any) -> list[Unrecoverable]:
         """End a task as lost; return the files that no task produces any more although they are waited for."""
-        hopeless = self._leave(task)
+        unrecoverable = self._leave(task)
         if task.origin is not None:
-            return hopeless + self._recovery.failed(task, reason)
+            return unrecoverable + self._recovery.failed(task, reason)
         record = failure.lost(kind, reason, node=node or None, **fields)
         self._outbox.finish(Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0))
-        return hopeless
+        return unrecoverable
 
-    def _leave(self, task: Task) -> list[Hopeless]:
+    def _leave(self, task: Task) -> list[Unrecoverable]:
         """Remove a task that is over, with the tasks that recreate files for it alone.
 
         Return the files that are asked for and no task produces any more.
         """
         self._tasks.remove(task)
-        unmade: list[Hopeless] = []
+        unmade: list[Unrecoverable] = []
         over = [task]
         while over:
             task = over.pop()
@@ -268,6 +268,6 @@ class Lifecycle:
                     self._tasks.remove(useless)
                     over.append(useless)
                 self._storage.replication.trim(name)
-            for file in self._storage.settle((*task.files, *task.makes)):
-                unmade.append(Hopeless(file, f"{file.name} was not made", file))
+            for file in self._storage.remove_unneeded((*task.files, *task.makes)):
+                unmade.append(Unrecoverable(file, f"{file.name} was not made", file))
         return unmade

@@ -6,7 +6,6 @@ from collections.abc import Collection
 
 from taskvine_manager.scheduling.events import (
     RELAY,
-    Again,
     Answer,
     Discard,
     Drop,
@@ -18,6 +17,7 @@ from taskvine_manager.scheduling.events import (
     Relay,
     Release,
     Run,
+    RunAgain,
 )
 from taskvine_manager.wire.messages import Completion
 
@@ -48,8 +48,8 @@ class Outbox:
         """Tell the user's process how a task ended."""
         self._ended.append(completion)
 
-    def again(self, number: int) -> None:
-        """Report that a task which had returned is run again."""
+    def run_again(self, number: int) -> None:
+        """Report that a task that had returned is run again."""
         self._again.append(number)
 
     def kill(self, node: str, number: int) -> None:
@@ -95,7 +95,7 @@ class Outbox:
             instructions.append(Finish(self._ended))
             self._ended = []
         if self._again:  # after Finish: a task that has just ended may run again if its files were evicted at once
-            instructions.append(Again(self._again))
+            instructions.append(RunAgain(self._again))
             self._again = []
         if self._kills:
             instructions += [Kill(node, numbers) for node, numbers in self._kills.items()]

@@ -20,7 +20,7 @@ from taskvine_manager.scheduling.tasks import Order, Shape, State, Task
 from taskvine_manager.wire.messages import L2
 
 SET_ASIDE = 16
-"""Maximum number of ready tasks that wait for a transfer or a busy node while later tasks are placed."""
+"""Maximum number of ready tasks that are passed over, because they wait for a transfer or a busy node."""
 
 
 class Placement:
@@ -56,11 +56,11 @@ class Placement:
         self.begun = False
         """Whether a task has been placed since the start."""
 
-    def refuse_hopeless(self) -> None:
-        """End the ready tasks that no node can ever hold, once a node has joined."""
+    def refuse_oversized(self) -> None:
+        """End the ready tasks that are too large for any node, once a node has joined."""
         if not self._nodes or not self._uniform:
             return
-        for shape in self._tasks.take_unjudged():
+        for shape in self._tasks.take_unchecked():
             queue = self._tasks.queues[shape]
             if any(node.capacity(shape, others=False) for node in self._nodes.values()):
                 queue.fits = True
@@ -81,7 +81,7 @@ class Placement:
         if not self.begun and joined < max(self._wait_for_nodes, self._tuning.wait_for_workers):
             return
         blocked: set[Shape] = set()
-        held: list[Task] = []
+        set_aside: list[Task] = []
         while True:
             heads = [
                 (head.order, head.sequence, head)
@@ -93,23 +93,23 @@ class Placement:
             order, _, task = min(heads)
             shape = task.shape
             if task.files or task.invocation.inputs:
-                placed = self._place_by_data(task, held)
+                placed = self._place_by_data(task, set_aside)
             else:
-                turn = min((entry[0] for entry in heads if entry[0] != order), default=None)
-                placed = self._place_many(task, turn)
+                following = min((entry[0] for entry in heads if entry[0] != order), default=None)
+                placed = self._place_many(task, following)
             if not placed:
                 blocked.add(shape)
                 self._candidates.reserve(shape)
-            if len(held) >= SET_ASIDE:
-                blocked.update(task.shape for task in held)
-        for task in held:
+            if len(set_aside) >= SET_ASIDE:
+                blocked.update(task.shape for task in set_aside)
+        for task in set_aside:
             self._tasks.queues[task.shape].push(task)
         self._send_ahead()
 
-    def _place_many(self, first: Task, turn: Order | None) -> bool:
-        """Spread tasks without inputs evenly over the nodes, until a task of another shape comes first.
+    def _place_many(self, first: Task, following: Order | None) -> bool:
+        """Spread tasks of one shape without inputs evenly over the nodes; return False if no node can take one.
 
-        Return False if no node can take one.
+        Stop before the task whose order is ``following``, the first task of another shape.
         """
         shape = first.shape
         queue = self._tasks.queues[shape]
@@ -132,16 +132,16 @@ class Placement:
                     or task.profile.category != first.profile.category
                 ):
                     return True
-                if turn is not None and task.order > turn:
+                if following is not None and task.order > following:
                     return True
                 self._assign(queue.pop(), node)
         return True
 
-    def _place_by_data(self, task: Task, held: list[Task]) -> bool:
-        """Place a task on the node where it can start first, or add it to ``held`` if it is better to wait.
+    def _place_by_data(self, task: Task, set_aside: list[Task]) -> bool:
+        """Place a task on the node where it can start first, or add it to ``set_aside`` if that node is busy.
 
-        The choice depends on the inputs on each node, its queue and the cost of transfers. Return False if no node can
-        take the task.
+        Of each node, the inputs that it lacks and its queue count. Return False, without a change, if no node can take
+        the task.
         """
         shape, queue = task.shape, self._tasks.queues[task.shape]
         inputs = [file for name in task.files if (file := self._files[name]).value is None]
@@ -156,13 +156,13 @@ class Placement:
             return False
         best: tuple[float, float, int, str] | None = None
         total = sum(file.size for file in inputs)
-        held_here = self._held(inputs, rooms)
-        for name in {**rooms, **self._near(held_here)}:
+        held = self._bytes_held(inputs, rooms)
+        for name in {**rooms, **self._largest_holders(held)}:
             node = self._nodes[name]
             room = rooms.get(name)
             if room is None:
                 room = node.room_for(shape, depth) if self._candidates.is_free(name, task) else 0
-            local = held_here.get(name, 0)
+            local = held.get(name, 0)
             local += sum(name in self._inputs.holders(path) for path in paths)
             wait = 0.0 if room > 0 else self._wait(node, task)
             cost = tuning.weight_transfer * max(0, total - local) / self._transfers.bandwidth
@@ -172,13 +172,13 @@ class Placement:
         if best is None or math.isinf(best[0]):
             return False
         queue.pop()
-        node = self._nodes[best[3]]
-        if best[2] < 0 and self._bring(task, node, inputs, paths):
+        _, _, minus_room, name = best
+        if minus_room < 0 and self._bring(task, self._nodes[name], inputs, paths):
             return True
-        held.append(task)  # it waits for a busy node, or until its transfers can start
+        set_aside.append(task)  # it waits for a busy node, or until its transfers can start
         return True
 
-    def _held(self, inputs: list[File], rooms: Iterable[str]) -> dict[str, int]:
+    def _bytes_held(self, inputs: list[File], rooms: Iterable[str]) -> dict[str, int]:
         """Return the bytes of a task's inputs on each node that holds them or is fetching them.
 
         For a file on very many nodes, only some of its holders and those in ``rooms`` are counted.
@@ -193,15 +193,15 @@ class Placement:
                 held[name] = held.get(name, 0) + file.size
         return held
 
-    def _near(self, held: dict[str, int]) -> dict[str, None]:
-        """Return the nodes that hold most, without those that are draining."""
-        near = {name: None for name in held if not self._nodes[name].draining}
-        if len(near) <= LOOKED_AT:
-            return near
-        return dict.fromkeys(heapq.nlargest(LOOKED_AT, near, key=lambda name: (held[name], name)))
+    def _largest_holders(self, held: dict[str, int]) -> dict[str, None]:
+        """Return the nodes that hold most of a task's inputs, without those that are draining."""
+        names = {name: None for name in held if not self._nodes[name].draining}
+        if len(names) <= LOOKED_AT:
+            return names
+        return dict.fromkeys(heapq.nlargest(LOOKED_AT, names, key=lambda name: (held[name], name)))
 
     def _wait(self, node: Node, task: Task) -> float:
-        """Return the expected seconds until a busy node can take a task; infinite if it is reserved, or if unknown."""
+        """Return the expected seconds until a busy node can take a task; infinite if unknown, or if it is reserved."""
         seconds = self._estimates.wait(node, task.shape)
         return seconds if self._candidates.is_free(node.info.name, task) else math.inf
 
@@ -245,27 +245,27 @@ class Placement:
             if value is not None:
                 run.values[each] = value
         if task.makes:
-            self._tasks.hope(self._graph.followers(task.invocation.number))
+            self._tasks.add_ahead(self._graph.followers(task.invocation.number))
         return run
 
     # --- short tasks ---
 
     def _send_ahead(self) -> None:
-        """Send short tasks to the node that produces their inputs, without waiting until these are finished."""
-        again: list[int] = []
-        while len(again) < SET_ASIDE and (task := self._tasks.next_hopeful()) is not None:
-            node = self._leader(task)
+        """Send short tasks to the node that is still producing their inputs."""
+        kept: list[int] = []
+        while len(kept) < SET_ASIDE and (task := self._tasks.next_ahead()) is not None:
+            node = self._node_with_inputs(task)
             if node is None:
                 continue
             depth = self._estimates.depth(task)
             if depth > 1 and node.room_for(task.shape, depth) > 0 and self._candidates.is_free(node.info.name, task):
                 self._assign(task, node)
             elif depth > 1:
-                again.append(task.invocation.number)
-        self._tasks.hope_again(again)
+                kept.append(task.invocation.number)  # the node is full
+        self._tasks.put_back_ahead(kept)
 
-    def _leader(self, task: Task) -> Node | None:
-        """Return the node that holds or is producing all inputs of a task, if there is one."""
+    def _node_with_inputs(self, task: Task) -> Node | None:
+        """Return the node that holds or is producing all inputs of a short task, if there is one and it has space."""
         name: str | None = None
         uses = (*task.invocation.inputs, *task.invocation.outputs)
         if task.shape.mode != L2 or task.suspect or any(use.kind != "value" for use in uses):

@@ -10,8 +10,8 @@ from taskvine_manager.scheduling.tables import Tables
 from taskvine_manager.scheduling.tasks import State, Task
 
 
-class Hopeless(NamedTuple):
-    """A file that can be neither read nor recreated, the reason, and the file that prevents it."""
+class Unrecoverable(NamedTuple):
+    """A file that can be neither read nor recreated, the reason, and the file that prevents it (perhaps itself)."""
 
     file: File
     reason: str
@@ -25,7 +25,7 @@ class Recovery:
         self._tasks, self._graph, self._files, self._tuning = tables.tasks, tables.graph, tables.files, tables.tuning
 
     def due(self, files: list[File], *, evicted: bool) -> list[File]:
-        """Return those of some lost files that must be recreated now; others are when a task reads them."""
+        """Return the lost files that must be recreated now. The others are recreated when a task reads them."""
         immediate = self._tuning.immediate_recovery and not evicted  # evicted files would need space again
         return [file for file in files if self._is_awaited(file) or (immediate and file.wanted)]
 
@@ -35,29 +35,32 @@ class Recovery:
         consumers = (self._tasks[number] for number in self._graph.consumers(file.name))
         return any(task.state is State.WAITING for task in consumers)
 
-    def plan(self, files: Iterable[File]) -> tuple[list[Origin], list[Hopeless]]:
+    def plan(self, files: Iterable[File]) -> tuple[list[Origin], list[Unrecoverable]]:
         """Plan the recovery of missing files.
 
         Returns
         -------
         origins : list of Origin
             Tasks to run again, makers before readers.
-        hopeless : list of Hopeless
+        unrecoverable : list of Unrecoverable
             Those of the files that cannot be recreated.
         """
         plan: dict[Origin, None] = {}
-        hopeless: list[Hopeless] = []
+        unrecoverable: list[Unrecoverable] = []
         for file in files:
             wanted: dict[Origin, None] = {}
             problem = self._add(file, {**plan}, wanted)
             if problem is not None:
-                hopeless.append(Hopeless(file, _why_lost(problem), problem))
+                unrecoverable.append(Unrecoverable(file, _why_lost(problem), problem))
             else:
                 plan.update(wanted)
-        return list(reversed(plan)), hopeless
+        return list(reversed(plan)), unrecoverable
 
     def _add(self, file: File, planned: dict[Origin, None], wanted: dict[Origin, None]) -> File | None:
-        """Add to ``wanted`` the tasks to run again for a file, readers first; return a file that prevents it."""
+        """Add to ``wanted`` the tasks to run again for a file, readers first; return the file that prevents it, if any.
+
+        ``planned`` has the tasks that will run again anyway.
+        """
         left = [file]
         while left:
             file = left.pop()
@@ -83,11 +86,11 @@ class Recovery:
             if not any(file is not None and file.is_needed and not file.is_there for file in outputs):
                 yield task
 
-    def failed(self, task: Task, reason: str) -> list[Hopeless]:
+    def failed(self, task: Task, reason: str) -> list[Unrecoverable]:
         """Return the files that a task was to recreate and no task produces any more."""
         files = [self._files.get(name) for name in task.makes]
         return [
-            Hopeless(file, f"{_why_lost(file)}, and making it again failed: {reason}", file)
+            Unrecoverable(file, f"{_why_lost(file)}, and making it again failed: {reason}", file)
             for file in files
             if file is not None and not file.is_there and not self._graph.makers(file.name)
         ]

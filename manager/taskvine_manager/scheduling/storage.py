@@ -71,14 +71,14 @@ class Storage:
 
     # --- tasks ---
 
-    def read(self, task: Task) -> None:
-        """Keep the inputs of a task for it."""
+    def add_consumer(self, task: Task) -> None:
+        """Count a task as a consumer of its inputs, so that they are kept until :meth:`release`."""
         for name in task.files:
             file = self._files[name]
             file.consumers += 1
             task.depth = max(task.depth, file.depth + 1)
 
-    def expect(self, task: Task) -> None:
+    def expect_outputs(self, task: Task) -> None:
         """Record what the outputs of a new task are."""
         for use in task.invocation.outputs:
             if use.kind != "local":
@@ -88,7 +88,7 @@ class Storage:
                 file.replicas = use.replicas
                 file.named = use.kind == "temp"
 
-    def keep(self, node: Node, task: Task | None, completion: Completion) -> list[str]:
+    def record_outputs(self, node: Node, task: Task | None, completion: Completion) -> list[str]:
         """Record the files that a task produced, and how to recreate them.
 
         Parameters
@@ -127,21 +127,21 @@ class Storage:
             origin = task.origin or Origin(task.invocation, task.profile, task.files, completion.seconds)
             for old in self._files.originate(origin, large):
                 self._outbox.discard(old.invocation.arguments)
-                self.settle(self._files.release(old))
+                self.remove_unneeded(self._files.release(old))
         return made
 
     def publish(self, names: list[str]) -> None:
-        """Copy and move files that are available now, as far as wanted, and answer the requests for them."""
+        """Answer the requests for files that are available now, and have them replicated as far as wanted."""
         for name in names:
             file = self._files[name]
             self.replication.note(file)
             self.replication.balance(file)
             if file.asked:
                 self._answer(file)
-        self.settle(names)
+        self.remove_unneeded(names)
 
-    def unread(self, node: Node, names: list[str]) -> None:
-        """End the transfers of files that were for a task which has left its node."""
+    def end_transfers(self, node: Node, names: list[str]) -> None:
+        """End transfers to a node that were started for a task which has left it; ``names`` are the files it read."""
         if not node.fetching:
             return
         for name in names:
@@ -151,8 +151,8 @@ class Storage:
                 self.replication.note(self._files[name])
 
     def release(self, task: Task) -> None:
-        """Let go of what a task needed that is over; its files are removed by :meth:`settle`."""
-        if task.origin is None:
+        """Release the arguments and inputs of a task that is over; :meth:`remove_unneeded` then removes the files."""
+        if task.origin is None:  # the origin of its files, if there is one, keeps the arguments
             invocation = task.invocation
             origins = (file.origin for name in task.makes if (file := self._files.get(name)) is not None)
             if not task.makes or not any(each is not None and each.invocation is invocation for each in origins):
@@ -162,13 +162,13 @@ class Storage:
 
     # --- the end of files ---
 
-    def settle(self, names: Iterable[str]) -> list[File]:
-        """Remove the bytes of files that are not needed any more, and records on which nothing depends.
+    def remove_unneeded(self, names: Iterable[str]) -> list[File]:
+        """Remove the replicas of files that are not needed any more, and the records on which nothing depends.
 
         Returns
         -------
         list of File
-            Files that the user asks for although they were never produced, and no task produces them any more.
+            Files that the user has asked for, that were never made, and that no task will make.
         """
         unmade = []
         left = list(names)
@@ -222,7 +222,7 @@ class Storage:
         return True
 
     def not_cached(self, node: Node, event: FileCached) -> list[File]:
-        """Record that a node failed to fetch a replica; return the file if the last one proved to be spoiled."""
+        """Record that a node failed to fetch a replica; return the file if its last replica proved to be spoiled."""
         source = self._arrived(node, event)
         file = self._files.get(event.file)
         if file is None:
@@ -256,7 +256,7 @@ class Storage:
         return []
 
     def unreadable(self, source: str, file: File) -> list[File]:
-        """Remove a replica that a task could not read, perhaps in the manager's directory; return the file if lost."""
+        """Remove a replica that a task could not read, on a node or the relay; return the file if it was the last."""
         if source == RELAY:
             file.relayed = None
         return [file] if self.replicas.remove(source, file) or not file.is_there else []
@@ -294,7 +294,7 @@ class Storage:
         asked, file.asked = file.asked, []
         for request in asked:
             self._outbox.answer(Answer(request, file.name, None, record))
-        self.settle([file.name])
+        self.remove_unneeded([file.name])
 
     def tuned(self) -> None:
         """Apply new values of the tuning parameters."""

@@ -213,9 +213,9 @@ class TaskTable:
         """Tasks that were run again since the start to recreate lost files."""
         self.done = 0
         """Other tasks that are over."""
-        self.hopeful: dict[int, None] = {}
-        """Waiting tasks that may be sent ahead to a node, and perhaps others that wait no more."""
-        self.unjudged: dict[Shape, None] = {}
+        self.ahead: dict[int, None] = {}
+        """Waiting tasks that may be sent ahead of their inputs; perhaps also tasks that no longer wait."""
+        self.unchecked: dict[Shape, None] = {}
         """Shapes of ready tasks that may be too large for any node."""
         self._profiles: dict[int, Profile] = {}
         self._shapes: dict[int, Shape] = {}
@@ -290,8 +290,8 @@ class TaskTable:
         elif State.READY in (task.state, state):  # tasks that recreate files need capacity like others
             self._count[State.READY] += 1 if state is State.READY else -1
         task.move(state)
-        if self.hopeful and state is not State.WAITING:
-            self.hopeful.pop(task.invocation.number, None)
+        if self.ahead and state is not State.WAITING:
+            self.ahead.pop(task.invocation.number, None)
 
     def ready(self, task: Task) -> None:
         """Queue a task that can run."""
@@ -301,41 +301,41 @@ class TaskTable:
         if queue is None:
             queue = self.queues[shape] = Queue()
         if not queue.fits:
-            self.unjudged[shape] = None
+            self.unchecked[shape] = None
         queue.push(task)
 
     # --- shapes that may fit no node ---
 
-    def take_unjudged(self) -> Iterable[Shape]:
+    def take_unchecked(self) -> Iterable[Shape]:
         """Return the shapes of ready tasks that may be too large for any node, once each."""
-        if not self.unjudged:
+        if not self.unchecked:
             return ()
-        unjudged, self.unjudged = self.unjudged, {}
-        return unjudged
+        unchecked, self.unchecked = self.unchecked, {}
+        return unchecked
 
-    def judge_anew(self) -> None:
-        """Have all shapes judged again, because nodes have changed."""
+    def recheck_fit(self) -> None:
+        """Have all shapes checked again, because nodes have changed."""
         for shape, queue in self.queues.items():
             queue.fits = False
-            self.unjudged[shape] = None
+            self.unchecked[shape] = None
 
     # --- waiting tasks that may be sent ahead to a node ---
 
-    def hope(self, numbers: Iterable[int]) -> None:
+    def add_ahead(self, numbers: Iterable[int]) -> None:
         """Add tasks whose inputs are being produced."""
         for number in numbers:
-            self.hopeful[number] = None
+            self.ahead[number] = None
 
-    def hope_again(self, numbers: list[int]) -> None:
-        """Add tasks that were taken before the others, again before them."""
+    def put_back_ahead(self, numbers: list[int]) -> None:
+        """Put tasks back that :meth:`next_ahead` has returned, before the others."""
         if numbers:
-            self.hopeful = {**dict.fromkeys(numbers), **self.hopeful}
+            self.ahead = {**dict.fromkeys(numbers), **self.ahead}
 
-    def next_hopeful(self) -> Task | None:
-        """Remove and return the first such task, if there is one."""
-        while self.hopeful:
-            number = next(iter(self.hopeful))
-            del self.hopeful[number]
+    def next_ahead(self) -> Task | None:
+        """Remove and return the first task that may be sent ahead, if there is one."""
+        while self.ahead:
+            number = next(iter(self.ahead))
+            del self.ahead[number]
             task = self.by_number.get(number)
             if task is not None and task.state is State.WAITING:
                 return task

@@ -287,7 +287,7 @@ def test_run_of_a_lost_manager_is_removed_soon(
         monkeypatch.setattr(threading.Thread, "start", refuse)
     run = make()
     process = stray(run)
-    run.sweep_soon()
+    run.clean_up_soon()
     assert process.wait(10) == -signal.SIGKILL
     run.remove()
     assert not os.path.exists(run.places.base)

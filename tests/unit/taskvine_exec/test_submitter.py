@@ -20,7 +20,7 @@ from taskvine_exec.errors import ArgumentNotSerializable, FileLost
 from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
-from taskvine_exec.submission.staging import TempFiles, staging_providers
+from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload

@@ -184,7 +184,7 @@ def test_run_is_recorded(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "record"
     world = make(EmbeddedConfig(tune={"replica-count": 2.0}), record=str(path))
     outlet = world.engine.outlet
-    world.engine.answers = {"submit": lambda *_: outlet.done([DONE]), "forget": lambda *_: outlet.again([1], "why")}
+    world.engine.answers = {"submit": lambda *_: outlet.done([DONE]), "forget": lambda *_: outlet.run_again([1], "why")}
     world.run(
         ("submit", (), (PROFILE,), (CALL,)), ("cancel", (2,)), ("forget", ("file",)), ("tune", {"executor.batch": 4.0})
     )

@@ -45,7 +45,7 @@ def write(path: Path) -> None:
     recorder.nodes([{"name": "node-1", "cores": 2.0}])
     recorder.submitted([PROFILE], [Invocation(number, 0, b"12345") for number in range(4)])
     recorder.done([Completion(0, failure.RETURNED, b"123", "node-1", 1.0, 2.0, 0.5, (("f@t0", 10, 1),))])
-    recorder.again([1], "node node-1 left")
+    recorder.run_again([1], "node node-1 left")
     recorder.done([Completion(1, failure.LOST, failure.lost("node-lost", "gone"), "node-1", 0.0, 0.0, 0.0)])
     recorder.cancelled((2,))
     recorder.forgotten(("f@t0",))

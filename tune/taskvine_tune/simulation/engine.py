@@ -67,7 +67,7 @@ class Simulation:
             core.Relay: self._relay,
             core.Finish: self._finish,
             core.Answer: self._user.answer,
-            core.Again: self._again,
+            core.RunAgain: self._again,
         }
         # Counts:
         self._spent = 0
@@ -149,7 +149,7 @@ class Simulation:
     def _full(self, order: core.Full) -> None:
         self._tell(order.node, lambda node: node.full(order.numbers))
 
-    def _again(self, order: core.Again) -> None:
+    def _again(self, order: core.RunAgain) -> None:
         """Do nothing: the scheduler counts retries itself."""
 
     def _finish(self, order: core.Finish) -> None:

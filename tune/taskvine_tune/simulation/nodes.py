@@ -193,14 +193,14 @@ class ImaginedNode:
             if choice is None:
                 return
             if isinstance(choice, Slot):
-                self._hand(choice, now)
+                self._send_first(choice, now)
             else:
                 assert isinstance(choice, Fork), f"slots hold no memory here: {choice}"
                 for idle in pool.displaced_by(choice):
                     pool.remove(idle)
                 pool.admit(Slot(next(self._numbers), choice.need, choice.gpus))
 
-    def _hand(self, slot: Slot, now: float) -> None:
+    def _send_first(self, slot: Slot, now: float) -> None:
         is_idle = not slot.calls
         calls = self._pool.occupy(slot, now)
         slot.functions.update(call.profile.function for call in calls)
@@ -239,7 +239,7 @@ class ImaginedNode:
         around.clock.after(seconds, ended, call, *slot)
 
     def _stop(self, call: Simulated) -> None:
-        """Count the time of a task that runs, and free the resources of an L1 task."""
+        """Stop a task, if it runs: count its time, and free its resources if it is an L1 task."""
         if call.began is None:
             return
         self._around.ran(self._around.clock.now - call.began, again=call.again)

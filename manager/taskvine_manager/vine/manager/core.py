@@ -1,8 +1,9 @@
 """The core of the TaskVine engine: events in, instructions out, without ndcctools, sockets or clocks.
 
 Only :meth:`Core.handle` changes its state. The dependency graph holds tasks that wait for files of other tasks, and the
-backlog holds tasks that could run. TaskVine gets only the parcels that nodes can take. A parcel ends with an answer of
-a node's supervisor, or with only a result of TaskVine.
+backlog holds tasks that could run. TaskVine gets a parcel of tasks only when a node can take it. A parcel ends with an
+answer of the node's supervisor (:class:`Answered`), or without one, when TaskVine only says that it failed
+(:class:`Failed`). Parcels that hold no user's tasks but work of the engine itself have an *errand*.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ BATCHES = "batches"
 class Core:
     """State machine that decides which parcels TaskVine gets, and what happens to tasks when they end.
 
-    Its parts ``workload``, ``files`` and ``fleet`` are public to be read.
+    The shell may read its parts ``workload``, ``files`` and ``fleet``, but not change them.
 
     Parameters
     ----------
@@ -233,7 +234,7 @@ class Core:
                     self.workload.fail(task, self.files.lost_record(name))
 
     def _on_not_remade(self, event: NotRemade) -> None:
-        """End the tasks and reads that wait for a file that TaskVine would try to recreate for ever."""
+        """End the tasks and reads that wait for a file that TaskVine tries to recreate in vain."""
         temp = self.files.temps.get(event.file)
         node = temp.node if temp is not None else ""
         reason = f"{event.file} was lost with node {node}, and making it again failed: {event.reason}"
@@ -269,7 +270,7 @@ class Core:
             self.fleet.drain(self._sent.is_busy, self._replication.rescue)
 
     def _charge_lost(self) -> None:
-        """Charge the tasks whose node was lost: TaskVine would retry them for ever, even if they crash every node."""
+        """Count an attempt of each task whose node was lost. TaskVine would retry them without a limit."""
         for sent in self._sent.lost(self.fleet.nodes):
             self._abort(sent)
             for task in sent.tasks.values():
@@ -341,12 +342,12 @@ class Core:
         self._sent.launch(sent, launch)
 
     def _is_brief(self, task: Task) -> bool:
-        """Return whether a task's answer is probably small; if it is not, it takes another round trip."""
+        """Whether a task's answer is probably small enough for standard output. If it is not, it takes another trip."""
         largest = self._estimates.largest(task.category)
         return largest is None or largest <= BRIEF
 
     def _stays(self, task: Task, use: FileUse) -> bool:
-        """Return whether an output is a TaskVine file; a result is one unless results of its category are small."""
+        """Whether an output stays on its node as a TaskVine file. Results of categories with small ones do not."""
         if use.kind != "value":
             return True
         largest = self._estimates.largest(task.category)
@@ -446,7 +447,7 @@ class Core:
         self._end(sent, well=False)
 
     def _end(self, sent: SentParcel, *, well: bool) -> None:
-        """Finish a parcel, which was successful if ``well`` is true."""
+        """Finish a parcel: free its room and its files. ``well`` says whether it was successful."""
         sent.leave_room()
         self.files.release(sent)
         if sent.errand is not None:

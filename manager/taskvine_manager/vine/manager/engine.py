@@ -91,7 +91,7 @@ class VineEngine:
             events.Adopt: lambda said: self._store.adopt(said.file, said.path),
             events.Discard: self._discard,
             events.Finish: lambda said: self._finished.append(self._told(said)),
-            events.Again: lambda said: outlet.again([said.number], said.reason),
+            events.RunAgain: lambda said: outlet.run_again([said.number], said.reason),
             events.Locate: self._fetches.locate,
             events.Fetched: self._fetches.fetched,
             events.Lost: lambda said: outlet.located(said.request, (said.record,)),

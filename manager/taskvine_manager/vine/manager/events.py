@@ -293,7 +293,7 @@ class Finish(Instruction):
 
 
 @dataclass(frozen=True)
-class Again(Instruction):
+class RunAgain(Instruction):
     """Tell the user's process that a task is retried."""
 
     number: int

@@ -10,7 +10,7 @@ from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager.batching import MOST, RESOURCES, Backlog, Estimates, Need, Room
 from taskvine_manager.vine.manager.config import VineConfig
-from taskvine_manager.vine.manager.events import Again, Discard, Finish, Instruction, Locate
+from taskvine_manager.vine.manager.events import Discard, Finish, Instruction, Locate, RunAgain
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.tasks import State, Task
@@ -193,7 +193,7 @@ class Workload:
             self.fail(task, record, node)
         else:
             self.retried += 1
-            self._say(Again(task.invocation.number, failure.brief(record)))
+            self._say(RunAgain(task.invocation.number, failure.brief(record)))
             self._queue(task)
 
     def retry_renewed(self, task: Task, record: bytes) -> None:
@@ -202,7 +202,7 @@ class Workload:
         if task.renewals > MOST_RENEWALS:
             self.fail(task, record)
             return
-        self._say(Again(task.invocation.number, failure.brief(record)))
+        self._say(RunAgain(task.invocation.number, failure.brief(record)))
         self._queue(task)
 
     def returned(self, task: Task, completion: Completion, value: str) -> None:

@@ -343,7 +343,7 @@ def say(trouble: Trouble) -> int:
 
 
 def note(text: str) -> None:
-    """Write to the job's standard error, if it is open."""
+    """Write a text to the job's standard error, unless that is closed."""
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()

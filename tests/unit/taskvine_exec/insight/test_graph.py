@@ -65,7 +65,7 @@ def test_nodes_and_edges() -> None:
         ("result-1", 2),
     }
     assert graph.nodes[0] == {
-        "kind": "invocation",
+        "kind": "task",
         "name": "f",
         "category": "category",
         "mode": "L2",

@@ -19,7 +19,7 @@ from parsl.data_provider.http import HTTPInTaskStaging, HTTPSeparateTaskStaging
 
 from taskvine_exec.parsl_hooks.files import staging as staging_files
 from taskvine_exec.submission.files import FilePlan, NestedFiles, absolute_stream, has_files
-from taskvine_exec.submission.staging import Over, TaskVineTempStaging, TempFile, TempFiles, temp_name, version_of
+from taskvine_exec.submission.temp_files import Outcome, TaskVineTempStaging, TempFile, TempFiles, temp_name, version_of
 from taskvine_manager.runtime import sandbox
 from taskvine_manager.wire.messages import FileUse
 
@@ -315,7 +315,7 @@ def test_forgotten_versions() -> None:
     assert files.made == {"x@1"}
     with pytest.raises(FileNotFoundError):
         files.consume(file.cleancopy())
-    with pytest.raises(FileNotFoundError, match="x@2 has been forgotten"):
+    with pytest.raises(FileNotFoundError, match=r"taskvinetemp:///x was removed by executor\.forget"):
         files.producer("x@2")
     assert files.consume(file.cleancopy(), 1) == "x@1"
     files.forget("x@1")
@@ -345,9 +345,9 @@ def test_how_a_task_ended_is_kept() -> None:
     raised.tid = 3  # type: ignore[attr-defined]
     raised.set_exception(KeyError("no"))
     cancelled.cancel()
-    assert isinstance(Over(raised).exception(0), KeyError)
-    assert Over(raised).tid == 3
-    assert isinstance(Over(cancelled).exception(0), CancelledError)
+    assert isinstance(Outcome(raised).exception(0), KeyError)
+    assert Outcome(raised).tid == 3
+    assert isinstance(Outcome(cancelled).exception(0), CancelledError)
     files = TempFiles()
     files.produce(File(T + "x"), 1, raised)
     assert files.producer("x@1").exception(0) is raised.exception()

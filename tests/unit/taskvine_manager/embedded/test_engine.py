@@ -111,7 +111,7 @@ def test_tasks_of_a_node_that_leaves_run_elsewhere(shell: Shell) -> None:
     second = shell.join("2")
     first.channel.close()
     shell.turn()
-    assert shell.outlet.said == [("again", [3], "node 1 left: its connection ended")]
+    assert shell.outlet.said == [("run_again", [3], "node 1 left: its connection ended")]
     assert [kind for kind, *_ in second.told()] == ["run"]
     assert shell.names() == ["2"]
 
@@ -264,7 +264,7 @@ def test_stopped_node_is_killed(shell: Shell, start: Start) -> None:
     eventually(look)
     assert process.wait(10) == -signal.SIGKILL
     why = "node 1 left: it has not answered for 0.2 s, because its process is stopped (SIGSTOP)"
-    assert shell.outlet.said == [("again", [3], why)]
+    assert shell.outlet.said == [("run_again", [3], why)]
 
 
 def test_nodes_are_killed_at_random_times_on_request(make_shell: MakeShell, start: Start) -> None:

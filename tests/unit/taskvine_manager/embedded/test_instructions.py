@@ -91,7 +91,7 @@ CASES: list[tuple[events.Instruction, tuple[Any, ...]]] = [
     (events.Kill("n1", [1]), ("n1", "cancel", [1])),
     (events.Release("n1"), ("n1", "exit")),
     (events.Finish([ENDED]), ("done", [ENDED])),
-    (events.Again([1]), ("again", [1], "files that it made were lost")),
+    (events.RunAgain([1]), ("run_again", [1], "files that it made were lost")),
     (events.Discard([]), ()),
     (events.Answer(7, "file", Replica("n1", 3, 5)), ("located", 7, ("n1", in_cache("n1", "file"), 3, 5))),
     (events.Answer(7, "file", b"bytes"), ("located", 7, b"bytes")),

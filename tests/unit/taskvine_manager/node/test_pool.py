@@ -266,7 +266,7 @@ def test_task_whose_function_was_taken_back_is_sent_again_with_it() -> None:
     node = Node(cores=1)
     slot = node.run()
     (call,) = slot.calls
-    node.pool.lacked(slot)
+    node.pool.function_missing(slot)
     assert slot.functions == set()
     assert list(node.pool.pending) == [call]
 
@@ -371,6 +371,18 @@ def test_tasks_of_a_library_that_died_run_once_more() -> None:
         assert node.pool.slots == {}
         assert node.free == (1, 1000, 0)
     assert not node.pool.pending
+
+
+def test_deaths_of_slots_before_it_do_not_count_against_the_task_of_a_library_that_died() -> None:
+    node = Node(cores=1)
+    (call,) = node.add()
+    node.pump()
+    slot = node.slot_of(call)
+    assert node.pool.slot_died(slot, node.pool.taken_back(slot, {call.invocation.number})) is None
+    node.pump()
+    assert node.pool.library_died(node.slot_of(call)) == []
+    node.pump()
+    assert node.pool.library_died(node.slot_of(call)) == [call]
 
 
 def test_cancelled_task_of_a_library_that_died_is_lost() -> None:

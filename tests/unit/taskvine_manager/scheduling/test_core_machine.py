@@ -22,7 +22,7 @@ PROFILES = (
     Profile(2, "f", "task", L1, 1.0, None, None, None, 0.0, "long"),
     Profile(3, "f", "urgent", L2, 1.0, None, None, None, 5.0, "long"),
     Profile(4, "f", "whole", L1, 4.0, None, None, None, 0.0, "long"),
-    Profile(5, "f", "hopeless", L2, 8.0, None, None, None, 0.0, "long"),
+    Profile(5, "f", "oversized", L2, 8.0, None, None, None, 0.0, "long"),
     Profile(6, "f", "once", L2, None, None, None, None, 0.0, "long", False),
 )
 GOOD = [profile for profile in PROFILES if profile.number != 5]
@@ -166,7 +166,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if completion.outcome == failure.RETURNED:
                 self.succeeded.add(completion.number)
 
-    def do_again(self, again: core.Again) -> None:
+    def do_runagain(self, again: core.RunAgain) -> None:
         for number in again.numbers:
             assert number in self.succeeded, f"{number} never returned"
 
@@ -251,7 +251,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.handle(core.Submitted((), invocations))
 
     @rule()
-    def submit_hopeless(self) -> None:
+    def submit_oversized(self) -> None:
         number = next(self.numbers)
         self.submitted[number] = Invocation(number, 5, b"")
         self.handle(core.Submitted((), [self.submitted[number]]))

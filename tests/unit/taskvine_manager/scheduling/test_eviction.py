@@ -204,7 +204,7 @@ def test_a_call_is_said_to_have_returned_before_it_is_said_to_run_again() -> Non
     told = world.done(1, made=[("second", 600)])
     assert core.Drop("a", ["second"]) in told
     kinds = [type(item) for item in told]
-    assert kinds.index(core.Finish) < kinds.index(core.Again)
+    assert kinds.index(core.Finish) < kinds.index(core.RunAgain)
 
 
 # --- tasks that have ended together, each with the inputs of others ---

@@ -134,8 +134,8 @@ def lose_the_producer(world: World) -> None:
     world.core._tables.graph.prune(-2)
 
 
-def hope_for_nothing(world: World) -> None:
-    world.core._tables.tasks.hope((99,))
+def send_an_ended_task_ahead(world: World) -> None:
+    world.core._tables.tasks.add_ahead((99,))
 
 
 def recreate_in_vain(world: World) -> None:
@@ -327,7 +327,7 @@ BREAKS: list[tuple[Invariant, Callable[[World], None], str]] = [
     (invariants.waiting_tasks_wait_for_files, ready_too_early, r"task 3 is ready without \['new'\]"),
     (invariants.waiting_tasks_wait_for_files, wait_for_nothing, "task 5 waits for nothing"),
     (invariants.waiting_tasks_wait_for_files, lose_the_producer, "task 3 waits for new, which no task produces"),
-    (invariants.hopeful_tasks_are_unfinished, hope_for_nothing, r"tasks \[99\] are over"),
+    (invariants.tasks_to_send_ahead_are_unfinished, send_an_ended_task_ahead, r"tasks \[99\] are over"),
     (invariants.recreations_are_needed, recreate_in_vain, r"task -1 recreates \('old',\)"),
     (invariants.recreations_are_needed, recreate_what_must_not_be, "task -1 must not run again"),
     (invariants.graph_agrees_with_tasks, leave_the_graph, r"in the graph \[-2, -1\], .* with files \[-2, -1, 3\]"),

@@ -28,7 +28,7 @@ def test_a_consumer_that_waits_has_its_lost_file_made_again_and_runs() -> None:
     world.call(needs=["file", "other"])
     told = world.leave("a")
     assert not finished(told)
-    assert only(core.Again, told) == [core.Again([0])]
+    assert only(core.RunAgain, told) == [core.RunAgain([0])]
     told = world.join("b")
     assert again(told) == [(temp("file"),)]
     assert not finished(world.works(*ran(told)))  # nobody is told of it
@@ -124,7 +124,7 @@ def test_of_a_diamond_each_call_is_run_again_once() -> None:
     world.forget("top", "left", "right")
     world.call(needs=["bottom", "never"])
     told = world.leave("a")
-    (numbers,) = only(core.Again, told)
+    (numbers,) = only(core.RunAgain, told)
     assert sorted(numbers.numbers) == [0, 1, 2, 3]
     world.join("b", cores=1)
     order = recover(world)
@@ -160,7 +160,7 @@ def test_a_ladder_of_diamonds_is_planned_in_one_walk() -> None:
         world.make(f"r{step}", needs=before)
         world.forget(*before)
     world.call(needs=["l39", "r39", "never"])
-    (numbers,) = only(core.Again, world.leave("a"))
+    (numbers,) = only(core.RunAgain, world.leave("a"))
     assert sorted(numbers.numbers) == list(range(80))
     world.join("b", cores=1)
     assert len(recover(world)) == 80
@@ -176,7 +176,7 @@ def test_several_files_lost_at_once_are_one_set() -> None:
     for each in range(4):
         world.call(needs=[f"leaf{each}", f"never{each}"])
     told = world.leave("a")
-    (numbers,) = only(core.Again, told)
+    (numbers,) = only(core.RunAgain, told)
     assert sorted(numbers.numbers) == [0, 1, 2, 3, 4]
     told = world.join("b", cores=8)
     assert made_again(told) == ["root"]

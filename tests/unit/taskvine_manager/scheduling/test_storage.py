@@ -184,7 +184,7 @@ def test_arguments_of_what_lost_its_node_once_too_often_are_discarded() -> None:
     assert discards(world.leave("a")) == ["/args/0"]
 
 
-def test_arguments_of_what_is_hopeless_or_waits_in_vain_are_discarded() -> None:
+def test_arguments_of_tasks_that_cannot_run_are_discarded() -> None:
     world = World()
     world.join("a")
     assert discards(world.call(arguments="/args/0", cores=99.0)) == ["/args/0"]

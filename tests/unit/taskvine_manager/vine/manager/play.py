@@ -29,7 +29,7 @@ class Outlet:
     def done(self, completions: list[Completion]) -> None:
         self.completions.update((completion.number, completion) for completion in completions)
 
-    def again(self, numbers: list[int], reason: str) -> None:
+    def run_again(self, numbers: list[int], reason: str) -> None:
         self.tried += numbers
 
     def located(self, request: int, answer: Any) -> None:

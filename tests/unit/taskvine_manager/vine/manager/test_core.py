@@ -167,7 +167,7 @@ def test_missing_library_is_installed_again() -> None:
     (launch,) = core.handle(events.Cycle())
     instructions = core.handle(events.Failed(launch.parcel.number, "missing library"))
     assert instructions[0] == events.Reinstall()
-    assert of(events.Again, instructions)[0].number == 1
+    assert of(events.RunAgain, instructions)[0].number == 1
 
 
 PROFILES = (

@@ -8,7 +8,7 @@ from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager.batching import Estimates
 from taskvine_manager.vine.manager.config import VineConfig
-from taskvine_manager.vine.manager.events import Again, Discard, Finish, Instruction, Locate
+from taskvine_manager.vine.manager.events import Discard, Finish, Instruction, Locate, RunAgain
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.sent import SentParcel
@@ -92,7 +92,7 @@ def test_lost_tasks_are_retried_one_at_a_time_and_given_up() -> None:
     first, second = desk.take()
     for task in (first, second):
         desk.workload.retry(task, LOST)
-    assert [each.number for each in of(Again, desk.said)] == [1, 2]
+    assert [each.number for each in of(RunAgain, desk.said)] == [1, 2]
     assert desk.take(has_suspect=True) == []
     assert desk.take() == [first]
     desk.workload.retry(first, LOST)

@@ -25,6 +25,7 @@ from parsl.utils import RepresentationMixin
 
 SCHEME = "taskvinetemp"
 _VERSION = "taskvine_version"
+"""Attribute of a File that says to which version it is bound."""
 MOST_REPLICAS = 1_000_000
 
 
@@ -76,7 +77,11 @@ def temp_name(file: File) -> str:
 
 
 class TempFiles:
-    """Versions of ``taskvinetemp`` files, each with the future of the task that makes it."""
+    """Versions of ``taskvinetemp`` files, each with the future of the task that makes it.
+
+    A File that goes to a task is *bound* to a version: the File keeps the version's id through the DFK and back to
+    ``submit``, and its path is that in the task's sandbox.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +92,7 @@ class TempFiles:
         """Ids of the versions that were made."""
 
     def produce(self, file: File, task: object, producer: Future[Any]) -> str:
-        """Register the version of a file that a task will make, and set the file's path in the task's sandbox.
+        """Register the version of a file that a task will make, bind the File to it, and return its id.
 
         Parameters
         ----------
@@ -105,18 +110,18 @@ class TempFiles:
                 self._previous.setdefault(version, str(previous))
             self._latest[name] = version
             self._producers[version] = producer
-        self._mark(file, name, version)
-        producer.add_done_callback(partial(self._over, version))
+        self._bind(file, name, version)
+        producer.add_done_callback(partial(self._ended, version))
         return version
 
-    def _over(self, version: str, producer: Future[Any]) -> None:
-        """Drop a producer and its result, which may be large, and keep only how it ended."""
+    def _ended(self, version: str, producer: Future[Any]) -> None:
+        """Replace a producer, whose result may be large, by its outcome."""
         with self._lock:
             if self._producers.get(version) is producer:
-                self._producers[version] = Over(producer)
+                self._producers[version] = Outcome(producer)
 
     def consume(self, file: File, task: object = None) -> str:
-        """Find the version of a file that a task will read: that of ``task``, or else the latest.
+        """Bind a File to the version that a task will read, and return its id: the version of ``task``, or the latest.
 
         Raises
         ------
@@ -127,11 +132,11 @@ class TempFiles:
         version = self._latest.get(name) if task is None else f"{name}@{task}"
         if version is None or version not in self._producers:
             raise FileNotFoundError(f"{file.url}: no task of this executor has been asked to make it")
-        self._mark(file, name, version)
+        self._bind(file, name, version)
         return version
 
     def version(self, file: File | DataFuture) -> str:
-        """Find the version that a user means: a DataFuture's, that which a task's file is bound to, or the latest.
+        """Return the version that a user means: that of a DataFuture, that to which a File is bound, or the latest.
 
         Raises
         ------
@@ -143,7 +148,7 @@ class TempFiles:
         return bound if bound is not None else self.consume(named.cleancopy(), task)
 
     def consume_before(self, file: File, own: set[str]) -> str | None:
-        """Find the latest version of a file that is not in ``own``; None if there is none.
+        """Bind a File to its latest version that is not in ``own``, and return its id; None if there is none.
 
         Raises
         ------
@@ -156,17 +161,17 @@ class TempFiles:
             return self.consume(file)
         while version is not None and (version in own or version not in self._producers):
             version = self._previous.get(version)
-        self._mark(file, name, version)
+        self._bind(file, name, version)
         return version
 
-    def _mark(self, file: File, name: str, version: str | None) -> None:
+    def _bind(self, file: File, name: str, version: str | None) -> None:
         file.local_path = name
         if version is None:
             return
-        setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
+        setattr(file, _VERSION, version)
 
     def producer(self, version: str) -> Future[Any]:
-        """Return the future of the task that makes a version, or an :class:`Over` once that task is done.
+        """Return the future of the task that makes a version, or an :class:`Outcome` once that task is done.
 
         Raises
         ------
@@ -176,10 +181,11 @@ class TempFiles:
         try:
             return self._producers[version]
         except KeyError:
-            raise FileNotFoundError(f"temp file {version} has been forgotten") from None
+            url = f"{SCHEME}:///{version.rpartition('@')[0]}"
+            raise FileNotFoundError(f"{url} was removed by executor.forget: call its app again to make it") from None
 
     def versions(self, file: File | DataFuture) -> list[str]:
-        """Return the versions that a user means: as :meth:`version` does, but instead of the latest all of a name.
+        """Return the versions that a user means, like :meth:`version`, but all versions of a name, not only the latest.
 
         Raises
         ------
@@ -206,7 +212,7 @@ class TempFiles:
                 del self._latest[name]
 
 
-class Over(Future[Any]):
+class Outcome(Future[Any]):
     """The outcome of a task, without its result."""
 
     def __init__(self, task: Future[Any]) -> None:
@@ -224,7 +230,7 @@ class Over(Future[Any]):
 
 
 def version_of(file: File) -> str | None:
-    """Return the version that a task's file is bound to, if any."""
+    """Return the version to which a File is bound, if any."""
     version: str | None = getattr(file, _VERSION, None)
     return version
 
