@@ -60,9 +60,9 @@ class NamedSlots(Slots):
         if not self.is_ending:
             super().pump()
 
-    def _settle(self, slot: SlotProcess) -> None:
+    def _free_or_end(self, slot: SlotProcess) -> None:
         self.used = time.monotonic()
-        super()._settle(slot)
+        super()._free_or_end(slot)
 
     # --- state ---
 
@@ -101,7 +101,7 @@ class NamedSlots(Slots):
             self._exiting.add(slot.number)
             if slot.pid is not None:
                 self._keepers.add(slot.pid)
-            self._retire(slot)
+            self._end_idle(slot)
         self.look(self._ending)
 
     def _slot_gone(self, number: int, status: int) -> None:
