@@ -4,9 +4,9 @@
     python -m benchmarks.hooks --hooks records,stand-ins --apps 20000
 
 Each measurement is a new process, which runs apps through the DFK with the hook on or off, on the embedded engine. On
-and off alternate. The table shows medians for each side: microseconds of processor time and of time for an app, bytes
-of memory that the user's process has gained for an app while all futures are held, and megabytes that nodes held at
-most. Hooks are measured with the apps that they are for.
+and off alternate. The table shows medians for each side. Its columns are microseconds of processor time and of time
+for an app, bytes of memory that the user's process gains for an app while all futures are held, and the largest number
+of megabytes on nodes. Each hook is measured with the apps that it is for.
 """
 
 from __future__ import annotations

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from taskvine_manager import VERSION
 
 if TYPE_CHECKING:
-    from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
-    from taskvine_exec.executor import TaskVineExecutor
-    from taskvine_exec.local import local_config
-    from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
-    from taskvine_exec.radio import TaskVineRadio
-    from taskvine_exec.submission.temp_files import TaskVineTempStaging, TempFile
-    from taskvine_manager.runtime.context import load_variable_from_library
+    from taskvine_exec.config import TaskVineFactoryConfig as TaskVineFactoryConfig
+    from taskvine_exec.config import TaskVineManagerConfig as TaskVineManagerConfig
+    from taskvine_exec.executor import TaskVineExecutor as TaskVineExecutor
+    from taskvine_exec.local import local_config as local_config
+    from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER as DAG_RESOLVER
+    from taskvine_exec.radio import TaskVineRadio as TaskVineRadio
+    from taskvine_exec.submission.temp_files import TaskVineTempStaging as TaskVineTempStaging
+    from taskvine_exec.submission.temp_files import TempFile as TempFile
+    from taskvine_manager.runtime.context import load_variable_from_library as load_variable_from_library
 
 _HOME = {
     "DAG_RESOLVER": "taskvine_exec.parsl_hooks.resolver",
@@ -32,17 +34,7 @@ _HOME = {
     "local_config": "taskvine_exec.local",
 }
 
-__all__ = [
-    "DAG_RESOLVER",
-    "TaskVineExecutor",
-    "TaskVineFactoryConfig",
-    "TaskVineManagerConfig",
-    "TaskVineRadio",
-    "TaskVineTempStaging",
-    "TempFile",
-    "load_variable_from_library",
-    "local_config",
-]
+__all__ = list(_HOME)
 __version__ = VERSION
 
 

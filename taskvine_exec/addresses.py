@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -34,19 +35,16 @@ def of_this_machine() -> str:
 
 
 def _of_name() -> str | None:
-    try:
+    with contextlib.suppress(OSError):
         return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return None
+    return None
 
 
 def _of_route() -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((_ELSEWHERE, 1))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return None
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((_ELSEWHERE, 1))
+        return str(probe.getsockname()[0])
+    return None
 
 
 def _of_interfaces() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import logging
@@ -67,10 +68,9 @@ def choose(asked: Choice, worker: str) -> tuple[Literal["embedded", "taskvine"],
 
 def module_is_there() -> bool:
     """Tell whether TaskVine's module is installed, without importing it: only the manager needs it, and it is slow."""
-    try:
+    with contextlib.suppress(ModuleNotFoundError):
         return importlib.util.find_spec("ndcctools.taskvine") is not None
-    except ModuleNotFoundError:
-        return False
+    return False
 
 
 @functools.cache

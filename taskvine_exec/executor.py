@@ -58,6 +58,7 @@ from taskvine_exec.results.node_files import NodeFiles
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.run import Run, working_directories
 from taskvine_exec.session import Session
+from taskvine_exec.submission.files import FileRules
 from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
@@ -243,6 +244,14 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         directory = directories.start if directories.in_place else None
         run = Run(self.label, settings, log, path, directory, self._connect)
         self._run = run
+        files = FileRules(
+            temp_files=self._temp_files,
+            shared_fs=settings.shared_fs,
+            storage=self.storage_access,
+            streams_travel=not settings.local,
+            directory=directories.start,
+            in_place=directories.in_place,
+        )
         self._submitter = Submitter(
             session,
             run.link,
@@ -250,11 +259,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             settings,
             run.places.spool,
             path,
-            temp_files=self._temp_files,
-            storage=self.storage_access,
-            directories=directories,
-            references=self._references,
-            under_dfk=under_dfk,
+            files,
+            self._references,
+            under_dfk,
         )
         proxy = None if self._references is None else self._references.proxy
         self._completions = Completions(

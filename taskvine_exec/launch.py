@@ -118,12 +118,13 @@ def make_places(log: str | None, *, in_memory: bool = True) -> Places:
 
 def _new_record(log: str) -> str:
     """Make a new empty file for the record of a run; other runs may log to the same directory."""
-    for number in itertools.count(1):
-        path = os.path.join(log, "record.msgpack" if number == 1 else f"record-{number}.msgpack")
-        with contextlib.suppress(FileExistsError):
+    path, numbers = os.path.join(log, "record.msgpack"), itertools.count(2)
+    while True:
+        try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             return path
-    raise AssertionError("unreachable")
+        except FileExistsError:
+            path = os.path.join(log, f"record-{next(numbers)}.msgpack")
 
 
 def write_configs(places: Places, settings: EngineSettings, path: SearchPath, directory: str | None) -> None:
@@ -256,7 +257,8 @@ def stays_here(settings: VineSettings) -> bool:
 
 def factory_command(places: Places, settings: VineSettings, scratch: str) -> list[str]:
     """Return the command of ``vine_factory``, without the manager's address."""
-    factory = shutil.which("vine_factory", path=_beside(worker_program(settings))) or "vine_factory"
+    beside = [os.path.dirname(worker_program(settings)), os.environ.get("PATH", os.defpath)]
+    factory = shutil.which("vine_factory", path=os.pathsep.join(filter(None, beside))) or "vine_factory"
     password = settings.password_file or places.password
     for what, path in (("scratch_dir", scratch), ("project_password_file", password)):
         if not survives_shell(path):
@@ -274,10 +276,7 @@ def factory_command(places: Places, settings: VineSettings, scratch: str) -> lis
         "--timeout": settings.worker_timeout,
         "--factory-timeout": settings.factory_timeout,
         "--password": password,
-        "--cores": settings.node_cores,
-        "--memory": settings.node_memory and int(settings.node_memory),
-        "--disk": settings.node_disk and int(settings.node_disk),
-        "--gpus": settings.node_gpus,
+        **_worker_sizes(settings),
         "--condor-requirements": settings.condor_requirements,
         "--batch-options": settings.batch_options,
         "--poncho-env": settings.python_env,
@@ -322,10 +321,6 @@ def factory_scratch(places: Places, settings: VineSettings) -> str:
         raise RunDirNotWritable(path=parent, reason=str(error)) from error
 
 
-def _beside(program: str) -> str:
-    return os.pathsep.join(filter(None, [os.path.dirname(program), os.environ.get("PATH", os.defpath)]))
-
-
 def worker_program(settings: VineSettings) -> str:
     """Return the worker program: its path if workers run on this machine, or else the name that the user gave."""
     given = os.path.expanduser(settings.worker)
@@ -351,8 +346,20 @@ def vine_command(places: Places, settings: VineSettings, ended: Callable[[], int
     WorkerLaunchFailed
         If the manager has ended, or does not listen in time.
     """
-    port = _await_address(places, ended, deadline)
-    return [*_vine_worker(places, settings), address_for_workers(settings), port]
+    while True:
+        status = ended()  # read before the file: a manager that has ended may have written the file first
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(places.base, "vine.address")) as file:
+            return [*_vine_worker(places, settings), address_for_workers(settings), file.read()]
+        if status is not None:
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            trouble = f"{how} before it listened for workers"
+        elif time.monotonic() > deadline:
+            trouble = "has not said where it listens"
+        else:
+            time.sleep(0.005)  # it listens some tenths of a second after its start
+            continue
+        reason = f"TaskVine's manager {trouble}; see {places.log}"
+        raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
 
 
 def address_for_workers(settings: VineSettings) -> str:
@@ -374,37 +381,25 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     patience.tune(settings.tune_parameters)
     command += ["--patience", str(patience.timeout if patience.interval else 0)]
     command += ["--idle-timeout", "10000000"]  # a worker ends with its block
-    sizes = {
-        "--cores": settings.node_cores,
-        "--memory": settings.node_memory and int(settings.node_memory),
-        "--disk": settings.node_disk and int(settings.node_disk),
-        "--gpus": settings.node_gpus,
-    }
-    for option, value in sizes.items():
-        if value is not None:
-            command += [option, str(value)]
+    command += _given(_worker_sizes(settings))
     if settings.ssl:
         command.append("--ssl")
     return [*command, *shlex.split(settings.worker_options)]
 
 
-def _await_address(places: Places, ended: Callable[[], int | None], deadline: float) -> str:
-    """Wait for the manager to write its address, some tenths of a second after its start; return the address."""
-    while True:
-        status = ended()  # read before the file: a manager that has ended may have written the file first
-        try:
-            with open(os.path.join(places.base, "vine.address"), encoding="utf-8") as file:
-                return file.read()
-        except FileNotFoundError:
-            pass
-        if status is not None:
-            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-            reason = f"TaskVine's manager {how} before it listened for workers; see {places.log}"
-            raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
-        if time.monotonic() > deadline:
-            reason = f"TaskVine's manager has not said where it listens; see {places.log}"
-            raise WorkerLaunchFailed(reason=reason, stderr=tail(places.manager_output))
-        time.sleep(0.005)
+def _worker_sizes(settings: VineSettings) -> dict[str, object]:
+    """Return the options of TaskVine's programs for the size of a node. They take whole MB only."""
+    return {
+        "--cores": settings.node_cores,
+        "--memory": settings.node_memory and int(settings.node_memory),
+        "--disk": settings.node_disk and int(settings.node_disk),
+        "--gpus": settings.node_gpus,
+    }
+
+
+def _given(options: dict[str, Any]) -> list[str]:
+    """Return the options that are not None, as words of a command."""
+    return [word for option, value in options.items() if value is not None for word in (option, str(value))]
 
 
 def _write(path: str, value: object) -> None:
@@ -419,18 +414,14 @@ def slots_of(settings: EngineSettings, cores: float | None = None) -> int:
 
 def node_command(base: str, settings: EngineSettings, *, leave_when_idle: bool = False) -> list[str]:
     """Return the command that starts a node of the embedded engine."""
-    command = [sys.executable, PROGRAM, "node", cleanup.CONNECT, base]
-    sizes = {
+    options = {
         "--cores": settings.node_cores,
         "--memory": settings.node_memory,
         "--disk": settings.node_disk,
         "--gpus": settings.node_gpus,
         "--timeout": settings.worker_timeout if leave_when_idle else None,
     }
-    for option, value in sizes.items():
-        if value is not None:
-            command += [option, str(value)]
-    return command
+    return [sys.executable, PROGRAM, "node", cleanup.CONNECT, base, *_given(options)]
 
 
 def start_manager(places: Places, claim: int) -> tuple[subprocess.Popen[bytes], socket.socket]:

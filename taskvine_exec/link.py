@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from taskvine_manager import cleanup
@@ -37,6 +38,7 @@ HANDFUL = 32
 """Number of futures to complete before sending the tasks that were submitted meanwhile."""
 
 
+@dataclass(eq=False, repr=False)
 class ManagerLink:
     """The link of one executor.
 
@@ -59,21 +61,14 @@ class ManagerLink:
         counts as lost only if its process is stopped.
     """
 
-    def __init__(
-        self,
-        end: socket.socket,
-        process: subprocess.Popen[bytes],
-        on_message: Callable[..., Any],
-        on_death: Callable[[int], None],
-        awaits: Callable[[], bool] = bool,
-        *,
-        responsive: bool = True,
-    ) -> None:
-        self._process = process
-        self._on_message = on_message
-        self._on_death = on_death
-        self._awaits = awaits
-        self._responsive = responsive
+    end: InitVar[socket.socket]
+    process: subprocess.Popen[bytes]
+    on_message: Callable[..., Any]
+    on_death: Callable[[int], None]
+    awaits: Callable[[], bool] = bool
+    responsive: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self, end: socket.socket) -> None:
         self.patience = Limits()
         """How long the manager may be silent. Can be tuned at any time."""
         self._silence = Silence(self.patience)
@@ -126,7 +121,7 @@ class ManagerLink:
                 self._send_all()
             except Exception:  # the unsent messages are lost; the link's thread notices the end of the manager
                 logger.exception("the link to the manager broke")
-                self._process.kill()
+                self.process.kill()
             finally:
                 self._sending.release()
             if not self._channel.full:
@@ -169,7 +164,7 @@ class ManagerLink:
     def _gone(self, status: int) -> None:
         self._dead = True
         if not self._stopping:
-            self._on_death(status)
+            self.on_death(status)
         self._fail_requests()
 
     @property
@@ -197,7 +192,7 @@ class ManagerLink:
         if self._thread is threading.current_thread() and not self._dead:
             self._flush()  # a future's callback shuts the executor down
         try:
-            self._process.wait(seconds)
+            self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
         return True
@@ -243,15 +238,15 @@ class ManagerLink:
                         poller.unregister(link)
                 if self._is_awaited():
                     self._listen()
-                if (death is None or death in events) and not self._dead and self._process.poll() is not None:
+                if (death is None or death in events) and not self._dead and self.process.poll() is not None:
                     if death is not None:
                         poller.unregister(death)
                     while self._receive():
                         pass  # the messages that it sent before its end
-                    self._gone(self._process.returncode)
+                    self._gone(self.process.returncode)
         except BaseException:
             logger.exception("the link to the manager broke")
-            self._process.kill()
+            self.process.kill()
             self._gone(-signal.SIGKILL)
         finally:
             if death is not None:
@@ -266,7 +261,7 @@ class ManagerLink:
     def _is_awaited(self) -> bool:
         if self._dead or self._channel.ended or not self.patience.interval:
             return False
-        return self._stopping or bool(self._requests) or self._awaits()
+        return self._stopping or bool(self._requests) or self.awaits()
 
     def _listen(self) -> None:
         """Ping a silent manager, and kill it if it does not answer."""
@@ -274,21 +269,19 @@ class ManagerLink:
         if verdict is Verdict.ASK:
             self.say("ping")
         elif verdict is Verdict.LOST:
-            is_stopped = cleanup.is_stopped(self._process.pid)
+            is_stopped = cleanup.is_stopped(self.process.pid)
             silent = f"it did not answer for {self.patience.timeout:g} s"
-            if is_stopped or self._responsive:
+            if is_stopped or self.responsive:
                 self.silent = f"{silent}{', because its process was stopped (SIGSTOP)' if is_stopped else ''}"
-                self._process.kill()
+                self.process.kill()
             else:
                 logger.warning("the manager is silent: %s; it may be busy with a large file", silent)
                 self._silence.heard()
 
     def _death_descriptor(self) -> int | None:
         if hasattr(os, "pidfd_open"):
-            try:
-                return os.pidfd_open(self._process.pid)
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                return os.pidfd_open(self.process.pid)
         return None
 
     def _flush(self) -> None:
@@ -328,19 +321,19 @@ class ManagerLink:
     def _await(self, answer: Future[Any], timeout: float | None) -> None:
         """Receive the answer to a request of a future's callback, and keep other messages for later."""
         poller = select.poll()
-        self._flush()
         until = None if timeout is None else time.monotonic() + timeout
         while not answer.done() and (until is None or time.monotonic() < until):
+            self._flush()
             poller.register(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.full else 0))
             if poller.poll(100):
-                self._flush()
-                self._channel.read()
+                if self._channel.read():
+                    self._silence.heard()
                 while (message := self._channel.next()) is not None:
                     if not self._is_answer(message):
                         self._kept.append(message)
             if self._is_awaited():
                 self._listen()
-            if self._channel.ended or self._process.poll() is not None:
+            if self._channel.ended or self.process.poll() is not None:
                 self._fail_requests()
 
     def _is_answer(self, message: tuple[Any, ...]) -> bool:
@@ -361,7 +354,7 @@ class ManagerLink:
         while (message := self._kept.popleft() if self._kept else self._channel.next()) is not None:
             if self._is_answer(message):
                 continue
-            steps = self._on_message(*message)
+            steps = self.on_message(*message)
             if steps is not None:
                 for done, _ in enumerate(steps):
                     if done % HANDFUL == HANDFUL - 1 and self._awake:

@@ -38,11 +38,6 @@ class Session:
         self.is_over = False
         """Whether the executor was shut down."""
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the executor was started, even if the session is over."""
-        return self._link is not None
-
     def begin(self, link: ManagerLink) -> None:
         """Open the session."""
         self._link = link

@@ -19,23 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from parsl.executors.errors import InvalidResourceSpecification
 
-from taskvine_exec.config import EngineSettings, LibrarySettings, VineSettings
+from taskvine_exec.config import EngineSettings, LibrarySettings
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, is_interruption
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import containers, frames
 from taskvine_exec.parsl_hooks.files import staging as staging_files
 from taskvine_exec.parsl_hooks.resolver import DAG_RESOLVER
-from taskvine_exec.results.advice import WorkingDirectories
 from taskvine_exec.results.failures import dependency_error
 from taskvine_exec.results.futures import TaskFuture
 from taskvine_exec.results.pending import PendingTasks, set_exception
 from taskvine_exec.session import Session
 from taskvine_exec.submission import resources
 from taskvine_exec.submission.buffers import Buffers
-from taskvine_exec.submission.files import FilePlan, NestedFiles, has_files
+from taskvine_exec.submission.files import FilePlan, FileRules, NestedFiles, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments, encode_scalars
 from taskvine_exec.submission.resources import ResourceSpecification
-from taskvine_exec.submission.temp_files import Outcome, TempFiles
+from taskvine_exec.submission.temp_files import Outcome
 from taskvine_exec.values import Edge, Value, collect
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.search_path import SearchPath
@@ -63,12 +62,8 @@ class Submitter:
         Directory for values that are too large for a message.
     path : SearchPath
         Where nodes import modules from.
-    temp_files : TempFiles
-        Versions of the executor's temp files.
-    storage : list of Staging
-        The executor's staging providers.
-    directories : WorkingDirectories
-        The directories in which tasks run.
+    files : FileRules
+        Where tasks find files.
     references : References or None
         The executor's proxies, if results are references.
     under_dfk : bool
@@ -81,9 +76,7 @@ class Submitter:
     settings: EngineSettings
     spool: str
     path: SearchPath
-    temp_files: TempFiles
-    storage: list[Any]
-    directories: WorkingDirectories
+    files: FileRules
     references: References | None
     under_dfk: bool
 
@@ -232,20 +225,8 @@ class Submitter:
 
     def _plan_files(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: TaskFuture) -> FilePlan:
         number = future.parsl_executor_task_id
-        settings = self.settings
         try:
-            return FilePlan(
-                args,
-                kwargs,
-                files=self.temp_files,
-                task=f"t{number}",
-                producer=future,
-                shared_fs=settings.shared_fs,
-                storage=self.storage,
-                streams_travel=isinstance(settings, VineSettings) and not settings.local,
-                directory=self.directories.start,
-                in_place=self.directories.in_place,
-            )
+            return FilePlan(args, kwargs, self.files, task=f"t{number}", producer=future)
         except BaseException as error:
             refusal = error
             if not is_interruption(error) and not isinstance(error, Exception):
@@ -305,8 +286,8 @@ class Submitter:
     def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
         """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""
         for use in plan.inputs:
-            if use.kind == "temp" and use.source not in self.temp_files.made:
-                producer = self.temp_files.producer(use.source)
+            if use.kind == "temp" and use.source not in self.files.temp_files.made:
+                producer = self.files.temp_files.producer(use.source)
                 producer.add_done_callback(partial(self._producer_done, use.source, number, consumer))
 
     def _value_settled(self, number: int, consumer: int, value: Value) -> None:
@@ -317,7 +298,7 @@ class Submitter:
         over = Outcome(producer)
         if (error := over.exception()) is not None:
             self.tasks.fail(number, dependency_error(error, over.tid, consumer))
-        elif version not in self.temp_files.made:
+        elif version not in self.files.temp_files.made:
             reason = f"the task that should make {version} has ended without it (its result may be memoized)"
             self.tasks.fail(number, FileLost(task_id=number, reason=reason, name=version))
 

@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 from parsl.data_provider.files import File
@@ -63,12 +64,12 @@ class Value:
     __slots__ = (
         "__weakref__",
         "_at_home",
-        "_edges",
         "_encoded",
         "_end",
         "_load",
         "_waiting",
         "error",
+        "has_edges",
         "is_read",
         "number",
         "place",
@@ -83,7 +84,8 @@ class Value:
         self.error: BaseException | None = None
         self._at_home: Any = None
         self._encoded: bytes | None = None
-        self._edges = 0
+        self.has_edges = False
+        """Whether any task was given an edge to it."""
         self._waiting: list[Callable[[Value], None]] | None = []
         self._load: Loader | None = None
         self.is_read = False
@@ -115,7 +117,7 @@ class Value:
         with _lock:
             if self.place is Place.HOME:
                 return self._at_home if self._encoded is None else Copy(self.number, self._encoded)
-            self._edges += 1
+            self.has_edges = True
         return Edge(self)
 
     def comes_home(self, value: Any, encoded: bytes | None = None) -> None:
@@ -137,10 +139,9 @@ class Value:
         self._load = load
         self.place = Place.NODES
 
-    @property
-    def has_edges(self) -> bool:
-        """Whether any task was given an edge to it."""
-        return self._edges > 0
+    def lose(self, error: Exception) -> None:
+        """Record that the result on nodes cannot be loaded any more: later attempts raise ``error``."""
+        self.stays(partial(_fail, error))
 
     def load(self, timeout: float | None = None) -> Any:
         """Load a result that is on nodes; wait at most ``timeout`` seconds if it must be recreated.
@@ -175,13 +176,10 @@ class Value:
     def forgotten(self) -> None:
         """Record that nodes have dropped it as the user asked; tasks that are given an edge to it fail."""
         self.place = Place.NOWHERE
-        self.error = self._forgotten()
-        self._load = _refuse
+        self.error = FileLost(task_id=self.producer, reason="its result has been forgotten", name=self.number)
+        self._load = partial(_fail, self.error)
         if self._end is not None:
             self._end.detach()
-
-    def _forgotten(self) -> FileLost:
-        return FileLost(task_id=self.producer, reason="its result has been forgotten", name=self.number)
 
     def when_settled(self, callback: Callable[[Value], None]) -> None:
         """Call back when the task is over for good; immediately if it already is."""
@@ -201,8 +199,8 @@ class Value:
             callback(self)
 
 
-def _refuse(value: Value, timeout: float | None) -> Any:
-    raise value._forgotten()
+def _fail(error: BaseException, value: Value, timeout: float | None) -> Any:
+    raise error
 
 
 class Edge:
@@ -226,8 +224,7 @@ class Edge:
 
         if self._value is None:
             raise pickle.PicklingError(f"the task that {self!r} was an argument of is over")
-        _seen.values.append(self._value)
-        _seen.edges.append(self)
+        _seen.edges[self] = self._value
         return values.fetch, (self._number,)
 
     def __repr__(self) -> str:
@@ -258,8 +255,7 @@ class Copy:
 
 class _Seen(threading.local):
     def __init__(self) -> None:
-        self.values: list[Value] = []
-        self.edges: list[Edge] = []
+        self.edges: dict[Edge, Value] = {}
 
 
 _seen = _Seen()
@@ -267,8 +263,7 @@ _seen = _Seen()
 
 def collect(encode: Callable[..., Any], *args: Any) -> tuple[Any, list[Value], list[Edge]]:
     """Run a function that pickles arguments; return its result, the values that it met, each once, and their edges."""
-    _seen.values, _seen.edges = [], []
+    _seen.edges = {}
     made = encode(*args)
-    found, edges = _seen.values, _seen.edges
-    _seen.values, _seen.edges = [], []
-    return made, list(dict.fromkeys(found)), edges
+    edges, _seen.edges = _seen.edges, {}
+    return made, list(dict.fromkeys(edges.values())), list(edges)

@@ -1,4 +1,4 @@
-"""Ways in which what a function captures can change between two calls, as programs of a user's."""
+"""Programs of a user in which the captures of a function change between two calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Change(NamedTuple):
-    """A program that defines ``f``, and what happens to it between two calls of that."""
+    """A program that defines ``f``, and a change that happens between two calls of it."""
 
     program: str
     change: str
@@ -97,7 +97,7 @@ CHANGES: dict[str, Change] = {
 
 
 class Program:
-    """A program of a user's that runs in a ``__main__`` of its own."""
+    """A user's program with its own ``__main__``."""
 
     def __init__(self, change: Change) -> None:
         self._change = change.change
@@ -106,10 +106,10 @@ class Program:
 
     @property
     def f(self) -> Callable[..., Any]:
-        """The function as the program has it now."""
+        """Return the function as the program has it now."""
         function: Callable[..., Any] = self._variables["f"]
         return function
 
     def run_on(self) -> None:
-        """Let the change happen."""
+        """Make the change."""
         exec(self._change, self._variables)

@@ -1,4 +1,4 @@
-"""Users' programs on the clusters that suites start."""
+"""Users' programs on the clusters that test suites start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import eventually, settle
 from tests.machines import Machines
 
 CLEAN_SECONDS = 60.0
-"""Time for processes, jobs and scratch to go after a run, also after its processes were killed."""
+"""Seconds after a run until processes, jobs and scratch must be gone, also if its processes were killed."""
 FUNCTIONS = """
 BEGUN = time.time()
 
@@ -46,7 +46,7 @@ def where(n=0, seconds=0.0):
     time.sleep(seconds)
     return socket.gethostname(), os.environ.get("@JOB@"), n
 """
-"""What all programs have; ``@JOB@`` stands for the environment variable with a job's number."""
+"""The common parts of all programs; ``@JOB@`` stands for the environment variable with a job's number."""
 
 
 @dataclass
@@ -60,37 +60,37 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Process id of the program itself; ``nsenter`` has started it."""
+        """Process id of the program itself, which ``nsenter`` has started."""
         return int(psutil.Process(self.process.pid).children()[0].pid)
 
     @property
     def text(self) -> str:
-        """Its output so far."""
+        """The program's output so far."""
         return self.output.read_text(errors="replace")
 
     def said(self, what: str) -> list[tuple[Any, float]]:
-        """Values that it has given for a name so far, with the time."""
+        """The values printed for a name so far, with the times."""
         lines = re.findall(r"^SAID (.*)$", self.text, re.MULTILINE)
         return [(value, when) for name, value, when in map(json.loads, lines) if name == what]
 
     def wait_for(self, what: str, seconds: float = 60.0) -> Any:
-        """Wait until it says something; return the value."""
+        """Wait until the program prints a value; return it."""
         eventually(lambda: self.said(what) or self.process.poll() is not None, seconds)
         said = self.said(what)
         assert said, f"it ended without saying {what!r}:\n{self.text}"
         return said[-1][0]
 
     def age(self) -> float:
-        """Seconds since its start."""
+        """Seconds since the program started."""
         return time.time() - self.started
 
     def outputs(self) -> str:
-        """Output of its jobs."""
+        """Output of the program's jobs."""
         paths = self.directory.glob("runinfo/*/submit_scripts/*.std*")
         return "\n".join(path.read_text(errors="replace") for path in paths)
 
     def end(self, seconds: float = 90.0) -> str:
-        """Wait for its end with status 0; return what it has printed."""
+        """Wait until the program ends with status 0; return its output."""
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ class Program:
         return self.text
 
     def manager(self) -> psutil.Process:
-        """Its executor's manager."""
+        """The manager of the program's executor."""
         for child in psutil.Process(self.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if "manager" in child.cmdline():
@@ -115,7 +115,7 @@ def use(cluster: Machines) -> None:
 
 
 def count_queries(cluster: Machines, *names: str) -> None:
-    """Put scripts before commands of the batch system that write down when a user's program calls them."""
+    """Wrap commands of the batch system in scripts that record the calls of a user's program."""
     (cluster.home / "bin").mkdir()
     for name in names:
         script = f'#!/bin/sh\n[ -z "$QUERIES" ] || date +%s.%N >> "$QUERIES"\nPATH=${{PATH#*:}} exec {name} "$@"\n'
@@ -190,6 +190,6 @@ def programs_of(
 
 
 def queries(program: Program) -> list[float]:
-    """When the batch system was asked for states."""
+    """Times at which the batch system was asked for states."""
     path = program.directory / "queries"
     return [float(line) for line in path.read_text().split()] if path.exists() else []

@@ -1,4 +1,4 @@
-"""What every test that starts processes is held to: nothing of ours may remain after it."""
+"""Fixtures for all tests that start processes: nothing of ours may remain after a test."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _BEGUN = psutil.Process().create_time()
 
 
 def our_processes(directory: str) -> list[psutil.Process]:
-    """Processes of runs under a directory, dead ones apart: they carry a run's token, or their command names it."""
+    """Return the living processes of runs under a directory: they carry a run's token, or their command names it."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.create_time() < _BEGUN:  # it cannot be a test's; looking at all of them takes much of a test
+            # cannot be a test's; looking at all of them takes a large part of a test's time
+            if process.create_time() < _BEGUN:
                 continue
             token = process.environ().get(cleanup.TOKEN, "")
             ours = token.startswith(directory) or any(directory in word for word in process.cmdline())
@@ -38,7 +39,7 @@ def our_processes(directory: str) -> list[psutil.Process]:
 
 
 def command(process: psutil.Process) -> list[str]:
-    """The command of a process; empty if it has ended, even if nobody has waited for it yet."""
+    """Return the command of a process; empty if it has ended, even if it was not reaped yet."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -47,7 +48,7 @@ def command(process: psutil.Process) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _scripts_on_path() -> Iterator[None]:
-    """Put this environment's scripts on PATH, where Parsl looks for ``interchange.py``, activated or not."""
+    """Put this environment's scripts on PATH, where Parsl looks for ``interchange.py``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
         yield
@@ -55,7 +56,7 @@ def _scripts_on_path() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _managers_check_themselves() -> Iterator[None]:
-    """Have every manager check its core: a fault in it then ends the run with an error that names it."""
+    """Make every manager check its core: a broken invariant ends the run with an error that names it."""
     with pytest.MonkeyPatch.context() as patch:
         if VARIABLE not in os.environ:  # set it to 0 to measure what the checks cost
             patch.setenv(VARIABLE, "1")
@@ -64,12 +65,13 @@ def _managers_check_themselves() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _parsl_says_little() -> None:
-    """A test that has Parsl write its log leaves it at DEBUG; then pytest keeps records, and these keep futures."""
+    """Reset the level of Parsl's log. A test may leave it at DEBUG, and pytest keeps the records and so the futures."""
     logging.getLogger("parsl").setLevel(logging.INFO)
 
 
 @pytest.fixture
-def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:  # pytest makes its own first
+# pytest makes its own directory first
+def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """Give the test a private directory for temporary files; fail it if a process, socket or file of ours remains."""
     directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")
     monkeypatch.setenv("TMPDIR", directory)
@@ -96,7 +98,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[st
 
 
 def settle(look: Callable[[], Any], seconds: float = 5.0) -> Any:
-    """Look until there is nothing to see, or time is up; return what was seen last."""
+    """Repeat a look until it finds nothing or time is up; return what it found last."""
     deadline = time.monotonic() + seconds
     while (seen := look()) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -104,7 +106,7 @@ def settle(look: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 
 def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Look until there is something to see, and return it; fail after some time."""
+    """Repeat a look until it finds something, and return it; fail after some time."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < deadline, "it never came to be"
@@ -113,7 +115,7 @@ def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 class Gate:
-    """Tasks that say that they have begun, and end when they are let."""
+    """Tasks that report their start, and wait until the test opens the gate."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -121,7 +123,7 @@ class Gate:
 
     @property
     def task(self) -> Callable[..., Any]:
-        """Function of one such task: it takes a name, and returns it with the block that it ran in."""
+        """The function of such a task: it takes a name, and returns it with the block that it ran in."""
         directory = str(self.directory)
 
         def hold(name: object = "task") -> tuple[object, str | None]:
@@ -136,7 +138,7 @@ class Gate:
         return hold
 
     def begun(self) -> list[str]:
-        """Names of the tasks that have begun, as often as they have."""
+        """Names of the tasks that have begun, once for each start."""
         return sorted(path.name.rpartition(".")[0] for path in self.directory.iterdir() if path.name != "open")
 
     def wait(self, count: int) -> list[str]:
@@ -145,13 +147,13 @@ class Gate:
         return self.begun()
 
     def open(self) -> None:
-        """Let the tasks end."""
+        """Let the tasks return."""
         (self.directory / "open").touch()
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
-    """Tasks to be held."""
+    """A gate for the tasks of a test."""
     return Gate(tmp_path / "gate")
 
 

@@ -10,9 +10,9 @@ from taskvine_manager.node import limits
 
 
 def make(megabytes: int) -> Path | None:
-    """Make a control group that may use so much memory; None if this user may make none."""
+    """Make a control group with a limit on memory; None if this user may make none."""
     texts = (limits.read(f"/proc/self/{name}") or "" for name in ("cgroup", "mountinfo"))
-    # The outermost first, since in version 2 processes may be in none that has groups within it.
+    # The outermost first: in version 2, a group that contains groups may contain no processes.
     for path, version in reversed(limits.groups("memory", *texts)):
         group = Path(path, f"taskvine-{uuid.uuid4().hex[:8]}")
         limit = group / ("memory.max" if version == 2 else "memory.limit_in_bytes")

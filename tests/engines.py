@@ -17,7 +17,7 @@ def _absent() -> str | None:
 
 
 ABSENT = _absent()
-"""Why the TaskVine engine cannot be tested here, if it cannot."""
+"""The reason why the TaskVine engine cannot be tested here, or None."""
 ENGINES = ["embedded", pytest.param("taskvine", marks=pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT)))]
-"""Parameters of a test or a fixture."""
+"""Parameters of a test or a fixture: all engines."""
 on_both = pytest.mark.parametrize("engine", ENGINES)

@@ -1,7 +1,7 @@
-"""A batch system on this machine: what the suites that start a real one have in common.
+"""A batch system on this machine: the common parts of the suites that start a real one.
 
-Each of its machines has mount, PID and UTS namespaces with its own ``/tmp`` and ``/dev/shm``. A machine sees of this
-one's files what a cluster would share: the home directory, this project and its environment.
+Each of its machines has mount, PID and UTS namespaces with its own ``/tmp`` and ``/dev/shm``. Machines
+share with this one the files that a cluster would share: the home directory, this project and its environment.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import ClassVar, TypeVar
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "manager")]  # where a cluster is run as a program
+sys.path[:0] = [str(ROOT / "manager")]  # when a cluster is run as a program
 
 from taskvine_manager import cleanup  # noqa: E402
 
 LOGIN = "login1.example.org"
 """A name of the login machine that nodes and user programs resolve."""
 PRIVATE = ("/tmp", "/dev/shm")
-"""Directories that each machine has for itself."""
+"""Directories that each machine has privately."""
 SBIN = os.pathsep.join(["/usr/sbin", "/sbin"])
 _START_SECONDS = 60.0
 
@@ -44,12 +44,12 @@ mount -t tmpfs -o size=1500m,mode=1777 tmpfs /dev/shm
 {restore}
 mount --bind {hosts} /etc/hosts
 """
-# bash adopts what users' programs leave behind, and reaps it.
+# bash adopts and reaps the processes that users' programs leave.
 _LOGIN = """
 while :; do sleep 3600 & wait; done
 """
 ISOLATE = ("unshare", "-m", "-p", "-u", "-f", "--mount-proc", "--kill-child", "bash", "-c")
-"""A shell with private mounts, processes and host name; it ends with all that it has started."""
+"""A shell with private mounts, processes and host name. All its processes end with it."""
 _Self = TypeVar("_Self", bound="Machines")
 
 
@@ -65,9 +65,9 @@ class Machines:
     SYSTEM: ClassVar[str]
     """Name of the batch system."""
     VARIABLE: ClassVar[str]
-    """Environment variable of all programs that says which cluster they are on."""
+    """Environment variable of all programs that names their cluster."""
     OWN: ClassVar[tuple[str, ...]]
-    """Names of processes of the batch system that run on nodes."""
+    """Names of the batch system's processes that run on nodes."""
     ENTER: ClassVar[tuple[str, ...]] = ("--mount", "--pid")
     """Namespaces of the login machine that a user's program enters."""
 
@@ -79,7 +79,7 @@ class Machines:
         self._hosts = self.base / "etc" / "hosts"
         self._daemons: list[tuple[str, subprocess.Popen[bytes]]] = []
 
-    # --- what each batch system has of its own ---
+    # --- the parts that differ between batch systems ---
 
     @property
     @abstractmethod
@@ -92,11 +92,11 @@ class Machines:
 
     @abstractmethod
     def queue(self) -> list[str]:
-        """Jobs that have not ended, with their states."""
+        """Return the jobs that have not ended, with their states."""
 
     @abstractmethod
     def jobs(self) -> list[str]:
-        """Numbers of jobs that have not ended."""
+        """Return the numbers of jobs that have not ended."""
 
     @abstractmethod
     def cancel(self, *jobs: str) -> None:
@@ -106,7 +106,7 @@ class Machines:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of a user's program on the login machine."""
+        """Return the environment of a user's program on the login machine."""
         return {
             **os.environ,
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), search_path()]),
@@ -116,7 +116,7 @@ class Machines:
         }
 
     def command(self, *arguments: str, directory: str | os.PathLike[str]) -> list[str]:
-        """Command line of a user's program on the login machine: the program is a child of what this starts."""
+        """Return the command line of a user's program on the login machine. The program is a child of its process."""
         login = next(daemon for name, daemon in self._daemons if name == LOGIN)
         init = next(iter(psutil.Process(login.pid).children()), None)
         if init is None:
@@ -125,7 +125,7 @@ class Machines:
         return ["nsenter", f"--target={init.pid}", *self.ENTER, *there, *arguments]
 
     def _machine(self, name: str) -> str:
-        """Script that shows a new mount namespace what one machine of the cluster sees."""
+        """Return the script that shows a new mount namespace the files of one machine."""
         hold = self.base / "hold" / name
         keep, restore = [f"mount -t tmpfs tmpfs {self.base / 'hold'}", f"mkdir {hold}"], []
         for number, path in enumerate(_shared()):
@@ -135,11 +135,11 @@ class Machines:
         return _MACHINE.format(keep="\n".join(keep), restore="\n".join(restore), tmp=self._tmp(name), hosts=self._hosts)
 
     def _tmp(self, name: str) -> Path:
-        """The temporary directory of a machine."""
+        """Return the temporary directory of a machine."""
         return self.base / "machines" / name / "tmp"
 
     def ask(self, *arguments: str, seconds: float = 30) -> str:
-        """Run a command of the batch system's and return its output, without blanks around it."""
+        """Run a command of the batch system and return its output, stripped."""
         done = subprocess.run(
             arguments, env=self.environment, capture_output=True, text=True, check=False, timeout=seconds
         )
@@ -148,12 +148,12 @@ class Machines:
         return done.stdout.strip()
 
     def scratch(self) -> list[str]:
-        """Paths that runs have left in the temporary directories of nodes and of the login machine."""
+        """Return the paths that runs have left in the temporary directories of nodes and of the login machine."""
         roots = [self._tmp(name) for name in ("login", *self.names)]
         return [str(path) for root in roots for path in root.iterdir() if path.name.startswith(("taskvine-", "tv-"))]
 
     def processes(self) -> list[psutil.Process]:
-        """Processes of jobs on the nodes, whatever they have become, and of runs on the login machine."""
+        """Return all processes of jobs on the nodes, and of runs on the login machine."""
         daemons = {daemon.pid for _, daemon in self._daemons}
         found = [each for each in psutil.process_iter() if each.pid not in daemons and self._is_run(each)]
         for name, daemon in self._daemons:
@@ -172,14 +172,14 @@ class Machines:
             return False
 
     def _is_own(self, process: psutil.Process) -> bool:
-        """Whether a process is the batch system's own, or gone."""
+        """Whether a process belongs to the batch system, or has ended."""
         try:
             return process.status() == psutil.STATUS_ZOMBIE or process.name() in self.OWN
         except psutil.NoSuchProcess:
             return True
 
     def clear_scratch(self) -> None:
-        """Remove what :meth:`scratch` finds, so that one test's failure is not the next one's."""
+        """Remove what :meth:`scratch` finds, so that a failed test does not fail the next one."""
         for path in self.scratch():
             if os.path.islink(path) or not os.path.isdir(path):
                 os.unlink(path)
@@ -200,7 +200,7 @@ class Machines:
         self.stop()
 
     def _lay_out(self, *directories: str, hosts: str) -> None:
-        """Make the directories of the cluster and of its machines, and the host table that its machines see."""
+        """Make the directories of the cluster and its machines, and the host table that its machines see."""
         for name in ("etc", "home", "hold", "log", *directories):
             (self.base / name).mkdir()
         self.base.chmod(0o755)
@@ -238,7 +238,7 @@ class Machines:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End all daemons, and every process of the nodes with them; remove the cluster's directory."""
+        """End all daemons and all processes of the nodes; remove the cluster's directory."""
         for _, daemon in reversed(self._daemons):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(daemon.pid, signal.SIGTERM)
@@ -254,12 +254,12 @@ class Machines:
 
 
 def search_path() -> str:
-    """Where programs are looked for, those for administrators included."""
+    """Return the directories where programs are searched for, also those of administrators."""
     return os.pathsep.join(filter(None, [os.environ.get("PATH"), SBIN]))
 
 
 def _shared() -> list[str]:
-    """Paths below the private directories that nodes must see nevertheless."""
+    """Return the paths below the private directories that nodes must see."""
     needed = [str(ROOT), sys.prefix, sys.base_prefix]
     worker = shutil.which("vine_worker")
     if worker is not None:
@@ -273,7 +273,7 @@ def _shared() -> list[str]:
 
 
 def absent(programs: tuple[str, ...]) -> list[str]:
-    """Those of some programs that are not installed."""
+    """Return those of some programs that are not installed."""
     return [name for name in programs if shutil.which(name, path=search_path()) is None]
 
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation, and the blocks of code that they show."""
+"""The pages of the documentation, and their blocks of code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INDENTED = re.compile(r"(?:^|(?<=\n\n))((?: {4}.*\n)(?:(?: {4}.*)?\n)*)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it is, how it is marked, and what it holds."""
+    """A fenced block: its place, its marks, and its text."""
 
     page: Path
     line: int
@@ -29,7 +29,7 @@ class Block:
     marks: frozenset[str]
     code: str
     output: str | None
-    """What the page says that it prints, if it does."""
+    """The output that the page shows for it, if any."""
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ PYTHON = [block for page in PAGES for block in blocks(page) if block.language ==
 PROGRAMS = [block for block in PYTHON if block.program]
 FRAGMENTS = [block for block in PYTHON if block.fragment]
 PARTS = [block for block in PYTHON if not block.program and not block.fragment]
-"""Configurations and other code that is run as it is printed, in the process of the test."""
+"""Configurations and other code that is run as printed, in the process of the test."""
 
 
 def write_files(page: Path, before: int, directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -21,41 +22,31 @@ _KEEPERS_SECONDS = keeper.TERM_SECONDS + keeper.LAST_SECONDS + 0.25
 
 def kill_group(group: int) -> None:
     """Kill a process group, if it still exists."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def start_time(pid: int) -> int | None:
     """Return the start time of a process in system ticks, which distinguishes two processes with the same id. Return
     None if it is unknown or there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return None
+    fields = keeper.status(pid)
+    return int(fields[19]) if len(fields) > 19 else None
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process with this id exists and has not ended."""
     try:
         os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"])  # ended, but not reaped
     except ProcessLookupError:
         return False
-    except OSError:  # another user's process, or a system without /proc
+    except OSError:  # another user's process
         return True
+    return keeper.status(pid)[:1] not in ([b"Z"], [b"X"])  # ended, but not reaped
 
 
 def is_stopped(pid: int) -> bool:
     """Whether a signal such as SIGSTOP has stopped a process; False for one that a debugger holds."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
-    except OSError:
-        return False
+    return keeper.status(pid)[:1] == [b"T"]
 
 
 def ends(pid: int, seconds: float) -> bool:
@@ -148,15 +139,8 @@ def kill_strays(directory: str, node: str | None = None, grace: float = 0.0) -> 
                     told.add(pid)
                     keeper.end(pid)
             elif pid not in kept and not keeper.goes_last(pid):
-                _kill(pid)
+                keeper.kill(pid)
         killed.extend(pid for pid in found if pid not in killed)
         time.sleep(0.01)
         found = strays(directory, node)
     return killed
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass

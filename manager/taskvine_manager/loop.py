@@ -235,11 +235,11 @@ class Manager:
         self._engine.submit(list(functions), new, came)
 
     def _on_cancel(self, numbers: tuple[int, ...]) -> None:
-        self._record.cancelled(numbers)
+        self._record.note("cancelled", numbers)
         self._engine.cancel(numbers)
 
     def _on_forget(self, files: tuple[str, ...]) -> None:
-        self._record.forgotten(files)
+        self._record.note("forgotten", files)
         self._engine.forget(files)
 
     def _on_retire(self, profiles: tuple[int, ...]) -> None:
@@ -262,7 +262,7 @@ class Manager:
         self._say("graph", request, self._engine.snapshot())
 
     def _on_tune(self, parameters: dict[str, float]) -> None:
-        self._record.tuned(parameters)
+        self._record.note("tuned", parameters)
         self._awake = parameters.get(AWAKE.name, self._awake)
         self._engine.tune(parameters)
 
@@ -280,7 +280,7 @@ class Manager:
         self._finished.extend(completions)
 
     def run_again(self, numbers: list[int], reason: str) -> None:
-        self._record.run_again(numbers, reason)
+        self._record.note("again", numbers, reason)
 
     def notice(self, text: str) -> None:
         logger.warning("%s", text)
@@ -291,7 +291,7 @@ class Manager:
         self._say("radio", said)
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
-        self._record.nodes(nodes)
+        self._record.note("nodes", nodes)
         self._say("nodes", nodes)
 
     def drained(self, block: str) -> None:

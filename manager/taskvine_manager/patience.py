@@ -80,9 +80,7 @@ class Silence:
         """
         elapsed = 0.0 if self._looked is None else now - self._looked
         self._looked = now
-        if not self._limits.interval:
-            return Verdict.WAIT
-        if elapsed > self._limits.pause + _LATE:
+        if not self._limits.interval or elapsed > self._limits.pause + _LATE:
             return Verdict.WAIT
         self._silent += elapsed
         if self._asked is None:

@@ -84,7 +84,7 @@ class Recorder:
             (number, profile, _size(arguments), inputs, outputs)
             for number, profile, arguments, inputs, outputs in invocations
         ]
-        self._add("submitted", time.time(), items)
+        self.note("submitted", items)
 
     def done(self, completions: Iterable[Completion]) -> None:
         """Record tasks that ended."""
@@ -92,31 +92,15 @@ class Recorder:
             (number, outcome, node, dispatched, started, seconds, _size(body), _sized(made), _kind(outcome, body))
             for number, outcome, body, node, dispatched, started, seconds, made, _ in completions
         ]
-        self._add("done", time.time(), items)
+        self.note("done", items)
 
-    def run_again(self, numbers: Iterable[int], reason: str) -> None:
-        """Record tasks that are run again."""
-        self._add("again", time.time(), list(numbers), reason)
-
-    def cancelled(self, numbers: Iterable[int]) -> None:
-        """Record tasks that were cancelled."""
-        self._add("cancelled", time.time(), list(numbers))
-
-    def forgotten(self, files: Iterable[str]) -> None:
-        """Record files that will not be asked for again."""
-        self._add("forgotten", time.time(), list(files))
-
-    def nodes(self, nodes: list[dict[str, Any]]) -> None:
-        """Record all current nodes."""
-        self._add("nodes", time.time(), nodes)
-
-    def tuned(self, parameters: dict[str, float]) -> None:
-        """Record new values of tuning parameters."""
-        self._add("tuned", time.time(), parameters)
+    def note(self, tag: str, *parts: Any) -> None:
+        """Record an entry of another kind, such as ``("cancelled", numbers)``: its tag and what follows its time."""
+        self._add(tag, time.time(), *parts)
 
     def close(self) -> None:
         """Write the end of the run and close the file."""
-        self._add("end", time.time())
+        self.note("end")
         self.flush()
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -243,9 +227,8 @@ def entries(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
         first, whole = True, 0
         try:
             for entry in unpacker:
-                if not isinstance(entry, tuple) or not entry or not isinstance(entry[0], str):
-                    raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}")
-                if first and (entry[0] != "run" or len(entry) < 2):
+                is_tagged = isinstance(entry, tuple) and entry and isinstance(entry[0], str)
+                if not is_tagged or (first and (entry[0] != "run" or len(entry) < 2)):
                     raise ValueError(f"{os.fspath(path)}: {_NO_RECORD}")
                 if first and entry[1] != VERSION:
                     raise ValueError(f"{os.fspath(path)}: the record has version {entry[1]}, not {VERSION} as expected")

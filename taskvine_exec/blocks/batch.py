@@ -5,6 +5,7 @@ The strategy's thread and the watcher's thread call these methods while they hol
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -116,9 +117,8 @@ class Batch:
 
     def _not_yet(self, job: Job, said: JobStatus, now: float) -> JobStatus:
         """Make LocalProvider read an exit code again: while a job writes it, the provider takes it for a failure."""
-        if said.state != JobState.FAILED or not _UNREADABLE.fullmatch(said.message or ""):
-            return said
-        if not isinstance(self._provider, LocalProvider):
+        is_unreadable = said.state == JobState.FAILED and _UNREADABLE.fullmatch(said.message or "") is not None
+        if not is_unreadable or not isinstance(self._provider, LocalProvider):
             return said
         if now > self._unreadable.setdefault(job.block, now) + _WRITTEN_SECONDS:
             return said
@@ -146,19 +146,13 @@ class Batch:
         detail = slurm.ask(self._provider, jobs[0].number)
         known = status.get(jobs[0].block)
         state = str(detail) if detail else f"its provider says {known.state.name}" if known else "no state is known"
+        level = logging.INFO
+        if detail and detail.cure:
+            level, state = logging.WARNING, f"{state}. {detail.cure}"
         what = ", ".join(f"{job.block} (job {job.number})" for job in jobs[:SHOWN])
-        more = f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
-        cure = detail.cure if detail else ""
-        logger.log(
-            logging.WARNING if cure else logging.INFO,
-            "%s no node yet after %.0f s from block %s%s; state of the first: %s%s",
-            self._prefix,
-            waited,
-            what,
-            more,
-            state,
-            f". {cure}" if cure else "",
-        )
+        what += f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
+        text = "%s no node yet after %.0f s from block %s; state of the first: %s"
+        logger.log(level, text, self._prefix, waited, what, state)
 
     def failure(self, failed: Sequence[tuple[str, JobStatus]]) -> WorkerLaunchFailed:
         """Make the error of blocks that ended before their nodes joined, the youngest first."""
@@ -181,14 +175,12 @@ class Batch:
 
 def _state_of(path: str) -> int:
     """Return a number that changes when the file is written to; 0 if the file does not exist."""
-    try:
+    with contextlib.suppress(OSError):
         return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
+    return 0
 
 
 def _summary(status: JobStatus) -> str:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return status.stderr_summary or ""
-    except (OSError, ValueError):
-        return ""
+    return ""

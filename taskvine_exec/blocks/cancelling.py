@@ -6,6 +6,7 @@ watcher has stopped. Each call of the provider holds its lock; no wait does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -146,8 +147,6 @@ class Canceller:
 
 
 def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""

@@ -8,8 +8,7 @@ to unlisted jobs, or the same answer at two looks.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from parsl.jobs.states import JobState, JobStatus
@@ -92,6 +91,7 @@ class Job:
         return self.end is None and not self.cancelled
 
 
+@dataclass(eq=False, repr=False)
 class Jobs:
     """The jobs of one executor.
 
@@ -108,21 +108,13 @@ class Jobs:
         user. A job counts as ended if it is in one of these states at two looks.
     """
 
-    def __init__(
-        self,
-        interval: float,
-        *,
-        trusted: bool,
-        suspended: Collection[JobState] = (),
-        stuck: Mapping[JobState, str] = MappingProxyType({}),
-    ) -> None:
-        self.trusted = trusted
-        self._suspended = frozenset(suspended)
-        self._stuck = dict(stuck)
-        self._interval = interval
-        self._jobs: dict[str, Job] = {}
-        self._here: frozenset[str] = frozenset()
-        self._looked = float("-inf")
+    interval: float
+    trusted: bool = field(kw_only=True)
+    suspended: Collection[JobState] = ()
+    stuck: Mapping[JobState, str] = field(default_factory=dict)
+    _jobs: dict[str, Job] = field(default_factory=dict, init=False)
+    _here: frozenset[str] = field(default=frozenset(), init=False)
+    _looked: float = field(default=float("-inf"), init=False)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
@@ -130,7 +122,7 @@ class Jobs:
     @property
     def held(self) -> frozenset[JobState]:
         """Final states that the provider also reports for jobs that have not ended."""
-        return self._suspended | frozenset(self._stuck)
+        return frozenset([*self.suspended, *self.stuck])
 
     def get(self, block: str) -> Job | None:
         """Return the job of a block, or None if none was submitted."""
@@ -190,15 +182,15 @@ class Jobs:
             return job.end  # Parsl's Slurm provider stops asking about ended jobs and calls them COMPLETED
         if block in self._here and not job.cancelled:
             return said if said.state == JobState.RUNNING else JobStatus(JobState.RUNNING)
-        if said.state in self._suspended and not job.cancelled:
+        if said.state in self.suspended and not job.cancelled:
             said = JobStatus(JobState.RUNNING if job.served else JobState.PENDING)
         if not said.terminal:
             return self._alive(job, said, now, answered=answered)
-        stuck = said.state in self._stuck and not job.cancelled
+        stuck = said.state in self.stuck and not job.cancelled
         job.listed = job.listed or stuck
         in_doubt = stuck or said.state in _MADE_UP
         if self.trusted or said.exit_code is not None or not in_doubt or self._is_sure(job, now):
-            message = said.message or self._stuck[said.state] if stuck else said.message
+            message = said.message or self.stuck[said.state] if stuck else said.message
             job.end = JobStatus(said.state, message, said.exit_code, said.stdout_path, said.stderr_path)
             job.stuck = stuck
             return job.end
@@ -252,26 +244,24 @@ class Jobs:
         if not missing:
             return None
         if self.trusted:
-            return self._looked + self._interval
+            return self._looked + self.interval
         times = []
         for job in missing:
             if job.stirred is not None and job.looks < len(CLOSER_LOOKS):
                 times.append(job.stirred + CLOSER_LOOKS[job.looks])
             if job.doubted is not None:
-                times.append(
-                    max(job.doubted if self._is_known(job) else job.submitted + UNLISTED, self._looked) + SECOND_LOOK
-                )
+                since = job.doubted if self._is_known(job) else job.submitted + UNLISTED
+                times.append(max(since, self._looked) + SECOND_LOOK)
             if self._looked < job.submitted and not job.served:
-                times.append(job.submitted + min(FIRST_LOOK, self._interval))
+                times.append(job.submitted + min(FIRST_LOOK, self.interval))
             else:
-                times.append(max(self._looked, job.stirred or job.submitted) + self._interval)
+                times.append(max(self._looked, job.stirred or job.submitted) + self.interval)
         return max(min(times), self._looked + BETWEEN_LOOKS)
 
     def to_mention(self, now: float) -> list[Job]:
         """Return the jobs that have waited long and that the log should mention now. They count as mentioned."""
         due = [job for job in self.missing() if now >= self._mention_at(job)]
         for job in due:
-            job.mentions += 1
             while now >= self._mention_at(job):
                 job.mentions += 1
         return due

@@ -104,12 +104,8 @@ def ask(provider: ExecutionProvider | None, job: Any) -> Detail | None:
 
 def parse(output: str) -> Detail | None:
     """Parse the output of ``scontrol --oneliner show job`` for one job; None if it has no state."""
-    lines = [line for line in output.splitlines() if "JobState=" in line]
-    if not lines:
-        return None
-    fields = dict(_FIELD.findall(lines[-1]))
-    reason = fields.get("Reason", "None")
-    state = fields.get("JobState")
+    fields = dict(_FIELD.findall(output))  # if it was requeued, the last line tells
+    state, reason = fields.get("JobState"), fields.get("Reason", "None")
     if state is None:
         return None
     code, _, signal = fields.get("ExitCode", "").partition(":")

@@ -17,8 +17,8 @@ from taskvine_exec.config.settings import (
     working_directory,
 )
 from taskvine_exec.config.tuning import retuned
-from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
-from taskvine_exec.config.validation import AUTOLABEL_ALGORITHMS, BATCH_TYPES, LIBRARY_KEYS, validate
+from taskvine_exec.config.user import AUTOLABEL_ALGORITHMS, BATCH_TYPES, TaskVineFactoryConfig, TaskVineManagerConfig
+from taskvine_exec.config.validation import LIBRARY_KEYS, validate
 
 __all__ = [
     "AUTOLABEL_ALGORITHMS",

@@ -17,8 +17,6 @@ from taskvine_exec.config.validation import LIBRARY_KEYS
 from taskvine_exec.submission.resources import brief, did_you_mean
 from taskvine_tune.tuning import TuneParameters
 
-__all__ = ["own_factory_config", "own_libraries", "own_manager_config", "with_overrides"]
-
 _Config = TypeVar("_Config", TaskVineManagerConfig, TaskVineFactoryConfig)
 
 

@@ -11,7 +11,6 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec import passwords
 from taskvine_exec.config import nodes, support, tuning, worker_options
-from taskvine_exec.config.copies import own_factory_config, own_manager_config
 from taskvine_exec.config.rules import one_of, refuse, whole
 from taskvine_exec.config.settings import (
     START_TIMEOUT,
@@ -25,11 +24,6 @@ from taskvine_exec.config.validation import validate, validate_libraries
 from taskvine_exec.submission.resources import MODES_ALLOWED, normalise_mode
 from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
-
-__all__ = ["embedded_settings", "vine_settings"]
-
-_LAUNCH_METHOD = one_of("provider", "factory", "manual")
-_INLINE_LIMIT = whole(0, LARGEST_INLINE_LIMIT)
 
 
 def embedded_settings(
@@ -69,9 +63,6 @@ def embedded_settings(
     ConfigurationError
         If a value is not valid, or this engine does not support it.
     """
-    manager, factory = _checked_copies(manager, factory, worker_launch_method)
-    support.check_embedded(manager, factory)
-    nodes.refuse_remote(provider)
     common = _common(
         "embedded", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
     )
@@ -104,7 +95,6 @@ def vine_settings(
     ConfigurationError
         If a value is not valid, or this engine does not support it.
     """
-    manager, factory = _checked_copies(manager, factory, worker_launch_method)
     common = _common(
         "taskvine", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
     )
@@ -130,16 +120,6 @@ def vine_settings(
     )
 
 
-def _checked_copies(
-    manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig, worker_launch_method: str
-) -> tuple[TaskVineManagerConfig, TaskVineFactoryConfig]:
-    manager, factory = own_manager_config(manager), own_factory_config(factory)
-    validate(manager, factory)
-    _LAUNCH_METHOD.check("worker_launch_method", worker_launch_method)
-    support.refuse_left_out(manager)
-    return manager, factory
-
-
 def _common(
     engine: Engine,
     manager: TaskVineManagerConfig,
@@ -150,12 +130,18 @@ def _common(
     inline_limit: int,
     libraries: Mapping[str, Mapping[str, Any]] | None,
 ) -> EngineSettings:
-    """Derive the settings that both engines share."""
+    """Check all values, and derive the settings that both engines share."""
+    validate(manager, factory)
+    one_of("provider", "factory", "manual").check("worker_launch_method", worker_launch_method)
+    support.refuse_left_out(manager)
+    if engine == "embedded":
+        support.check_embedded(manager, factory)
+        nodes.refuse_remote(provider)
     try:
         mode = normalise_mode(function_exec_mode)
     except ValueError:
         refuse("function_exec_mode", function_exec_mode, MODES_ALLOWED)
-    _INLINE_LIMIT.check("inline_limit", inline_limit)
+    whole(0, LARGEST_INLINE_LIMIT).check("inline_limit", inline_limit)
     most_nodes = nodes.most(factory, worker_launch_method, provider)
     tune = tuning.load(manager.tune_parameters, nodes=most_nodes, peer_transfers=manager.enable_peer_transfers)
     tuning.warn_of_ignored(tune, engine)
@@ -183,7 +169,6 @@ def _common(
         library_cores=_number_or_none(library.get("cores")),
         library_memory=_number_or_none(library.get("memory")),
         library_disk=_number_or_none(library.get("disk")),
-        library_gpus=library.get("gpus"),
         **_process(library, scope="library"),
         libraries={name: _named(named) for name, named in (libraries or {}).items()},
         shared_fs=manager.shared_fs,

@@ -11,8 +11,6 @@ from taskvine_exec.config.rules import POSITIVE, is_whole, refuse, whole
 from taskvine_exec.config.user import TaskVineFactoryConfig
 from taskvine_exec.config.worker_options import SIZES
 
-__all__ = ["are_local", "most", "refuse_larger_library", "refuse_remote", "size"]
-
 # Providers and launchers that start nodes on other machines, by name because some of their modules are optional.
 _REMOTE_PROVIDERS = frozenset(
     {"ClusterProvider", "KubernetesProvider", "AWSProvider", "GoogleCloudProvider", "AzureProvider"}

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["redacted", "redacted_repr"]
-
 _SECRET_NAME = r"[\w.-]*(?:pass|secret|token|credential|api[_-]?key|access[_-]?key)[\w.-]*"
 _SECRET = re.compile(rf"""({_SECRET_NAME}(?:\s*[=:]\s*|\s+))("[^"]*"|'[^']*'|\S+)""", re.IGNORECASE)
 _URL_SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)")

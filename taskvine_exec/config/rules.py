@@ -14,23 +14,6 @@ from parsl.errors import ConfigurationError
 from taskvine_exec.config.redaction import redacted
 from taskvine_exec.submission.resources import brief
 
-__all__ = [
-    "AMOUNT",
-    "DICT",
-    "FLAG",
-    "NAME",
-    "PATH",
-    "POSITIVE",
-    "TEXT",
-    "Rule",
-    "is_path",
-    "is_whole",
-    "one_of",
-    "or_none",
-    "refuse",
-    "whole",
-]
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -93,3 +76,6 @@ PATH = Rule("a path", is_path)
 TEXT = Rule("a string", lambda value: isinstance(value, str))
 NAME = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
 DICT = Rule("a dict", lambda value: isinstance(value, Mapping))
+NAMES = Rule(
+    "a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and all(map(NAME.accepts, value))
+)

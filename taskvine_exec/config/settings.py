@@ -12,16 +12,6 @@ from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT
 from taskvine_tune.tuning import TuneParameters
 
-__all__ = [
-    "START_TIMEOUT",
-    "EmbeddedSettings",
-    "EngineSettings",
-    "LibrarySettings",
-    "VineSettings",
-    "WorkingDirectory",
-    "working_directory",
-]
-
 #: Default of a library's start_timeout, in seconds.
 START_TIMEOUT = 1800.0
 
@@ -72,7 +62,7 @@ class EngineSettings:
         Absolute path of a tarball or of an environment's directory.
     slots
         Function slots of the library. None: the engine chooses the number.
-    library_cores, library_memory, library_disk, library_gpus
+    library_cores, library_memory, library_disk
         Resources of the node that the library may use. Memory and disk are in MB. None: all.
     import_modules
         Names of the modules that the library imports before it forks slots.
@@ -112,7 +102,6 @@ class EngineSettings:
     library_cores: float | None = None
     library_memory: float | None = None
     library_disk: float | None = None
-    library_gpus: int | None = None
     import_modules: tuple[str, ...] = ()
     context: Callable[..., Any] | None = None
     context_args: tuple[Any, ...] = ()

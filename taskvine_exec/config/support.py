@@ -13,8 +13,6 @@ from taskvine_exec.config.rules import refuse
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.submission.resources import brief
 
-__all__ = ["check_embedded", "refuse_left_out"]
-
 logger = logging.getLogger(__name__)
 
 #: Fields of the manager that no engine supports, with what to do instead.

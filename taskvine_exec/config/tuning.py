@@ -16,8 +16,6 @@ from taskvine_manager.runtime.payload import INLINE_LIMIT
 from taskvine_tune.errors import TuningError
 from taskvine_tune.tuning import Source, TuneParameters
 
-__all__ = ["SOURCE", "inline_limit", "load", "refuse_batches", "retuned", "sent", "slots", "warn_of_ignored"]
-
 logger = logging.getLogger(__name__)
 
 SOURCE = Rule(

@@ -1,14 +1,36 @@
-"""The configuration classes for users: their fields, defaults and meanings."""
+"""The configuration classes for users: the meaning, default and rule of each field."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskvine_exec.config.redaction import redacted_repr
+from taskvine_exec.config.rules import DICT, FLAG, NAME, NAMES, PATH, TEXT, one_of, or_none, whole
+from taskvine_exec.config.tuning import SOURCE
 from taskvine_tune.tuning import Source
 
-__all__ = ["TaskVineFactoryConfig", "TaskVineManagerConfig"]
+AUTOLABEL_ALGORITHMS = ("max-xput", "bucketing", "max")
+
+#: Batch systems that any release of vine_factory supports.
+BATCH_TYPES = (
+    "local",
+    "condor",
+    "sge",
+    "uge",
+    "slurm",
+    "pbs",
+    "torque",
+    "moab",
+    "lsf",
+    "flux",
+    "k8s",
+    "amazon",
+    "vine",
+    "wq",
+    "cluster",
+    "dryrun",
+)
 
 
 @dataclass(repr=False)
@@ -57,7 +79,7 @@ class TaskVineManagerConfig:
             that is not given). For memory this is also the call's limit. Default: calls get one core, or the node's
             cores divided by ``num_slots``, and have no limits.
         ``gpus``
-            Checked to be at most what a node has. Calls see only gpus that they ask for.
+            Checked to be at most what a node has, without any other effect: calls see only gpus that they ask for.
         ``import_modules``
             List of modules, or of their names, that the library imports once for all slots.
             ``docs/how-to/context.md`` says which modules are safe to import this way.
@@ -93,29 +115,29 @@ class TaskVineManagerConfig:
         directory.
     """
 
-    port: int = 0
-    address: str | None = None
-    project_name: str | None = None
-    project_password_file: str | None = None
+    port: int = field(default=0, metadata={"rule": whole(0, 65535)})
+    address: str | None = field(default=None, metadata={"rule": or_none(NAME)})
+    project_name: str | None = field(default=None, metadata={"rule": or_none(TEXT)})
+    project_password_file: str | None = field(default=None, metadata={"rule": or_none(PATH)})
 
-    env_vars: dict[str, Any] | None = None
-    init_command: str = ""
-    env_pack: str | None = None
-    app_pack: bool = False
-    extra_pkgs: list[str] | None = None
-    max_retries: int | None = 1
-    library_config: dict[str, Any] | None = None
+    env_vars: dict[str, Any] | None = field(default=None, metadata={"rule": or_none(DICT)})
+    init_command: str = field(default="", metadata={"rule": TEXT})
+    env_pack: str | None = field(default=None, metadata={"rule": or_none(PATH)})
+    app_pack: bool = field(default=False, metadata={"rule": FLAG})
+    extra_pkgs: list[str] | None = field(default=None, metadata={"rule": or_none(NAMES)})
+    max_retries: int | None = field(default=1, metadata={"rule": or_none(whole(0))})
+    library_config: dict[str, Any] | None = field(default=None, metadata={"rule": or_none(DICT)})
 
-    shared_fs: bool = False
-    autolabel: bool = False
-    autolabel_algorithm: str = "max-xput"
-    autolabel_window: int | None = None
-    autocategory: bool = True
-    enable_peer_transfers: bool = True
-    wait_for_workers: int | None = None
-    tune_parameters: Source | None = None
+    shared_fs: bool = field(default=False, metadata={"rule": FLAG})
+    autolabel: bool = field(default=False, metadata={"rule": FLAG})
+    autolabel_algorithm: str = field(default="max-xput", metadata={"rule": one_of(*AUTOLABEL_ALGORITHMS)})
+    autolabel_window: int | None = field(default=None, metadata={"rule": or_none(whole(1))})
+    autocategory: bool = field(default=True, metadata={"rule": FLAG})
+    enable_peer_transfers: bool = field(default=True, metadata={"rule": FLAG})
+    wait_for_workers: int | None = field(default=None, metadata={"rule": or_none(whole(0))})
+    tune_parameters: Source | None = field(default=None, metadata={"rule": or_none(SOURCE)})
 
-    vine_log_dir: str | None = None
+    vine_log_dir: str | None = field(default=None, metadata={"rule": or_none(PATH)})
 
     __repr__ = redacted_repr
 
@@ -171,25 +193,25 @@ class TaskVineFactoryConfig:
         Further options of the batch system, in its own syntax. Needs the TaskVine engine.
     """
 
-    factory_timeout: int = 300
-    scratch_dir: str | None = None
+    factory_timeout: int = field(default=300, metadata={"rule": whole(0)})
+    scratch_dir: str | None = field(default=None, metadata={"rule": or_none(PATH)})
 
-    min_workers: int = 1
-    max_workers: int = 1
-    workers_per_cycle: int = 1
+    min_workers: int = field(default=1, metadata={"rule": whole(0)})
+    max_workers: int = field(default=1, metadata={"rule": whole(0)})
+    workers_per_cycle: int = field(default=1, metadata={"rule": whole(0)})
 
-    worker_options: str | None = None
-    worker_executable: str = "vine_worker"
-    worker_timeout: int = 300
-    cores: int | None = None
-    gpus: int | None = None
-    memory: int | None = None
-    disk: int | None = None
-    python_env: str | None = None
+    worker_options: str | None = field(default=None, metadata={"rule": or_none(TEXT)})
+    worker_executable: str = field(default="vine_worker", metadata={"rule": PATH})
+    worker_timeout: int = field(default=300, metadata={"rule": whole(0)})
+    cores: int | None = field(default=None, metadata={"rule": or_none(whole(0))})
+    gpus: int | None = field(default=None, metadata={"rule": or_none(whole(0))})
+    memory: int | None = field(default=None, metadata={"rule": or_none(whole(0))})
+    disk: int | None = field(default=None, metadata={"rule": or_none(whole(0))})
+    python_env: str | None = field(default=None, metadata={"rule": or_none(PATH)})
 
-    batch_type: str = "local"
-    condor_requirements: str | None = None
-    batch_options: str | None = None
+    batch_type: str = field(default="local", metadata={"rule": one_of(*BATCH_TYPES)})
+    condor_requirements: str | None = field(default=None, metadata={"rule": or_none(TEXT)})
+    batch_options: str | None = field(default=None, metadata={"rule": or_none(TEXT)})
 
     # Not for users: Parsl's own executor sets these from the manager's configuration.
     _project_port: int = 0

@@ -1,7 +1,8 @@
-"""The rules of every field, and the checks of fields that depend on each other."""
+"""The checks of all fields by their rules, and of fields that depend on each other."""
 
 from __future__ import annotations
 
+import dataclasses
 import numbers
 import os
 import re
@@ -13,46 +14,9 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec.config import tuning
 from taskvine_exec.config.redaction import redacted
-from taskvine_exec.config.rules import (
-    AMOUNT,
-    DICT,
-    FLAG,
-    NAME,
-    PATH,
-    POSITIVE,
-    TEXT,
-    Rule,
-    one_of,
-    or_none,
-    refuse,
-    whole,
-)
+from taskvine_exec.config.rules import AMOUNT, DICT, POSITIVE, Rule, one_of, or_none, refuse, whole
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.submission.resources import did_you_mean
-
-__all__ = ["AUTOLABEL_ALGORITHMS", "BATCH_TYPES", "LIBRARY_KEYS", "validate", "validate_libraries"]
-
-AUTOLABEL_ALGORITHMS = ("max-xput", "bucketing", "max")
-
-#: Batch systems that any release of vine_factory supports.
-BATCH_TYPES = (
-    "local",
-    "condor",
-    "sge",
-    "uge",
-    "slurm",
-    "pbs",
-    "torque",
-    "moab",
-    "lsf",
-    "flux",
-    "k8s",
-    "amazon",
-    "vine",
-    "wq",
-    "cluster",
-    "dryrun",
-)
 
 
 def _is_importable(value: object) -> bool:
@@ -60,9 +24,6 @@ def _is_importable(value: object) -> bool:
     return isinstance(name, str) and name != "__main__" and all(map(str.isidentifier, name.split(".")))
 
 
-_NAMES = Rule(
-    "a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and all(map(NAME.accepts, value))
-)
 _MODULES = Rule(
     "a list of modules, or of their full names, without __main__",
     lambda value: isinstance(value, (list, tuple)) and all(map(_is_importable, value)),
@@ -80,48 +41,6 @@ _VARIABLE = Rule(
     "a string without NUL, a number or a path",
     lambda value: isinstance(value, (str, numbers.Real, os.PathLike)) and "\0" not in str(value),
 )
-
-_MANAGER_RULES: Mapping[str, Rule] = {
-    "port": whole(0, 65535),
-    "address": or_none(NAME),
-    "project_name": or_none(TEXT),
-    "project_password_file": or_none(PATH),
-    "env_vars": or_none(DICT),
-    "init_command": TEXT,
-    "env_pack": or_none(PATH),
-    "app_pack": FLAG,
-    "extra_pkgs": or_none(_NAMES),
-    "max_retries": or_none(whole(0)),
-    "library_config": or_none(DICT),
-    "shared_fs": FLAG,
-    "autolabel": FLAG,
-    "autolabel_algorithm": one_of(*AUTOLABEL_ALGORITHMS),
-    "autolabel_window": or_none(whole(1)),
-    "autocategory": FLAG,
-    "enable_peer_transfers": FLAG,
-    "wait_for_workers": or_none(whole(0)),
-    "tune_parameters": or_none(tuning.SOURCE),
-    "vine_log_dir": or_none(PATH),
-}
-
-_FACTORY_RULES: Mapping[str, Rule] = {
-    "factory_timeout": whole(0),
-    "scratch_dir": or_none(PATH),
-    "min_workers": whole(0),
-    "max_workers": whole(0),
-    "workers_per_cycle": whole(0),
-    "worker_options": or_none(TEXT),
-    "worker_executable": PATH,
-    "worker_timeout": whole(0),
-    "cores": or_none(whole(0)),
-    "gpus": or_none(whole(0)),
-    "memory": or_none(whole(0)),
-    "disk": or_none(whole(0)),
-    "python_env": or_none(PATH),
-    "batch_type": one_of(*BATCH_TYPES),
-    "condor_requirements": or_none(TEXT),
-    "batch_options": or_none(TEXT),
-}
 
 _LIBRARY_RULES: Mapping[str, Rule] = {
     "num_slots": or_none(whole(0)),
@@ -175,9 +94,10 @@ def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> 
     ConfigurationError
         For the first field that is not valid. The message names the field, its value, and the allowed values.
     """
-    for config, rules in ((manager, _MANAGER_RULES), (factory, _FACTORY_RULES)):
-        for name, rule in rules.items():
-            rule.check(f"{type(config).__name__}.{name}", getattr(config, name))
+    for config, cls in ((manager, TaskVineManagerConfig), (factory, TaskVineFactoryConfig)):
+        for each in dataclasses.fields(cls):
+            if "rule" in each.metadata:
+                each.metadata["rule"].check(f"{type(config).__name__}.{each.name}", getattr(config, each.name))
     _check_env_vars(manager.env_vars or {})
     _check_library("library_config", manager.library_config or {})
     tuning.load(manager.tune_parameters, peer_transfers=manager.enable_peer_transfers)

@@ -11,8 +11,6 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec.config.rules import refuse
 
-__all__ = ["SIZES", "parse"]
-
 SIZES = ("cores", "memory", "disk", "gpus")
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -27,12 +27,8 @@ LOST_KINDS: Mapping[str, type[tasks.TaskLost]] = {
     "unsatisfiable": tasks.ResourcesUnsatisfiable,
 }
 
-_Recorded = (
-    type[tasks.TaskLost] | type[tasks.TaskCancelled] | type[tasks.TaskExited] | type[serialization.SerializationFailed]
-)
-
 #: All tags of failures in result records. A failure before the task is sent has no tag and is raised directly.
-RECORD_KINDS: Mapping[str, _Recorded] = {
+RECORD_KINDS: Mapping[str, type[Any]] = {
     **LOST_KINDS,
     "cancelled": tasks.TaskCancelled,
     "exit": tasks.TaskExited,
@@ -71,4 +67,5 @@ def from_record(kind: str, task_id: int | None, fields: Mapping[str, object]) ->
         raise ValueError(f"unknown kind of failure {kind!r}; known are {', '.join(sorted(RECORD_KINDS))}")
     names = {each.name for each in dataclasses.fields(cls)} - {"task_id"}
     known: dict[str, Any] = {name: fields[name] for name in names if fields.get(name) is not None}
-    return cls(task_id=task_id, **known)
+    error: TaskVineExecutorError = cls(task_id=task_id, **known)
+    return error

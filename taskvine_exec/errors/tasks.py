@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from signal import Signals
@@ -69,10 +70,9 @@ class SlotDied(TaskLost):
 
 
 def _signal_name(number: int) -> str:
-    try:
+    with contextlib.suppress(ValueError):  # real-time signals between SIGRTMIN and SIGRTMAX have no name
         return Signals(number).name
-    except ValueError:  # real-time signals between SIGRTMIN and SIGRTMAX have no name
-        return f"signal {number}"
+    return f"signal {number}"
 
 
 @dataclass(eq=False, repr=False)

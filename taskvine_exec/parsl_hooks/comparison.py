@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from taskvine_exec.parsl_hooks.switches import COMPARISON
 
-_PIECE = 1 << 18
+PIECE = 1 << 18
 """Number of bytes that are read and compared at a time without the C library."""
 
 
@@ -24,30 +24,15 @@ def holds(path: str, buffer: memoryview) -> bool:
         if os.fstat(file.fileno()).st_size != buffer.nbytes:
             return False
         if not COMPARISON.on:
-            pieces = (buffer[start : start + _PIECE] for start in range(0, buffer.nbytes, _PIECE))
+            pieces = (buffer[start : start + PIECE] for start in range(0, buffer.nbytes, PIECE))
             return all(bytearray(file.read(piece.nbytes)) == piece for piece in pieces)
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with mapping, _address(mapping) as stored, _address(buffer) as given:
         return bool(_memcmp(stored, given, buffer.nbytes) == 0)
 
 
-class _PyBuffer(ctypes.Structure):
-    """``Py_buffer``."""
-
-    _fields_ = (
-        ("address", ctypes.c_void_p),
-        ("owner", ctypes.c_void_p),
-        ("length", ctypes.c_ssize_t),
-        ("item_size", ctypes.c_ssize_t),
-        ("read_only", ctypes.c_int),
-        ("dimensions", ctypes.c_int),
-        ("format", ctypes.c_void_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
-
+_PyBuffer = ctypes.c_void_p * 16
+"""``Py_buffer``, or more. Its first field is the address, and no other is used here."""
 
 _python = ctypes.PyDLL(None)
 _python.PyObject_GetBuffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
@@ -62,6 +47,6 @@ def _address(of: memoryview | mmap.mmap) -> Iterator[int]:
     buffer = _PyBuffer()
     _python.PyObject_GetBuffer(of, buffer, 0)
     try:
-        yield buffer.address
+        yield buffer[0] or 0
     finally:
         _python.PyBuffer_Release(buffer)

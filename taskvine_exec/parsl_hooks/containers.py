@@ -11,7 +11,9 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
@@ -30,9 +32,7 @@ def is_future(value: object) -> bool:
 def is_container(value: object) -> bool:
     """Whether a value may hold futures that can be replaced."""
     kind = type(value)
-    if kind in _EXACT:
-        return True
-    if issubclass(kind, _BUILT_IN):
+    if kind in _EXACT or issubclass(kind, _BUILT_IN):
         return True
     for base in kind.__mro__:  # noqa: SIM110  # a loop takes a third of the time of any()
         if "__dataclass_fields__" in base.__dict__:
@@ -113,10 +113,12 @@ def order(argument: Any) -> list[Any]:
     ValueError
         If one of them contains itself.
     """
+    if not is_container(argument):
+        return []
     seen = {id(argument): argument}
     parents: dict[int, list[int]] = {}
-    dirty: dict[int, int] = {}  # containers that hold futures; how many of those inside each are not yet in the order
-    left = [argument] if is_container(argument) else []
+    dirty: dict[int, list[int]] = {}  # containers that hold futures, each with those directly inside it
+    left = [argument]
     found: list[int] = []
     while left:
         container = left.pop()
@@ -125,7 +127,7 @@ def order(argument: Any) -> list[Any]:
                 continue
             if is_future(item):
                 if id(container) not in dirty:
-                    dirty[id(container)] = 0
+                    dirty[id(container)] = []
                     found.append(id(container))
             elif is_container(item):
                 parents.setdefault(id(item), []).append(id(container))
@@ -135,54 +137,26 @@ def order(argument: Any) -> list[Any]:
     while found:
         for parent in parents.get(found.pop(), ()):
             if parent not in dirty:
-                dirty[parent] = 0
+                dirty[parent] = []
                 found.append(parent)
     for each in dirty:
         for parent in parents.get(each, ()):
-            dirty[parent] += 1
-    ready = [each for each, count in dirty.items() if not count]
-    sorted_out = []
-    while ready:
-        each = ready.pop()
-        sorted_out.append(seen[each])
-        for parent in parents.get(each, ()):
-            dirty[parent] -= 1
-            if not dirty[parent]:
-                ready.append(parent)
-    if len(sorted_out) < len(dirty):
-        raise ValueError(_refusal({each: seen[each] for each, count in dirty.items() if count}))
-    return sorted_out
-
-
-def _refusal(tangled: dict[int, Any]) -> str:
-    """Describe the containers of a cycle, given the containers that are in a cycle or contain one."""
-    chain: list[Any] = [next(iter(tangled.values()))]
-    while not any(chain[-1] is other for other in chain[:-1]):
-        chain.append(next(item for item in _items(chain[-1]) if id(item) in tangled))
-    start = next(number for number, each in enumerate(chain) if each is chain[-1])
-    kinds = dict.fromkeys(type(each).__name__ for each in chain[start:])
-    return (
-        f"an argument holds a future inside a {' in a '.join(kinds)} that contains itself, where it cannot be replaced "
-        "by its result. Pass the future as a separate argument, or break the cycle"
-    )
-
-
-_ABSENT = object()
+            dirty[parent].append(each)
+    try:
+        return [seen[each] for each in TopologicalSorter(dirty).static_order()]
+    except CycleError as error:
+        kinds = dict.fromkeys(type(seen[each]).__name__ for each in error.args[1])
+        raise ValueError(
+            f"an argument holds a future inside a {' in a '.join(kinds)} that contains itself, where it cannot be "
+            "replaced by its result. Pass the future as a separate argument, or break the cycle"
+        ) from None
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
     for name in type(value).__dataclass_fields__:
-        # hasattr(value, ...) is not used: a class with __getattr__ may claim attributes that it does not have.
-        item = _attribute(value, name)
-        if item is not _ABSENT:
-            yield name, item
-
-
-def _attribute(value: Any, name: str) -> Any:
-    try:
-        return object.__getattribute__(value, name)
-    except AttributeError:  # a field without a value
-        return _ABSENT
+        with suppress(AttributeError):  # a field without a value
+            # getattr(value, ...) is not used: a class with __getattr__ may claim attributes that it does not have.
+            yield name, object.__getattribute__(value, name)
 
 
 def _items(container: Any) -> Iterator[Any]:
@@ -192,18 +166,11 @@ def _items(container: Any) -> Iterator[Any]:
             yield key
             yield value
     elif issubclass(kind, _BUILT_IN):
-        yield from _plain(container)
+        base: Any = next(base for base in _BUILT_IN if issubclass(kind, base))
+        yield from base.__iter__(container)  # what a subclass holds, whatever its own __iter__ yields
     else:
         for _, value in _fields(container):
             yield value
-
-
-def _plain(container: Any) -> Iterator[Any]:
-    # The items that a subclass holds, whatever its own __iter__ yields.
-    for base in _BUILT_IN:
-        if isinstance(container, base):
-            return base.__iter__(container)  # type: ignore[arg-type]
-    raise TypeError(type(container).__name__)
 
 
 def _rebuild(container: Any, made: dict[int, Any]) -> Any:
@@ -212,10 +179,6 @@ def _rebuild(container: Any, made: dict[int, Any]) -> Any:
 
     kind = type(container)
     try:
-        if kind is dict:
-            return {new(key): new(value) for key, value in container.items()}
-        if kind is list or kind is tuple or kind is set or kind is frozenset:
-            return kind(map(new, container))
         if issubclass(kind, dict):
             return _rebuild_dict(container, new)
         if issubclass(kind, (tuple, frozenset)):
@@ -292,10 +255,8 @@ def _parts(path: str, item: Any) -> Iterable[tuple[str, Any]]:
             yield f"an element of {path}", value
     elif issubclass(kind, FunctionType):
         for variable, cell in zip(item.__code__.co_freevars, item.__closure__ or (), strict=True):
-            try:
+            with suppress(ValueError):  # not bound yet
                 yield f"the variable {variable} of {path}", cell.cell_contents
-            except ValueError:  # not bound yet
-                continue
         for number, value in enumerate(item.__defaults__ or ()):
             yield f"default {number} of {path}", value
     elif issubclass(kind, partial):
@@ -319,10 +280,8 @@ def _attributes(path: str, item: Any) -> Iterator[tuple[str, Any]]:
     for owner in type(item).__mro__:
         for name, slot in owner.__dict__.items():
             if isinstance(slot, MemberDescriptorType):
-                try:
+                with suppress(AttributeError):  # it has no value
                     yield f"{path}.{name}", slot.__get__(item)
-                except AttributeError:  # it has no value
-                    continue
 
 
 def _short(key: object) -> str:

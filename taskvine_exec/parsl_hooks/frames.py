@@ -7,6 +7,7 @@ callers behave like any other executor.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from types import CodeType, FrameType
@@ -23,14 +24,8 @@ _DEPTH = 16
 
 
 def _codes(*names: str) -> tuple[CodeType, ...]:
-    found = []
-    for name in names:
-        function: Any = getattr(DataFlowKernel, name, None)
-        while hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
-        if function is not None:
-            found.append(function.__code__)
-    return tuple(found)
+    functions = [inspect.unwrap(getattr(DataFlowKernel, name)) for name in names if hasattr(DataFlowKernel, name)]
+    return tuple(function.__code__ for function in functions)
 
 
 _SUBMIT = _codes("submit", "_launch_if_ready_async")
@@ -38,17 +33,12 @@ _LAUNCH = _codes("launch_task")
 _UNWRAP = _codes("_unwrap_futures")
 _CLOSE = (JobStatusPoller.close.__code__,)
 _AT_START = (Strategy._strategy_init_only.__code__,)
-_STRATEGY_THREAD = "JobStatusPoller"
 
 
 def _find(codes: tuple[CodeType, ...]) -> FrameType | None:
-    if not FRAMES.on:
-        return None
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2) if FRAMES.on else None
     for _ in range(_DEPTH):
-        if frame is None:
-            return None
-        if frame.f_code in codes:
+        if frame is None or frame.f_code in codes:
             return frame
         frame = frame.f_back
     return None
@@ -76,7 +66,7 @@ def run_ends() -> bool:
 
 def strategy_calls() -> bool:
     """Whether Parsl's strategy makes the present call. True if that is not known."""
-    return not FRAMES.on or threading.current_thread().name.startswith(_STRATEGY_THREAD)
+    return not FRAMES.on or threading.current_thread().name.startswith("JobStatusPoller")
 
 
 def scales_only_at_start() -> bool:

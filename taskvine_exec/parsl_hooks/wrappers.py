@@ -82,22 +82,17 @@ def _telling(value: Any) -> Hashable:
     if isinstance(value, File):
         return value.url, value.local_path
     hash(value)
-    return _Same(value)
+    return (type(value), value) if type(value) in _PLAIN else _Same(value)
 
 
 class _Same:
-    """An object as a key. It equals only itself or, if its type is plain, objects of the same type and value."""
-
-    __slots__ = ("_value",)
+    """An object as a key. It equals only itself."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Same):
-            return NotImplemented
-        mine, theirs = self._value, other._value
-        return mine is theirs or (type(mine) is type(theirs) and type(mine) in _PLAIN and bool(mine == theirs))
+        return isinstance(other, _Same) and self._value is other._value
 
     def __hash__(self) -> int:
-        return hash(self._value) if type(self._value) in _PLAIN else id(self._value)
+        return id(self._value)

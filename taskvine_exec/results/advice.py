@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,11 +42,10 @@ class WorkingDirectories:
         str or None
             A note for the task's exception; None if the files are not in the program's directory either.
         """
-        try:
-            here: str | None = os.getcwd()
-        except OSError:
-            here = None
-        for directory in dict.fromkeys((self.start, here)):
+        directories = [self.start]
+        with contextlib.suppress(OSError):
+            directories.append(os.getcwd())
+        for directory in dict.fromkeys(directories):
             if directory is None or directory == ran_in:
                 continue
             for name in missing:

@@ -59,7 +59,6 @@ class Completions:
         """Complete the futures of tasks, one with each step of the iterator."""
         unread: list[str] = []
         futures, made, node_files = self.tasks.futures, self.temp_files.made, self.node_files
-        load, proxy, directories = node_files.load, self.proxy, self.directories
         for item in completions:
             completion = Completion(*item)
             if completion.left:
@@ -73,7 +72,7 @@ class Completions:
                 if value is not None and isinstance(completion.body, str):
                     node_files.arrived(value)  # before a callback can end the run
                 try:
-                    settle(future, completion, load, proxy, directories)
+                    settle(future, completion, node_files.load, self.proxy, self.directories)
                 except BaseException:  # concurrent.futures catches only Exceptions of callbacks
                     logger.exception("a callback of task %d's future raised an exception", completion.number)
                 if value is not None and completion.outcome == failure.RETURNED:

@@ -8,13 +8,15 @@ or the process ends. Results that are not on this machine, or were lost, are fir
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import psutil
 
 from taskvine_exec.errors import FileLost, FileUnreadable
 from taskvine_exec.results.futures import unreadable
@@ -25,7 +27,7 @@ from taskvine_manager.runtime import mapping, payload
 logger = logging.getLogger(__name__)
 
 TRIES = 10
-"""How often to ask the manager for a result that is not at the reported place."""
+"""How often to ask the manager for a file that cannot be read where it was said to be."""
 AT_ONCE = 16
 """Most results being transferred at the same time."""
 
@@ -62,6 +64,7 @@ def load(frames: payload.Frames, value: Value) -> Any:
         raise unreadable(value.producer, error) from error
 
 
+@dataclass(eq=False)
 class Keeper:
     """Keeps results readable without their executor.
 
@@ -76,16 +79,14 @@ class Keeper:
         Time limit for results that are not on this machine, or were lost.
     """
 
-    def __init__(
-        self,
-        locate: Callable[[str, Where | None, float], Future[Any]],
-        understand: Callable[[Any], bytes | Where],
-        seconds: float,
-    ) -> None:
-        self._locate = locate
-        self._understand = understand
-        self._until = time.monotonic() + seconds
-        self._room = _memory() / 2  # for results that cannot be mapped because the number of mappings is limited
+    locate: Callable[[str, Where | None, float], Future[Any]]
+    understand: Callable[[Any], bytes | Where]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        self._until = time.monotonic() + self.seconds
+        # Bytes for results that cannot be mapped, because the number of mappings is limited.
+        self._room = psutil.virtual_memory().available / 2
 
     def keep(self, values: Iterable[Value]) -> None:
         """Give each value another loader. If a result cannot be kept, its loader raises the reason."""
@@ -107,7 +108,7 @@ class Keeper:
             found = read(where, value, mapped_from=1)
         except Exception as error:
             reason = f"{error.__cause__ or error}; it could not be kept when the executor ended"
-            value.stays(partial(_fail, FileUnreadable(task_id=value.producer, reason=reason, name=value.number)))
+            value.lose(FileUnreadable(task_id=value.producer, reason=reason, name=value.number))
             return True
         if found is None:
             return False
@@ -120,7 +121,7 @@ class Keeper:
         while away or asked:
             while away and len(asked) < AT_ONCE and self._left:
                 value = away.popleft()
-                asked[self._locate(value.number, value.where, self._left)] = value
+                asked[self.locate(value.number, value.where, self._left)] = value
             done, _ = wait(asked, self._left, FIRST_COMPLETED)
             if not done:
                 break
@@ -142,12 +143,12 @@ class Keeper:
     def _arrived(self, value: Value, answer: Future[Any]) -> bool:
         """Keep a result that the manager has found; return False if it is not there."""
         try:
-            where = self._understand(answer.result())
+            where = self.understand(answer.result())
         except ConnectionError:
             _give_up(value, "the executor ended, and its manager had gone before the result came home")
             return True
         except Exception as error:
-            value.stays(partial(_fail, error))
+            value.lose(error)
             return True
         if isinstance(where, bytes):
             value.stays(partial(_load, payload.Frames(where)))
@@ -166,19 +167,5 @@ def _loaded(loaded: Any, value: Value, timeout: float | None) -> Any:
     return loaded
 
 
-def _fail(error: Exception, value: Value, timeout: float | None) -> Any:
-    raise error
-
-
 def _give_up(value: Value, reason: str) -> None:
-    value.stays(partial(_fail, FileLost(task_id=value.producer, reason=reason, name=value.number)))
-
-
-def _memory() -> float:
-    """Return the bytes of memory that are still available; infinity if the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            said = dict(line.split(":", 1) for line in file)
-        return float(said["MemAvailable"].split()[0]) * 1024
-    except (OSError, LookupError, ValueError):
-        return math.inf
+    value.lose(FileLost(task_id=value.producer, reason=reason, name=value.number))

@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 _HOME_SECONDS = 60.0
 """Time limit at shutdown for bringing home results that are on other machines or were lost."""
-_TRIES = 10
-"""Number of times to look for a readable replica of a file."""
 
 
 class NodeFiles:
@@ -66,7 +64,7 @@ class NodeFiles:
     def load(self, value: Value, timeout: float | None) -> Any:
         """Load a result from a node. A lost result is recreated."""
         until = None if timeout is None else time.monotonic() + timeout
-        for _ in range(_TRIES):
+        for _ in range(keeping.TRIES):
             where = value.where
             if where is None:  # Value.load tries again with the new loader
                 raise ExecutorShutDown(label=self._label)
@@ -91,7 +89,7 @@ class NodeFiles:
         target = os.path.abspath(path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         spoiled = None
-        for _ in range(_TRIES):
+        for _ in range(keeping.TRIES):
             where = self._locate(version, spoiled, until)
             assert isinstance(where, Where)  # only results are sent inside messages
             try:

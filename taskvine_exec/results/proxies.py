@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import threading
+from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 from parsl.dataflow.memoization import id_for_memo
@@ -60,14 +61,12 @@ class References:
         return getattr(self._encoding, "here", False)
 
 
+@dataclass(eq=False, repr=False)
 class _Fetch:
     """The function with which a proxy loads its value."""
 
-    __slots__ = ("references", "value")
-
-    def __init__(self, value: Value, references: References) -> None:
-        self.value = value
-        self.references = references
+    value: Value
+    references: References
 
     def __call__(self) -> Any:
         return self.value.load()

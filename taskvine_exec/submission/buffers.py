@@ -44,7 +44,9 @@ class Buffers:
 
     def sample(self, buffer: memoryview) -> bytes:
         """Return a key that is the same for equal buffers, and rarely for others."""
-        return _sample(buffer)
+        step = max(_PIECE_BYTES, (buffer.nbytes - _PIECE_BYTES) // (_SAMPLE_PIECES - 1))
+        pieces = [buffer[start : start + _PIECE_BYTES] for start in range(0, buffer.nbytes, step)]
+        return hashlib.blake2b(b"".join(pieces), digest_size=16, salt=buffer.nbytes.to_bytes(8, "little")).digest()
 
     def directory(self, samples: Sequence[bytes]) -> str | None:
         """Return the directory of a stored buffer with one of these samples, since claims do not cross file systems."""
@@ -72,6 +74,11 @@ class Buffers:
                     self.shared += buffer.nbytes
             else:
                 alike.add(_write(buffer, path), buffer.nbytes)
+
+    @property
+    def known(self) -> int:
+        """Number of samples that new buffers are compared with."""
+        return len(self._alike)
 
     def stored(self) -> int:
         """Return the number of bytes stored now."""
@@ -130,12 +137,6 @@ class _Alike:
     def is_unused(self) -> bool:
         """Whether no buffer of this sample is stored or being written."""
         return not self.lock.locked() and not any(map(claims.is_offered, list(self._sizes)))
-
-
-def _sample(buffer: memoryview) -> bytes:
-    step = max(_PIECE_BYTES, (buffer.nbytes - _PIECE_BYTES) // (_SAMPLE_PIECES - 1))
-    pieces = [buffer[start : start + _PIECE_BYTES] for start in range(0, buffer.nbytes, step)]
-    return hashlib.blake2b(b"".join(pieces), digest_size=16, salt=buffer.nbytes.to_bytes(8, "little")).digest()
 
 
 def _write(buffer: memoryview, path: str) -> str:

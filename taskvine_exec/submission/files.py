@@ -26,6 +26,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 from parsl.data_provider.files import File
@@ -40,6 +42,36 @@ from taskvine_manager.wire.messages import FileUse
 _WRITTEN = ("outputs", "stdout", "stderr")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileRules:
+    """Where the files of an executor's tasks are, and how they get to the tasks.
+
+    Parameters
+    ----------
+    temp_files : TempFiles
+        The executor's temp files.
+    shared_fs : bool
+        Whether relative paths are on a shared file system.
+    storage : sequence of Staging
+        The executor's staging providers.
+    streams_travel : bool
+        Whether standard streams with relative paths are staged out of sandboxes, for nodes that do not see the user's
+        directory.
+    directory : str, optional
+        The directory that relative paths start from: that of the user's program when the executor was started. Default:
+        the current one.
+    in_place : bool
+        Whether apps run in that directory.
+    """
+
+    temp_files: TempFiles
+    shared_fs: bool
+    storage: Sequence[Staging] = ()
+    streams_travel: bool = False
+    directory: str | None = None
+    in_place: bool = False
+
+
 class FilePlan:
     """The files of one task, and its arguments with the paths that it will use.
 
@@ -47,24 +79,12 @@ class FilePlan:
     ----------
     args, kwargs
         As given to ``submit``. They are not changed.
-    files : TempFiles
-        The executor's temp files.
+    rules : FileRules
+        The executor's rules.
     task : object
         Identifies the task in versions of temp files that the DFK has not bound to a version.
     producer : Future
         The task's future.
-    shared_fs : bool
-        Whether relative paths are on a shared file system.
-    storage : sequence of Staging
-        The executor's staging providers.
-    streams_travel : bool
-        Whether standard streams with relative paths are staged out of the sandbox, for nodes that do not see the user's
-        directory.
-    directory : str, optional
-        The directory that relative paths start from: that of the user's program when the executor was started. Default:
-        the current one.
-    in_place : bool
-        Whether apps run in that directory.
 
     Attributes
     ----------
@@ -82,27 +102,11 @@ class FilePlan:
     """
 
     def __init__(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        files: TempFiles,
-        task: object,
-        producer: Any,
-        shared_fs: bool,
-        storage: Sequence[Staging] = (),
-        streams_travel: bool = False,
-        directory: str | None = None,
-        in_place: bool = False,
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], rules: FileRules, *, task: object, producer: Future[Any]
     ) -> None:
-        self._files = files
+        self._rules = rules
         self._task = task
         self._producer = producer
-        self._shared = shared_fs
-        self._storage = storage
-        self._streams_travel = streams_travel and not shared_fs and not in_place
-        self._directory = directory
-        self._in_place = in_place
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
         self._planned: dict[int, tuple[File, File]] = {}  # by id: each File, to keep it alive, and its replacement
@@ -126,20 +130,17 @@ class FilePlan:
             return [self._output(item) for item in value] if isinstance(value, (list, tuple)) else self._output(value)
         if isinstance(value, File):
             return self._output(value)
-        return self._stream(key, value) if self._streams_travel else absolute_stream(key, value, self._directory)
-
-    def _stream(self, key: str, value: Any) -> Any:
-        """Stage a standard stream out of the sandbox, if its path is relative."""
-        absolute = absolute_stream(key, value, self._directory)
-        if absolute == value or value is None:
-            return value
+        rules = self._rules
+        absolute = absolute_stream(key, value, rules.directory)
+        if not rules.streams_travel or rules.shared_fs or rules.in_place or absolute == value:
+            return absolute
         path, mode = get_std_fname_mode(key, value)
         if _leads_out(path):
             return absolute
         inside = os.path.normpath(path)
         if inside not in [use.name for use in self.outputs]:
             stream = "w" if mode.startswith("w") else "a"
-            _add(self.outputs, FileUse("local", inside, _absolute(path, self._directory), 0, stream))
+            _add(self.outputs, FileUse("local", inside, _absolute(path, rules.directory), 0, stream))
         return (inside, mode)
 
     def nested(self, file: File) -> File:
@@ -154,14 +155,14 @@ class FilePlan:
             file = file.cleancopy()
             # The task must not read the version that it will make itself. Its outputs are known by now.
             own = {use.source for use in self.outputs}
-            if self._files.consume_before(file, own) is None:
-                return _InSandbox(file) if self._in_place else file  # only an output
+            if self._rules.temp_files.consume_before(file, own) is None:
+                return _InSandbox(file) if self._rules.in_place else file  # only an output
         return self._temp(file, self.inputs)
 
     def _nested_local(self, file: File) -> File:
         path = _local_path(file)
-        is_there = path is not None and os.path.exists(_absolute(path, self._directory))
-        return self._plan_input(file) if is_there or self._shared else file
+        is_there = path is not None and os.path.exists(_absolute(path, self._rules.directory))
+        return self._plan_input(file) if is_there or self._rules.shared_fs else file
 
     def _input(self, value: Any) -> Any:
         return self._planned_as_is(self._plan_input(value)) if isinstance(value, File) else value
@@ -179,12 +180,12 @@ class FilePlan:
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
-                self._files.consume(value)
+                self._rules.temp_files.consume(value)
             return self._temp(value, self.inputs)
         path = _local_path(value)
-        if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "in"):
+        if path is None or os.path.isabs(path) or _moved_in_task(value, self._rules.storage, "in"):
             return value
-        if value.scheme != "file" and not os.path.exists(_absolute(path, self._directory)):
+        if value.scheme != "file" and not os.path.exists(_absolute(path, self._rules.directory)):
             return value  # no staging task of Parsl has put it here
         return self._local(value, path, self.inputs)
 
@@ -193,21 +194,21 @@ class FilePlan:
         if value.scheme == SCHEME:
             if version_of(value) is None:
                 value = value.cleancopy()
-                self._files.produce(value, self._task, self._producer)
+                self._rules.temp_files.produce(value, self._task, self._producer)
             return self._temp(value, self.outputs)
         path = _local_path(value)
-        if path is None or os.path.isabs(path) or _moved_in_task(value, self._storage, "out"):
+        if path is None or os.path.isabs(path) or _moved_in_task(value, self._rules.storage, "out"):
             return value
-        if self._in_place and not _leads_out(path):
+        if self._rules.in_place and not _leads_out(path):
             with contextlib.suppress(OSError):  # the app will raise the error
-                os.makedirs(os.path.dirname(_absolute(path, self._directory)), exist_ok=True)
+                os.makedirs(os.path.dirname(_absolute(path, self._rules.directory)), exist_ok=True)
         return self._local(value, path, self.outputs, is_output=True)
 
     def _local(self, file: File, path: str, uses: list[FileUse], *, is_output: bool = False) -> File:
-        if self._in_place:
+        if self._rules.in_place:
             return file
-        absolute = _absolute(path, self._directory)
-        if self._shared or _leads_out(path):
+        absolute = _absolute(path, self._rules.directory)
+        if self._rules.shared_fs or _leads_out(path):
             return _with_path(file, absolute)
         inside = os.path.normpath(path)
         if inside == os.curdir:
@@ -221,7 +222,7 @@ class FilePlan:
 
     def _temp(self, file: File, uses: list[FileUse]) -> File:
         _add(uses, FileUse("temp", str(file.local_path), str(version_of(file)), getattr(file, "replicas", 0)))
-        return _InSandbox(file) if self._in_place else file
+        return _InSandbox(file) if self._rules.in_place else file
 
 
 class _InSandbox(File):
@@ -235,6 +236,7 @@ class _InSandbox(File):
         return sandbox.locate, (File, self.url, self.__dict__)
 
 
+@dataclass(eq=False)
 class NestedFiles:
     """Adds Files that the pickler meets to a task's plan.
 
@@ -246,17 +248,14 @@ class NestedFiles:
         Makes a plan when the first File is met and there is none.
     """
 
-    __slots__ = ("_make", "error", "plan")
-
-    def __init__(self, plan: FilePlan | None, make: Callable[[], FilePlan]) -> None:
-        self.plan = plan
-        self._make = make
-        self.error: Exception | None = None
+    plan: FilePlan | None
+    make: Callable[[], FilePlan]
+    error: Exception | None = field(default=None, init=False)
 
     def __call__(self, file: File) -> File:
         try:
             if self.plan is None:
-                self.plan = self._make()
+                self.plan = self.make()
             return self.plan.nested(file)
         except Exception as error:
             self.error = error  # the pickler would report that the argument cannot be pickled
@@ -291,20 +290,12 @@ def _moved_in_task(file: File, storage: Sequence[Staging], way: str) -> bool:
 
 def has_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a task's arguments name files. Most do not, and take a faster path."""
-    for value in args:
-        if isinstance(value, File):
-            return True
-    for key, value in kwargs.items():
-        if key in ("stdout", "stderr"):
-            if value is not None:
-                return True
-        elif isinstance(value, File) or (
-            key in ("inputs", "outputs")
-            and isinstance(value, (list, tuple))
-            and any(isinstance(item, File) for item in value)
-        ):
-            return True
-    return False
+    items = [*args, *kwargs.values()]
+    for key in ("inputs", "outputs"):
+        if isinstance(listed := kwargs.get(key), (list, tuple)):
+            items += listed
+    has_streams = kwargs.get("stdout") is not None or kwargs.get("stderr") is not None
+    return has_streams or any(isinstance(item, File) for item in items)
 
 
 def _absolute(path: str, directory: str | None) -> str:

@@ -71,24 +71,11 @@ class Fingerprint:
         Any callable.
     """
 
-    __slots__ = (
-        "_gone",
-        "_has_packages",
-        "_kept",
-        "_modules",
-        "_registered",
-        "_scopes",
-        "_seen",
-        "_watched",
-        "mutable",
-    )
-
     def __init__(self, function: Any) -> None:
         self.mutable = ""
         """Name of a captured object that can change inside; empty if there is none."""
         self._scopes: list[tuple[weakref.ref[Any], Callable[[Any], list[Any]], list[int]]] = []
         self._kept: list[Any] = []  # kept alive, because the id of a freed object may be reused
-        self._watched: list[weakref.ref[Any]] = []
         self._gone: list[Any] = []
         self._has_packages = False
         self._modules = len(sys.modules)
@@ -120,7 +107,7 @@ class Fingerprint:
                 self.mutable = getattr(owner, "__name__", None) or type(owner).__name__
                 return
             values = read(owner)
-            self._scopes.append((self._watch(owner), read, list(map(id, values))))
+            self._scopes.append((weakref.ref(owner, self._gone.append), read, list(map(id, values))))
             for value in values:
                 if self._is_fixed(value):
                     self._kept.append(value)
@@ -129,11 +116,6 @@ class Fingerprint:
                     left.append(value)
             if len(self._kept) + len(self._scopes) > _MOST:
                 self.mutable = "more than can be watched"
-
-    def _watch(self, owner: Any) -> weakref.ref[Any]:
-        watched = weakref.ref(owner, self._gone.append)
-        self._watched.append(watched)
-        return watched
 
     def _is_fixed(self, value: Any) -> bool:
         """Whether an object is pickled by name, or can never change."""
@@ -160,14 +142,12 @@ def _reader(owner: Any) -> Callable[[Any], list[Any]] | None:
     if kind is functools.partial:
         return _of_partial
     if kind is MethodType:
-        return _of_method
+        return lambda method: [method.__func__, method.__self__]
     if kind is CACHED:
-        return _of_cached
+        return lambda cached: [cached.__wrapped__]
     if isinstance(owner, enum.EnumMeta):
-        return _of_enum
-    if isinstance(owner, type) and is_by_reference(kind):
-        return _of_class
-    return None
+        return lambda enumeration: []  # members do not change, and classes of this kind are large
+    return _of_class if isinstance(owner, type) and is_by_reference(kind) else None
 
 
 def _of_plain_function(function: FunctionType) -> list[Any]:
@@ -204,18 +184,6 @@ def _of_partial(owner: functools.partial[Any]) -> list[Any]:
     return [owner.func, *owner.args, *owner.keywords, *owner.keywords.values(), *vars(owner), *vars(owner).values()]
 
 
-def _of_method(owner: MethodType) -> list[Any]:
-    return [owner.__func__, owner.__self__]
-
-
-def _of_cached(owner: Any) -> list[Any]:
-    return [owner.__wrapped__]
-
-
-def _of_enum(owner: type) -> list[Any]:
-    return []  # members do not change, and classes of this kind are large
-
-
 def _of_class(owner: type) -> list[Any]:
     values: list[Any] = list(owner.__bases__)
     for name, value in vars(owner).items():
@@ -236,18 +204,10 @@ def _of_class(owner: type) -> list[Any]:
     return values
 
 
-_names: dict[int, tuple[weakref.ref[CodeType], tuple[str, ...]]] = {}
-
-
+@functools.lru_cache(maxsize=128)
 def _global_names(code: CodeType) -> tuple[str, ...]:
     """Return the names of the global variables that a function, or a function defined in it, refers to."""
-    known = _names.get(id(code))
-    if known is not None and known[0]() is code:
-        return known[1]
-    names = tuple(dict.fromkeys(_walk(code)))
-    number = id(code)
-    _names[number] = (weakref.ref(code, lambda _: _names.pop(number, None)), names)
-    return names
+    return tuple(dict.fromkeys(_walk(code)))
 
 
 def _walk(code: CodeType) -> Iterator[str]:

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import parsl.serialize.facade as registries
@@ -37,9 +38,11 @@ VARIANTS = 64
 """Most wrapped variants kept of one function. Each file that an app stages inside the task makes another variant."""
 SLOW = 0.020
 """Seconds that pickling a function again may take before the user is told."""
-_BUILT_IN = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
+OF_PARSL = frozenset({concretes.DillCallableSerializer, concretes.DillSerializer, concretes.PickleSerializer})
+"""The serializers that Parsl brings. Any other one was registered by the user."""
 
 
+@dataclass(eq=False)
 class FunctionReference:
     """One version of a function, identified by the hash of its serialized content.
 
@@ -56,25 +59,20 @@ class FunctionReference:
         Name of the function.
     """
 
-    __slots__ = ("__weakref__", "encoded", "key", "name", "profiles")
-
-    def __init__(self, key: str, encoded: payload.Payload, name: str) -> None:
-        self.key = key
-        self.encoded = encoded
-        self.name = name
-        self.profiles: dict[Hashable, int] = {}
+    key: str
+    encoded: payload.Payload
+    name: str
+    profiles: dict[Hashable, int] = field(default_factory=dict, init=False)
 
 
+@dataclass(eq=False)
 class _Known:
     """Cache entry of a function object: its captures, and the reference of each wrapped variant."""
 
-    __slots__ = ("fingerprint", "function", "references", "said")
-
-    def __init__(self, function: weakref.ref[Any], fingerprint: Fingerprint) -> None:
-        self.function = function
-        self.fingerprint = fingerprint
-        self.references: dict[Hashable, FunctionReference] = {}
-        self.said = False
+    function: weakref.ref[Any]
+    fingerprint: Fingerprint
+    references: dict[Hashable, FunctionReference] = field(default_factory=dict)
+    said: bool = False
 
 
 class FunctionCache:
@@ -108,6 +106,11 @@ class FunctionCache:
     def count(self) -> int:
         """Number of pickled functions that are kept."""
         return len(self._by_key)
+
+    @property
+    def watched(self) -> int:
+        """Number of functions whose captures are watched for changes."""
+        return len(self._known)
 
     def reference(self, function: Callable[..., Any]) -> FunctionReference:
         """Return the reference of a function as it is now.
@@ -224,7 +227,7 @@ def serialize_function(function: Callable[..., Any]) -> bytes:
 
 
 def _user_registered(methods: dict[bytes, Any]) -> bool:
-    return not _BUILT_IN.issuperset(map(type, methods.values()))
+    return not OF_PARSL.issuperset(map(type, methods.values()))
 
 
 class _Deferred:

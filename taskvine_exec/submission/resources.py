@@ -14,17 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 from parsl.executors.errors import InvalidResourceSpecification
 
-__all__ = [
-    "MODES_ALLOWED",
-    "UNSPECIFIED",
-    "Mode",
-    "ResourceSpecification",
-    "brief",
-    "did_you_mean",
-    "normalise_mode",
-    "parse",
-]
-
 Mode = Literal["L1", "L2"]
 """L1 is a task in a fresh Python process, L2 a function call in a warm library."""
 
@@ -125,10 +114,10 @@ def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for key, value in spec.items():
-        if key not in _READERS:
+        if key not in READERS:
             problems[str(key)] = _unknown(key)
         elif value is not None:
-            name, read = _READERS[key]
+            name, read = READERS[key]
             try:
                 result = read(value)
             except ValueError as error:
@@ -202,7 +191,7 @@ def brief(value: object) -> str:
 def _unknown(key: object) -> str:
     if key in _MPI_NAMES:
         return f"{key!r} is for MPI tasks, and TaskVineExecutor has no MPI: each task runs on one node."
-    return f"Unknown key {key!r}: {did_you_mean(str(key), _READERS, _FOREIGN_NAMES)}"
+    return f"Unknown key {key!r}: {did_you_mean(str(key), READERS, _FOREIGN_NAMES)}"
 
 
 def _number(value: object) -> float:
@@ -255,7 +244,7 @@ def _mode(value: object) -> Mode:
         raise ValueError(MODES_ALLOWED) from None
 
 
-_READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
+READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "cores": ("cores", _amount),
     "memory": ("memory", _amount),
     "disk": ("disk", _amount),

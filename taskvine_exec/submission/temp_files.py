@@ -9,7 +9,6 @@ makes the file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
@@ -166,9 +165,8 @@ class TempFiles:
 
     def _bind(self, file: File, name: str, version: str | None) -> None:
         file.local_path = name
-        if version is None:
-            return
-        setattr(file, _VERSION, version)
+        if version is not None:
+            setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
         """Return the future of the task that makes a version, or an :class:`Outcome` once that task is done.
@@ -242,7 +240,7 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
     """
 
     def __init__(self) -> None:
-        self._files: TempFiles | None = None
+        self._files = TempFiles()
 
     def bind(self, files: TempFiles) -> None:
         """Use an executor's temp files."""
@@ -256,23 +254,17 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
 
     def stage_in(self, dm: Any, executor: str, file: File, parent_fut: Future[Any] | None) -> DataFuture | None:
         """Bind the file to a version; return a DataFuture that is already done, so that the DFK does not wait."""
-        assert self._files is not None
         if not isinstance(parent_fut, DataFuture):
             self._files.consume(file)
             return None
         self._files.consume(file, parent_fut.tid)
-        return DataFuture(_done(), file, tid=parent_fut.tid)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return DataFuture(done, file, tid=parent_fut.tid)
 
     def stage_out(self, dm: Any, executor: str, file: File, app_fu: Future[Any]) -> Future[Any] | None:
         """Register the version that the task will make."""
-        assert self._files is not None
         self._files.produce(file, app_fu.tid, app_fu)  # type: ignore[attr-defined]
-        return None
-
-    def replace_task(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
-        return None
-
-    def replace_task_stage_out(self, dm: Any, executor: str, file: File, func: Callable[..., Any]) -> None:
         return None
 
 
@@ -284,9 +276,3 @@ def staging_providers(given: list[Any] | None, files: TempFiles) -> list[Any]:
     if given is not None:
         others = [provider for provider in given if not isinstance(provider, TaskVineTempStaging)]
     return [own, *others]
-
-
-def _done() -> Future[None]:
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future

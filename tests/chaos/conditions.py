@@ -1,4 +1,4 @@
-"""What is wrong with the machine while a run works: clocks that jump, a small disk that fills up, little memory."""
+"""Conditions of the machine during a run: clocks that jump, a small disk that fills up, little memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISK_MB = 96
 FULL_SECONDS = 0.5
 """How long a disk stays full."""
 GROUP_MB = {"embedded": 384, "taskvine": 640}
-"""Memory of all nodes together, by engine. TaskVine has a worker and a supervisor for each."""
+"""Memory of all nodes together, by engine. On TaskVine, each worker has a supervisor too."""
 _CLOCK = """
 import random, time
 
@@ -40,7 +40,7 @@ time.time_ns = lambda: _now_ns() + _jump() * 10**9
 
 
 def draw(seed: int, engine: str) -> Condition:
-    """Choose the condition of a seed. Disks of TaskVine's workers do not fill up: they need half of a disk."""
+    """Choose the condition of a seed. TaskVine has no full disks: its workers need half of a disk for themselves."""
     several: list[Condition] = ["", "clocks jump", "", "the disk fills up", "", "little memory"]
     condition = several[seed % len(several)]
     return "" if condition == "the disk fills up" and engine == "taskvine" else condition
@@ -48,13 +48,13 @@ def draw(seed: int, engine: str) -> Condition:
 
 @contextmanager
 def jumping_clocks(directory: str, seed: int) -> Iterator[None]:
-    """Let the clock of each process jump by up to two hours, five times a second."""
+    """Move the clock of each process by up to two hours, five times a second."""
     source = _CLOCK.replace("{SEED}", str(seed))
     Path(directory, "sitecustomize.py").write_text(source)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", directory, prepend=os.pathsep)
         scope = {"time": time}
-        patch.setattr(time, "time", time.time)  # as they are now: to be restored
+        patch.setattr(time, "time", time.time)  # the present values, to be restored
         patch.setattr(time, "time_ns", time.time_ns)
         exec(source, scope)
         yield
@@ -62,7 +62,7 @@ def jumping_clocks(directory: str, seed: int) -> Iterator[None]:
 
 @contextmanager
 def small_disk(directory: str) -> Iterator[str | None]:
-    """Have temporary files on a small file system, nothing in memory; None where none can be mounted."""
+    """Put temporary files on a small file system, and nothing in memory; None where none can be mounted."""
     disk = os.path.join(directory, "disk")
     os.mkdir(disk)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", disk]
@@ -81,7 +81,7 @@ def small_disk(directory: str) -> Iterator[str | None]:
 
 
 def fill(disk: str) -> None:
-    """Fill a file system; make room again after a while, in a thread."""
+    """Fill a file system. A thread frees the space after a while."""
     path = os.path.join(disk, f"filled-{random.randrange(2**32)}")
     with suppress(OSError), open(path, "wb", buffering=0) as file:
         while True:
@@ -96,7 +96,7 @@ def fill(disk: str) -> None:
 
 @contextmanager
 def control_group(engine: str) -> Iterator[Path | None]:
-    """Make a control group with little memory; None where this user may make none."""
+    """Make a control group with little memory; None if this user may make none."""
     group = control_groups.make(GROUP_MB[engine])
     try:
         yield group

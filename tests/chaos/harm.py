@@ -1,4 +1,4 @@
-"""What is done to the processes of a run while it works: kills, stops, and stops that end again."""
+"""Harm to the processes of a run: processes are killed, stopped, or stopped and continued."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 PAUSE_SECONDS = 0.5
-"""How long a process is stopped that goes on after that."""
+"""Seconds after which a stopped process is continued."""
 WAYS = {
     "embedded": (
         *("kill node", "stop node", "pause node"),
@@ -23,25 +23,25 @@ WAYS = {
         *("stop worker", "stop library", "pause worker", "pause library", "pause slot", "pause manager"),
     ),
 }
-"""By engine. A library of TaskVine's is what serves all calls of a worker."""
+"""By engine. On TaskVine, one library process serves all calls of a worker."""
 FATAL = ("kill node", "stop node", "kill launcher", "kill worker", "kill group", "stop worker")
-"""Those that a node does not outlive."""
+"""Ways that end the node."""
 ONCE = ("kill library", "stop library")
-"""Of these there is one in a run at most: a call whose library died twice is given up."""
+"""Ways used at most once in a run: a call whose library died twice is given up."""
 _LAST_WORDS = "the end of a library\n" * 20
 
 
 def do(how: str, node: dict[str, Any], rng: random.Random) -> None:
-    """Do one of :data:`WAYS` to a node, or to what runs on it.
+    """Harm a node, or a process on it, in one of the :data:`WAYS`.
 
     Parameters
     ----------
     how : str
-        What to do, and to what.
+        The way.
     node : dict
-        As of ``executor.nodes``.
+        An entry of ``executor.nodes``.
     rng : random.Random
-        Chooses among processes that are alike.
+        Chooses among similar processes.
     """
     with suppress(psutil.Error, ProcessLookupError, StopIteration, IndexError):  # it has ended already
         verb, _, whom = how.partition(" ")
@@ -77,7 +77,9 @@ def _worker(launcher: psutil.Process) -> psutil.Process:
 
 
 def _library(node: psutil.Process) -> psutil.Process:
-    """What serves the calls of a node: TaskVine's library, or else ours; slots look like it and are its children."""
+    """Return the process that serves a node's calls: TaskVine's library, or ours. Slots are its children and look like
+    it.
+    """
     below = node.children(recursive=True)
     supervisors = [child for child in below if _is_supervisor(child.pid)]
     alike = supervisors or [child for child in below if "library" in child.cmdline()]
@@ -89,13 +91,13 @@ def _is_supervisor(pid: int) -> bool:
 
 
 def _slots(node: psutil.Process) -> list[int]:
-    """Processes that run calls: what keepers keep."""
+    """Return the processes that run calls: the children of keepers."""
     keepers = [child for child in node.children(recursive=True) if child.name() == "taskvine-keeper"]
     return sorted(child.pid for keeper in keepers for child in keeper.children()[:1])
 
 
 def _speak(pid: int) -> None:
-    """Write to a process's output and error."""
+    """Write to the output and the error stream of a process."""
     for descriptor in (1, 2):
         with open(f"/proc/{pid}/fd/{descriptor}", "a") as stream:
             stream.write(_LAST_WORDS)

@@ -1,4 +1,4 @@
-"""What a chaos run does: its DAG, and what goes wrong; all of it follows from a seed."""
+"""The plan of a chaos run: its DAG and the harm that is done. All of it follows from a seed."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is chosen for a run.
+    """All choices for a run.
 
     Attributes
     ----------
     first, second : list of Node
-        The DAG; what is in ``second`` comes later, if something is done in between.
+        The DAG. The nodes in ``second`` are submitted later, if something is done in between.
     held : set of int
-        Nodes whose results are kept and compared; of others, no future is kept.
+        Nodes whose futures are kept, and whose results are compared.
     kills : list of int
-        How many tasks are to be done when a node is killed.
+        Numbers of finished tasks at which a node is killed.
     standing : bool
-        Whether a node is killed between the halves, when all replicas stand, instead.
+        Whether, instead, a node is killed between the halves, when all replicas exist.
     spoil : bool
-        Whether a file is written to.
+        Whether a file is overwritten.
     poison : bool
-        Whether a call kills the workers that it comes to.
+        Whether a call kills the workers that run it.
     condition : str
-        What is wrong with the machine.
+        The condition of the machine.
     """
 
     seed: int
@@ -56,7 +56,7 @@ class Plan:
 
     @staticmethod
     def draw(seed: int, engine: str) -> Plan:
-        """Choose."""
+        """Choose the plan of a seed."""
         rng = random.Random(seed)
         nodes: list[Node] = []
         for layer in range(LAYERS):
@@ -65,7 +65,7 @@ class Plan:
             for _ in range(WIDTH):
                 count = min(len(earlier), rng.choice((1, 1, 2, 2, 3)) if layer else 0)
                 parents = {rng.choice(recent if rng.random() < 0.8 else earlier) for _ in range(count)}
-                # Who reads or writes files has to import parsl, which takes a while: not in every run.
+                # Tasks with files import parsl, which takes long, so only some runs have them.
                 kind = rng.choices(("large", "small", "file"), (3, 1, seed % 3 == 0))[0]
                 nodes.append(Node(len(nodes), kind, tuple(sorted(parents)), rng.uniform(0, 0.03)))
         used = {parent for node in nodes for parent in node.parents}

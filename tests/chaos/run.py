@@ -1,18 +1,17 @@
-"""Random DAGs while nodes are killed: results are those of a serial run, and nothing is left behind.
+"""Random DAGs while nodes are killed: the results are those of a serial run, and nothing is left behind.
 
-    python tests/chaos/run.py --seeds 50         seeds 0 to 49; ends with status 1 at the first that fails
-    python tests/chaos/run.py --seed 7           that one alone
+    python tests/chaos/run.py --seeds 50         seeds 0 to 49; ends with status 1 at the first seed that fails
+    python tests/chaos/run.py --seed 7           only this seed
     python tests/chaos/run.py --engine taskvine  on TaskVine
 
-Everything that is chosen follows from the seed. What comes of it does not alone: nodes and their deaths keep time of
-their own, and a seed that failed once may have to be run some times to fail again.
+All choices follow from the seed. Times do not: a seed that failed once may need several runs to fail again.
 
 =============================== ========================================================================================
 seeds                           what is done
 =============================== ========================================================================================
-even, and multiples of 7        ``temp-replica-count`` 1; nodes are killed when so many tasks are done
-other odd ones                  ``temp-replica-count`` 2; likewise
-1, 9, 13, 17, 29, 33 ...        one node is killed when every file has two replicas and calls run on all nodes: not one
+even, and multiples of 7        ``temp-replica-count`` 1; nodes are killed when certain numbers of tasks are done
+other odd seeds                 the same with ``temp-replica-count`` 2
+1, 9, 13, 17, 29, 33 ...        one node is killed when every file has two replicas and calls run on all nodes: no
                                 producer may run again
 multiples of 5                  half way, some bytes of a file in some node's cache are overwritten as well
 multiples of 7                  ``enable_peer_transfers=False``
@@ -23,11 +22,12 @@ multiples of 3                  ``taskvinetemp`` files too, not only results
 5, 11, 17 ...                   all nodes are in a control group with little memory
 =============================== ========================================================================================
 
-What is killed, stopped, or stopped and let go on is in ``harm.py``; clocks, disks and memory are in ``conditions.py``.
-A stopped process counts as lost after a second of silence and a second without an answer.
+``harm.py`` kills, stops and continues processes; ``conditions.py`` has clocks, disks and memory. A stopped process
+counts as lost after a second of silence and a second without an answer.
 
-On TaskVine nothing is overwritten, since it does not look; and as its count of replicas includes those under way, a
-producer may run again. In each fourth run a call kills the workers that it comes to as well, until it is given up.
+On TaskVine no file is overwritten, because TaskVine does not check files. Its count of replicas includes copies that
+are under way, so a producer may run again. In every fourth run, a call also kills each worker that runs it, until the
+call is given up.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ from tests.chaos.plan import LAYERS, WIDTH, Node, Plan
 from tests.conftest import eventually, our_processes, settle
 
 NODES = 3
-DOUBLES = 65_536  # half a megabyte: what is large stays on nodes
+DOUBLES = 65_536  # half a megabyte: large results stay on nodes
 SECONDS = 60.0
-"""What a run may take: longer is a failure."""
+"""Time limit of a run."""
 RETRIES = 10
 STRATEGY_SECONDS = 0.05
 
@@ -78,9 +78,9 @@ STRATEGY_SECONDS = 0.05
 
 
 def mix(number: int, kind: str, parents: list[Any]) -> Any:
-    """What a node computes of its parents' values; exact, and different for every node.
+    """Compute the value of a node from its parents' values: an exact number that differs for every node.
 
-    The parents' arrays are written to, which nobody else may ever see.
+    It overwrites the parents' arrays, to show that no other task sees that.
     """
     import numpy as np
 
@@ -93,7 +93,7 @@ def mix(number: int, kind: str, parents: list[Any]) -> Any:
 
 
 def serially(nodes: list[Node]) -> dict[int, Any]:
-    """The same without anything of ours."""
+    """Compute the same values in this process, without the executor."""
     values: dict[int, Any] = {}
     for node in nodes:
         parents = [np.copy(values[parent]) if values[parent] is not None else None for parent in node.parents]
@@ -125,7 +125,7 @@ def poison() -> None:
 
 
 def work(account: str, node: Any, order: Any, parents: Any, inputs: Any, gate: str | None) -> Any:
-    """What both apps do: ``order`` says where each parent is, among the arguments or among the files."""
+    """Do the work of both apps. ``order`` says whether each parent is an argument or a file, and which one."""
     import os
     import time
 
@@ -139,7 +139,7 @@ def work(account: str, node: Any, order: Any, parents: Any, inputs: Any, gate: s
         open(f"{gate}.{number}.{os.getpid()}", "w").close()
     while gate is not None and not os.path.exists(gate):
         time.sleep(0.002)
-    time.sleep(seconds)  # some work: or else all would be over before the first node is
+    time.sleep(seconds)  # some work, so that the run lasts until the first node is killed
     found = [np.fromfile(inputs[place].filepath) if is_file else parents[place] for is_file, place in order]
     return mix(number, kind, found)
 
@@ -148,17 +148,17 @@ def work(account: str, node: Any, order: Any, parents: Any, inputs: Any, gate: s
 
 
 class Failed(Exception):
-    """A run was not what it ought to be."""
+    """A run had a wrong result, or left something behind."""
 
 
 def ensure(condition: object, what: str) -> None:
-    """Fail the run unless something is so."""
+    """Fail the run unless a condition holds."""
     if not condition:
         raise Failed(what)
 
 
 class Progress:
-    """How many tasks are done."""
+    """The number of tasks that are done."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -167,7 +167,7 @@ class Progress:
         self.errors: list[BaseException] = []
 
     def count(self, future: Future[Any]) -> None:
-        """One more."""
+        """Count a task that is done."""
         with self._changed:
             self.done += 1
             self.times.append(time.monotonic())
@@ -176,7 +176,7 @@ class Progress:
             self._changed.notify_all()
 
     def wait(self, count: int) -> bool:
-        """Wait until so many are done."""
+        """Wait until ``count`` tasks are done."""
         with self._changed:
             return self._changed.wait_for(lambda: self.done >= count or bool(self.errors), SECONDS)
 
@@ -193,7 +193,7 @@ class Run:
         self.engine = engine
         self.account = os.path.join(directory, "account")
         self.gate = os.path.join(directory, "gate")
-        self.rng = random.Random(plan.seed + 1_000_000)  # for what depends on the state of things
+        self.rng = random.Random(plan.seed + 1_000_000)  # for choices that depend on the state of the run
         self.progress = Progress()
         self.killed: set[str] = set()
         self.how: list[str] = []
@@ -209,23 +209,23 @@ class Run:
                 max_blocks=NODES,
                 worker_init=f"echo $$ >{group}/cgroup.procs" if group is not None else "",
             ),
-            max_retries=4 if plan.poison else RETRIES,  # so many workers does that call take with it, one after another
+            max_retries=4 if plan.poison else RETRIES,  # the call that kills workers ends this many of them
             enable_peer_transfers=plan.peers,
             tune_parameters={"temp-replica-count": plan.replicas, "keepalive-interval": 1, "keepalive-timeout": 1},
         )
         self.config = Config(
             executors=[self.executor],
             dependency_resolver=DAG_RESOLVER,
-            strategy="simple",  # it is this that replaces blocks while others are left
+            strategy="simple",  # the strategy replaces blocks while others are left
             strategy_period=STRATEGY_SECONDS,
             run_dir=os.path.join(directory, "runinfo"),
             initialize_logging=False,
             retries=0 if disk is None else 1,
-            retry_handler=lambda error, _: 0 if _is_for_want_of_space(error) else 2,  # 0: as often as it takes
+            retry_handler=lambda error, _: 0 if _is_for_want_of_space(error) else 2,  # 0: retry without limit
         )
 
     def submit(self, nodes: list[Node], *, gated: bool = False) -> None:
-        """Submit a part of the DAG; if that is asked for, have those wait for the gate that could begin at once."""
+        """Submit a part of the DAG. With ``gated``, tasks that could start at once wait for the gate."""
         here = {node.number for node in nodes}
         for node in nodes:
             parents: list[Any] = []
@@ -247,12 +247,12 @@ class Run:
             self.futures[node.number] = future
 
     def let_go(self, following: list[Node]) -> None:
-        """Hold no futures any more but those that are to be held or are yet to be parents."""
+        """Drop the futures that are neither held nor needed as parents."""
         needed = self.plan.held.union(*(node.parents for node in following))
         self.futures = {number: future for number, future in self.futures.items() if number in needed}
 
     def harm(self, *ways: str) -> None:
-        """Do something to a node, whichever."""
+        """Harm a random node."""
         nodes = eventually(self._living, SECONDS)
         node = self.rng.choice(sorted(nodes, key=lambda each: int(each["block"])))
         known = [how for how in harm.WAYS[self.engine] if how not in harm.ONCE or set(self.how).isdisjoint(harm.ONCE)]
@@ -264,7 +264,7 @@ class Run:
         harm.do(how, node, self.rng)
 
     def until_next(self) -> list[float]:
-        """Seconds from each harm to the next completion of a task."""
+        """Return the seconds from each harm to the next completion of a task."""
         times = sorted(self.progress.times)
         following = ((begun, next((when for when in times if when > begun), None)) for begun in self.harmed)
         return [when - begun for begun, when in following if when is not None]
@@ -273,7 +273,7 @@ class Run:
         return [node for node in self.executor.nodes if node["name"] not in self.killed]
 
     def kill_along(self) -> None:
-        """Kill nodes when they are to be killed; in a thread of its own."""
+        """Kill nodes at the planned times; runs in its own thread."""
         for count in self.plan.kills:
             if not self.progress.wait(count) or self.progress.errors:
                 return
@@ -282,14 +282,14 @@ class Run:
             self.harm()
 
     def spoil(self) -> None:
-        """Overwrite some bytes of a file on some node. Nothing runs now: what is mapped cannot be protected from it."""
+        """Overwrite some bytes of a file on some node. No task may run, because mapped files cannot be protected."""
 
         def try_to() -> bool:
             directories = {node["name"]: node["directory"] for node in self._living()}
             replicas = self.executor.stats()["replicas"]
             places = sorted((name, node) for name, nodes in replicas.items() for node in nodes if node in directories)
             if not places:
-                return not replicas  # all was lost, and nothing is left to be spoiled
+                return not replicas  # everything was lost, so no file is left to overwrite
             name, node = self.rng.choice(places)
             path = Path(directories[node], "cache", quote(name, safe="@"))
             try:
@@ -303,13 +303,13 @@ class Run:
         eventually(try_to, SECONDS)
 
     def all_stand(self) -> bool:
-        """Whether every file has two replicas, and calls run on every node: none of them ends before the gate opens."""
+        """Whether every file has two replicas, and calls run on every node. No call ends before the gate opens."""
         begun = {name.split(".")[1] for name in os.listdir(os.path.dirname(self.gate)) if name.startswith("gate.")}
         replicas = self.executor.stats()["replicas"].values()
         return len(begun) >= NODES and all(len(nodes) >= 2 for nodes in replicas)
 
     def run(self) -> dict[str, Any]:
-        """Run it; return what is to be reported."""
+        """Run the plan; return the figures for the report."""
         plan = self.plan
         begin = time.perf_counter()
         nodes = plan.first + plan.second
@@ -344,7 +344,7 @@ class Run:
         starts = len(Path(self.account).read_text().split())
         if plan.standing and self.engine == "embedded":
             ensure(stats["tasks_recovered"] == 0, f"{stats['tasks_recovered']} producers ran again")
-            # The call on the node that was killed is the only one that may have begun twice.
+            # Only the call on the killed node may have begun twice.
             ensure(starts <= len(nodes) + 1, f"{starts} calls began where there are {len(nodes)}")
         return {
             "seed": plan.seed,
@@ -371,7 +371,7 @@ class Run:
         }
 
     def compare(self, expected: dict[int, Any]) -> None:
-        """Fail unless what is held is what a serial run has made."""
+        """Fail unless the results that are held equal those of the serial run."""
         for number in sorted(self.plan.held):
             future = self.futures[number]
             if future.outputs:
@@ -386,7 +386,7 @@ class Run:
 
 @contextmanager
 def nothing_left(directory: str) -> Iterator[None]:
-    """Fail if a process, a directory, a thread or a descriptor of ours remains."""
+    """Fail if a process, directory, thread or descriptor of ours remains."""
     before = tempfile.tempdir, dict(os.environ)
     tempfile.tempdir = os.environ["TMPDIR"] = directory
     in_memory = tempfile.mkdtemp(prefix="tv", dir="/dev/shm" if os.path.isdir("/dev/shm") else directory)
@@ -399,7 +399,7 @@ def nothing_left(directory: str) -> Iterator[None]:
             "directories": lambda: [name for name in os.listdir(directory) if name.startswith("taskvine-")],
             "files in memory": lambda: os.listdir(in_memory),
             "threads": lambda: [thread for thread in threading.enumerate() if thread.name.startswith("TaskVine")],
-            # The DFK leaves a descriptor open now and then, until it is collected.
+            # The DFK sometimes leaves a descriptor open until it is collected.
             "descriptors": lambda: len(os.listdir("/proc/self/fd")) > descriptors + 4 and gc.collect() >= 0,
         }
         for what, look in checks.items():
@@ -415,8 +415,8 @@ def nothing_left(directory: str) -> Iterator[None]:
 
 
 def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
-    """Run a seed, in a directory of its own, which is kept if it fails."""
-    directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # short: the names of sockets are
+    """Run a seed in a new directory, which is kept if the run fails."""
+    directory = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # short, because names of sockets are
     plan = Plan.draw(seed, engine)
     try:
         with nothing_left(directory), ExitStack() as stack:
@@ -444,13 +444,13 @@ def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
 
 
 def _is_for_want_of_space(error: BaseException) -> bool:
-    """Whether a task, or the recovery of what it reads, may have failed because a disk was full."""
+    """Whether a task, or the recovery of its inputs, may have failed because a disk was full."""
     said = ("No space left", "no room for", " written")  # the last is numpy's
     return isinstance(error, DiskFull | OSError) or any(words in str(error) for words in said)
 
 
 def _describe(run: Run) -> None:
-    """Say how things are with a run that has failed, as far as can be."""
+    """Describe the state of a run that has failed."""
     try:
         graph = run.executor.graph()
         states: dict[str, list[Any]] = {}

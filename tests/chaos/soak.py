@@ -1,11 +1,11 @@
 """Long runs: memory, descriptors and latency stay flat.
 
-    python tests/chaos/soak.py --calls 300000    so many calls of several kinds on two slots
-    python tests/chaos/soak.py --deaths 2000     so many nodes killed, one after another, while calls run
+    python tests/chaos/soak.py --calls 300000    this number of calls of several kinds on two slots
+    python tests/chaos/soak.py --deaths 2000     this number of nodes killed, one after another, while calls run
 
-A line is printed after each of ten rounds. The status is 1 if a call has another result than expected, if anything is
-left behind, or if the last rounds need much more than the first: a tenth and 8 MB of memory, 8 descriptors in a
-process, or twice the latency. Processes that end with their nodes are not compared.
+A line is printed after each of ten rounds. The status is 1 if a call has a wrong result, if anything is left behind, or
+if the last rounds use much more than the first ones: a tenth and 8 MB of memory, 8 descriptors in a process, or twice
+the latency. Processes that end with their nodes are not compared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROUNDS = 10
 WINDOW = 2_000
 """Calls in flight."""
 PROBES = 200
-"""Calls one at a time whose median latency is that of a round."""
+"""Calls made one at a time to measure the median latency of a round."""
 NODES = 2
 SECONDS = 120.0
 
@@ -63,7 +63,7 @@ def fails(number: int) -> None:
 
 @dataclass
 class Row:
-    """What a run needs after a round: bytes and descriptors by role, seconds of a call, calls or deaths a second."""
+    """Measurements after a round: bytes and descriptors by role, seconds of a call, calls or deaths a second."""
 
     memory: dict[str, int]
     descriptors: dict[str, int]
@@ -72,7 +72,9 @@ class Row:
 
 
 def needs() -> tuple[dict[str, int], dict[str, int]]:
-    """Return the most memory (bytes that a process shares with no other) and descriptors of any process, by role."""
+    """Return, for each role, the most memory (bytes that a process shares with no other) and descriptors of any
+    process.
+    """
     memory: dict[str, int] = {}
     descriptors: dict[str, int] = {}
     for pid, role in {os.getpid(): "user", **processes.roles()}.items():
@@ -84,7 +86,7 @@ def needs() -> tuple[dict[str, int], dict[str, int]]:
 
 
 def measure(executor: TaskVineExecutor, rate: float) -> Row:
-    """Measure a run while nothing but some calls is running."""
+    """Measure a run while only a few calls run."""
     times = []
     for number in range(PROBES):
         begin = time.perf_counter()
@@ -96,7 +98,7 @@ def measure(executor: TaskVineExecutor, rate: float) -> Row:
 
 
 def check(future: Future[Any], number: int) -> None:
-    """Compare the outcome of the call of this number with what it must be."""
+    """Compare the outcome of a call with the expected one."""
     if number % 97 == 0:
         error = future.exception(SECONDS)
         assert isinstance(error, ValueError)
@@ -108,13 +110,13 @@ def check(future: Future[Any], number: int) -> None:
 
 
 def submit(executor: TaskVineExecutor, number: int) -> Future[Any]:
-    """Make the call of this number."""
+    """Submit the call with this number."""
     function: Any = fails if number % 97 == 0 else large if number % 50 == 0 else small
     return executor.submit(function, {}, number)
 
 
 def calls(executor: TaskVineExecutor, count: int) -> Iterator[Row]:
-    """Make so many calls in rounds, always some of them in flight."""
+    """Make ``count`` calls in rounds; some calls are always in flight."""
     for index in range(ROUNDS):
         numbers = range(index * count // ROUNDS, (index + 1) * count // ROUNDS)
         begin = time.perf_counter()
@@ -132,7 +134,7 @@ def calls(executor: TaskVineExecutor, count: int) -> Iterator[Row]:
 
 
 def deaths(executor: TaskVineExecutor, count: int) -> Iterator[Row]:
-    """Kill so many nodes in rounds, each while calls run; all calls have their results."""
+    """Kill ``count`` nodes in rounds while calls run; all calls return their results."""
     rng = random.Random(0)
     number = 0
     for index in range(ROUNDS):
@@ -154,7 +156,7 @@ def deaths(executor: TaskVineExecutor, count: int) -> Iterator[Row]:
 
 
 def show(rows: list[Row]) -> None:
-    """Print the last row, after a head if it is the first."""
+    """Print the last row, after a header if it is the first."""
     row = rows[-1]
     roles = [role for role in ("user", "manager", "node", "library", "slots") if role in row.memory]
     if len(rows) == 1:
@@ -164,10 +166,11 @@ def show(rows: list[Row]) -> None:
 
 
 def grown(rows: list[Row], roles: tuple[str, ...]) -> list[str]:
-    """Say what the last three rounds need much more of than the three after the first."""
+    """Name what the last three rounds use much more of than the three rounds after the first."""
     early, late = rows[1:4], rows[-3:]
     said = []
-    for role in (role for role in roles if all(role in row.memory for row in (*early, *late))):  # by engine
+    # roles differ by engine
+    for role in (role for role in roles if all(role in row.memory for row in (*early, *late))):
         before, after = (statistics.median(row.memory[role] for row in part) for part in (early, late))
         if after > 1.1 * before + 8e6:
             said.append(f"memory of {role}")
@@ -189,7 +192,7 @@ def a_run(engine: Any) -> Iterator[TaskVineExecutor]:
         executor = TaskVineExecutor(label="tv", engine=engine, cores=1, provider=provider, max_retries=10)
         config = Config(
             executors=[executor],
-            strategy="simple",  # replaces blocks; calls do not go through the DataFlowKernel, which keeps them
+            strategy="simple",  # replaces blocks; calls do not pass through the DataFlowKernel, which would keep them
             strategy_period=0.05,
             run_dir=os.path.join(directory, "runinfo"),
             initialize_logging=False,
@@ -201,7 +204,7 @@ def a_run(engine: Any) -> Iterator[TaskVineExecutor]:
 
 
 def main() -> int:
-    """Run what was asked for; print a table of its rounds."""
+    """Run the chosen parts; print a table of their rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=0, help="how many calls")
     parser.add_argument("--deaths", type=int, default=0, help="how many nodes are killed")

@@ -1,4 +1,4 @@
-"""The engines that the contract is tested over, and executors on them."""
+"""The engines of the contract tests, and executors on them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.engines import ABSENT
 
 @pytest.fixture(autouse=True)
 def _clean(nothing_left: str) -> None:
-    """Every contract test is held to it."""
+    """Check after each contract test that nothing remains."""
 
 
 @pytest.fixture(params=["embedded", "taskvine"])
 def engine(request: pytest.FixtureRequest) -> str:
-    """Name of an engine; tests may name those that they are of."""
+    """Name of an engine; a test may restrict it to some engines."""
     if request.param == "taskvine" and ABSENT is not None:
         pytest.skip(ABSENT)
     return str(request.param)
@@ -62,7 +62,7 @@ def make_executor(
 
 @pytest.fixture
 def start_node() -> Iterator[Callable[[TaskVineExecutor], subprocess.Popen[bytes]]]:
-    """Start nodes by hand; they end with their executor, which a test has shut down by then or does afterwards."""
+    """Start nodes by hand; they end with their executor, which the test shuts down."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(executor: TaskVineExecutor) -> subprocess.Popen[bytes]:
@@ -75,11 +75,25 @@ def start_node() -> Iterator[Callable[[TaskVineExecutor], subprocess.Popen[bytes
         process.wait(30)
 
 
+@pytest.fixture
+def by_hand(
+    make_executor: Callable[..., TaskVineExecutor], start_node: Callable[[TaskVineExecutor], Any]
+) -> Callable[..., TaskVineExecutor]:
+    """Make executors whose worker counts as one on another machine, so that all files travel."""
+
+    def make(**settings: Any) -> TaskVineExecutor:
+        executor = make_executor(worker_launch_method="manual", **settings)
+        start_node(executor)
+        return executor
+
+    return make
+
+
 def cached(node: dict[str, Any]) -> list[os.DirEntry[str]]:
-    """What a node has cached for tasks: not what TaskVine's worker has there for itself."""
+    """Return the files that a node has cached for tasks, without those of TaskVine's worker."""
     entries = os.scandir(os.path.join(node["directory"], "cache"))
     return [entry for entry in entries if not re.match(r"buffer-|\.|.*\.meta$", entry.name)]
 
 
 embedded_only = pytest.mark.parametrize("engine", ["embedded"], indirect=True)
-"""For tests of what one engine does and TaskVine does otherwise, or says nothing of."""
+"""Mark tests of one engine, where TaskVine behaves differently or reports nothing."""

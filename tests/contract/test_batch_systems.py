@@ -1,4 +1,4 @@
-"""Workers in the scripts that providers write for batch systems; of these, only the commands are stood in for."""
+"""Workers in the scripts that providers write for batch systems. Only the systems' commands are replaced."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.engines import ABSENT
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 30
 
-# A job is a process group, and its number is that of the group. What is said is what the providers look for.
+# A job is a process group with the group's number. The answers are those that the providers look for.
 SLURM = {
     "sbatch": """
         export SLURM_CPUS_ON_NODE=2 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NAME=job
@@ -66,7 +66,7 @@ CONDOR = {
         true""",
     "condor_rm": 'for job; do [ "$job" = -forcex ] || kill -- "-${job%.0}" 2> /dev/null; done; true',
 }
-# These send output where the script says. To cancel fails, and cancels nothing, if one of the jobs has ended.
+# The output goes where the script says. A cancellation fails, and cancels nothing, if one of its jobs has ended.
 _BEGIN = """
         output=$(sed -n 's/^#[$A-Z]* -o //p' "$script") error=$(sed -n 's/^#[$A-Z]* -e //p' "$script")
         setsid bash "$script" > "$output" 2> "$error" < /dev/null &"""
@@ -117,7 +117,7 @@ LSF = {
     "bkill": _END,
 }
 
-# What vine_factory calls. Only the first job gets a node.
+# The commands that vine_factory calls. Only the first job gets a node.
 FACTORY_SLURM = {
     "sbatch": """
         export SLURM_JOB_ID=$$
@@ -175,7 +175,7 @@ def engine(request: pytest.FixtureRequest) -> str:
         *WITH_OUTPUT,
     ],
 )
-def test_block_of_a_batch_system(
+def test_block_runs_in_a_batch_job(
     make_executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -191,7 +191,7 @@ def test_block_of_a_batch_system(
 
 
 @pytest.mark.parametrize(("commands", "provider"), WITH_OUTPUT)
-def test_one_job_that_has_ended_does_not_keep_another_from_being_cancelled(
+def test_ended_job_does_not_prevent_cancelling_others(
     make_executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,7 +199,7 @@ def test_one_job_that_has_ended_does_not_keep_another_from_being_cancelled(
     commands: dict[str, str],
     provider: Callable[[], ExecutionProvider],
 ) -> None:
-    """Nodes leave by themselves at shutdown; a job whose node never joins does not."""
+    """At shutdown nodes leave by themselves, but a job whose node never joins has to be cancelled."""
     install(commands, tmp_path / "bin", monkeypatch)
     executor = make_executor(provider=provider(), address="localhost")
     executor.submit(int, {}).result(SECONDS)
@@ -218,7 +218,7 @@ def test_one_job_that_has_ended_does_not_keep_another_from_being_cancelled(
 
 
 def _runs(job: str) -> bool:
-    """Whether a process of a job's group is there."""
+    """Whether a process of a job's group exists."""
     try:
         os.killpg(int(job.split(".", maxsplit=1)[0]), 0)
     except ProcessLookupError:
@@ -228,7 +228,7 @@ def _runs(job: str) -> bool:
 
 @pytest.mark.parametrize("ssl", [False, True])
 @pytest.mark.parametrize(("kind", "commands"), [("slurm", FACTORY_SLURM), ("condor", FACTORY_CONDOR)])
-def test_workers_of_vine_factory(
+def test_vine_factory_submits_workers(
     make_executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -241,7 +241,7 @@ def test_workers_of_vine_factory(
     executor = make_executor(worker_launch_method="factory", batch_type=kind, address="localhost", ssl=ssl, **two)
     assert executor.submit(os.getenv, {}, "TASKVINE_EXEC_RUN").result(SECONDS) != executor.run.places.base
     (node,) = executor.nodes
-    assert node["name"].startswith(f"{socket.gethostname()}-")  # it has our launcher, which removes what it leaves
+    assert node["name"].startswith(f"{socket.gethostname()}-")  # our launcher runs in it, and removes what it leaves
     (scratch,) = Path(executor.run.places.log).glob("factory-*")
     assert (scratch / "pwfile").stat().st_mode & 0o777 == 0o600
     executor.shutdown()
@@ -249,7 +249,9 @@ def test_workers_of_vine_factory(
     assert "999999" in (scratch / "cancelled").read_text().split()
 
 
-def test_vine_factory_that_cannot_submit(make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_submission_of_vine_factory_is_reported(
+    make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install({"sbatch": "echo 'sbatch: error: no such partition' >&2; exit 1"}, tmp_path / "bin", monkeypatch)
     executor = make_executor(worker_launch_method="factory", batch_type="slurm", address="localhost")
     assert isinstance(executor.submit(int, {}).exception(SECONDS), BadStateException)
@@ -258,7 +260,7 @@ def test_vine_factory_that_cannot_submit(make_executor: Make, tmp_path: Path, mo
     assert os.path.join(executor.run.places.log, "factory.out") in said
 
 
-def test_workers_of_vine_factory_that_fail(
+def test_failing_workers_of_vine_factory_are_reported(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(FACTORY_SLURM, tmp_path / "bin", monkeypatch)
@@ -269,7 +271,7 @@ def test_workers_of_vine_factory_that_fail(
     assert "ended with status" in str(executor.executor_exception)
 
 
-def test_a_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> None:
+def test_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> None:
     """Each block's command names the address at which the manager listens."""
     begun = time.monotonic()
     with socket.create_server(("", 0)) as taken:
@@ -281,7 +283,7 @@ def test_a_manager_that_dies_at_start_is_not_waited_for(make_executor: Make) -> 
 
 
 class Quick(SlurmProvider):  # type: ignore[misc]
-    """Its batch system may be asked often."""
+    """The batch system may be asked often."""
 
     @property
     def status_polling_interval(self) -> int:
@@ -289,10 +291,10 @@ class Quick(SlurmProvider):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("lists", [0, 2])
-def test_a_job_that_is_not_listed_has_not_ended(
+def test_unlisted_job_has_not_ended(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: int
 ) -> None:
-    """The accounts know nothing of the job for a while, or never, and its node comes late."""
+    """The accounts do not list the job for a while, or never, and its node comes late."""
     sacct = f"""
         echo >> {tmp_path}/asked
         [ {lists} = 0 ] || [ $(wc -l < {tmp_path}/asked) -le {lists} ] || {{ {SLURM["sacct"]}
@@ -308,10 +310,10 @@ def test_a_job_that_is_not_listed_has_not_ended(
     assert (tmp_path / "cancelled").read_text().split() == [job]
 
 
-def test_a_job_without_a_node_is_cancelled_at_the_end(
+def test_job_without_a_node_is_cancelled_at_the_end(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It waits in the queue, and no list has it."""
+    """The job waits in the queue, but no list shows it."""
     commands = {**SLURM, "sbatch": "echo Submitted batch job 4711", "sacct": "true"}
     install({**commands, "scancel": f'echo "$@" >> {tmp_path}/cancelled'}, tmp_path / "bin", monkeypatch)
     monkeypatch.setattr(jobs, "MENTIONS", (0.5, 1800.0))
@@ -324,10 +326,10 @@ def test_a_job_without_a_node_is_cancelled_at_the_end(
     assert (tmp_path / "cancelled").read_text().split() == ["4711"]
 
 
-def test_a_provider_that_cannot_say_how_its_jobs_are(
+def test_provider_without_job_states_works(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it prints cannot be understood; the node joins all the same."""
+    """The provider's output cannot be understood, but the node joins."""
     install({**SLURM, "sacct": "echo nonsense"}, tmp_path / "bin", monkeypatch)
     wait = f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
     executor = make_executor(provider=Quick(max_blocks=1, exclusive=False, worker_init=wait), address="localhost")

@@ -1,4 +1,4 @@
-"""Blocks of a provider, without a DataFlowKernel; tests/integration/test_scaling.py has those that need one."""
+"""Blocks of a provider, without a DataFlowKernel; tests/integration/test_scaling.py has the tests with one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def blocks_of(executor: TaskVineExecutor) -> list[str]:
 
 
 def has_ended(executor: TaskVineExecutor, job: Any) -> bool:
-    """Ask the provider, which is not made for several threads, as the executor does."""
+    """Ask the provider with the executor's lock, because it is not thread-safe."""
     assert executor.provider is not None
     with executor._provider_lock:
         return bool(executor.provider.status([job])[0].terminal)
 
 
 class Asked(LocalProvider):  # type: ignore[misc]
-    """Counts how often it is asked for the status of jobs, which it wants to be asked for once an hour."""
+    """Counts how often it is asked for the status of jobs. It wants to be asked once an hour."""
 
     questions = 0
 
@@ -50,7 +50,7 @@ class Asked(LocalProvider):  # type: ignore[misc]
         return 3600
 
 
-def test_a_clock_that_is_set_back(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_set_back_delays_no_status(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor(provider=Asked(init_blocks=1))
     assert executor.submit(int, {}).result(30) == 0
     executor.poll_facade()
@@ -72,7 +72,7 @@ def test_start_launches_init_blocks(make_executor: Make, init: int) -> None:
     assert blocks_of(executor) == list(executor.blocks_to_job_id)
 
 
-def test_the_users_provider_stays_as_it_is(engine: str, make_executor: Make) -> None:
+def test_provider_object_is_not_changed(engine: str, make_executor: Make) -> None:
     provider = local(2)
     before = copy.deepcopy({**vars(provider), "launcher": vars(provider.launcher)})
     first, second = make_executor(provider=provider), make_executor(provider=provider)
@@ -84,7 +84,7 @@ def test_the_users_provider_stays_as_it_is(engine: str, make_executor: Make) -> 
     assert len(second.blocks_to_job_id) == 2
 
 
-def test_more_blocks_when_asked(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_scale_out_launches_blocks(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode, provider=local(0), cores=1)
     assert executor.scale_out_facade(2) == ["0", "1"]
     futures = [executor.submit(gate.task, {}, number) for number in range(3)]
@@ -95,7 +95,7 @@ def test_more_blocks_when_asked(make_executor: Make, mode: str, gate: Gate) -> N
     assert {future.result(30)[1] for future in futures} == {"0", "1", "2"}
 
 
-def test_status(make_executor: Make) -> None:
+def test_status_shows_blocks(make_executor: Make) -> None:
     executor = make_executor(provider=local(2))
     assert executor.wait_for_nodes(2, 30)
     assert {block: status.state for block, status in executor.status().items()} == {
@@ -105,7 +105,7 @@ def test_status(make_executor: Make) -> None:
     assert executor.status_facade.keys() == {"0", "1"}
 
 
-def test_outstanding(make_executor: Make, gate: Gate) -> None:
+def test_outstanding_counts_unfinished_tasks(make_executor: Make, gate: Gate) -> None:
     executor = make_executor()
     assert executor.outstanding() == 0
     held = [executor.submit(gate.task, {}, number) for number in range(3)]
@@ -118,8 +118,8 @@ def test_outstanding(make_executor: Make, gate: Gate) -> None:
     assert executor.outstanding() == 0
 
 
-def test_outstanding_of_a_chain_is_one(make_executor: Make, gate: Gate) -> None:
-    """Tasks that wait for other tasks' files ask for no block, not even before the first is done."""
+def test_outstanding_counts_a_chain_as_one(make_executor: Make, gate: Gate) -> None:
+    """Tasks that wait for files of other tasks ask for no block, not even before the first task is done."""
     from parsl.data_provider.files import File
 
     executor = make_executor()
@@ -154,8 +154,8 @@ def test_scale_in_lets_tasks_finish(make_executor: Make, mode: str, gate: Gate, 
     waiting = executor.submit(gate.task, {}, "waiting")
     assert executor.scale_in_facade(1) == ["1"]
     assert executor.status_facade["1"].state == JobState.SCALED_IN
-    assert blocks_of(executor) == ["0", "1"]  # it returned at once: what runs there still does
-    executor.stats()  # answered after what was said before it: the manager knows of the scale-in
+    assert blocks_of(executor) == ["0", "1"]  # the call returned at once: the task still runs
+    executor.stats()  # answered after the earlier messages, so the manager knows of the scale-in
     later = Gate(tmp_path / "later")
     behind = [executor.submit(later.task, {}, number) for number in range(2)]
     gate.open()
@@ -170,7 +170,7 @@ def test_scale_in_lets_tasks_finish(make_executor: Make, mode: str, gate: Gate, 
     assert executor.provider.status([executor.blocks_to_job_id["0"]])[0].state == JobState.RUNNING
 
 
-def test_scale_in_of_everything_and_out_again(make_executor: Make, gate: Gate) -> None:
+def test_blocks_scale_in_to_zero_and_out_again(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(provider=local(2))
     assert executor.wait_for_nodes(2, 30)
     assert executor.scale_in_facade(5) == ["0", "1"]
@@ -182,8 +182,8 @@ def test_scale_in_of_everything_and_out_again(make_executor: Make, gate: Gate) -
 
 
 @pytest.mark.parametrize("scaled_in", [False, True])
-def test_a_task_without_any_block_launches_one(make_executor: Make, scaled_in: bool) -> None:
-    """Without a DataFlowKernel no strategy would do it."""
+def test_task_launches_the_first_block(make_executor: Make, scaled_in: bool) -> None:
+    """Without a DataFlowKernel, no strategy launches a block."""
     executor = make_executor(provider=local(int(scaled_in)))
     if scaled_in:
         assert executor.wait_for_nodes(1, 30)
@@ -193,14 +193,14 @@ def test_a_task_without_any_block_launches_one(make_executor: Make, scaled_in: b
     assert len(executor.blocks_to_job_id) == 1 + scaled_in
 
 
-def test_a_task_without_any_block_where_none_is_allowed(make_executor: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_provider_that_allows_no_block_is_a_warning(make_executor: Make, caplog: pytest.LogCaptureFixture) -> None:
     executor = make_executor(provider=local(0, 0))
     executor.submit(int, {})
     eventually(lambda: "max_blocks allows no block" in caplog.text)
     assert not executor.blocks_to_job_id
 
 
-def test_scale_in_before_the_node_has_joined(make_executor: Make) -> None:
+def test_block_scales_in_before_its_node_has_joined(make_executor: Make) -> None:
     executor = make_executor(provider=local(0), max_retries=0)
     (block,) = executor.scale_out_facade(1)
     assert executor.scale_in_facade(1) == [block]
@@ -213,10 +213,10 @@ def test_scale_in_before_the_node_has_joined(make_executor: Make) -> None:
 
 
 @pytest.mark.parametrize("init", [1, 2])
-def test_blocks_that_fail(make_executor: Make, init: int) -> None:
-    """Nobody but the executor watches them here."""
+def test_failing_blocks_are_reported(make_executor: Make, init: int) -> None:
+    """Only the executor watches the blocks here."""
     executor = make_executor(provider=local(init, worker_init="echo no such module >&2; exit 3"))
-    with pytest.raises(BadStateException, match="no such module"):  # the first way or the second, as it happens
+    with pytest.raises(BadStateException, match="no such module"):  # either end is possible
         executor.submit(int, {}).result(30)
     reason = executor.executor_exception
     assert isinstance(reason, WorkerLaunchFailed)
@@ -231,7 +231,7 @@ def test_blocks_that_fail(make_executor: Make, init: int) -> None:
 
 
 class Emptied(LocalProvider):  # type: ignore[misc]
-    """Looks at the file of the exit code once just when the shell has opened it for writing."""
+    """Reads the file of the exit code once when the shell has just opened it for writing."""
 
     looks = 0
 
@@ -241,7 +241,7 @@ class Emptied(LocalProvider):  # type: ignore[misc]
         return "" if self.looks == 1 else read
 
 
-def test_exit_code_that_is_being_written(make_executor: Make) -> None:
+def test_half_written_exit_code_is_read_again(make_executor: Make) -> None:
     executor = make_executor(provider=Emptied(worker_init="echo no such module >&2; exit 3"))
     with pytest.raises(BadStateException, match="no such module"):
         executor.submit(int, {}).result(30)
@@ -252,14 +252,14 @@ def test_exit_code_that_is_being_written(make_executor: Make) -> None:
     assert executor.provider.looks > 1
 
 
-def test_exit_code_that_is_never_written(make_executor: Make) -> None:
+def test_missing_exit_code_is_a_failure(make_executor: Make) -> None:
     provider = local(worker_init="trap 'truncate --size 0 $0.ec; kill -KILL $PPID $$' EXIT; exit 3")
     executor = make_executor(provider=provider)
     with pytest.raises(BadStateException, match="ended before their nodes joined"):
         executor.submit(int, {}).result(30)
 
 
-def test_blocks_that_end_without_an_error(make_executor: Make) -> None:
+def test_blocks_that_end_early_are_reported(make_executor: Make) -> None:
     executor = make_executor(provider=local(worker_init="exit 0"))
     with pytest.raises(BadStateException, match="ended before its node joined"):
         executor.submit(int, {}).result(30)
@@ -270,21 +270,21 @@ class Refusing(LocalProvider):  # type: ignore[misc]
         raise OSError("no more blocks today")
 
 
-def test_provider_that_refuses(make_executor: Make) -> None:
+def test_refusing_provider_is_reported(make_executor: Make) -> None:
     executor = make_executor(provider=Refusing(init_blocks=2))
     with pytest.raises(BadStateException, match="no more blocks today"):
         executor.submit(int, {}).result(30)
 
 
-def test_one_block_of_two_fails(make_executor: Make, tmp_path: Any) -> None:
+def test_one_of_two_blocks_may_fail(make_executor: Make, tmp_path: Any) -> None:
     provider = local(2, worker_init=f"mkdir {tmp_path}/first || exit 3")
     executor = make_executor(provider=provider)
     assert executor.submit(int, {}).result(30) == 0
     assert not executor.bad_state_is_set
 
 
-def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: Any) -> None:
-    """The second block of three: after one that has served, others are tried."""
+def test_failed_replacement_is_replaced(make_executor: Make, tmp_path: Any) -> None:
+    """The second of three blocks: after a block that has had a node, others are tried."""
     count = f"$(wc -l < {tmp_path}/blocks)"
     executor = make_executor(provider=local(worker_init=f"echo >> {tmp_path}/blocks; [ {count} != 2 ] || exit 3"))
     assert executor.submit(int, {}).result(30) == 0
@@ -295,20 +295,20 @@ def test_a_replacement_that_fails_is_not_the_end(make_executor: Make, tmp_path: 
 
 
 @pytest.mark.parametrize("end", ["exit 137", "kill -KILL $PPID $$"])
-def test_the_only_block_killed_as_it_starts_is_not_the_end(make_executor: Make, tmp_path: Any, end: str) -> None:
-    """Its node is killed, or its whole job."""
+def test_only_block_killed_at_start_is_replaced(make_executor: Make, tmp_path: Any, end: str) -> None:
+    """Its node is killed, or the whole job."""
     executor = make_executor(provider=local(worker_init=f"! mkdir {tmp_path}/first 2>/dev/null || {end}"))
     assert executor.submit(int, {}).result(30) == 0
     assert list(executor.blocks_to_job_id) == ["0", "1"]
 
 
-def test_blocks_that_are_always_killed_as_they_start(make_executor: Make) -> None:
+def test_blocks_always_killed_at_start_are_given_up(make_executor: Make) -> None:
     executor = make_executor(provider=local(worker_init="exit 137"))
     with pytest.raises(BadStateException, match="blocks 0, 1, 2 ended before their nodes joined"):
         executor.submit(int, {}).result(30)
 
 
-def test_wait_for_workers(make_executor: Make, mode: str) -> None:
+def test_tasks_wait_for_workers(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, provider=local(1), wait_for_workers=2)
     future = executor.submit(int, {})
     assert executor.wait_for_nodes(1, 30)
@@ -319,7 +319,7 @@ def test_wait_for_workers(make_executor: Make, mode: str) -> None:
     assert len(executor.nodes) == 2
 
 
-def test_block_id_in_tasks(make_executor: Make, mode: str) -> None:
+def test_tasks_see_their_block_id(make_executor: Make, mode: str) -> None:
     def block() -> str | None:
         import os
 
@@ -332,7 +332,7 @@ def test_block_id_in_tasks(make_executor: Make, mode: str) -> None:
 # --- by hand ---
 
 
-def test_by_hand(make_executor: Make, mode: str, start_node: Callable[..., Any]) -> None:
+def test_nodes_started_by_hand_join(make_executor: Make, mode: str, start_node: Callable[..., Any]) -> None:
     executor = make_executor(function_exec_mode=mode, worker_launch_method="manual")
     assert executor.provider is None
     future = executor.submit(int, {})
@@ -344,7 +344,7 @@ def test_by_hand(make_executor: Make, mode: str, start_node: Callable[..., Any])
     assert process.wait(30) == 0
 
 
-def test_by_hand_with_nobody_there(make_executor: Make, start_node: Callable[..., Any]) -> None:
+def test_node_without_an_executor_reports_it(make_executor: Make, start_node: Callable[..., Any]) -> None:
     executor = make_executor(worker_launch_method="manual")
     command = executor.launch_cmd
     executor.shutdown()
@@ -359,7 +359,7 @@ def test_by_hand_with_nobody_there(make_executor: Make, start_node: Callable[...
 # --- by the engine's factory ---
 
 
-def test_factory_starts_the_fewest_at_once_and_more_under_load(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_factory_starts_min_workers_at_once_and_more_under_load(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(
         function_exec_mode=mode, worker_launch_method="factory", min_workers=1, max_workers=3, cores=1
     )
@@ -374,7 +374,7 @@ def test_factory_starts_the_fewest_at_once_and_more_under_load(make_executor: Ma
     assert [future.result(30)[0] for future in futures] == list(range(10))
 
 
-def test_factory_sizes_its_first_nodes_by_what_one_can_do(make_executor: Make, gate: Gate) -> None:
+def test_factory_starts_no_more_nodes_than_needed(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=0, max_workers=3, cores=4)
     futures = [executor.submit(gate.task, {"cores": 1}, number) for number in range(4)]
     gate.wait(4)
@@ -393,7 +393,7 @@ def test_factory_replaces_a_node(make_executor: Make) -> None:
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_factory_lets_idle_nodes_go(make_executor: Make) -> None:
+def test_factory_ends_idle_nodes(make_executor: Make) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=0, worker_timeout=1)
     assert executor.nodes == []
     assert executor.submit(int, {}).result(30) == 0
@@ -401,7 +401,7 @@ def test_factory_lets_idle_nodes_go(make_executor: Make) -> None:
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_factory_keeps_the_fewest_and_the_data(make_executor: Make, tmp_path: Any) -> None:
+def test_factory_keeps_min_workers_and_the_data(make_executor: Make, tmp_path: Any) -> None:
     from parsl.data_provider.files import File
 
     def write(outputs: Any) -> None:
@@ -427,12 +427,12 @@ def test_factory_keeps_the_fewest_and_the_data(make_executor: Make, tmp_path: An
         assert fetched.read() == "kept"
 
 
-@embedded_only  # what its nodes read
-def test_factory_whose_nodes_always_end(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@embedded_only  # the secret that its nodes read
+def test_factory_gives_up_if_its_nodes_always_end(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=0)
     import os
 
-    # A node cannot read this, and says so.
+    # A node cannot read the secret, and reports that.
     with open(os.path.join(executor.run.places.base, "node.config"), "wb") as file:
         file.write(b"nonsense")
     future = executor.submit(int, {})

@@ -1,4 +1,4 @@
-"""Calls that go well, in both modes."""
+"""Calls that succeed, in both modes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Make = Callable[..., TaskVineExecutor]
 ExceptionGroup: Any = getattr(builtins, "ExceptionGroup", None)
 
 
-def test_returns(make_executor: Make, mode: str) -> None:
+def test_call_returns(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     assert executor.submit(lambda x, y=0: x + y, {}, 2, y=3).result(30) == 5
 
 
-def test_raises_with_remote_traceback(make_executor: Make, mode: str) -> None:
+def test_exception_has_the_remote_traceback(make_executor: Make, mode: str) -> None:
     def inner() -> None:
         raise KeyError("missing")
 
@@ -44,7 +44,7 @@ def test_raises_with_remote_traceback(make_executor: Make, mode: str) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes came with Python 3.11")
-def test_raises_with_members_context_and_notes(make_executor: Make, mode: str) -> None:
+def test_exception_has_members_context_and_notes(make_executor: Make, mode: str) -> None:
     def member() -> None:
         raise KeyError("member")
 
@@ -68,7 +68,7 @@ def test_raises_with_members_context_and_notes(make_executor: Make, mode: str) -
 
 
 @pytest.mark.parametrize("megabytes", [0.001, 1, 16])
-def test_arrays_there_and_back_are_writable_and_private(make_executor: Make, mode: str, megabytes: float) -> None:
+def test_arrays_are_writable_and_private(make_executor: Make, mode: str, megabytes: float) -> None:
     def double(array: np.ndarray) -> np.ndarray:
         array *= 2
         return array
@@ -81,7 +81,7 @@ def test_arrays_there_and_back_are_writable_and_private(make_executor: Make, mod
     result[0] = -1.0
 
 
-def test_many_short_calls_come_back_in_their_own_futures(make_executor: Make) -> None:
+def test_many_short_calls_return_their_own_results(make_executor: Make) -> None:
     executor = make_executor()
     futures = [executor.submit(lambda x: x * x, {}, number) for number in range(2000)]
     assert [future.result(60) for future in futures] == [number * number for number in range(2000)]

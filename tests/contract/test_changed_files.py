@@ -1,4 +1,4 @@
-"""Inputs that change, and cached files that somebody cuts short or deletes: nobody may read what is not true."""
+"""Inputs that change, and cached files that are truncated or deleted: no task may read wrong data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
@@ -72,7 +72,7 @@ def lengthen(file, outputs):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("how", ["in place", "replaced", "times put back"])
-def test_rewritten_file_is_read_anew(make_executor: Make, mode: str, home: Path, how: str) -> None:
+def test_rewritten_file_is_read_again(make_executor: Make, mode: str, home: Path, how: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     given = home / "given"
     for count in range(5):
@@ -87,7 +87,7 @@ def test_rewritten_file_is_read_anew(make_executor: Make, mode: str, home: Path,
         assert executor.submit(read, {}, File("given")).result(30) == str(count)
 
 
-def test_link_that_leads_elsewhere_is_read_anew(make_executor: Make, home: Path) -> None:
+def test_changed_link_is_read_again(make_executor: Make, home: Path) -> None:
     executor = make_executor()
     for name in ("a", "b", "a"):
         (home / name).write_text(name)
@@ -96,13 +96,13 @@ def test_link_that_leads_elsewhere_is_read_anew(make_executor: Make, home: Path)
         assert executor.submit(read, {}, File("given")).result(30) == name
 
 
-def test_every_reader_of_a_changing_file_gets_what_was_there(make_executor: Make, home: Path) -> None:
-    """Readers of several versions are under way at once; each reads its version or one that came after it."""
+def test_readers_of_a_changing_file_get_whole_versions(make_executor: Make, home: Path) -> None:
+    """Readers of several versions run at once; each reads its version or a later one."""
     executor = make_executor()
     futures = []
     for count in range(10, 30):
         (home / "next").write_text(str(count))
-        (home / "next").rename(home / "given")  # a file that is written in place is empty for a moment
+        (home / "next").rename(home / "given")  # a file that is rewritten in place is empty for a moment
         futures.append((count, executor.submit(read, {}, File("given"))))
     for count, future in futures:
         assert count <= int(future.result(30)) < 30
@@ -118,7 +118,7 @@ def cut(path: str) -> None:
 
 @pytest.fixture(params=[cut, os.unlink], ids=["cut short", "deleted"])
 def harm(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """What becomes of a file in a node's cache."""
+    """Ways in which a file in a node's cache is damaged."""
     return request.param  # type: ignore[no-any-return]
 
 
@@ -129,7 +129,7 @@ def the_only_cached(executor: TaskVineExecutor) -> str:
 
 
 @pytest.mark.parametrize("kind", ["file", "tree"])
-def test_users_file_is_sent_again(
+def test_damaged_users_file_is_sent_again(
     make_executor: Make, mode: str, home: Path, harm: Callable[[str], None], kind: str
 ) -> None:
     (home / "tree").mkdir()
@@ -145,7 +145,7 @@ def test_users_file_is_sent_again(
 
 
 @pytest.mark.parametrize("kind", ["file", "tree"])
-def test_temp_file_is_made_again(
+def test_damaged_temp_file_is_recreated(
     make_executor: Make, mode: str, tmp_path: Path, harm: Callable[[str], None], kind: str
 ) -> None:
     executor = make_executor(function_exec_mode=mode)
@@ -157,7 +157,7 @@ def test_temp_file_is_made_again(
     assert log.read_text() == "ran\n" * 2
 
 
-def test_temp_file_that_is_asked_for_is_made_again(
+def test_damaged_temp_file_is_recreated_for_the_user(
     make_executor: Make, tmp_path: Path, harm: Callable[[str], None]
 ) -> None:
     executor = make_executor()
@@ -166,9 +166,7 @@ def test_temp_file_that_is_asked_for_is_made_again(
     assert Path(executor.fetch(File(T + "t"), tmp_path / "fetched", timeout=60)).read_text() == "x" * SIZE
 
 
-def test_what_a_lost_file_was_made_from_is_made_again_too(
-    make_executor: Make, tmp_path: Path, harm: Callable[[str], None]
-) -> None:
+def test_damaged_inputs_are_recreated_too(make_executor: Make, tmp_path: Path, harm: Callable[[str], None]) -> None:
     executor = make_executor()
     log = tmp_path / "log"
     executor.submit(write, {}, "x", str(log), outputs=[File(T + "a")]).result(30)
@@ -180,7 +178,7 @@ def test_what_a_lost_file_was_made_from_is_made_again_too(
     assert executor.submit(read, {}, File(T + "b")).result(100) == "x" * SIZE + "!"
 
 
-def test_users_file_that_a_lost_file_was_made_from_is_sent_again(
+def test_users_file_is_sent_again_for_a_recreation(
     make_executor: Make, home: Path, harm: Callable[[str], None]
 ) -> None:
     (home / "given").write_text("x" * SIZE)
@@ -191,7 +189,7 @@ def test_users_file_that_a_lost_file_was_made_from_is_sent_again(
     assert executor.submit(read, {}, File(T + "t")).result(100) == "x" * SIZE + "!"
 
 
-def test_file_that_must_not_be_made_again_is_lost(
+def test_damaged_file_that_must_not_be_recreated_is_lost(
     make_executor: Make, mode: str, tmp_path: Path, harm: Callable[[str], None]
 ) -> None:
     executor = make_executor(function_exec_mode=mode)
@@ -204,7 +202,7 @@ def test_file_that_must_not_be_made_again_is_lost(
     assert log.read_text() == "ran\n"
 
 
-def test_others_are_not_made_again(make_executor: Make, tmp_path: Path, harm: Callable[[str], None]) -> None:
+def test_undamaged_files_are_not_recreated(make_executor: Make, tmp_path: Path, harm: Callable[[str], None]) -> None:
     def read_all(inputs):  # type: ignore[no-untyped-def]
         return [read(file)[0] for file in inputs]
 
@@ -219,7 +217,7 @@ def test_others_are_not_made_again(make_executor: Make, tmp_path: Path, harm: Ca
     assert log.read_text() == "ran\n" * 5
 
 
-def test_reader_on_another_node_gets_what_was_made(
+def test_reader_on_another_node_gets_the_right_file(
     make_executor: Make, tmp_path: Path, harm: Callable[[str], None]
 ) -> None:
     def meet_and_write(fifo, flags, length, outputs):  # type: ignore[no-untyped-def]
@@ -235,7 +233,7 @@ def test_reader_on_another_node_gets_what_was_made(
     assert executor.wait_for_nodes(2, 30)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    # They meet, so they are on different nodes; what reads both goes where the large one is.
+    # The calls wait for each other, so they run on different nodes. The reader of both goes where the large file is.
     made = [
         executor.submit(meet_and_write, {}, str(fifo), flags, length, outputs=[File(T + name)])
         for name, flags, length in (("large", os.O_RDONLY, 50 * SIZE), ("small", os.O_WRONLY, SIZE))

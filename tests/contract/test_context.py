@@ -1,4 +1,4 @@
-"""What surrounds a call: its library's context, its variables, what is run before it, and its Python environment."""
+"""The environment of a call: its library's context, variables, init_command, and the Python environment."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_context_of_a_slot_is_built_in_every_slot(make_executor: Make, tmp_path:
     assert len(set(slots)) == 2
 
 
-def test_fresh_processes_have_the_context_too(make_executor: Make, tmp_path: Path) -> None:
+def test_l1_tasks_have_the_context(make_executor: Make, tmp_path: Path) -> None:
     log = tmp_path / "log"
     executor = make_executor(
         function_exec_mode="L1", library_config={"context": build, "context_args": [str(log)], "context_scope": "slot"}
@@ -104,7 +104,7 @@ def test_fresh_processes_have_the_context_too(make_executor: Make, tmp_path: Pat
     assert len(log.read_text().split()) == 2
 
 
-def test_variables_that_are_not_there(make_executor: Make, mode: str) -> None:
+def test_unknown_variables_are_reported(make_executor: Make, mode: str) -> None:
     with_context = make_executor(function_exec_mode=mode, library_config={"context": lambda: {"a": 1, "b": None}})
     without = make_executor(function_exec_mode=mode)
     futures = [executor.submit(load, {}, name) for executor, name in ((with_context, "c"), (without, "a"))]
@@ -152,16 +152,14 @@ def test_context_that_fails_fails_every_call(
             if context is not return_a_list:
                 assert f"in {context.__name__}" in error.remote_traceback
             assert error.node == executor.nodes[0]["name"]
-    if scope == "library":  # what needs no library is not concerned
+    if scope == "library":  # tasks without a library are not affected
         assert executor.stats()["tasks_pending"] == 0
 
 
 @pytest.mark.parametrize(
     ("scope", "way", "kind"), [("library", "L2", LibraryFailed), ("slot", "L2", SlotDied), ("library", "L1", SlotDied)]
 )
-def test_context_that_ends_its_process_fails_every_call(
-    make_executor: Make, scope: str, way: str, kind: type[TaskLost]
-) -> None:
+def test_context_that_exits_fails_every_call(make_executor: Make, scope: str, way: str, kind: type[TaskLost]) -> None:
     executor = make_executor(
         function_exec_mode=way, library_config={"num_slots": 2, "context": lambda: os._exit(3), "context_scope": scope}
     )
@@ -175,7 +173,7 @@ def test_context_that_ends_its_process_fails_every_call(
 # --- variables and commands ---
 
 
-def test_variables_are_seen_by_tasks(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_see_env_vars(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INHERITED", "1")
     monkeypatch.setenv("OVERRIDDEN", "user's")
     env_vars = {"OVERRIDDEN": "set", "NUMBER": 3, "OMP_NUM_THREADS": 7, "PATH": "/nowhere:" + os.environ["PATH"]}
@@ -215,7 +213,7 @@ def test_init_command_that_fails_fails_every_call(make_executor: Make, mode: str
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python environment with a module of its own, and this one's packages behind."""
+    """A Python environment with one more module; it also finds the packages of this environment."""
     root = tmp_path_factory.mktemp("packed") / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(root)], check=True)
     packages = root / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
@@ -245,7 +243,7 @@ def look():  # type: ignore[no-untyped-def]
     return [only_in_the_pack.VALUE, in_both.VALUE], sys.prefix, os.environ["VIRTUAL_ENV"], shutil.which("python")
 
 
-def test_tasks_run_in_the_environment_that_is_unpacked_once_on_a_node(
+def test_packed_environment_is_unpacked_once_on_a_node(
     make_executor: Make, tarball: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "user").mkdir()
@@ -263,7 +261,7 @@ def test_tasks_run_in_the_environment_that_is_unpacked_once_on_a_node(
     assert python == os.path.join(root.path, "bin", "python")
 
 
-def test_environment_that_is_a_directory_is_used_in_place(make_executor: Make, environment: Path) -> None:
+def test_environment_directory_is_used_in_place(make_executor: Make, environment: Path) -> None:
     before = sorted(environment.rglob("*.py"))
     executor = make_executor(env_pack=str(environment))
     values, prefix, _, _ = executor.submit(look, {}).result(30)
@@ -273,7 +271,7 @@ def test_environment_that_is_a_directory_is_used_in_place(make_executor: Make, e
 
 
 @pytest.mark.parametrize("what", ["cut short", "no python"])
-def test_environment_that_is_broken_fails_every_call(
+def test_broken_environment_fails_every_call(
     make_executor: Make, mode: str, tarball: str, tmp_path: Path, what: str
 ) -> None:
     broken = tmp_path / "broken.tar.gz"

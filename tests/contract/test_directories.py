@@ -23,13 +23,13 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's current directory; everybody may read what is made."""
+    """The user's current directory, with a umask that lets everybody read."""
     directory = tmp_path / "home"
     directory.mkdir()
     monkeypatch.chdir(directory)
@@ -42,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def listing(directory):  # type: ignore[no-untyped-def]
-    """All that is in a tree: link targets, modes of directories, modes and texts of files."""
+    """Describe all files in a tree: link targets, modes of directories, modes and texts of files."""
     found = {}
     top = os.fspath(directory)
     for root, folders, files in os.walk(top):
@@ -112,7 +112,7 @@ def test_absolute_directories_are_used_in_place(make_executor: Make, mode: str, 
     assert cached(executor.nodes[0]) == []
 
 
-def test_task_may_write_into_its_copy(make_executor: Make, mode: str, home: Path) -> None:
+def test_task_may_write_into_its_input_directory(make_executor: Make, mode: str, home: Path) -> None:
     def scribble(given):  # type: ignore[no-untyped-def]
         found = listing(given)
         with open(given.filepath + "/sub/file", "r+") as file:
@@ -128,7 +128,7 @@ def test_task_may_write_into_its_copy(make_executor: Make, mode: str, home: Path
     assert listing(home / "given") == as_made()
 
 
-def test_output_directory_that_the_user_has_is_added_to(make_executor: Make, mode: str, home: Path) -> None:
+def test_existing_output_directory_is_added_to(make_executor: Make, mode: str, home: Path) -> None:
     def add(outputs):  # type: ignore[no-untyped-def]
         for name in ("new", "changed"):
             with open(os.path.join(outputs[0], name), "w") as file:
@@ -147,7 +147,7 @@ def test_output_directory_that_the_user_has_is_added_to(make_executor: Make, mod
     }
 
 
-def test_what_a_failed_task_left_in_its_output_directory_comes_home(make_executor: Make, home: Path) -> None:
+def test_output_directory_of_a_failed_task_comes_home(make_executor: Make, home: Path) -> None:
     def fail(outputs):  # type: ignore[no-untyped-def]
         os.makedirs(outputs[0].filepath + "/sub")
         with open(outputs[0].filepath + "/sub/log", "w") as file:
@@ -158,7 +158,7 @@ def test_what_a_failed_task_left_in_its_output_directory_comes_home(make_executo
     assert (home / "out" / "sub" / "log").read_text() == "why"
 
 
-def test_changed_directory_is_staged_anew(make_executor: Make, home: Path) -> None:
+def test_changed_directory_is_staged_again(make_executor: Make, home: Path) -> None:
     make_tree([home / "given"], "0")
     executor = make_executor()
     for count in range(1, 5):
@@ -179,7 +179,7 @@ def test_unchanged_directory_is_cached_once(make_executor: Make, home: Path) -> 
         known = entry.name, entry.inode()
 
 
-def test_links_that_lead_out_of_a_directory_are_copied(make_executor: Make, home: Path) -> None:
+def test_links_to_the_outside_are_copied(make_executor: Make, home: Path) -> None:
     def link_to_input(given, outputs):  # type: ignore[no-untyped-def]
         os.mkdir(outputs[0].filepath)
         os.symlink(os.path.abspath(given.filepath), outputs[0].filepath + "/link")
@@ -195,7 +195,7 @@ def test_links_that_lead_out_of_a_directory_are_copied(make_executor: Make, home
     assert (home / "made" / "link" / "out" / "file").read_text() == "other"
 
 
-def test_file_that_looks_like_an_archive_is_one_file(make_executor: Make, mode: str, home: Path) -> None:
+def test_archive_stays_a_file(make_executor: Make, mode: str, home: Path) -> None:
     from taskvine_manager.node.trees import MAGIC
 
     def copy(inputs, outputs):  # type: ignore[no-untyped-def]
@@ -215,7 +215,7 @@ def test_file_that_looks_like_an_archive_is_one_file(make_executor: Make, mode: 
 # --- directories that live on nodes ---
 
 
-def test_temp_directory(make_executor: Make, mode: str, home: Path) -> None:
+def test_temp_directory_passes_between_tasks(make_executor: Make, mode: str, home: Path) -> None:
     executor = make_executor(function_exec_mode=mode)
     executor.submit(make_tree, {}, outputs=[File(T + "a"), File(T + "dir/b")])
     executor.submit(copy_tree, {}, inputs=[File(T + "dir/b")], outputs=[File(T + "c")])
@@ -227,7 +227,7 @@ def test_temp_directory(make_executor: Make, mode: str, home: Path) -> None:
     assert sorted(os.listdir(home / "fetched")) == ["a", "c"]
 
 
-def test_output_that_is_a_link_leaves_what_it_leads_to_alone(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_output_link_leaves_its_target_alone(make_executor: Make, mode: str, tmp_path: Path) -> None:
     def link(original, outputs):  # type: ignore[no-untyped-def]
         os.symlink(original, outputs[0].filepath)
         os.link(original, outputs[1].filepath)
@@ -244,7 +244,7 @@ def test_output_that_is_a_link_leaves_what_it_leads_to_alone(make_executor: Make
 # --- refusals ---
 
 
-def test_what_cannot_be_staged_is_refused_in_words(make_executor: Make, mode: str, home: Path) -> None:
+def test_unstageable_files_are_refused_with_a_reason(make_executor: Make, mode: str, home: Path) -> None:
     def make_pipe(outputs):  # type: ignore[no-untyped-def]
         os.mkdir(outputs[0].filepath)
         os.mkfifo(outputs[0].filepath + "/pipe")
@@ -278,7 +278,7 @@ def test_file_and_directory_do_not_take_each_others_place(make_executor: Make, h
 
 
 @embedded_only  # TaskVine's workers do not evict
-def test_quota_counts_the_tree(make_executor: Make, home: Path) -> None:
+def test_quota_counts_all_files_of_a_directory(make_executor: Make, home: Path) -> None:
     executor = make_executor(disk=1)
     (home / "given").mkdir()
     for name in "abc":

@@ -1,4 +1,4 @@
-"""The molecular dynamics example gives the same numbers whatever runs it."""
+"""The molecular dynamics example gives the same numbers on every executor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def numbers(output: Path, *options: str) -> bytes:
-    """Run it, as a user does, and return the file of all its numbers."""
+    """Run the example as a user does; return the file of all its numbers."""
     command = [sys.executable, str(ROOT / "examples" / "molecular_dynamics" / "run.py"), "--output", str(output)]
     command += ["--replicas", "2", "--segments", "2", "--steps", "10", "--mode", "L2", *options]
     sources = [str(ROOT), str(ROOT / "manager"), str(ROOT / "tune"), os.environ.get("PYTHONPATH", "")]
@@ -24,6 +24,6 @@ def numbers(output: Path, *options: str) -> bytes:
 
 
 @pytest.mark.slow
-def test_same_numbers_as_in_threads(engine: str, tmp_path: Path) -> None:
+def test_example_gives_the_same_numbers_as_on_threads(engine: str, tmp_path: Path) -> None:
     expected = numbers(tmp_path / "threads", "--executor", "threads")
     assert numbers(tmp_path / engine, "--engine", engine) == expected

@@ -1,14 +1,12 @@
-"""Files: the user's and those that live on nodes."""
+"""Files: the user's, and temp files on nodes."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,7 @@ from parsl.dataflow.errors import DependencyError
 from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
-from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, FileMissing, OutputMissing
-from taskvine_manager.node import staging
+from taskvine_exec.errors import ArgumentNotSerializable, FileLost, FileMissing, OutputMissing
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
 
@@ -40,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
@@ -83,7 +80,7 @@ def meet_and_write(fifo, flags, text, outputs):  # type: ignore[no-untyped-def]
 
 
 class Latch:
-    """A pipe that holds tasks until the test opens it, which in turn waits for a task to come to it."""
+    """A pipe that blocks tasks until the test opens it; opening waits until a task reads from it."""
 
     def __init__(self, directory: Path) -> None:
         self.path = str(directory / "latch")
@@ -136,16 +133,14 @@ def test_relative_paths_are_staged(make_executor: Make, mode: str, home: Path) -
     eventually(lambda: not os.path.exists(directory))
 
 
-def test_absolute_paths_and_those_that_lead_out_are_used_in_place(
-    make_executor: Make, home: Path, tmp_path: Path
-) -> None:
+def test_absolute_and_outside_paths_are_used_in_place(make_executor: Make, home: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     executor = make_executor()
     for path in (str(tmp_path / "a.txt"), "../a.txt", "folder/../../a.txt"):
         assert executor.submit(append, {}, path[0], inputs=[File(path)], outputs=[File(path)]).result(30)
     assert (tmp_path / "a.txt").read_text() == f"a{str(tmp_path)[0]}.f"
     assert cached(executor.nodes[0]) == []
-    # Nothing is said of what the executor does not stage: the function sees for itself.
+    # The executor does not check files that it does not stage, so the function raises the error.
     with pytest.raises(FileNotFoundError):
         executor.submit(read, {}, File(str(tmp_path / "missing"))).result(30)
 
@@ -158,7 +153,7 @@ def test_relative_paths_on_a_shared_file_system_are_used_in_place(make_executor:
     assert cached(executor.nodes[0]) == []
 
 
-def test_writing_into_an_input_changes_nobody_elses(make_executor: Make, mode: str, home: Path) -> None:
+def test_task_may_write_into_its_input(make_executor: Make, mode: str, home: Path) -> None:
     def scribble(file):  # type: ignore[no-untyped-def]
         with open(file.filepath, "r+") as stream:
             text = stream.read()
@@ -190,7 +185,7 @@ def test_input_of_many_tasks_is_copied_to_a_node_once(make_executor: Make, home:
     assert executor.submit(read, {}, File("a.txt")).result(30) == "b"
 
 
-def test_files_that_are_not_there(make_executor: Make, mode: str, home: Path) -> None:
+def test_missing_files_are_reported(make_executor: Make, mode: str, home: Path) -> None:
     executor = make_executor(function_exec_mode=mode)
     missing = executor.submit(read, {}, File("missing.txt")).exception(30)
     assert isinstance(missing, FileMissing)
@@ -200,13 +195,13 @@ def test_files_that_are_not_there(make_executor: Make, mode: str, home: Path) ->
     assert isinstance(never, OutputMissing)
     assert never.path == "never"
     assert isinstance(executor.submit(lambda outputs: 1 / 0, {}, outputs=[File("a")]).exception(30), ZeroDivisionError)
-    # What a failed task has written of the user's files may tell why.
+    # Files of the user that a failed task has written come home: they may explain the failure.
     assert isinstance(executor.submit(write_and_raise, {}, "why", outputs=[File("b")]).exception(30), KeyError)
     assert (home / "b").read_text() == "why"
     assert os.listdir(home) == ["b"]
 
 
-def test_names_of_all_kinds(make_executor: Make, home: Path) -> None:
+def test_unusual_names_are_allowed(make_executor: Make, home: Path) -> None:
     executor = make_executor()
     for name in ("ä b $(c).txt", "not-utf8-\udcff.txt", "x" * 255):
         (home / name).write_text("a")
@@ -239,13 +234,13 @@ def test_temp_file_is_an_edge(make_executor: Make, mode: str, home: Path, latch:
     assert executor.stats()["tasks_waiting"] == 0
 
 
-def test_fetch_and_forget(make_executor: Make, home: Path, latch: Latch) -> None:
+def test_temp_file_is_fetched_and_forgotten(make_executor: Make, home: Path, latch: Latch) -> None:
     executor = make_executor()
     file = File(T + "x")
     with pytest.raises(FileNotFoundError):
         executor.fetch(file, "never.txt")
     future = executor.submit(wait_and_write, {}, latch.path, "made", outputs=[file])
-    with pytest.raises(concurrent.futures.TimeoutError):  # before Python 3.11 not the builtin one
+    with pytest.raises(concurrent.futures.TimeoutError):  # before Python 3.11, not the builtin exception
         executor.fetch(file, "late.txt", timeout=0.01)
     latch.open()
     assert executor.fetch(file, "sub/x.txt", timeout=30) == str(home / "sub" / "x.txt")
@@ -279,7 +274,7 @@ def test_file_forgotten_before_it_is_made_leaves_nothing(make_executor: Make, la
     assert executor.submit(read, {}, File(T + "x")).result(30) == "new"
 
 
-def test_every_writer_makes_a_version_of_its_own(make_executor: Make, latch: Latch) -> None:
+def test_every_writer_makes_a_new_version(make_executor: Make, latch: Latch) -> None:
     executor = make_executor()
     file = File(T + "x")
     executor.submit(wait_and_write, {}, latch.path, "one", outputs=[file])
@@ -293,7 +288,7 @@ def test_every_writer_makes_a_version_of_its_own(make_executor: Make, latch: Lat
     assert first.result(30) == "one"
 
 
-def test_consumers_of_what_is_never_made_fail(make_executor: Make, latch: Latch) -> None:
+def test_consumers_of_a_file_that_is_never_made_fail(make_executor: Make, latch: Latch) -> None:
     executor = make_executor()
     executor.submit(wait_and_write, {}, latch.path, "", outputs=[File(T + "first")])
 
@@ -332,7 +327,7 @@ def two_nodes(make_executor: Make) -> Make:
 
 
 def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch, **specification: Any) -> None:
-    """Two tasks that meet have to run side by side, and a node of one core runs one at a time."""
+    """Two tasks that wait for each other run side by side, and a node of one core runs one at a time."""
     futures = [
         executor.submit(meet_and_write, specification, latch.path, flags, text, outputs=[File(T + text)])
         for flags, text in ((os.O_RDONLY, "a"), (os.O_WRONLY, "b"))
@@ -344,7 +339,7 @@ def make_one_file_on_each_node(executor: TaskVineExecutor, latch: Latch, **speci
 
 
 def node_with(executor: TaskVineExecutor, file: str) -> dict[str, Any]:
-    """A node that holds the only version of a file."""
+    """Return the node that holds the only version of a file."""
     (name, *_) = next(nodes for version, nodes in executor.stats()["replicas"].items() if version.startswith(file))
     return next(node for node in executor.nodes if node["name"] == name)
 
@@ -354,8 +349,8 @@ def kill(executor: TaskVineExecutor, node: dict[str, Any]) -> None:
     eventually(lambda: node["name"] not in [other["name"] for other in executor.nodes])
 
 
-@embedded_only  # TaskVine does not say how many bytes went between which of its workers
-def test_consumer_on_another_node(two_nodes: Make, latch: Latch, home: Path) -> None:
+@embedded_only  # TaskVine does not report the bytes sent between its workers
+def test_consumer_on_another_node_gets_the_file(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes()
     make_one_file_on_each_node(executor, latch)
     assert executor.stats()["bytes_between_nodes"] == 0
@@ -371,7 +366,7 @@ def test_consumer_on_another_node(two_nodes: Make, latch: Latch, home: Path) -> 
         eventually(lambda node=node: not cached(node))  # type: ignore[misc]
 
 
-def test_what_was_replicated_outlives_its_node(two_nodes: Make, home: Path) -> None:
+def test_replicated_file_outlives_its_node(two_nodes: Make, home: Path) -> None:
     executor = two_nodes(tune_parameters={"temp-replica-count": 2})
     executor.submit(write, {}, "x", outputs=[File(T + "x")]).result(30)
     (nodes,) = eventually(
@@ -383,7 +378,7 @@ def test_what_was_replicated_outlives_its_node(two_nodes: Make, home: Path) -> N
     assert Path(executor.fetch(File(T + "x"), "x")).read_text() == "x"
 
 
-def test_what_was_not_and_may_not_be_made_again_is_lost(two_nodes: Make, latch: Latch, home: Path) -> None:
+def test_file_that_must_not_be_recreated_is_lost_with_its_node(two_nodes: Make, latch: Latch, home: Path) -> None:
     executor = two_nodes(max_retries=0)
     make_one_file_on_each_node(executor, latch, recoverable=False)
     node = node_with(executor, "a")
@@ -413,8 +408,8 @@ def write_once(text: str, trace: str, outputs: list[File]) -> None:
     open(outputs[0].filepath, "w").write(text)
 
 
-def test_what_fails_when_it_is_made_again_is_lost(two_nodes: Make, tmp_path: Path) -> None:
-    """Whoever waits for it, or for what is to be made of it, is told why."""
+def test_file_whose_recreation_fails_is_lost(two_nodes: Make, tmp_path: Path) -> None:
+    """Tasks that wait for the file, or for files made from it, fail with the reason."""
     executor = two_nodes(max_retries=0)
     trace = str(tmp_path / "trace")
     executor.submit(write_once, {}, "x", trace, outputs=[File(T + "x")]).result(30)
@@ -430,7 +425,7 @@ def test_what_fails_when_it_is_made_again_is_lost(two_nodes: Make, tmp_path: Pat
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_what_was_made_of_a_file_that_is_gone_cannot_be_made_again(two_nodes: Make, home: Path) -> None:
+def test_file_whose_input_was_deleted_cannot_be_recreated(two_nodes: Make, home: Path) -> None:
     executor = two_nodes(max_retries=0)
     (home / "given").write_text("x")
     copied = executor.submit(append, {}, "y", inputs=[File("given")], outputs=[File(T + "x")])
@@ -439,69 +434,3 @@ def test_what_was_made_of_a_file_that_is_gone_cannot_be_made_again(two_nodes: Ma
     for node in executor.nodes:
         kill(executor, node)
     assert isinstance(executor.submit(read, {}, File(T + "x")).exception(60), FileLost)
-
-
-# --- no room ---
-
-
-@embedded_only  # TaskVine's workers do not evict
-def test_cache_keeps_to_its_quota(make_executor: Make, home: Path) -> None:
-    executor = make_executor(disk=1)
-    (home / "large").write_text("x" * 2**21)
-    large = executor.submit(read, {}, File("large")).exception(30)
-    assert isinstance(large, DiskFull)
-    assert "no room for large" in str(large)
-    made = executor.submit(write, {}, "x" * 2**21, outputs=[File(T + "large")]).exception(30)
-    assert isinstance(made, DiskFull)
-    cache = os.path.join(executor.nodes[0]["directory"], "cache")
-    assert os.listdir(cache) == []
-
-    for number in range(8):
-        (home / str(number)).write_text(str(number) * 600_000)
-    futures = [executor.submit(read, {}, File(str(number))) for number in range(8)]
-    assert [future.result(30)[0] for future in futures] == list("01234567")
-    assert sum(entry.stat().st_size for entry in os.scandir(cache)) == 600_000
-    executor.submit(write, {}, "x" * 600_000, outputs=[File(T + "x")]).result(30)
-    assert [entry.name for entry in os.scandir(cache)] == ["x@t10"], "inputs make way for what tasks make"
-    assert executor.submit(read, {}, File(T + "x")).result(30)
-
-
-@pytest.fixture
-def small_disk(nothing_left: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A file system of 8 MB for temporary files."""
-    directory = os.path.join(nothing_left, "disk")
-    os.mkdir(directory)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", directory], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
-    try:
-        monkeypatch.setenv("TMPDIR", directory)
-        monkeypatch.setattr(tempfile, "tempdir", directory)
-        monkeypatch.setenv(staging.MEMORY_VARIABLE, "")
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)
-
-
-@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can mount a file system")
-@embedded_only  # TaskVine's workers need half of what there is for themselves
-def test_full_disk(small_disk: str, make_executor: Make, mode: str, home: Path) -> None:
-    executor = make_executor(function_exec_mode=mode)
-    (home / "large").write_text("x" * 5_000_000)  # once in the cache, once in the sandbox
-    (home / "small").write_text("x" * 100_000)
-    for _ in range(2):
-        error = executor.submit(read, {}, File("large")).exception(30)
-        assert isinstance(error, DiskFull)
-        assert "No space left" in str(error)
-    assert isinstance(executor.submit(lambda: bytes(9_000_000), {}).exception(30), DiskFull)
-    assert len(executor.submit(read, {}, File("small")).result(30)) == 100_000
-    directory = executor.nodes[0]["directory"]
-    eventually(lambda: not os.listdir(os.path.join(directory, "sandboxes")))
-    left = {entry.name: entry.stat().st_size for entry in os.scandir(os.path.join(directory, "cache"))}
-    assert sum(left.values()) in (100_000, 5_100_000)
-    assert not [name for name in left if name.endswith("partial")]
-    executor.shutdown()
-    # Parsl imports work_queue where it is installed, and that makes a directory in each process.
-    assert [entry for entry in os.listdir(small_disk) if not entry.startswith("wq-py-staging-")] == []

@@ -1,4 +1,4 @@
-"""A function is kept for as long as a task may need it, and nowhere for longer."""
+"""A function is kept on every process as long as a task may need it, and no longer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., TaskVineExecutor]
 
 
 class Traced:
-    """Part of a function: leaves a file when a process that has loaded it lets it go."""
+    """Part of a function. It leaves a file when a process that has loaded it frees it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class Traced:
 
 
 class Loaded:
-    """What becomes of it."""
+    """Create the file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -41,13 +41,13 @@ class Loaded:
 
 
 def closure(number: int, size: int, traced: object = None) -> Callable[[], tuple[int, int]]:
-    """A function unlike any other, of so many bytes."""
+    """Make a function that differs from all others, with ``size`` bytes of data."""
     data = os.urandom(size)
     return lambda: (number, len(data), traced)[:2]
 
 
 def files(executor: TaskVineExecutor) -> set[str]:
-    """Large files in the directories of a run."""
+    """Return the large files in the directories of a run."""
     found = set()
     for directory, _, names in os.walk(executor.run.places.base, followlinks=True):
         for name in names:
@@ -57,7 +57,7 @@ def files(executor: TaskVineExecutor) -> set[str]:
     return found
 
 
-def test_functions_that_are_gone_are_forgotten_everywhere(make_executor: Make, tmp_path: Path) -> None:
+def test_collected_functions_are_forgotten_everywhere(make_executor: Make, tmp_path: Path) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(60) == 0
     before = files(executor)
@@ -73,7 +73,7 @@ def test_functions_that_are_gone_are_forgotten_everywhere(make_executor: Make, t
     assert executor.submit(int, {}).result(60) == 0
 
 
-def test_a_module_that_keeps_an_exception_of_its_import_keeps_no_function(
+def test_exception_kept_by_a_module_keeps_no_function(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = "try:\n    import not_there\nexcept ImportError as error:\n    REASON = error\nclass Part: pass"
@@ -90,14 +90,14 @@ def test_a_module_that_keeps_an_exception_of_its_import_keeps_no_function(
     eventually(lambda: os.path.exists(f"{tmp_path}/gone"))
 
 
-def test_tasks_of_functions_that_are_gone_run(make_executor: Make, mode: str) -> None:
+def test_tasks_of_collected_functions_run(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     count = 300 if mode == "L2" else 8
     futures = [executor.submit(closure(number, 5_000 * (number % 9)), {}) for number in range(count)]
     assert [future.result(60)[0] for future in futures] == list(range(count))
 
 
-def test_a_function_that_is_gone_and_comes_again(make_executor: Make, tmp_path: Path) -> None:
+def test_equal_function_runs_after_the_first_was_collected(make_executor: Make, tmp_path: Path) -> None:
     executor = make_executor()
     for size in (10, 100_000):
         data = os.urandom(size)
@@ -110,7 +110,7 @@ def test_a_function_that_is_gone_and_comes_again(make_executor: Make, tmp_path: 
             os.unlink(path)
 
 
-def test_a_running_call_keeps_its_function(make_executor: Make, gate: Gate) -> None:
+def test_running_call_keeps_its_function(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(library_config={"num_slots": 2})
     first = executor.submit(gate.task, {}, "first")
     gate.wait(1)
@@ -121,7 +121,7 @@ def test_a_running_call_keeps_its_function(make_executor: Make, gate: Gate) -> N
     assert first.result(60)[0] == "first"
 
 
-def test_a_cancelled_call_lets_its_function_go(make_executor: Make, gate: Gate, tmp_path: Path) -> None:
+def test_cancelled_call_releases_its_function(make_executor: Make, gate: Gate, tmp_path: Path) -> None:
     executor = make_executor(library_config={"num_slots": 1})
     running = executor.submit(gate.task, {}, "first")
     gate.wait(1)
@@ -134,7 +134,7 @@ def test_a_cancelled_call_lets_its_function_go(make_executor: Make, gate: Gate, 
     assert running.result(60)[0] == "first"
 
 
-def test_a_lost_result_is_made_again_by_a_function_that_is_gone(make_executor: Make) -> None:
+def test_lost_result_of_a_collected_function_is_recreated(make_executor: Make) -> None:
     pytest.importorskip("proxystore")
     executor = make_executor(results="reference", provider=LocalProvider(init_blocks=2, max_blocks=2), cores=1)
     assert executor.wait_for_nodes(2, 60)
@@ -155,7 +155,7 @@ def test_a_lost_result_is_made_again_by_a_function_that_is_gone(make_executor: M
     eventually(lambda: files(executor) < before)
 
 
-def test_memory_comes_back(make_executor: Make, nothing_left: str) -> None:
+def test_memory_of_functions_is_freed(make_executor: Make, nothing_left: str) -> None:
     executor = make_executor()
     count, size = 1000, 25_000
 
@@ -175,7 +175,7 @@ def test_memory_comes_back(make_executor: Make, nothing_left: str) -> None:
         return found
 
     wait = [executor.submit(lambda: __import__("time").sleep(0.2), {}) for _ in range(4)]
-    assert [future.result(60) for future in wait] == [None] * 4  # all slots are there
+    assert [future.result(60) for future in wait] == [None] * 4  # all slots have been forked
     before = memory()
     run()
 
@@ -183,5 +183,5 @@ def test_memory_comes_back(make_executor: Make, nothing_left: str) -> None:
         after = memory()
         return {pid: after[pid] - before[pid] for pid in before.keys() & after.keys()}
 
-    # What so many tasks take by themselves stays: it is a tenth of what their functions took.
+    # The memory of the tasks themselves remains: it is a tenth of that of their functions.
     eventually(lambda: max(grown().values()) < count * size / 2, 10.0)

@@ -1,4 +1,4 @@
-"""Processes that are stopped, and libraries that never start: each ends within its bound, and the run goes on."""
+"""Processes that are stopped, and libraries that never start: each is ended in time, and the run goes on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOON = {"keepalive-interval": 1, "keepalive-timeout": 1}
 
 @pytest.fixture
 def make(make_executor: Make) -> Make:
-    """An executor that is soon impatient, with room for a second node."""
+    """Make an executor with short timeouts that may have a second node."""
 
     def start(**settings: Any) -> TaskVineExecutor:
         provider = LocalProvider(init_blocks=1, max_blocks=2)
@@ -39,19 +39,19 @@ def make(make_executor: Make) -> Make:
 
 
 def node_process(executor: TaskVineExecutor) -> psutil.Process:
-    """The process that does a node's work: on TaskVine it is the worker."""
+    """Return the process that does a node's work: on TaskVine, the worker."""
     node = psutil.Process(executor.nodes[0]["pid"])
     workers = [child for child in node.children() if child.name() == "vine_worker"]
     return workers[0] if workers else node
 
 
 def processes(executor: TaskVineExecutor, role: str) -> list[psutil.Process]:
-    """Processes of a run that were started in some role."""
+    """Return the processes of a run that were started in some role."""
     directory = os.path.dirname(executor.run.places.base)
     return [process for process in our_processes(directory) if role in command(process)]
 
 
-def test_a_stopped_node(make: Make, mode: str, gate: Gate) -> None:
+def test_stopped_node_is_killed(make: Make, mode: str, gate: Gate) -> None:
     executor = make(function_exec_mode=mode)
     future = executor.submit(gate.task, {}, "it")
     gate.wait(1)
@@ -60,7 +60,7 @@ def test_a_stopped_node(make: Make, mode: str, gate: Gate) -> None:
     assert future.result(60) == ("it", "1")
 
 
-def test_a_node_that_is_stopped_while_nothing_runs(make: Make) -> None:
+def test_node_stopped_while_idle_is_killed(make: Make) -> None:
     executor = make()
     assert executor.submit(int, {}).result(30) == 0
     node_process(executor).suspend()
@@ -72,7 +72,7 @@ def stop_oneself() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def test_a_stopped_task(make: Make, mode: str) -> None:
+def test_stopped_task_is_lost(make: Make, mode: str) -> None:
     """The call is lost, and its node goes on."""
     executor = make(function_exec_mode=mode)
     future = executor.submit(stop_oneself, {})
@@ -82,15 +82,15 @@ def test_a_stopped_task(make: Make, mode: str) -> None:
     assert list(executor.blocks_to_job_id) == ["0"]
 
 
-def test_a_stopped_library(make: Make) -> None:
-    """A call for which it has to fork another slot."""
+def test_stopped_library_is_killed(make: Make) -> None:
+    """A call that needs a new slot."""
     executor = make(cores=2)
     assert executor.submit(int, {"cores": 1}).result(30) == 0
     min(processes(executor, "library"), key=psutil.Process.create_time).suspend()  # the others are its slots
     assert executor.submit(int, {"cores": 2}).result(30) == 0
 
 
-def test_a_child_that_a_task_has_stopped_is_its_own_affair(make: Make, mode: str) -> None:
+def test_child_stopped_by_its_task_is_left_alone(make: Make, mode: str) -> None:
     def patient() -> int:
         import subprocess
         import time
@@ -104,7 +104,7 @@ def test_a_child_that_a_task_has_stopped_is_its_own_affair(make: Make, mode: str
     assert make(function_exec_mode=mode).submit(patient, {}).result(30) == -signal.SIGKILL
 
 
-def test_a_stopped_manager(make: Make, gate: Gate) -> None:
+def test_stopped_manager_is_killed(make: Make, gate: Gate) -> None:
     executor = make()
     future = executor.submit(gate.task, {})
     gate.wait(1)
@@ -114,15 +114,15 @@ def test_a_stopped_manager(make: Make, gate: Gate) -> None:
         future.result(30)
 
 
-def test_off(make: Make, gate: Gate) -> None:
-    """With an interval of 0 nothing is given up."""
+def test_interval_of_0_switches_the_checks_off(make: Make, gate: Gate) -> None:
+    """With an interval of 0, no process is given up."""
     executor = make(tune_parameters={"keepalive-interval": 0, "keepalive-timeout": 1})
     future = executor.submit(gate.task, {}, "it")
     gate.wait(1)
     node = node_process(executor)
     node.suspend()
     gate.open()
-    with pytest.raises(concurrent.futures.TimeoutError):  # Python's own TimeoutError from 3.11 on
+    with pytest.raises(concurrent.futures.TimeoutError):  # Python's own TimeoutError since 3.11
         future.result(4)
     node.resume()
     assert future.result(30) == ("it", "0")
@@ -163,15 +163,15 @@ def program(engine: str, tmp_path: Path, nothing_left: str) -> Iterator[subproce
         process.stdout.close()
 
 
-def test_a_run_that_is_suspended_as_a_whole(program: subprocess.Popen[str], nothing_left: str) -> None:
-    """As a batch system suspends a job, and as a virtual machine is paused: nothing is lost."""
+def test_suspended_run_loses_nothing(program: subprocess.Popen[str], nothing_left: str) -> None:
+    """A batch system suspends a job, or a virtual machine is paused: nothing is lost."""
     assert program.stdout is not None
     assert program.stdout.readline() == "begun\n"
     everything = {process.pid: process for process in our_processes(nothing_left)}
     for process in (psutil.Process(program.pid), *everything.values()):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
-    time.sleep(5.0)  # longer than all bounds together
+    time.sleep(5.0)  # longer than all time limits together
     for process in (*everything.values(), psutil.Process(program.pid)):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
@@ -183,7 +183,7 @@ def test_a_run_that_is_suspended_as_a_whole(program: subprocess.Popen[str], noth
 
 
 def hanging() -> Callable[[], None]:
-    """Return a function that is pickled by value: importing this module may take longer than a test's patience."""
+    """Return a function that is pickled by value: importing this module may take longer than a test's time limit."""
 
     def hang() -> None:
         import time
@@ -193,7 +193,7 @@ def hanging() -> Callable[[], None]:
     return hang
 
 
-def test_a_hung_init_command(make: Make, caplog: pytest.LogCaptureFixture, engine: str) -> None:
+def test_hung_init_command_fails_every_call(make: Make, caplog: pytest.LogCaptureFixture, engine: str) -> None:
     executor = make(init_command="sleep 1000;", library_config={"start_timeout": 3})
     with pytest.raises(EnvironmentFailed, match=r"init_command of the library has not ended after 3 s"):
         executor.submit(int, {}).result(30)
@@ -201,27 +201,27 @@ def test_a_hung_init_command(make: Make, caplog: pytest.LogCaptureFixture, engin
         assert "init_command of the library has not ended after" in caplog.text
 
 
-def test_a_hung_context(make: Make) -> None:
+def test_hung_context_fails_every_call(make: Make) -> None:
     """The error says where it hangs."""
     executor = make(library_config={"start_timeout": 3, "context": hanging()})
     with pytest.raises(LibraryFailed, match=r"the context of the library are not ready after 3 s(.|\n)*in hang"):
         executor.submit(int, {}).result(30)
 
 
-def test_a_hung_context_of_a_slot(make: Make, run_dir: str) -> None:
+def test_hung_context_of_a_slot_fails_every_call(make: Make, run_dir: str) -> None:
     executor = make(library_config={"start_timeout": 3, "context": hanging(), "context_scope": "slot"})
     with pytest.raises(LibraryFailed, match=r"the context is not ready after 3 s .*see .*slot-0.log"):
         executor.submit(int, {}).result(30)
 
 
-def test_a_library_that_takes_its_time(make: Make) -> None:
+def test_slow_library_is_waited_for(make: Make) -> None:
     executor = make(library_config={"start_timeout": 30, "context": lambda: time.sleep(2.0) or {}})
     assert executor.submit(int, {}).result(30) == 0
 
 
 @embedded_only
-def test_a_connection_that_says_nothing(make: Make) -> None:
-    """Anybody who is this user may connect to the manager and keep silent."""
+def test_silent_connection_is_tolerated(make: Make) -> None:
+    """Any process of this user may connect to the manager and send nothing."""
     import socket
 
     executor = make()
@@ -233,8 +233,8 @@ def test_a_connection_that_says_nothing(make: Make) -> None:
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_interruptions_leave_nothing(make: Make, gate: Gate) -> None:
-    """A run that ends while a node of it is stopped."""
+def test_interrupted_run_leaves_nothing(make: Make, gate: Gate) -> None:
+    """A run ends while one of its nodes is stopped."""
     executor = make()
     executor.submit(gate.task, {})
     gate.wait(1)

@@ -1,4 +1,4 @@
-"""Functions are what they are in the user's process when they are called: their captures, their modules, their kind."""
+"""A function runs as it was in the user's process at the call: with its captures, modules and class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_change_is_seen_by_the_next_call(make_executor: Make, mode: str) -
                 program.run_on()
 
 
-def test_versions_that_wait_side_by_side_stay_apart(make_executor: Make) -> None:
+def test_waiting_calls_keep_their_versions(make_executor: Make) -> None:
     executor = make_executor()
     variables: dict[str, Any] = {"__name__": "__main__"}
     exec("def f(): return S", variables)
@@ -41,7 +41,7 @@ def test_versions_that_wait_side_by_side_stay_apart(make_executor: Make) -> None
 
 
 class Model:
-    """Models of one name are equal, whatever they weigh."""
+    """Models of one name compare equal, whatever their weight."""
 
     def __init__(self, weight: int) -> None:
         self.weight = weight
@@ -56,7 +56,7 @@ class Model:
         return self.weight * x
 
 
-def test_equal_callables_do_their_own_work(make_executor: Make, mode: str) -> None:
+def test_equal_callables_stay_different(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     models = [Model(number) for number in range(4)]
     futures = [executor.submit(model, {}, 3) for model in models]
@@ -82,7 +82,7 @@ def _kinds() -> dict[str, Callable[..., Any]]:
     return {name: variables[name] for name in names}
 
 
-def test_what_python_can_call_can_be_called(make_executor: Make, mode: str) -> None:
+def test_every_kind_of_callable_can_be_called(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     futures = {name: executor.submit(function, {}, 2) for name, function in _kinds().items()}
     assert {name: future.result(60) for name, future in futures.items()} == dict.fromkeys(futures, 3)
@@ -132,14 +132,14 @@ def origin() -> str:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A directory of the user's with a module that hides an installed package."""
+    """A directory of the user with a module that hides an installed package."""
     assert INSTALLED not in sys.modules
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / f"{INSTALLED}.py").write_text("")
     return tmp_path / "beside"
 
 
-def test_what_is_first_on_the_path_is_imported_on_nodes(
+def test_module_first_on_the_path_is_imported_on_nodes(
     make_executor: Make, mode: str, beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(beside))
@@ -147,7 +147,7 @@ def test_what_is_first_on_the_path_is_imported_on_nodes(
     assert executor.submit(origin, {}).result(60) == str(beside / f"{INSTALLED}.py")
 
 
-def test_what_is_last_on_the_path_hides_nothing(
+def test_module_last_on_the_path_hides_none(
     make_executor: Make, mode: str, beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, str(beside)])
@@ -178,7 +178,7 @@ def test_each_call_has_the_path_of_its_submission(
     assert [future.result(60) for future in futures] == expected
 
 
-def test_what_was_imported_before_it_was_hidden_stays(
+def test_module_imported_before_it_was_hidden_stays(
     make_executor: Make, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = f"hidden_for_{tmp_path.name}"

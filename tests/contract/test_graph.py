@@ -44,7 +44,7 @@ def states(graph: networkx.DiGraph) -> dict[Any, tuple[str, str]]:
     return {node: (facts["state"], facts.get("outcome", "")) for node, facts in graph.nodes.items()}
 
 
-def test_a_run_as_it_goes(make_executor: Make, gate: Gate, tmp_path: Path) -> None:
+def test_graph_of_a_running_run(make_executor: Make, gate: Gate, tmp_path: Path) -> None:
     executor = make_executor(cores=1)
     made = File("taskvinetemp:///data")
     assert executor.submit(write, {}, outputs=[made]).result(30) is None
@@ -79,7 +79,7 @@ def test_a_run_as_it_goes(make_executor: Make, gate: Gate, tmp_path: Path) -> No
     executor.forget(made)
 
 
-def test_afterwards_the_log_tells(make_executor: Make, gate: Gate, tmp_path: Path) -> None:
+def test_graph_after_the_end_comes_from_the_record(make_executor: Make, gate: Gate, tmp_path: Path) -> None:
     executor = make_executor(cores=1)
     assert executor.submit(len, {}, "abc").result(30) == 3
     running = executor.submit(gate.task, {})
@@ -91,18 +91,18 @@ def test_afterwards_the_log_tells(make_executor: Make, gate: Gate, tmp_path: Pat
     assert networkx.read_graphml(tmp_path / "run.graphml").nodes["0"]["name"] == "len"
 
 
-def test_a_manager_that_was_killed_leaves_what_it_had_written(make_executor: Make, gate: Gate) -> None:
+def test_killed_manager_leaves_its_record(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(cores=1)
     assert executor.submit(len, {}, "abc").result(30) == 3
     running = executor.submit(gate.task, {})
     gate.wait(1)
-    executor.graph()  # has it written
+    executor.graph()  # the completion has been written to the record
     os.kill(executor.run.manager.pid, signal.SIGKILL)
     assert running.exception(30) is not None
     assert states(executor.graph()) == {0: ("done", "returned"), 1: ("unknown", "")}
 
 
-def test_attempts_count_nodes_that_went(make_executor: Make, gate: Gate) -> None:
+def test_attempts_count_lost_nodes(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=1, max_workers=1, cores=1)
     future = executor.submit(gate.task, {})
     gate.wait(1)
@@ -114,7 +114,7 @@ def test_attempts_count_nodes_that_went(make_executor: Make, gate: Gate) -> None
     assert executor.graph().nodes[0]["attempts"] == 2
 
 
-def test_cancelled_tasks(make_executor: Make, gate: Gate) -> None:
+def test_cancelled_tasks_are_shown(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(cores=1)
     executor.submit(gate.task, {})
     gate.wait(1)
@@ -122,7 +122,7 @@ def test_cancelled_tasks(make_executor: Make, gate: Gate) -> None:
     eventually(lambda: states(executor.graph()) == {0: ("done", "cancelled")})
 
 
-def test_two_runs_with_one_log_directory_are_told_apart(make_executor: Make, tmp_path: Path) -> None:
+def test_runs_with_the_same_log_directory_stay_apart(make_executor: Make, tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     for number in range(2):
         executor = make_executor(vine_log_dir=log)
@@ -134,7 +134,7 @@ def test_two_runs_with_one_log_directory_are_told_apart(make_executor: Make, tmp
     assert len(read_record(os.path.join(log, "record-2.msgpack")).submitted) == 2
 
 
-def test_when_there_is_no_graph(make_executor: Make, tmp_path: Path) -> None:
+def test_missing_graph_is_an_error(make_executor: Make, tmp_path: Path) -> None:
     with pytest.raises(ExecutorNotStarted):
         TaskVineExecutor().graph()
     executor = make_executor()

@@ -1,4 +1,4 @@
-"""Three hosts, made of network namespaces: nothing but a network lies between them, and one is cut off."""
+"""Three hosts in network namespaces, connected only by a network; one of them is cut off."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 60
 HOSTS = 3
 MEGABYTES = 4
 BRIDGE_TAKES = 20
-"""Seconds that a command of ``ip`` may take; it is a lock in the kernel that takes them."""
+"""Time limit of a command of ``ip``, which may wait for a lock in the kernel."""
 
 
 @pytest.fixture(params=["taskvine"])
@@ -36,7 +36,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 def ip(*words: str, check: bool = True) -> str:
-    """Run ``ip``, and return what it says."""
+    """Run ``ip``, and return its output."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=BRIDGE_TAKES, check=False)
     if check and done.returncode:
         raise OSError(f"ip {shlex.join(words)}: {done.stderr.strip()}")
@@ -45,10 +45,10 @@ def ip(*words: str, check: bool = True) -> str:
 
 @dataclass
 class Hosts:
-    """Hosts on a network of their own, whose only way to each other is a bridge on this machine.
+    """Hosts that are connected only by a bridge on this machine.
 
-    Each has a network and a name of its own, and sees nothing of the run's private directory. Their addresses are of
-    those that are kept for tests of network devices (RFC 2544), which nobody else has.
+    Each has its own network and name, and does not see the run's private directory. Their addresses are reserved for
+    tests of network devices (RFC 2544), so no other machine has them.
     """
 
     token: str = field(default_factory=lambda: f"tv{os.getpid() % 2**20:05x}")
@@ -60,11 +60,11 @@ class Hosts:
 
     @property
     def address(self) -> str:
-        """Of this machine, for the hosts."""
+        """This machine's address for the hosts."""
         return f"{self._prefix}.254"
 
     def make(self) -> None:
-        """Make them; raises OSError or SubprocessError if that cannot be done."""
+        """Make the hosts; raises OSError or SubprocessError if that fails."""
         bridge = f"{self.token}b"
         ip("link", "add", bridge, "type", "bridge")
         ip("address", "add", f"{self.address}/24", "dev", bridge)
@@ -80,7 +80,7 @@ class Hosts:
         subprocess.run(self._inside(0, "true"), check=True, capture_output=True, timeout=BRIDGE_TAKES)
 
     def name(self, number: int) -> str:
-        """A host's name."""
+        """Return the name of a host."""
         return f"{self.token}h{number}"
 
     def _link(self, number: int) -> str:
@@ -96,16 +96,16 @@ class Hosts:
         self.processes.append(subprocess.Popen(self._inside(number, script), stdin=subprocess.DEVNULL))
 
     def cut_off(self, number: int) -> None:
-        """Let nothing through to a host or from it any more; neither side is told."""
+        """Drop all packets of a host. Neither side is told."""
         ip("link", "set", self._link(number), "nomaster")
 
     def received(self, number: int) -> int:
-        """Bytes that a host has received."""
+        """Return the bytes that a host has received."""
         (link,) = json.loads(ip("-j", "-s", "-n", self.name(number), "link", "show", "eth0"))
         return int(link["stats64"]["rx"]["bytes"])
 
     def remove(self) -> None:
-        """Remove them, and what runs there."""
+        """Remove the hosts and their processes."""
         for process in self.processes:
             process.terminate()
         for process in self.processes:
@@ -155,7 +155,7 @@ def spread(make_executor: Make, hosts: Hosts, tmp_path: Path) -> Make:
 
 
 def make_array(gate: Callable[[object], object], megabytes: int) -> Callable[..., str]:
-    """A task that makes a file, and returns its host's name; it waits, so that no two are on one host."""
+    """A task that makes a file, and returns the name of its host. It waits, so that each runs on another host."""
 
     def make(number: int, outputs: list[File]) -> str:
         import socket
@@ -189,16 +189,19 @@ def test_peers_transfer_between_hosts(spread: Make, hosts: Hosts, gate: Gate, ss
     before = [hosts.received(number) for number in range(HOSTS)]
     assert executor.submit(add, {}, inputs=files).result(SECONDS) == 3
     received = [hosts.received(number) - before[number] for number in range(HOSTS)]
-    assert max(received) > 2 * MEGABYTES * 2**20  # two of three files were elsewhere
+    assert max(received) > 2 * MEGABYTES * 2**20  # two of three files were on other hosts
     manager = executor.stats()["inputs_read"]
-    assert manager < MEGABYTES * 2**20  # and came without it: this is the supervisors, and what calls are sent with
+    # and they did not pass through the manager: these bytes are the supervisors and the calls
+    assert manager < MEGABYTES * 2**20
     array = np.arange(MEGABYTES * 2**17, dtype=float)
     assert np.array_equal(executor.submit(lambda x: x + 1, {}, array).result(SECONDS), array + 1)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_host_that_is_cut_off(spread: Make, hosts: Hosts, tmp_path: Path, nothing_left: str, replicas: int) -> None:
-    """What it has is made again, or there is another copy of it; what it runs is run elsewhere."""
+def test_work_of_a_host_that_is_cut_off_runs_elsewhere(
+    spread: Make, hosts: Hosts, tmp_path: Path, nothing_left: str, replicas: int
+) -> None:
+    """Its files are recreated or read from another replica, and its tasks run elsewhere."""
     executor = spread(tune={"temp-replica-count": replicas})
     first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
     files = [File(f"taskvinetemp:///f{number}") for number in range(HOSTS)]
@@ -207,13 +210,13 @@ def test_host_that_is_cut_off(spread: Make, hosts: Hosts, tmp_path: Path, nothin
     first.wait(HOSTS)
     first.open()
     where = [future.result(SECONDS) for future in made]
-    # TaskVine's count includes copies that are under way, and a worker waits minutes for one that is cut.
+    # TaskVine's count includes copies that are under way, and a worker waits for minutes for one that is cut off.
     copies = "taskvine-node-*/cache/temp-rnd-*.meta"
     eventually(lambda: len(list(Path(nothing_left).glob(copies))) >= replicas * HOSTS, SECONDS)
     held = [executor.submit(second.task, {}, number) for number in range(HOSTS)]
     second.wait(HOSTS)
     hosts.cut_off(int(where[0][-1]))
-    eventually(lambda: len(executor.nodes) == HOSTS - 1, SECONDS)  # it was missed
+    eventually(lambda: len(executor.nodes) == HOSTS - 1, SECONDS)  # the file was missed
     second.open()
     assert [future.result(SECONDS)[0] for future in held] == list(range(HOSTS))
     sums = [executor.submit(add, {}, inputs=[files[0], file]) for file in files]

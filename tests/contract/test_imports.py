@@ -1,4 +1,4 @@
-"""Each slot imports the modules of its functions for itself, but for those that the library was told to import."""
+"""Each slot imports the modules of its functions, except those that the library was told to import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import eventually
 
 Make = Callable[..., TaskVineExecutor]
 Write = Callable[[str, str], ModuleType]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -50,7 +50,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 class Meeting:
-    """Calls that wait for each other, so that each has a slot to itself."""
+    """Calls that wait for each other, so that each one occupies a slot."""
 
     def __init__(self, directory: Path, count: int) -> None:
         directory.mkdir()
@@ -105,7 +105,7 @@ def test_every_process_imports_for_itself(
     executor = make_executor(function_exec_mode=mode)
     first = executor.submit(function, {}, argument).result(SECONDS)
     seen = [first]
-    for number in range(2):  # the second time in slots that have taken the places of others
+    for number in range(2):  # the second time in slots that have replaced others
         meeting = Meeting(tmp_path / f"meeting-{number}", 2)
         futures = [executor.submit(together, {}, meeting, argument) for _ in range(2)]
         met = [future.result(SECONDS) for future in futures]
@@ -150,10 +150,10 @@ def function():
 """
 
 
-def test_module_that_would_kill_the_library(
+def test_module_that_kills_the_library_is_reported(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Above a slot is its keeper, above the keeper the library.
+    # The parent of a slot is its keeper; the keeper's parent is the library.
     module = ModuleType("only_for_slots")
     exec("def function(): pass", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -203,7 +203,7 @@ def test_named_modules_are_imported_once_for_all_slots(
     ],
     ids=["missing", "raises", "exits", "thread", "open file"],
 )
-def test_named_module_that_is_not_to_be_had_fails_every_call(
+def test_missing_named_module_fails_every_call(
     make_executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, words: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -229,7 +229,7 @@ def test_named_module_may_append_to_a_log(make_executor: Make, tmp_path: Path, m
 def test_global_generator_of_torch_is_seeded_in_every_slot(
     make_executor: Make, tmp_path: Path, write_module: Write
 ) -> None:
-    # Stands for the real one: its generator would give all slots the same numbers if nobody seeded it.
+    # Stands for the real module: without a seed, its generator gives all slots the same numbers.
     source = "import random\n_own = random.Random(1)\nseed = _own.seed\ndef draw(): return _own.random()"
     write_module("torch", source)
     executor = make_executor(library_config={"import_modules": ["torch"]})
@@ -244,7 +244,7 @@ def test_global_generator_of_torch_is_seeded_in_every_slot(
     assert len({future.result(SECONDS) for future in futures}) == 2
 
 
-def test_slots_that_were_made_for_many_kinds_of_calls_do_not_pile_up(make_executor: Make) -> None:
+def test_idle_slots_do_not_accumulate(make_executor: Make) -> None:
     executor = make_executor()
     pids = [executor.submit(os.getpid, {"memory": 1000 + number}).result(SECONDS) for number in range(24)]
     assert len(set(pids)) == 24

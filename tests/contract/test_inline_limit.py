@@ -1,4 +1,4 @@
-"""inline_limit: what rides inside messages, by executor."""
+"""inline_limit: which values travel inside messages, for each executor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def echo(value: Any) -> Any:
 
 @pytest.fixture
 def travelled(monkeypatch: pytest.MonkeyPatch) -> list[type]:
-    """How each result came to the user's process: bytes, or the path of a file."""
+    """How each result came to the user's process: as bytes, or as the path of a file."""
     kinds: list[type] = []
     settle = completions.settle
 
@@ -34,7 +34,7 @@ def travelled(monkeypatch: pytest.MonkeyPatch) -> list[type]:
     return kinds
 
 
-def test_two_executors_in_one_process_differ(
+def test_two_executors_may_have_different_limits(
     make_executor: Make, mode: str, travelled: list[type], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[type] = []
@@ -63,7 +63,7 @@ def test_two_executors_in_one_process_differ(
 
 
 @pytest.mark.parametrize("limit", [0, payload.LARGEST_INLINE_LIMIT])
-def test_the_bounds_work(make_executor: Make, mode: str, limit: int) -> None:
+def test_limit_may_have_its_extreme_values(make_executor: Make, mode: str, limit: int) -> None:
     executor = make_executor(inline_limit=limit, function_exec_mode=mode)
     sizes = [0, 1, limit - 100, limit + 1, 200_000] * 4
     futures = [executor.submit(echo, {}, bytes(max(0, size))) for size in sizes]
@@ -72,11 +72,11 @@ def test_the_bounds_work(make_executor: Make, mode: str, limit: int) -> None:
     def large_closure(value: bytes, data: bytes = bytes(30_000)) -> int:
         return len(value) + len(data)
 
-    # The function's packet and the call's stand in one socket's buffer.
+    # The packets of the function and of the call are in one socket's buffer.
     assert executor.submit(large_closure, {}, bytes(max(0, limit - 100))).result(30) >= 30_000
 
 
-def test_a_failure_is_told_whatever_the_limit(make_executor: Make, mode: str) -> None:
+def test_failure_is_reported_with_any_limit(make_executor: Make, mode: str) -> None:
     executor = make_executor(inline_limit=0, function_exec_mode=mode)
 
     def fail() -> None:
@@ -86,6 +86,6 @@ def test_a_failure_is_told_whatever_the_limit(make_executor: Make, mode: str) ->
 
 
 @pytest.mark.parametrize("limit", [-1, payload.LARGEST_INLINE_LIMIT + 1])
-def test_what_no_packet_holds_is_refused_at_construction(limit: int) -> None:
+def test_limit_above_a_packet_is_refused(limit: int) -> None:
     with pytest.raises(ConfigurationError, match="inline_limit"):
         TaskVineExecutor(inline_limit=limit)

@@ -1,4 +1,4 @@
-"""Nodes that cannot join their TaskVine manager say why, soon, and end."""
+"""Nodes that cannot join their TaskVine manager report the reason soon, and end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.engines import ABSENT
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
 SOON = 15
-"""Seconds until a node has said what is wrong."""
+"""Seconds until a node must have reported what is wrong."""
 
 
 @pytest.fixture(params=["taskvine"])
@@ -38,7 +38,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 class Node:
-    """A node that is started by hand, with another command or environment than it should have."""
+    """A node started by hand with a wrong command or environment."""
 
     def __init__(self, executor: TaskVineExecutor) -> None:
         self.command = shlex.split(executor.launch_cmd)
@@ -48,7 +48,7 @@ class Node:
         self.command[self.command.index(option) + 1] = value
 
     def complain(self) -> tuple[int, str, float]:
-        """Run it; return its status, what it has written to standard error, and seconds."""
+        """Run the node; return its status, its standard error, and the seconds that it took."""
         begun = time.monotonic()
         process = subprocess.run(
             self.command,
@@ -75,7 +75,7 @@ def closed_port() -> str:
 
 @pytest.fixture
 def full_port() -> Iterator[str]:
-    """A port whose queue is full: what comes is dropped, as by a firewall."""
+    """A port whose queue is full: packets are dropped, as by a firewall."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -85,59 +85,59 @@ def full_port() -> Iterator[str]:
         yield str(server.getsockname()[1])
 
 
-def test_wrong_password(node: Node, tmp_path: Path) -> None:
+def test_wrong_password_is_reported(node: Node, tmp_path: Path) -> None:
     (tmp_path / "guessed").write_text("guessed")
     node.give("--password", str(tmp_path / "guessed"))
     status, said, seconds = node.complain()
-    assert status == trouble.REFUSED
+    assert status == trouble.Status.REFUSED
     assert f"refuses the password in {tmp_path}/guessed" in said
     assert "project_password_file" in said
     assert seconds < SOON
 
 
-def test_no_password(node: Node) -> None:
+def test_missing_password_is_reported(node: Node) -> None:
     place = node.command.index("--password")
     del node.command[place : place + 2]
     status, said, seconds = node.complain()
-    assert status == trouble.REFUSED
+    assert status == trouble.Status.REFUSED
     assert "asks for a password" in said
     assert seconds < SOON
 
 
-def test_password_file_that_the_node_does_not_see(node: Node, tmp_path: Path) -> None:
+def test_unseen_password_file_is_reported(node: Node, tmp_path: Path) -> None:
     node.give("--password", str(tmp_path / "elsewhere"))
     status, said, seconds = node.complain()
-    assert status == trouble.UNREADABLE
+    assert status == trouble.Status.UNREADABLE
     assert f"{tmp_path}/elsewhere cannot be read: No such file" in said
     assert seconds < SOON
 
 
-def test_closed_port(node: Node) -> None:
+def test_closed_port_is_reported(node: Node) -> None:
     node.command[-1] = closed_port()
     status, said, seconds = node.complain()
-    assert status == trouble.UNREACHABLE
+    assert status == trouble.Status.UNREACHABLE
     assert f"localhost:{node.command[-1]} fails: Connection refused" in said
     assert seconds < SOON
 
 
-def test_address_that_does_not_answer(node: Node, full_port: str) -> None:
+def test_silent_address_is_reported(node: Node, full_port: str) -> None:
     node.command[-2:] = ["127.0.0.1", full_port]
     status, said, seconds = node.complain()
-    assert status == trouble.UNREACHABLE
+    assert status == trouble.Status.UNREACHABLE
     assert f"nothing has answered at 127.0.0.1:{full_port}" in said
     assert seconds < SOON
 
 
-def test_host_that_is_not_known(node: Node) -> None:
+def test_unknown_host_is_reported(node: Node) -> None:
     node.command[-2] = "no-such-host.invalid"
     status, said, seconds = node.complain()
-    assert status == trouble.NO_HOST
+    assert status == trouble.Status.NO_HOST
     assert "'no-such-host.invalid', is not known here" in said
     assert seconds < SOON
 
 
-def test_another_program_at_the_port(node: Node) -> None:
-    """It accepts, and says nothing: a busy manager does so, too, so the node waits."""
+def test_another_program_at_the_port_is_reported(node: Node) -> None:
+    """The manager accepts and sends nothing. A busy manager does so too, so the node waits."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         node.command[-1] = str(server.getsockname()[1])
         process = subprocess.Popen(node.command, stdin=-3, stdout=-3, stderr=-1, env=node.environment, text=True)
@@ -152,51 +152,51 @@ def test_another_program_at_the_port(node: Node) -> None:
             process.communicate(timeout=SECONDS)
 
 
-def test_missing_program(node: Node) -> None:
+def test_missing_program_is_reported(node: Node) -> None:
     node.give("--executable", "vine_worker_of_ours")
     status, said, seconds = node.complain()
-    assert status == trouble.NO_PROGRAM
+    assert status == trouble.Status.NO_PROGRAM
     assert "vine_worker_of_ours is not there on PATH" in said
     assert "conda install -c conda-forge ndcctools" in said
     assert seconds < SOON
 
 
-def test_other_version(node: Node) -> None:
+def test_other_version_is_reported(node: Node) -> None:
     node.give("--package", "0.0.9")
     status, said, seconds = node.complain()
-    assert status == trouble.MISMATCH
+    assert status == trouble.Status.MISMATCH
     assert "has 0.0.9. Install the same version" in said
     assert seconds < SOON
 
 
-def test_no_scratch(node: Node) -> None:
+def test_missing_scratch_is_reported(node: Node) -> None:
     node.give("--connect", "/nowhere")  # as on another machine
     node.command[-2] = "127.0.0.1"
     code = "import os, sys, tempfile; tempfile.tempdir = '/proc/nowhere'; sys.argv = sys.argv[1:]\n"
     code += "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
     node.command[1:1] = ["-c", code]
     status, said, seconds = node.complain()
-    assert status == trouble.NO_SCRATCH
+    assert status == trouble.Status.NO_SCRATCH
     assert "cannot work in /proc/nowhere" in said
     assert "Set TMPDIR" in said
     assert seconds < SOON
 
 
-def test_home_that_cannot_be_written_or_is_not_there_does_not_matter(make_executor: Make) -> None:
+def test_missing_or_unwritable_home_does_not_matter(make_executor: Make) -> None:
     executor = make_executor(provider=LocalProvider(worker_init="export HOME=/proc/nowhere"))
     assert executor.submit(lambda: os.environ["HOME"], {}).result(SECONDS) == "/proc/nowhere"
 
 
-def test_block_fails_with_what_its_node_has_said(make_executor: Make, tmp_path: Path) -> None:
+def test_failed_block_has_the_report_of_its_node(make_executor: Make, tmp_path: Path) -> None:
     (tmp_path / "guessed").write_text("guessed")
     executor = make_executor(worker_options=f"--password {tmp_path}/guessed")
     error = executor.submit(int, {}).exception(SECONDS)
     assert isinstance(error, BadStateException)
     assert "refuses the password" in str(error)
-    assert str(trouble.REFUSED) in str(error)
+    assert str(trouble.Status.REFUSED) in str(error)
 
 
-def test_other_python(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_python_is_reported(make_executor: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write = launch._write
 
     def pretend(path: str, value: Any) -> None:
@@ -211,15 +211,15 @@ def test_other_python(make_executor: Make, mode: str, monkeypatch: pytest.Monkey
     assert f"{sys.executable}) and your program Python 3.99" in str(error)
 
 
-def test_strays_end_with_a_node_whose_workspace_is_gone(make_executor: Make, tmp_path: Path) -> None:
-    """No keeper or launcher is left above a stray, and its worker removes its workspace before anybody cleans up."""
+def test_strays_end_although_their_workspace_is_gone(make_executor: Make, tmp_path: Path) -> None:
+    """A stray process has no keeper or launcher above it, and its worker removes its workspace before any cleanup."""
     executor = make_executor()
 
     def leave(path: str) -> int:
         import os
         import subprocess
 
-        # A keeper that is killed ends nothing.
+        # A keeper that is killed ends no process.
         process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         with open(path, "w") as file:
             file.write(f"{process.pid} {os.getppid()}")
@@ -234,7 +234,7 @@ def test_strays_end_with_a_node_whose_workspace_is_gone(make_executor: Make, tmp
     second.suspend()
     psutil.Process(keeper).kill()
     launcher.kill()
-    eventually(lambda: not worker.is_running())  # it misses its parent, and removes its workspace
+    eventually(lambda: not worker.is_running())  # it notices that its parent has ended, and removes its workspace
     eventually(lambda: not os.path.exists(os.path.join(directory, "cache")))
     assert psutil.pid_exists(stray)
     second.resume()

@@ -1,4 +1,4 @@
-"""A large argument of many tasks is stored once, as it was when it was given, and for as long as a task may need it."""
+"""A large argument of many tasks is stored once, as it was at the call, as long as a task may need it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECONDS = 60
 
 
 def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
-    """What an executor stores on this machine; free memory that it keeps for later apart."""
+    """Return the bytes that an executor stores on this machine, without spare files in memory."""
     left = [executor.run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]]
     while left:
         try:
@@ -35,14 +35,14 @@ def files(executor: TaskVineExecutor) -> Iterator[os.DirEntry[str]]:
                     yield entry
                 elif entry.name != "spares":
                     left.append(entry.path)
-        except FileNotFoundError:  # it has just gone
+        except FileNotFoundError:  # it has just been removed
             pass
 
 
 def stored(executor: TaskVineExecutor) -> int:
-    """Bytes of files that are as large as an argument of these tests, but for what TaskVine's workers run."""
+    """Return the bytes of files as large as an argument of these tests, without copies that TaskVine's workers use."""
     found: list[os.stat_result] = []
-    runtime: set[int] = set()  # one file by two names
+    runtime: set[int] = set()  # one file with two names
     for entry in files(executor):
         with contextlib.suppress(FileNotFoundError):
             found.append(entry.stat(follow_symlinks=False))
@@ -52,14 +52,14 @@ def stored(executor: TaskVineExecutor) -> int:
 
 
 def let_go(executor: TaskVineExecutor) -> bool:
-    """Whether nothing is left of large arguments."""
+    """Whether no large argument is stored."""
     left = [entry.name for entry in files(executor) if entry.name.startswith(("buffer-", "sharing", "claim-"))]
-    left = [name for name in left if not name.startswith("buffer-rnd")]  # TaskVine's own
+    left = [name for name in left if not name.startswith("buffer-rnd")]  # TaskVine's own files
     return not left and executor.stats()["arguments_stored"] == 0
 
 
 def large_files(executor: TaskVineExecutor) -> list[str]:
-    """What a worker has cached that is as large as an argument."""
+    """Return the files as large as an argument that a worker has cached."""
     found = []
     for entry in cached(executor.nodes[0]):
         with contextlib.suppress(FileNotFoundError):
@@ -69,7 +69,7 @@ def large_files(executor: TaskVineExecutor) -> list[str]:
 
 
 def held(gate: Gate) -> Callable[..., float]:
-    """A task that waits at a gate, and says then what it finds in an array."""
+    """A task that waits at a gate, and then returns an element of an array."""
     hold = gate.task
 
     def read(array: Any, index: int) -> float:
@@ -79,7 +79,7 @@ def held(gate: Gate) -> Callable[..., float]:
     return read
 
 
-def test_an_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     array = np.arange(COUNT, dtype=float)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(8)]
@@ -95,7 +95,7 @@ def test_an_array_of_many_tasks_is_stored_once(make_executor: Make, mode: str, g
     assert stored(executor) == 0
 
 
-def test_an_array_that_is_changed_between_two_tasks(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_changed_array_is_stored_again(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     array = np.zeros(COUNT)
     futures = []
@@ -109,7 +109,7 @@ def test_an_array_that_is_changed_between_two_tasks(make_executor: Make, mode: s
     eventually(lambda: let_go(executor))
 
 
-def test_what_a_task_writes_into_an_argument_is_its_own(make_executor: Make, mode: str) -> None:
+def test_task_may_write_into_its_argument(make_executor: Make, mode: str) -> None:
     def add(array: Any) -> float:
         array += 1
         return float(array.sum())
@@ -121,7 +121,7 @@ def test_what_a_task_writes_into_an_argument_is_its_own(make_executor: Make, mod
     assert not array.any()
 
 
-def test_large_bytes(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_large_bytes_are_stored_once(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     data = bytes(range(256)) * (SIZE // 256)
     futures = [executor.submit(held(gate), {}, data, index=index) for index in range(4)]
@@ -131,20 +131,20 @@ def test_large_bytes(make_executor: Make, mode: str, gate: Gate) -> None:
     eventually(lambda: let_go(executor))
 
 
-def test_cancelled_and_refused_tasks_let_go(make_executor: Make, gate: Gate) -> None:
+def test_cancelled_and_refused_tasks_release_arguments(make_executor: Make, gate: Gate) -> None:
     executor = make_executor()
     array = np.zeros(COUNT)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
     futures.append(executor.submit(held(gate), {"cores": 64}, array, 0))
     assert futures[4].exception(SECONDS)
     gate.wait(2)
-    executor._pending.fail_all(ManagerLost)  # as it does when it gives up
+    executor._pending.fail_all(ManagerLost)  # as the executor does when it gives up
     eventually(lambda: let_go(executor))
     gate.open()
     assert executor.submit(float, {}, 1).result(SECONDS) == 1
 
 
-def test_the_task_of_a_node_that_was_lost_runs_with_it_again(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_argument_is_kept_for_the_retry_of_a_lost_task(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     array = np.arange(COUNT, dtype=float)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
@@ -157,9 +157,7 @@ def test_the_task_of_a_node_that_was_lost_runs_with_it_again(make_executor: Make
     eventually(lambda: let_go(executor))
 
 
-def test_what_was_made_from_it_can_be_made_again_until_it_is_forgotten(
-    make_executor: Make, mode: str, tmp_path: Path
-) -> None:
+def test_argument_is_kept_as_long_as_results_may_be_recreated(make_executor: Make, mode: str, tmp_path: Path) -> None:
     def write(array: Any, index: int, outputs: list[File]) -> None:
         with open(outputs[0].filepath, "w") as file:
             file.write(str(array[index]))
@@ -188,7 +186,7 @@ def _read(file: File) -> str:
         return opened.read()
 
 
-def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor()
     write = os.write
 
@@ -206,7 +204,7 @@ def test_a_full_disk(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_other_machines_get_it_once(
+def test_other_machines_get_an_array_once(
     make_executor: Make, start_node: Callable[[TaskVineExecutor], Any], mode: str, gate: Gate
 ) -> None:
     executor = make_executor(worker_launch_method="manual", function_exec_mode=mode)
@@ -214,7 +212,7 @@ def test_other_machines_get_it_once(
     arrays = [np.arange(COUNT, dtype=float), np.arange(COUNT, dtype=float) + 1]
     assert executor.submit(float, {}, 1).result(SECONDS) == 1
     before = executor.stats()["inputs_read"]
-    order = [0, 0, 1, 1, 0, 0, 1, 1]  # at times no call that runs reads one of them
+    order = [0, 0, 1, 1, 0, 0, 1, 1]  # sometimes no running call reads one of them
     futures = [executor.submit(held(gate), {}, arrays[which], index) for index, which in enumerate(order)]
     gate.wait(2)
     assert 1 <= len(large_files(executor)) <= 2
@@ -226,7 +224,7 @@ def test_other_machines_get_it_once(
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_other_machines_get_it_once_for_a_batch(
+def test_other_machines_get_an_array_once_for_a_batch(
     make_executor: Make, start_node: Callable[[TaskVineExecutor], Any]
 ) -> None:
     def read(array: Any, index: int) -> float:
@@ -239,5 +237,5 @@ def test_other_machines_get_it_once_for_a_batch(
     before = executor.stats()["inputs_read"]
     futures = [executor.submit(read, {}, array, index) for index in range(100)]
     assert [future.result(SECONDS) for future in futures] == list(range(100))
-    assert executor.stats()["inputs_read"] - before < 10 * SIZE  # it may have been let go in between
+    assert executor.stats()["inputs_read"] - before < 10 * SIZE  # it may have been removed in between
     eventually(lambda: let_go(executor))

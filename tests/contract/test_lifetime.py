@@ -1,4 +1,4 @@
-"""Executors come and go: at any time, in any order, in any process, and leave nothing."""
+"""Executors start and end at any time, in any order and in any process, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def what_is_there() -> tuple[list[threading.Thread], list[psutil.Process], list[
 
 
 @pytest.mark.parametrize("method", ["provider", "factory", "manual"])
-def test_the_constructor_makes_nothing(engine: str, nothing_left: str, method: Any) -> None:
+def test_constructor_creates_no_files_or_processes(engine: str, nothing_left: str, method: Any) -> None:
     before = what_is_there()
     executor = TaskVineExecutor(engine=engine, worker_launch_method=method)
     assert what_is_there() == before
@@ -63,7 +63,7 @@ def test_a_second_start_changes_nothing(make_executor: Make) -> None:
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_one_after_another_and_side_by_side(make_executor: Make) -> None:
+def test_executors_run_one_after_another_and_side_by_side(make_executor: Make) -> None:
     for _ in range(2):
         executor = make_executor()
         assert executor.submit(int, {}).result(30) == 0
@@ -73,7 +73,7 @@ def test_one_after_another_and_side_by_side(make_executor: Make) -> None:
     assert len({future.result(30) for future in futures}) == 2
 
 
-def test_use_outside_of_its_life(engine: str, make_executor: Make) -> None:
+def test_use_before_start_and_after_shutdown_is_refused(engine: str, make_executor: Make) -> None:
     early = TaskVineExecutor(engine=engine, label="early")
     for use in (lambda: early.submit(int, {}), lambda: early.launch_cmd, early.stats, lambda: early.tune({})):
         with pytest.raises(ExecutorNotStarted, match="early"):
@@ -88,7 +88,7 @@ def test_use_outside_of_its_life(engine: str, make_executor: Make) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_built_here_and_started_in_a_fork(engine: str, run_dir: str) -> None:
+def test_executor_may_be_started_in_a_forked_process(engine: str, run_dir: str) -> None:
     executor = TaskVineExecutor(engine=engine, cores=1)
     executor.run_dir = run_dir
     child = os.fork()
@@ -102,12 +102,12 @@ def test_built_here_and_started_in_a_fork(engine: str, run_dir: str) -> None:
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    executor.start()  # what the child did was the child's
+    executor.start()  # the work of the child remains in the child
     assert executor.submit(int, {}).result(30) == 0
     executor.shutdown()
 
 
-def test_shutdown_cancels_what_runs_and_what_waits(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_shutdown_cancels_running_and_waiting_tasks(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(20)]
     gate.wait(2)
@@ -135,7 +135,7 @@ def test_shutdown_while_a_callback_waits_for_a_task(make_executor: Make, gate: G
     assert isinstance(held.exception(0), TaskCancelled)
 
 
-def test_shutdown_by_a_callback(make_executor: Make, gate: Gate) -> None:
+def test_callback_may_shut_down(make_executor: Make, gate: Gate) -> None:
     executor = make_executor()
     held = executor.submit(gate.task, {})
     gate.wait(1)
@@ -148,10 +148,10 @@ def test_shutdown_by_a_callback(make_executor: Make, gate: Gate) -> None:
     executor.submit(int, {}).add_done_callback(end)
     assert over.wait(30)
     assert isinstance(held.exception(0), TaskCancelled)
-    assert executor.run.manager.returncode == 0  # it went by itself
+    assert executor.run.manager.returncode == 0  # it ended by itself
 
 
-def test_run_dir_that_cannot_be_written(engine: str, tmp_path: Path, nothing_left: str) -> None:
+def test_unwritable_run_dir_is_reported(engine: str, tmp_path: Path, nothing_left: str) -> None:
     (tmp_path / "file").touch()
     executor = TaskVineExecutor(engine=engine)
     executor.run_dir = str(tmp_path / "file" / "runinfo")
@@ -163,8 +163,8 @@ def test_run_dir_that_cannot_be_written(engine: str, tmp_path: Path, nothing_lef
     executor.shutdown()
 
 
-def test_callbacks_submit(make_executor: Make) -> None:
-    """From the thread that completes futures, a thousand deep."""
+def test_callbacks_may_submit(make_executor: Make) -> None:
+    """Submit from the thread that completes futures, a thousand levels deep."""
     executor = make_executor()
     last: Future[int] = Future()
 
@@ -179,7 +179,7 @@ def test_callbacks_submit(make_executor: Make) -> None:
     assert last.result(90) == 1000
 
 
-def test_callbacks_submit_many_at_once(make_executor: Make) -> None:
+def test_callbacks_may_submit_many_tasks(make_executor: Make) -> None:
     executor = make_executor()
     second: list[Future[int]] = []
     first = [executor.submit(lambda x: x, {}, number) for number in range(100)]
@@ -191,8 +191,8 @@ def test_callbacks_submit_many_at_once(make_executor: Make) -> None:
     assert sum(future.result(60) for future in second) == 10 * sum(range(100))
 
 
-def test_callbacks_ask(make_executor: Make, tmp_path: Path) -> None:
-    """From the thread that brings the answers."""
+def test_callbacks_may_send_requests(make_executor: Make, tmp_path: Path) -> None:
+    """Submit from the thread that receives the answers."""
     executor = make_executor()
 
     def write(outputs: Any) -> None:
@@ -215,7 +215,7 @@ class Rude(BaseException):
     pass
 
 
-def test_a_callback_that_raises_harms_nobody(make_executor: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_callback_that_raises_affects_no_other_task(make_executor: Make, caplog: pytest.LogCaptureFixture) -> None:
     executor = make_executor()
 
     def fail(error: BaseException) -> None:
@@ -228,7 +228,7 @@ def test_a_callback_that_raises_harms_nobody(make_executor: Make, caplog: pytest
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_bad_state_fails_what_runs_and_what_comes(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_bad_state_fails_running_and_new_tasks(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(10)]
     gate.wait(2)
@@ -247,11 +247,10 @@ def test_bad_state_fails_what_runs_and_what_comes(make_executor: Make, mode: str
 
 def test_manager_checks_its_core_in_these_tests(make_executor: Make) -> None:
     executor = make_executor()
-    assert executor._run is not None
-    assert psutil.Process(executor._run.manager.pid).environ()[VARIABLE] == os.environ[VARIABLE]
+    assert psutil.Process(executor.run.manager.pid).environ()[VARIABLE] == os.environ[VARIABLE]
 
 
-def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_killed_manager_fails_all_tasks(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode, label="headless")
     futures = [executor.submit(gate.task, {}, number) for number in range(10)]
     gate.wait(2)
@@ -269,10 +268,10 @@ def test_manager_killed(make_executor: Make, mode: str, gate: Gate) -> None:
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in nodes))
 
 
-def test_requests_under_way_when_the_manager_is_killed(make_executor: Make) -> None:
+def test_killed_manager_fails_pending_requests(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
-    executor.run.manager.send_signal(19)  # it stops, and answers nobody
+    executor.run.manager.send_signal(19)  # the manager is stopped, and answers nobody
     said: list[BaseException] = []
 
     def ask() -> None:
@@ -318,7 +317,7 @@ time.sleep(1000)
 
 
 def kill_both(engine: str, moment: str, directory: str, run_dir: str, begun: Path, **variables: str) -> None:
-    """Kill a program and its manager, and wait until nothing is left of them."""
+    """Kill a program and its manager, and wait until nothing of them is left."""
     begun.mkdir()
     command = [sys.executable, "-c", f"import os{PROGRAM}", engine, run_dir, str(begun), moment]
     environment = {**os.environ, **variables}
@@ -333,8 +332,10 @@ def kill_both(engine: str, moment: str, directory: str, run_dir: str, begun: Pat
 
 
 @pytest.mark.parametrize("moment", ["start", "join", "run"])
-def test_user_and_manager_killed(engine: str, moment: str, nothing_left: str, run_dir: str, tmp_path: Path) -> None:
-    """Nodes are all that is left: they end what their tasks have started, and remove the run's directory."""
+def test_nothing_is_left_after_user_and_manager_were_killed(
+    engine: str, moment: str, nothing_left: str, run_dir: str, tmp_path: Path
+) -> None:
+    """Only the nodes are left: they end their tasks' processes, and remove the run's directory."""
     kill_both(engine, moment, nothing_left, run_dir, tmp_path / "begun")
 
 
@@ -350,12 +351,13 @@ int setpgid(pid_t pid, pid_t group) {
     return -1;
 }
 """
-"""What a worker sees whose child is quick to run another program: the system refuses to put it in a group."""
+"""Wrap a worker so that the system refuses to put its child in a group, as if the child had run another program first.
+"""
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-def test_user_and_manager_killed_when_a_worker_has_failed_to_make_a_group(
+def test_nothing_is_left_of_a_worker_without_a_process_group(
     engine: str, nothing_left: str, run_dir: str, tmp_path: Path
 ) -> None:
     (tmp_path / "groups.c").write_text(NO_GROUPS)
@@ -381,7 +383,7 @@ def test_logs_go_where_vine_log_dir_says(make_executor: Callable[..., TaskVineEx
         ("tune_parameters", {"hungry-minimum": 5}),
     ],
 )
-def test_what_has_no_effect_is_said(name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_options_without_effect_are_warned_of(name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
     TaskVineExecutor(engine="embedded", **{name: value})
     assert "no effect" in caplog.text
 
@@ -417,8 +419,8 @@ for name, attempt in attempts.items():
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
-def test_other_users_are_kept_out(make_executor: Make, nothing_left: str) -> None:
-    """Even if everything the user makes is open to all."""
+def test_other_users_have_no_access(make_executor: Make, nothing_left: str) -> None:
+    """Other users cannot read the run's files, even with a umask of 0."""
     before = os.umask(0)
     try:
         os.chmod(nothing_left, 0o1777)  # like /tmp

@@ -1,4 +1,6 @@
-"""Limits: those that a call sets for its process end with it, and a memory limit leaves room for more than modules."""
+"""Limits: those that a call sets for its process end with it, and memory that modules need is not counted against
+calls.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ExceptionNotSerializable, MemoryExceeded, ResultNotSerializable
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 MEGABYTE = 2**20
 LIMITS = ["RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_STACK"]
 
@@ -40,12 +42,12 @@ def lower(name: str, value: int, size: int = 0, pause: float = 0.0) -> bytes:
 
 
 def lower_for_good(name: str, value: int, size: int = 0) -> bytes:
-    """Lower a hard limit, and give up the privilege of raising it again, if this process has it."""
+    """Lower a hard limit, and drop the privilege to raise it again, if this process has it."""
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, data) == 0
-    for index in (0, 1):  # what is effective, and what is permitted
+    for index in (0, 1):  # effective and permitted privileges
         data[index] &= ~(1 << 24)  # CAP_SYS_RESOURCE
     assert libc.capset(header, data) == 0
     number = getattr(resource, name)
@@ -61,7 +63,7 @@ def lower_for_good(name: str, value: int, size: int = 0) -> bytes:
 def test_soft_limit_ends_with_its_call(make_executor: Make, name: str) -> None:
     executor = make_executor(cores=1)
     before = executor.submit(limits, {}).result(SECONDS)
-    pause = 0.001 if name == "RLIMIT_CORE" else 0.0  # it makes no other call fail: very short calls are trusted in that
+    pause = 0.001 if name == "RLIMIT_CORE" else 0.0  # it fails no other call: the slot trusts very short calls
     value = {"RLIMIT_AS": 2**40, "RLIMIT_DATA": 2**40, "RLIMIT_CPU": 10**6, "RLIMIT_STACK": 2**22}.get(name, 100)
 
     def lower_and_fail() -> None:
@@ -74,7 +76,7 @@ def test_soft_limit_ends_with_its_call(make_executor: Make, name: str) -> None:
     assert executor.submit(limits, {}).result(SECONDS) == before
 
 
-def test_limit_of_a_call_does_not_hold_for_its_large_result(make_executor: Make, mode: str) -> None:
+def test_limit_of_a_call_does_not_apply_to_its_large_result(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     for _ in range(2):
         assert executor.submit(lower, {}, "RLIMIT_FSIZE", 1000, MEGABYTE).result(SECONDS) == bytes(MEGABYTE)
@@ -88,16 +90,16 @@ def test_hard_limit_ends_with_its_call(make_executor: Make, mode: str) -> None:
     assert executor.submit(limits, {}).result(SECONDS)[1] == before
 
 
-def test_hard_limits_of_many_calls_cost_none_of_those_behind_them(make_executor: Make) -> None:
+def test_hard_limits_fail_no_calls_behind_them(make_executor: Make) -> None:
     executor = make_executor(cores=1)
     for future in [executor.submit(lower, {}, "RLIMIT_NOFILE", 300) for _ in range(50)]:
-        future.result(SECONDS)  # such calls are known to be short from now on: they wait in the slot for each other
+        future.result(SECONDS)  # from now on the calls are known to be short, so several wait in one slot
     functions = [lower_for_good if number % 2 else lower for number in range(30)]
     futures = [executor.submit(function, {}, "RLIMIT_NOFILE", 300) for function in functions]
     assert [future.result(SECONDS) for future in futures] == [b""] * 30
 
 
-def test_result_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> None:
+def test_result_above_a_hard_limit_is_reported(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     error = executor.submit(lower_for_good, {}, "RLIMIT_FSIZE", 10_000, MEGABYTE).exception(SECONDS)
     assert isinstance(error, ResultNotSerializable)
@@ -105,7 +107,7 @@ def test_result_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> Non
     assert executor.submit(bytes, {}, MEGABYTE).result(SECONDS) == bytes(MEGABYTE)
 
 
-def test_exception_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> None:
+def test_exception_above_a_hard_limit_is_reported(make_executor: Make, mode: str) -> None:
     def lower_and_fail() -> None:
         lower_for_good("RLIMIT_FSIZE", 10_000)
         raise ValueError("x" * MEGABYTE)
@@ -121,7 +123,7 @@ def test_exception_that_a_hard_limit_forbids(make_executor: Make, mode: str) -> 
 
 @pytest.fixture
 def large_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Callable[..., Any]]:
-    """A function of a module that holds 150 MB and takes its time to import; it writes down who imports it."""
+    """A function of a module that holds 150 MB and imports slowly; the module records each import."""
 
     def write(seconds: float) -> Callable[..., Any]:
         (tmp_path / "large_module.py").write_text(
@@ -139,7 +141,7 @@ def large_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[f
     return write
 
 
-def test_memory_limit_below_what_modules_hold_is_refused(
+def test_memory_limit_below_the_modules_is_refused(
     make_executor: Make, large_module: Callable[[float], Callable[..., Any]], tmp_path: Path
 ) -> None:
     function = large_module(0.3)
@@ -159,7 +161,7 @@ def test_memory_limit_below_what_modules_hold_is_refused(
     assert executor.submit(os.getpid, small).result(SECONDS), "other functions are not concerned"
 
 
-def test_memory_limit_below_what_the_context_of_a_slot_holds_is_refused(make_executor: Make, tmp_path: Path) -> None:
+def test_memory_limit_below_the_slots_context_is_refused(make_executor: Make, tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     def build() -> dict[str, Any]:
@@ -175,7 +177,7 @@ def test_memory_limit_below_what_the_context_of_a_slot_holds_is_refused(make_exe
     assert executor.submit(abs, {"memory": 400}, -1).result(SECONDS) == 1
 
 
-def test_memory_that_slots_share_with_their_library_is_nobodys(
+def test_memory_shared_with_the_library_does_not_count(
     make_executor: Make, large_module: Callable[[float], Callable[..., Any]]
 ) -> None:
     function = large_module(0.0)
@@ -183,7 +185,7 @@ def test_memory_that_slots_share_with_their_library_is_nobodys(
     assert executor.submit(function, {"memory": 100}, 0.3).result(SECONDS)
 
 
-def test_imports_in_the_body_of_a_call_are_its_own(
+def test_imports_in_a_call_count_for_it(
     make_executor: Make, large_module: Callable[[float], Callable[..., Any]], tmp_path: Path
 ) -> None:
     large_module(1000.0)
@@ -197,12 +199,12 @@ def test_imports_in_the_body_of_a_call_are_its_own(
     assert len((tmp_path / "imports").read_text().split()) == 1
 
 
-def test_memory_that_calls_have_left_is_not_held_against_the_next(make_executor: Make, tmp_path: Path) -> None:
+def test_memory_left_by_calls_does_not_fail_the_next(make_executor: Make, tmp_path: Path) -> None:
     filled = tmp_path / "filled"
 
     def fill_later() -> int:
         def fill() -> None:
-            time.sleep(0.2)  # a slot looks at its memory ten times a second
+            time.sleep(0.2)  # a slot measures its memory ten times a second
             sys.kept = bytearray(b"x") * (150 * MEGABYTE)  # type: ignore[attr-defined]
             filled.touch()
 

@@ -1,4 +1,4 @@
-"""Long chains of tasks: what becomes of the last when the first fails."""
+"""Long chains of tasks: the last task fails when the first one does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def copy(file: File, outputs: list[File]) -> None:
         target.write(source.read())
 
 
-def test_a_failed_task_fails_a_long_chain_of_temp_files(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_failed_task_fails_a_long_chain_of_temp_files(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     files = [File(f"taskvinetemp:///f{number}") for number in range(LINKS + 1)]
     head = executor.submit(wait_and_raise, {}, str(gate.directory), outputs=files[:1])

@@ -1,4 +1,4 @@
-"""Nodes that are killed, and what becomes of their tasks."""
+"""Nodes that are killed: their tasks run elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def kill_a_node(executor: TaskVineExecutor, number: int = 0) -> int:
 
 
 def killer(directory: str | None = None) -> Callable[[], None]:
-    """A call that kills its node; if a gate's directory is given, beside another of its tasks at each try."""
+    """A call that kills its node. With a gate's directory, it does so beside another task at each attempt."""
 
     def kill_my_node() -> None:
         import os
@@ -45,7 +45,7 @@ def killer(directory: str | None = None) -> Callable[[], None]:
     return kill_my_node
 
 
-def test_tasks_go_to_the_node_that_is_left(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_tasks_move_to_the_remaining_node(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode, worker_launch_method="factory", min_workers=2, max_workers=2)
     assert executor.wait_for_nodes(2, 30)
     futures = [executor.submit(gate.task, {}, number) for number in range(4)]
@@ -53,10 +53,10 @@ def test_tasks_go_to_the_node_that_is_left(make_executor: Make, mode: str, gate:
     kill_a_node(executor)
     gate.open()
     assert [future.result(30)[0] for future in futures] == list(range(4))
-    assert len(gate.begun()) == 6  # two began again
+    assert len(gate.begun()) == 6  # two were run again
 
 
-def test_a_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mode: str, gate: Gate) -> None:
+def test_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mode: str, gate: Gate) -> None:
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(6)]
     gate.wait(2)
@@ -67,7 +67,7 @@ def test_a_block_that_dies_is_replaced_while_tasks_wait(make_executor: Make, mod
     eventually(lambda: not psutil.pid_exists(dead))
 
 
-def test_a_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Make) -> None:
+def test_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
     kill_a_node(executor)
@@ -77,7 +77,9 @@ def test_a_block_that_dies_idle_is_replaced_for_the_next_task(make_executor: Mak
     assert list(executor.blocks_to_job_id) == ["0", "1"]
 
 
-def test_a_new_node_by_hand(make_executor: Make, gate: Gate, start_node: Callable[[TaskVineExecutor], int]) -> None:
+def test_new_node_by_hand_takes_over_lost_tasks(
+    make_executor: Make, gate: Gate, start_node: Callable[[TaskVineExecutor], int]
+) -> None:
     executor = make_executor(worker_launch_method="manual")
     start_node(executor)
     futures = [executor.submit(gate.task, {}, number) for number in range(3)]
@@ -88,8 +90,8 @@ def test_a_new_node_by_hand(make_executor: Make, gate: Gate, start_node: Callabl
     assert [future.result(30)[0] for future in futures] == [0, 1, 2]
 
 
-def test_no_retries(make_executor: Make, mode: str, gate: Gate) -> None:
-    """Of what was on the node only that is lost which ran."""
+def test_task_without_retries_fails_with_its_node(make_executor: Make, mode: str, gate: Gate) -> None:
+    """Of the calls on the node, only the running one is lost."""
     executor = make_executor(function_exec_mode=mode, max_retries=0)
     futures = [executor.submit(gate.task, {}, number) for number in range(6)]
     gate.wait(2)
@@ -104,8 +106,8 @@ def test_no_retries(make_executor: Make, mode: str, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("method", ["provider", "factory"])
-def test_a_call_that_kills_its_node(make_executor: Make, mode: str, method: str) -> None:
-    """It is lost after its tries, and nothing that waits behind it is."""
+def test_call_that_kills_its_node_is_given_up(make_executor: Make, mode: str, method: str) -> None:
+    """The call is lost after its last attempt; no call behind it is lost."""
     executor = make_executor(function_exec_mode=mode, worker_launch_method=method, cores=1, max_retries=1)
     poison = executor.submit(killer(), {})
     others = [executor.submit(lambda x: x, {}, number) for number in range(20)]
@@ -116,8 +118,8 @@ def test_a_call_that_kills_its_node(make_executor: Make, mode: str, method: str)
     assert [future.result(30) for future in others] == list(range(20))
 
 
-def test_a_call_that_kills_its_node_takes_no_others_with_it(make_executor: Make, mode: str, gate: Gate) -> None:
-    """What ran beside it is tried again, but not beside it."""
+def test_call_that_kills_its_node_fails_no_others(make_executor: Make, mode: str, gate: Gate) -> None:
+    """A call that ran beside it runs again, but not beside it."""
     executor = make_executor(function_exec_mode=mode, max_retries=1)
     poison = executor.submit(killer(str(gate.directory)), {})
     others = [executor.submit(gate.task, {}, number) for number in range(5)]
@@ -127,7 +129,7 @@ def test_a_call_that_kills_its_node_takes_no_others_with_it(make_executor: Make,
 
 
 def test_after_a_lost_node_its_tasks_run_one_by_one(make_executor: Make, gate: Gate) -> None:
-    """With others beside them, which are under no suspicion; what was told to go raises none."""
+    """Other calls run beside them. A node that was told to leave makes no call suspect."""
     executor = make_executor(cores=3, max_retries=2)
     first = [executor.submit(gate.task, {}, f"first{number}") for number in range(3)]
     gate.wait(3)
@@ -141,8 +143,8 @@ def test_after_a_lost_node_its_tasks_run_one_by_one(make_executor: Make, gate: G
         future.result(30)
 
 
-def test_a_node_that_is_told_to_go(make_executor: Make, mode: str, gate: Gate) -> None:
-    """As a batch system does at the end of a block's time: what ran is tried elsewhere."""
+def test_tasks_of_a_terminated_node_run_elsewhere(make_executor: Make, mode: str, gate: Gate) -> None:
+    """A batch system ends a block when its time is over: its running calls run elsewhere."""
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(4)]
     gate.wait(2)
@@ -152,7 +154,7 @@ def test_a_node_that_is_told_to_go(make_executor: Make, mode: str, gate: Gate) -
     assert [future.result(30)[0] for future in futures] == list(range(4))
 
 
-def test_a_node_that_is_told_to_go_before_its_library_is_warm(make_executor: Make) -> None:
+def test_node_may_be_terminated_before_its_library_is_warm(make_executor: Make) -> None:
     executor = make_executor(worker_launch_method="factory")
     futures = [executor.submit(lambda x: x, {}, number) for number in range(4)]
     assert executor.wait_for_nodes(1, 30)

@@ -1,4 +1,4 @@
-"""What a node offers is what it may use, and a kill for lack of memory is named."""
+"""A node offers the resources that it may use. A kill for lack of memory is reported as such."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEGABYTES = 400
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A control group; a test names it before its executor, so that it outlives that."""
+    """A control group. A test requests it before its executor, so that it is removed after it."""
     group = control_groups.make(MEGABYTES)
     if group is None:
         pytest.skip("this user may make no control groups that limit memory")
@@ -46,11 +46,11 @@ def die() -> None:
     os.kill(os.getpid(), 9)
 
 
-def test_node_in_a_control_group(group: Path, make_executor: Make, mode: str) -> None:
+def test_node_respects_its_control_group(group: Path, make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
     assert executor.submit(fill, {}, 1).result(SECONDS) == 2**20
     assert [node["memory"] for node in executor.nodes] == [MEGABYTES]
-    assert isinstance(executor.submit(die, {}).exception(SECONDS), SlotDied)  # nobody's memory was short
+    assert isinstance(executor.submit(die, {}).exception(SECONDS), SlotDied)  # no process was killed for lack of memory
     error = executor.submit(fill, {}, 2 * MEGABYTES).exception(SECONDS)
     assert isinstance(error, MemoryExceeded), error
     assert (error.limit_mb, error.group) == (MEGABYTES, str(group))
@@ -68,20 +68,20 @@ def array(number: int) -> object:
 
 @embedded_only
 def test_results_in_memory_leave_room_in_the_control_group(group: Path, make_executor: Make, mode: str) -> None:
-    """They are more than it may use: the rest goes to disk."""
+    """The results take more memory than the node may use: the rest goes to disk."""
     executor = make_executor(function_exec_mode=mode, provider=limited(group), max_retries=0)
     held = [executor.submit(array, {}, number).result(SECONDS) for number in range(10)]
     assert [each[0] for each in held] == list(map(float, range(10)))
     assert control_groups.kills(group) == 0
 
 
-def test_what_the_user_gives_wins(group: Path, make_executor: Make) -> None:
+def test_given_size_takes_precedence(group: Path, make_executor: Make) -> None:
     executor = make_executor(provider=limited(group), memory=300, cores=1)
     assert executor.submit(int, {}).result(SECONDS) == 0
     assert [(node["memory"], node["cores"]) for node in executor.nodes] == [(300, 1)]
 
 
-def test_batch_system_says_how_much(make_executor: Make) -> None:
+def test_batch_system_sets_the_size(make_executor: Make) -> None:
     said = "export SLURM_JOB_ID=7 SLURM_MEM_PER_NODE=250 SLURM_CPUS_ON_NODE=1"
     executor = make_executor(provider=LocalProvider(worker_init=said), cores=None)
     assert executor.submit(int, {}).result(SECONDS) == 0
@@ -90,8 +90,8 @@ def test_batch_system_says_how_much(make_executor: Make) -> None:
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
 @pytest.mark.parametrize("options", [[], ["--memory", "300", "--cores", "2"]])
-def test_worker_that_has_no_launcher(make_executor: Make, tmp_path: Path, options: list[str]) -> None:
-    """A factory's: it takes the whole machine, unless it is told something else. Its supervisor keeps to less."""
+def test_worker_without_a_launcher_respects_its_limits(make_executor: Make, tmp_path: Path, options: list[str]) -> None:
+    """Of a factory: it takes the whole machine by default. Its supervisor uses less."""
     executor = make_executor(worker_launch_method="manual")
     words = shlex.split(executor.launch_cmd)
     password = words[words.index("--password") + 1]

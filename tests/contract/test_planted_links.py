@@ -1,4 +1,4 @@
-"""Links that a task has put in the place of a run's directories: what they lead to is the user's, and stays."""
+"""Tasks replace the run's directories with links: the files behind the links are the user's, and stay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CACHED = {"embedded": "nodes/*/cache/*", "taskvine": "nodes/*/cache/temp-rnd-*"}
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """A directory of the user's."""
+    """A directory of the user."""
     directory = tmp_path / "precious"
     (directory / "below").mkdir(parents=True)
     for name in ("data", "below/data"):
@@ -39,7 +39,7 @@ def plant(target: str, leads_to: str) -> None:
     """Put a link in the place of a file or directory."""
     import os
 
-    if not os.path.islink(target):  # as this may kill its node, it may run again
+    if not os.path.islink(target):  # it may kill its node, and so run again
         os.rename(target, f"{target}.was")
         os.symlink(leads_to, target)
 
@@ -70,7 +70,7 @@ def check(executor: TaskVineExecutor, place: str, precious: Path, base: Path) ->
 
 @pytest.mark.parametrize("place", [*SHARED, *EMBEDDED, CACHED["embedded"]])
 @embedded_only
-def test_on_the_embedded_engine(
+def test_planted_links_on_the_embedded_engine(
     make_executor: Callable[..., TaskVineExecutor], nothing_left: str, precious: Path, place: str
 ) -> None:
     executor = make_executor(max_retries=1)
@@ -80,7 +80,7 @@ def test_on_the_embedded_engine(
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
 @pytest.mark.parametrize("place", [*SHARED, *TASKVINE, CACHED["taskvine"]])
-def test_on_taskvine(
+def test_planted_links_on_taskvine(
     make_executor: Callable[..., TaskVineExecutor], nothing_left: str, precious: Path, place: str
 ) -> None:
     executor = make_executor(max_retries=1)

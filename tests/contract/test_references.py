@@ -1,4 +1,4 @@
-"""results='reference': proxies that fetch when they are touched, and travel by reference."""
+"""results='reference': proxies that fetch their value at the first use, and travel by reference."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def executor(make_executor: Make, mode: str) -> TaskVineExecutor:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files of values that this process has read."""
+    """The files of values that this process has read."""
     paths: list[str] = []
     read = payload.read
 
@@ -71,7 +71,7 @@ def is_resolved(proxy: Any) -> bool:
     return bool(proxystore.is_resolved(proxy))
 
 
-def test_it_behaves_as_the_value(executor: TaskVineExecutor) -> None:
+def test_proxy_behaves_as_the_value(executor: TaskVineExecutor) -> None:
     result = executor.submit(make, {}, LARGE).result(30)
     assert type(result).__mro__[1] is proxystore.Proxy
     assert isinstance(result, np.ndarray)
@@ -91,7 +91,7 @@ def test_small_results_are_values(executor: TaskVineExecutor) -> None:
     assert settle(lambda: executor.stats()["replicas"]) == {}
 
 
-def test_nothing_comes_home_until_it_is_touched(executor: TaskVineExecutor, decoded: list[str]) -> None:
+def test_value_is_fetched_at_its_first_use(executor: TaskVineExecutor, decoded: list[str]) -> None:
     future = executor.submit(make, {}, LARGE)
     first = future.result(30)
     assert "returned ResultProxy" in repr(future)
@@ -109,12 +109,12 @@ def test_nothing_comes_home_until_it_is_touched(executor: TaskVineExecutor, deco
     assert not is_resolved(first)
 
 
-def test_what_travels_by_reference_is_small(executor: TaskVineExecutor, gate: Gate) -> None:
+def test_message_of_a_reference_is_small(executor: TaskVineExecutor, gate: Gate) -> None:
     proxy = executor.submit(make, {}, LARGE).result(30)
-    assert proxy[0] == 1.0  # touched, and yet
+    assert proxy[0] == 1.0  # it is used, but not fetched
     future = executor.submit(lambda array, task: task()[0] + str(array.nbytes), {}, proxy, gate.task)
     gate.wait(1)
-    spool = executor.run.places.spool  # where large arguments are
+    spool = executor.run.places.spool  # the directory of large arguments
     assert not [file for _, _, files in os.walk(spool, followlinks=True) for file in files if "value" in file][1:]
     assert len(future.needs) == 1
     gate.open()
@@ -122,7 +122,7 @@ def test_what_travels_by_reference_is_small(executor: TaskVineExecutor, gate: Ga
     assert settle(lambda: len(future.needs)) == 0
 
 
-def test_elsewhere_it_is_the_value(executor: TaskVineExecutor, make_executor: Make) -> None:
+def test_other_executors_get_the_value(executor: TaskVineExecutor, make_executor: Make) -> None:
     proxy = executor.submit(make, {}, LARGE).result(30)
     for other in (make_executor(), make_executor(results="reference")):
         assert other.submit(kind, {}, proxy).result(30) == "ndarray"
@@ -135,12 +135,12 @@ def test_elsewhere_it_is_the_value(executor: TaskVineExecutor, make_executor: Ma
     assert copy.deepcopy(proxy) is not proxystore.extract(proxy)
 
 
-def test_a_function_that_holds_one_takes_the_value_along(executor: TaskVineExecutor) -> None:
+def test_function_that_captures_a_proxy_carries_the_value(executor: TaskVineExecutor) -> None:
     proxy = executor.submit(make, {}, LARGE).result(30)
     assert executor.submit(lambda: kind(proxy) + str(proxy.sum()), {}).result(30) == f"ndarray{float(LARGE)}"
 
 
-def test_a_result_lives_as_long_as_its_proxy(executor: TaskVineExecutor) -> None:
+def test_result_lives_as_long_as_its_proxy(executor: TaskVineExecutor) -> None:
     proxy = executor.submit(make, {}, LARGE).result(30)
     gc.collect()
     assert len(executor.stats()["replicas"]) == 1
@@ -150,7 +150,7 @@ def test_a_result_lives_as_long_as_its_proxy(executor: TaskVineExecutor) -> None
     assert settle(lambda: executor.stats()["replicas"]) == {}
 
 
-def test_a_pending_consumer_keeps_it_too(make_executor: Make, gate: Gate) -> None:
+def test_pending_consumer_keeps_the_result(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(results="reference", cores=1)
     proxy = executor.submit(make, {}, LARGE).result(30)
     executor.submit(gate.task, {})
@@ -164,7 +164,7 @@ def test_a_pending_consumer_keeps_it_too(make_executor: Make, gate: Gate) -> Non
     assert settle(lambda: (gc.collect() and None) or executor.stats()["replicas"]) == {}
 
 
-def test_a_node_that_is_gone(make_executor: Make) -> None:
+def test_result_of_a_lost_node_cannot_be_used(make_executor: Make) -> None:
     executor = make_executor(results="reference", worker_launch_method="factory", min_workers=1, max_workers=1)
     once = {"recoverable": False}
     untouched, touched = (executor.submit(make, once, LARGE).result(30) for _ in range(2))
@@ -185,7 +185,7 @@ def test_a_node_that_is_gone(make_executor: Make) -> None:
     assert again.sum() == LARGE
 
 
-def test_a_forgotten_result(executor: TaskVineExecutor) -> None:
+def test_forgotten_result_cannot_be_used(executor: TaskVineExecutor) -> None:
     untouched, touched = (executor.submit(make, {}, LARGE).result(30) for _ in range(2))
     assert touched[0] == 1.0
     executor.forget(untouched)
@@ -199,7 +199,7 @@ def test_a_forgotten_result(executor: TaskVineExecutor) -> None:
     assert touched[1] == 1.0
 
 
-def test_callbacks_may_touch(executor: TaskVineExecutor) -> None:
+def test_callbacks_may_use_a_proxy(executor: TaskVineExecutor) -> None:
     seen: list[float] = []
     done = threading.Event()
 
@@ -212,7 +212,7 @@ def test_callbacks_may_touch(executor: TaskVineExecutor) -> None:
     assert seen == [3.0]
 
 
-def test_proxies_can_be_touched_after_shutdown(make_executor: Make) -> None:
+def test_proxies_can_be_used_after_shutdown(make_executor: Make) -> None:
     executor = make_executor(results="reference")
     untouched, touched = (executor.submit(make, {}, LARGE).result(30) for _ in range(2))
     assert touched[0] == 1.0
@@ -222,7 +222,7 @@ def test_proxies_can_be_touched_after_shutdown(make_executor: Make) -> None:
     assert pickle.loads(pickle.dumps(untouched))[1] == 1.0
 
 
-def test_without_proxystore_construction_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_proxystore_is_reported_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def absent(name: str, *rest: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What slots and L1 processes give the tasks in them, and what becomes of those when the library dies."""
+"""The environment that slots and L1 processes give their tasks, and tasks whose library dies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskvine_manager.node.hardware import THREAD_VARIABLES
 from tests.conftest import command, eventually
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -44,7 +44,7 @@ def wait_for(path: str) -> None:
 
 
 class Gathering:
-    """Tasks that wait until so many of them run at once, and then tell their environment."""
+    """Run ``count`` tasks that wait for each other, and return their environment."""
 
     def __init__(self, directory: Path, count: int) -> None:
         directory.mkdir()
@@ -59,7 +59,7 @@ class Gathering:
 
 
 class Stay(NamedTuple):
-    """When a task ran, and with what."""
+    """The times at which a task ran, and its resources."""
 
     pid: int
     entered: float
@@ -74,7 +74,7 @@ def stay(seconds: float = 0.03) -> Stay:
 
 
 def at_once(stays: list[Stay]) -> list[list[Stay]]:
-    """For every stay, those that ran when it was entered."""
+    """For each start of a task, the tasks that ran then."""
     return [[other for other in stays if other.entered <= one.entered < other.left] for one in stays]
 
 
@@ -93,7 +93,7 @@ def test_threads_are_limited_to_the_cores_of_a_configured_slot(make_executor: Ma
     assert executor.submit(look_up, {}, "OMP_NUM_THREADS").result(SECONDS) == ["2"]
 
 
-def test_gpus_are_nobodys_twice(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_gpu_is_used_by_one_task_at_a_time(make_executor: Make, mode: str, tmp_path: Path) -> None:
     executor = make_executor(function_exec_mode=mode, cores=4, gpus=2)
     gather = Gathering(tmp_path / "gathering", 3)
     seen = [executor.submit(gather, {"gpus": count}, "CUDA_VISIBLE_DEVICES") for count in (1, 0, 1)]
@@ -104,7 +104,7 @@ def test_gpus_are_nobodys_twice(make_executor: Make, mode: str, tmp_path: Path) 
     assert executor.submit(look_up, {}, "CUDA_VISIBLE_DEVICES").result(SECONDS) == [""]
 
 
-def test_gpus_are_nobodys_twice_among_many(make_executor: Make) -> None:
+def test_gpu_is_used_by_one_of_many_tasks_at_a_time(make_executor: Make) -> None:
     executor = make_executor(cores=4, gpus=2)
     specs = [
         {"gpus": number % 3, "function_exec_mode": "L1" if number % 5 == 0 else "L2", "cores": 1 + number % 2}
@@ -118,7 +118,7 @@ def test_gpus_are_nobodys_twice_among_many(make_executor: Make) -> None:
         assert len(used) == len(set(used))
 
 
-def test_gpu_of_an_idle_slot_may_be_taken(make_executor: Make, tmp_path: Path) -> None:
+def test_gpu_of_an_idle_slot_is_available(make_executor: Make, tmp_path: Path) -> None:
     executor = make_executor(cores=2, gpus=2)
     assert executor.submit(look_up, {"gpus": 1}, "CUDA_VISIBLE_DEVICES").result(SECONDS) == ["0"]
     gate, entered = tmp_path / "gate", tmp_path / "entered"
@@ -135,7 +135,7 @@ def test_gpu_of_an_idle_slot_may_be_taken(make_executor: Make, tmp_path: Path) -
     assert {holder.result(SECONDS), other} == {"0", "1"}
 
 
-def test_memory_that_a_slot_keeps_is_not_held_against_calls_with_a_limit(make_executor: Make) -> None:
+def test_memory_kept_by_a_slot_does_not_fail_limited_calls(make_executor: Make) -> None:
     def keep() -> None:
         sys.kept = bytearray(b"x") * (150 * 2**20)  # type: ignore[attr-defined]
 
@@ -211,7 +211,7 @@ def close_standard_streams() -> None:
     ],
     ids=str,
 )
-def test_text_streams_are_those_of_a_fresh_process(make_executor: Make, mode: str, variables: dict[str, str]) -> None:
+def test_text_streams_equal_those_of_a_fresh_process(make_executor: Make, mode: str, variables: dict[str, str]) -> None:
     said = subprocess.check_output(
         [sys.executable, "-c", f"{STREAMS}\nprint(facts)"], env={**os.environ, **variables}, text=True
     )
@@ -221,7 +221,7 @@ def test_text_streams_are_those_of_a_fresh_process(make_executor: Make, mode: st
     assert str(executor.submit(stream_facts, {}).result(SECONDS)) == said.strip()
 
 
-def test_what_is_not_text_is_printed_as_a_fresh_process_does(make_executor: Make, mode: str, run_dir: str) -> None:
+def test_bytes_are_printed_as_in_a_fresh_process(make_executor: Make, mode: str, run_dir: str) -> None:
     def talk() -> None:
         print("error \udce9", file=sys.stderr)
         print("output \udce9")
@@ -246,7 +246,7 @@ def test_output_of_a_task_that_died_is_kept(make_executor: Make, mode: str, run_
     assert "last words\n" in "".join(path.read_text() for path in Path(run_dir).rglob("*.log"))
 
 
-def test_megabyte_of_prints(make_executor: Make, mode: str, run_dir: str) -> None:
+def test_large_output_goes_to_logs(make_executor: Make, mode: str, run_dir: str) -> None:
     def chatter() -> int:
         print("x" * 2**20)
         sys.stderr.buffer.write(b"y" * 2**20 + b"\xff\x00\n")
@@ -260,7 +260,7 @@ def test_megabyte_of_prints(make_executor: Make, mode: str, run_dir: str) -> Non
     assert logged.count(b"y") >= 2 * 2**20
 
 
-def test_logs_that_cannot_be_written_stop_nothing(make_executor: Make, mode: str, run_dir: str) -> None:
+def test_unwritable_logs_stop_no_task(make_executor: Make, mode: str, run_dir: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     assert executor.submit(echo, {}).result(SECONDS) == "well"
     shutil.rmtree(run_dir)
@@ -274,7 +274,7 @@ def test_logs_that_cannot_be_written_stop_nothing(make_executor: Make, mode: str
 # --- where and when a task runs -------------------------------------------------------------------------------------
 
 
-def test_slots_are_used_again_and_processes_are_not(make_executor: Make, mode: str) -> None:
+def test_slots_are_reused_and_l1_processes_are_not(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     pids = [executor.submit(os.getpid, {}).result(SECONDS) for _ in range(5)]
     assert len(set(pids)) == (1 if mode == "L2" else 5)
@@ -295,7 +295,7 @@ def test_task_may_choose_its_mode(make_executor: Make, mode: str) -> None:
         assert len(set(seen)) == (1 if (other if chosen == "again" else chosen) == "L2" else 2)
 
 
-def test_no_more_run_at_once_than_there_are_cores(make_executor: Make, mode: str) -> None:
+def test_cores_limit_concurrent_tasks(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=2)
     specs: list[dict[str, Any]] = [{"cores": 2} if number % 4 == 0 else {} for number in range(16)]
     stays = [future.result(SECONDS) for future in [executor.submit(stay, spec) for spec in specs]]
@@ -304,7 +304,7 @@ def test_no_more_run_at_once_than_there_are_cores(make_executor: Make, mode: str
         assert len(together) <= (1 if wide & set(together) else 2)
 
 
-def test_halves_of_cores(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_tasks_may_share_a_core(make_executor: Make, mode: str, tmp_path: Path) -> None:
     executor = make_executor(function_exec_mode=mode, cores=2)
     gather = Gathering(tmp_path / "gathering", 4)
     pids = [future.result(SECONDS) for future in [executor.submit(gather, {"cores": 0.5}) for _ in range(4)]]
@@ -322,13 +322,13 @@ def test_halves_of_cores(make_executor: Make, mode: str, tmp_path: Path) -> None
     ],
     ids="-".join,
 )
-def test_request_that_no_node_can_hold(
+def test_impossible_request_is_refused(
     make_executor: Make, mode: str, spec: dict[str, Any], requested: dict[str, Any], tmp_path: Path
 ) -> None:
     executor = make_executor(function_exec_mode=mode, cores=2)
     gate = tmp_path / "gate"
     before = [executor.submit(wait_for, {}, str(gate)) for _ in range(2)]
-    error = executor.submit(echo, spec).exception(SECONDS)  # at once: everything else still waits
+    error = executor.submit(echo, spec).exception(SECONDS)  # at once: all other tasks still wait
     assert isinstance(error, ResourcesUnsatisfiable)
     assert error.requested == requested
     assert error.largest["cores"] == 2
@@ -350,7 +350,7 @@ def test_request_that_no_node_can_hold(
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_specification_that_means_nothing(make_executor: Make, spec: dict[str, Any], words: str) -> None:
+def test_meaningless_specification_is_refused(make_executor: Make, spec: dict[str, Any], words: str) -> None:
     executor = make_executor()
     with pytest.raises(InvalidResourceSpecification, match=words):
         executor.submit(echo, spec)
@@ -368,7 +368,7 @@ def test_higher_priority_goes_first(make_executor: Make, mode: str, tmp_path: Pa
     first = executor.submit(wait_for, {}, str(gate))
     priorities = [0, 3, -1, 2.5, 1, 3, 0, 7]
     futures = [executor.submit(append, {"priority": priority}, priority) for priority in priorities]
-    executor.stats()  # answered after all that went before
+    executor.stats()  # answered after all earlier messages
     gate.touch()
     for future in [first, *futures]:
         future.result(SECONDS)
@@ -379,7 +379,7 @@ def test_higher_priority_goes_first(make_executor: Make, mode: str, tmp_path: Pa
 
 
 def kill_library(executor: TaskVineExecutor) -> None:
-    """Kill the one descendant of the node that is a library; its slots are its own children, and look like it."""
+    """Kill the node's only library. Its slots are its children, and look like it."""
     assert executor.wait_for_nodes(1, SECONDS)
 
     def libraries() -> list[psutil.Process]:
@@ -387,7 +387,7 @@ def kill_library(executor: TaskVineExecutor) -> None:
         alike = [child for child in children if "library" in command(child)]
         return [child for child in alike if child.ppid() not in {other.pid for other in alike}]
 
-    (library,) = eventually(libraries)  # one that died is started again with the next call
+    (library,) = eventually(libraries)  # a library that died is started again with the next call
     library.kill()
     library.wait(SECONDS)
 
@@ -437,7 +437,7 @@ def test_call_that_kills_its_library_is_lost_and_others_are_not(make_executor: M
     assert [future.result(SECONDS) for future in waiting] == list(range(20))
 
 
-def test_library_that_dies_again_and_again(make_executor: Make) -> None:
+def test_library_that_dies_repeatedly_fails_its_calls(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(echo, {}).result(SECONDS) == "well"
     node = executor.nodes
@@ -451,7 +451,7 @@ def test_library_that_dies_again_and_again(make_executor: Make) -> None:
     assert executor.nodes == node
 
 
-def test_library_that_is_killed_while_it_starts(make_executor: Make, tmp_path: Path) -> None:
+def test_library_killed_at_start_is_started_again(make_executor: Make, tmp_path: Path) -> None:
     building, gate = tmp_path / "building", tmp_path / "gate"
 
     def set_up() -> dict[str, Any]:
@@ -467,7 +467,7 @@ def test_library_that_is_killed_while_it_starts(make_executor: Make, tmp_path: P
     assert [future.result(SECONDS) for future in futures] == list(range(20))
 
 
-def test_context_that_kills_its_library(make_executor: Make) -> None:
+def test_context_that_kills_its_library_fails_every_call(make_executor: Make) -> None:
     def set_up() -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
@@ -479,7 +479,7 @@ def test_context_that_kills_its_library(make_executor: Make) -> None:
         assert "SIGKILL" in str(error)
 
 
-def test_context_that_fails_with_a_thread_running(make_executor: Make) -> None:
+def test_failing_context_with_a_running_thread_fails_every_call(make_executor: Make) -> None:
     def set_up() -> dict[str, Any]:
         threading.Thread(target=time.sleep, args=(1000,)).start()
         raise ValueError("no model")

@@ -1,4 +1,4 @@
-"""How tasks end, and what they leave behind: processes, shared memory, exit handlers, and signals for the next."""
+"""The ends of tasks: their processes, shared memory, exit handlers and temporary files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.conftest import Gate, command, eventually, settle
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -42,14 +42,14 @@ def ends(pid: int) -> bool:
 
 
 def lead(how: str) -> tuple[bool, bool]:
-    """Become the leader of a session or group; say whether this process is one before and after."""
+    """Become the leader of a session or group; return whether this process leads one before and after."""
     before = os.getpgrp() == os.getpid()
     getattr(os, how)()
     return before, os.getpgrp() == os.getpid()
 
 
 @pytest.mark.parametrize("how", ["setsid", "setpgrp"])
-def test_a_task_may_lead_a_session_or_group(make_executor: Make, mode: str, how: str) -> None:
+def test_task_may_lead_a_session_or_group(make_executor: Make, mode: str, how: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     futures = [executor.submit(lead, {}, how) for _ in range(8)]
     assert [future.result(SECONDS) for future in futures] == [(False, True)] * 8
@@ -64,7 +64,7 @@ print(subprocess.Popen(["/bin/sleep", "1000"], env={}, start_new_session=True, *
 
 
 def start_daemon() -> int:
-    """Start a process with an empty environment in a session of its own, whose parent ends."""
+    """Start a process with an empty environment in a new session; its parent ends."""
     ran = subprocess.run([sys.executable, "-c", START_DAEMON], stdout=subprocess.PIPE, check=True)
     return int(ran.stdout)
 
@@ -78,7 +78,7 @@ def start_daemon_then(path: str, action: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Callable[[], int]]:
-    """Process id of the daemon that a task has started, once it has."""
+    """Return the process id of the daemon that a task has started, once it exists."""
     path = tmp_path / "daemon"
 
     def find() -> int:
@@ -155,7 +155,7 @@ def fill_memory_in_another_session() -> None:
     time.sleep(SECONDS)
 
 
-def test_memory_counts_in_any_session(
+def test_memory_of_processes_in_other_sessions_counts(
     make_executor: Make, mode: str, daemon: Callable[[], int], tmp_path: Path
 ) -> None:
     executor = make_executor(function_exec_mode=mode)
@@ -233,7 +233,7 @@ needs_memory = pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no /dev
 @needs_memory
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("end", ["task", "node"])
-def test_nothing_is_left_in_memory(make_executor: Make, mode: str, keep: Callable[[], list[str]], end: str) -> None:
+def test_shared_memory_is_removed(make_executor: Make, mode: str, keep: Callable[[], list[str]], end: str) -> None:
     if keep is keep_joblib:
         pytest.importorskip("joblib")
     executor = make_executor(function_exec_mode=mode)
@@ -249,7 +249,7 @@ def test_nothing_is_left_in_memory(make_executor: Make, mode: str, keep: Callabl
 
 
 @needs_memory
-def test_nothing_is_left_in_memory_by_a_task_that_dies(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_shared_memory_of_a_task_that_dies_is_removed(make_executor: Make, mode: str, tmp_path: Path) -> None:
     path = str(tmp_path / "paths")
 
     def keep_and_die() -> None:
@@ -291,7 +291,7 @@ def test_exit_handlers_of_an_idle_slot_run(make_executor: Make, tmp_path: Path) 
 
 
 @embedded_only
-def test_exit_handlers_of_the_context_are_not_the_slots(make_executor: Make, tmp_path: Path) -> None:
+def test_slots_do_not_run_exit_handlers_of_the_context(make_executor: Make, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
 
     def set_up() -> dict[str, Any]:
@@ -307,7 +307,7 @@ def test_exit_handlers_of_the_context_are_not_the_slots(make_executor: Make, tmp
     assert not ran.exists()
 
 
-def test_exit_handlers_hold_nobody_up(make_executor: Make, mode: str) -> None:
+def test_slow_exit_handlers_are_cut_off(make_executor: Make, mode: str) -> None:
     def stay() -> None:
         import atexit
 
@@ -338,7 +338,7 @@ def links_to(directory: str) -> list[str]:
 
 
 @pytest.mark.parametrize("length", [24, 60, 90])
-def test_sockets_in_the_temporary_directory(
+def test_sockets_fit_in_the_temporary_directory(
     make_executor: Make, engine: str, mode: str, nothing_left: str, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     if engine == "embedded" and length > 60:
@@ -362,7 +362,7 @@ def leave_files() -> str:
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_temporary_files_go_with_their_task(make_executor: Make, mode: str, nothing_left: str) -> None:
+def test_temporary_files_are_removed_with_their_task(make_executor: Make, mode: str, nothing_left: str) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     left = executor.submit(leave_files, {}).result(SECONDS)
     assert left.startswith(os.path.join(nothing_left, "tv-"))
@@ -375,13 +375,13 @@ def test_temporary_files_go_with_their_task(make_executor: Make, mode: str, noth
     assert not settle(lambda: os.path.exists(again))
 
 
-def test_a_temporary_directory_of_the_users_is_used(make_executor: Make, mode: str, tmp_path: Path) -> None:
+def test_users_temporary_directory_is_used(make_executor: Make, mode: str, tmp_path: Path) -> None:
     executor = make_executor(function_exec_mode=mode, env_vars={"TMPDIR": str(tmp_path)})
     assert executor.submit(tempfile.gettempdir, {}).result(SECONDS) == str(tmp_path)
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_a_context_that_used_the_temporary_directory(make_executor: Make) -> None:
+def test_context_may_use_the_temporary_directory(make_executor: Make) -> None:
     def set_up() -> dict[str, Any]:
         return {"used": tempfile.gettempdir()}
 
@@ -396,7 +396,7 @@ def test_a_context_that_used_the_temporary_directory(make_executor: Make) -> Non
 
 
 @pytest.mark.parametrize("engine", ["taskvine"], indirect=True)
-def test_the_next_supervisor_has_a_temporary_directory_too(make_executor: Make, mode: str) -> None:
+def test_next_supervisor_has_a_temporary_directory(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     for _ in range(2):
         assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
@@ -404,113 +404,3 @@ def test_the_next_supervisor_has_a_temporary_directory_too(make_executor: Make, 
         (supervisor,) = (child for child in children if "supervise" in command(child))
         supervisor.kill()
     assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
-
-
-# --- signals --------------------------------------------------------------------------------------------------------
-
-
-C_LIBRARY = (1 << 31) | (1 << 32)
-"""Signals 32 and 33: the C library keeps them, and programs that it spawns (as make does) start with them ignored."""
-
-
-def masks(status: Iterable[str]) -> dict[str, int]:
-    lines = [line.split() for line in status if line.startswith(("SigBlk", "SigIgn"))]
-    return {name: int(mask, 16) & ~C_LIBRARY for name, mask in lines}
-
-
-def signals() -> dict[str, int]:
-    with open("/proc/self/status") as file:
-        return masks(file)
-
-
-def signals_of_a_program() -> dict[str, int]:
-    command = ["cat", "/proc/self/status"]
-    return masks(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
-
-
-SIGINT_STOPS = """
-import time
-try:
-    print(1, flush=True)
-    time.sleep(1000)
-except KeyboardInterrupt:
-    print("stopped")
-"""
-
-
-def interrupt_programs() -> tuple[int, str]:
-    plain = subprocess.Popen(["sleep", "1000"])
-    plain.send_signal(signal.SIGINT)
-    python = subprocess.Popen([sys.executable, "-c", SIGINT_STOPS], stdout=subprocess.PIPE, text=True)
-    assert python.stdout is not None
-    python.stdout.readline()
-    python.send_signal(signal.SIGINT)
-    return plain.wait(SECONDS), python.communicate(timeout=SECONDS)[0].strip()
-
-
-def interrupt_myself() -> str:
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(SECONDS)
-    except KeyboardInterrupt:
-        return "interrupted"
-    return "nothing happened"
-
-
-def test_tasks_have_the_signals_of_a_fresh_process(make_executor: Make, mode: str) -> None:
-    executor = make_executor(function_exec_mode=mode)
-    of_python = (1 << (signal.SIGPIPE - 1)) | (1 << (signal.SIGXFSZ - 1))
-    assert executor.submit(signals, {}).result(SECONDS) == {"SigBlk:": 0, "SigIgn:": of_python}
-    assert executor.submit(signals_of_a_program, {}).result(SECONDS) == {"SigBlk:": 0, "SigIgn:": 0}
-    assert executor.submit(signal.getsignal, {}, signal.SIGINT).result(SECONDS) == signal.default_int_handler
-    assert executor.submit(interrupt_programs, {}).result(SECONDS) == (-signal.SIGINT, "stopped")
-    assert executor.submit(interrupt_myself, {}).result(SECONDS) == "interrupted"
-
-
-STARTED_WITH_SIGNALS_IGNORED = """
-import os, signal, sys
-for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGALRM})
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-
-
-def test_what_a_node_was_started_to_ignore_is_not_its_tasks(make_executor: Make, mode: str) -> None:
-    """As a node is that nohup starts, or a script in the background."""
-    import shlex
-
-    executor = make_executor(function_exec_mode=mode, worker_launch_method="manual", init_command="true")
-    command = [sys.executable, "-c", STARTED_WITH_SIGNALS_IGNORED, *shlex.split(executor.launch_cmd)]
-    node = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    try:
-        found = executor.submit(signals_of_a_program, {}).result(SECONDS)
-        assert found == {"SigBlk:": 0, "SigIgn:": 0}
-        node.send_signal(signal.SIGHUP)
-        assert executor.submit(int, {}).result(SECONDS) == 0
-    finally:
-        executor.shutdown()
-        node.wait(SECONDS)
-
-
-def test_a_blocked_signal_is_not_blocked_for_the_next_call(make_executor: Make) -> None:
-    executor = make_executor(cores=1)
-    before = executor.submit(signals, {}).result(SECONDS)
-    executor.submit(signal.pthread_sigmask, {}, signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}).result(SECONDS)
-    assert executor.submit(signals, {}).result(SECONDS) == before
-
-
-def test_what_is_typed_in_a_terminal_ends_no_node(make_executor: Make, engine: str, mode: str, gate: Gate) -> None:
-    executor = make_executor(function_exec_mode=mode)
-    future = executor.submit(gate.task, {})
-    gate.wait(1)
-    (pid,) = {node["pid"] for node in executor.nodes}
-    node = psutil.Process(pid)
-    if engine == "taskvine":
-        (node,) = (child for child in node.children(recursive=True) if "supervise" in command(child))
-    node.send_signal(signal.SIGINT)
-    groups = {os.getpgid(child.pid) for child in node.children(recursive=True)}
-    assert os.getpgid(node.pid) not in groups
-    gate.open()
-    assert future.result(SECONDS)[0] == "task"
-    assert {node["pid"] for node in executor.nodes} == {pid}

@@ -1,11 +1,10 @@
-"""Bad input, and faults of tasks: each ends its own task with an error that says what it was, and no other."""
+"""Bad input and faults of tasks: each fails its own task with a clear error, and no other task."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import importlib.util
 import io
 import os
 import pickle
@@ -15,10 +14,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -29,21 +27,15 @@ from parsl.app.python import timeout
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import (
-    ArgumentNotLoadable,
-    ArgumentNotSerializable,
     DiskFull,
-    ExceptionNotSerializable,
-    FunctionNotLoadable,
-    FunctionNotSerializable,
     MemoryExceeded,
-    ResultNotSerializable,
     SlotDied,
     TaskExited,
 )
 from taskvine_manager.runtime import payload
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than anything here takes: it is there so that nothing hangs
+SECONDS = 60  # far more than any test here takes, only so that none hangs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -78,255 +70,6 @@ def wait_for(path: str) -> None:
         time.sleep(0.005)
 
 
-# --- what cannot be pickled -----------------------------------------------------------------------------------------
-
-
-def test_function_that_cannot_be_pickled_is_refused_by_submit(make_executor: Make, mode: str) -> None:
-    executor = make_executor(function_exec_mode=mode)
-    generator = (i for i in range(3))
-    with pytest.raises(FunctionNotSerializable, match="generator"):
-        executor.submit(lambda: generator, {})
-    assert executor.submit(echo, {}).result(SECONDS) == "well"
-
-
-@pytest.mark.parametrize("make", [sys._getframe, lambda: (i for i in range(3))], ids=["frame", "generator"])
-def test_argument_that_cannot_be_pickled_is_refused_by_submit(
-    make_executor: Make, mode: str, make: Callable[[], Any]
-) -> None:
-    executor = make_executor(function_exec_mode=mode)
-    with pytest.raises(ArgumentNotSerializable, match="echo"):
-        executor.submit(echo, {}, make())
-    with pytest.raises(ArgumentNotSerializable):
-        executor.submit(echo, {}, value=[{"deep": make()}])
-    assert executor.submit(echo, {}).result(SECONDS) == "well"
-    assert executor.outstanding() == 0
-
-
-class Exits:
-    """Leaves by sys.exit when it is pickled."""
-
-    def __reduce__(self) -> Any:
-        sys.exit("pickled")
-
-
-@pytest.mark.parametrize(
-    "make",
-    [sys._getframe, lambda: (i for i in range(3)), lambda: ["x" * 2**20, sys._getframe()], Exits],
-    ids=["frame", "generator", "large", "exits"],
-)
-def test_result_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Any]) -> None:
-    executor = make_executor(function_exec_mode=mode)
-    error = executor.submit(make, {}).exception(SECONDS)
-    assert isinstance(error, ResultNotSerializable)
-    assert executor.submit(echo, {}).result(SECONDS) == "well"
-
-
-class HoldsAGenerator(Exception):
-    def __init__(self) -> None:
-        super().__init__("the words of it")
-        self.generator = (i for i in range(3))
-
-
-class NeedsTwo(Exception):
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"the words of it: {first}, {second}")
-
-
-class TurnsIntoText(Exception):
-    def __reduce__(self) -> Any:
-        return str, ("the words of it",)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [HoldsAGenerator, lambda: NeedsTwo("one", "two"), lambda: TurnsIntoText("the words of it")],
-    ids=["no dump", "no load", "no exception"],
-)
-def test_exception_that_cannot_be_pickled(make_executor: Make, mode: str, make: Callable[[], Exception]) -> None:
-    executor = make_executor(function_exec_mode=mode)
-
-    def fail() -> None:
-        raise make()
-
-    error = executor.submit(fail, {}).exception(SECONDS)
-    assert isinstance(error, ExceptionNotSerializable)
-    assert error.subject == type(make()).__name__
-    assert "the words of it" in error.remote_traceback
-    assert "in fail" in error.remote_traceback
-    assert executor.submit(echo, {}).result(SECONDS) == "well"
-
-
-def test_exception_whose_class_is_not_here(make_executor: Make, mode: str) -> None:
-    def fail() -> None:
-        made = ModuleType("only_there")
-        exec("class OnlyThere(Exception): pass", made.__dict__)
-        sys.modules["only_there"] = made
-        raise made.OnlyThere("the words of it")
-
-    error = make_executor(function_exec_mode=mode).submit(fail, {}).exception(SECONDS)
-    assert isinstance(error, ExceptionNotSerializable)
-    assert error.subject == "OnlyThere"
-    assert "the words of it" in error.remote_traceback
-
-
-class HoldsData(Exception):
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.data = data
-
-
-def test_large_exception(make_executor: Make, mode: str) -> None:
-    def fail_at_length() -> None:
-        raise ValueError("x" * 2**20)
-
-    def fail_with_data() -> None:
-        raise HoldsData(bytes(2**20))
-
-    executor = make_executor(function_exec_mode=mode)
-    words, data = executor.submit(fail_at_length, {}), executor.submit(fail_with_data, {})
-    assert str(words.exception(SECONDS)) == "x" * 2**20
-    error = data.exception(SECONDS)
-    assert isinstance(error, HoldsData)
-    assert error.data == bytes(2**20)
-
-
-def test_endless_recursion(make_executor: Make, mode: str) -> None:
-    def down(depth: int) -> int:
-        return down(depth + 1) + 1
-
-    error = make_executor(function_exec_mode=mode).submit(down, {}, 0).exception(SECONDS)
-    assert isinstance(error, RecursionError)
-
-
-class Mute(Exception):
-    def __str__(self) -> str:
-        raise ZeroDivisionError
-
-
-def test_exception_without_words(make_executor: Make, mode: str) -> None:
-    def fail() -> None:
-        raise Mute
-
-    executor = make_executor(function_exec_mode=mode)
-    assert isinstance(executor.submit(fail, {}).exception(SECONDS), Mute)
-    error = executor.submit(lambda: sys.exit(Mute()), {}).exception(SECONDS)
-    assert isinstance(error, TaskExited)
-    assert "Mute" in str(error) or "ZeroDivisionError" in str(error)
-
-
-def test_returned_exception_is_a_result(make_executor: Make, mode: str) -> None:
-    result = make_executor(function_exec_mode=mode).submit(lambda: ValueError("no failure"), {}).result(SECONDS)
-    assert isinstance(result, ValueError)
-
-
-# --- what cannot be loaded ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def only_here(tmp_path: Path) -> Iterator[ModuleType]:
-    """A module that the user's process has, and that no path leads to."""
-    source = tmp_path / "hidden" / "only_here.py"
-    source.parent.mkdir()
-    source.write_text("def function():\n    return 1\n\n\nclass Value:\n    pass\n")
-    spec = importlib.util.spec_from_file_location("only_here", source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["only_here"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["only_here"]
-
-
-def test_function_of_a_module_that_is_absent_there(make_executor: Make, mode: str, only_here: ModuleType) -> None:
-    executor = make_executor(function_exec_mode=mode, cores=1)
-    pid = executor.submit(os.getpid, {}).result(SECONDS)
-    for _ in range(2):
-        error = executor.submit(only_here.function, {}).exception(SECONDS)
-        assert isinstance(error, FunctionNotLoadable)
-        assert "only_here" in error.reason
-    assert mode == "L1" or executor.submit(os.getpid, {}).result(SECONDS) == pid
-
-
-def test_argument_of_a_class_that_is_absent_there(make_executor: Make, mode: str, only_here: ModuleType) -> None:
-    executor = make_executor(function_exec_mode=mode, cores=1)
-    pid = executor.submit(os.getpid, {}).result(SECONDS)
-    error = executor.submit(echo, {}, only_here.Value()).exception(SECONDS)
-    assert isinstance(error, ArgumentNotLoadable)
-    assert "only_here" in error.reason
-    assert mode == "L1" or executor.submit(os.getpid, {}).result(SECONDS) == pid
-
-
-@pytest.fixture
-def module_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Callable[..., Any]]:
-    """Write a module, without importing it here; return its ``function``, which is pickled by reference."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def make(name: str, source: str) -> Callable[..., Any]:
-        (tmp_path / f"{name}.py").write_text(f"{source}\ndef function(*args): return '{name}'\n")
-        module = ModuleType(name)
-        exec("def function(*args): pass", module.__dict__)
-        monkeypatch.setitem(sys.modules, name, module)
-        function: Callable[..., Any] = module.function
-        return function
-
-    return make
-
-
-def test_module_that_exits_at_import(
-    make_executor: Make, mode: str, module_on_path: Callable[[str, str], Callable[..., Any]]
-) -> None:
-    function = module_on_path("leaves_at_import", "import sys; sys.exit('no script')")
-    executor = make_executor(function_exec_mode=mode)
-    error = executor.submit(function, {}).exception(SECONDS)
-    assert isinstance(error, FunctionNotLoadable)
-    assert "no script" in str(error)
-    assert executor.submit(echo, {}).result(SECONDS) == "well"
-
-
-def test_module_that_kills_its_process_at_import(
-    make_executor: Make, mode: str, module_on_path: Callable[[str, str], Callable[..., Any]]
-) -> None:
-    function = module_on_path("kills_at_import", "import os; os._exit(7)")
-    executor = make_executor(function_exec_mode=mode)
-    futures = [executor.submit(function if number % 4 == 0 else echo, {}, number) for number in range(16)]
-    for number, future in enumerate(futures):
-        if number % 4:
-            assert future.result(SECONDS) == number
-        else:
-            error = future.exception(SECONDS)
-            assert isinstance(error, SlotDied)
-            assert error.exit_code == 7
-
-
-def test_function_that_imports_a_great_many_modules(
-    make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
-) -> None:
-    names = [f"module_{number}_{'x' * 220}" for number in range(800)]  # more than a packet holds
-    for name in names:
-        (tmp_path / f"{name}.py").touch()
-    function = module_on_path("imports_many", f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
-    executor = make_executor()
-    node = executor.wait_for_nodes(1, SECONDS) and executor.nodes
-    futures = [executor.submit(function, {}) for _ in range(8)]
-    assert [future.result(SECONDS) for future in futures] == ["imports_many"] * 8
-    assert executor.nodes == node
-
-
-def test_slow_import_holds_up_no_other_function(
-    make_executor: Make, tmp_path: Path, module_on_path: Callable[[str, str], Callable[..., Any]]
-) -> None:
-    gate = tmp_path / "gate"
-    wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.005)"
-    function = module_on_path("slow_to_import", wait)
-    executor = make_executor(cores=4)
-    slow = [executor.submit(function, {}) for _ in range(3)]
-    assert [executor.submit(echo, {}, number).result(SECONDS) for number in range(8)] == list(range(8))
-    assert not any(future.done() for future in slow)
-    gate.touch()
-    assert [future.result(SECONDS) for future in slow] == ["slow_to_import"] * 3
-
-
 # --- ends of processes ----------------------------------------------------------------------------------------------
 
 
@@ -347,7 +90,7 @@ def kill() -> None:
     [(leave, 3, None), (crash, None, signal.SIGSEGV), (kill, None, signal.SIGKILL)],
     ids=["exit", "segfault", "kill"],
 )
-def test_process_that_dies(
+def test_task_whose_process_dies_is_lost(
     make_executor: Make, mode: str, end: Callable[[], None], code: int | None, number: int | None
 ) -> None:
     def die() -> None:
@@ -362,7 +105,7 @@ def test_process_that_dies(
     assert "last words" in str(error)
     assert "die" in error.reason
     if number == signal.SIGSEGV:
-        assert "in crash" in error.stderr  # where it was
+        assert "in crash" in error.stderr  # the traceback shows where it was raised
     assert executor.submit(echo, {}).result(SECONDS) == "well"
 
 
@@ -380,7 +123,9 @@ def interrupt() -> None:
     ],
     ids=["words", "nothing", "number", "interrupt"],
 )
-def test_function_that_exits(make_executor: Make, mode: str, end: Callable[[], None], kind: str, code: str) -> None:
+def test_function_that_exits_is_lost(
+    make_executor: Make, mode: str, end: Callable[[], None], kind: str, code: str
+) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     pid = executor.submit(os.getpid, {}).result(SECONDS)
     error = executor.submit(end, {}).exception(SECONDS)
@@ -392,22 +137,20 @@ def test_function_that_exits(make_executor: Make, mode: str, end: Callable[[], N
 
 def fill_memory() -> None:
     held = []
-    for _ in range(300):  # 3 GB at most, should nobody stop it
+    for _ in range(300):  # at most 3 GB, if nothing ends it
         held.append(bytearray(os.urandom(1)) * (10 * 2**20))
         time.sleep(0.005)
 
 
 def fill_memory_of_a_child() -> None:
     program = "import time\nheld = []\nfor _ in range(300):\n  held.append(b'x' * (10 * 2**20))\n  time.sleep(0.005)"
-    # Its parent ends at once: nobody but the task's own group knows it still.
+    # Its parent ends at once: only the task's own group still identifies it.
     subprocess.run(["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-c", program], check=True)
     time.sleep(SECONDS)
 
 
 @pytest.mark.parametrize("fill", [fill_memory, fill_memory_of_a_child])
-def test_task_that_holds_more_memory_than_it_asked_for(
-    make_executor: Make, mode: str, fill: Callable[[], None]
-) -> None:
+def test_task_above_its_memory_limit_is_lost(make_executor: Make, mode: str, fill: Callable[[], None]) -> None:
     executor = make_executor(function_exec_mode=mode)
     assert executor.submit(echo, {}).result(SECONDS) == "well"
     future = executor.submit(fill, {"memory": 200})
@@ -421,7 +164,7 @@ def test_task_that_holds_more_memory_than_it_asked_for(
     assert executor.submit(echo, {"memory": 200}).result(SECONDS) == "well"
 
 
-def test_death_amid_short_calls_takes_none_with_it(make_executor: Make, tmp_path: Path) -> None:
+def test_death_of_a_short_call_loses_no_others(make_executor: Make, tmp_path: Path) -> None:
     path = str(tmp_path / "ran")
 
     def append(number: int, *, deadly: bool = False) -> int:
@@ -433,7 +176,7 @@ def test_death_amid_short_calls_takes_none_with_it(make_executor: Make, tmp_path
         return -number
 
     executor = make_executor()
-    for future in [executor.submit(append, {}, 0) for _ in range(200)]:  # it becomes known how short they are
+    for future in [executor.submit(append, {}, 0) for _ in range(200)]:  # the executor learns that the calls are short
         future.result(SECONDS)
     os.unlink(path)
     futures = [executor.submit(append, {}, number, deadly=number in (250, 400)) for number in range(500)]
@@ -538,7 +281,7 @@ def scribble_a_pickle() -> None:
     time.sleep(1000)
 
 
-def test_an_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(30) == 0
 
@@ -553,7 +296,7 @@ def test_an_interrupted_submit_leaves_no_task(make_executor: Make, monkeypatch: 
     assert executor.submit(int, {}).result(30) == 0
 
 
-def test_no_room_for_arguments(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_for_arguments_is_reported(make_executor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = make_executor()
 
     def full(*_: Any, **__: Any) -> None:
@@ -566,7 +309,7 @@ def test_no_room_for_arguments(make_executor: Make, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("write", [scribble, scribble_a_pickle])
-def test_who_writes_to_descriptors_of_others_fails_alone(make_executor: Make, write: Callable[[], None]) -> None:
+def test_task_that_writes_to_foreign_descriptors_fails_alone(make_executor: Make, write: Callable[[], None]) -> None:
     executor = make_executor(cores=1)
     (node,) = executor.nodes if executor.wait_for_nodes(1, 30) else ()
     with pytest.raises(SlotDied, match="write to file descriptors that it has not opened"):
@@ -576,10 +319,10 @@ def test_who_writes_to_descriptors_of_others_fails_alone(make_executor: Make, wr
 
 
 def probe() -> dict[str, Any]:
-    """What the next call finds."""
+    """Return the state of the process that the next call finds."""
     print("probe")
     sys.stderr.write("probe\n")
-    spin(0.02)  # what was left to go off has time to
+    spin(0.02)  # timers that were left have time to fire
     left = os.listdir()
     Path("mine").write_text("mine")
     handlers = {signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)}
@@ -610,7 +353,7 @@ MISCHIEF = [
 
 
 @pytest.mark.parametrize("mischief", MISCHIEF)
-def test_next_call_finds_things_in_order(
+def test_next_call_finds_a_clean_process(
     make_executor: Make, mode: str, mischief: Callable[[], None], run_dir: str
 ) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1, working_directory="sandbox")
@@ -625,7 +368,7 @@ def test_next_call_finds_things_in_order(
     assert sum(log.count("probe\n") for log in logs) == 4
 
 
-def test_directory_that_is_not_ours_is_not_emptied(make_executor: Make, tmp_path: Path) -> None:
+def test_foreign_directory_is_not_emptied(make_executor: Make, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "data").write_text("data")
@@ -664,7 +407,7 @@ def test_child_of_a_task_ends_with_the_executor(make_executor: Make) -> None:
     assert ends(child)
 
 
-def test_child_of_a_task_ends_with_a_slot_that_is_let_go(make_executor: Make, tmp_path: Path) -> None:
+def test_child_of_a_task_ends_with_a_retired_slot(make_executor: Make, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
 
     def start_child_and_wait() -> tuple[int, int]:
@@ -676,7 +419,7 @@ def test_child_of_a_task_ends_with_a_slot_that_is_let_go(make_executor: Make, tm
     future = executor.submit(start_child_and_wait, {"gpus": 1})
     Path(gate).touch()
     child, pid = future.result(SECONDS)
-    # Another kind of call needs the gpu that the idle slot was made for.
+    # A call of another kind needs the gpu of the idle slot.
     assert executor.submit(echo, {"gpus": 1, "cores": 2}).result(SECONDS) == "well"
     assert ends(pid)
     assert ends(child)
@@ -696,7 +439,7 @@ def rest_and_fail(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("function", [rest, rest_and_fail])
-def test_walltime_that_ends_with_its_call(make_executor: Make, mode: str, function: Callable[[float], Any]) -> None:
+def test_walltime_ends_with_its_call(make_executor: Make, mode: str, function: Callable[[float], Any]) -> None:
     executor = make_executor(function_exec_mode=mode)
     hurried = timeout(function, 0.002)
     count = 400 if mode == "L2" else 3
@@ -707,8 +450,8 @@ def test_walltime_that_ends_with_its_call(make_executor: Make, mode: str, functi
     assert executor.submit(spin, {}, 0.01).result(SECONDS) == 0.01
 
 
-def test_walltime_of_a_call_that_raised_does_not_hit_the_next(make_executor: Make) -> None:
-    # As parsl did it until 2026.
+def test_walltime_of_a_failed_call_does_not_hit_the_next(make_executor: Make) -> None:
+    # As parsl did until 2026.
     def wrapped() -> None:
         main = threading.get_ident()
 
@@ -727,7 +470,7 @@ def test_walltime_of_a_call_that_raised_does_not_hit_the_next(make_executor: Mak
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 
-def test_long_call_holds_up_none_of_the_short_ones_behind_it(make_executor: Make, tmp_path: Path) -> None:
+def test_long_call_delays_no_short_calls(make_executor: Make, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
 
     def maybe_wait(number: int) -> int:

@@ -1,4 +1,4 @@
-"""What only the TaskVine engine has: processes of TaskVine's, a network, and values that travel over it."""
+"""Tests of the TaskVine engine only: TaskVine's processes, a network, and values that travel over it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import csv
 import functools
 import os
-import re
 import shlex
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,9 +27,9 @@ from parsl.app.errors import BashExitFailure
 from parsl.data_provider.files import File
 from parsl.executors.errors import BadStateException
 
-from taskvine_exec import TaskVineExecutor, passwords
+from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
-from tests.conftest import Gate, command, eventually
+from tests.conftest import Gate, command
 from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
@@ -44,18 +42,6 @@ def engine(request: pytest.FixtureRequest) -> str:
     if ABSENT is not None:
         pytest.skip(ABSENT)
     return str(request.param)
-
-
-@pytest.fixture
-def by_hand(make_executor: Make, start_node: Start) -> Make:
-    """Executors with a worker that is taken to be on another machine: everything travels."""
-
-    def make(**settings: Any) -> TaskVineExecutor:
-        executor = make_executor(worker_launch_method="manual", **settings)
-        start_node(executor)
-        return executor
-
-    return make
 
 
 def descendants(executor: TaskVineExecutor, program: str) -> list[psutil.Process]:
@@ -134,7 +120,7 @@ def test_standard_streams_travel(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is appended to is added to, of calls that fail too; what is not written need not be there."""
+    """Files that are appended to grow, also by calls that fail. A file that is never written need not exist."""
 
     def line(text: str, stdout: object = None, stderr: object = None) -> str:
         return f"echo {text}; echo error {text} >&2; test {text} != bad"
@@ -160,7 +146,7 @@ def test_standard_streams_travel(
 
 @pytest.fixture
 def bare_worker(tmp_path: Path) -> Iterator[Callable[[TaskVineExecutor], None]]:
-    """Start workers that are none of ours, in directories that we know nothing of."""
+    """Start workers that the executor has not started, in directories that it does not know."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(executor: TaskVineExecutor) -> None:
@@ -179,7 +165,7 @@ def bare_worker(tmp_path: Path) -> Iterator[Callable[[TaskVineExecutor], None]]:
         process.wait()
 
 
-def test_large_file_comes_home_in_pieces_that_hold_nobody_up(
+def test_large_file_comes_home_in_pieces(
     make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
 ) -> None:
     def write(outputs: list[File]) -> None:
@@ -220,7 +206,7 @@ def test_results_on_another_machine_come_home_when_the_run_ends(
 def test_packed_environment_travels(
     make_executor: Make, bare_worker: Callable[[TaskVineExecutor], None], tmp_path: Path
 ) -> None:
-    """The tarball goes along with the library."""
+    """The tarball is sent with the library."""
 
     def prefix() -> str:
         import sys
@@ -257,7 +243,7 @@ def test_context_travels(by_hand: Make) -> None:
 # --- no idle second ---
 
 
-def test_new_work_beside_a_long_call_is_not_held_up(make_executor: Make, gate: Gate) -> None:
+def test_long_call_delays_no_new_calls(make_executor: Make, gate: Gate) -> None:
     executor = make_executor()
     held = executor.submit(gate.task, {})
     gate.wait(1)
@@ -272,7 +258,7 @@ def test_new_work_beside_a_long_call_is_not_held_up(make_executor: Make, gate: G
 
 
 def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gate: Gate) -> None:
-    """Calls that were known to be short, of which one is not."""
+    """The calls were known to be short, but one of them is long."""
     executor = make_executor()
     hold = gate.task
 
@@ -292,8 +278,8 @@ def test_results_of_a_batch_do_not_wait_for_its_longest(make_executor: Make, gat
 
 
 @pytest.mark.parametrize("what", ["launcher", "vine_worker", "group", "everything"])
-def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
-    """Its transfer server inherits its connection, so that one process alone that dies would not be missed."""
+def test_killed_worker_is_replaced(make_executor: Make, gate: Gate, what: str) -> None:
+    """Its transfer server inherits its connection, so TaskVine would not notice if only the worker process died."""
     executor = make_executor(worker_launch_method="factory")
     future = executor.submit(gate.task, {})
     gate.wait(1)
@@ -314,8 +300,8 @@ def test_killed_worker(make_executor: Make, gate: Gate, what: str) -> None:
     assert future.result(SECONDS)[0] == "task"
 
 
-def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Make) -> None:
-    """TaskVine has given the library up that its task was for."""
+def test_files_made_before_libraries_died_can_be_recreated(make_executor: Make) -> None:
+    """TaskVine has given up the library that its task is for."""
 
     def write(outputs: list[File]) -> None:
         open(outputs[0].filepath, "w").write("made")
@@ -334,9 +320,9 @@ def test_what_was_made_before_libraries_died_can_be_made_again(make_executor: Ma
 
 
 def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
-    """Also with output, which TaskVine's manager would read as the beginning of the next message."""
+    """The same with output, which TaskVine's manager would read as the beginning of the next message."""
     executor = make_executor()
-    for round in range(3):  # TaskVine gives up on a library that has ended twice
+    for round in range(3):  # TaskVine gives up a library that has ended twice
         executor.submit(int, {}).result(SECONDS)
         worker = executor.nodes[0]["name"]
         (supervisor,) = descendants(executor, "supervise")
@@ -348,7 +334,7 @@ def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
     assert executor.nodes[0]["name"] == worker
 
 
-def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make) -> None:
+def test_call_that_kills_its_workers_is_given_up(make_executor: Make) -> None:
     def kill_worker() -> None:
         import os
         import signal
@@ -368,123 +354,11 @@ def test_call_that_kills_its_worker_does_not_eat_the_cluster(make_executor: Make
     assert executor.submit(int, {}).result(SECONDS) == 0
 
 
-def test_workers_that_always_end(make_executor: Make) -> None:
+def test_workers_that_always_end_are_reported(make_executor: Make) -> None:
     executor = make_executor(worker_launch_method="factory", worker_options="--no-such-option")
     assert isinstance(executor.submit(int, {}).exception(60), BadStateException)
     assert isinstance(executor.executor_exception, WorkerLaunchFailed)
     assert "ended before they joined" in str(executor.executor_exception)
-
-
-# --- security ---
-
-
-def test_password_is_private_and_asked_for(make_executor: Make, tmp_path: Path) -> None:
-    executor = make_executor(worker_launch_method="manual")
-    command = shlex.split(executor.launch_cmd)
-    where = command.index("--password") + 1
-    assert os.stat(command[where]).st_mode & 0o777 == 0o600
-    assert command[where] == passwords.default_path()  # nodes of other machines do not see the run's directory
-    wrong = tmp_path / "wrong"
-    wrong.write_text("guessed")
-    command[where] = str(wrong)
-    node = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
-    assert b"refuses the password" in node.stderr
-    assert executor.nodes == []
-
-
-def test_tls(make_executor: Make, run_dir: str) -> None:
-    executor = make_executor(ssl=True)
-    assert executor.submit(int, {}).result(SECONDS) == 0
-    assert "--ssl" in executor.launch_cmd
-    key = os.path.join(executor.run.places.base, "vine.key")
-    assert os.stat(key).st_mode & 0o777 == 0o600
-
-
-def listening(executor: TaskVineExecutor) -> list[tuple[str, int]]:
-    """Where the manager, and what it has started, listens on networks."""
-    manager = psutil.Process(executor.run.manager.pid)
-    processes = [manager, *manager.children()]
-    # psutil has renamed it.
-    connections = [getattr(process, "net_connections", None) or process.connections for process in processes]
-    found = [each for look in connections for each in look()]
-    return sorted((each.laddr.ip, each.laddr.port) for each in found if each.status == psutil.CONN_LISTEN)
-
-
-@pytest.mark.parametrize("ssl", [False, True])
-def test_all_local_means_loopback(make_executor: Make, ssl: bool) -> None:
-    executor = make_executor(ssl=ssl)
-    assert executor.submit(int, {}).result(SECONDS) == 0
-    assert {address for address, _ in listening(executor)} == {"127.0.0.1"}
-
-
-def test_a_port_is_kept_to(make_executor: Make) -> None:
-    for settings in ({}, {"worker_launch_method": "manual"}):
-        with socket.create_server(("", 0)) as free:
-            port = free.getsockname()[1]
-        executor = make_executor(port=port, **settings)
-        assert executor.wait_for_nodes(0 if settings else 1, SECONDS)
-        assert executor.run.node_command()[-1] == str(port)
-        assert ("0.0.0.0" if settings else "127.0.0.1", port) in listening(executor)
-
-
-@pytest.mark.parametrize("ssl", [False, True])
-def test_silent_connections_hold_nobody_up(make_executor: Make, start_node: Start, ssl: bool) -> None:
-    """Nor do those who stop within a TLS handshake, or within the password's protocol."""
-    executor = make_executor(worker_launch_method="manual", ssl=ssl)
-    start_node(executor)
-    assert executor.submit(int, {}).result(SECONDS) == 0
-    port = int(executor.run.node_command()[-1])
-    hello = bytes.fromhex("16030102000100 01fc0303")  # the beginning of a TLS handshake, of 512 bytes
-    with contextlib.ExitStack() as stack:
-        for said in [b""] * 10 + [hello] * 9 + [b"auth password sha1\n"]:
-            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(said)
-        started = time.monotonic()
-        for _ in range(50):
-            assert executor.submit(int, {}).result(SECONDS) == 0
-        start_node(executor)
-        assert executor.wait_for_nodes(2, SECONDS)
-        assert time.monotonic() - started < 5  # TaskVine gives each of them as long, or longer
-
-
-def test_silent_connections_of_this_machine_hold_nobody_up(make_executor: Make) -> None:
-    executor = make_executor()
-    assert executor.submit(int, {}).result(SECONDS) == 0
-    with contextlib.ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(socket.create_connection(listening(executor)[0]))
-        started = time.monotonic()
-        for _ in range(50):
-            assert executor.submit(int, {}).result(SECONDS) == 0
-        assert time.monotonic() - started < 5
-
-
-@pytest.mark.parametrize("megabytes", [0.001, 1, 16])
-def test_values_travel_encrypted(by_hand: Make, megabytes: float) -> None:
-    """TaskVine's workers wait for the network while a part of what has come is still to be decrypted."""
-    given = np.arange(int(megabytes * 2**17), dtype=np.float64)
-    executor = by_hand(ssl=True)
-    for factor in range(1, 6):
-        result = executor.submit(lambda array, factor: array * factor, {}, given, factor).result(SECONDS)
-        assert np.array_equal(result, given * factor)
-
-
-def test_without_the_process_that_admits_workers_the_run_ends(make_executor: Make, start_node: Start) -> None:
-    executor = make_executor(worker_launch_method="manual")
-    start_node(executor)
-    assert executor.submit(int, {}).result(SECONDS) == 0
-    (process,) = (each for each in psutil.Process(executor.run.manager.pid).children() if "admit" in command(each))
-    process.kill()
-    eventually(lambda: executor.bad_state_is_set, SECONDS)
-    assert "admits workers" in str(executor.executor_exception)
-
-
-def test_directories_are_private(make_executor: Make) -> None:
-    executor = make_executor()
-    assert executor.submit(int, {}).result(SECONDS) == 0
-    (logs,) = [entry for entry in os.scandir(executor.run.places.log) if re.fullmatch(r"vine-\d+", entry.name)]
-    for path in (logs.path, executor.nodes[0]["directory"]):
-        assert os.stat(path).st_mode & 0o077 == 0
-    eventually(lambda: os.path.getsize(os.path.join(logs.path, "vine-logs", "debug")))
 
 
 # --- logs ---
@@ -492,7 +366,7 @@ def test_directories_are_private(make_executor: Make) -> None:
 
 @pytest.mark.slow
 def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
-    """Of a run with files, batches, failures, processes of L1, a cancelled call, a lost worker, and recovery."""
+    """The log is of a run with files, batches, failures, L1 tasks, a cancelled call, a lost worker, and recovery."""
     tool = shutil.which("vine_parse")
     if tool is None:
         pytest.skip("vine_parse of taskvine-report-tool is not on PATH")
@@ -526,5 +400,5 @@ def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
     (logs,) = Path(executor.run.places.log).glob("vine-*/vine-logs")
     assert "1 log directory processed successfully" in told.stdout, told.stdout + told.stderr
     metadata = dict(csv.reader((logs.parent / "csv-files" / "metadata.csv").read_text().splitlines()))
-    assert int(metadata["undispatched_tasks"]) <= 2  # what was on its way to the worker that was killed
+    assert int(metadata["undispatched_tasks"]) <= 2  # files on their way to the worker that was killed
     assert int(metadata["recovery_tasks"]) >= 1

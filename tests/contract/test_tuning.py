@@ -1,4 +1,4 @@
-"""Tuning parameters of executors that run, or are about to."""
+"""Tuning parameters of executors that run, or are about to start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def most_replicas(executor: TaskVineExecutor) -> int:
     return max(len(nodes) for nodes in executor.stats()["replicas"].values())
 
 
-def test_a_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path: Path) -> None:
+def test_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path: Path) -> None:
     from parsl.data_provider.files import File
 
     executor = make_executor(cores=1, provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2))
@@ -41,12 +41,12 @@ def test_a_running_executor_is_tuned(make_executor: Make, engine: str, tmp_path:
     path = tmp_path / "tuning.yaml"
     TuneParameters({"temp-replica-count": 2}).dump(path)
     executor.tune(path)
-    if engine == "taskvine":  # it has replicas made of what is new from now on
+    if engine == "taskvine":  # from now on, new files are replicated
         executor.submit(write, {}, "y", outputs=[File("taskvinetemp:///y")]).result(30)
     eventually(lambda: most_replicas(executor) == 2)
 
 
-def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
+def test_fixed_parameters_of_a_running_executor_are_refused(make_executor: Make) -> None:
     executor = make_executor()
     for parameters, says in (
         ({"temp_replica_cuont": 2}, "did you mean 'temp-replica-count'"),
@@ -58,7 +58,7 @@ def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
             executor.tune(parameters)
     executor.tune({})
     executor.tune(TuneParameters({"immediate-recovery": True}))
-    # What is in force counts, whenever it was set; what was refused does not.
+    # The values in force count, whenever they were set; refused values do not.
     executor.tune({"max-workers": 2})
     with pytest.raises(ConfigurationError, match="wait-for-workers=3 and max-workers=2 are in conflict"):
         executor.tune({"wait-for-workers": 3})
@@ -67,13 +67,13 @@ def test_what_a_running_executor_is_not_tuned_with(make_executor: Make) -> None:
 
 
 @pytest.mark.parametrize("form", ["setting", "config"])
-def test_library_slots_are_tuned_by_file(make_executor: Make, tmp_path: Path, form: str) -> None:
+def test_file_sets_library_slots(make_executor: Make, tmp_path: Path, form: str) -> None:
     path = tmp_path / "tuning.toml"
     path.write_text("[executor]\nlibrary-slots = 1\n")
     if form == "setting":
         executor = make_executor(tune_parameters=path, cores=2)
     else:
         executor = make_executor(manager_config=TaskVineManagerConfig(tune_parameters=str(path)), cores=2)
-    # With two slots both would be needed to run two tasks at a time; with one, one process runs all of them.
+    # Two slots would run the two tasks in two processes at a time; with one slot, one process runs all of them.
     pids = {future.result(30) for future in [executor.submit(os.getpid, {}) for _ in range(20)]}
     assert len(pids) == 1

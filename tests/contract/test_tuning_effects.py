@@ -1,6 +1,6 @@
-"""What each tuning parameter does on the embedded engine: not that it is taken, but what is different with it.
+"""The effect of each tuning parameter on the embedded engine.
 
-What the scheduler alone decides is shown of the scheduler, the rest of executors that run.
+Effects that depend only on the scheduler are shown on a scheduler, the others on running executors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import NodeLost, TaskLost
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.parameters import honoured
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop, FileCached, Tuned
 from taskvine_manager.scheduling.tuning import Tuning
 from tests.conftest import eventually
 from tests.contract.conftest import cached, embedded_only
@@ -46,12 +46,12 @@ SHOWN: set[str] = set()
 
 
 def shows(*names: str) -> Callable[[Any], Any]:
-    """Say of which parameters a test shows the effect."""
+    """Note the parameters whose effect a test shows."""
     SHOWN.update(names)
     return lambda test: test
 
 
-def test_of_every_parameter_that_is_acted_on_the_effect_is_shown() -> None:
+def test_every_supported_parameter_has_a_test() -> None:
     assert honoured("embedded") == SHOWN
 
 
@@ -59,9 +59,9 @@ def test_of_every_parameter_that_is_acted_on_the_effect_is_shown() -> None:
 
 
 def spread(count: int, **parameters: float) -> World:
-    """Nodes of one core each, and tuning parameters."""
+    """Make nodes of one core each, with tuning parameters."""
     world = World()
-    world.handle(core.Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
+    world.handle(Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
     for number in range(count):
         world.join(f"n{number}", cores=1)
     return world
@@ -69,7 +69,7 @@ def spread(count: int, **parameters: float) -> World:
 
 @shows("temp-replica-count")
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_so_many_nodes_have_a_file(count: int) -> None:
+def test_temp_replica_count_is_the_number_of_replicas(count: int) -> None:
     world = spread(4, temp_replica_count=count)
     world.make("file")
     world.arrive()
@@ -78,7 +78,7 @@ def test_so_many_nodes_have_a_file(count: int) -> None:
 
 @shows("transfer-replica-per-cycle")
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_so_many_copies_begin_at_a_time(count: int) -> None:
+def test_max_simultaneous_replications_are_started(count: int) -> None:
     world = spread(8, temp_replica_count=6, transfer_replica_per_cycle=count)
     world.call(makes=["file"])
     assert len(fetches(world.works(0))) == count
@@ -86,7 +86,7 @@ def test_so_many_copies_begin_at_a_time(count: int) -> None:
 
 @shows("transfer-temps-recovery")
 @pytest.mark.parametrize("recovery", [0, 1])
-def test_replicas_that_went_with_a_node_are_made_up_for(recovery: int) -> None:
+def test_lost_replicas_are_replaced(recovery: int) -> None:
     world = spread(3, temp_replica_count=2, transfer_temps_recovery=recovery)
     world.make("file")
     world.arrive()
@@ -107,24 +107,24 @@ def test_replicas_above_the_count_are_removed(clean: int) -> None:
 
 @shows("shift-disk-load")
 @pytest.mark.parametrize("shift", [0, 1])
-def test_what_a_full_node_makes_goes_to_an_empty_one(shift: int) -> None:
+def test_files_move_from_full_to_empty_nodes(shift: int) -> None:
     world = spread(1, shift_disk_load=shift)
     for number in range(4):
         world.make(f"file{number}")
-    world.join("empty", cores=0.5)  # no room for calls of a core
+    world.join("empty", cores=0.5)  # calls of a core do not fit
     for number in range(4, 9):
         world.make(f"file{number}", cores=1.0)
         for file in list(world.core.nodes["empty"].fetching):
-            world.handle(core.FileCached("empty", file, 100, None, 1))
+            world.handle(FileCached("empty", file, 100, None, 1))
     used = {name: node.used for name, node in world.core.nodes.items()}
-    # It evens out, and ends there: what would only change which node is the fuller one stays.
+    # The loads even out, and then nothing moves: another move would only make the other node the fuller one.
     assert used == ({"n0": 500, "empty": 400} if shift else {"n0": 900, "empty": 0})
     assert all(len(nodes) == 1 for nodes in world.core.stats()["replicas"].values())
 
 
 @shows("immediate-recovery")
 @pytest.mark.parametrize("immediate", [0, 1])
-def test_what_was_lost_is_made_again_before_anybody_needs_it(immediate: int) -> None:
+def test_lost_files_are_recreated_immediately(immediate: int) -> None:
     world = spread(2, immediate_recovery=immediate)
     told = world.leave(world.make("file"))
     assert len(again(told)) == immediate
@@ -132,7 +132,7 @@ def test_what_was_lost_is_made_again_before_anybody_needs_it(immediate: int) -> 
 
 @shows("worker-source-max-transfers")
 @pytest.mark.parametrize("limit", [1, 3])
-def test_so_many_copies_are_made_of_what_a_node_has(limit: int) -> None:
+def test_transfers_from_a_node_are_limited(limit: int) -> None:
     world = spread(6, temp_replica_count=6, worker_source_max_transfers=limit)
     world.call(makes=["file"])
     assert len(fetches(world.works(0))) == limit
@@ -140,16 +140,16 @@ def test_so_many_copies_are_made_of_what_a_node_has(limit: int) -> None:
 
 @shows("file-source-max-transfers")
 @pytest.mark.parametrize("limit", [1, 3])
-def test_so_many_nodes_read_a_file_of_the_users_at_a_time(limit: int) -> None:
+def test_readers_of_a_users_file_are_limited(limit: int) -> None:
     world = spread(5, file_source_max_transfers=limit)
     told = world.call(count=5, inputs=(local("/x"),))
     assert list(copies(told).values()) == [None] * limit
 
 
 def where_data_is_busy(**parameters: float) -> World:
-    """Two nodes: one that holds 100 MB and will be busy for half a second, and an idle one."""
+    """Make two nodes: one holds 100 MB and is busy for half a second, the other is idle."""
     world = World()
-    world.handle(core.Tuned({name.replace("_", "-", 1): number for name, number in parameters.items()}))
+    world.handle(Tuned({name.replace("_", "-", 1): number for name, number in parameters.items()}))
     world.join("has", cores=1)
     world.invocation(category="other")
     world.submit(world.invocation(makes=["file"]))
@@ -160,30 +160,30 @@ def where_data_is_busy(**parameters: float) -> World:
 
 
 def goes_to(world: World) -> str | None:
-    """Where a call that reads the file is sent at once, if it is sent anywhere."""
+    """Return the node to which a call that reads the file is sent at once, if it is sent."""
     return next(iter(runs(world.call(needs=["file"]))), None)
 
 
 @shows("default-transfer-rate")
-def test_what_is_slow_to_copy_is_waited_for() -> None:
+def test_call_waits_if_the_copy_is_slow() -> None:
     assert goes_to(where_data_is_busy()) == "idle"
     assert goes_to(where_data_is_busy(**{"default_transfer-rate": 1e9})) == "idle"
     assert goes_to(where_data_is_busy(**{"default_transfer-rate": 1e6})) is None
 
 
 @shows("executor.weight-transfer", "executor.weight-wait")
-def test_weights_decide_between_a_copy_and_a_busy_node() -> None:
-    # A tenth of a second for a copy, against half a second of waiting.
+def test_weight_decides_between_a_copy_and_a_busy_node() -> None:
+    # A copy takes a tenth of a second; waiting takes half a second.
     assert goes_to(where_data_is_busy(**{"executor.weight-transfer": 4.0})) == "idle"
     assert goes_to(where_data_is_busy(**{"executor.weight-transfer": 6.0})) is None
     assert goes_to(where_data_is_busy(**{"executor.weight-wait": 0.3})) == "idle"
     assert goes_to(where_data_is_busy(**{"executor.weight-wait": 0.1})) is None
 
 
-def test_without_weight_inputs_are_anywhere() -> None:
+def test_without_weight_places_of_inputs_do_not_count() -> None:
     for weight, expected in ((1.0, "has"), (0.0, "roomy")):
         world = World()
-        world.handle(core.Tuned({"executor.weight-transfer": weight}))
+        world.handle(Tuned({"executor.weight-transfer": weight}))
         world.join("has", cores=2)
         world.make("file")
         world.join("roomy", cores=8)
@@ -193,7 +193,7 @@ def test_without_weight_inputs_are_anywhere() -> None:
 @shows("resource-submit-multiplier")
 @pytest.mark.parametrize(("multiplier", "given"), [(1.0, 2), (1.5, 3), (2.0, 4)])
 @pytest.mark.parametrize("reads", [False, True])
-def test_nodes_are_given_more_than_they_run_at_once(multiplier: float, given: int, reads: bool) -> None:
+def test_nodes_get_more_tasks_than_they_run_at_once(multiplier: float, given: int, reads: bool) -> None:
     world = World()
     world.tune(resource_submit_multiplier=multiplier)
     world.join("a", cores=2)
@@ -202,39 +202,39 @@ def test_nodes_are_given_more_than_they_run_at_once(multiplier: float, given: in
 
 
 def fitting(parameters: dict[str, float], **asked: Any) -> int:
-    """How many of ten calls that ask for this run at once on a node of 10 cores, 1000 MB of memory and of disk."""
+    """Return how many of ten such calls run at once on a node of 10 cores, 1000 MB of memory and of disk."""
     world = World()
-    world.handle(core.Tuned(parameters))
+    world.handle(Tuned(parameters))
     world.join("a", cores=10, memory=1000.0, disk=1000.0)
     return len(ran(world.call(count=20, **asked)))
 
 
 @shows("proportional-resources")
-def test_who_asks_for_a_share_of_one_resource_gets_it_of_the_others() -> None:
+def test_request_for_one_resource_gets_a_share_of_the_others() -> None:
     share: dict[str, float] = {"proportional-resources": 1, "proportional-whole-tasks": 0}
-    # 450 MB each: the memory of two, and with their share of the cores they leave one core to others.
+    # 450 MB each: two fit in memory. Their share of the cores leaves one core to others.
     for parameters, free in (({}, 8), (share, 1)):
         world = World()
-        world.handle(core.Tuned(parameters))
+        world.handle(Tuned(parameters))
         world.join("a", cores=10, memory=1000.0)
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
-    # What is asked for is not changed.
+    # A request that is given stays as it is.
     assert fitting({}, memory=400.0, cores=1.0) == fitting(share, memory=400.0, cores=1.0) == 2
     assert fitting(share) == 10
     assert fitting(share, memory=2000.0) == 0
 
 
 @shows("proportional-whole-tasks")
-def test_shares_are_such_that_a_whole_number_fills_the_node() -> None:
+def test_whole_number_of_shares_fills_a_node() -> None:
     whole: dict[str, float] = {"proportional-whole-tasks": 1}
     for parameters, free in (({"proportional-resources": 1, "proportional-whole-tasks": 0}, 1), (whole, 0)):
         world = World()
-        world.handle(core.Tuned(parameters))
+        world.handle(Tuned(parameters))
         world.join("a", cores=10, memory=1000.0)
         assert len(ran(world.call(count=5, memory=450.0))) == 2
         assert len(ran(world.call(count=10, priority=1.0))) == free
-    # Setting the one sets the other too, as in TaskVine, and both can be taken back.
+    # Setting one of them sets the other, as in TaskVine; both can be reset.
     for parameters in ({"proportional-resources": 1}, whole):
         tuning = Tuning()
         tuning.tune(parameters)
@@ -245,18 +245,18 @@ def test_shares_are_such_that_a_whole_number_fills_the_node() -> None:
 
 @shows("executor.prefetch")
 @pytest.mark.parametrize(("prefetch", "given"), [(0.0, 1), (0.004, 4), (0.016, 16)])
-def test_short_calls_are_handed_out_ahead(prefetch: float, given: int) -> None:
+def test_short_calls_are_sent_ahead(prefetch: float, given: int) -> None:
     world = spread(1)
-    world.handle(core.Tuned({"executor.prefetch": prefetch}))
+    world.handle(Tuned({"executor.prefetch": prefetch}))
     world.call()
     world.done(0, seconds=0.001)
     assert len(ran(world.call(count=100))) == given
 
 
-def test_without_prefetch_calls_do_not_follow_those_that_make_their_inputs() -> None:
+def test_without_prefetch_calls_are_not_sent_behind_producers() -> None:
     for prefetch, follow in ((0.02, True), (0.0, False)):
         world = spread(1)
-        world.handle(core.Tuned({"executor.prefetch": prefetch}))
+        world.handle(Tuned({"executor.prefetch": prefetch}))
         world.call()
         world.done(0, seconds=0.001)
         chain = [
@@ -267,18 +267,18 @@ def test_without_prefetch_calls_do_not_follow_those_that_make_their_inputs() -> 
 
 
 @shows("wait-for-workers")
-def test_nothing_runs_until_so_many_nodes_have_come() -> None:
+def test_tasks_wait_for_a_number_of_nodes() -> None:
     world = spread(0, wait_for_workers=2)
     world.call(count=2)
     assert not ran(world.join("a", cores=1))
     assert ran(world.join("b", cores=1)) == [0, 1]
-    # Once it has begun it is not held up again.
+    # Once a task has begun, no number of nodes is waited for again.
     world.tune(wait_for_workers=5)
     world.done(0)
     assert ran(world.call()) == [2]
 
 
-def test_what_is_tuned_is_effective_at_once() -> None:
+def test_tuning_takes_effect_at_once() -> None:
     world = spread(1)
     world.call(count=10)
     assert len(ran(world.tune(resource_submit_multiplier=3))) == 2
@@ -291,23 +291,23 @@ def test_what_is_tuned_is_effective_at_once() -> None:
 
 
 def full(**node: Any) -> World:
-    """A node with two files, and an empty one that takes no calls of a core."""
+    """Make a node with two files, and an empty node that takes no calls of a core."""
     world = spread(1, shift_disk_load=1)
     world.make("first", 1000)
     world.join("empty", cores=0.5, **node)
     return world
 
 
-def test_a_file_that_is_read_where_it_was_made_stays_for_as_long() -> None:
+def test_file_stays_while_it_is_read() -> None:
     world = full()
     assert world.make("file", cores=1.0) == "n0"
     world.call(needs=["file"], cores=1.0)
-    assert not only(core.Drop, world.cached("empty", "file"))
-    assert only(core.Drop, world.works(2)) == [core.Drop("n0", ["file"])]
+    assert not only(Drop, world.cached("empty", "file"))
+    assert only(Drop, world.works(2)) == [Drop("n0", ["file"])]
     assert world.core.stats()["replicas"]["file"] == ["empty"]
 
 
-def test_a_file_that_could_not_be_moved_stays() -> None:
+def test_file_that_could_not_be_moved_stays() -> None:
     world = full()
     world.make("file", cores=1.0)
     world.cached("empty", "file", "no room")
@@ -315,20 +315,20 @@ def test_a_file_that_could_not_be_moved_stays() -> None:
     world.make("other", cores=1.0)
     world.leave("empty")
     assert world.core.stats()["replicas"]["other"] == ["n0"]
-    assert not storage(world.core).replication._moves
+    assert not storage(world.core).replication.moves
 
 
-def test_a_file_that_is_forgotten_on_its_way_is_gone() -> None:
+def test_file_forgotten_during_its_move_is_removed() -> None:
     world = full()
     world.make("file", cores=1.0)
     world.forget("file")
     world.cached("empty", "file")
     world.forget("first")
     assert world.is_clean()
-    assert not storage(world.core).replication._moves
+    assert not storage(world.core).replication.moves
 
 
-def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> None:
+def test_no_file_is_moved_to_a_full_node_or_beside_replication() -> None:
     world = full(disk=1e-6)
     world.submit(world.invocation(makes=["file"], cores=1.0))
     assert not fetches(world.works(1))
@@ -345,7 +345,7 @@ def test_nothing_is_moved_to_where_it_has_no_room_or_beside_replication() -> Non
 
 
 def moments(seconds: float, nodes: list[str], **parameters: float) -> list[tuple[float, str]]:
-    """Losses within so many seconds of work, looked for every millisecond."""
+    """Return the losses within some seconds of work, with a look every millisecond."""
     losses = Losses()
     losses.tune({f"executor.loss-{name}": number for name, number in parameters.items()})
     found = ((at / 1000, losses.strike(at / 1000, nodes, busy=True)) for at in range(int(seconds * 1000)))
@@ -353,15 +353,15 @@ def moments(seconds: float, nodes: list[str], **parameters: float) -> list[tuple
 
 
 @shows("executor.loss-seed")
-def test_losses_are_drawn_by_their_seed() -> None:
+def test_losses_follow_from_the_seed() -> None:
     nodes = ["a", "b", "c"]
     first = moments(100, nodes, interval=0.5, seed=1)
     assert first == moments(100, nodes, interval=0.5, seed=1) != moments(100, nodes, interval=0.5, seed=2)
-    # 200 are expected, give or take four standard deviations; each node gets its share.
+    # 200 are expected, within four standard deviations; each node gets its share.
     assert 144 <= len(first) <= 256
     assert min(Counter(name for _, name in first).values()) > 40
     gaps = [after - before for (before, _), (after, _) in itertools.pairwise(first)]
-    assert max(gaps) > 3 * sum(gaps) / len(gaps) > 1.2  # irregular, as losses are
+    assert max(gaps) > 3 * sum(gaps) / len(gaps) > 1.2  # at irregular times
     assert moments(100, nodes, interval=0, seed=1) == []
     assert moments(10, [], interval=0.5, seed=1) == []
 
@@ -380,7 +380,7 @@ def test_only_time_with_work_counts() -> None:
     assert losses.strike(1000.0 + wait / 2 + 1e-9, ["a"], busy=True) == "a"
 
 
-def test_losses_that_are_tuned_anew_begin_anew_and_others_do_not() -> None:
+def test_only_tuned_losses_start_again() -> None:
     losses = Losses()
     losses.tune({"enforce-worker-eviction-interval": 3})
     losses.strike(0.0, ["a"], busy=True)
@@ -426,7 +426,7 @@ def test_an_idle_executor_loses_no_nodes(make_executor: Make) -> None:
     executor = make_executor(tune_parameters={"executor.loss-interval": 0.01}, max_retries=None)
     assert executor.wait_for_nodes(1, 30)
     (node,) = executor.nodes
-    for _ in range(200):  # each wakes the manager, in a tenth of a second or more altogether
+    for _ in range(200):  # each wakes the manager, which takes a tenth of a second or more altogether
         assert executor.stats()["nodes_killed"] == 0
     assert executor.nodes == [node]
 
@@ -434,8 +434,8 @@ def test_an_idle_executor_loses_no_nodes(make_executor: Make) -> None:
 @shows("keepalive-interval", "keepalive-timeout")
 @embedded_only
 @pytest.mark.parametrize(("interval", "timeout"), [(1, 1), (1, 3), (3, 1)])
-def test_a_node_that_does_not_answer_is_given_up(make_executor: Make, interval: int, timeout: int) -> None:
-    """With an interval of 0 none is: test_frozen.py."""
+def test_silent_node_is_given_up(make_executor: Make, interval: int, timeout: int) -> None:
+    """With an interval of 0 no node is given up: test_frozen.py."""
     executor = make_executor(
         tune_parameters={"keepalive-interval": interval, "keepalive-timeout": timeout},
         provider=LocalProvider(init_blocks=1, max_blocks=1),
@@ -458,7 +458,7 @@ def nothing() -> None:
 
 
 def handed_out_together(executor: TaskVineExecutor) -> int:
-    """The largest number of calls that a slot was handed at once: they have one time of dispatch."""
+    """Return the largest number of calls that a slot got at once: they have the same time of dispatch."""
     for future in [executor.submit(nothing, {}) for _ in range(300)]:
         future.result(30)
     invocations = [facts for _, facts in executor.graph().nodes.items() if facts["kind"] == "task"]
@@ -467,7 +467,7 @@ def handed_out_together(executor: TaskVineExecutor) -> int:
 
 @shows("executor.batch")
 @embedded_only
-def test_short_calls_are_handed_to_slots_in_batches(make_executor: Make) -> None:
+def test_slots_get_short_calls_in_batches(make_executor: Make) -> None:
     executor = make_executor(cores=1)
     assert handed_out_together(executor) > 1
     executor.tune({"executor.batch": 1})
@@ -478,9 +478,9 @@ def test_short_calls_are_handed_to_slots_in_batches(make_executor: Make) -> None
 
 
 @shows("executor.awake")
-def test_the_manager_stays_awake_so_long_after_a_message(make_executor: Make) -> None:
+def test_manager_polls_for_a_time_after_a_message(make_executor: Make) -> None:
     def sleeps() -> list[bool]:
-        """Whether the manager sleeps, at some moments after a call. Who waits for a processor does not."""
+        """Whether the manager sleeps, at some moments after a call. Waiting for a processor is not sleep."""
         executor.submit(nothing, {}).result(30)
         seen = []
         for _ in range(5):
@@ -520,7 +520,7 @@ def test_values_above_the_limit_are_files_on_nodes(
 @shows("executor.library-slots")
 @embedded_only
 @pytest.mark.parametrize("slots", [1, 3])
-def test_so_many_calls_run_at_a_time(make_executor: Make, gate: Any, slots: int) -> None:
+def test_slots_limit_concurrent_calls(make_executor: Make, gate: Any, slots: int) -> None:
     executor = make_executor(cores=2, tune_parameters={"executor.library-slots": slots})
     for number in range(4):
         executor.submit(gate.task, {}, number)
@@ -534,7 +534,7 @@ def test_so_many_calls_run_at_a_time(make_executor: Make, gate: Any, slots: int)
 @shows("max-library-retries")
 @embedded_only
 @pytest.mark.parametrize("retries", [1, 5])
-def test_a_library_is_started_again_so_often(make_executor: Make, tmp_path: Path, retries: int) -> None:
+def test_restarts_of_a_library_are_limited(make_executor: Make, tmp_path: Path, retries: int) -> None:
     starts = tmp_path / "starts"
     executor = make_executor(
         init_command=f"echo >> {starts}; kill -9 $$", tune_parameters={"max-library-retries": retries}
@@ -547,7 +547,7 @@ def test_a_library_is_started_again_so_often(make_executor: Make, tmp_path: Path
 @shows("max-task-stdout-storage")
 @embedded_only
 @pytest.mark.parametrize("limit", [None, 100])
-def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int | None) -> None:
+def test_output_of_tasks_is_cut(make_executor: Make, run_dir: str, limit: int | None) -> None:
     tune = {} if limit is None else {"max-task-stdout-storage": limit}
     executor = make_executor(function_exec_mode="L1", tune_parameters=tune)
     executor.submit(print, {}, "x" * 5000).result(30)
@@ -561,14 +561,14 @@ def test_what_tasks_print_is_cut(make_executor: Make, run_dir: str, limit: int |
 
 
 def waits_outside(executor: TaskVineExecutor) -> bool:
-    """Whether the manager says that a node has come that it has not let in."""
+    """Whether the manager logs that it has not admitted a node."""
     log = Path(executor.run.places.log, "manager.log")
     return log.exists() and "1 nodes wait" in log.read_text()
 
 
 @shows("max-workers")
 @embedded_only
-def test_a_node_too_many_waits_until_another_has_gone(make_executor: Make) -> None:
+def test_surplus_node_waits_until_another_has_left(make_executor: Make) -> None:
     executor = make_executor(
         provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2), tune_parameters={"max-workers": 1}
     )
@@ -584,7 +584,7 @@ def test_a_node_too_many_waits_until_another_has_gone(make_executor: Make) -> No
 
 
 @embedded_only
-def test_a_higher_limit_lets_in_who_waits(make_executor: Make) -> None:
+def test_higher_limit_admits_waiting_nodes(make_executor: Make) -> None:
     executor = make_executor(
         provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2), tune_parameters={"max-workers": 1}
     )
@@ -594,7 +594,7 @@ def test_a_higher_limit_lets_in_who_waits(make_executor: Make) -> None:
 
 
 @embedded_only
-def test_the_factory_keeps_to_it(make_executor: Make) -> None:
+def test_factory_respects_max_workers(make_executor: Make) -> None:
     executor = make_executor(
         worker_launch_method="factory", min_workers=2, max_workers=2, cores=1, tune_parameters={"max-workers": 1}
     )
@@ -613,7 +613,7 @@ def write(outputs: Any = ()) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_replicas_in_the_graph_are_as_many_as_the_parameters_say(make_executor: Make, count: int) -> None:
+def test_graph_shows_the_number_of_replicas(make_executor: Make, count: int) -> None:
     executor = make_executor(
         cores=1,
         provider=LocalProvider(init_blocks=3, min_blocks=3, max_blocks=3),
@@ -633,5 +633,5 @@ def test_replicas_in_the_graph_are_as_many_as_the_parameters_say(make_executor: 
     names = {node["name"] for node in executor.nodes}
     places = [facts["places"] for _, facts in executor.graph().nodes.items() if facts["kind"] == "temp file"]
     assert all(set(each.split(",")) <= names for each in places)
-    # And on disk, not only in the books, in which TaskVine has a replica when it is on its way.
+    # On disk too, not only in the records, where TaskVine counts a replica that is still under way.
     eventually(lambda: sum(len(cached(node)) for node in executor.nodes) == 5 * count)

@@ -22,12 +22,12 @@ DEEP = "/".join(["d"] * 1100)
 
 @pytest.fixture
 def working_directory() -> str:
-    """Files are staged into sandboxes."""
+    """Stage files into sandboxes."""
     return "sandbox"
 
 
 class OddName:
-    """A callable whose name is no string."""
+    """A callable whose name is not a string."""
 
     __name__ = 5
 
@@ -63,7 +63,7 @@ def make_deep_directory() -> None:
 cloudpickle.register_pickle_by_value(this_module)
 
 
-def test_what_cannot_be_sent_is_refused(make_executor: Make, mode: str) -> None:
+def test_call_that_cannot_be_sent_is_refused(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     with pytest.raises(InvalidResourceSpecification):
         executor.submit(read, {"gpus": 2**64})
@@ -75,14 +75,14 @@ def test_what_cannot_be_sent_is_refused(make_executor: Make, mode: str) -> None:
     assert executor.submit(len, {}, "abc").result(30) == 3
 
 
-def test_a_callable_whose_name_is_no_string(make_executor: Make, mode: str) -> None:
+def test_callable_whose_name_is_not_a_string(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     error = executor.submit(OddName(), {}).exception(30)
-    assert error is None or isinstance(error, FunctionNotLoadable)  # pickled by value, a class needs a string
+    assert error is None or isinstance(error, FunctionNotLoadable)  # a class that is pickled by value needs a string
     assert executor.submit(len, {}, "abc").result(30) == 3
 
 
-def test_paths_that_are_too_deep(
+def test_too_deep_paths_fail_the_task(
     make_executor: Make, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_paths_that_are_too_deep(
     assert executor.submit(len, {}, "abc").result(30) == 3
 
 
-def test_a_directory_that_is_too_deep_to_remove(make_executor: Make, mode: str) -> None:
+def test_very_deep_directory_is_removed(make_executor: Make, mode: str) -> None:
     executor = make_executor(function_exec_mode=mode)
     for _ in range(3):  # nothing of it remains, neither for the next call nor after the end
         assert executor.submit(make_deep_directory, {}).result(30) is None

@@ -1,4 +1,4 @@
-"""Where apps run: in the program's directory, or in sandboxes of which is said what is missing and what was left."""
+"""Where apps run: in the program's directory, or in sandboxes, where missing and undeclared files are reported."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def bash(command: str, **streams: Any) -> Callable[..., int]:
 # --- in the program's directory ---
 
 
-def test_apps_run_where_the_program_is(make_executor: Make, mode: str, home: Path) -> None:
+def test_apps_run_in_the_programs_directory(make_executor: Make, mode: str, home: Path) -> None:
     (home / "data.txt").write_text("data")
     (home / "run.sh").write_text("#!/bin/sh\necho ran > ran.txt")
     (home / "run.sh").chmod(0o755)
@@ -85,12 +85,14 @@ def test_apps_run_where_the_program_is(make_executor: Make, mode: str, home: Pat
     ],
     ids=str,
 )
-def test_an_argument_decides(make_executor: Make, home: Path, settings: dict[str, Any], in_place: bool) -> None:
+def test_working_directory_can_be_chosen(
+    make_executor: Make, home: Path, settings: dict[str, Any], in_place: bool
+) -> None:
     executor = make_executor(**settings)
     assert (executor.submit(os.getcwd, {}).result(SECONDS) == str(home)) is in_place
 
 
-def test_each_call_begins_there(make_executor: Make, mode: str, home: Path) -> None:
+def test_every_call_starts_in_the_directory(make_executor: Make, mode: str, home: Path) -> None:
     def wander() -> None:
         os.makedirs("deeper")
         os.chdir("deeper")
@@ -136,7 +138,7 @@ def test_files_are_used_in_place(make_executor: Make, mode: str, home: Path) -> 
     assert cached(executor.nodes[0]) == []
 
 
-def test_standard_streams_are_appended_to_there(make_executor: Make, mode: str, home: Path) -> None:
+def test_standard_streams_are_appended_to_in_place(make_executor: Make, mode: str, home: Path) -> None:
     executor = make_executor(function_exec_mode=mode)
     for word in ("one", "two"):
         run = bash(f"echo {word}; echo error >&2")
@@ -145,7 +147,7 @@ def test_standard_streams_are_appended_to_there(make_executor: Make, mode: str, 
     assert (home / "error").read_text().endswith("error\n")
 
 
-def test_temp_files_are_elsewhere(make_executor: Make, mode: str, home: Path) -> None:
+def test_temp_files_are_not_in_the_directory(make_executor: Make, mode: str, home: Path) -> None:
     def make(outputs: list[File]) -> list[str]:
         for file in outputs:
             Path(file.filepath).write_text("made")
@@ -170,7 +172,7 @@ def test_temp_files_are_elsewhere(make_executor: Make, mode: str, home: Path) ->
     assert sorted(os.listdir(home)) == ["fetched", "x"]
 
 
-def test_a_program_that_moves_leaves_its_apps_where_it_began(
+def test_apps_stay_where_the_program_started(
     make_executor: Make, mode: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def copy(inputs: list[File], outputs: list[File]) -> str:
@@ -193,7 +195,7 @@ def test_a_program_that_moves_leaves_its_apps_where_it_began(
     assert f"'only' exists in {moved}, but the task ran in {home}" in notes(error)
 
 
-def test_a_directory_that_is_gone_is_named(make_executor: Make, mode: str, home: Path, tmp_path: Path) -> None:
+def test_missing_directory_is_named(make_executor: Make, mode: str, home: Path, tmp_path: Path) -> None:
     executor = make_executor(function_exec_mode=mode, cores=1)
     assert executor.submit(os.getcwd, {}).result(SECONDS) == str(home)
     os.chdir(tmp_path)
@@ -206,7 +208,7 @@ def test_a_directory_that_is_gone_is_named(make_executor: Make, mode: str, home:
     assert executor.submit(os.getcwd, {}).result(SECONDS) == str(home)
 
 
-def test_a_program_in_no_directory(
+def test_program_in_a_removed_directory(
     engine: str, run_dir: str, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = TaskVineExecutor(engine=engine, working_directory="submit")  # type: ignore[arg-type]
@@ -224,7 +226,7 @@ def test_a_program_in_no_directory(
         os.chdir(tmp_path)
 
 
-def test_contexts_and_init_commands_run_there_too(make_executor: Make, mode: str, home: Path) -> None:
+def test_contexts_and_init_commands_run_in_the_directory(make_executor: Make, mode: str, home: Path) -> None:
     def load(path: str) -> dict[str, str]:
         return {"model": Path(path).read_text()}
 
@@ -277,7 +279,7 @@ def fail_with_another() -> None:
     ],
     ids=["open", "start", "words", "bash", "bash, by name", "bash, input"],
 )
-def test_what_is_missing_there_but_not_here_is_noted(
+def test_file_missing_only_on_the_node_is_noted(
     make_executor: Make, mode: str, home: Path, function: Callable[[], Any], name: str
 ) -> None:
     (home / "data").mkdir()
@@ -293,7 +295,7 @@ def test_what_is_missing_there_but_not_here_is_noted(
         assert notes(error) in "".join(traceback.format_exception(error))
 
 
-def test_a_note_is_on_the_exception_that_it_is_about(make_executor: Make, home: Path) -> None:
+def test_note_is_on_the_right_exception(make_executor: Make, home: Path) -> None:
     (home / "data").mkdir()
     (home / "data" / "a.txt").write_text("a")
     error = make_executor(working_directory="sandbox").submit(fail_with_another, {}).exception(SECONDS)
@@ -307,14 +309,14 @@ def test_a_note_is_on_the_exception_that_it_is_about(make_executor: Make, home: 
     [fail_by_opening, bash("./run.sh"), bash("exit 3 here"), lambda: open("/no/such/file")],
     ids=["open", "bash", "status", "absolute"],
 )
-def test_what_is_missing_everywhere_gets_no_note(make_executor: Make, home: Path, function: Callable[[], Any]) -> None:
-    (home / "here").touch()  # a word of a command that says nothing of a file
+def test_file_missing_everywhere_gets_no_note(make_executor: Make, home: Path, function: Callable[[], Any]) -> None:
+    (home / "here").touch()  # a word of a command that names no file
     error = make_executor(working_directory="sandbox").submit(function, {}).exception(SECONDS)
     assert isinstance(error, (FileNotFoundError, BashExitFailure))
     assert notes(error) == ""
 
 
-def test_files_that_were_not_declared_are_named(
+def test_undeclared_files_are_named(
     make_executor: Make, mode: str, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def litter(inputs: Any = (), outputs: Any = ()) -> None:
@@ -364,7 +366,7 @@ def test_files_that_were_not_declared_are_named(
 
 
 def under_another_name(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same under another name."""
+    """The same file under another name."""
 
     def other(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)

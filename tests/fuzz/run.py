@@ -1,10 +1,10 @@
-"""Mutated bytes for every decoder and socket: what is wrong is refused in the way that is documented, and no run ends.
+"""Mutated bytes for every decoder and socket: invalid input is refused as documented, and ends no run.
 
-    python tests/fuzz/run.py --count 200000      so many inputs, over all targets
-    python tests/fuzz/run.py --target trees      of one alone
+    python tests/fuzz/run.py --count 200000      this number of inputs, over all targets
+    python tests/fuzz/run.py --target trees      only this target
 
 Each input is a valid one in which some bytes are changed, inserted, removed, doubled or taken from another valid one.
-Everything follows from the seed.
+All inputs follow from the seed.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ def mutate(rng: random.Random, samples: list[bytes], *, extremes: bool) -> bytes
 
 
 class Target(ABC):
-    """What reads bytes that others have written."""
+    """Code that reads bytes from other processes."""
 
     allowed: tuple[type[BaseException], ...] = ()
-    """What it may raise."""
+    """The exceptions that it may raise."""
     extremes = True
-    """Whether numbers of eight bytes are put in."""
+    """Whether extreme numbers of eight bytes are inserted."""
     share = 1.0
-    """Of the inputs that others get."""
+    """Share of the inputs that this target gets, compared with others."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -94,14 +94,14 @@ class Target(ABC):
 
     @abstractmethod
     def act(self, data: bytes) -> None:
-        """Have it read an input."""
+        """Make the target read an input."""
 
     def close(self) -> None:  # noqa: B027  (few have something to do)
-        """Check what there is to be checked at the end."""
+        """Check the state at the end."""
 
 
 class Messages(Target):
-    """Frames between processes, and the forms of what nodes say."""
+    """Frames between processes, and the checks of messages from nodes."""
 
     allowed = (ValueError,)
 
@@ -160,14 +160,14 @@ class Nodes(Target):
         while good.work():
             pass
         ended = {each.number for each in self.shell.outlet.ended}
-        # Who is given a call may end it as it likes, and so often lost it is given up.
+        # A node that is given a call may end it in any way, and the call may be given up after some losses.
         if not set(range(self.TASKS)) <= ended:
             raise AssertionError(f"calls did not end: {sorted(set(range(self.TASKS)) - ended)}")
         self.shell.close()
 
 
 class Files(Target):
-    """What is read from a file."""
+    """Code that reads a file."""
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory)
@@ -180,10 +180,10 @@ class Files(Target):
 
     @abstractmethod
     def read(self, path: str) -> None:
-        """Read it."""
+        """Read the file."""
 
     def written(self, write: Callable[[str], object]) -> bytes:
-        """What a valid file holds."""
+        """Return the bytes of a valid file."""
         path = os.path.join(self.directory, "valid")
         write(path)
         data = Path(path).read_bytes()
@@ -235,7 +235,7 @@ class Trees(Files):
         os.symlink("a", root / "link")
         data = self.written(lambda path: trees.pack(str(root), path))
         shutil.rmtree(root)
-        # As somebody would write one who wants to be elsewhere.
+        # an archive that tries to write to another place
         return [data, data.replace(b'"a/b/file"', b'"../outside"'), data.replace(b'"link"', b'"/link"')]
 
     def read(self, path: str) -> None:
@@ -293,7 +293,7 @@ class Radio(Target):
     """Monitoring messages: any task can send them."""
 
     extremes = False  # a pickle may ask for a table of many gigabytes, which takes seconds to refuse
-    share = 0.02  # modules that are not there are looked for everywhere
+    share = 0.02  # modules that do not exist are searched for everywhere
 
     def samples(self) -> list[bytes]:
         return [pickle.dumps((radio.MessageType.RESOURCE_INFO, {"a": 1})), b"said"]
@@ -303,7 +303,7 @@ class Radio(Target):
 
 
 class Words(Target):
-    """What batch systems, the kernel and TaskVine's worker print."""
+    """Output of batch systems, the kernel and TaskVine's worker."""
 
     def samples(self) -> list[bytes]:
         job = "JobId=7 JobName=x JobState=PENDING Reason=Resources ExitCode=0:0 Partition=compute"
@@ -327,12 +327,12 @@ class Words(Target):
 
 
 class Admission(Target):
-    """The handshake of those who connect from other machines."""
+    """The handshake with processes that connect from other machines."""
 
     allowed = (admission.Refused, EOFError, OSError)
 
     def samples(self) -> list[bytes]:
-        identity = admission._IDENTITY + b"\n"
+        identity = admission.IDENTITY + b"\n"
         return [identity + b"a" * 64 + b"\n" + b"b" * 40 + b"\nok\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
 
     def act(self, data: bytes) -> None:
@@ -346,10 +346,10 @@ class Admission(Target):
 
 
 class _Sink(io.BytesIO):
-    """A stream that takes everything."""
+    """A stream that accepts everything."""
 
     async def drain(self) -> None:
-        """Wait for nothing."""
+        """Do not wait."""
 
 
 TARGETS: dict[str, type[Target]] = {
@@ -373,7 +373,7 @@ def fuzz(name: str, count: int, seed: int) -> int:
     Raises
     ------
     AssertionError
-        If it did not do what is documented; with the input.
+        If it did not behave as documented. The message contains the input.
     """
     rng = random.Random(f"{name}-{seed}")
     with tempfile.TemporaryDirectory(dir="/tmp") as directory, _quiet():

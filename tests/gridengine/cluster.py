@@ -1,8 +1,8 @@
 """A real Grid Engine on this machine: ``python tests/gridengine/cluster.py`` starts one until Ctrl-C.
 
-All of it is in a network namespace with nothing but loopback: Grid Engine's daemons listen on all interfaces. The one
-node is an execution daemon on a machine of its own, see ``machines``. It has the host name of the login machine: an
-execution daemon's port is the same on all hosts.
+It runs in a network namespace with only a loopback interface, because Grid Engine's daemons listen on all interfaces.
+The only node is an execution daemon on another machine, see ``machines``. It has the host name of the login machine,
+because an execution daemon's port is the same on all hosts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]  # where this file is run as a program
+sys.path[:0] = [str(ROOT)]  # when this file is run as a program
 
 from tests.machines import ISOLATE, LOGIN, Machines, absent, run_as_program  # noqa: E402
 
@@ -26,7 +26,7 @@ _LIBRARY = Path("/usr/lib/gridengine")
 _RESOURCES = Path("/usr/share/gridengine/util/resources")
 _PROGRAMS = ("sge_qmaster", "sge_execd", "qsub", "qstat", "qdel", "qconf", "unshare", "nsenter", "ip")
 _SECONDS = 30.0
-"""Time for a command of the batch system."""
+"""Time limit of a command of the batch system."""
 
 _BOOTSTRAP = """
 admin_user none
@@ -43,9 +43,9 @@ worker_threads 2
 scheduler_threads 1
 """
 _CONFIGURATION = {"min_uid": "0", "min_gid": "0", "administrator_mail": "none", "load_report_time": "00:00:05"}
-"""Where this cluster's configuration is not Debian's: jobs of root are allowed."""
+"""Differences to Debian's configuration: root may submit jobs."""
 _SCHEDULER = {"schedule_interval": "0:0:2", "flush_submit_sec": "1", "flush_finish_sec": "1"}
-"""The scheduler is quicker than by default, where it looks at jobs each 15 seconds."""
+"""The scheduler looks at jobs more often than every 15 seconds, the default."""
 _QUEUE = {
     "qname": QUEUE,
     "hostlist": HOST,
@@ -73,7 +73,7 @@ _PARALLEL = {
 
 
 def missing() -> str | None:
-    """Why no cluster can be started here, if it cannot."""
+    """Return why no cluster can be started here; None if one can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a Grid Engine in namespaces needs root on Linux"
     if lacking := absent(_PROGRAMS):
@@ -110,16 +110,16 @@ class Cluster(Machines):
         return {self.VARIABLE: str(self.root), "SGE_CELL": "default", **ports}
 
     def ask(self, *arguments: str, seconds: float = _SECONDS) -> str:
-        """Run a command on the login machine and return its output, without blanks around it."""
+        """Run a command on the login machine and return its output, stripped."""
         return super().ask(*self.command(*arguments, directory=self.home), seconds=seconds)
 
     def queue(self) -> list[str]:
-        """Jobs that have not ended: number, state, name."""
+        """Return the jobs that have not ended: number, state, name."""
         rows = [line.split() for line in self.ask("qstat").splitlines()[2:]]
         return [f"{row[0]} {row[4]} {row[2]}" for row in rows]
 
     def jobs(self, state: str = "") -> list[str]:
-        """Numbers of jobs that have not ended, or of those in one state."""
+        """Return the numbers of jobs that have not ended, or of those in one state."""
         rows = [line.split() for line in self.queue()]
         return [number for number, its, _ in rows if state in ("", its)]
 

@@ -14,7 +14,7 @@ from tests.engines import ABSENT
 from tests.gridengine.cluster import Cluster, missing
 
 REQUIRED = "TASKVINE_EXEC_GRIDENGINE_REQUIRED"
-"""Environment variable: if it is set, a machine that cannot run these tests fails them."""
+"""Environment variable: if it is set, the tests fail on a machine that cannot run them."""
 _FIGURES: list[tuple[str, str]] = []
 
 HEADER = """
@@ -37,7 +37,7 @@ def executor(walltime="00:10:00", scheduler_options="", **given):
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the figures that the tests have taken."""
+    """Print the figures that the tests have noted."""
     if _FIGURES:
         terminalreporter.section("figures of the Grid Engine suite")
         for what, value in _FIGURES:
@@ -49,7 +49,7 @@ def cluster() -> Iterator[Cluster]:
     """A cluster with one node, which runs four jobs at a time."""
     if reason := missing() or ABSENT:
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
-    # SIGTERM, as of a time limit around all of this, must not leave a cluster behind.
+    # A SIGTERM, for example from a time limit, must not leave a cluster behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Cluster(4) as cluster:
         use(cluster)
@@ -59,7 +59,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def figure() -> Callable[[str, str], None]:
-    """Keep a figure for the summary."""
+    """Note a figure for the summary."""
     return lambda what, value: _FIGURES.append((what, value))
 
 

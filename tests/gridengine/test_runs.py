@@ -1,4 +1,4 @@
-"""Runs as users make them, and what users and machines do to them, on a real Grid Engine."""
+"""Runs on a real Grid Engine, as users make them, and faults of users and machines."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_200_apps(run: Run, figure: Figure) -> None:
     figure("200 apps of 20 ms on 2 nodes: seconds", f"{when - program.said('begun')[0][1]:.1f}")
 
 
-def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
+def test_blocks_scale_out_and_in(cluster: Cluster, run: Run) -> None:
     program = run("""
         with load(executor(init_blocks=0, max_blocks=3), strategy="simple", max_idletime=2, strategy_period=1) as dfk:
             results = [f.result() for f in [where(n, 4) for n in range(6)]]
@@ -77,7 +77,7 @@ def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
             say("again", where().result())
     """)
     program.wait_for("jobs", 120)
-    eventually(lambda: not cluster.queue(), 60)  # the strategy has let all blocks go
+    eventually(lambda: not cluster.queue(), 60)  # the strategy has cancelled all blocks
     (program.directory / "go on").touch()
     program.end()
     assert len(program.said("jobs")[0][0]) == 3
@@ -94,8 +94,8 @@ with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3)) as
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_qdel_of_one_block(cluster: Cluster, run: Run, figure: Figure, blocks: int) -> None:
-    """Grid Engine kills all of the job at once; where it was the only block, another takes its place."""
+def test_deleted_block_is_replaced(cluster: Cluster, run: Run, figure: Figure, blocks: int) -> None:
+    """Grid Engine kills the whole job at once. If it was the only block, another one replaces it."""
     program = run(LONG.format(blocks=blocks))
     program.wait_for("joined")
     deleted = eventually(lambda: cluster.jobs("r"))[0]  # a node may join before Grid Engine says that its job runs
@@ -110,8 +110,8 @@ def test_qdel_of_one_block(cluster: Cluster, run: Run, figure: Figure, blocks: i
     assert {job for _, job, _ in results} - {deleted}
 
 
-def test_the_factory(run: Run) -> None:
-    """TaskVine's own factory submits workers as tasks need them."""
+def test_factory_submits_workers(run: Run) -> None:
+    """TaskVine's factory submits workers as tasks need them."""
     program = run("""
         factory = dict(worker_launch_method="factory", batch_type="sge", batch_options="-q main.q")
         made = TaskVineExecutor(
@@ -127,8 +127,8 @@ def test_the_factory(run: Run) -> None:
     assert all(job is not None for _, job, _ in results)
 
 
-def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Nothing runs, and the user gives up: the log says what is waited for, and the job is deleted."""
+def test_ctrl_c_deletes_a_pending_job(cluster: Cluster, run: Run, figure: Figure) -> None:
+    """Nothing runs, and the user gives up: the log names the reason of the wait, and the job is deleted."""
     program = run("""
         import logging
         logging.getLogger("taskvine_exec").addHandler(logging.StreamHandler())
@@ -150,8 +150,8 @@ def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) ->
     assert not cluster.jobs()
 
 
-def test_a_job_in_error(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Grid Engine keeps it in the queue for an administrator."""
+def test_job_in_error_state_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
+    """Grid Engine keeps the job in the queue for an administrator."""
     program = run("""
         with load(executor(init_blocks=1, max_blocks=1, scheduler_options="#$ -wd /nonexistent")):
             say("error", str(where().exception()))

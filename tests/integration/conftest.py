@@ -1,4 +1,4 @@
-"""Tests with Parsl's DataFlowKernel, scripts and examples."""
+"""Fixtures of tests with Parsl's DataFlowKernel, scripts and examples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["engine", "mode"]
 
 @pytest.fixture(autouse=True)
 def _clean(nothing_left: str) -> None:
-    """Every integration test is held to it."""
+    """Check after each integration test that nothing remains."""
 
 
 @pytest.fixture
 def load(run_dir: str) -> Iterator[Callable[..., DataFlowKernel]]:
-    """Load Parsl with a TaskVineExecutor (or ``executors``); it is cleaned up after the test."""
+    """Load Parsl with a TaskVineExecutor (or ``executors``); clean up after the test."""
 
     def make(executors: list[Any] | None = None, **config: Any) -> DataFlowKernel:
         config = {"strategy": "none", "run_dir": run_dir, "initialize_logging": False, **config}

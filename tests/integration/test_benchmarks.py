@@ -17,7 +17,7 @@ from taskvine_exec.parsl_hooks.switches import HOOKS
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_a_run_leaves_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_writes_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CASES, "a", dataclasses.replace(CASES["a"], quick=(20, 40)))
     monkeypatch.setitem(CASES, "i.dfk", dataclasses.replace(CASES["i.dfk"], quick=(100,)))
     words = ["--quick", "--cases", "a,i.dfk", "--contenders", "null,ours", "--output", str(tmp_path / "out")]
@@ -38,10 +38,10 @@ def test_a_run_leaves_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md"}
 
 
-def test_what_fails_is_reported_and_the_rest_is_measured(
+def test_failures_are_reported_and_the_rest_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(CASES, "g.chain", dataclasses.replace(CASES["g.chain"], quick=(0,)))  # there is no such chain
+    monkeypatch.setitem(CASES, "g.chain", dataclasses.replace(CASES["g.chain"], quick=(0,)))  # no such chain exists
     words = ["--quick", "--cases", "d,g.chain", "--contenders", "threads", "--output", str(tmp_path), "--no-figures"]
     assert main(words) == 1
     assert "g.chain threads [0] failed" in capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_what_fails_is_reported_and_the_rest_is_measured(
     assert {each["case"] for each in read["measured"]} == {"d"}
 
 
-def test_a_measurement_that_does_not_end_is_killed_with_what_it_started() -> None:
+def test_endless_measurement_is_killed_with_its_children() -> None:
     with pytest.raises(apart.MeasurementFailed, match=r"did not end within 0\.5 s"):
         apart.measure("http.server", "0", timeout=0.5, quiet=True)
 
@@ -65,7 +65,7 @@ def test_memory_of_every_process_is_measured() -> None:
 
 
 @pytest.mark.parametrize("work", sorted(set(hooks.WORK.values())))
-def test_each_work_of_the_hooks_is_measured(work: str) -> None:
+def test_each_workload_of_the_hooks_is_measured(work: str) -> None:
     figures = apart.measure("benchmarks.hooks", "--inner", work, "--apps", 20, timeout=100, quiet=True)
     assert figures.keys() == hooks.FIGURES.keys()
     assert figures["cpu"] > 0

@@ -12,5 +12,5 @@ from tests.engines import on_both
 
 @on_both
 @pytest.mark.parametrize("seed", [0, 3, 5, 7])
-def test_a_run_in_which_processes_are_killed_and_stopped(engine: Any, seed: int) -> None:
+def test_run_survives_killed_and_stopped_processes(engine: Any, seed: int) -> None:
     assert run.run(seed, engine)["kills"] >= 1

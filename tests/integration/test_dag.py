@@ -1,4 +1,4 @@
-"""DAG_RESOLVER: what goes to the manager as an edge, and what gets the ordinary wait."""
+"""DAG_RESOLVER: which dependencies become edges at the manager, and which ones Parsl waits for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import ArgumentNotSerializable
 from tests.conftest import Gate, eventually, settle
 
-LARGE = 100_000  # doubles: well over what rides inside messages
+LARGE = 100_000  # doubles: far more than fits a message
 Load = Callable[..., DataFlowKernel]
 
 
@@ -52,7 +52,7 @@ def make(count: int, fill: float = 1.0) -> Any:
 
 @parsl.python_app
 def add(a: Any, b: Any) -> Any:
-    a += b  # writable, and nobody else's
+    a += b  # writable and private
     return a
 
 
@@ -85,19 +85,19 @@ def total(thing: Any) -> float:
     return walk(thing)
 
 
-def test_consumers_are_with_the_manager_before_producers_are_done(dag: TaskVineExecutor, tmp_path: Path) -> None:
+def test_consumers_are_submitted_before_producers_are_done(dag: TaskVineExecutor, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     future = wait_for(str(gate))
     for _ in range(5):
         future = increment(future)
     assert settle(lambda: dag.stats()["tasks_waiting"] != 5) is False
-    eventually(lambda: dag.outstanding() == 1)  # the manager says how many wait in a message of its own
+    eventually(lambda: dag.outstanding() == 1)  # the manager reports the number of waiting tasks in another message
     gate.touch()
     assert future.result(30) == 6
 
 
 @pytest.mark.parametrize("count", [1, LARGE])
-def test_edges_in_any_depth_of_containers(dag: TaskVineExecutor, count: int) -> None:
+def test_edges_are_found_at_any_depth(dag: TaskVineExecutor, count: int) -> None:
     parts = [make(count, float(number)) for number in range(5)]
     nested = [parts[0], (parts[1], [parts[2]]), {"a": {"b": [parts[3]]}, "c": parts[4]}]
     assert total(nested).result(30) == 10.0 * count
@@ -116,10 +116,12 @@ class Box:
 
 @pytest.mark.parametrize("count", [1, LARGE])
 @pytest.mark.parametrize("pending", [True, False])
-def test_edges_in_subclasses_and_dataclasses(dag: TaskVineExecutor, gate: Gate, count: int, pending: bool) -> None:
+def test_edges_are_found_in_subclasses_and_dataclasses(
+    dag: TaskVineExecutor, gate: Gate, count: int, pending: bool
+) -> None:
     held = parsl.python_app(gate.task)
     parts = [make(count, float(number)) for number in range(5)]
-    if pending:  # for the futures to be edges to what is not there yet
+    if pending:  # so that the futures become edges before their results exist
         first = held()
         parts.append(parsl.python_app(lambda array, _: array)(parts[0], first))
     else:
@@ -145,7 +147,7 @@ def test_edges_in_subclasses_and_dataclasses(dag: TaskVineExecutor, gate: Gate, 
 
 
 @pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
-def test_an_argument_with_cycles_and_no_future_works(load: Load, resolver: Any) -> None:
+def test_argument_with_cycles_and_no_future_works(load: Load, resolver: Any) -> None:
     load(dependency_resolver=resolver)
     tree: dict[str, Any] = {"name": "root", "children": []}
     tree["children"].append({"name": "leaf", "parent": tree})
@@ -153,7 +155,7 @@ def test_an_argument_with_cycles_and_no_future_works(load: Load, resolver: Any) 
     assert name(tree, increment(1)).result(60) == "leaf"
 
 
-def test_a_cycle_that_holds_a_future_is_refused_in_words(dag: TaskVineExecutor) -> None:
+def test_cycle_that_contains_a_future_is_refused(dag: TaskVineExecutor) -> None:
     looped: list[Any] = [increment(1)]
     looped.append(looped)
     with pytest.raises(ValueError, match="a future inside a list that contains itself"):
@@ -168,7 +170,7 @@ class Holder:
 
 
 @pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
-def test_a_future_left_in_an_argument_is_an_error_that_says_where(load: Load, resolver: Any) -> None:
+def test_future_left_in_an_argument_is_located(load: Load, resolver: Any) -> None:
     load(dependency_resolver=resolver)
     kept = increment(1)
     app = parsl.python_app(lambda *args, **kwargs: 1)
@@ -186,11 +188,11 @@ def test_sum_tree_of_large_arrays(dag: TaskVineExecutor) -> None:
     while len(level) > 1:
         level = [add(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
     assert np.array_equal(level[0].result(30), np.full(LARGE, 28.0))
-    # The sums were made in place, of private copies of their inputs.
+    # The sums were computed in place, on private copies of their inputs.
     assert [leaf.result(30)[0] for leaf in leaves] == [float(number) for number in range(8)]
 
 
-def test_result_asked_for_before_the_task_was_launched(dag: TaskVineExecutor) -> None:
+def test_result_requested_before_the_launch(dag: TaskVineExecutor) -> None:
     for _ in range(20):
         assert isinstance(make(LARGE).result(30), np.ndarray)
 
@@ -200,7 +202,7 @@ def test_every_call_of_result_returns_the_same_object(dag: TaskVineExecutor) -> 
     assert future.result(30) is future.result(30)
 
 
-def test_failure_fails_the_consumers_once_each(dag: TaskVineExecutor) -> None:
+def test_failure_fails_each_consumer_once(dag: TaskVineExecutor) -> None:
     broken = fail("on purpose")
     plain, nested = increment(broken), total([1, {"deep": broken}])
     grandchild = increment(plain)
@@ -214,7 +216,7 @@ def test_failure_fails_the_consumers_once_each(dag: TaskVineExecutor) -> None:
     assert isinstance(grandchild.exception(30), DependencyError)
 
 
-def test_a_retry_of_the_parent_is_honoured(load: Load, tmp_path: Path) -> None:
+def test_retry_of_the_parent_saves_its_consumers(load: Load, tmp_path: Path) -> None:
     load(dependency_resolver=DAG_RESOLVER, retries=2)
 
     @parsl.python_app
@@ -259,7 +261,7 @@ def _sum(things: list[Any]) -> float:
     return float(sum((thing["again"] if isinstance(thing, dict) else thing).sum() for thing in things))
 
 
-def test_join_apps_and_lifted_access(dag: TaskVineExecutor) -> None:
+def test_join_apps_and_lifted_access_work(dag: TaskVineExecutor) -> None:
     @parsl.join_app
     def double(future: Any) -> Any:
         return add(make(LARGE), make(LARGE))
@@ -297,9 +299,9 @@ def _text(count: int) -> str:
     return "x" * count
 
 
-def test_a_chain_keeps_neither_files_nor_task_records(dag: TaskVineExecutor) -> None:
+def test_chain_keeps_neither_files_nor_task_records(dag: TaskVineExecutor) -> None:
     class Marker(list[int]):
-        """A weakly referable argument, to see whose task record is alive."""
+        """A weakly referable argument that shows whose task record is alive."""
 
     markers = []
     future = make(LARGE)
@@ -331,7 +333,7 @@ def test_dropping_a_future_removes_its_file(dag: TaskVineExecutor) -> None:
     assert settle(lambda: len(dag.stats()["replicas"])) == 0
 
 
-def test_what_only_tasks_referred_to_goes_without_a_collection(dag: TaskVineExecutor) -> None:
+def test_references_of_tasks_are_freed_without_a_collection(dag: TaskVineExecutor) -> None:
     held = make(LARGE)
     gc.disable()
     try:
@@ -352,7 +354,7 @@ def test_without_edges_small_results_are_not_kept(dag: TaskVineExecutor) -> None
     assert dag.stats()["replicas"] == {}
 
 
-def test_a_held_future_does_not_keep_what_it_was_made_from(dag: TaskVineExecutor) -> None:
+def test_held_future_keeps_no_inputs(dag: TaskVineExecutor) -> None:
     last = add(make(LARGE, 1.0), make(LARGE, 2.0))
     assert last.result(30)[0] == 3.0
     eventually(lambda: gc.collect() >= 0 and list(dag.stats()["replicas"]) == [f"result-{last.tid}"])
@@ -368,8 +370,8 @@ def test_values_cross_nodes(load: Load) -> None:
     assert total([total(parts), increment(parts[1])]).result(30) == 30.0 * LARGE
 
 
-def test_calls_wait_on_their_node_for_what_is_on_its_way(load: Load) -> None:
-    """Sent to it one after the other, while the first has the file fetched."""
+def test_calls_wait_on_their_node_for_transfers(load: Load) -> None:
+    """The tasks are sent to the node one after the other, while the file is fetched for the first one."""
     provider = LocalProvider(init_blocks=2, max_blocks=2)
     load([TaskVineExecutor(label="tv", cores=2, provider=provider)], dependency_resolver=DAG_RESOLVER)
     executor = parsl.dfk().executors["tv"]
@@ -398,7 +400,7 @@ def test_calls_wait_on_their_node_for_what_is_on_its_way(load: Load) -> None:
         assert executor.stats()["tasks_returned"] == 0
 
 
-def test_callbacks_may_ask_for_large_results(dag: TaskVineExecutor) -> None:
+def test_callbacks_may_read_large_results(dag: TaskVineExecutor) -> None:
     seen: list[float] = []
     done = threading.Event()
 
@@ -411,7 +413,7 @@ def test_callbacks_may_ask_for_large_results(dag: TaskVineExecutor) -> None:
     assert seen == [3.0]
 
 
-def test_l1_tasks_take_edges_too(dag: TaskVineExecutor) -> None:
+def test_l1_tasks_have_edges(dag: TaskVineExecutor) -> None:
     @parsl.python_app
     def in_a_fresh_process(a: Any, b: Any, parsl_resource_specification: Any = None) -> Any:
         return a + b
@@ -423,9 +425,7 @@ def test_l1_tasks_take_edges_too(dag: TaskVineExecutor) -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(1500, 200), (10_000, 1)])
-def test_thousands_of_small_results_are_the_argument_of_one_call(
-    load: Load, tmp_path: Path, count: int, size: int
-) -> None:
+def test_one_call_takes_thousands_of_small_results(load: Load, tmp_path: Path, count: int, size: int) -> None:
     @parsl.python_app
     def text(length: int) -> str:
         return "x" * length
@@ -436,14 +436,14 @@ def test_thousands_of_small_results_are_the_argument_of_one_call(
 
     load([TaskVineExecutor(label="tv", cores=1)], dependency_resolver=DAG_RESOLVER)
     gate = tmp_path / "gate"
-    first = wait_for(str(gate))  # all that follow are edges
+    first = wait_for(str(gate))  # all later dependencies are edges
     future = length([text(size) for _ in range(count)])
     gate.touch()
     assert first.result(30) == 1
     assert future.result(60) == count * size
 
 
-def test_a_failed_task_fails_a_very_long_chain(load: Load, engine: str, gate: Gate) -> None:
+def test_failed_task_fails_a_very_long_chain(load: Load, engine: str, gate: Gate) -> None:
     load([TaskVineExecutor(label="tv", cores=2, engine=engine)], dependency_resolver=DAG_RESOLVER)
 
     @parsl.python_app
@@ -468,7 +468,7 @@ def test_a_failed_task_fails_a_very_long_chain(load: Load, engine: str, gate: Ga
     assert increment(1).result(60) == 2
 
 
-def test_task_records_stay_as_parsl_made_them(load: Load, engine: str) -> None:
+def test_task_records_are_not_changed(load: Load, engine: str) -> None:
     executor = TaskVineExecutor(label="tv", cores=2, engine=engine)
     dfk = load([executor], dependency_resolver=DAG_RESOLVER, garbage_collect=False)
     first = increment(1)
@@ -486,7 +486,7 @@ def test_task_records_stay_as_parsl_made_them(load: Load, engine: str) -> None:
     dfk.wait_for_current_tasks()
 
 
-def test_a_record_that_somebody_holds_stays_whole(dag: TaskVineExecutor) -> None:
+def test_referenced_record_stays_complete(dag: TaskVineExecutor) -> None:
     held = increment(1).task_record  # as a loop over dfk.tasks does
     child = increment(held["app_fu"])
     assert child.result(60) == 3
@@ -494,7 +494,7 @@ def test_a_record_that_somebody_holds_stays_whole(dag: TaskVineExecutor) -> None
     assert {"id", "app_fu", "exec_fu", "status", "dfk", "kwargs"} <= held.keys()
 
 
-def test_a_future_that_is_done_answers_as_before(dag: TaskVineExecutor, tmp_path: Path) -> None:
+def test_finished_future_behaves_as_before(dag: TaskVineExecutor, tmp_path: Path) -> None:
     future = parsl.python_app(lambda x, stdout: x)(7, stdout=str(tmp_path / "out"))
     assert future.result(60) == 7
     assert future.task_record["app_fu"] is future
@@ -505,7 +505,7 @@ def test_a_future_that_is_done_answers_as_before(dag: TaskVineExecutor, tmp_path
         future.task_record["nothing"]
 
 
-def test_waiting_for_tasks_while_futures_go(dag: TaskVineExecutor, gate: Gate) -> None:
+def test_waiting_for_tasks_while_futures_are_freed(dag: TaskVineExecutor, gate: Gate) -> None:
     held = parsl.python_app(gate.task)()
     with ParslPoolExecutor(dfk=parsl.dfk()) as pool:
         for round_ in range(10):

@@ -41,14 +41,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def latch(tmp_path: Path) -> str:
-    """A pipe that holds a task until somebody opens it for writing."""
+    """A pipe that blocks a task until the test opens it for writing."""
     path = str(tmp_path / "latch")
     os.mkfifo(path)
     return path
 
 
 def release(latch: str) -> None:
-    """Let the task go that waits, or that will come."""
+    """Unblock the task that waits, or the next one."""
     open(latch, "w").close()
 
 
@@ -67,7 +67,7 @@ def write(text, outputs=(), latch=None):  # type: ignore[no-untyped-def]
 
 @python_app
 def write_half(text, marker, latch, outputs=()):  # type: ignore[no-untyped-def]
-    """Fail in the middle, at the first try or, without a marker, at every one."""
+    """Fail in the middle: at the first attempt or, without a marker, at every one."""
     open(latch).close()
     whole = marker is not None and os.path.exists(marker)
     with open(outputs[0].filepath, "w") as stream:
@@ -100,7 +100,7 @@ def run(command, inputs=(), outputs=(), stdout=None, stderr=None):  # type: igno
 # --- files that live on nodes ---
 
 
-def test_data_future_of_a_temp_file_is_an_edge_and_not_a_wait(load: Load, latch: str, home: Path) -> None:
+def test_data_future_of_a_temp_file_is_an_edge(load: Load, latch: str, home: Path) -> None:
     dfk = load()
     executor = dfk.executors["tv"]
     producer = write("made", latch=latch, outputs=[File(T + "x")])
@@ -123,7 +123,7 @@ def test_data_future_of_a_temp_file_is_an_edge_and_not_a_wait(load: Load, latch:
     assert dfk.task_count == 4
 
 
-def test_an_edge_names_its_task_and_not_the_latest_writer(load: Load, latch: str) -> None:
+def test_edge_leads_to_the_task_of_its_future(load: Load, latch: str) -> None:
     load()
     first = write("one", latch=latch, outputs=[File(T + "x")])
     second = write("two", outputs=[File(T + "x")])
@@ -153,7 +153,7 @@ def test_producer_that_fails_for_good_fails_its_consumers(load: Load, latch: str
     assert executor.stats()["replicas"] == {}
 
 
-def test_producer_that_is_retried_keeps_its_consumers_waiting(load: Load, latch: str, tmp_path: Path) -> None:
+def test_consumers_wait_for_a_retried_producer(load: Load, latch: str, tmp_path: Path) -> None:
     executor = load(retries=1).executors["tv"]
     producer = write_half("whole", str(tmp_path / "marker"), latch, outputs=[File(T + "x")])
     consumer = read(inputs=producer.outputs)
@@ -167,11 +167,11 @@ def test_producer_that_is_retried_keeps_its_consumers_waiting(load: Load, latch:
 
 @id_for_memo.register(File)
 def _(file: File, output_ref: bool = False) -> bytes:
-    """What Parsl leaves to its users: how files are told apart by memoization."""
+    """Memoize files by their URL, which Parsl leaves to its users."""
     return str(file.url).encode()
 
 
-def test_producer_that_is_memoized_makes_no_file(load: Load) -> None:
+def test_memoized_producer_makes_no_file(load: Load) -> None:
     load()
 
     @python_app(cache=True)
@@ -189,7 +189,7 @@ def test_producer_that_is_memoized_makes_no_file(load: Load) -> None:
     assert read(inputs=first.outputs).result(30) == ""
 
 
-def test_result_of_an_app_that_did_not_write_its_output_is_no_edge(load: Load, latch: str) -> None:
+def test_missing_output_is_no_edge(load: Load, latch: str) -> None:
     executor = load(dependency_resolver=DAG_RESOLVER).executors["tv"]
 
     @python_app
@@ -211,7 +211,7 @@ def test_result_of_an_app_that_did_not_write_its_output_is_no_edge(load: Load, l
     assert cached(executor.nodes[0]) == []
 
 
-def test_file_that_no_app_makes(load: Load) -> None:
+def test_file_without_a_producer_is_refused(load: Load) -> None:
     load()
     with pytest.raises(FileNotFoundError, match="no task of this executor"):
         read(inputs=[File(T + "x")])
@@ -220,7 +220,7 @@ def test_file_that_no_app_makes(load: Load) -> None:
 # --- the user's files ---
 
 
-def test_chain_of_relative_paths(load: Load, home: Path) -> None:
+def test_chain_with_relative_paths(load: Load, home: Path) -> None:
     load()
     (home / "a.txt").write_text("a")
     first = read(inputs=[File("a.txt")], outputs=[File("out/b.txt")])
@@ -253,7 +253,7 @@ def test_standard_streams(load: Load, home: Path) -> None:
 
 
 @pytest.mark.parametrize("stdout", ["file/below", ("out", "no mode")])
-def test_bad_standard_streams(load: Load, home: Path, stdout: Any) -> None:
+def test_bad_standard_streams_are_refused(load: Load, home: Path, stdout: Any) -> None:
     load()
     (home / "file").write_text("")
     assert isinstance(run("true", stdout=stdout).exception(30), BadStdStreamFile)
@@ -298,7 +298,7 @@ def test_http_files_are_fetched_in_the_task(load: Load, server: str, home: Path,
     assert (home / "data.txt").read_text() == "stale"
 
 
-def test_http_files_are_fetched_to_where_the_task_runs(load: Load, server: str, home: Path) -> None:
+def test_http_files_are_fetched_into_the_tasks_directory(load: Load, server: str, home: Path) -> None:
     load([TaskVineExecutor(label="tv", cores=2)])
     assert read(inputs=[File(f"{server}/dir/data.txt")]).result(30) == "from afar"
     assert (home / "data.txt").read_text() == "from afar"
@@ -315,7 +315,7 @@ def test_files_are_put_into_zip_files(load: Load, home: Path, tmp_path: Path) ->
     assert read(inputs=[File(f"zip:{home}/some.zip/inside/a.txt")]).result(30) == "zipped"
 
 
-def test_staging_providers_of_an_executor() -> None:
+def test_staging_providers_of_an_executor_are_used() -> None:
     providers = TaskVineExecutor().storage_access
     urls = ("taskvinetemp:///x", "x", "/x", "http://host/x", "https://host/x", "ftp://host/x", "zip:/a.zip/x")
     for url in urls:

@@ -1,4 +1,4 @@
-"""A program that forks inside a run: the run is the parent's, whatever the child does."""
+"""A program that forks inside a run: the run belongs to the parent, whatever the child does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print("done")
 """
 
 
-def test_a_child_that_leaves_the_run_does_not_end_it(nothing_left: str, tmp_path: Path, engine: str) -> None:  # noqa: F811
+def test_forked_child_does_not_end_the_run(nothing_left: str, tmp_path: Path, engine: str) -> None:  # noqa: F811
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     ended = subprocess.run(

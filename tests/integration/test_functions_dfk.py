@@ -1,4 +1,4 @@
-"""Apps are what they are when they are called, under the DFK too: with its wrappers, and with DAG_RESOLVER."""
+"""Apps run as they were at the call, under the DFK too: with its wrappers, and with DAG_RESOLVER."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ resolvers = pytest.mark.parametrize("resolver", [None, DAG_RESOLVER], ids=["wait
 
 @on_both
 @resolvers
-def test_every_change_is_seen_by_the_next_call_of_an_app(load: Load, engine: str, resolver: Any) -> None:
+def test_next_call_of_an_app_sees_every_change(load: Load, engine: str, resolver: Any) -> None:
     load([TaskVineExecutor(label="tv", engine=engine, cores=2)], dependency_resolver=resolver)
     programs = {name: Program(change) for name, change in CHANGES.items() if hasattr(Program(change).f, "__name__")}
 
@@ -42,7 +42,7 @@ def test_every_change_is_seen_by_the_next_call_of_an_app(load: Load, engine: str
 
 
 @on_both
-def test_an_app_with_a_walltime_sees_changes(load: Load, engine: str) -> None:
+def test_app_with_a_walltime_sees_changes(load: Load, engine: str) -> None:
     load([TaskVineExecutor(label="tv", engine=engine, cores=2)])
     variables: dict[str, Any] = {"__name__": "__main__"}
     exec("def f(walltime=30): return S", variables)
@@ -53,7 +53,7 @@ def test_an_app_with_a_walltime_sees_changes(load: Load, engine: str) -> None:
 
 
 @on_both
-def test_the_exception_of_an_app_with_a_walltime_is_nobodys_argument(load: Load, engine: str, tmp_path: Path) -> None:
+def test_exception_of_an_app_with_a_walltime_is_not_an_argument(load: Load, engine: str, tmp_path: Path) -> None:
     load([TaskVineExecutor(label="tv", engine=engine, cores=1)], dependency_resolver=DAG_RESOLVER, retries=1)
 
     @parsl.python_app
@@ -70,7 +70,7 @@ def test_the_exception_of_an_app_with_a_walltime_is_nobodys_argument(load: Load,
 
 
 @on_both
-def test_a_bash_app_sees_changes(load: Load, engine: str) -> None:
+def test_bash_app_sees_changes(load: Load, engine: str) -> None:
     load([TaskVineExecutor(label="tv", engine=engine, cores=2)])
     variables: dict[str, Any] = {"__name__": "__main__"}
     exec("def f(): return f'exit {S}'", variables)
@@ -82,7 +82,7 @@ def test_a_bash_app_sees_changes(load: Load, engine: str) -> None:
 
 @on_both
 @resolvers
-def test_equal_callables_are_apps_of_their_own(load: Load, engine: str, resolver: Any) -> None:
+def test_equal_callables_are_different_apps(load: Load, engine: str, resolver: Any) -> None:
     load([TaskVineExecutor(label="tv", engine=engine, cores=2)], dependency_resolver=resolver)
 
     class Model:
@@ -121,7 +121,7 @@ def _(x: int) -> int:
 
 @resolvers
 @pytest.mark.parametrize("function", [cached, dispatched], ids=["lru_cache", "singledispatch"])
-def test_what_functools_makes_is_an_app(load: Load, resolver: Any, function: Any) -> None:
+def test_objects_of_functools_may_be_apps(load: Load, resolver: Any, function: Any) -> None:
     load(dependency_resolver=resolver)
     variables: dict[str, Any] = {"__name__": "__main__"}
     exec(

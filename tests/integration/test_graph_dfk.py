@@ -1,4 +1,4 @@
-"""The graph of a run under Parsl, with DAG_RESOLVER: results are what runs along its edges."""
+"""The graph of a run under Parsl, with DAG_RESOLVER: its edges are results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def join(a: bytes, b: bytes, marker: str = "") -> bytes:
     return a + b
 
 
-def test_a_tree_before_and_after(load: Load, tmp_path: Path) -> None:
+def test_graph_of_a_tree_before_and_after_its_end(load: Load, tmp_path: Path) -> None:
     executor = load(dependency_resolver=DAG_RESOLVER).executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     marker = tmp_path / "go"
@@ -41,14 +41,14 @@ def test_a_tree_before_and_after(load: Load, tmp_path: Path) -> None:
 
     def begun() -> Any:
         graph = executor.graph()
-        # Parsl launches from a thread of its own: the manager may not have been told of all yet.
+        # Parsl launches tasks in another thread, so the manager may not know all of them yet.
         states = [graph.nodes.get(number, {}).get("state") for number in (2, 3)]
         return graph if states == ["assigned", "waiting"] else None
 
     graph = eventually(begun)
     assert networkx.is_directed_acyclic_graph(graph)
     results = [f"result-{future.tid}" for future in (large, small, middle, top)]
-    # The small one may have been there before its consumer was sent, which then took it along.
+    # The small result may have existed before its consumer was sent, which then took it along.
     edges = {(0, results[0]), (results[0], 2), (1, results[1]), (2, results[2]), (results[2], 3), (3, results[3])}
     assert set(graph.edges) - {(results[1], 2)} == edges
     assert graph.nodes[results[0]]["state"] == "there"

@@ -1,4 +1,4 @@
-"""With any hook off, and with all of them off, a program gets the same results."""
+"""With any hook off, and with all hooks off, a program gets the same results."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ OFF = ["", *(hook.name for hook in HOOKS), "all"]
     ("off", "results"),
     [*((off, "value") for off in OFF), *((off, "reference") for off in ("", "frames", "proxies", "all"))],
 )
-def test_results_are_the_same(off: str, results: str, tmp_path: Path) -> None:
+def test_results_do_not_depend_on_hooks(off: str, results: str, tmp_path: Path) -> None:
     environment = {**os.environ, VARIABLE: off, "PYTHONPATH": os.pathsep.join(ROOTS)}
     asked = json.dumps({"results": results})
     program = [sys.executable, "-W", "ignore", "-c", PROGRAM, asked]

@@ -1,4 +1,4 @@
-"""Values whose own methods raise what would end a thread: every future resolves, with an error that says why."""
+"""Values whose methods raise exceptions that would end a thread: every future resolves, with a clear error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Leaves:
-    """Raises from its own methods what it is told to."""
+    """Raises the given exception from its methods."""
 
     def __init__(self, kind: type[BaseException], method: str) -> None:
         self.kind = kind
@@ -73,7 +73,7 @@ def kernel(request: pytest.FixtureRequest, load: Load, engine: str) -> DataFlowK
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_arguments_and_functions_whose_pickling_leaves(kernel: DataFlowKernel, kind: type[BaseException]) -> None:
+def test_pickling_that_exits_is_reported(kernel: DataFlowKernel, kind: type[BaseException]) -> None:
     value = Leaves(kind, "__reduce__")
 
     def take(*_: object) -> None: ...
@@ -91,7 +91,7 @@ def test_arguments_and_functions_whose_pickling_leaves(kernel: DataFlowKernel, k
 
 
 @pytest.mark.parametrize("kind", [ValueError, *KINDS])
-def test_exceptions_that_cannot_say_what_they_are(kernel: DataFlowKernel, kind: type[BaseException]) -> None:
+def test_exceptions_without_a_readable_message(kernel: DataFlowKernel, kind: type[BaseException]) -> None:
     def fail(*_: object) -> None:
         raise CannotSay(kind)
 
@@ -106,7 +106,7 @@ def test_exceptions_that_cannot_say_what_they_are(kernel: DataFlowKernel, kind: 
     assert isinstance(after.exception(SECONDS), DependencyError)
 
 
-def test_an_exception_that_pickles_as_an_exit(kernel: DataFlowKernel) -> None:
+def test_exception_that_unpickles_as_an_exit_is_described(kernel: DataFlowKernel) -> None:
     def fail() -> None:
         raise BecomesAnExit
 
@@ -115,7 +115,7 @@ def test_an_exception_that_pickles_as_an_exit(kernel: DataFlowKernel) -> None:
     assert "SystemExit" in str(error)
 
 
-def test_an_exit_whose_code_cannot_be_said(kernel: DataFlowKernel) -> None:
+def test_exit_with_an_unreadable_code_is_reported(kernel: DataFlowKernel) -> None:
     def leave() -> None:
         raise SystemExit(CannotSay(KeyboardInterrupt))
 
@@ -125,7 +125,7 @@ def test_an_exit_whose_code_cannot_be_said(kernel: DataFlowKernel) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5_000_000], ids=["small", "large"])
-def test_results_whose_loading_leaves(kernel: DataFlowKernel, size: int) -> None:
+def test_loading_that_exits_is_reported(kernel: DataFlowKernel, size: int) -> None:
     def make(size: int) -> Leaves:
         made = Leaves(SystemExit, "load")
         made.weight = bytes(size)
@@ -151,8 +151,8 @@ def test_results_whose_loading_leaves(kernel: DataFlowKernel, size: int) -> None
     assert "SystemExit" in str(errors[0])
 
 
-def test_in_the_main_thread_an_interruption_stays_one(engine: str, run_dir: str) -> None:  # noqa: F811
-    """There it may be a signal handler that has raised it."""
+def test_interruption_of_the_main_thread_is_raised(engine: str, run_dir: str) -> None:  # noqa: F811
+    """In the main thread, a signal handler may have raised it."""
     executor = TaskVineExecutor(engine=engine, cores=1)  # type: ignore[arg-type]
     executor.run_dir = run_dir
     executor.start()

@@ -1,4 +1,4 @@
-"""Results on nodes that somebody cuts short or deletes, and Files anywhere in the arguments of apps."""
+"""Results on nodes that are truncated or deleted, and Files anywhere in the arguments of apps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=[False, True], ids=["", "dag"])
 def start(request: pytest.FixtureRequest, load: Load, engine: str, mode: str) -> Callable[[], TaskVineExecutor]:  # noqa: F811
-    """Load Parsl, with the resolver and without."""
+    """Load Parsl, with the resolver and without it."""
 
     def make() -> TaskVineExecutor:
         executor = TaskVineExecutor(
@@ -59,7 +59,7 @@ Pair = namedtuple("Pair", ["first", "second"])
 
 @parsl.python_app
 def read_all(*found, **named):  # type: ignore[no-untyped-def]
-    """Texts of all files in the arguments, in order."""
+    """Return the texts of all files in the arguments, in order."""
 
     def texts(item):  # type: ignore[no-untyped-def]
         if hasattr(item, "filepath"):
@@ -99,7 +99,7 @@ def test_files_in_containers_are_staged(start: Callable[[], TaskVineExecutor], h
     (home / "sub" / "a").write_text("a")
     write("t", outputs=[File(T + "t")]).result()
     for file, text in ((File("sub/a"), "a"), (File(T + "t"), "t")):
-        # An argument of its own for each: the long ones take another pickler.
+        # Each app gets a different argument: the long ones are pickled by another pickler.
         every = read_all(*(put(file) for put in CONTAINERS.values()))
         named = read_all(inputs=[File("sub/a")], **{name: put(file) for name, put in CONTAINERS.items()})
         assert every.result(60) == [text] * len(CONTAINERS)
@@ -115,7 +115,7 @@ def test_file_in_a_container_is_staged(start: Callable[[], TaskVineExecutor], ho
     assert read_all(CONTAINERS[name](File("a"))).result(60) == ["a"]
 
 
-def test_files_in_containers_beside_others(start: Callable[[], TaskVineExecutor], home: Path) -> None:
+def test_files_in_containers_and_as_arguments(start: Callable[[], TaskVineExecutor], home: Path) -> None:
     start()
     for name in "abc":
         (home / name).write_text(name)
@@ -125,7 +125,7 @@ def test_files_in_containers_beside_others(start: Callable[[], TaskVineExecutor]
     assert read_all([File(str(home / "a")), File("../home/b")]).result(60) == ["a", "b"]
 
 
-def test_file_in_a_container_that_cannot_be_had(start: Callable[[], TaskVineExecutor], home: Path) -> None:
+def test_missing_file_in_a_container(start: Callable[[], TaskVineExecutor], home: Path) -> None:
     start()
     (home / "pipe").mkdir()
     os.mkfifo(home / "pipe" / "pipe")
@@ -136,7 +136,7 @@ def test_file_in_a_container_that_cannot_be_had(start: Callable[[], TaskVineExec
     assert isinstance(read_all([File("missing")]).exception(60), FileNotFoundError)
 
 
-def test_output_of_another_app_in_a_container(start: Callable[[], TaskVineExecutor], home: Path) -> None:
+def test_outputs_of_another_app_in_a_container_are_staged(start: Callable[[], TaskVineExecutor], home: Path) -> None:
     executor = start()
     made = write("made", outputs=[File(T + "x"), File("out")])
     made.result()
@@ -168,7 +168,7 @@ def cut(path: str) -> None:
 @pytest.mark.parametrize(
     "ask", [lambda large: count(large).result(60)[1], lambda large: len(large.result(60))], ids=["task", "user"]
 )
-def test_result_that_was_harmed_is_made_again(
+def test_damaged_result_is_recreated(
     start: Callable[[], TaskVineExecutor],
     tmp_path: Path,
     harm: Callable[[str], None],

@@ -18,7 +18,7 @@ from tests.engines import ENGINES
 
 COUNT = 1 << 18
 SIZE = 8 * COUNT
-HEADS = 4096  # more than stands before the data in a few files
+HEADS = 4096  # more than the header of a file
 TASKS = 10
 Load = Callable[..., DataFlowKernel]
 
@@ -47,7 +47,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["values", "dag"])
 def executor(request: pytest.FixtureRequest, engine: str, load: Load) -> TaskVineExecutor:
-    """An executor under a DFK, which waits for values or leaves edges."""
+    """Load an executor under a DFK, which waits for values or makes edges."""
     executor = TaskVineExecutor(label="tv", engine=engine, cores=2)
     dag = {"dependency_resolver": DAG_RESOLVER} if request.param == "dag" else {}
     load([executor], **dag)
@@ -55,9 +55,9 @@ def executor(request: pytest.FixtureRequest, engine: str, load: Load) -> TaskVin
 
 
 def stored(executor: TaskVineExecutor) -> int:
-    """Bytes of large files that an executor stores on this machine, but for what TaskVine's workers run."""
+    """Return the bytes of large files that an executor stores here, without copies that TaskVine's workers use."""
     found: list[tuple[int, int]] = []
-    runtime: set[int] = set()  # one file by two names
+    runtime: set[int] = set()  # one file with two names
     for top in (executor.run.places.base, os.environ["TASKVINE_EXEC_MEMORY"]):
         for folder, _, names in os.walk(top):
             for name in names if "spares" not in folder else ():
@@ -70,12 +70,12 @@ def stored(executor: TaskVineExecutor) -> int:
     return sum(size for size, inode in found if size >= SIZE // 2 and inode not in runtime)
 
 
-def test_an_array_of_the_users(executor: TaskVineExecutor, tmp_path: Path) -> None:
-    """The results of apps may be read by others with the resolver, and their tasks be run again for that."""
+def test_users_array_is_stored_once(executor: TaskVineExecutor, tmp_path: Path) -> None:
+    """With the resolver, other apps may read the results of apps, whose tasks may run again for that."""
     gate = tmp_path / "open"
     array = np.arange(COUNT, dtype=float)
     futures = [read(array, index, str(gate)) for index in range(TASKS)]
-    eventually(lambda: executor.stats()["arguments_shared"] == (TASKS - 1) * SIZE)  # the DFK has launched them all
+    eventually(lambda: executor.stats()["arguments_shared"] == (TASKS - 1) * SIZE)  # the DFK has launched all of them
     array[0] = -1
     futures.append(read(array, 0, str(gate)))
     eventually(lambda: executor.stats()["arguments_stored"] == 2 * SIZE)
@@ -85,12 +85,12 @@ def test_an_array_of_the_users(executor: TaskVineExecutor, tmp_path: Path) -> No
     eventually(lambda: executor.stats()["arguments_stored"] == 0)
 
 
-def test_the_result_of_an_app(executor: TaskVineExecutor, tmp_path: Path) -> None:
+def test_result_of_an_app_is_stored_once(executor: TaskVineExecutor, tmp_path: Path) -> None:
     gate = tmp_path / "open"
     array = make(COUNT)
     futures = [read(array, index, str(gate)) for index in range(TASKS)]
     array.result(60)
-    if parsl.dfk().dependency_resolver is not DAG_RESOLVER:  # else it stays where it was made
+    if parsl.dfk().dependency_resolver is not DAG_RESOLVER:  # otherwise it stays where it was made
         eventually(lambda: executor.stats()["arguments_shared"] == (TASKS - 1) * SIZE)
     eventually(lambda: stored(executor) <= 2 * SIZE + HEADS)  # TaskVine copies a result before it removes the original
     gate.touch()

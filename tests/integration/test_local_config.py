@@ -1,4 +1,4 @@
-"""A program that does nothing but load local_config()."""
+"""A program that only loads local_config()."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from taskvine_exec import local_config
 
 
-def test_apps_run_and_logs_are_where_they_were_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apps_run_and_logs_are_in_the_chosen_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKVINE_TUNE", '{"temp-replica-count": 1}')
 
     @parsl.python_app

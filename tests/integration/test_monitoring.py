@@ -1,4 +1,4 @@
-"""Parsl's monitoring, fed over the channel that results take."""
+"""Parsl's monitoring, whose messages travel over the channel of results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hub(database: Path, interval: float) -> MonitoringHub:
     return MonitoringHub(logging_endpoint=f"sqlite:///{database}", resource_monitoring_interval=interval)
 
 
-def test_tables(load: Load, database: Path) -> None:
+def test_monitoring_fills_its_tables(load: Load, database: Path) -> None:
     executor = TaskVineExecutor(label="tv", cores=2)
     dfk = load([executor], monitoring=hub(database, 0.2))
 
@@ -69,7 +69,7 @@ def test_tables(load: Load, database: Path) -> None:
 
 
 def test_functions_are_sent_once(load: Load, database: Path) -> None:
-    """Parsl wraps a monitored function anew for each call."""
+    """Parsl wraps a monitored function again for each call."""
     executor = TaskVineExecutor(label="tv", cores=2)
     dfk = load([executor], monitoring=hub(database, 0))
 
@@ -85,7 +85,7 @@ def test_functions_are_sent_once(load: Load, database: Path) -> None:
     assert rows(database, "SELECT COUNT(*) FROM status WHERE task_status_name = 'running_ended'") == [(200,)]
 
 
-def test_dependencies_that_are_not_waited_for_are_in_the_table(load: Load, database: Path) -> None:
+def test_dependencies_of_edges_are_in_the_table(load: Load, database: Path) -> None:
     dfk = load([TaskVineExecutor(label="tv", cores=1)], monitoring=hub(database, 0), dependency_resolver=DAG_RESOLVER)
 
     @parsl.python_app

@@ -1,4 +1,4 @@
-"""The programs that README and documentation show: each is run as it is printed, and prints what the page says."""
+"""The programs in README and documentation run as printed, and print the output that the page shows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.pages import PROGRAMS, Block, write_files
 
 SAME = doctest.OutputChecker().check_output
 OPTIONAL = ("colmena",)
-"""Packages of programs that are run only where they are installed."""
+"""Packages whose programs are run only where they are installed."""
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
-def test_programs(tmp_path: Path, nothing_left: str, block: Block) -> None:
-    """Beside the files that the page has shown before. Three dots in an output stand for what differs between runs."""
+def test_programs_print_what_the_page_shows(tmp_path: Path, nothing_left: str, block: Block) -> None:
+    """Each program runs beside the files that the page has shown before. "..." in an output stands for varying text."""
     if 'engine="taskvine"' in block.code and ABSENT:
         pytest.skip(ABSENT)
     for module in OPTIONAL:

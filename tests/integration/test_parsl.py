@@ -1,4 +1,4 @@
-"""What Parsl promises its users, kept by this executor."""
+"""Promises of Parsl to its users that this executor keeps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_python_apps(load: Load, mode: str) -> None:
     assert add(add(1), y=add(2)).result() == 5
 
 
-def test_failures_travel(load: Load) -> None:
+def test_exceptions_travel(load: Load) -> None:
     load()
 
     @parsl.python_app
@@ -82,7 +82,7 @@ def test_bash_apps(load: Load, mode: str, tmp_path: Path) -> None:
     assert error.exitcode == 3
 
 
-def test_auto_logname(load: Load, mode: str) -> None:
+def test_auto_logname_is_used(load: Load, mode: str) -> None:
     load([make(function_exec_mode=mode)], initialize_logging=True)
 
     @parsl.bash_app
@@ -175,7 +175,7 @@ def test_retries(load: Load, tmp_path: Path) -> None:
         assert app(str(directory)).result() == tries - 1
 
 
-def test_retries_that_do_not_help(load: Load) -> None:
+def test_exhausted_retries_fail_the_task(load: Load) -> None:
     load(retries=1)
 
     @parsl.python_app
@@ -207,7 +207,7 @@ def test_memoization(load: Load, tmp_path: Path) -> None:
 
 
 def checkpointing(**settings: Any) -> dict[str, Any]:
-    """Arguments of Config: its memoizer has taken over what it used to do itself."""
+    """Arguments of Config: a newer parsl's memoizer has some that Config used to have."""
     if "memoizer" not in inspect.signature(Config).parameters:
         return settings
     return {"memoizer": memoization.BasicMemoizer(**settings)}
@@ -252,7 +252,7 @@ def test_usage_tracking_when_started(load: Load) -> None:
     assert "taskvine_exec.executor.TaskVineExecutor" in get_parsl_usage(parsl.dfk().config)
 
 
-def test_pool_executor(run_dir: str) -> None:
+def test_parsl_pool_executor_works(run_dir: str) -> None:
     config = Config(executors=[make()], strategy="none", run_dir=run_dir, initialize_logging=False)
     with ParslPoolExecutor(config) as pool:
         assert list(pool.map(lambda x, y: x * y, range(100), range(100))) == [x * x for x in range(100)]
@@ -260,7 +260,7 @@ def test_pool_executor(run_dir: str) -> None:
         assert isinstance(pool.submit(divmod, 7, 0).exception(), ZeroDivisionError)
 
 
-def test_several_executors(load: Load) -> None:
+def test_several_executors_pass_results(load: Load) -> None:
     load([make("first"), make("second"), ThreadPoolExecutor(label="threads")])
 
     def me(*_: Any) -> tuple[int, str]:
@@ -272,10 +272,10 @@ def test_several_executors(load: Load) -> None:
     places = [app().result() for app in (first, second, threads)]
     assert places[2] == (os.getpid(), "")
     assert len({run for _, run in places}) == 3
-    assert second(threads(first())).result()[1] == places[1][1]  # results go from one to the other
+    assert second(threads(first())).result()[1] == places[1][1]  # results pass from one executor to the other
 
 
-def test_what_may_be_called(load: Load, mode: str) -> None:
+def test_any_callable_may_be_an_app(load: Load, mode: str) -> None:
     load([make(function_exec_mode=mode)])
 
     class Scale:
@@ -298,7 +298,7 @@ def test_what_may_be_called(load: Load, mode: str) -> None:
     assert [app(5).result() for app in apps] == [10, 15, 32, -20, 5, 5]
 
 
-def test_executor_without_source(load: Load) -> None:
+def test_function_without_source_is_an_app(load: Load) -> None:
     load()
     names: dict[str, Any] = {}
     exec("def twice(x):\n    return again(x)\ndef again(x):\n    return 2 * x", names)
@@ -325,7 +325,7 @@ def test_repr(monkeypatch: pytest.MonkeyPatch, run_dir: str) -> None:
 
 
 def sent_functions(executor: TaskVineExecutor) -> list[str]:
-    """Names of the functions that are sent from now on."""
+    """Note the names of the functions that are sent from now on."""
     sent: list[str] = []
     link = executor.run.link
     define = link.define
@@ -340,7 +340,7 @@ def sent_functions(executor: TaskVineExecutor) -> list[str]:
 
 @pytest.mark.parametrize("walltime", [None, 60])
 def test_functions_are_sent_once(load: Load, walltime: float | None) -> None:
-    """Parsl wraps a function with a walltime anew for each call."""
+    """Parsl wraps a function with a walltime again for each call."""
     executor = make()
     load([executor])
     sent = sent_functions(executor)
@@ -354,7 +354,7 @@ def test_functions_are_sent_once(load: Load, walltime: float | None) -> None:
     assert len(sent) == 1
 
 
-def test_other_executors_tasks_do_not_count(load: Load, gate: Gate) -> None:
+def test_tasks_of_other_executors_do_not_count(load: Load, gate: Gate) -> None:
     """Tasks of one executor ask for no blocks of another."""
     first, second = make("first"), make("second")
     load([first, second])

@@ -1,4 +1,4 @@
-"""Programs as users write and end them, in an environment that nobody has prepared."""
+"""Programs as users write and end them, in an environment that is not prepared."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def hold(path):
 
 
 def _from_a_terminal() -> None:
-    # Tests that are run in the background of a shell, or under nohup, have been told to ignore these.
+    # Tests in the background of a shell, or under nohup, have inherited ignored signals.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Program:
-    """A Python program in a session, and an environment, of its own."""
+    """A Python program in a new session, with its own environment."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str], directory: Path) -> None:
         self._mark = uuid.uuid4().hex
@@ -85,7 +85,7 @@ class Program:
         return out
 
     def left(self) -> list[psutil.Process]:
-        """Processes that the program has started, and theirs."""
+        """Return the processes that the program has started, and their descendants."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -98,7 +98,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path, nothing_left: str) -> Iterator[Callable[..., Program]]:
-    """Start programs; whatever they started must be gone after the test."""
+    """Start programs; none of their processes may be left after the test."""
     started: list[Program] = []
 
     def start(*arguments: str, directory: Path = tmp_path, **environment: str) -> Program:
@@ -130,7 +130,7 @@ parsl.dfk().cleanup()
 """
 
 
-def test_script_without_a_main_guard(program: Callable[..., Program], tmp_path: Path) -> None:
+def test_script_needs_no_main_guard(program: Callable[..., Program], tmp_path: Path) -> None:
     assert program(write(tmp_path / "script.py", LOAD, APPS, CALLS)).result() == "42\n"
 
 
@@ -153,7 +153,7 @@ parsl.dfk().cleanup()
     assert program("-m", "script", directory=tmp_path / "src").result() == "42\n"
 
 
-def test_spaces_in_every_path(program: Callable[..., Program], tmp_path: Path) -> None:
+def test_paths_may_contain_spaces(program: Callable[..., Program], tmp_path: Path) -> None:
     temporary = tmp_path / "my tmp"
     temporary.mkdir()
     where = "print(executor.run.places.base)"
@@ -183,7 +183,7 @@ with parsl.load(config):
 
 
 @pytest.mark.parametrize("body", [WITHOUT, WITH, SEVERAL], ids=["without", "with", "several"])
-def test_ctrl_c(program: Callable[..., Program], tmp_path: Path, gate: Gate, body: str) -> None:
+def test_ctrl_c_ends_a_program(program: Callable[..., Program], tmp_path: Path, gate: Gate, body: str) -> None:
     started = program(write(tmp_path / "script.py", LOAD, HOLD, body), GATE=str(tmp_path / "gate"))
     gate.wait(1)
     os.killpg(started.process.pid, signal.SIGINT)
@@ -193,8 +193,10 @@ def test_ctrl_c(program: Callable[..., Program], tmp_path: Path, gate: Gate, bod
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_killed(program: Callable[..., Program], tmp_path: Path, gate: Gate, number: signal.Signals) -> None:
-    """Nobody is left to clean up but the manager and the nodes."""
+def test_killed_program_leaves_nothing(
+    program: Callable[..., Program], tmp_path: Path, gate: Gate, number: signal.Signals
+) -> None:
+    """Only the manager and the nodes are left to clean up."""
     started = program(write(tmp_path / "script.py", LOAD, HOLD, WITHOUT), GATE=str(tmp_path / "gate"))
     gate.wait(1)
     assert len(started.left()) > 3
@@ -202,10 +204,10 @@ def test_killed(program: Callable[..., Program], tmp_path: Path, gate: Gate, num
     eventually(lambda: not started.left())
 
 
-def test_killed_together_with_the_manager(
+def test_program_killed_with_its_manager_leaves_nothing(
     program: Callable[..., Program], tmp_path: Path, gate: Gate, nothing_left: str
 ) -> None:
-    """Nodes end, and the last one removes the run's directory: nobody else is left to do it."""
+    """Nodes end, and the last one removes the run's directory: no other process is left to do it."""
     started = program(write(tmp_path / "script.py", LOAD, HOLD, WITHOUT), GATE=str(tmp_path / "gate"))
     gate.wait(1)
     (manager,) = [process for process in started.left() if "manager" in command(process)]
@@ -242,7 +244,7 @@ os._exit(0)
     [(END, 0), (UNFINISHED, 0), (RAISES, 1), (EXITS, 0)],
     ids=["done", "unfinished", "raises", "exits"],
 )
-def test_end_without_cleanup(
+def test_program_may_end_without_cleanup(
     program: Callable[..., Program], tmp_path: Path, gate: Gate, body: str, status: int
 ) -> None:
     started = program(write(tmp_path / "script.py", LOAD, APPS, HOLD, body), GATE=str(tmp_path / "gate"))
@@ -250,7 +252,7 @@ def test_end_without_cleanup(
     eventually(lambda: not started.left())
 
 
-def test_start_without_a_dfk(program: Callable[..., Program], tmp_path: Path, nothing_left: str) -> None:
+def test_executor_works_without_a_dfk(program: Callable[..., Program], tmp_path: Path, nothing_left: str) -> None:
     body = """
 from taskvine_exec import TaskVineExecutor
 with TaskVineExecutor(cores=1) as executor:
@@ -258,7 +260,7 @@ with TaskVineExecutor(cores=1) as executor:
     print(executor.submit(lambda x: 2 * x, {}, 21).result())
 """
     assert program("-c", body).result() == "42\n"
-    assert not any(path.name != "runinfo" for path in tmp_path.iterdir())  # it has left nothing where it ran
+    assert not any(path.name != "runinfo" for path in tmp_path.iterdir())  # it has left nothing in its directory
 
 
 NOTEBOOK = r"""
@@ -288,6 +290,6 @@ for number, cell in enumerate(cells):
 """
 
 
-def test_notebook(program: Callable[..., Program]) -> None:
-    """Functions and classes of a __main__ that is in no file."""
+def test_functions_of_a_notebook(program: Callable[..., Program]) -> None:
+    """Functions and classes of a __main__ without a file."""
     assert program("-c", NOTEBOOK).result() == "42 True\n63\nin a cell\n"

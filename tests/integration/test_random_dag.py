@@ -1,4 +1,4 @@
-"""Random DAGs give the results of a serial run, and what is kept outlives the node that made it."""
+"""Random DAGs give the results of a serial run, and kept results outlive the node that made them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from tests.conftest import eventually
 
 Load = Callable[..., DataFlowKernel]
-DOUBLES = 5_000  # 40 KB: over what rides inside messages
+DOUBLES = 5_000  # 40 KB: more than fits a message
 
 
 @pytest.mark.parametrize(("seed", "nodes", "hold"), [(0, 1, False), (1, 3, True), (2, 2, False), (3, 2, True)])
-def test_a_random_dag_is_as_a_serial_run(load: Load, seed: int, nodes: int, hold: bool) -> None:
+def test_random_dag_equals_a_serial_run(load: Load, seed: int, nodes: int, hold: bool) -> None:
     provider = LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes)
     executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
     load([executor], dependency_resolver=DAG_RESOLVER)
@@ -36,18 +36,18 @@ def test_a_random_dag_is_as_a_serial_run(load: Load, seed: int, nodes: int, hold
     assert found.keys() == (expected.keys() if hold else expected.keys() - consumed)
     stats = executor.stats()
     assert stats["tasks_recovered"] == stats["tasks_retried"] == 0
-    # Nobody holds a future any more.
+    # No future is held any more.
     eventually(lambda: gc.collect() >= 0 and executor.stats()["replicas"] == {})
     assert executor.stats()["bytes_stored"] == 0
 
 
-def test_a_random_dag_is_another_with_another_seed() -> None:
+def test_random_dag_depends_on_its_seed() -> None:
     assert random_dag.draw(300, 20, 1) == random_dag.draw(300, 20, 1) != random_dag.draw(300, 20, 2)
     digests = random_dag.serially(random_dag.draw(100, 10, 1), DOUBLES)
-    assert len(set(digests.values())) == 100  # one result in another's place would be seen
+    assert len(set(digests.values())) == 100  # a result in the place of another would be noticed
 
 
-def test_a_result_is_read_after_its_node_was_scaled_in(load: Load, tmp_path: Path) -> None:
+def test_result_can_be_read_after_its_node_was_scaled_in(load: Load, tmp_path: Path) -> None:
     provider = LocalProvider(init_blocks=2, min_blocks=1, max_blocks=2)
     executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
     load([executor], dependency_resolver=DAG_RESOLVER, strategy="simple", strategy_period=0.05, max_idletime=1)
@@ -63,7 +63,7 @@ def test_a_result_is_read_after_its_node_was_scaled_in(load: Load, tmp_path: Pat
         with open(account, "a") as file:
             file.write(f"{number}\n")
         while len(open(account).read().split()) < 2:
-            time.sleep(0.005)  # both at once: each on a node of its own
+            time.sleep(0.005)  # both at once: each on another node
         return np.full(1 << 22, float(os.environ["PARSL_WORKER_BLOCK_ID"]) + 10 * number)  # 32 MB
 
     account = tmp_path / "account"
@@ -79,5 +79,5 @@ def test_a_result_is_read_after_its_node_was_scaled_in(load: Load, tmp_path: Pat
     assert sorted(account.read_text().split()) == ["0", "1"]
     stats = executor.stats()
     assert stats["tasks_recovered"] == stats["tasks_retried"] == 0
-    if executor.settings.engine == "embedded":  # TaskVine does not say how much its workers have sent each other
-        assert stats["bytes_between_nodes"] >= 32 << 20  # what the other node had came here before it went
+    if executor.settings.engine == "embedded":  # TaskVine does not report the bytes sent between its workers
+        assert stats["bytes_between_nodes"] >= 32 << 20  # files of the other node came here before it left

@@ -1,4 +1,4 @@
-"""What is lost with a node, or spoiled on one, is made again: no more than that, and only if somebody needs it."""
+"""Files that were lost with a node, or damaged, are recreated if a task or the user needs them; no others are."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from taskvine_exec.errors import FileLost
 from tests.conftest import eventually
 from tests.engines import on_both
 
-LARGE = 100_000  # doubles: well over what rides inside messages
+LARGE = 100_000  # doubles: far more than fits a message
 Load = Callable[..., DataFlowKernel]
 
 
 class Cluster:
-    """Some nodes of one core each, an account of what ran, and ways to break things."""
+    """Some nodes of one core each, a record of the calls that ran, and ways to damage files."""
 
     def __init__(self, load: Load, directory: Path, nodes: int, **settings: Any) -> None:
         provider = LocalProvider(init_blocks=nodes, min_blocks=nodes, max_blocks=nodes)
@@ -52,20 +52,20 @@ class Cluster:
         return found
 
     def kill(self, name: str) -> None:
-        """Kill a node; what it had is gone when this returns."""
+        """Kill a node; its files are gone when this returns."""
         node = next(node for node in self.executor.nodes if node["name"] == name)
         os.kill(node["pid"], signal.SIGKILL)
         eventually(lambda: not os.path.exists(node["directory"]))
 
     def path(self, file: str, node: str) -> Path:
-        """Where a node has a file."""
+        """Return where a node has a file."""
         directory = next(each["directory"] for each in self.executor.nodes if each["name"] == node)
         return Path(directory) / "cache" / file
 
 
 @pytest.fixture
 def engine() -> str:
-    """Most of these tests look into nodes' caches, and at what TaskVine does otherwise or tells nobody."""
+    """Most tests here look into nodes' caches; TaskVine behaves differently there, or reports nothing."""
     return "embedded"
 
 
@@ -109,7 +109,7 @@ def read(inputs: Any = ()) -> str:
 
 
 @on_both
-def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[..., Cluster]) -> None:
+def test_lost_result_is_recreated_on_request(cluster: Callable[..., Cluster]) -> None:
     it = cluster()
     future = make(it.account, "a", 1.0)
     other = make(it.account, "unread", 1.0)
@@ -119,7 +119,7 @@ def test_a_lost_result_is_made_again_when_it_is_asked_for(cluster: Callable[...,
             if any(node["name"] == name for node in it.executor.nodes):
                 it.kill(name)
     assert np.array_equal(future.result(30), np.full(LARGE, 1.0))
-    assert it.runs == {"a": 2, "unread": 1}  # what nobody needs is not made again
+    assert it.runs == {"a": 2, "unread": 1}  # a file that is not needed is not recreated
 
 
 @parsl.python_app
@@ -130,7 +130,7 @@ def sized(doubles: int) -> Any:
 
 
 @on_both
-def test_a_large_result_that_was_expected_small_is_there_for_recoveries(cluster: Callable[..., Cluster]) -> None:
+def test_unexpectedly_large_result_is_used_for_recoveries(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1)
     for _ in range(3):
         assert sized(1).result(30).size == 1
@@ -145,7 +145,7 @@ def test_a_large_result_that_was_expected_small_is_there_for_recoveries(cluster:
 
 
 @on_both
-def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_exactly_the_lost_set_is_recreated(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)
     gate = str(tmp_path / "gate")
     leaves = [make(it.account, f"leaf{number}", float(number)) for number in range(4)]
@@ -157,12 +157,12 @@ def test_a_whole_lost_set_is_made_again_and_no_more(cluster: Callable[..., Clust
     it.kill(it.executor.nodes[0]["name"])
     Path(gate).touch()
     assert last.result(60)[0] == 6.0
-    # The sums were lost with their node, and so were their leaves; all that led to the last call ran again.
+    # The sums and their leaves were lost with the node, so all calls before the last one ran again.
     assert it.runs == {**{f"leaf{n}": 2 for n in range(4)}, "sum0": 2, "sum1": 2, "last": 2}
     assert keep.result(30)[0] == 0.0
 
 
-def test_with_two_replicas_nothing_runs_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_with_two_replicas_no_task_runs_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(3, tune_parameters={"temp-replica-count": 2})
     gate = tmp_path / "gate"
     parts = [make(it.account, f"part{number}", float(number)) for number in range(6)]
@@ -176,7 +176,7 @@ def test_with_two_replicas_nothing_runs_again(cluster: Callable[..., Cluster], t
 
 
 @pytest.mark.parametrize("how", ["written to", "cut short", "removed"])
-def test_a_spoiled_replica_counts_as_lost(cluster: Callable[..., Cluster], how: str) -> None:
+def test_damaged_replica_counts_as_lost(cluster: Callable[..., Cluster], how: str) -> None:
     it = cluster(1)
     future = make(it.account, "a", 1.0)
     eventually(future.done)
@@ -197,7 +197,7 @@ def test_a_spoiled_replica_counts_as_lost(cluster: Callable[..., Cluster], how: 
     assert it.runs == {"a": 2, "sum": 1}
 
 
-def test_a_spoiled_replica_is_replaced_by_another(cluster: Callable[..., Cluster]) -> None:
+def test_damaged_replica_is_replaced_by_another(cluster: Callable[..., Cluster]) -> None:
     it = cluster(2, tune_parameters={"temp-replica-count": 2})
     future = make(it.account, "a", 1.0)
     eventually(lambda: [len(nodes) for nodes in it.replicas().values()] == [2])
@@ -210,7 +210,7 @@ def test_a_spoiled_replica_is_replaced_by_another(cluster: Callable[..., Cluster
 
 
 @on_both
-def test_what_is_not_recoverable_is_lost(cluster: Callable[..., Cluster]) -> None:
+def test_unrecoverable_file_is_lost(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1)
     once = {"recoverable": False}
     future = make(it.account, "a", 1.0, parsl_resource_specification=once)
@@ -226,14 +226,14 @@ def test_what_is_not_recoverable_is_lost(cluster: Callable[..., Cluster]) -> Non
     assert it.runs == {"a": 1}
 
 
-def test_a_failed_recovery_says_what_failed(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_failed_recovery_names_the_failed_task(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     @parsl.python_app
     def once(flag: str) -> Any:
         import os
 
         import numpy as np
 
-        os.mkdir(flag)  # the second time, this fails
+        os.mkdir(flag)  # this fails at the second run
         return np.ones(100_000)
 
     it = cluster(1)
@@ -248,7 +248,7 @@ def test_a_failed_recovery_says_what_failed(cluster: Callable[..., Cluster], tmp
 
 
 @on_both
-def test_named_files_are_made_again(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_temp_files_are_recreated(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     it = cluster(1)
     first = write(it.account, "first", "one", outputs=[File("taskvinetemp:///first")])
     second = write(it.account, "second", "two", outputs=[File("taskvinetemp:///second")])
@@ -262,7 +262,7 @@ def test_named_files_are_made_again(cluster: Callable[..., Cluster], tmp_path: P
     assert it.runs == {"first": 2, "second": 2}
 
 
-def test_immediate_recovery_does_not_wait_until_somebody_asks(cluster: Callable[..., Cluster]) -> None:
+def test_immediate_recovery_needs_no_request(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1, tune_parameters={"immediate-recovery": 1})
     future = make(it.account, "a", 1.0)
     eventually(future.done)
@@ -270,7 +270,7 @@ def test_immediate_recovery_does_not_wait_until_somebody_asks(cluster: Callable[
     eventually(lambda: it.runs["a"] == 2)
 
 
-def test_replicas_of_one_file_and_of_all(cluster: Callable[..., Cluster]) -> None:
+def test_replica_count_of_one_file_and_of_all(cluster: Callable[..., Cluster]) -> None:
     it = cluster(3)
     plain = write(it.account, "plain", "one", outputs=[File("taskvinetemp:///plain")])
     three = write(it.account, "three", "two", outputs=[TempFile("three", replicas=3)])
@@ -289,7 +289,7 @@ def test_replicas_of_one_file_and_of_all(cluster: Callable[..., Cluster]) -> Non
 
 
 @pytest.mark.parametrize("restore", [0, 1])
-def test_the_count_is_restored_if_that_is_asked_for(cluster: Callable[..., Cluster], restore: int) -> None:
+def test_replica_count_is_restored_on_request(cluster: Callable[..., Cluster], restore: int) -> None:
     it = cluster(3, tune_parameters={"temp-replica-count": 2, "transfer-temps-recovery": restore})
     future = make(it.account, "a", 1.0)
     eventually(lambda: [len(nodes) for nodes in it.replicas().values()] == [2])
@@ -301,7 +301,7 @@ def test_the_count_is_restored_if_that_is_asked_for(cluster: Callable[..., Clust
     assert it.runs["a"] == 1
 
 
-def test_without_peer_transfers_data_goes_by_way_of_the_manager(
+def test_without_peer_transfers_data_passes_through_the_manager(
     cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     it = cluster(2, enable_peer_transfers=False)
@@ -310,7 +310,8 @@ def test_without_peer_transfers_data_goes_by_way_of_the_manager(
     for part in parts:
         eventually(part.done)
     held = {file: nodes[0] for file, nodes in it.replicas().items()}
-    blocker = add(it.account, "blocker", parts[0], gate=gate)  # where most is, or not: something has to move
+    # on the node with most of its inputs, or on the other: something has to move
+    blocker = add(it.account, "blocker", parts[0], gate=gate)
     eventually(lambda: it.runs["blocker"] == 1)
     assert add(it.account, "sum", *parts).result(30)[0] == 6.0
     Path(gate).touch()
@@ -323,7 +324,7 @@ def test_without_peer_transfers_data_goes_by_way_of_the_manager(
     eventually(lambda: not any((base / "relay").iterdir()))
 
 
-def test_more_than_fits_is_evicted_and_made_again(cluster: Callable[..., Cluster]) -> None:
+def test_evicted_files_are_recreated(cluster: Callable[..., Cluster]) -> None:
     it = cluster(1, disk=4)  # MB; each part has 0.8
     parts = [make(it.account, f"part{number}", float(number)) for number in range(10)]
     assert [part.result(60)[0] for part in parts] == [float(number) for number in range(10)]
@@ -332,7 +333,7 @@ def test_more_than_fits_is_evicted_and_made_again(cluster: Callable[..., Cluster
     assert [each.result(60)[0] for each in sums] == [2.0 * number + 1 for number in range(9)]
 
 
-def test_what_cannot_be_made_again_is_not_evicted(cluster: Callable[..., Cluster]) -> None:
+def test_unrecoverable_files_are_not_evicted(cluster: Callable[..., Cluster]) -> None:
     from taskvine_exec.errors import DiskFull
 
     it = cluster(1, disk=2)
@@ -344,10 +345,10 @@ def test_what_cannot_be_made_again_is_not_evicted(cluster: Callable[..., Cluster
 
 
 class Opens:
-    """Counts how often a file is opened and read, by the kernel's word (inotify).
+    """Counts with the kernel's inotify how often a file is opened and read.
 
-    The kernel makes one of equal events in a row: reads and closes are watched too, for they come between. What is
-    opened and closed at once is not read: it was tried whether the file system can share its extents.
+    The kernel merges equal events that follow each other, so reads and closes, which come between, are watched too. A
+    file that is closed directly after it was opened was not read: the node tried to share its extents.
     """
 
     _ACCESS, _CLOSE, _OPEN = 0x01, 0x10, 0x20
@@ -358,7 +359,7 @@ class Opens:
         assert libc.inotify_add_watch(self._descriptor, os.fsencode(path), self._ACCESS | self._CLOSE | self._OPEN) > 0
 
     def count(self) -> int:
-        """How often since this was last asked."""
+        """Return how often the file was read since the last look."""
         masks: list[int] = []
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._descriptor, 1 << 16):
@@ -372,7 +373,7 @@ class Opens:
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opens]:
-    """A file of the user's, old enough to be trusted not to change unseen, and an eye on it."""
+    """A file of the user that is old enough to be trusted unchanged, and a count of its reads."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "shared.dat"
     path.write_bytes(os.urandom(1 << 20))
@@ -383,7 +384,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opens]:
     opens.close()
 
 
-def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Opens, tmp_path: Path) -> None:
+def test_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Opens, tmp_path: Path) -> None:
     @parsl.python_app
     def look(gate: str, number: int, inputs: Any = ()) -> tuple[str, int]:
         import hashlib
@@ -392,13 +393,13 @@ def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Op
 
         open(f"{gate}.{number}", "w").close()
         while len([name for name in os.listdir(os.path.dirname(gate)) if name.startswith("gate.")]) < 4:
-            time.sleep(0.005)  # all four at once, each on a node of its own
+            time.sleep(0.005)  # all four at once, each on another node
         return hashlib.sha256(open(inputs[0].filepath, "rb").read()).hexdigest(), number
 
     assert shared.count() == 0
     for _ in range(2):
         Path("shared.dat").read_bytes()
-    assert shared.count() == 2  # it can count
+    assert shared.count() == 2  # the count of reads works
     it = cluster(4, working_directory="sandbox")
     futures = [look(str(tmp_path / "gate"), number, inputs=[File("shared.dat")]) for number in range(4)]
     assert len({future.result(30)[0] for future in futures}) == 1
@@ -407,7 +408,7 @@ def test_a_shared_input_is_read_once(cluster: Callable[..., Cluster], shared: Op
     assert it.executor.stats()["bytes_between_nodes"] == 3 << 20
 
 
-def test_dependency_errors_are_those_of_the_producer(cluster: Callable[..., Cluster]) -> None:
+def test_failed_producer_is_a_dependency_error(cluster: Callable[..., Cluster]) -> None:
     @parsl.python_app
     def fail() -> Any:
         raise ValueError("no")

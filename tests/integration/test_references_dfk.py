@@ -37,7 +37,7 @@ def resolver(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files of values that this process has read."""
+    """The files of values that this process has read."""
     paths: list[str] = []
     read = payload.read
 
@@ -67,7 +67,7 @@ def _kind(value: Any) -> str:
 make, add, kind = parsl.python_app(_make), parsl.python_app(_add), parsl.python_app(_kind)
 
 
-def test_a_tree_of_futures_and_of_proxies_fetches_nothing(load: Load, resolver: Any, decoded: list[str]) -> None:
+def test_tree_of_proxies_fetches_nothing(load: Load, resolver: Any, decoded: list[str]) -> None:
     load([references()], dependency_resolver=resolver)
     level = [make(LARGE, float(number)) for number in range(8)]
     while len(level) > 1:
@@ -103,11 +103,11 @@ def test_high_throughput_executor_gets_the_value(load: Load) -> None:
     htex = HighThroughputExecutor(label="htex", max_workers_per_node=1, address="127.0.0.1", encrypted=False)
     load([references(), htex])
     made = parsl.python_app(executors=["tv"])(_make)(LARGE)
-    # A builtin: its workers cannot import this module. Of a proxy it would say that it is one.
+    # A builtin, because its workers cannot import this module. It would return the class of a proxy.
     assert parsl.python_app(executors=["htex"])(repr)(made).result(60) == repr(np.ones(LARGE))
 
 
-def test_join_apps_and_lifted_access(load: Load, resolver: Any) -> None:
+def test_join_apps_and_lifted_access_work(load: Load, resolver: Any) -> None:
     load([references()], dependency_resolver=resolver)
 
     @parsl.join_app
@@ -119,7 +119,7 @@ def test_join_apps_and_lifted_access(load: Load, resolver: Any) -> None:
     assert make(LARGE).shape.result(30) == (LARGE,)
 
 
-def test_memoized_apps_take_and_give_values(load: Load, resolver: Any) -> None:
+def test_memoized_apps_use_values(load: Load, resolver: Any) -> None:
     load([references()], dependency_resolver=resolver)
 
     @parsl.python_app
@@ -137,8 +137,8 @@ def test_memoized_apps_take_and_give_values(load: Load, resolver: Any) -> None:
     assert last.task_record["from_memo"]
 
 
-def test_results_go_with_their_proxies(load: Load, resolver: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "parsl")  # pytest keeps what is logged, and Parsl logs futures for debugging
+def test_results_are_removed_with_their_proxies(load: Load, resolver: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "parsl")  # pytest keeps log records, and Parsl logs futures at the level DEBUG
     executor = load([references()], dependency_resolver=resolver).executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     future = make(LARGE)
@@ -152,7 +152,7 @@ def test_results_go_with_their_proxies(load: Load, resolver: Any, caplog: pytest
     assert settle(lambda: (gc.collect() and None) or len(executor.stats()["replicas"]) > 2) is False
 
 
-def test_a_forgotten_result_fails_those_that_are_given_its_future(load: Load, resolver: Any) -> None:
+def test_forgotten_result_fails_its_new_consumers(load: Load, resolver: Any) -> None:
     executor = load([references()], dependency_resolver=resolver).executors["tv"]
     assert isinstance(executor, TaskVineExecutor)
     untouched, touched = make(LARGE), make(LARGE)
@@ -163,7 +163,7 @@ def test_a_forgotten_result_fails_those_that_are_given_its_future(load: Load, re
     assert kind(touched).result(30) == "ndarray"
 
 
-def test_a_retry_takes_the_reference_again(load: Load, resolver: Any, tmp_path: Path) -> None:
+def test_retry_uses_the_reference_again(load: Load, resolver: Any, tmp_path: Path) -> None:
     load([references()], dependency_resolver=resolver, retries=1)
 
     @parsl.python_app
@@ -179,7 +179,7 @@ def test_a_retry_takes_the_reference_again(load: Load, resolver: Any, tmp_path: 
 
 
 @pytest.mark.slow
-def test_monitoring_does_not_touch(load: Load, decoded: list[str], tmp_path: Path) -> None:
+def test_monitoring_fetches_nothing(load: Load, decoded: list[str], tmp_path: Path) -> None:
     hub = MonitoringHub(resource_monitoring_enabled=False, logging_endpoint=f"sqlite:///{tmp_path}/monitoring.db")
     load([references()], monitoring=hub)
 

@@ -1,4 +1,4 @@
-"""Large results in the user's process: read when asked for, kept while anybody may ask."""
+"""Large results in the user's process: read when they are asked for, kept as long as that is possible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taskvine_manager.runtime import mapping
 from tests.conftest import eventually
 
 Load = Callable[..., DataFlowKernel]
-LARGE = 250_000  # doubles: mapped where they are read
+LARGE = 250_000  # doubles: the process that reads them maps them
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def few_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
-def test_more_results_are_held_than_descriptors_are_left(
+def test_more_results_than_descriptors_can_be_held(
     start: Callable[..., TaskVineExecutor], few_descriptors: None, resolver: Any, tmp_path: Path
 ) -> None:
     executor = start(resolver)
@@ -73,7 +73,7 @@ def test_more_results_are_held_than_descriptors_are_left(
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES])
 @pytest.mark.parametrize("place", ["check", "read"])
-def test_a_result_that_cannot_be_read_just_now_is_kept_and_not_made_again(
+def test_temporarily_unreadable_result_is_not_recreated(
     start: Callable[..., TaskVineExecutor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, place: str
 ) -> None:
     executor = start()
@@ -104,7 +104,7 @@ def _load_broken(path: str) -> Any:
 
 
 class Broken:
-    """Cannot be loaded until a file is there; what it raises looks like the loss of a file."""
+    """Cannot be loaded until a file exists; its exception looks like the loss of a file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -113,9 +113,7 @@ class Broken:
         return _load_broken, (self.path,)
 
 
-def test_a_result_whose_class_fails_to_load_is_kept_and_not_made_again(
-    start: Callable[..., TaskVineExecutor], tmp_path: Path
-) -> None:
+def test_result_that_fails_to_load_is_not_recreated(start: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
     executor = start()
     account, needed = tmp_path / "account", tmp_path / "needed"
 
@@ -153,7 +151,7 @@ def text(count: int) -> str:
 
 
 @pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
-def test_results_that_are_done_can_be_read_after_the_run(
+def test_finished_results_can_be_read_after_the_run(
     start: Callable[..., TaskVineExecutor], mode: str, resolver: Any
 ) -> None:
     executor = start(resolver, function_exec_mode=mode)
@@ -185,7 +183,7 @@ def test_many_results_are_kept_with_few_descriptors(
     assert all(future.result() == "x" * 40_000 for future in futures[60:])
 
 
-def test_results_that_nobody_holds_are_not_kept(start: Callable[..., TaskVineExecutor]) -> None:
+def test_results_without_a_future_are_not_kept(start: Callable[..., TaskVineExecutor]) -> None:
     start()
     kept, dropped = make(1), make(2)
     settled(kept, dropped)
@@ -203,7 +201,7 @@ def _mapped_results() -> int:
         return sum(line.endswith("(deleted)\n") and float(line.split()[4]) > 0 and "tv" in line for line in file)
 
 
-def test_a_proxy_can_be_touched_after_the_run(start: Callable[..., TaskVineExecutor]) -> None:
+def test_proxy_can_be_used_after_the_run(start: Callable[..., TaskVineExecutor]) -> None:
     pytest.importorskip("proxystore")
     start(None, results="reference")
     proxies = [make(number).result(60) for number in (3, 4)]
@@ -219,7 +217,7 @@ def _result_file(executor: TaskVineExecutor, future: Any) -> str:
 
 @pytest.fixture
 def embedded_start(load: Load) -> Callable[..., TaskVineExecutor]:
-    """As ``start``, for tests that take files out of nodes' caches."""
+    """Like ``start``, for tests that remove files from nodes' caches."""
 
     def make(**settings: Any) -> TaskVineExecutor:
         executor = TaskVineExecutor(label="tv", engine="embedded", **{"cores": 2, **settings})
@@ -229,9 +227,7 @@ def embedded_start(load: Load) -> Callable[..., TaskVineExecutor]:
     return make
 
 
-def test_a_result_that_was_lost_is_made_again_at_shutdown(
-    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
-) -> None:
+def test_lost_result_is_recreated_at_shutdown(embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
     executor = embedded_start()
     account = tmp_path / "account"
     future = make(5, str(account))
@@ -257,7 +253,7 @@ def make_once_then_wait(directory: str, parsl_resource_specification: Any = None
     return np.full(250_000, 7.0)
 
 
-def test_a_result_that_does_not_come_home_in_time_is_an_error_in_words(
+def test_late_result_is_a_clear_error(
     embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = embedded_start()
@@ -273,7 +269,7 @@ def test_a_result_that_does_not_come_home_in_time_is_an_error_in_words(
     assert other.result()[0] == 2.0
 
 
-def test_a_result_that_cannot_be_made_again_is_an_error_after_the_run(
+def test_result_that_cannot_be_recreated_is_an_error_after_the_run(
     embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
 ) -> None:
     executor = embedded_start()
@@ -286,9 +282,7 @@ def test_a_result_that_cannot_be_made_again_is_an_error_after_the_run(
     assert not (tmp_path / "again").exists()
 
 
-def test_the_timeout_of_result_holds_for_what_has_to_be_made_again(
-    embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
-) -> None:
+def test_timeout_applies_to_recreated_results(embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
     executor = embedded_start()
     future = make_once_then_wait(str(tmp_path))
     settled(future)
@@ -302,7 +296,7 @@ def test_the_timeout_of_result_holds_for_what_has_to_be_made_again(
     assert future.result(timeout=0)[0] == 7.0
 
 
-def test_the_timeout_holds_in_a_callback_too(embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
+def test_timeout_applies_in_callbacks(embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path) -> None:
     executor = embedded_start()
     future = make_once_then_wait(str(tmp_path))
     settled(future)
@@ -323,7 +317,7 @@ def test_the_timeout_holds_in_a_callback_too(embedded_start: Callable[..., TaskV
     assert future.result(timeout=60)[0] == 7.0
 
 
-def test_whoever_waits_for_a_result_as_the_run_ends_gets_it(
+def test_waiting_thread_gets_its_result_at_the_end(
     embedded_start: Callable[..., TaskVineExecutor], tmp_path: Path
 ) -> None:
     executor = embedded_start()
@@ -340,7 +334,7 @@ def test_whoever_waits_for_a_result_as_the_run_ends_gets_it(
     assert future.result()[0] == 7.0
 
 
-def test_a_callback_may_end_the_run(embedded_start: Callable[..., TaskVineExecutor]) -> None:
+def test_callback_may_end_the_run(embedded_start: Callable[..., TaskVineExecutor]) -> None:
     executor = embedded_start()
     future, last = make(6), text(10)
     settled(future)
@@ -379,20 +373,20 @@ def _arguments(future: Any, resolver: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("count", [3, 50_000])
 @pytest.mark.parametrize("resolver", [DAG_RESOLVER, None])
-def test_aliasing_is_that_of_pickling(
+def test_aliasing_is_the_same_as_with_pickling(
     start: Callable[..., TaskVineExecutor], count: int, resolver: Any, mode: str
 ) -> None:
-    """Once with small results and once with large ones."""
+    """Run once with small results and once with large ones."""
     start(resolver, function_exec_mode=mode)
     done = numbers(count)
     settled(done)
     assert are_one_object(*_arguments(done, resolver), inputs=[done]).result(60)
     pending = numbers(count)
     assert are_one_object(*_arguments(pending, resolver), inputs=[pending]).result(60)
-    # Each consumer has a copy of its own, and so has this process.
+    # Each consumer has its own copy, and so has this process.
     assert [spoil(done).result(60) for _ in range(3)] == [0.0] * 3
     assert done.result(60)[0] == 0.0
     done.result()[0] = 5.0
-    expected = 0.0 if resolver is DAG_RESOLVER else 5.0  # without it, Parsl passes the object that is here
+    expected = 0.0 if resolver is DAG_RESOLVER else 5.0  # without the resolver, Parsl passes the object in this process
     assert spoil(done).result(60) == expected
     assert done.result()[0] == 5.0

@@ -24,7 +24,7 @@ PERIOD = 0.05
 
 
 def polls(dfk: DataFlowKernel, count: int) -> None:
-    """Wait until the strategy has decided so many times from now on."""
+    """Wait until the strategy has decided ``count`` more times."""
     strategy = dfk.job_status_poller._strategy
     decide, done = strategy.strategize, []
 
@@ -51,7 +51,7 @@ def active(executor: TaskVineExecutor) -> list[str]:
 def test_init_blocks_are_launched_once(load: Load, strategy: str, init: int) -> None:
     executor = make(init)
     dfk = load([executor], strategy=strategy, strategy_period=PERIOD)
-    assert len(executor.blocks_to_job_id) == init  # with the start, not with the first poll
+    assert len(executor.blocks_to_job_id) == init  # at the start, not at the first poll
     polls(dfk, 3)
     assert len(executor.blocks_to_job_id) == init
     assert executor.wait_for_nodes(init, 30)
@@ -65,7 +65,7 @@ def test_blocks_added_after_the_start_count(load: Load) -> None:
     assert len(executor.blocks_to_job_id) == 2
 
 
-def test_out_under_load_up_to_the_most(load: Load, gate: Gate) -> None:
+def test_blocks_scale_out_to_max_blocks(load: Load, gate: Gate) -> None:
     executor = make(1, most=3)
     dfk = load([executor], strategy="simple", strategy_period=PERIOD)
     app = parsl.python_app(gate.task)
@@ -77,7 +77,7 @@ def test_out_under_load_up_to_the_most(load: Load, gate: Gate) -> None:
     assert {future.result()[1] for future in futures} == {"0", "1", "2"}
 
 
-def test_no_more_under_none(load: Load, gate: Gate) -> None:
+def test_no_blocks_are_added_without_load(load: Load, gate: Gate) -> None:
     executor = make(1)
     dfk = load([executor], strategy="none", strategy_period=PERIOD)
     app = parsl.python_app(gate.task)
@@ -88,7 +88,7 @@ def test_no_more_under_none(load: Load, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("least", [0, 1])
-def test_in_when_idle_and_out_again(load: Load, least: int, gate: Gate) -> None:
+def test_blocks_scale_in_when_idle_and_out_again(load: Load, least: int, gate: Gate) -> None:
     executor = make(2, least)
     load([executor], strategy="simple", strategy_period=PERIOD, max_idletime=0.1)
     eventually(lambda: len(active(executor)) == least)
@@ -101,8 +101,8 @@ def test_in_when_idle_and_out_again(load: Load, least: int, gate: Gate) -> None:
     assert {future.result()[1] for future in futures} == ({"0", "2", "3"} if least else {"2", "3", "4"})
 
 
-def test_the_last_block_keeps_what_is_kept_there(load: Load, tmp_path: Path) -> None:
-    """By default Parsl lets go of every block after two idle minutes."""
+def test_last_block_with_data_stays(load: Load, tmp_path: Path) -> None:
+    """By default Parsl cancels every block after two idle minutes."""
     executor = make(2)
     load([executor], strategy="simple", strategy_period=PERIOD, max_idletime=0.1)
 
@@ -130,8 +130,8 @@ def test_the_last_block_keeps_what_is_kept_there(load: Load, tmp_path: Path) -> 
     eventually(lambda: not executor.nodes)
 
 
-def test_a_block_that_was_killed(load: Load, gate: Gate) -> None:
-    """Parsl's own error handler would give up on an executor whose only block has failed."""
+def test_killed_block_is_replaced(load: Load, gate: Gate) -> None:
+    """Parsl's error handler would give up an executor whose only block has failed."""
     executor = make(1, most=1)
     load([executor], strategy="simple", strategy_period=PERIOD)
     app = parsl.python_app(gate.task)
@@ -146,7 +146,7 @@ def test_a_block_that_was_killed(load: Load, gate: Gate) -> None:
 
 @pytest.mark.parametrize("strategy", ["none", "simple"])
 @pytest.mark.parametrize("init", [0, 1])
-def test_blocks_that_fail(load: Load, strategy: str, init: int) -> None:
+def test_failing_blocks_fail_the_executor(load: Load, strategy: str, init: int) -> None:
     executor = make(init, worker_init="echo no such module >&2; exit 3")
     load([executor], strategy=strategy, strategy_period=PERIOD)
     if not init and strategy == "none":
@@ -157,7 +157,7 @@ def test_blocks_that_fail(load: Load, strategy: str, init: int) -> None:
         assert "no such module" in str(error)
 
 
-def test_cleanup_with_tasks_running(load: Load, gate: Gate) -> None:
+def test_cleanup_cancels_running_tasks(load: Load, gate: Gate) -> None:
     executor = make(2)
     dfk = load([executor], strategy="simple", strategy_period=PERIOD)
     app = parsl.python_app(gate.task)
@@ -167,7 +167,7 @@ def test_cleanup_with_tasks_running(load: Load, gate: Gate) -> None:
     assert all(future.exception(0) is not None for future in futures)
 
 
-def test_factory_and_manual_have_no_blocks(load: Load) -> None:
+def test_factory_and_manual_launch_have_no_blocks(load: Load) -> None:
     executors = [
         TaskVineExecutor(label="factory", cores=1, worker_launch_method="factory"),
         TaskVineExecutor(label="manual", cores=1, worker_launch_method="manual"),

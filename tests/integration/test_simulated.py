@@ -1,4 +1,4 @@
-"""What a real run leaves can be simulated, and comes out as it was."""
+"""A real run can be simulated from its record, and takes about as long."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def join(a: bytes, b: bytes, inputs: tuple[File, ...] = (), outputs: tuple[File,
     return a + b
 
 
-def test_a_run_is_replayed_from_its_record(load: Load) -> None:
+def test_run_is_replayed_from_its_record(load: Load) -> None:
     provider = LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2)
     executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
     kernel = load([executor], dependency_resolver=DAG_RESOLVER)
@@ -47,7 +47,7 @@ def test_a_run_is_replayed_from_its_record(load: Load) -> None:
     kept = add(sums[0], sums[1], outputs=[File("taskvinetemp:///kept")])
     last = add(sums[2], kept, inputs=[kept.outputs[0]])
     assert len(last.result()) == 600_000 + 0 + 1 + 2 + 3 + 4 + 5
-    assert [each.exception() for each in sums] == [None] * 4  # the last of them is nobody's input
+    assert [each.exception() for each in sums] == [None] * 4  # no task reads the last one
     record = str(next(Path(kernel.run_dir).rglob("record.msgpack")))
     kernel.cleanup()
 
@@ -63,5 +63,5 @@ def test_a_run_is_replayed_from_its_record(load: Load) -> None:
     assert seconds > 14 * 0.05
     assert outcome.makespan > seconds / 2
     assert workload.measured is not None
-    # A loaded machine is not one of slow nodes; what is asked here is that nothing is counted twice, or left out.
+    # A loaded machine is not the same as slow nodes; this test checks that no time is counted twice or left out.
     assert outcome.makespan == pytest.approx(workload.measured, rel=0.5)

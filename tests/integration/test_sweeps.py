@@ -1,4 +1,4 @@
-"""A sweep over a real program: its executor gets the parameters, and nothing of any run remains."""
+"""A sweep over a real program: its executor gets the parameters, and no run leaves anything."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with parsl.load(Config(executors=[executor], run_dir=sys.argv[1])):
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_program_is_run_with_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_runs_with_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(ROOTS))
     (tmp_path / "program.py").write_text(PROGRAM)
     settings = grid({"executor": {"library-slots": [1, 2]}})
@@ -75,12 +75,10 @@ with parsl.load(config):
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_nodes_are_lost_in_a_sweep_and_what_that_cost_is_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_records_the_cost_of_lost_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(ROOTS))
     (tmp_path / "program.py").write_text(WITH_LOSSES)
-    seed = 4  # of a first loss after 0.4 s of work, of which there are 1.3 at least
+    seed = 4  # the first loss comes after 0.4 s of work; a run has at least 1.3 s
     settings = grid({"executor": {"loss-interval": [0, 1.5], "loss-seed": seed}})
     results = sweep([str(tmp_path / "program.py"), str(tmp_path / "runinfo")], settings, repetitions=1, timeout=100)
     assert not results.failed, results.failed[0].output

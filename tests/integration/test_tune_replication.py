@@ -23,7 +23,7 @@ ROOTS = [str(Path(package.__file__).parent.parent) for package in (taskvine_exec
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_from_the_command_to_the_figure(tmp_path: Path) -> None:
+def test_example_runs_from_command_to_figure(tmp_path: Path) -> None:
     options = ["--degrees", "2", "--intervals", "0", "1", "--repetitions", "1"]
     size = ["--nodes", "2", "--steps", "3", "--simulations", "2", "--output", str(tmp_path)]
     done = subprocess.run(
@@ -40,10 +40,10 @@ def test_from_the_command_to_the_figure(tmp_path: Path) -> None:
     with open(tmp_path / "runs.csv", newline="") as file:
         runs = {float(row["executor.loss-interval"]): row for row in csv.DictReader(file)}
     assert set(runs) == {0.0, 1.0}
-    assert float(runs[1.0]["losses"]) >= 1  # the first falls after 0.2 s of work, of which there are 0.6 at least
+    assert float(runs[1.0]["losses"]) >= 1  # the first loss comes after 0.2 s of work; a run has at least 0.6 s
     assert {row["exit_code"] for row in runs.values()} == {"0"}
     assert (runs[0.0]["losses"], runs[0.0]["reexecutions"]) == ("0", "0")
-    # Eight pieces of one MiB; when the last ones have been made, on both nodes.
+    # Eight pieces of one MiB. They exist when the last ones have been made on both nodes.
     assert float(runs[0.0]["storage_peak_bytes"]) >= 8 * 2**20
 
 
@@ -53,13 +53,13 @@ def model() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
+    sys.modules[spec.name] = module  # dataclasses look up their own module
     spec.loader.exec_module(module)
     return module
 
 
 def record(calls: list[tuple[str, str, float, float]], nodes: list[tuple[float, str]]) -> Record:
-    """A record of calls (app, node, start, seconds), all submitted at 1.0, and of nodes: a time, and a letter each."""
+    """Write a record of calls (app, node, start, seconds) submitted at 1.0, and of nodes (a time, a letter each)."""
     made = Record()
     names = sorted({name for name, *_ in calls})
     made.profiles = {
@@ -73,14 +73,14 @@ def record(calls: list[tuple[str, str, float, float]], nodes: list[tuple[float, 
     return made
 
 
-def test_a_lost_node_is_replaced_when_its_successor_begins(model: ModuleType) -> None:
+def test_lost_node_is_replaced_when_its_successor_starts(model: ModuleType) -> None:
     calls = [("step", "a", 2.0, 1.0), ("step", "c", 7.0, 1.0), ("step", "d", 9.0, 1.0)]
     nodes = [(1.0, "a"), (1.5, "ab"), (4.0, "b"), (5.0, ""), (6.0, "c"), (6.5, "cd")]
     assert model.replacements(record(calls, nodes)) == [3.0, 4.0]
     assert model.replacements(record(calls[:1], [(1.0, "ab"), (4.0, "b")])) == []
 
 
-def test_what_the_program_waits_for_and_holds_is_in_the_replay(model: ModuleType) -> None:
+def test_replay_includes_waits_and_held_results(model: ModuleType) -> None:
     calls = [(name, "a", 2.0, 1.0) for name in ("step", "heat", "heat", "step", "step", "heat", "step")]
     waits = [
         [use.source for use in each.inputs] for each in model.as_the_program_goes(record(calls, [])).submitted.values()
@@ -91,6 +91,6 @@ def test_what_the_program_waits_for_and_holds_is_in_the_replay(model: ModuleType
     assert waits == [[], [], [], ["v1", "v2"], ["v1", "v2"], ["v1", "v2"], ["v5"]]
 
 
-def test_the_warm_up_is_left_out(model: ModuleType) -> None:
+def test_warm_up_is_left_out(model: ModuleType) -> None:
     left = model.without_warm_up(record([("meet", "a", 2.0, 1.0), ("step", "a", 4.0, 1.0)], []))
     assert (list(left.submitted), list(left.done)) == ([1], [1])

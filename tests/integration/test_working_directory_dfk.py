@@ -1,4 +1,4 @@
-"""Workflows as Parsl's tutorial has them: relative files, scripts beside the program, and undeclared files."""
+"""Workflows as in Parsl's tutorial: relative files, scripts beside the program, and undeclared files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def total(inputs: Any = ()) -> int:
 
 
 @pytest.mark.parametrize("where", ["submit", "sandbox"])
-def test_files_of_the_tutorial(start: Any, home: Path, where: str) -> None:
+def test_tutorial_files_are_in_the_programs_directory(start: Any, home: Path, where: str) -> None:
     start(working_directory=where)
     made = [generate(number, outputs=[File(f"random-{number}.txt")]) for number in range(4)]
     joined = concat(inputs=[each.outputs[0] for each in made], outputs=[File("results/all.txt")])
@@ -66,14 +66,14 @@ def test_files_of_the_tutorial(start: Any, home: Path, where: str) -> None:
     assert joined.outputs[0].result(SECONDS).filepath == "results/all.txt"
 
 
-def test_scripts_and_files_that_nobody_declares(start: Any, home: Path) -> None:
+def test_undeclared_scripts_and_files_are_found(start: Any, home: Path) -> None:
     @parsl.bash_app
     def simulate(stdout: Any = None) -> str:
         return "./simulate.sh"
 
     @parsl.bash_app
     def by_name(outputs: Any = ()) -> str:
-        return "echo made > made.txt"  # and not outputs[0].filepath
+        return "echo made > made.txt"  # without outputs[0].filepath
 
     @parsl.python_app
     def save(name: str, text: str, after: Any = None) -> str:
@@ -98,7 +98,7 @@ def test_scripts_and_files_that_nobody_declares(start: Any, home: Path) -> None:
     assert sorted(os.listdir(home)) == ["kept.txt", "made.txt", "settings", "sim.out", "simulate.sh"]
 
 
-def test_in_a_sandbox_they_are_pointed_out(start: Any, home: Path) -> None:
+def test_undeclared_files_in_a_sandbox_are_named(start: Any, home: Path) -> None:
     @parsl.bash_app
     def simulate(*_: Any) -> str:
         return "./simulate.sh"

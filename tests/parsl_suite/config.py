@@ -12,19 +12,18 @@ from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 
 
 class SuiteExecutor(TaskVineExecutor):
-    """A TaskVineExecutor, and nothing else."""
+    """A TaskVineExecutor without changes."""
 
 
-# test_error_handling/test_resource_spec.py submits specifications that lack a key or have a wrong one, and lets an
-# executor refuse them with InvalidResourceSpecification only if it is an instance of one of three of Parsl's classes:
-# those of its executors that check what they are given. Ours checks too. Registered as a virtual subclass of one of
-# the three, it inherits nothing and behaves as ever; isinstance() alone says otherwise, and that test is the only
-# code in Parsl that asks.
+# test_error_handling/test_resource_spec.py submits specifications with a missing or a wrong key. It expects
+# InvalidResourceSpecification only from instances of the three executors of Parsl that check specifications. Ours
+# checks them too. As a virtual subclass of one of the three, it inherits nothing: only isinstance() changes, and
+# no other code in Parsl asks for it.
 ThreadPoolExecutor.register(SuiteExecutor)
 
 
 def fresh_config() -> Config:
-    """One executor on one block, as Parsl's own htex_local configuration has it; run.py sets the variables."""
+    """One executor on one block, as in Parsl's htex_local configuration; run.py sets the variables."""
     return Config(
         executors=[
             SuiteExecutor(

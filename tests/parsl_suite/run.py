@@ -6,7 +6,7 @@ the interpreter that runs this file, and a temporary directory to work in::
     python tests/parsl_suite/run.py                            the newest parsl
     python tests/parsl_suite/run.py --parsl 2026.4.20          the oldest that is supported
     python tests/parsl_suite/run.py --dag                      with DAG_RESOLVER
-    python tests/parsl_suite/run.py --engine taskvine          on TaskVine, whose module and worker have to be found
+    python tests/parsl_suite/run.py --engine taskvine          on TaskVine, if it is installed
     python tests/parsl_suite/run.py --config htex_local.py     for comparison: a configuration from parsl/tests/configs
     python tests/parsl_suite/run.py -- -x -k test_simple       what follows -- goes to pytest
 """
@@ -28,11 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv-parsl-suite"
 NEEDED = ("pytest<8", "pytest-timeout", "pytest-random-order", "mock", "pandas")
 SECONDS = 180
-"""Time that one test may take."""
+"""Time limit of one test."""
 
 OUTCOMES = ("passed", "failed", "errors", "skipped")
 
-#: Tests that no executor passes, by the part of the suite's name for them, when root runs them.
+#: Tests that fail on every executor when root runs them, by the part of the suite's name for them.
 FAIL_AS_ROOT = ("test_bad_stdout_file", "test_bad_stderr_file")
 ROOT_REASON = "they expect to be forbidden to write to a file, and root is not"
 
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def prepare(environment: Path, version: str | None) -> str:
-    """Make the environment, or bring it up to date; return its interpreter."""
+    """Make or update the environment; return its interpreter."""
     python = environment / "bin" / "python"
     if not python.exists():
         print(f"making {environment}", flush=True)
@@ -82,7 +82,7 @@ def prepare(environment: Path, version: str | None) -> str:
 
 
 def parsl_in(python: str) -> tuple[Path, str]:
-    """Where an environment's parsl keeps its tests, and its version."""
+    """Return the directory of an environment's parsl tests, and its version."""
     code = "import os, parsl, parsl.tests; print(os.path.dirname(parsl.tests.__file__), parsl.__version__)"
     with tempfile.TemporaryDirectory() as elsewhere:
         told = subprocess.run([python, "-c", code], check=True, cwd=elsewhere, stdout=subprocess.PIPE, text=True)
@@ -91,28 +91,28 @@ def parsl_in(python: str) -> tuple[Path, str]:
 
 
 def run(python: str, tests: Path, config: Path, arguments: Sequence[str]) -> tuple[int, Counter[str]]:
-    """Run the suite; return pytest's exit status and how many tests ended how."""
-    # Tests that need the open internet are marked cleannet; Parsl's own continuous integration leaves them out too.
+    """Run the suite; return pytest's exit status and the number of tests by outcome."""
+    # Tests that need the internet are marked cleannet; Parsl's continuous integration leaves them out too.
     selection = ["not cleannet"]
     if os.geteuid() == 0:
         selection += [f"not {name}" for name in FAIL_AS_ROOT]
         print(f"left out, as this is root: {', '.join(FAIL_AS_ROOT)} ({ROOT_REASON})", flush=True)
     with tempfile.TemporaryDirectory(prefix="parsl-suite-") as directory:
-        # The environment lies inside this project, whose settings for pytest are not meant for Parsl's tests.
+        # The environment lies inside this project, whose settings for pytest must not apply to Parsl's tests.
         settings = Path(directory, "pytest.ini")
         settings.write_text("[pytest]\n")
         report = Path(directory, "report.xml")
         command = [python, "-m", "pytest", str(tests), "-k", " and ".join(selection), "--config", str(config)]
         command += ["-c", str(settings), "--rootdir", directory, f"--junit-xml={report}", f"--timeout={SECONDS}"]
         command += ["-p", "no:cacheprovider", "--tb=short", "-q", "-r", "fEX", *arguments]
-        # Parsl's own executors find their programs on the path.
+        # Parsl's executors search for their programs on the path.
         environment = {**os.environ, "PATH": os.pathsep.join([os.path.dirname(python), os.environ.get("PATH", "")])}
         status = subprocess.run(command, check=False, cwd=directory, env=environment).returncode
         return status, read_counts(report)
 
 
 def read_counts(report: Path) -> Counter[str]:
-    """How many tests ended how, from pytest's report."""
+    """Return the number of tests by outcome, from pytest's report."""
     counts: Counter[str] = Counter()
     if report.exists():
         for case in xml.etree.ElementTree.parse(report).iter("testcase"):

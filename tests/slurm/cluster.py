@@ -1,6 +1,6 @@
 """A real Slurm on this machine: ``python tests/slurm/cluster.py --nodes 3`` starts one until Ctrl-C.
 
-Each node is a slurmd on a machine of its own, see ``machines``. All daemons listen on loopback with free ports, and
+Each node is a slurmd on another machine, see ``machines``. All daemons listen on loopback with free ports, and
 munged has a private key and socket, so that several clusters do not disturb each other.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]  # where this file is run as a program
+sys.path[:0] = [str(ROOT)]  # when this file is run as a program
 
 from tests.machines import ISOLATE, LOGIN, SBIN, Machines, absent, run_as_program  # noqa: E402
 
@@ -85,7 +85,7 @@ CommunicationParameters=NoInAddrAny
 
 
 def missing(*, accounting: bool) -> str | None:
-    """Why no cluster can be started here, if it cannot."""
+    """Return why no cluster can be started here; None if one can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a Slurm cluster in namespaces needs root on Linux"
     programs = _PROGRAMS + (_ACCOUNTING_PROGRAMS if accounting else ())
@@ -124,11 +124,11 @@ class Cluster(Machines):
         return {self.VARIABLE: str(self.conf)}
 
     def queue(self) -> list[str]:
-        """Jobs that have not ended: number, state, name."""
+        """Return the jobs that have not ended: number, state, name."""
         return self.ask("squeue", "--noheader", "--format=%i %t %j").splitlines()
 
     def jobs(self, state: str = "R,PD,S,CG") -> list[str]:
-        """Numbers of jobs in some states."""
+        """Return the numbers of jobs in some states."""
         return self.ask("squeue", "--noheader", "--format=%i", f"--states={state}").split()
 
     def cancel(self, *jobs: str) -> None:
@@ -217,7 +217,7 @@ class Cluster(Machines):
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses now."""
+    """Return unused ports of loopback."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

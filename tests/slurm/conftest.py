@@ -14,7 +14,7 @@ from tests.engines import ABSENT
 from tests.slurm.cluster import Cluster, missing
 
 REQUIRED = "TASKVINE_EXEC_SLURM_REQUIRED"
-"""Environment variable: if it is set, a machine that cannot run these tests fails them."""
+"""Environment variable: if it is set, the tests fail on a machine that cannot run them."""
 _FIGURES: list[tuple[str, str, str]] = []
 
 HEADER = """
@@ -38,7 +38,7 @@ def executor(partition="compute", exclusive=True, walltime="00:10:00", **given):
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the figures that the tests have taken."""
+    """Print the figures that the tests have noted."""
     if _FIGURES:
         terminalreporter.section("figures of the Slurm suite")
         for cluster, what, value in _FIGURES:
@@ -47,11 +47,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session", params=["sacct", "squeue"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster with accounts, and one without: SlurmProvider then asks ``squeue`` for states."""
+    """A cluster with accounts, and one without, where SlurmProvider asks ``squeue`` for states."""
     accounting = request.param == "sacct"
     if reason := missing(accounting=accounting) or ABSENT:
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
-    # SIGTERM, as of a time limit around all of this, must not leave a cluster behind.
+    # A SIGTERM, for example from a time limit, must not leave a cluster behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Cluster(3, accounting=accounting) as cluster:
         use(cluster)
@@ -61,7 +61,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture
 def figure(cluster: Cluster) -> Callable[[str, str], None]:
-    """Keep a figure for the summary."""
+    """Note a figure for the summary."""
     name = "sacct" if cluster.accounting else "squeue"
     return lambda what, value: _FIGURES.append((name, what, value))
 

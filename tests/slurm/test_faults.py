@@ -1,4 +1,4 @@
-"""What users, administrators and machines do to runs, on a real Slurm."""
+"""Faults that users, administrators and machines cause in runs, on a real Slurm."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ with load(executor(init_blocks={blocks}, max_blocks={blocks}, max_retries=3)) as
 
 
 def long(run: Run, *, blocks: int = 1, seconds: float = 2.0, count: int = 10) -> Program:
-    """A program whose tasks take some time; it says which nodes they ran on."""
+    """A program whose tasks take some time; it prints the nodes on which they ran."""
     program = run(LONG.format(blocks=blocks, seconds=seconds, count=count))
     program.wait_for("joined")
     return program
 
 
 def jobs_of(program: Program, count: int) -> list[str]:
-    """Jobs that the tasks of a program that has ended ran in; all of its ``count`` tasks have results."""
+    """Return the jobs in which the tasks of an ended program ran; all of its ``count`` tasks have results."""
     program.end(240)
     results = program.said("results")[0][0]
     assert [number for _, _, number in results] == list(range(count))
@@ -52,8 +52,8 @@ def jobs_of(program: Program, count: int) -> list[str]:
 # --- what Slurm does to jobs ---
 
 
-def test_walltime(run: Run) -> None:
-    """A job ends while its tasks run; another goes on. Slurm looks at walltimes every half minute."""
+def test_job_ends_at_its_walltime(run: Run) -> None:
+    """A job ends while its tasks run; another job goes on. Slurm looks at walltimes every half minute."""
     program = run("""
         with load(executor(init_blocks=1, max_blocks=1, max_retries=3, walltime="00:01:00")):
             results = []
@@ -83,15 +83,15 @@ def test_scancel_of_all_blocks(cluster: Cluster, run: Run, figure: Figure) -> No
     assert set(jobs_of(program, 10)) - set(cancelled)
 
 
-def test_requeue(cluster: Cluster, run: Run) -> None:
-    """Slurm runs the same job again: it is the same block, whose node is another."""
+def test_requeued_job_is_the_same_block(cluster: Cluster, run: Run) -> None:
+    """Slurm runs the same job again: it is the same block with another node."""
     program = long(run)
     (job,) = cluster.jobs("R")
     cluster.ask("scontrol", "requeue", job)
     assert jobs_of(program, 10) == [job]
 
 
-def test_suspend(cluster: Cluster, run: Run) -> None:
+def test_suspended_job_goes_on(cluster: Cluster, run: Run) -> None:
     program = long(run)
     (job,) = cluster.jobs("R")
     cluster.ask("scontrol", "suspend", job)
@@ -102,7 +102,7 @@ def test_suspend(cluster: Cluster, run: Run) -> None:
     assert jobs_of(program, 10) == [job]
 
 
-def test_a_job_with_less_memory_than_its_machine(run: Run) -> None:
+def test_node_offers_the_memory_of_its_job(run: Run) -> None:
     program = run("""
         small = executor(init_blocks=1, max_blocks=1, exclusive=False, scheduler_options="#SBATCH --mem=1000")
         with load(small):
@@ -123,7 +123,7 @@ with load(executor(init_blocks=2, max_blocks=2, {wrong})):
 
 
 def error_of(run: Run, wrong: str) -> tuple[str, float]:
-    """The error of a task where blocks cannot run, and the seconds until it came."""
+    """Return the error of a task where blocks cannot run, and the seconds until it came."""
     program = run(WRONG.format(wrong=wrong))
     program.end()
     (name, message), when = program.said("error")[0]
@@ -131,7 +131,7 @@ def error_of(run: Run, wrong: str) -> tuple[str, float]:
     return message, when - program.said("loading")[0][1]
 
 
-def test_failing_worker_init(cluster: Cluster, run: Run, figure: Figure) -> None:
+def test_failing_worker_init_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
     message, seconds = error_of(run, "worker_init='module load anaconda7 || exit 3'")
     assert "ended before their nodes joined" in message
     assert "exit code 3" in message
@@ -143,21 +143,21 @@ def test_failing_worker_init(cluster: Cluster, run: Run, figure: Figure) -> None
     assert seconds < 15
 
 
-def test_wrong_partition(run: Run, figure: Figure) -> None:
+def test_wrong_partition_is_reported(run: Run, figure: Figure) -> None:
     message, seconds = error_of(run, "partition='compute7'")
     assert "invalid partition" in message
     figure("wrong partition: seconds until it is named", f"{seconds:.1f}")
     assert seconds < 15
 
 
-def test_more_memory_than_any_node_has(run: Run, figure: Figure) -> None:
+def test_request_for_too_much_memory_is_reported(run: Run, figure: Figure) -> None:
     message, seconds = error_of(run, "scheduler_options='#SBATCH --mem=900000'")
     assert "Memory specification can not be satisfied" in message
     figure("over-asked memory: seconds until it is named", f"{seconds:.1f}")
     assert seconds < 15
 
 
-def test_an_account_that_may_not_be_used(cluster: Cluster, run: Run, figure: Figure) -> None:
+def test_forbidden_account_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
     if not cluster.accounting:
         pytest.skip("this cluster has no accounts")
     message, seconds = error_of(run, "scheduler_options='#SBATCH --account=physics'")
@@ -166,8 +166,8 @@ def test_an_account_that_may_not_be_used(cluster: Cluster, run: Run, figure: Fig
     assert seconds < 15
 
 
-def test_an_account_that_is_used_up(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Slurm takes the job and never starts it."""
+def test_exhausted_account_is_reported(cluster: Cluster, run: Run, figure: Figure) -> None:
+    """Slurm accepts the job and never starts it."""
     if not cluster.accounting:
         pytest.skip("this cluster has no accounts")
     cluster.ask("sacctmgr", "-i", "add", "account", "spent", "GrpTRESMins=cpu=0")
@@ -191,8 +191,8 @@ def test_an_account_that_is_used_up(cluster: Cluster, run: Run, figure: Figure) 
 
 
 @pytest.mark.parametrize("who", ["user", "manager", "both"])
-def test_sigkill(run: Run, figure: Figure, who: str) -> None:
-    """Tasks have children in new sessions. The nodes see the end of their manager, and leave."""
+def test_killed_processes_leave_nothing(run: Run, figure: Figure, who: str) -> None:
+    """Tasks have children in new sessions. The nodes notice the end of their manager, and leave."""
     program = run("""
         @parsl.python_app
         def stray():
@@ -223,8 +223,8 @@ def test_sigkill(run: Run, figure: Figure, who: str) -> None:
 
 @pytest.mark.timeout(150 * KILLS)
 @pytest.mark.parametrize("who", ["worker", "manager", "user"])
-def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, who: str) -> None:
-    """Whatever the moment, jobs, processes and scratch go; and after a worker's death the results are right."""
+def test_kills_at_random_moments_leave_nothing(cluster: Cluster, run: Run, figure: Figure, who: str) -> None:
+    """At whatever moment, jobs, processes and scratch disappear; after a worker's death the results are right."""
     gone = []
     for number in range(KILLS):
         program = run("""
@@ -236,7 +236,7 @@ def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, wh
         moment = random.Random(f"{SEED}-{who}-{number}").uniform(0.0, 6.0)
         time.sleep(moment)
         victims = [each.pid for each in cluster.processes() if who == "worker" and _is_a_worker(each)]
-        with contextlib.suppress(psutil.Error, IndexError, AssertionError):  # it has ended, or nothing has begun
+        with contextlib.suppress(psutil.Error, IndexError, AssertionError):  # it has ended, or no task has begun
             victims = [program.pid] if who == "user" else victims
             victims = [program.manager().pid] if who == "manager" else victims
         for pid in random.Random(moment).sample(victims, min(1, len(victims))):
@@ -246,15 +246,15 @@ def test_deaths_at_random_moments(cluster: Cluster, run: Run, figure: Figure, wh
         if who == "worker":
             assert program.said("results")[0][0] == list(range(60)), f"killed after {moment:.2f} s\n{program.text}"
         begun = time.monotonic()
-        # A job that was pending when its user's process was killed starts, sees that, and ends.
+        # A job that was pending when its user's process was killed starts, notices that, and ends.
         left = settle(lambda: cluster.queue() or cluster.processes(), CLEAN_SECONDS)
         assert not left, f"{who} killed after {moment:.2f} s: {left}"
         gone.append(time.monotonic() - begun)
     figure(f"{who} killed {KILLS} times: seconds until nothing was left, at most", f"{max(gone):.1f}")
 
 
-def test_sigkill_of_a_node_s_processes(cluster: Cluster, run: Run) -> None:
-    """All at once, so that none can clean up: the next node on that machine does."""
+def test_killed_processes_of_a_node_leave_nothing(cluster: Cluster, run: Run) -> None:
+    """All are killed at once, so none can clean up: the next node on that machine does."""
     program = run("""
         with load(executor(init_blocks=1, max_blocks=1, max_retries=3, scheduler_options="#SBATCH --nodelist=n1")):
             say("first", where().result())
@@ -276,7 +276,7 @@ def test_sigkill_of_a_node_s_processes(cluster: Cluster, run: Run) -> None:
 
 
 def _is_a_worker(process: psutil.Process) -> bool:
-    """Whether it is vine_worker or its launcher; who kills a task's process kills the task."""
+    """Whether the process is vine_worker or its launcher; killing a task's process ends only the task."""
     try:
         return process.name() == "vine_worker" or "worker" in process.cmdline()
     except psutil.Error:

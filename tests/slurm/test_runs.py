@@ -62,8 +62,8 @@ def test_200_apps(cluster: Cluster, run: Run, figure: Figure) -> None:
     figure("200 apps of 20 ms on 2 nodes: seconds", f"{when - program.said('begun')[0][1]:.1f}")
 
 
-def test_dag_over_two_nodes(run: Run) -> None:
-    """A tree of arrays: what a node lacks it gets from the other, not from the user's process."""
+def test_dag_runs_on_two_nodes(run: Run) -> None:
+    """A tree of arrays: a node copies missing inputs from the other node, not from the user's process."""
     program = run("""
         @parsl.python_app
         def leaf(n):
@@ -88,8 +88,8 @@ def test_dag_over_two_nodes(run: Run) -> None:
     assert len(program.said("nodes")[0][0]) == 2
 
 
-def test_the_configuration_of_the_documentation(cluster: Cluster, run: Run) -> None:
-    """As it is printed; only what is missing to use it is added."""
+def test_documented_configuration_runs(cluster: Cluster, run: Run) -> None:
+    """The page's configuration as printed; only what is missing to use it is added."""
     text = (ROOT / "docs" / "how-to" / "slurm.md").read_text()
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SlurmProvider" in block)
     program = run(
@@ -114,8 +114,8 @@ parsl.dfk().cleanup()
     assert len(program.said("nodes")[0][0]) == 2
 
 
-def test_the_program_of_the_tutorial(run: Run) -> None:
-    """As it is printed, with the name of the configuration for Slurm as its argument."""
+def test_tutorial_program_runs(run: Run) -> None:
+    """The page's program as printed, with the name of the configuration for Slurm as its argument."""
     page = ROOT / "docs" / "tutorial" / "cluster.md"
     *_, walks = blocks(page)
     before = run("print('here')", header="")
@@ -132,7 +132,7 @@ def test_the_program_of_the_tutorial(run: Run) -> None:
     assert program.end() == walks.output
 
 
-def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
+def test_blocks_scale_out_and_in(cluster: Cluster, run: Run) -> None:
     program = run("""
         with load(executor(init_blocks=0, max_blocks=3), strategy="simple", max_idletime=2, strategy_period=1) as dfk:
             results = [f.result() for f in [where(n, 4) for n in range(6)]]
@@ -142,15 +142,15 @@ def test_scale_out_and_in(cluster: Cluster, run: Run) -> None:
             say("again", where().result())
     """)
     program.wait_for("jobs", 120)
-    eventually(lambda: not cluster.queue(), 60)  # the strategy has let all blocks go
+    eventually(lambda: not cluster.queue(), 60)  # the strategy has cancelled all blocks
     (program.directory / "go on").touch()
     program.end()
     assert len(program.said("jobs")[0][0]) == 3
     assert program.said("again")[0][0][1] not in program.said("jobs")[0][0]
 
 
-def test_the_factory(cluster: Cluster, run: Run) -> None:
-    """TaskVine's own factory submits workers as tasks need them."""
+def test_factory_submits_workers(cluster: Cluster, run: Run) -> None:
+    """TaskVine's factory submits workers as tasks need them."""
     program = run("""
         factory = dict(worker_launch_method="factory", batch_type="slurm", batch_options="--partition=compute")
         made = TaskVineExecutor(
@@ -167,7 +167,7 @@ def test_the_factory(cluster: Cluster, run: Run) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple"])
-def test_no_block_at_the_start(run: Run, strategy: str) -> None:
+def test_run_without_blocks_at_the_start(run: Run, strategy: str) -> None:
     program = run(f"""
         with load(executor(init_blocks=0, max_blocks=1), strategy={strategy!r}):
             say("result", where().result())
@@ -176,8 +176,8 @@ def test_no_block_at_the_start(run: Run, strategy: str) -> None:
     assert program.said("result")
 
 
-def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) -> None:
-    """Nothing runs, and the user gives up: the log says what is waited for, and the job is cancelled."""
+def test_ctrl_c_cancels_a_pending_job(cluster: Cluster, run: Run, figure: Figure) -> None:
+    """Nothing runs, and the user gives up: the log names the reason of the wait, and the job is cancelled."""
     hold = cluster.ask("sbatch", "--parsable", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 600")
     try:
         eventually(lambda: hold in cluster.jobs("R"))
@@ -200,7 +200,7 @@ def test_a_pending_job_and_ctrl_c(cluster: Cluster, run: Run, figure: Figure) ->
         assert program.said("interrupted")
         minutes = (program.said("interrupted")[0][1] - program.said("loaded")[0][1]) / 60
         figure("a pending job: questions a minute in its first 45 s", f"{(len(queries(program)) - 1) / minutes:.1f}")
-        assert len(queries(program)) <= 4  # one is the provider's at its construction
+        assert len(queries(program)) <= 4  # the provider makes one at its construction
         assert cluster.jobs() == [hold]
     finally:
         cluster.ask("scancel", hold)

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING, SECURITY and the forms name is there."""
+"""CONTRIBUTING, SECURITY and the forms name only things that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conda environment has what the packages ask for."""
+"""The conda environment has what the packages require."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CONDA = {"msgpack": "msgpack-python"}
-"""What has another name there."""
+"""Packages that have another name in conda."""
 EXTRAS = ("examples", "tune", "test", "docs", "dev")
 
 
@@ -34,20 +34,20 @@ def required() -> list[str]:
 
 @pytest.fixture(scope="module")
 def there() -> dict[str, str]:
-    """Bounds of what the environment has, by name."""
+    """Bounds of the packages in the environment, by name."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     return dict(split(each) for each in environment["dependencies"] if isinstance(each, str))
 
 
 @pytest.mark.parametrize("requirement", required())
-def test_it_has_what_is_required(requirement: str, there: dict[str, str]) -> None:
+def test_environment_has_all_requirements(requirement: str, there: dict[str, str]) -> None:
     name, bounds = split(requirement)
     name = CONDA.get(name, name)
     assert name in there
-    if bounds:  # some ask for a package without saying which, and others say it
+    if bounds:  # some packages require one without bounds, which others give
         assert there[name] == bounds
 
 
 @pytest.mark.parametrize("name", ["ndcctools", "openssl"])
-def test_it_has_what_taskvine_needs(name: str, there: dict[str, str]) -> None:
+def test_environment_has_taskvines_requirements(name: str, there: dict[str, str]) -> None:
     assert name in there

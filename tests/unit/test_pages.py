@@ -1,4 +1,4 @@
-"""What README and documentation show can be written as it stands there. Programs are run by the integration tests."""
+"""The code in README and documentation can be written as printed. The integration tests run the programs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CLUSTER = re.compile(r"(?<!Local)Provider\(|batch_type=")
 COUNTS = {
     "docs/explanation/simulation.md": 1,
 }
-"""How many fragments a page has: code that is neither run nor made, because it needs the rest of a program."""
+"""The number of fragments on each page: code that is neither run nor made, because it needs the rest of a program."""
 
 
 class Quoted:
@@ -57,7 +57,7 @@ class Quoted:
 
     @property
     def executors(self) -> list[ParslExecutor]:
-        """Executors that the block has made, or that its functions make which return a Config."""
+        """Return the executors that the block has made, or that its functions put into a Config."""
         made = [value for value in self.names.values() if isinstance(value, TaskVineExecutor)]
         configs = [*self.loaded, *(value for value in self.names.values() if isinstance(value, Config))]
         configs += [each() for each in self.names.values() if inspect.isfunction(each) and _makes_config(each)]
@@ -87,7 +87,7 @@ def name(block: Block) -> str:
 
 @pytest.mark.parametrize("block", PARTS, ids=name)
 def test_blocks(quoted: Quoted, tmp_path: Path, capsys: pytest.CaptureFixture[str], block: Block) -> None:
-    """They run as they are printed, beside the files that the page has shown before, and make what they load."""
+    """The blocks run as printed, beside the files that the page has shown before, and make what they load."""
     write_files(block.page, block.line, tmp_path)
     pytest.importorskip("proxystore") if "proxystore" in block.code else None
     quoted.run(block)
@@ -99,25 +99,25 @@ def test_blocks(quoted: Quoted, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("block", [block for block in PARTS if CLUSTER.search(block.code)], ids=name)
 def test_blocks_for_clusters(quoted: Quoted, tmp_path: Path, block: Block) -> None:
-    """They say what nodes need to know."""
+    """The blocks set what nodes need."""
     quoted.run(block)
     found = 0
     for executor in quoted.executors:
         assert isinstance(executor, TaskVineExecutor)
-        settings = executor._settings
+        settings = executor.settings
         if not isinstance(settings, VineSettings) or settings.local:
             continue
         found += 1
         assert settings.password_file == passwords.default_path() == str(tmp_path / "taskvine-exec" / "password")
         assert settings.address not in (None, "localhost")
-        assert settings.node_memory  # else a job may have less than a node has
+        assert settings.node_memory  # otherwise a job may have less memory than a node offers
         assert Config(executors=[executor])
         provider = executor.provider
         if settings.worker_launch_method == "provider":
             assert isinstance(provider, ClusterProvider)
             assert 0 < provider.init_blocks <= provider.max_blocks
         else:
-            assert settings.node_cores  # else vine_factory asks for one
+            assert settings.node_cores  # otherwise vine_factory asks for one
             assert settings.max_workers > 1
     assert found
 
@@ -135,7 +135,7 @@ def test_every_fragment_is_known() -> None:
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=name)
 def test_fragments(block: Block) -> None:
-    """They are Python, and what they import is there."""
+    """Fragments are Python, and their imports exist."""
     for node in ast.walk(ast.parse(block.code)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("parsl", "taskvine_")):
             module = importlib.import_module(node.module)
@@ -150,13 +150,13 @@ def test_every_output_belongs_to_a_block() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_languages(page: Path) -> None:
-    """Each fenced block says what it is, so that no Python is taken for something else."""
+    """Each fenced block names its language, so that all Python is found."""
     assert {block.language for block in blocks(page)} <= {"python", "text", "toml", "sh"}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "docs" not in page.parts], ids=shown)
 def test_links_lead_to_files(page: Path) -> None:
-    """Those of pages that are no part of the site; `make docs` checks the others."""
+    """Links on pages outside of the site; `make docs` checks the others."""
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
@@ -199,7 +199,7 @@ QUOTED = [
 
 @pytest.mark.parametrize(("command", "rest"), LINES)
 def test_commands(monkeypatch: pytest.MonkeyPatch, command: str, rest: str) -> None:
-    """Their options are those that the commands have."""
+    """The options on the pages are options of the commands."""
     words = shlex.split(rest, comments=True)
     _make(monkeypatch, words) if command == "make" else _parse(monkeypatch, PARSERS[command], words)
 
@@ -208,7 +208,7 @@ def test_commands(monkeypatch: pytest.MonkeyPatch, command: str, rest: str) -> N
 def test_quoted_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, rest: str
 ) -> None:
-    """The same in running text, where arguments may be missing."""
+    """The same for commands in running text, where arguments may be missing."""
     words = shlex.split(rest)
     if command == "make":
         _make(monkeypatch, words)

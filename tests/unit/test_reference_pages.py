@@ -1,4 +1,4 @@
-"""The reference pages name everything that they are a reference of, and nothing that does not exist."""
+"""The reference pages name everything in their topic, and nothing that does not exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parsl.executors.status_handling import BlockProviderExecutor
 
 import taskvine_exec
 from taskvine_exec import TaskVineExecutor, TaskVineFactoryConfig, TaskVineManagerConfig, errors
-from taskvine_exec.config.validation import BATCH_TYPES, LIBRARY_KEYS
+from taskvine_exec.config import BATCH_TYPES, LIBRARY_KEYS
 from taskvine_exec.submission import resources
 from taskvine_manager.embedded import node
 from taskvine_manager.node import hardware
@@ -34,7 +34,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """The text below a heading, up to the next one of the same or a higher level."""
+    """Return the text below a heading, up to the next one of the same or a higher level."""
     match = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,3}} |\Z)", text, re.M | re.S)
     assert match is not None, f"there is no heading {title}"
     return match[2]
@@ -43,7 +43,7 @@ def section(text: str, title: str) -> str:
 # --- errors ---
 
 ERRORS = {name: each for name in errors.__all__ if inspect.isclass(each := getattr(errors, name))}
-"""Every class of the module."""
+"""Return every class of the module."""
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -65,14 +65,14 @@ def test_errors_are_drawn_as_in_the_module() -> None:
 
 def test_statuses_of_workers() -> None:
     text = section(page("errors"), "WorkerLaunchFailed")
-    assert [status for status in trouble.MEANINGS if not re.search(rf"\b{status}\b", text)] == []
+    assert [status for status in trouble.Status if not re.search(rf"\b{status}\b", text)] == []
 
 
 # --- commands ---
 
 
 def options(run: Callable[[list[str]], object], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The options that a command's help names."""
+    """Return the options that a command's help names."""
     with pytest.raises(SystemExit):
         run(["--help"])
     return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", capsys.readouterr().out)))
@@ -89,7 +89,7 @@ def test_options_of_a_node(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert set(there) == named(section(page("commands"), "taskvine-node"))
 
 
-@pytest.mark.parametrize("name", program._COMMANDS)
+@pytest.mark.parametrize("name", program.COMMANDS)
 def test_options_of_tune(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     there = options(lambda arguments: command.main([name, *arguments]), capsys)
@@ -114,7 +114,7 @@ def test_names_of_the_package() -> None:
 
 
 def test_public_methods() -> None:
-    """Each is shown, or named as one of those that Parsl calls."""
+    """Each method is shown, or named as one that Parsl calls."""
     text = page("executor")
     shown = re.findall(r"^        - (\w+)$", text, re.M)
     of_parsl = set(re.findall(r"`(\w+)`", text[text.index("The other public methods") :].partition("\n\n")[0]))
@@ -150,7 +150,7 @@ def test_batch_types() -> None:
 
 def test_keys_of_resource_specifications() -> None:
     cells = re.findall(r"^\| `(\w+)` \|", page("resources"), re.M)
-    assert {*cells, "exec_mode"} == set(resources._READERS)
+    assert {*cells, "exec_mode"} == set(resources.READERS)
     assert "`exec_mode`" in page("resources")
 
 

@@ -1,4 +1,4 @@
-"""The version is in one place; files that no program builds repeat it."""
+"""The version is defined in one place; files that no program builds repeat it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSION = taskvine_manager.VERSION
 
 
-def test_metadata_take_it_from_the_package() -> None:
+def test_metadata_take_the_version_from_the_package() -> None:
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg")
     assert config["metadata"]["version"] == "attr: taskvine_manager.VERSION"
@@ -45,7 +45,7 @@ def test_changelog() -> None:
 
 
 @pytest.mark.parametrize("folder", ["taskvine_exec", "manager", "tune"])
-def test_no_other_module_spells_it(folder: str) -> None:
+def test_no_other_module_repeats_the_version(folder: str) -> None:
     modules = set((ROOT / folder).rglob("*.py")) - {Path(taskvine_manager.__file__ or "")}
     assert modules
     assert [path for path in modules if f'"{VERSION}"' in path.read_text(encoding="utf-8")] == []

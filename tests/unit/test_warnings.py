@@ -1,4 +1,4 @@
-"""Whose warnings fail a test: ours do, those of other people's code do not."""
+"""Warnings of our code fail a test; those of other packages do not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it(tmp_path):
 
 
 def passes(directory: Path, source: str) -> bool:
-    """Run one test with the project's settings, in a process of its own."""
+    """Run one test with the project's settings, in a new process."""
     (directory / "test_it.py").write_text(source)
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "setup.cfg"), "--rootdir", str(directory)]
     # Its own temporary directory: other runs of pytest clean up the common one.

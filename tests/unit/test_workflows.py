@@ -1,4 +1,4 @@
-"""The workflows of the forge, and the checks before a commit, run what is there."""
+"""The workflows of the forge, and the checks before a commit, use only targets that exist."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EACH = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name
 
 
 def targets() -> set[str]:
-    """The targets of the Makefile."""
+    """Return the targets of the Makefile."""
     (line,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return set(line.split())
 
 
 def made(command: str) -> Iterator[str]:
-    """The targets that a shell command makes."""
+    """Return the targets that a shell command makes."""
     for words in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", re.sub(r"--\w+ ", "", command)):
         yield from words.split()
 
@@ -50,7 +50,7 @@ def test_targets_are_read() -> None:
     assert {"help", "test", "unit", "slurm-suite"} <= targets()
 
 
-def test_workflows_make_targets_that_are_there() -> None:
+def test_workflows_make_existing_targets() -> None:
     found = {target for step in steps() for target in made(step.get("run", ""))}
     assert {"test", "lint", "docs", "slurm-suite", "gridengine-suite", "parsl-suite", "test-pythons"} <= found
     assert found - targets() == set()
@@ -87,7 +87,7 @@ def test_debian_packages_are_those_that_the_makefile_names() -> None:
         assert [each for each in installed.split() if each not in makefile and each != "iproute2"] == []
 
 
-def test_a_commit_is_checked_by_a_ruff_that_is_allowed() -> None:
+def test_commits_are_checked_by_an_allowed_ruff() -> None:
     repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     (revision,) = (each["rev"] for each in repos if each["repo"].endswith("/ruff-pre-commit"))
     config = configparser.ConfigParser(interpolation=None)
@@ -97,7 +97,7 @@ def test_a_commit_is_checked_by_a_ruff_that_is_allowed() -> None:
     assert low <= int(revision.split(".")[1]) < high
 
 
-def test_a_commit_is_checked_by_targets_that_are_there() -> None:
+def test_commits_are_checked_by_existing_targets() -> None:
     repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     entries = [hook["entry"] for each in repos if each["repo"] == "local" for hook in each["hooks"]]
     found = [list(made(entry)) for entry in entries]

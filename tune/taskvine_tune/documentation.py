@@ -20,17 +20,11 @@ END = "<!-- to here -->"
 
 def tables() -> str:
     """Return the tables of all parameters, in Markdown."""
-    return "\n".join(
-        [
-            "### TaskVine's",
-            "",
-            *_table([each for each in PARAMETERS.values() if not each.ours]),
-            "",
-            "### The executor's own",
-            "",
-            *_table([each for each in PARAMETERS.values() if each.ours]),
-        ]
-    )
+    shown = []
+    for title, ours in (("TaskVine's", False), ("The executor's own", True)):
+        rows = _table([each for each in PARAMETERS.values() if each.ours == ours])
+        shown.append("\n".join([f"### {title}", "", *rows]))
+    return "\n\n".join(shown)
 
 
 def renewed(text: str) -> str:
@@ -59,8 +53,8 @@ def _table(parameters: list[Parameter]) -> Iterator[str]:
             each.shown(each.default),
             each.bounds + meanings,
             each.effect if each.live else f"{each.effect} Before the start only.",
-            _standing(each.taskvine),
-            _standing(each.embedded),
+            _standing(each.on("taskvine")),
+            _standing(each.on("embedded")),
             each.since,
         )
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -120,10 +120,8 @@ class RunReport:
         line = json.dumps({"version": _VERSION, **dataclasses.asdict(self)}) + "\n"
         # A single write in append mode: lines of several executors or processes do not mix.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        with open(descriptor, "ab", buffering=0) as file:
+            file.write(line.encode())
         return True
 
 

@@ -37,7 +37,6 @@ __all__ = [
 
 Measure = Literal["ratio", "difference"]
 K = TypeVar("K", bound=Hashable)
-L = TypeVar("L", bound=Hashable)
 
 _Array = npt.NDArray[np.float64]
 
@@ -132,30 +131,23 @@ class Verdict(Generic[K]):
         """The settings that cannot be distinguished from the best one."""
         return tuple(each.rival for each in self.comparisons if not each.distinct)
 
-    def renamed(self, name: Callable[[K], L]) -> Verdict[L]:
-        """Return the same conclusion with other names for the settings."""
-        return Verdict(
-            name(self.best),
-            {name(key): value for key, value in self.medians.items()},
-            tuple(Comparison(name(each.rival), each.interval, each.distinct) for each in self.comparisons),
-            self.confidence,
-            self.repetitions,
-            self.needed,
-            self.measure,
-        )
-
     def __str__(self) -> str:
+        return self.in_words()
+
+    def in_words(self, name: Callable[[K], str] = str) -> str:
+        """Return the conclusion in a sentence; ``name`` returns the name of a setting."""
+        best = name(self.best)
         if not self.comparisons:
-            return f"{self.best} is the only setting"
+            return f"{best} is the only setting"
         if self.certain:
-            return f"{self.best} is best with {self.confidence:.4g} confidence"
+            return f"{best} is best with {self.confidence:.4g} confidence"
         if self.repetitions < self.needed:
             return (
                 f"nothing can be said with {self.confidence:.4g} confidence from {self.repetitions} repetitions: "
                 f"{self.needed} are needed"
             )
-        tied = ", ".join(map(str, self.tied))
-        return f"the difference is noise: {self.best} has the best median, but cannot be told from {tied}"
+        tied = ", ".join(map(name, self.tied))
+        return f"the difference is noise: {best} has the best median, but cannot be told from {tied}"
 
 
 def medians(samples: Mapping[K, Sequence[float]]) -> dict[K, float]:

@@ -111,26 +111,6 @@ class TuneParameters(Mapping[str, Value]):
 
     # --- use ---
 
-    def effective(self, name: str) -> Value:
-        """Return the value of a parameter, set or not.
-
-        Parameters
-        ----------
-        name
-            The parameter, in any spelling.
-
-        Returns
-        -------
-        bool, int or float
-            The value that was set, or the default.
-
-        Raises
-        ------
-        UnknownParameter
-            If there is no such parameter.
-        """
-        return find(name).of(self._values)
-
     def ignored_by(self, engine: Engine) -> tuple[Parameter, ...]:
         """Return the parameters that are set and have no effect on an engine."""
         return tuple(PARAMETERS[name] for name in self if not PARAMETERS[name].on(engine).support.acts)
@@ -278,7 +258,7 @@ def conflicts(
         if nodes is not None and replicas > nodes:
             yield Conflict((*_given(values, TEMP_REPLICA_COUNT), at_most), "a node holds one replica of a file")
         if 0 < limit < replicas:
-            yield Conflict(_given(values, TEMP_REPLICA_COUNT, MAX_WORKERS), "a worker holds one replica of a file")
+            yield Conflict(_given(values, TEMP_REPLICA_COUNT, MAX_WORKERS), "a node holds one replica of a file")
         if not peer_transfers:
             names = (*_given(values, TEMP_REPLICA_COUNT), "enable_peer_transfers=False")
             yield Conflict(names, "replicas are made by transfers between nodes")

@@ -26,6 +26,7 @@ from taskvine_manager.functions import Functions
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.scheduling import checking, events
 from taskvine_manager.scheduling.core import Scheduler
+from taskvine_manager.scheduling.tables import Settings
 from taskvine_manager.scheduling.tasks import State
 from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
 
@@ -94,13 +95,13 @@ class EmbeddedEngine:
         self, base: str, listener: socket.socket, config: EmbeddedConfig, outlet: Outlet, watch: Watch, unwatch: Any
     ) -> None:
         self._outlet = outlet
-        self._core = Scheduler(
+        settings = Settings(
             max_retries=config.max_retries,
             uniform=config.uniform,
             wait_for_nodes=config.wait_for_nodes,
             peer_transfers=config.peer_transfers,
-            check=checking.is_wanted(os.environ),
         )
+        self._core = Scheduler(settings, check=checking.is_wanted(os.environ))
         self._functions = Functions()
         self._losses = Losses()
         self._killed = 0

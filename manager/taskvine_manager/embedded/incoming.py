@@ -14,28 +14,19 @@ Check = Callable[[Any], bool]
 _BODY = frozenset({bytes, str})
 
 
+def _is(kind: type) -> Check:
+    return lambda value: type(value) is kind
+
+
+_integer, _text, _flag = _is(int), _is(str), _is(bool)
+
+
 def _whole(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _integer(value: Any) -> bool:
-    return type(value) is int
-
-
-def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _amount(value: Any) -> bool:
-    return _finite(value) and value >= 0
-
-
-def _text(value: Any) -> bool:
-    return type(value) is str
-
-
-def _flag(value: Any) -> bool:
-    return type(value) is bool
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _many(check: Check) -> Check:
@@ -96,7 +87,7 @@ FORMS: dict[str, Check] = {
     "input": _record(_text, _whole, _text, _many(_integer)),
     "crowded": _record(_integer, _whole),
     "libraries": _record(_names),
-    "radio": _record(_many(lambda value: type(value) is bytes)),
+    "radio": _record(_many(_is(bytes))),
     "idle": _record(),
     "pong": _record(),
     "notice": _record(_text),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ from taskvine_manager.node.cache import release
 from taskvine_manager.node.staging import memory_of
 from taskvine_manager.parameters.taskvine import MAX_WORKERS
 from taskvine_manager.patience import Limits, Silence, Verdict
+from taskvine_manager.runtime import keeper
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import NodeInfo, Profile
@@ -266,14 +266,14 @@ class Links:
             if cleanup.is_stopped(link.info.pid):
                 reason += ", because its process is stopped (SIGSTOP)"
             logger.warning("node %s is killed: %s", link.info.name, reason)
-            _kill(link.info)
+            keeper.kill(link.info.pid)
         self._gone(link, reason)
 
     def kill(self, name: str) -> None:
         """Kill a node, unless it has just left."""
         link = self.admitted.get(name)
         if link is not None and link.info is not None:
-            _kill(link.info)
+            keeper.kill(link.info.pid)
 
     def _gone(self, link: NodeLink, reason: str) -> None:
         self._unwatch(link.channel.fileno())
@@ -320,8 +320,3 @@ class Links:
         """Wait until nodes that have left are cleaned up after, at most ``seconds`` for each."""
         for cleaner in self._cleaners:
             cleaner.join(seconds)
-
-
-def _kill(info: NodeInfo) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just died
-        os.kill(info.pid, signal.SIGKILL)

@@ -126,8 +126,8 @@ class Node:
         exits.callback(self._loop.close)
         for name in ("cache", "sandboxes", "scratch", "environments"):
             os.makedirs(os.path.join(self._directory, name), mode=0o700)
-        log = os.path.join(config.log, f"node-{self.name}")
-        os.makedirs(log, exist_ok=True)
+        config = config._replace(log=os.path.join(config.log, f"node-{self.name}"))
+        os.makedirs(config.log, exist_ok=True)
         gpus = hardware.gpus(options.gpus)
         info = NodeInfo(
             self.name,
@@ -147,12 +147,8 @@ class Node:
         self._loop.watch(self._radio, self._radio_speaks)
         site = Site(
             directory=self._directory,
-            log=log,
             spool=spool,
             environments=os.path.join(self._directory, "environments"),
-            program=config.program,
-            root=config.source_root,
-            pack=config.env_pack,
             radio=self._radio.path,
         )
         send = self._manager.send

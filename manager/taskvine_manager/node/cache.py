@@ -18,8 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from taskvine_manager.node import copying, trees
-from taskvine_manager.node.digest import blake2b
+from taskvine_manager.node import copying, digest, trees
 from taskvine_manager.node.index import Entry, Index
 from taskvine_manager.node.partials import partial
 from taskvine_manager.node.replicas import Peer, Source, Spoiled, check
@@ -28,6 +27,8 @@ from taskvine_manager.runtime.payload import FAST, roomy
 from taskvine_manager.runtime.removal import remove
 
 _CHUNK = 1 << 20
+DIGEST_BYTES = 20
+"""Length of the digests in the names of users' inputs."""
 _NAME_LIMIT = 200
 """Longest file name, in bytes, that is used unchanged; file systems allow 255."""
 SETTLED_NS = 50_000_000
@@ -44,7 +45,7 @@ def file_name(name: str) -> str:
     quoted = quote(name, safe="@", errors="surrogateescape")
     if len(quoted) <= _NAME_LIMIT:
         return quoted
-    return blake2b(quoted.encode(), digest_size=32).hexdigest()
+    return digest.blake2b(quoted.encode(), digest_size=32).hexdigest()
 
 
 class Cache:
@@ -282,7 +283,7 @@ class Cache:
                 size = os.path.getsize(peer.path)
                 with self._room(peer.name, size) as room, partial(self.path(peer.name)) as landing:
                     copying.fill(peer.path, landing)
-                    if _digest(landing) != peer.name.partition("-")[0]:  # that copy was changed
+                    if digest.of_file(landing, DIGEST_BYTES) != peer.name.partition("-")[0]:  # that copy was changed
                         return None
                     self._publish(peer.name, landing, room, temp=False)
             except FileNotFoundError:  # its node has evicted it, or has left
@@ -419,26 +420,18 @@ def release(directory: str, fast: str | None) -> None:
 
 def content_name(path: str, seen: trees.Survey) -> str:
     """Return the cache name of a user's input: the same bytes with other permissions are another file."""
-    return _named(_digest(path), seen)
+    return _named(digest.of_file(path, DIGEST_BYTES), seen)
 
 
 def copy_named(source: str, target: str, seen: trees.Survey) -> str:
     """Copy a user's file; return its cache name."""
-    digest = blake2b(digest_size=20)
+    found = digest.blake2b(digest_size=DIGEST_BYTES)
     with open(source, "rb") as reader, open(target, "wb") as writer:
         while chunk := reader.read(_CHUNK):
-            digest.update(chunk)
+            found.update(chunk)
             writer.write(chunk)
-    return _named(digest.hexdigest(), seen)
+    return _named(found.hexdigest(), seen)
 
 
-def _digest(path: str) -> str:
-    digest = blake2b(digest_size=20)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _named(digest: str, seen: trees.Survey) -> str:
-    return f"{digest}-{seen.mode & 0o777:o}"
+def _named(content: str, seen: trees.Survey) -> str:
+    return f"{content}-{seen.mode & 0o777:o}"

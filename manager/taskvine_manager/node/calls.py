@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
+from taskvine_manager.node.limits import Kills
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, Profile
 
@@ -33,6 +34,22 @@ def needed(profile: Profile, process_cores: float, slot_cores: float) -> Need:
         cores = process_cores if profile.mode == L1 or library is not None else slot_cores
     gpus = 1 if library is not None and library.gpus else profile.gpus or 0  # one share of the library's gpus
     return cores, profile.memory or 0.0, gpus
+
+
+class Supply(Protocol):
+    """Free resources that tasks take: those of a node, or of a library on it."""
+
+    @property
+    def cores(self) -> float: ...
+    @property
+    def gpus(self) -> list[str]: ...
+
+    def fits(self, cores: float, memory: float, gpus: int) -> bool: ...
+    def take(self, cores: float, memory: float, gpus: Iterable[str]) -> None: ...
+    def give(self, cores: float, memory: float, gpus: Iterable[str]) -> None: ...
+    def visible(self, gpus: Iterable[str]) -> str:
+        """Return the ``CUDA_VISIBLE_DEVICES`` of a task that has taken these gpus."""
+        ...
 
 
 class Resources:
@@ -119,3 +136,29 @@ class Ending(NamedTuple):
 
 Report = Callable[[Call, int, Payload, float, float], None]
 """Handles the end of a task: ``(call, outcome, body, started, seconds)``."""
+
+
+class Shared(NamedTuple):
+    """What function slots and L1 tasks of a node share.
+
+    Parameters
+    ----------
+    config : dict
+        Settings of the processes: the first packet to the library, see
+        :class:`taskvine_manager.runtime.library.Library`, with ``env_vars``, ``has_gpus``, ``slot_cores`` and
+        ``temporary``.
+    functions : mapping of str to (bytes or str)
+        The functions of the tasks, encoded.
+    resources : Supply
+        The resources that they take.
+    report : callable
+        Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
+    kills : Kills
+        Detects processes that the system has killed for lack of memory.
+    """
+
+    config: dict[str, Any]
+    functions: Mapping[str, Payload]
+    resources: Supply
+    report: Report
+    kills: Kills

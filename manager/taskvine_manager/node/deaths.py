@@ -9,6 +9,7 @@ import time
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.runtime import failure
+from taskvine_manager.runtime.payload import is_full
 
 
 def died(call: Call, exit_code: int, log: str, kills: Kills) -> bytes:
@@ -20,6 +21,12 @@ def died(call: Call, exit_code: int, log: str, kills: Kills) -> bytes:
         signal=-exit_code if exit_code < 0 else None,
         stderr=tail(log),
     )
+
+
+def not_started(call: Call, error: OSError, path: str) -> bytes:
+    """Return the failure record of a task for which something cannot be written or started; ``path`` is where."""
+    kind = "disk-full" if is_full(error) else "slot-died"
+    return failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=path)
 
 
 def killed(reason: str, exit_code: int, kills: Kills) -> bytes | None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from taskvine_manager.node.digest import blake2b
+from taskvine_manager.node import digest
 
 
 class EnvironmentBroken(Exception):
@@ -74,11 +74,7 @@ def _unpack(pack: str, directory: str) -> str:
     import tarfile  # here, since every node imports this module, and few have a pack
 
     try:
-        with open(pack, "rb") as file:
-            digest = blake2b(digest_size=16)
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        root = os.path.join(directory, digest.hexdigest())
+        root = os.path.join(directory, digest.of_file(pack, 16))
         if not os.path.isdir(root):
             partial = f"{root}.partial"
             with tarfile.open(pack) as archive:

@@ -10,7 +10,6 @@ from typing import Any
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.copying import copy
 from taskvine_manager.node.libraries import Libraries
-from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
@@ -23,18 +22,18 @@ class Functions:
 
     Parameters
     ----------
+    encoded : dict of str to (bytes or str)
+        The encoded functions, which slots and L1 tasks read.
     slots : Slots or Libraries
-        Runs function calls.
-    oneshots : OneShots
-        Runs L1 tasks.
+        Is told which functions to forget.
     directory : str or None
         Directory for copies of functions' files, if this node has to make any.
     """
 
-    def __init__(self, slots: Slots | Libraries, oneshots: OneShots, directory: str | None = None) -> None:
+    def __init__(self, encoded: dict[str, Payload], slots: Slots | Libraries, directory: str | None = None) -> None:
         self.profiles: dict[int, Profile] = {}
+        self._encoded = encoded
         self._slots = slots
-        self._oneshots = oneshots
         self._directory = directory
         self._copied: set[str] = set()
         self._retired: set[str] = set()
@@ -43,8 +42,7 @@ class Functions:
     def add(self, key: str, encoded: Payload) -> None:
         """Keep a function for later tasks."""
         self._retired.discard(key)
-        self._slots.add_function(key, encoded)
-        self._oneshots.add_function(key, encoded)
+        self._encoded[key] = encoded
 
     def add_copy(self, key: str, path: str) -> None:
         """Keep a function whose file will be removed: copy it, unless there is a copy already."""
@@ -73,8 +71,8 @@ class Functions:
         if not self._retired or not (gone := self._retired - {call.profile.function for call in calls}):
             return
         self._retired -= gone
-        self._oneshots.forget_functions(gone)
-        self.memory.freed(self._slots.forget_functions(gone))
+        self._slots.forget_functions(gone)
+        self.memory.freed(sum(len(self._encoded.pop(key, b"")) for key in gone))
         for key in gone & self._copied:
             self._copied.discard(key)
             with contextlib.suppress(FileNotFoundError):

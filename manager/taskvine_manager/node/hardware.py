@@ -26,10 +26,7 @@ def cores() -> int:
 def core_limit() -> Limit:
     """Return the whole cores that this process may use, at least one, and the source of this limit: affinity, a control
     group's CPU quota, or the batch system."""
-    if hasattr(os, "sched_getaffinity"):
-        machine = Limit(float(len(os.sched_getaffinity(0))), "affinity")
-    else:
-        machine = Limit(float(os.cpu_count() or 1), "the machine")
+    machine = Limit(float(len(os.sched_getaffinity(0))), "affinity")
     hosts = read(os.environ["PE_HOSTFILE"]) if "PE_HOSTFILE" in os.environ else None
     found = limits.job_cores(os.environ, hosts or "", socket.gethostname())
     chosen = smallest(machine, *limits.cpu_limits(_groups("cpu"), read), *found)

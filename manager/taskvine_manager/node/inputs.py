@@ -162,10 +162,9 @@ class Inputs:
             return all(use.kind == "value" for use in invocation.outputs)
         if any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs)):
             return False
-        for use in invocation.inputs:
-            name = use.source
-            if name not in call.values and name not in supply.values and name not in self._cache:
-                return False
+        here = (call.values, supply.values, self._cache)
+        if not all(any(use.source in known for known in here) for use in invocation.inputs):
+            return False
         try:
             self.give_results(call, supply.values)
         except OSError:

@@ -8,7 +8,6 @@ from taskvine_manager.node.calls import Call, Resources
 from taskvine_manager.node.named_slots import NamedSlots
 from taskvine_manager.node.places import Want, enough
 from taskvine_manager.node.slots import Slots
-from taskvine_manager.runtime.payload import Payload
 
 First = Callable[[], Call | None]
 """Returns the first task that waits somewhere else on the node."""
@@ -74,17 +73,10 @@ class Libraries:
         """Return the process id of each busy slot's keeper, and its task."""
         return [pair for slots in self._all for pair in slots.running()]
 
-    # --- functions ---
-
-    def add_function(self, key: str, encoded: Payload) -> None:
-        """Store a function for later tasks; all libraries share the store."""
-        self._default.add_function(key, encoded)
-
-    def forget_functions(self, keys: set[str]) -> int:
-        """Remove functions that no task here needs; return how many bytes they took."""
-        for slots in self._named.values():
-            slots.tidy(keys)
-        return self._default.forget_functions(keys)
+    def forget_functions(self, keys: set[str]) -> None:
+        """Tell slots to forget functions that no task here needs."""
+        for slots in self._all:
+            slots.forget_functions(keys)
 
     # --- libraries ---
 
@@ -101,11 +93,11 @@ class Libraries:
     @property
     def wait(self) -> float | None:
         """Seconds until :meth:`look` should be called; None if it need not be."""
-        return min((wait for slots in self._all if (wait := slots.wait) is not None), default=None)
+        return min((wait for slots in self._named.values() if (wait := slots.wait) is not None), default=None)
 
     def look(self, now: float) -> None:
-        """Look at libraries that start or end, and make room for tasks and libraries that wait for memory or gpus."""
-        for slots in self._all:
+        """Go on with the end of libraries, and make room for tasks and libraries that wait for memory or gpus."""
+        for slots in self._named.values():
             slots.look(now)
         self._make_room()
 
@@ -136,15 +128,6 @@ class Libraries:
         idle = sorted((slots for slots in self._named.values() if slots.is_idle), key=lambda slots: slots.used)
         for slots in enough(want, self._resources, coming, ((slots, slots.place) for slots in idle)):
             slots.end()
-
-    def processes(self) -> set[int]:
-        """Return the ids of the libraries' processes."""
-        return {pid for slots in self._all for pid in slots.processes()}
-
-    def end_libraries(self, pids: set[int], why: str) -> None:
-        """Kill the libraries among these processes."""
-        for slots in self._all:
-            slots.end_libraries(pids, why)
 
     def stop(self) -> None:
         """End every slot and library."""

@@ -37,8 +37,16 @@ class Library:
 
     Parameters
     ----------
-    command, environment, config, kills, notice
-        As for :class:`~taskvine_manager.node.slots.Slots`.
+    command : list of str
+        Command that starts it; a descriptor and the parent's process id are appended.
+    environment : dict of str to str
+        Environment variables of the library and its slots.
+    config : dict
+        First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
+    kills : Kills
+        Detects processes that the system has killed for lack of memory.
+    notice : callable
+        Sends a notice to the user.
     """
 
     def __init__(
@@ -101,9 +109,9 @@ class Library:
         return ours
 
     @property
-    def pid(self) -> int | None:
-        """Its last process; None if it was never started."""
-        return None if self._process is None else self._process.pid
+    def pid(self) -> int:
+        """Its last process; 0 if it was never started."""
+        return 0 if self._process is None else self._process.pid
 
     def receive(self) -> tuple[Any, ...] | None:
         """Return the next packet, or ``("gone",)`` at the end of the socket.

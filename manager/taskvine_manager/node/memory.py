@@ -30,7 +30,10 @@ def enforce(running: Iterable[tuple[int, Call]]) -> None:
     limited = [(pid, call) for pid, call in running if call.profile.memory is not None and call.kill_record is None]
     for pid, call in limited:
         limit = call.profile.memory or 0.0
-        used = _held(_members(pid), limit)
+        processes = _members(pid)
+        used = sum(_read(process, unique=False) for process in processes)
+        if used > limit:
+            used = sum(_read(process, unique=True) for process in processes)
         if used > limit:
             reason = f"while it ran {call.profile.name}"
             call.kill_record = failure.lost("memory", reason, limit_mb=float(limit), used_mb=used)
@@ -46,13 +49,6 @@ def _members(pid: int) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found.append(psutil.Process(member))
     return found
-
-
-def _held(processes: list[psutil.Process], limit: float) -> float:
-    resident = sum(_read(process, unique=False) for process in processes)
-    if resident <= limit:
-        return resident
-    return sum(_read(process, unique=True) for process in processes)
 
 
 def _read(process: psutil.Process, *, unique: bool) -> float:

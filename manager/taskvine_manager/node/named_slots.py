@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from taskvine_manager.node.calls import Call
@@ -23,7 +24,7 @@ class NamedSlots(Slots):
     place : Place
         What the library takes of its node.
     *args, **kwargs
-        As for :class:`~taskvine_manager.node.slots.Slots`, where the place stands for the resources.
+        As for :class:`~taskvine_manager.node.slots.Slots`, whose shared resources are the place.
     """
 
     def __init__(self, place: Place, *args: Any, **kwargs: Any) -> None:
@@ -37,18 +38,16 @@ class NamedSlots(Slots):
 
     # --- start ---
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the library if its place is free, without waiting for it."""
         if not self.is_ending and self.place.take_place():
-            super().start()
+            seen = {"CUDA_VISIBLE_DEVICES": self.place.seen} if self._config["has_gpus"] else {}
+            super().start({**seen, **(environment or {})})
 
     def start_waiting(self) -> None:
         """Start the library if tasks wait for it, and its place is free."""
         if self._pool.pending and self._library.channel is None:
             self.start()
-
-    def _environment(self) -> dict[str, str]:
-        return {"CUDA_VISIBLE_DEVICES": self.place.seen} if self._config["has_gpus"] else {}
 
     def add(self, call: Call) -> None:
         """Queue a task, as for all slots."""
@@ -120,11 +119,10 @@ class NamedSlots(Slots):
     @property
     def wait(self) -> float | None:
         """Seconds until :meth:`look` should be called; None if it need not be."""
-        return LOOK_AT_END if self.is_ending else super().wait
+        return LOOK_AT_END if self.is_ending else None
 
     def look(self, now: float) -> None:
-        """Look at a library that starts, as for all slots, or that ends."""
-        super().look(now)
+        """Go on with the end of a library, if it is ending."""
         if self._ending is None:
             return
         if self._library.channel is not None:

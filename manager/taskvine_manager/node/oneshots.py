@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pickle
 import subprocess
@@ -14,15 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Report, Resources
+from taskvine_manager.node.calls import Call, Shared
 from taskvine_manager.node.commands import INIT_FAILED, open_log, start_directory, with_init
-from taskvine_manager.node.deaths import died, tail
+from taskvine_manager.node.deaths import died, not_started, tail
 from taskvine_manager.node.hardware import thread_limits
-from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.temporary import Folders
 from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
 from taskvine_manager.runtime import failure, keeper
-from taskvine_manager.runtime.payload import Payload
 
 
 class OneShots:
@@ -36,36 +33,16 @@ class OneShots:
         The user's command, run before each task in its shell.
     environment : dict of str to str
         Environment variables of every task, without those for its resources.
-    config : dict
-        ``sys_path``, ``spool``, ``inline_limit``, ``context``, ``directory``, ``log``, ``env_vars``, ``has_gpus``,
-        ``memory_group`` and ``temporary``, as for the library.
-    resources : Resources
-        The node's resources, shared with its slots.
-    report : callable
-        As for :class:`~taskvine_manager.node.slots.Slots`.
-    kills : Kills
-        As for :class:`~taskvine_manager.node.slots.Slots`.
+    shared : Shared
+        What they share with function slots.
     """
 
-    def __init__(
-        self,
-        command: list[str],
-        init_command: str,
-        environment: dict[str, str],
-        config: dict[str, Any],
-        resources: Resources,
-        report: Report,
-        kills: Kills,
-    ) -> None:
+    def __init__(self, command: list[str], init_command: str, environment: dict[str, str], shared: Shared) -> None:
         self._command = command
         self._init_command = init_command
         self._environment = environment
-        self._config = config
-        self._folders = Folders(config["temporary"])
-        self._resources = resources
-        self._report = report
-        self._kills = kills
-        self._functions: dict[str, Payload] = {}
+        self._config, self._functions, self._resources, self._report, self._kills = shared
+        self._folders = Folders(self._config["temporary"])
         self.pending: deque[Call] = deque()
         self._running: dict[subprocess.Popen[bytes], tuple[Call, tuple[str, ...]]] = {}
         self._most_output = sys.maxsize
@@ -73,15 +50,6 @@ class OneShots:
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``max-task-stdout-storage``."""
         self._most_output = int(parameters.get(MAX_TASK_STDOUT_STORAGE, self._most_output))
-
-    def add_function(self, key: str, encoded: Payload) -> None:
-        """Store a function for later tasks."""
-        self._functions[key] = encoded
-
-    def forget_functions(self, keys: Iterable[str]) -> None:
-        """Remove functions that no task here needs."""
-        for key in keys:
-            self._functions.pop(key, None)
 
     def pump(self) -> None:
         """Start pending tasks while their resources are free."""
@@ -111,10 +79,8 @@ class OneShots:
                     start_new_session=True,
                 )
         except OSError as error:
-            kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
-            record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=call.directory)
             self._folders.remove(_folder(call))
-            self._report(call, failure.LOST, record, 0.0, 0.0)
+            self._report(call, failure.LOST, not_started(call, error, call.directory), 0.0, 0.0)
             return
         self._resources.take(cores, memory, gpus)
         self._running[process] = (call, gpus)

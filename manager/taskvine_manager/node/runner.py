@@ -7,15 +7,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from taskvine_manager.node import environment, hardware
-from taskvine_manager.node.calls import Call, Report, Resources, needed, shares
+from taskvine_manager.node.calls import Call, Report, Resources, Shared, needed, shares
 from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.config import LibraryConfig, NodeConfig
 from taskvine_manager.node.functions import Functions
 from taskvine_manager.node.libraries import Libraries
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.loop import Loop
 from taskvine_manager.node.named_slots import NamedSlots
 from taskvine_manager.node.oneshots import OneShots
@@ -32,9 +32,6 @@ CANCELLED = failure.lost("cancelled", "cancelled while it ran")
 """Failure record of a task that is cancelled."""
 
 
-S = TypeVar("S", bound=Slots)
-
-
 class Site(NamedTuple):
     """Where a node runs its tasks.
 
@@ -42,14 +39,8 @@ class Site(NamedTuple):
     ----------
     directory : str
         The node's private directory.
-    log, spool, environments : str
-        Directories for the slots' logs, large values and unpacked environments.
-    program : str
-        Path of this package's program.
-    root : str
-        Directory that contains this package, for a library without an ``env_pack``.
-    pack : str or None
-        The tasks' ``env_pack``.
+    spool, environments : str
+        Directories for large values and unpacked environments.
     radio : str
         Path of the socket to which tasks send monitoring messages.
     without : tuple of str
@@ -61,12 +52,8 @@ class Site(NamedTuple):
     """
 
     directory: str
-    log: str
     spool: str
     environments: str
-    program: str
-    root: str
-    pack: str | None
     radio: str
     without: tuple[str, ...] = ()
     temporary: str | None = None
@@ -79,7 +66,7 @@ class Runner:
     Parameters
     ----------
     config : NodeConfig
-        The executor's configuration for all its nodes.
+        The executor's configuration for all its nodes, with the directory for this node's logs.
     info : NodeInfo
         The node's resources.
     gpus : list of str
@@ -113,45 +100,31 @@ class Runner:
         command, base = self._command(config, site)
         runtime = self._runtime(config, site, has_gpus=bool(gpus))
         headroom.keep_to(runtime["memory_group"])
-        resources = Resources(info.cores, info.memory, gpus)
         kills = hardware.kills()
-        numbers, functions = itertools.count(), dict[str, Payload]()
-
-        def slots(kind: Callable[..., S], cores: float, settings: dict[str, Any], resources: Resources | Place) -> S:
-            return kind(
-                with_init(config.init_command, [*command, "library"]),
-                {**base, **hardware.thread_limits(cores), **config.env_vars},
-                {**runtime, **settings, "slot_cores": cores},
-                resources,
-                report,
-                loop.watch,
-                loop.unwatch,
-                kills,
-                notice,
-                numbers,
-                functions,
-            )
-
-        self._slots: Slots | Libraries = slots(Slots, self._slot_cores, {}, resources)
-        self._oneshots = OneShots(
-            [*command, "task"],
-            config.init_command,
-            {**base, **config.env_vars},
-            runtime,
-            resources,
-            report,
-            kills,
-        )
+        known: dict[str, Payload] = {}
+        resources = Resources(info.cores, info.memory, gpus)
+        start = with_init(config.init_command, [*command, "library"])
+        own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
+        self._libraries = [Library(start, own, runtime, kills, notice)]
+        shared = Shared(runtime, known, resources, report, kills)
+        numbers = itertools.count()
+        slots = Slots(self._libraries[0], shared, loop.watch, loop.unwatch, numbers)
+        self._slots: Slots | Libraries = slots
+        self._oneshots = OneShots([*command, "task"], config.init_command, {**base, **config.env_vars}, shared)
+        self._named: Libraries | None = None
         if config.libraries:
             named = {}
+            own |= {**hardware.thread_limits(self._process_cores), **config.env_vars}
             for library in config.libraries:
-                place = Place(resources, library.kind)
-                made = slots(partial(NamedSlots, place), self._process_cores, _settings(library), place)
-                named[library.kind.name] = made
-            self._slots = Libraries(self._slots, named, resources, self._oneshots.first)
-        self.functions = Functions(self._slots, self._oneshots, site.copies)
+                settings = {**runtime, **_settings(library), "slot_cores": self._process_cores}
+                process, place = Library(start, own, settings, kills, notice), Place(resources, library.kind)
+                self._libraries.append(process)
+                shared = Shared(settings, known, place, report, kills)
+                named[library.kind.name] = NamedSlots(place, process, shared, loop.watch, loop.unwatch, numbers)
+            self._slots = self._named = Libraries(slots, named, resources, self._oneshots.first)
+        self.functions = Functions(known, self._slots, site.copies)
         self._profiles = self.functions.profiles
-        self._watchdog = Watchdog(self._slots, self._oneshots, kills)
+        self._watchdog = Watchdog(self._libraries, self._slots, self._oneshots, kills)
         self._watchdog.tune(config.tune)
         self.add, self.pump = self._slots.add, self._slots.pump
         """Queue a function call; hand queued ones to slots. Both are called for every task."""
@@ -168,19 +141,19 @@ class Runner:
         base["TASKVINE_EXEC_RADIO"] = site.radio
         if site.temporary is not None:
             base.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), site.temporary))
-        if site.pack is None:  # an installed root is a site-packages directory, and would precede a pack's
-            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), site.root]))
+        if config.env_pack is None:  # an installed root is a site-packages directory, and would precede a pack's
+            base["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), config.source_root]))
         python = sys.executable
         try:
-            python = environment.interpreter(site.pack, site.environments, config.python_version)
+            python = environment.interpreter(config.env_pack, site.environments, config.python_version)
         except environment.EnvironmentBroken as error:
-            self.broken = failure.lost("library" if site.pack is None else "environment", str(error))
-        return [python, site.program], environment.activated(site.pack, python, base)
+            self.broken = failure.lost("library" if config.env_pack is None else "environment", str(error))
+        return [python, config.program], environment.activated(config.env_pack, python, base)
 
     def _runtime(self, config: NodeConfig, site: Site, *, has_gpus: bool) -> dict[str, Any]:
         """Return the settings of the library and of L1 tasks."""
         return {
-            "log": site.log,
+            "log": config.log,
             "spool": site.spool,
             "inline_limit": config.inline_limit,
             "scratch": os.path.join(site.directory, "scratch"),
@@ -199,7 +172,7 @@ class Runner:
     @property
     def libraries(self) -> tuple[str, ...]:
         """Names of the named libraries that run."""
-        return self._slots.names
+        return () if self._named is None else self._named.names
 
     # --- tasks ---
 
@@ -248,7 +221,10 @@ class Runner:
         waits = self._watchdog.waits(busy=bool(self.calls))
         if self._watch_slots:
             waits.append(LOOK_AT_SLOTS)
-        waits += [wait for wait in (self._slots.wait, self.functions.memory.wait) if wait is not None]
+        found = [self.functions.memory.wait, *(library.wait for library in self._libraries)]
+        if self._named is not None:
+            found.append(self._named.wait)
+        waits += [wait for wait in found if wait is not None]
         return waits
 
     def look_after(self) -> None:
@@ -258,12 +234,15 @@ class Runner:
         self.functions.memory.tidy()
         self._oneshots.pump()  # slots may have freed the resources that it waits for
         now = time.monotonic()
-        self._slots.look(now)
+        for library in self._libraries:
+            library.look(now)
+        if self._named is not None:
+            self._named.look(now)
         self._watchdog.look(now)
 
     def _reap(self) -> None:
         self._oneshots.reap()
-        keeper.reap(self._oneshots.processes() | self._slots.processes())
+        keeper.reap({*self._oneshots.processes(), *(library.pid for library in self._libraries)})
 
     def stop(self) -> None:
         """End the library, slots and L1 tasks."""

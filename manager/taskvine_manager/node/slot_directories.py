@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from typing import Any
 
 from taskvine_manager.node.deaths import tail
 from taskvine_manager.node.slot_process import SlotProcess
-from taskvine_manager.node.temporary import Folders
+from taskvine_manager.node.temporary import Folders, remove_soon
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.removal import remove
 
 
 class SlotDirectories:
@@ -34,13 +32,7 @@ class SlotDirectories:
     def clear(self, number: int) -> None:
         """Remove the directories of a slot whose process has ended."""
         self._folders.remove(f"s{number}")
-        directory = os.path.join(self._config["scratch"], f"slot-{number}")
-        try:
-            os.rmdir(directory)
-        except FileNotFoundError:
-            pass
-        except OSError:  # not empty: removing it may take long
-            threading.Thread(target=remove, args=(directory,), daemon=True).start()
+        remove_soon(os.path.join(self._config["scratch"], f"slot-{number}"))
 
     def log(self, number: int) -> str:
         """Return the path of a slot's log."""

@@ -6,27 +6,23 @@ their processes do. The node's loop calls it when a socket is readable; it never
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import pickle
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
-from taskvine_manager.node.calls import Call, Report, Resources
-from taskvine_manager.node.deaths import died
+from taskvine_manager.node.calls import Call, Shared
+from taskvine_manager.node.deaths import died, not_started
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.library import Library
-from taskvine_manager.node.limits import Kills
-from taskvine_manager.node.places import Place
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node_parameters import BATCH, MAX_LIBRARY_RETRIES
 from taskvine_manager.runtime import failure, keeper
-from taskvine_manager.runtime.payload import Payload, encode
+from taskvine_manager.runtime.payload import encode
 
 IDLE_EXIT_SECONDS = 0.5
 """Seconds for idle slots to run their exit handlers when the node ends."""
@@ -37,53 +33,31 @@ class Slots:
 
     Parameters
     ----------
-    command : list of str
-        Command that starts the library; a descriptor and the parent's process id are appended.
-    environment : dict of str to str
-        Environment variables of the library and its slots.
-    config : dict
-        First packet to the library, see :class:`taskvine_manager.runtime.library.Library`.
-    resources : Resources or Place
-        The node's resources, shared with its L1 tasks, or those of a named library.
-    report : callable
-        Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
+    library : Library
+        Forks the slots.
+    shared : Shared
+        What they share with L1 tasks.
     watch, unwatch : callable
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
-    kills : Kills
-        Detects processes that the system has killed for lack of memory.
-    notice : callable
-        Sends a notice to the user.
-    numbers : iterator of int
-        Numbers of new slots, which are different on all of the node.
-    functions : dict
-        The node's functions, encoded, by key.
+    numbers : iterator of int, optional
+        Numbers of new slots, if slots of several libraries must have different ones.
     """
 
     def __init__(
         self,
-        command: list[str],
-        environment: dict[str, str],
-        config: dict[str, Any],
-        resources: Resources | Place,
-        report: Report,
+        library: Library,
+        shared: Shared,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
-        kills: Kills,
-        notice: Callable[[str], None],
         numbers: Iterator[int] | None = None,
-        functions: dict[str, Payload] | None = None,
     ) -> None:
-        self._config = config
-        self._resources = resources
-        self._directories = SlotDirectories(config)
-        self._report = report
+        self._config, self._functions, self._resources, self._report, self._kills = shared
+        self._directories = SlotDirectories(self._config)
         self._watch = watch
         self._unwatch = unwatch
-        self._kills = kills
-        self._functions = {} if functions is None else functions
         self._numbers = itertools.count() if numbers is None else numbers
-        self._pool: Pool[SlotProcess] = Pool(resources)
-        self._library = Library(command, environment, config, kills, notice)
+        self._pool: Pool[SlotProcess] = Pool(self._resources)
+        self._library = library
 
     def tune(self, parameters: Mapping[str, float]) -> None:
         """Apply tuning parameters; this class uses ``executor.batch`` and ``max-library-retries``."""
@@ -93,14 +67,10 @@ class Slots:
 
     # --- the library ---
 
-    def start(self) -> None:
-        """Start the library, without waiting for it."""
-        channel = self._library.start(self._environment())
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the library, without waiting for it; ``environment`` are further variables for its process."""
+        channel = self._library.start(environment)
         self._watch(channel, lambda: self._library_speaks(channel))
-
-    def _environment(self) -> dict[str, str]:
-        """Return environment variables that the library has beyond those of the node's other processes."""
-        return {}
 
     def _library_speaks(self, channel: socket.socket) -> None:
         kind, *rest = self._library.receive() or ("nothing",)
@@ -115,25 +85,6 @@ class Slots:
             slot.pid = rest[1]
             if slot.calls and slot.calls[0].kill_record is not None:
                 slot.end()  # cancelled meanwhile
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the named libraries that run: none of them runs here."""
-        return ()
-
-    @property
-    def wait(self) -> float | None:
-        """Seconds until :meth:`look` should be called; None if it need not be."""
-        return self._library.wait
-
-    def look(self, now: float) -> None:
-        """Notify the user of a library that is slow to start, and kill it after ``start_timeout``."""
-        self._library.look(now)
-
-    def end_libraries(self, pids: set[int], why: str) -> None:
-        """Kill the library if it is one of these processes; its slots end with it."""
-        if self._library.pid in pids:
-            self._library.kill(why)
 
     def _library_gone(self) -> None:
         """Clean up after a library that has ended, and start it again if tasks are pending."""
@@ -157,19 +108,10 @@ class Slots:
 
     # --- tasks ---
 
-    def add_function(self, key: str, encoded: Payload) -> None:
-        """Store a function for later tasks."""
-        self._functions[key] = encoded
-
-    def tidy(self, keys: set[str]) -> None:
-        """Have the slots forget functions that no task here needs."""
+    def forget_functions(self, keys: set[str]) -> None:
+        """Tell slots to forget functions that no task here needs."""
         for slot in self._pool.forget(keys):
             slot.tidy()
-
-    def forget_functions(self, keys: set[str]) -> int:
-        """Remove functions that no task here needs; return how many bytes they took."""
-        self.tidy(keys)
-        return sum(len(self._functions.pop(key, b"")) for key in keys)
 
     def add(self, call: Call) -> None:
         """Queue a task, which :meth:`pump` sends to a slot, and start the library if it is not running."""
@@ -218,9 +160,7 @@ class Slots:
                 call.given = encode(call.values, spool, pickle.dumps)
             except OSError as error:
                 self._pool.withdraw({call.invocation.number})
-                kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "slot-died"
-                record = failure.lost(kind, f"{call.profile.name} cannot be started: {error}", path=spool)
-                self._report(call, failure.LOST, record, 0.0, 0.0)
+                self._report(call, failure.LOST, not_started(call, error, spool), 0.0, 0.0)
                 return False
         return True
 
@@ -357,10 +297,6 @@ class Slots:
         self._close(slot)
 
     # --- what the node asks for ---
-
-    def processes(self) -> set[int]:
-        """Return the ids of the child processes that :class:`Slots` waits for."""
-        return set() if self._library.pid is None else {self._library.pid}
 
     def running(self) -> Iterable[tuple[int, Call]]:
         """Return the process id of each busy slot's keeper, and its task.

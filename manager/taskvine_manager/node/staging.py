@@ -18,7 +18,7 @@ from taskvine_manager.node.cache import Cache, QuotaExceeded
 from taskvine_manager.node.copying import copy, deliver
 from taskvine_manager.node.replicas import Peer, Source, Spoiled, is_lost
 from taskvine_manager.runtime import failure
-from taskvine_manager.runtime.payload import FAST
+from taskvine_manager.runtime.payload import FAST, is_full
 from taskvine_manager.runtime.removal import remove
 from taskvine_manager.wire.messages import FileUse
 
@@ -121,7 +121,7 @@ def inside(sandbox: str, name: str) -> str:
         If the path is not below the sandbox.
     """
     path = os.path.normpath(os.path.join(sandbox, name))
-    if not path.startswith(sandbox + os.sep):
+    if path == sandbox or not trees.is_in(path, sandbox):
         raise ValueError(f"{name} points out of the task's sandbox")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return path
@@ -224,7 +224,7 @@ def explain_output(use: FileUse, error: Exception) -> bytes:
 
 def no_room(use: FileUse, error: Exception) -> bytes | None:
     """Record that the disk is full or its quota used up; return None if the error has another reason."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_full(error):
         return failure.lost(
             "disk-full", f"no room for {use.name or use.source}: {words(error)}", path=error.filename or use.name
         )

@@ -96,12 +96,15 @@ class Folders:
 
     def remove(self, name: str) -> None:
         """Remove a directory whose processes have ended."""
-        if self._root is None:
-            return
-        path = os.path.join(self._root, name)
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            pass
-        except OSError:  # not empty: removing it may take long
-            threading.Thread(target=remove, args=(path,), daemon=True).start()
+        if self._root is not None:
+            remove_soon(os.path.join(self._root, name))
+
+
+def remove_soon(directory: str) -> None:
+    """Remove a directory: at once if it is empty, else in a thread, because that may take long. It need not exist."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError:  # not empty
+        threading.Thread(target=remove, args=(directory,), daemon=True).start()

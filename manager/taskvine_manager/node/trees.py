@@ -149,7 +149,7 @@ def _walk(root: str, within: str) -> Iterator[_Found]:
                     source = os.path.realpath(source)
                     status = os.stat(source)
                     follows = (*trail, source)
-                    if stat.S_ISDIR(status.st_mode) and any(_is_in(each, source) for each in trail):
+                    if stat.S_ISDIR(status.st_mode) and any(is_in(each, source) for each in trail):
                         words = f"a symbolic link leads to {source}, which contains the link"
                         raise OSError(errno.ELOOP, words, os.path.join(root, path))
             if link:
@@ -168,18 +168,19 @@ def _kept_link(path: str, base: str, within: str) -> str:
     said = os.readlink(path)
     directory = os.path.dirname(path)
     end = os.path.normpath(os.path.join(directory, said))
-    if _is_in(end, base):
+    if is_in(end, base):
         return os.path.relpath(end, directory) if os.path.isabs(said) else said
     if os.path.isabs(said):
         real = os.path.realpath(path)
-        if _is_in(real, base):
+        if is_in(real, base):
             return os.path.relpath(real, directory)
-        if not within or not _is_in(real, within):
+        if not within or not is_in(real, within):
             return said
     return "" if os.path.exists(path) else said
 
 
-def _is_in(path: str, directory: str) -> bool:
+def is_in(path: str, directory: str) -> bool:
+    """Return whether a path is that of a directory or below it; both are normalized."""
     return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
 
 

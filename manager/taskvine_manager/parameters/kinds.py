@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from taskvine_manager.parameters.errors import OutOfRange, WrongType
-from taskvine_manager.parameters.support import NATIVE, Engine, Standing
+from taskvine_manager.parameters.support import EMULATED, NATIVE, OURS, Engine, Standing
 
 __all__ = ["EXACT", "LARGEST_INT", "NAMESPACE", "Flag", "Parameter", "Real", "Value", "Whole", "shown"]
 
@@ -42,7 +42,7 @@ class Parameter(ABC):
     since
         The first release of cctools whose ``vine_tune`` has it; empty for the executor's own.
     minimum, maximum
-        The bounds, in the parameter's unit; None for no bound.
+        The bounds, in the parameter's unit; None for no bound. By default, numbers are at least 0.
     open_bounds
         Whether the bounds themselves are out of range.
     also
@@ -56,7 +56,7 @@ class Parameter(ABC):
     live
         Whether it can be changed while the executor runs.
     taskvine, embedded
-        What each engine does with it.
+        What each engine does with it; by default, what is declared.
     """
 
     kind: ClassVar[str]
@@ -76,11 +76,12 @@ class Parameter(ABC):
     aliases: tuple[str, ...] = ()
     live: bool = True
     taskvine: Standing = NATIVE
-    embedded: Standing
+    embedded: Standing = EMULATED
 
     def on(self, engine: Engine) -> Standing:
         """Return what an engine does with the parameter."""
-        return self.taskvine if engine == "taskvine" else self.embedded
+        standing = self.taskvine if engine == "taskvine" else self.embedded
+        return OURS if self.ours and standing in (NATIVE, EMULATED) else standing
 
     @property
     def ours(self) -> bool:
@@ -90,16 +91,12 @@ class Parameter(ABC):
     @property
     def bounds(self) -> str:
         """The valid values in words, such as ``'1 to 10'``."""
-        low = "" if self.minimum is None else shown(self.minimum)
+        low = shown(self.minimum or 0)
         high = "" if self.maximum is None or self._bound_by_type else shown(self.maximum)
         if self.open_bounds:
             text = " and ".join(f"{word} {bound}" for word, bound in (("above", low), ("below", high)) if bound)
-        elif low and high:
-            text = f"{low} to {high}"
-        elif low:
-            text = f"at least {low}"
         else:
-            text = f"at most {high}" if high else "any"
+            text = f"{low} to {high}" if high else f"at least {low}"
         return " or ".join([*map(shown, self.also), text])
 
     @property
@@ -184,6 +181,7 @@ class Whole(Parameter):
 
     default: int
     _: KW_ONLY
+    minimum: float = 0
     maximum: float = LARGEST_INT
 
     def _typed(self, value: object) -> int:
@@ -202,6 +200,8 @@ class Real(Parameter):
     kind: ClassVar[str] = "number"
 
     default: float
+    _: KW_ONLY
+    minimum: float = 0
 
     def _typed(self, value: object) -> float:
         number = _finite(value)

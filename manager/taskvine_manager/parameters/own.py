@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskvine_manager import node_parameters
 from taskvine_manager.parameters.kinds import Real, Whole
-from taskvine_manager.parameters.support import OURS, Standing, Support, ignored
+from taskvine_manager.parameters.support import Standing, Support, ignored
 
 _OFF = ((0, "off"),)
 _BY_BYTES = ignored("TaskVine takes the worker with most bytes of the inputs, then the one with most free cores")
@@ -14,11 +14,8 @@ LIBRARY_SLOTS = Whole(
     0,
     "Number of function calls that the library of a node runs at a time. This is num_slots of library_config, "
     "under a name that a sweep can set.",
-    minimum=0,
     meanings=((0, "one for each core"),),
     live=False,
-    taskvine=OURS,
-    embedded=OURS,
 )
 
 INLINE_LIMIT = Whole(
@@ -26,23 +23,17 @@ INLINE_LIMIT = Whole(
     32 * 1024,
     "Size above which a value is a file on a node instead of part of a message. This is the executor's "
     "inline_limit, under a name that a sweep can set.",
-    minimum=0,
     maximum=64 * 1024,
     unit="bytes",
     live=False,
-    taskvine=OURS,
-    embedded=OURS,
 )
 
 BATCH = Whole(
     node_parameters.BATCH,
     0,
     "Maximum number of short calls sent together: to a slot, or with TaskVine in one of its tasks.",
-    minimum=0,
     maximum=65536,
     meanings=((0, "64 on the embedded engine, 1024 with TaskVine"), (1, "no batching")),
-    taskvine=OURS,
-    embedded=OURS,
 )
 
 PREFETCH = Real(
@@ -50,12 +41,10 @@ PREFETCH = Real(
     0.020,
     "Amount of work that is sent to a node ahead of a free slot, for each slot. Calls that take longer are not "
     "sent ahead.",
-    minimum=0,
     maximum=60,
     unit="s",
     meanings=_OFF,
     taskvine=ignored("a node gets two batches at a time; executor.batch sets their size"),
-    embedded=OURS,
 )
 
 AWAKE = Real(
@@ -63,34 +52,27 @@ AWAKE = Real(
     0.0005,
     "Time for which the manager polls for the next message before it sleeps, while there are at most four tasks. "
     "A sequence of short calls then takes three quarters of the time.",
-    minimum=0,
     maximum=0.1,
     unit="s",
     meanings=((0, "the manager sleeps at once"),),
-    taskvine=OURS,
-    embedded=OURS,
 )
 
 WEIGHT_TRANSFER = Real(
     "executor.weight-transfer",
     1.0,
     "Weight, in the choice of a node, of the expected time to copy a task's inputs there.",
-    minimum=0,
     maximum=1000,
     meanings=((0, "ignores where the inputs are"),),
     taskvine=_BY_BYTES,
-    embedded=OURS,
 )
 
 WEIGHT_WAIT = Real(
     "executor.weight-wait",
     1.0,
     "Weight, in the choice of a node, of the expected time until a busy node is free.",
-    minimum=0,
     maximum=1000,
     meanings=((0, "ignores whether a node is busy"),),
     taskvine=_BY_BYTES,
-    embedded=OURS,
 )
 
 LOSS_INTERVAL = Real(
@@ -105,14 +87,11 @@ LOSS_INTERVAL = Real(
     taskvine=Standing(
         Support.CLAMPED, "it becomes enforce-worker-eviction-interval, in whole seconds, which releases workers"
     ),
-    embedded=OURS,
 )
 
 LOSS_SEED = Whole(
     "executor.loss-seed",
     0,
     "Random seed for the kills of executor.loss-interval: when they happen, and which node is killed.",
-    minimum=0,
     taskvine=ignored("TaskVine draws its own random numbers"),
-    embedded=OURS,
 )

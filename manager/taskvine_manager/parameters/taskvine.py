@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from taskvine_manager import node_parameters
 from taskvine_manager.parameters.kinds import EXACT, LARGEST_INT, Flag, Real, Whole
-from taskvine_manager.parameters.support import EMULATED, Standing, Support, ignored
+from taskvine_manager.parameters.support import Standing, Support, ignored
 
 #: The version of TaskVine with which the statements about it were checked.
 TASKVINE_VERSION = "8.0.0"
@@ -30,21 +30,19 @@ _SHARES = Standing(Support.EMULATED, "for cores, memory and disk, only in the sc
 TEMP_REPLICA_COUNT = Whole(
     "temp-replica-count",
     1,
-    "Number of workers that hold each temp file. More replicas cost storage and transfers, and save recomputation "
-    "when a worker is lost.",
+    "Number of nodes that hold each temp file. More replicas cost storage and transfers, and save recomputation "
+    "when a node is lost.",
     "7.8.0",
     minimum=1,
     meanings=((1, "no replication"),),
-    embedded=EMULATED,
 )
 
 TRANSFER_TEMPS_RECOVERY = Flag(
     "transfer-temps-recovery",
     False,
-    "When a worker is lost, copy its temp files from the remaining replicas until they reach their replica count.",
+    "When a node is lost, copy its temp files from the remaining replicas until they reach their replica count.",
     "7.11.0",
     taskvine=Standing(Support.NO_EFFECT, "files are queued before the lost replicas are subtracted"),
-    embedded=EMULATED,
 )
 
 TRANSFER_REPLICA_PER_CYCLE = Whole(
@@ -54,23 +52,20 @@ TRANSFER_REPLICA_PER_CYCLE = Whole(
     "7.11.0",
     minimum=1,
     taskvine=Standing(Support.NO_EFFECT, "the value is stored and never read"),
-    embedded=EMULATED,
 )
 
 CLEAN_REDUNDANT_REPLICAS = Flag(
     "clean-redundant-replicas",
     False,
-    "Remove replicas beyond the replica count from workers on which no task reads them.",
+    "Remove replicas beyond the replica count from nodes on which no task reads them.",
     "7.17.0",
-    embedded=EMULATED,
 )
 
 SHIFT_DISK_LOAD = Flag(
     "shift-disk-load",
     False,
-    "Move new temp files from the workers that hold the most data to workers with more free space.",
+    "Move new temp files from the nodes that hold the most data to nodes with more free space.",
     "7.17.0",
-    embedded=EMULATED,
 )
 
 IMMEDIATE_RECOVERY = Flag(
@@ -78,25 +73,22 @@ IMMEDIATE_RECOVERY = Flag(
     False,
     "Recreate a temp file as soon as its last replica is lost, instead of when a task needs it.",
     "7.7.0",
-    embedded=EMULATED,
 )
 
 WORKER_SOURCE_MAX_TRANSFERS = Whole(
     "worker-source-max-transfers",
     10,
-    "Maximum number of simultaneous transfers from one worker to others.",
+    "Maximum number of simultaneous transfers from one node to others.",
     "7.5.0",
     minimum=1,
-    embedded=EMULATED,
 )
 
 FILE_SOURCE_MAX_TRANSFERS = Whole(
     "file-source-max-transfers",
     1,
-    "Maximum number of simultaneous transfers from one source that is not a worker, such as a URL.",
+    "Maximum number of simultaneous transfers from one source that is not a node, such as a URL.",
     "7.5.0",
     minimum=1,
-    embedded=EMULATED,
 )
 
 LOAD_FROM_SHARED_FILESYSTEM = Flag(
@@ -133,7 +125,6 @@ MIN_TRANSFER_TIMEOUT = Whole(
     60,
     "Minimum time limit of a transfer between manager and worker, even of a small file.",
     "7.5.0",
-    minimum=0,
     unit="s",
     embedded=_UNTIMED,
 )
@@ -217,18 +208,17 @@ HUNGRY_MINIMUM_FACTOR = Whole(
 RESOURCE_SUBMIT_MULTIPLIER = Real(
     "resource-submit-multiplier",
     1.0,
-    "Factor by which the manager overcommits a worker's cores, memory and GPUs, so that tasks wait at the worker "
+    "Factor by which the manager overcommits a node's cores, memory and GPUs, so that tasks wait at the node "
     "instead of at the manager.",
     "7.5.0",
     minimum=1,
     aliases=("asynchrony-multiplier",),
-    embedded=EMULATED,
 )
 
 PROPORTIONAL_RESOURCES = Flag(
     "proportional-resources",
     True,
-    "Give a task that requests a share of one resource of a worker the same share of the others. Setting it also "
+    "Give a task that requests a share of one resource of a node the same share of the others. Setting it also "
     "sets proportional-whole-tasks.",
     "7.5.0",
     aliases=("force-proportional-resources",),
@@ -238,7 +228,7 @@ PROPORTIONAL_RESOURCES = Flag(
 PROPORTIONAL_WHOLE_TASKS = Flag(
     "proportional-whole-tasks",
     False,
-    "Round the share of proportional-resources up, so that a whole number of such tasks fills the worker.",
+    "Round the share of proportional-resources up, so that a whole number of such tasks fills the node.",
     "7.5.0",
     aliases=("force-proportional-resources-whole-tasks",),
     embedded=_SHARES,
@@ -258,7 +248,6 @@ DISK_PROPORTION_AVAILABLE_TO_TASK = Real(
     0.75,
     "Share of a worker's storage that tasks get; the worker's cache can grow into the rest.",
     "7.14.5",
-    minimum=0,
     maximum=1,
     open_bounds=True,
     embedded=_NO_STORAGE,
@@ -290,7 +279,6 @@ MAX_LIBRARY_RETRIES = Whole(
     15,
     "Number of failures after which a library is not started again.",
     "7.14.5",
-    minimum=0,
     taskvine=Standing(Support.CLAMPED, "every value above 1 becomes 1; only the default is larger"),
     embedded=Standing(Support.EMULATED, "counts libraries killed before they were ready; 3 unless it is set"),
 )
@@ -328,16 +316,14 @@ CATEGORY_STEADY_N_TASKS = Whole(
 WAIT_FOR_WORKERS = Whole(
     "wait-for-workers",
     0,
-    "Number of workers that must have joined before the first task is sent.",
+    "Number of nodes that must have joined before the first task is sent.",
     "7.5.0",
-    minimum=0,
-    embedded=EMULATED,
 )
 
 MAX_WORKERS = Whole(
     "max-workers",
     -1,
-    "Maximum number of workers; TaskVine turns further workers away.",
+    "Maximum number of nodes; TaskVine turns further workers away.",
     "7.15.5",
     minimum=-1,
     meanings=((-1, "no limit"), (0, "no limit")),
@@ -349,7 +335,6 @@ MAX_NEW_WORKERS = Whole(
     10,
     "Maximum number of workers admitted in one cycle, before the manager does other work.",
     "7.7.0",
-    minimum=0,
     meanings=((0, "same as 1"),),
     embedded=ignored("admitting a node delays nothing"),
 )
@@ -371,7 +356,6 @@ OPTION_BLOCKLIST_SLOW_WORKERS_TIMEOUT = Real(
     900.0,
     "Time for which the host of a slow worker is not admitted again.",
     "7.7.0",
-    minimum=0,
     maximum=LARGEST_INT,
     unit="s",
     meanings=((0, "never admitted again"),),
@@ -381,9 +365,8 @@ OPTION_BLOCKLIST_SLOW_WORKERS_TIMEOUT = Real(
 ENFORCE_WORKER_EVICTION_INTERVAL = Whole(
     "enforce-worker-eviction-interval",
     0,
-    "Average time between two removals of a random worker, to test how a workflow survives losses.",
+    "Average time between two removals of a random node, to test how a workflow survives losses.",
     "7.15.5",
-    minimum=0,
     unit="s",
     meanings=_OFF,
     embedded=Standing(Support.EMULATED, "nodes are killed; executor.loss-interval also takes fractions of seconds"),
@@ -392,9 +375,8 @@ ENFORCE_WORKER_EVICTION_INTERVAL = Whole(
 KEEPALIVE_INTERVAL = Whole(
     node_parameters.KEEPALIVE_INTERVAL,
     120,
-    "Time without a message from a worker after which it is asked for an answer.",
+    "Time without a message from a node after which it is asked for an answer.",
     "7.5.0",
-    minimum=0,
     unit="s",
     meanings=_OFF,
     taskvine=Standing(Support.NATIVE, "30 s unless it is set, to notice sooner when a host is cut off"),
@@ -404,9 +386,8 @@ KEEPALIVE_INTERVAL = Whole(
 KEEPALIVE_TIMEOUT = Whole(
     node_parameters.KEEPALIVE_TIMEOUT,
     900,
-    "Time without an answer after which a worker counts as lost.",
+    "Time without an answer after which a node counts as lost.",
     "7.5.0",
-    minimum=0,
     unit="s",
     taskvine=Standing(Support.NATIVE, "60 s unless it is set, to notice sooner when a host is cut off"),
     embedded=Standing(
@@ -441,7 +422,6 @@ MONITOR_INTERVAL = Whole(
     0,
     "Time between two measurements of a task by the resource monitor.",
     "7.5.1",
-    minimum=0,
     unit="s",
     meanings=((0, "the monitor's own interval"),),
     embedded=_NO_MONITOR,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import pickle
 import threading
@@ -155,7 +154,7 @@ def _encode_result(
     try:
         return failure.RETURNED, payload.encode(result, spool, pickling.dumps, limit)
     except BaseException as error:  # the result's own methods run here and may raise anything
-        if _is_full(error):
+        if payload.is_full(error):
             return failure.LOST, failure.lost("disk-full", f"the result cannot be written: {error}", path=spool)
         return failure.LOST, failure.lost(
             "result-dump",
@@ -163,10 +162,6 @@ def _encode_result(
             subject=_name(function),
             remote_traceback=failure.text(error, ()),
         )
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _hint(lowered: list[str]) -> str:
@@ -197,7 +192,7 @@ def _spill(record: bytes, spool: str, lowered: list[str]) -> payload.Payload:
         return payload.write_file(record, (), spool)
     except OSError as error:
         reason = f"the exception cannot be written: {error}{_hint(lowered)}"
-        return failure.lost("disk-full" if _is_full(error) else "exception-dump", reason, path=spool)
+        return failure.lost("disk-full" if payload.is_full(error) else "exception-dump", reason, path=spool)
 
 
 def load_or_explain(known: functions.Functions, key: str) -> Callable[..., Any] | bytes:

@@ -173,9 +173,7 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
 
 def _notes(error: BaseException) -> list[str] | None:
     notes = getattr(error, "__notes__", None)
-    if not isinstance(notes, list):
-        return None
-    return [note for note in notes if isinstance(note, str)]
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else None
 
 
 def _current_directory() -> str:

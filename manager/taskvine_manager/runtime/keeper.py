@@ -57,9 +57,6 @@ def keep(parent: int) -> None:
     parent : int
         Process id of the library or node. When it ends, the keeper ends its task.
     """
-    if sys.platform != "linux":
-        die_with(parent, signal.SIGKILL)
-        return
     mask = _signal.pthread_sigmask(signal.SIG_SETMASK, _ALL)
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
@@ -123,14 +120,12 @@ def _exit_like(status: int) -> NoReturn:
 
 def adopt_orphans() -> None:
     """Make this process a child subreaper: the kernel makes it the parent of descendants whose parent has ended."""
-    if sys.platform == "linux":
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with(parent: int, number: int) -> None:
-    """Ask the kernel to send this process a signal when its parent ends (Linux only; elsewhere, a socket closes)."""
-    if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, number)
+    """Ask the kernel to send this process a signal when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -148,9 +143,8 @@ def fresh_signals() -> None:
         if _signal.getsignal(number) not in (_signal.SIG_DFL, None):  # None: set by faulthandler or a C library
             _signal.signal(number, _signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in ("SIGPIPE", "SIGXFSZ"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -161,12 +155,8 @@ def disregard(*numbers: int) -> None:
     """
     for number in _ALL:
         if number in numbers or (number not in _LEFT and _signal.getsignal(number) == _signal.SIG_IGN):
-            _signal.signal(number, _nothing)
+            _signal.signal(number, lambda *_: None)
     _signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _nothing(number: int, frame: object) -> None:
-    pass
 
 
 # --- ends ---
@@ -226,8 +216,10 @@ def end_children(
         last = [pid for pid in left if is_keeper(pid) or goes_last(pid)]
         if len(last) < len(left):
             last_since = None
-            for pid in set(left) - set(last):
-                _terminate(pid, told, kill=now >= begun + term)
+            late = now >= begun + term
+            for pid in set(left) - set(last) - (set() if late else told):
+                told.add(pid)
+                kill(pid, signal.SIGKILL if late else signal.SIGTERM)
         for pid in last:
             if pid not in told and is_keeper(pid):
                 told.add(pid)
@@ -248,13 +240,10 @@ def _has_children() -> bool:
     return True
 
 
-def _terminate(pid: int, told: set[int], *, kill: bool) -> None:
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process, if it still exists and belongs to this user."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if kill:
-            os.kill(pid, signal.SIGKILL)
-        elif pid not in told:
-            told.add(pid)
-            os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
 
 
 def kill_trees(roots: Iterable[int]) -> None:
@@ -262,8 +251,7 @@ def kill_trees(roots: Iterable[int]) -> None:
     for root in roots:
         below = descendants(root)
         for pid in [*(pid for pid in below if not is_keeper(pid)), *filter(is_keeper, below), root]:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
 
 
 def reap(spare: Collection[int] = ()) -> None:
@@ -302,24 +290,26 @@ def children(pid: int) -> list[int]:
         lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task")]
     except OSError:
         return []
-    if any(lists) or _has_lists():
-        return [int(child) for listed in lists for child in listed.split()]
-    return _children_by_parent(pid)
-
-
-def _has_lists() -> bool:
     # Kernels without CONFIG_PROC_CHILDREN do not list the children of a process.
-    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+    if any(lists) or os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return [int(child) for listed in lists for child in listed.split()]
+    return children_by_parent(pid)
 
 
-def _children_by_parent(pid: int) -> list[int]:
+def children_by_parent(pid: int) -> list[int]:
+    """Return the process ids of a process's children, from the parent of each process of the machine."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
-            after_name = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
-            if len(after_name) > 1 and int(after_name[1]) == pid:
+            fields = status(int(name))
+            if len(fields) > 1 and int(fields[1]) == pid:
                 found.append(int(name))
     return found
+
+
+def status(pid: int) -> list[bytes]:
+    """Return the fields of ``/proc/PID/stat`` after the name: the state first; none if there is no such process."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def _read(path: str) -> bytes:

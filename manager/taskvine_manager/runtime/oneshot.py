@@ -20,6 +20,7 @@ import os
 import pickle
 import sys
 import time
+from typing import Any
 
 from taskvine_manager.runtime import (
     context,
@@ -64,18 +65,15 @@ def main(directory: str, parent: int) -> None:
     os._exit(0)
 
 
-def _run(task: dict[str, object]) -> tuple[int, payload.Payload, float, float]:
+def _run(task: dict[str, Any]) -> tuple[int, payload.Payload, float, float]:
     encoded = task["context"]
-    if encoded is not None:
-        record = context.build_or_explain(encoded)  # type: ignore[arg-type]
-        if record is not None:
-            return failure.LOST, record, time.time(), 0.0
+    if encoded is not None and (record := context.build_or_explain(encoded)) is not None:
+        return failure.LOST, record, time.time(), 0.0
     found = limits.Limits()
     known = Functions()
-    known.add("task", task["function"])  # type: ignore[arg-type]
+    known.add("task", task["function"])
     function = load_or_explain(known, "task")
     if isinstance(function, bytes):
         return failure.LOST, function, time.time(), 0.0
-    values.provide(task["values"])  # type: ignore[arg-type]
-    arguments, limit = task["arguments"], task["inline_limit"]
-    return call(function, arguments, str(task["spool"]), found, limit)  # type: ignore[arg-type]
+    values.provide(task["values"])
+    return call(function, task["arguments"], task["spool"], found, task["inline_limit"])

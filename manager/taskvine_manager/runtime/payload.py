@@ -153,7 +153,7 @@ def write_file(body: bytes, buffers: Sequence[memoryview], directory: str, shari
             try:
                 return _write_parts(place, prefix, offset, body, buffers, table, shared, sharing)
             except OSError as error:  # memory was filled meanwhile or has no inodes left; the disk may have room
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if not is_full(error):
                     raise
             place = directory
     return _write_parts(place, prefix, offset, body, buffers, table, shared, sharing)
@@ -251,6 +251,11 @@ def is_lost(error: BaseException) -> bool:
     nothing about the file.
     """
     return isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno in GONE)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error means that a disk or a quota is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class Frames(NamedTuple):

@@ -223,8 +223,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduced = super().reducer_override(value)
         if type(reduced) is tuple and len(reduced) == 6 and isinstance(value, type):
             *made, state, items, pairs, setter = reduced
-            if value not in _loaded:
-                _own.add(value)
+            if _loaded.get(id(value)) is not value:
+                _own[id(value)] = value
             return (*made, (setter, state), items, pairs, set_class_state)
         return reduced
 
@@ -232,30 +232,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 # --- classes that return home ----------------------------------------------------------------------------------------
 
 
-class Identities:
-    """A set of objects, compared by identity, that does not keep them alive."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, weakref.ref[Any]] = {}
-
-    def add(self, value: Any) -> None:
-        """Add an object."""
-        number = id(value)
-        if number not in self._known:
-            self._known[number] = weakref.ref(value, lambda _: self._known.pop(number, None))
-
-    def __contains__(self, value: Any) -> bool:
-        known = self._known.get(id(value))
-        return known is not None and known() is value
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-
-_own = Identities()
-"""Classes of this process that were pickled by value."""
-_loaded = Identities()
-"""Classes that were loaded from another process."""
+_own: weakref.WeakValueDictionary[int, type] = weakref.WeakValueDictionary()
+"""Classes of this process that were pickled by value, by id: a metaclass may define another equality or hash."""
+_loaded: weakref.WeakValueDictionary[int, type] = weakref.WeakValueDictionary()
+"""Classes that were loaded from another process, by id."""
 
 
 def set_class_state(cls: type, state: tuple[Callable[[type, Any], None], Any]) -> None:
@@ -265,8 +245,8 @@ def set_class_state(cls: type, state: tuple[Callable[[type, Any], None], Any]) -
     at the time of pickling. In the process that defined the class, this would undo later changes and replace its
     methods by copies.
     """
-    if cls in _own:
+    if _own.get(id(cls)) is cls:
         return
-    _loaded.add(cls)
+    _loaded[id(cls)] = cls
     setter, attributes = state
     setter(cls, attributes)

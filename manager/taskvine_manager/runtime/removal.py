@@ -59,9 +59,6 @@ def _open(name: str, parent: int | None) -> int:
 
 def _unlock(name: str, parent: int | None) -> None:
     """Give the owner of a directory full access to it."""
-    if not hasattr(os, "O_PATH"):
-        os.chmod(name, 0o700, dir_fd=parent)
-        return
     descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         os.chmod(f"/proc/self/fd/{descriptor}", 0o700)

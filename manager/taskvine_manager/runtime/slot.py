@@ -97,6 +97,13 @@ def _answer(
 ) -> bool:
     """Run a task and answer it; return whether this process can run another task."""
     _, number, key, arguments, call_sandbox, results = packet
+
+    def refuse(record: bytes) -> bool:
+        if results is not None:
+            payload.discard(results)
+        channel.send(pickle.dumps(("r", number, failure.LOST, record, time.time(), 0.0, ())))
+        return True
+
     is_new = functions.get(key) is None
     if is_new:
         if key not in functions:
@@ -106,10 +113,7 @@ def _answer(
         if isinstance(loaded, bytes):
             room.used = True  # modules that it imported before the failure use memory
             stage.restore(SHORT)
-            if results is not None:
-                payload.discard(results)
-            channel.send(pickle.dumps(("r", number, failure.LOST, loaded, time.time(), 0.0, ())))
-            return True
+            return refuse(loaded)
         # If a module keeps an exception raised during its import, this frame stays alive and would keep the function.
         del loaded
     if room.limit:
@@ -122,10 +126,7 @@ def _answer(
     try:
         stage.enter(call_sandbox)
     except OSError as error:
-        if results is not None:
-            payload.discard(results)
-        channel.send(pickle.dumps(("r", number, failure.LOST, no_directory(error), time.time(), 0.0, ())))
-        return True
+        return refuse(no_directory(error))
     if results is not None:
         values.provide(payload.decode(results))
         payload.discard(results)

@@ -15,12 +15,10 @@ from taskvine_manager.runtime.removal import remove
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-def _encodings() -> tuple[tuple[str | None, str | None], ...]:
-    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
-    return tuple((getattr(stream, "encoding", None), getattr(stream, "errors", None)) for stream in streams)
-
-
-_ENCODINGS = _encodings()
+_ENCODINGS: tuple[tuple[str | None, str | None], ...] = tuple(
+    (getattr(stream, "encoding", None), getattr(stream, "errors", None))
+    for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+)
 """Encoding and error handler of each standard stream at the start of this process. They depend on the locale, on
 ``PYTHONIOENCODING`` and ``PYTHONUTF8``, and differ between streams."""
 
@@ -58,7 +56,7 @@ class Stage:
         self._copies = [(number, os.dup(number)) for number in (0, 1, 2)]
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
         self._handlers = [_signal.getsignal(number) for number in self._signals]
-        count = sum(number < getattr(signal, "SIGRTMIN", signal.NSIG) for number in self._signals)
+        count = sum(number < signal.SIGRTMIN for number in self._signals)
         self._usual = self._signals[:count], self._handlers[:count]
         self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self._group = os.getpgrp()

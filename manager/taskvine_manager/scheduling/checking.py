@@ -6,10 +6,12 @@ Both engines use this, if they are told to. It costs time, so it is for tests an
 from __future__ import annotations
 
 import enum
+import inspect
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskvine_manager.scheduling.graph import DependencyGraph
@@ -30,6 +32,15 @@ Invariant = Callable[[Any], Iterable[str]]
 def is_wanted(environment: Mapping[str, str]) -> bool:
     """Return whether the environment asks for checks."""
     return environment.get(VARIABLE, "0") not in ("", "0")
+
+
+def invariants_of(module: str) -> tuple[Invariant, ...]:
+    """Return the invariants of a module, which are its public functions."""
+    return tuple(
+        each
+        for name, each in vars(sys.modules[module]).items()
+        if inspect.isfunction(each) and each.__module__ == module and not name.startswith("_")
+    )
 
 
 class InvariantBroken(Exception):
@@ -99,23 +110,6 @@ class Checker:
         check(invariants, parts, f"{self}{before}")
         self._checked, self._next = self._count, self._count + 1 + size // SMALL
 
-    def moved(self, start: enum.Enum, end: enum.Enum, place: str | None) -> Move:
-        """Return the record of a move in the present event."""
-        return Move(self._count, self._event, start.name, end.name, place or "")
-
-
-class Move(NamedTuple):
-    """A move of a task from one state to another: in which event, and on which node, if it was on one."""
-
-    number: int
-    event: str
-    start: str
-    end: str
-    node: str
-
-    def __str__(self) -> str:
-        return f"event {self.number} ({self.event}): {self.start} -> {self.end}{self.node and f', node {self.node}'}"
-
 
 class Story:
     """The last moves of a task."""
@@ -124,14 +118,14 @@ class Story:
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
-        self._moves: deque[Move] = deque(maxlen=STORY)
+        self._moves: deque[str] = deque(maxlen=STORY)
 
     def __len__(self) -> int:
         return len(self._moves)
 
     def add(self, start: enum.Enum, end: enum.Enum, node: str | None) -> None:
         """Add a move."""
-        self._moves.append(self._checker.moved(start, end, node))
+        self._moves.append(f"{self._checker}: {start.name} -> {end.name}{f', node {node}' if node else ''}")
 
     def __str__(self) -> str:
         moves = "".join(f"\n  {move}" for move in self._moves)
@@ -143,13 +137,11 @@ def tell(story: Story | None) -> str:
     return f"set {VARIABLE}=1 to get the task's story here" if story is None else str(story)
 
 
-def graph_problems(
-    graph: DependencyGraph, tasks: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]]
-) -> Iterator[str]:
+def graph_problems(graph: DependencyGraph, tasks: Mapping[int, tuple[Iterable[str], Iterable[str]]]) -> Iterator[str]:
     """Yield where a dependency graph differs from a table of tasks, with the files that each reads and produces."""
-    if graph.tasks != tasks.keys():
-        yield f"tasks in the graph {sorted(graph.tasks)}, tasks with files {sorted(tasks)}"
-    for number in graph.tasks & tasks.keys():
+    if graph.ranks.keys() != tasks.keys():
+        yield f"tasks in the graph {sorted(graph.ranks)}, tasks with files {sorted(tasks)}"
+    for number in graph.ranks.keys() & tasks.keys():
         needs, makes = map(set, tasks[number])
         if (found := graph.needs(number)) != needs:
             yield f"task {number} needs {sorted(needs)}, in the graph {sorted(found)}"
@@ -158,5 +150,5 @@ def graph_problems(
         missing = needs - graph.available
         if graph.lacking.get(number, 0) != len(missing):
             yield f"task {number} lacks {sorted(missing)}, counted {graph.lacking.get(number, 0)}"
-    if not graph.lacking.keys() <= graph.tasks:
-        yield f"missing files are counted of tasks {sorted(graph.lacking.keys() - graph.tasks)}, which are not there"
+    if gone := graph.lacking.keys() - graph.ranks.keys():
+        yield f"missing files are counted of tasks {sorted(gone)}, which are not there"

@@ -28,100 +28,39 @@ from typing import Any
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.candidates import Candidates
-from taskvine_manager.scheduling.checking import Checker, IllegalTransition, InvariantBroken, check
+from taskvine_manager.scheduling.checking import Checker, check
 from taskvine_manager.scheduling.draining import Draining
-from taskvine_manager.scheduling.estimates import Estimates
 from taskvine_manager.scheduling.events import (
-    RELAY,
-    Answer,
     Asked,
     Cancelled,
     Completed,
     Crowded,
-    Discard,
-    Drop,
     Event,
-    Fetch,
     FileCached,
     FileSpoiled,
-    Finish,
     Forgotten,
-    Full,
     InputCached,
-    InputCopy,
     Instruction,
-    Kill,
     LibrariesRun,
     NodeDraining,
+    NodeEvent,
     NodeJoined,
     NodeLeft,
-    Relay,
     Relayed,
-    Release,
-    Replica,
     Retired,
     Returned,
-    Run,
-    RunAgain,
     Submitted,
     Tuned,
 )
 from taskvine_manager.scheduling.eviction import Eviction
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.lifecycle import Lifecycle
-from taskvine_manager.scheduling.nodes import AHEAD, Node
+from taskvine_manager.scheduling.nodes import Node
 from taskvine_manager.scheduling.placement import Placement
 from taskvine_manager.scheduling.storage import Storage
-from taskvine_manager.scheduling.tables import Tables
-from taskvine_manager.scheduling.tasks import Shape, State, Task, diagram
-from taskvine_manager.scheduling.tuning import SHORT
+from taskvine_manager.scheduling.tables import Settings, Tables
+from taskvine_manager.scheduling.tasks import State, Task
 from taskvine_manager.wire.messages import Completion
-
-__all__ = [
-    "AHEAD",
-    "RELAY",
-    "SHORT",
-    "Answer",
-    "Asked",
-    "Cancelled",
-    "Completed",
-    "Crowded",
-    "Discard",
-    "Drop",
-    "Event",
-    "Fetch",
-    "FileCached",
-    "FileSpoiled",
-    "Finish",
-    "Forgotten",
-    "Full",
-    "IllegalTransition",
-    "InputCached",
-    "InputCopy",
-    "Instruction",
-    "InvariantBroken",
-    "Kill",
-    "LibrariesRun",
-    "Node",
-    "NodeDraining",
-    "NodeJoined",
-    "NodeLeft",
-    "Relay",
-    "Relayed",
-    "Release",
-    "Replica",
-    "Retired",
-    "Returned",
-    "Run",
-    "RunAgain",
-    "Scheduler",
-    "Shape",
-    "State",
-    "Submitted",
-    "Task",
-    "Tuned",
-    "diagram",
-]
 
 
 class Scheduler:
@@ -129,62 +68,41 @@ class Scheduler:
 
     Parameters
     ----------
-    max_retries : int or None
-        How often a task is retried after it lost its node; None for no limit.
-    uniform : bool
-        Whether all nodes are alike. If they are, a task that fits no node is refused. Nodes started by hand may differ:
-        the task then waits for a larger node.
-    wait_for_nodes : int
-        Number of nodes that must have joined before any task is placed.
-    peer_transfers : bool
-        Whether nodes copy files from each other. Otherwise all files pass through the manager's directory.
+    settings : Settings
+        What does not change during the run.
     check : bool
         Whether the scheduler checks its state after events, and keeps the story of each task for errors.
     """
 
-    def __init__(
-        self,
-        *,
-        max_retries: int | None = 1,
-        uniform: bool = True,
-        wait_for_nodes: int = 0,
-        peer_transfers: bool = True,
-        check: bool = False,
-    ) -> None:
-        self._max_retries = max_retries
+    def __init__(self, settings: Settings, *, check: bool = False) -> None:
         self._joined = 0
         self._retried = 0
         self._returned_tasks = 0
         self._checker = Checker() if check else None
-        self._tables = tables = Tables(self._checker)
-        self._tasks, self._nodes, self._tuning = tables.tasks, tables.nodes, tables.tuning
-        self._storage = Storage(tables, peer_transfers=peer_transfers)
+        self._tables = tables = Tables(settings, self._checker)
+        self._tasks, self._tuning = tables.tasks, tables.tuning
+        self.nodes = tables.nodes
+        """The nodes, by name."""
+        self.tasks: Mapping[int, Task] = tables.tasks
+        """The unfinished tasks, by number; tasks that recreate lost files have numbers below 0."""
+        self._storage = Storage(tables)
         self._draining = Draining(tables, self._storage.replication)
         self._candidates = Candidates(tables)
         self._eviction = Eviction(tables, self._storage, self._candidates)
-        self._estimates = Estimates(tables.tuning)
         self._lifecycle = Lifecycle(tables, self._storage, self._candidates)
-        self._placement = Placement(
-            tables,
-            self._storage,
-            self._lifecycle,
-            self._candidates,
-            self._eviction,
-            self._estimates,
-            uniform=uniform,
-            wait_for_nodes=wait_for_nodes,
-        )
-        self._parts = invariants.Parts(tables, self._storage, self._draining, self._candidates, self._placement)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._placement = Placement(tables, self._storage, self._lifecycle, self._candidates, self._eviction)
+        self.parts = invariants.Parts(tables, self._storage, self._draining, self._candidates, self._placement)
+        """The parts of the scheduler, to look at."""
+        self.handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._lifecycle.submit,
-            Retired: self._retired,
+            Retired: lambda event: self._tasks.retire(event.profiles),
             NodeJoined: self._node_joined,
             NodeLeft: self._node_left,
             NodeDraining: self._node_draining,
             Completed: self._completed,
             Returned: self._returned,
             FileCached: self._file_cached,
-            FileSpoiled: self._file_spoiled,
+            FileSpoiled: lambda event: self._lifecycle.lost(self._storage.spoiled(event)),
             InputCached: self._storage.inputs.cached,
             Relayed: self._relayed,
             Crowded: self._eviction.crowded,
@@ -194,6 +112,7 @@ class Scheduler:
             Asked: self._asked,
             Tuned: self._tuned,
         }
+        """What is called for each type of event."""
 
     def handle(self, event: Event) -> list[Instruction]:
         """Process an event; return the instructions that follow from it, in order.
@@ -205,12 +124,13 @@ class Scheduler:
         InvariantBroken
             If the scheduler checks its state, and finds that it contradicts itself.
         """
-        handler = self._handlers.get(type(event))
+        handler = self.handlers.get(type(event))
         if handler is None:
             raise TypeError(f"the scheduler handles no events of type {type(event).__name__}: {event!r}")
         if self._checker is not None:
             self._checker.begin(event)
-        handler(event)
+        if not isinstance(event, NodeEvent) or event.node in self.nodes:
+            handler(event)
         for lost in self._eviction.relieve():
             self._lifecycle.lost(lost, evicted=True)
         self._placement.refuse_oversized()
@@ -219,7 +139,7 @@ class Scheduler:
         self._draining.rescue()
         self._draining.release()
         if self._checker is not None:
-            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
+            self._checker.end(invariants.INVARIANTS, self.parts, self.parts.size)
         return self._tables.outbox.take()
 
     def check(self) -> None:
@@ -230,7 +150,7 @@ class Scheduler:
         InvariantBroken
             If it contradicts itself.
         """
-        check(invariants.INVARIANTS, self._parts)
+        check(invariants.INVARIANTS, self.parts)
 
     # --- queries by the shell ---
 
@@ -242,7 +162,7 @@ class Scheduler:
     @property
     def recovering(self) -> int:
         """Number of tasks that recreate lost files."""
-        return sum(number < 0 for number in self._tasks.by_number) if self._tasks.recovered else 0
+        return sum(number < 0 for number in self._tasks) if self._tasks.recovered else 0
 
     @property
     def ready(self) -> int:
@@ -250,32 +170,22 @@ class Scheduler:
         return self._tasks.count(State.READY)
 
     @property
-    def nodes(self) -> dict[str, Node]:
-        """The nodes, by name."""
-        return self._nodes
-
-    @property
-    def tasks(self) -> Mapping[int, Task]:
-        """The unfinished tasks, by number; tasks that recreate lost files have numbers below 0."""
-        return self._tasks.by_number
-
-    @property
     def files(self) -> Iterable[File]:
         """The temp files and results that have a record."""
-        return self._tables.files
+        return self._tables.files.values()
 
     def stats(self) -> dict[str, Any]:
         """Return counts since the start, and the current state."""
         tasks, storage = self._tasks, self._storage
         return {
             "tasks_done": tasks.done,
-            "tasks_pending": sum(number >= 0 for number in tasks.by_number),
+            "tasks_pending": sum(number >= 0 for number in tasks),
             "tasks_waiting": self.waiting,
             "tasks_recovered": tasks.recovered,
             "tasks_retried": self._retried,
             "tasks_returned": self._returned_tasks,
-            "nodes": len(self._nodes),
-            "libraries": dict(Counter(name for node in self._nodes.values() for name in node.libraries)),
+            "nodes": len(self.nodes),
+            "libraries": dict(Counter(name for node in self.nodes.values() for name in node.libraries)),
             "bytes_between_nodes": storage.transfers.moved,
             "inputs_read": storage.inputs.read,
             "bytes_stored": storage.replicas.stored,
@@ -301,13 +211,8 @@ class Scheduler:
 
     # --- events: tasks ---
 
-    def _retired(self, event: Retired) -> None:
-        self._tasks.retire(event.profiles)
-
     def _completed(self, event: Completed) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return  # its tasks are already being retried
+        node = self.nodes[event.node]
         made: list[str] = []
         for completion in event.completions:
             task = node.assigned.get(completion.number)  # None: it was cancelled in the meantime
@@ -317,15 +222,13 @@ class Scheduler:
             if task is None:
                 continue
             if completion.outcome == failure.RETURNED:
-                self._estimates.learn(task.profile.category, completion.seconds)
+                self._placement.estimates.learn(task.profile.category, completion.seconds)
             self._lifecycle.complete(node, task, completion)
         if made:
             self._lifecycle.made(made)
 
     def _returned(self, event: Returned) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return
+        node = self.nodes[event.node]
         for number in event.numbers:
             if task := node.assigned.get(number):
                 self._returned_tasks += 1
@@ -335,8 +238,7 @@ class Scheduler:
     # --- events: nodes ---
 
     def _node_joined(self, event: NodeJoined) -> None:
-        node = Node(event.info)
-        node.share_out(self._tuning)
+        node = Node(event.info, self._tuning)
         self._storage.join(node)
         self._joined += 1
         self._candidates.open(node)
@@ -344,14 +246,13 @@ class Scheduler:
         self._tasks.recheck_fit()
 
     def _node_left(self, event: NodeLeft) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return
+        node = self.nodes[event.node]
         self._draining.leave(event.node)
         self._candidates.close(event.node)
         self._tasks.recheck_fit()
         # A node starts its tasks in order, so only the oldest can have been running. Only these are charged an attempt.
         running = max(1, sum(min(count, node.capacity(shape, others=False)) for shape, count in node.shapes.items()))
+        max_retries = self._tables.settings.max_retries
         given_up: list[tuple[Task, str]] = []
         requeued: list[Task] = []
         for position, task in enumerate(list(node.assigned.values())):
@@ -360,7 +261,7 @@ class Scheduler:
                 task.attempts += 1
                 if not event.told:
                     task.suspected()
-            if self._max_retries is not None and task.attempts > self._max_retries:
+            if max_retries is not None and task.attempts > max_retries:
                 given_up.append((task, f"its node {event.node} was lost ({event.reason}), at attempt {task.attempts}"))
             else:
                 requeued.append(task)
@@ -377,24 +278,17 @@ class Scheduler:
         self._lifecycle.lost(lost)
 
     def _node_draining(self, event: NodeDraining) -> None:
-        node = self._nodes.get(event.node)
-        if node is not None:
-            self._candidates.close(event.node)
-            self._draining.drain(node)
+        self._candidates.close(event.node)
+        self._draining.drain(self.nodes[event.node])
 
     # --- events: files ---
 
     def _file_cached(self, event: FileCached) -> None:
-        node = self._nodes.get(event.node)
-        if node is None:
-            return
+        node = self.nodes[event.node]
         if event.problem is not None:
             self._lifecycle.lost(self._storage.not_cached(node, event))
         elif self._storage.cached(node, event):
             self._lifecycle.fetched(event.file)
-
-    def _file_spoiled(self, event: FileSpoiled) -> None:
-        self._lifecycle.lost(self._storage.spoiled(event))
 
     def _relayed(self, event: Relayed) -> None:
         """Handle a copy to the relay. ``source`` is the node it came from, if the copy failed and the node is here."""
@@ -412,8 +306,7 @@ class Scheduler:
             self._lifecycle.unreadable(file, str(event.problem))
 
     def _libraries_run(self, event: LibrariesRun) -> None:
-        if (node := self._nodes.get(event.node)) is not None:
-            node.libraries = event.names
+        self.nodes[event.node].libraries = event.names
 
     def _asked(self, event: Asked) -> None:
         missing = self._storage.ask(event.request, event.file)
@@ -425,11 +318,11 @@ class Scheduler:
         self._storage.tuned()
         self._draining.start_anew()
         self._tasks.recheck_fit()
-        for node in self._nodes.values():
-            node.share_out(self._tuning)
+        for node in self.nodes.values():
+            node.needs.clear()
             self._candidates.open(node)
         if self._tuning.immediate_recovery:
-            lost = [file for file in self._tables.files if file.lost_with is not None and not file.is_there]
+            lost = [file for file in self.files if file.lost_with is not None and not file.is_there]
             self._lifecycle.lost(lost)
 
 

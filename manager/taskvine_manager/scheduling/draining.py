@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from taskvine_manager.scheduling.events import Release
 from taskvine_manager.scheduling.nodes import LOOKED_AT, Node
 from taskvine_manager.scheduling.replication import Replication
 from taskvine_manager.scheduling.tables import Tables
@@ -60,4 +61,4 @@ class Draining:
             node = self._nodes[name]
             if not (node.released or node.assigned or node.sending or node.unsaved):
                 node.released = True
-                self._outbox.release(name)
+                self._outbox.add(Release(name))

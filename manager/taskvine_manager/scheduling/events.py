@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
@@ -37,8 +37,19 @@ class InputCopy(NamedTuple):
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
+class Event:
+    """What the scheduler is told."""
+
+
 @dataclass(frozen=True)
-class Submitted:
+class NodeEvent(Event):
+    """What a node reports, or what happens to it; nothing follows if the node has already left."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Submitted(Event):
     """The user submitted tasks, with the profiles that are new."""
 
     profiles: tuple[Profile, ...]
@@ -46,56 +57,50 @@ class Submitted:
 
 
 @dataclass(frozen=True)
-class Retired:
+class Retired(Event):
     """No new task will use these profiles."""
 
     profiles: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class NodeJoined:
+class NodeJoined(Event):
     """A node is ready for tasks."""
 
     info: NodeInfo
 
 
 @dataclass(frozen=True)
-class NodeLeft:
+class NodeLeft(NodeEvent):
     """A node is gone. ``reason`` says how this was noticed, ``told`` whether the node had been told to leave."""
 
-    node: str
     reason: str
     told: bool = False
 
 
 @dataclass(frozen=True)
-class NodeDraining:
+class NodeDraining(NodeEvent):
     """A node must finish its tasks and take no new ones."""
-
-    node: str
 
 
 @dataclass(frozen=True)
-class Completed:
+class Completed(NodeEvent):
     """A node reports tasks that ended."""
 
-    node: str
     completions: list[Completion]
 
 
 @dataclass(frozen=True)
-class Returned:
+class Returned(NodeEvent):
     """A node returns tasks that it has not started."""
 
-    node: str
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class FileCached:
+class FileCached(NodeEvent):
     """A node fetched a replica, or failed to (``problem``; ``spoiled`` if the source's replica is at fault)."""
 
-    node: str
     file: str
     size: int
     problem: str | None
@@ -107,19 +112,17 @@ class FileCached:
 
 
 @dataclass(frozen=True)
-class FileSpoiled:
+class FileSpoiled(NodeEvent):
     """A node's replica with this stamp could not be read, or differs from what was stored."""
 
-    node: str
     file: str
     stamp: int
 
 
 @dataclass(frozen=True)
-class InputCached:
+class InputCached(NodeEvent):
     """A node has a copy of a user's input file of ``size`` bytes; ``name`` is empty if it could not get one."""
 
-    node: str
     path: str
     size: int
     name: str
@@ -127,7 +130,7 @@ class InputCached:
 
 
 @dataclass(frozen=True)
-class Relayed:
+class Relayed(Event):
     """A file was copied to the manager's directory, or could not be (``problem``).
 
     ``lost`` says whether the copy failed because the file is missing or has changed.
@@ -140,38 +143,36 @@ class Relayed:
 
 
 @dataclass(frozen=True)
-class Crowded:
+class Crowded(NodeEvent):
     """A task on a node produced files of ``size`` bytes that do not fit in the node's cache."""
 
-    node: str
     number: int
     size: int
 
 
 @dataclass(frozen=True)
-class LibrariesRun:
+class LibrariesRun(NodeEvent):
     """From now on, these named libraries run on a node."""
 
-    node: str
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Cancelled:
+class Cancelled(Event):
     """The outcome of these tasks is not awaited any more."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class Forgotten(Event):
     """The user will not ask for these temp files again."""
 
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Event):
     """The user wants to read a temp file or result; the :class:`Answer` to ``request`` says where it is."""
 
     request: int
@@ -179,31 +180,10 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Event):
     """New values of tuning parameters, by name."""
 
     parameters: dict[str, float]
-
-
-Event = (
-    Submitted
-    | Retired
-    | NodeJoined
-    | NodeLeft
-    | NodeDraining
-    | Completed
-    | Returned
-    | FileCached
-    | FileSpoiled
-    | InputCached
-    | Relayed
-    | Crowded
-    | LibrariesRun
-    | Cancelled
-    | Forgotten
-    | Asked
-    | Tuned
-)
 
 
 # --- instructions ---------------------------------------------------------------------------------------------------
@@ -219,24 +199,24 @@ class Run:
     """
 
     node: str
-    tasks: list[Task]
-    sources: dict[str, Replica]
-    values: dict[str, bytes]
-    copies: dict[str, InputCopy]
+    tasks: list[Task] = field(default_factory=list)
+    sources: dict[str, Replica] = field(default_factory=dict)
+    values: dict[str, bytes] = field(default_factory=dict)
+    copies: dict[str, InputCopy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Finish:
     """Tell the user's process how tasks ended."""
 
-    completions: list[Completion]
+    completions: list[Completion] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class RunAgain:
     """Report that tasks which had returned are run again to recreate lost files."""
 
-    numbers: list[int]
+    numbers: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -261,7 +241,7 @@ class Drop:
     """Remove temp files from a node or from the :data:`RELAY`."""
 
     node: str
-    files: list[str]
+    files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -277,7 +257,7 @@ class Kill:
     """Tell a node to end tasks."""
 
     node: str
-    numbers: list[int]
+    numbers: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -291,7 +271,7 @@ class Release:
 class Discard:
     """Remove files that hold arguments which no task will need again."""
 
-    paths: list[str]
+    paths: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from taskvine_manager.scheduling.candidates import Candidates
-from taskvine_manager.scheduling.events import Crowded
+from taskvine_manager.scheduling.events import Crowded, Full
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.nodes import MB, Node
 from taskvine_manager.scheduling.storage import Storage
@@ -29,8 +29,8 @@ class Eviction:
 
     def crowded(self, event: Crowded) -> None:
         """Note that the outputs of a task do not fit on its node."""
-        node = self._nodes.get(event.node)
-        if node is not None and event.number in node.assigned:
+        node = self._nodes[event.node]
+        if event.number in node.assigned:
             node.crowded[event.number] = event.size
             self._pressed.add(event.node)
 
@@ -65,7 +65,7 @@ class Eviction:
                 self._yield(node, [first])
                 return []
             if len(node.files) == before:
-                self._outbox.full(node.info.name, list(node.crowded))
+                self._outbox.add(Full(node.info.name, list(node.crowded)))
         node.crowded.clear()  # the node retries all of them, or gives all of them up
         self._pressed.discard(node.info.name)
         self._candidates.open(node)
@@ -81,7 +81,7 @@ class Eviction:
     def _yield(self, node: Node, tasks: list[Task]) -> bool:
         """Make tasks give up their outputs and run again later; return whether there are any."""
         if numbers := [task.invocation.number for task in tasks]:
-            self._outbox.full(node.info.name, numbers)
+            self._outbox.add(Full(node.info.name, numbers))
             node.yielding.update(numbers)
             for number in numbers:
                 del node.crowded[number]

@@ -16,74 +16,53 @@ where records dominate, as in long graphs: an empty set takes 216 bytes, an empt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from taskvine_manager.wire.messages import Invocation, Profile
 
 
+@dataclass(slots=True, eq=False)
 class Origin:
     """A finished task that can be run again to recreate its files."""
 
-    __slots__ = ("files", "inputs", "invocation", "profile", "seconds")
-
-    def __init__(self, invocation: Invocation, profile: Profile, inputs: tuple[str, ...], seconds: float) -> None:
-        self.invocation = invocation
-        self.profile = profile
-        self.inputs = inputs
-        self.seconds = seconds
-        self.files: dict[str, None] = {}
+    invocation: Invocation
+    profile: Profile
+    inputs: tuple[str, ...]
+    seconds: float
+    files: dict[str, None] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
 class File:
     """One temp file or result."""
 
-    __slots__ = (
-        "asked",
-        "coming",
-        "consumers",
-        "dependants",
-        "depth",
-        "holders",
-        "lost_with",
-        "name",
-        "named",
-        "origin",
-        "recoverable",
-        "refused",
-        "relayed",
-        "replicas",
-        "size",
-        "value",
-        "wanted",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.size = 0
-        self.depth = 0
-        self.value: bytes | None = None
-        """The encoded result itself, if it is small."""
-        self.holders: dict[str, int] = {}
-        """The stamp of the replica on each node."""
-        self.coming: dict[str, None] = {}
-        """Nodes that are fetching a replica."""
-        self.relayed: int | None = None
-        """The stamp of the copy in the manager's directory."""
-        self.lost_with: str | None = None
-        """The node that held the last replica, if the file is lost."""
-        self.origin: Origin | None = None
-        self.named = False
-        """Whether it is a temp file of the user's, and not a result."""
-        self.recoverable = True
-        self.replicas = 0
-        """Number of nodes that should hold it; 0 for the default number."""
-        self.refused: dict[str, None] = {}
-        """Nodes that failed to fetch it."""
-        self.wanted = True
-        self.consumers = 0
-        self.dependants = 0
-        self.asked: list[int] = []
-        """The user's requests that wait for it."""
+    name: str
+    size: int = 0
+    depth: int = 0
+    value: bytes | None = None
+    """The encoded result itself, if it is small."""
+    holders: dict[str, int] = field(default_factory=dict)
+    """The stamp of the replica on each node."""
+    coming: dict[str, None] = field(default_factory=dict)
+    """Nodes that are fetching a replica."""
+    relayed: int | None = None
+    """The stamp of the copy in the manager's directory."""
+    lost_with: str | None = None
+    """The node that held the last replica, if the file is lost."""
+    origin: Origin | None = None
+    named: bool = False
+    """Whether it is a temp file of the user's, and not a result."""
+    recoverable: bool = True
+    replicas: int = 0
+    """Number of nodes that should hold it; 0 for the default number."""
+    refused: dict[str, None] = field(default_factory=dict)
+    """Nodes that failed to fetch it."""
+    wanted: bool = True
+    consumers: int = 0
+    dependants: int = 0
+    asked: list[int] = field(default_factory=list)
+    """The user's requests that wait for it."""
 
     @property
     def is_there(self) -> bool:
@@ -101,31 +80,12 @@ class File:
         return self.is_there or self.origin is not None or self.lost_with is not None
 
 
-class FileTable:
-    """Records of files by name."""
+class FileTable(dict[str, File]):
+    """Records of files by name. Reading creates those that are missing, except with :meth:`get`."""
 
-    def __init__(self) -> None:
-        self._files: dict[str, File] = {}
-
-    def __getitem__(self, name: str) -> File:
-        """Return the record of a file; create one if there is none."""
-        file = self._files.get(name)
-        if file is None:
-            file = self._files[name] = File(name)
+    def __missing__(self, name: str) -> File:
+        file = self[name] = File(name)
         return file
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __iter__(self) -> Iterator[File]:
-        return iter(list(self._files.values()))
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def get(self, name: str) -> File | None:
-        """Return the record of a file, if there is one."""
-        return self._files.get(name)
 
     def originate(self, origin: Origin, names: Iterable[str]) -> list[Origin]:
         """Record the origin of files; return their former origins that have no files left."""
@@ -134,7 +94,7 @@ class FileTable:
             for name in origin.inputs:
                 self[name].dependants += 1
         for name in names:
-            file = self._files[name]
+            file = self[name]
             if file.origin is not origin:
                 over += self._part(file)
                 file.origin = origin
@@ -160,7 +120,7 @@ class FileTable:
             Inputs of these tasks, each with one dependant less.
         """
         over, left = [], []
-        file = self._files.pop(name, None)
+        file = self.pop(name, None)
         if file is not None:
             over = self._part(file)
             for origin in over:
@@ -170,6 +130,6 @@ class FileTable:
     def release(self, origin: Origin) -> list[str]:
         """Remove an origin from the dependants of its inputs; return the inputs."""
         for name in origin.inputs:
-            if (file := self._files.get(name)) is not None:
+            if (file := self.get(name)) is not None:
                 file.dependants -= 1
         return list(origin.inputs)

@@ -6,8 +6,7 @@ networkx is only imported with the first task that does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, KeysView, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable
 from typing import Any
 
 _STEPS = 200
@@ -22,31 +21,17 @@ class DependencyGraph:
 
     def __init__(self) -> None:
         self._graph: Any = None
-        self._there: set[str] = set()
-        self._missing: dict[int, int] = {}
-        self._ranks: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        """Number of tasks with missing files."""
-        return len(self._missing)
-
-    def __contains__(self, invocation: int) -> bool:
-        return invocation in self._ranks
-
-    @property
-    def tasks(self) -> KeysView[int]:
-        """The tasks."""
-        return self._ranks.keys()
-
-    @property
-    def available(self) -> AbstractSet[str]:
+        self.available: set[str] = set()
         """The files that are available."""
-        return self._there
+        self.lacking: dict[int, int] = {}
+        """The number of missing files of each task that lacks any."""
+        self.ranks: dict[int, int] = {}
+        """The upward rank of each task, see :meth:`rank`."""
 
     @property
-    def lacking(self) -> Mapping[int, int]:
-        """The number of missing files of each task that lacks any."""
-        return self._missing
+    def size(self) -> int:
+        """Number of tasks and files in the graph."""
+        return 0 if self._graph is None else len(self._graph)
 
     def add(self, invocation: int, needs: Iterable[str], makes: Iterable[str]) -> bool:
         """Add a task; return whether it is ready.
@@ -65,10 +50,10 @@ class DependencyGraph:
         self._graph.add_node(invocation)
         self._graph.add_edges_from([(name, invocation) for name in needs])
         self._graph.add_edges_from([(invocation, name) for name in makes])
-        self._ranks[invocation] = 1
-        missing = sum(name not in self._there for name in needs)
+        self.ranks[invocation] = 1
+        missing = sum(name not in self.available for name in needs)
         if missing:
-            self._missing[invocation] = missing
+            self.lacking[invocation] = missing
         return not missing
 
     def _refuse_cycle(self, invocation: int, needs: list[str], makes: list[str]) -> None:
@@ -92,30 +77,30 @@ class DependencyGraph:
         """Mark files as available; return the tasks that became ready, in order."""
         ready = []
         for name in files:
-            if name in self._there:
+            if name in self.available:
                 continue
-            self._there.add(name)
+            self.available.add(name)
             for follower in self.consumers(name):
-                self._missing[follower] -= 1
-                if not self._missing[follower]:
-                    del self._missing[follower]
+                self.lacking[follower] -= 1
+                if not self.lacking[follower]:
+                    del self.lacking[follower]
                     ready.append(follower)
         return sorted(ready)
 
     def lost(self, name: str) -> list[int]:
         """Mark a file as missing; return the tasks that had all their files until now."""
         bereft = []
-        if name in self._there:
-            self._there.discard(name)
+        if name in self.available:
+            self.available.discard(name)
             for follower in self.consumers(name):
-                if follower not in self._missing:
+                if follower not in self.lacking:
                     bereft.append(follower)
-                self._missing[follower] = self._missing.get(follower, 0) + 1
+                self.lacking[follower] = self.lacking.get(follower, 0) + 1
         return bereft
 
     def is_ready(self, invocation: int) -> bool:
         """Whether a task has all its files."""
-        return invocation not in self._missing
+        return invocation not in self.lacking
 
     def needs(self, invocation: int) -> set[str]:
         """Return the files that a task needs."""
@@ -135,15 +120,15 @@ class DependencyGraph:
 
     def followers(self, invocation: int) -> list[int]:
         """Return the tasks that need the outputs of a task."""
-        if invocation not in self._ranks:
+        if invocation not in self.ranks:
             return []
         return [follower for name in self._graph.successors(invocation) for follower in self._graph.successors(name)]
 
     def missing(self, invocation: int) -> list[str]:
         """Return the missing files of a task."""
-        if invocation not in self._missing:
+        if invocation not in self.lacking:
             return []
-        return [name for name in self._graph.predecessors(invocation) if name not in self._there]
+        return [name for name in self._graph.predecessors(invocation) if name not in self.available]
 
     def rank(self, invocations: list[int]) -> dict[int, int]:
         """Update upward ranks after a batch was added; return those that are new or have changed.
@@ -158,27 +143,22 @@ class DependencyGraph:
         while work and steps > 0:
             steps -= 1
             invocation = work.pop()  # last first: later tasks of a batch are further down the graph
-            rank = self._ranks.get(invocation)
+            rank = self.ranks.get(invocation)
             if rank is None:
                 continue
             changed[invocation] = rank
             for name in self._graph.predecessors(invocation):
                 for maker in self._graph.predecessors(name):
-                    if self._ranks[maker] <= rank:
-                        self._ranks[maker] = changed[maker] = rank + 1
+                    if self.ranks[maker] <= rank:
+                        self.ranks[maker] = changed[maker] = rank + 1
                         work.append(maker)
         return changed
 
     def prune(self, invocation: int) -> None:
         """Remove a task that is over, and its files that have no other edge."""
-        if self._ranks.pop(invocation, None) is None:
+        if self.ranks.pop(invocation, None) is None:
             return
-        self._missing.pop(invocation, None)
+        self.lacking.pop(invocation, None)
         files = [*self._graph.predecessors(invocation), *self._graph.successors(invocation)]
         self._graph.remove_node(invocation)
         self._graph.remove_nodes_from([name for name in files if not self._graph.degree(name)])
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it holds no task, and no file is available."""
-        return not (self._ranks or self._missing or self._there or self._graph)

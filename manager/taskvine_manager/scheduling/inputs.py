@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from taskvine_manager.scheduling.events import RELAY, InputCached, InputCopy, Stamp
@@ -30,20 +30,8 @@ class Inputs:
     def __init__(self, tables: Tables, transfers: Transfers) -> None:
         self.read = 0
         """Bytes read from the files themselves, and not from copies."""
-        self.by_path: dict[str, Input] = {}
-        """The records."""
+        self.by_path: defaultdict[str, Input] = defaultdict(Input)
         self._nodes, self._tuning, self._transfers = tables.nodes, tables.tuning, transfers
-
-    def __getitem__(self, path: str) -> Input:
-        """Return the record of a file; create one if there is none."""
-        known = self.by_path.get(path)
-        if known is None:
-            known = self.by_path[path] = Input()
-        return known
-
-    def holders(self, path: str) -> Collection[str]:
-        """Return the nodes that have a copy of a file."""
-        return self[path].copies
 
     def source(self, path: str, name: str) -> InputCopy | bool:
         """Return where a node gets a file from: a copy, the file itself or its own copy (True), or nowhere now (False).
@@ -51,7 +39,7 @@ class Inputs:
         Only a limited number of nodes read the file itself at a time. With peer transfers, nodes read copies instead
         once there is one.
         """
-        known = self[path]
+        known = self.by_path[path]
         if name in known.copies or name in known.coming:
             return True
         limit = self._tuning.worker_source_max_transfers
@@ -65,7 +53,7 @@ class Inputs:
 
     def start(self, path: str, name: str, copy: InputCopy | bool) -> None:
         """Record that a node is fetching a file."""
-        known = self[path]
+        known = self.by_path[path]
         if name not in known.copies and name not in known.coming:
             known.coming[name] = copy.node if isinstance(copy, InputCopy) else RELAY
             if isinstance(copy, InputCopy):
@@ -73,7 +61,7 @@ class Inputs:
 
     def cached(self, event: InputCached) -> None:
         """Record that a node has a file, or failed to get it."""
-        known = self[event.path]
+        known = self.by_path[event.path]
         was_read = known.coming.get(event.node) == RELAY
         self._end(known, event.node)
         if event.node in self._nodes and event.name:

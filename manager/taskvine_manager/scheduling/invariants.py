@@ -1,7 +1,7 @@
 """What holds in the scheduler between any two events.
 
-Each function is an invariant: it takes the parts of the scheduler, changes nothing, and yields what contradicts the
-invariant, with the values. They are pure, and slow where there is much state.
+Each public function is an invariant: it takes the parts of the scheduler, changes nothing, and yields what contradicts
+the invariant, with the values. They are pure, and slow where there is much state.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from taskvine_manager.scheduling.candidates import Candidates
-from taskvine_manager.scheduling.checking import Invariant, graph_problems
+from taskvine_manager.scheduling.checking import graph_problems, invariants_of
 from taskvine_manager.scheduling.draining import Draining
 from taskvine_manager.scheduling.events import RELAY
 from taskvine_manager.scheduling.files import Origin
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     def size(self) -> int:
         """How much there is to check: tasks, files, and nodes in each list of candidates."""
         tables = self.tables
-        return len(tables.tasks.by_number) + len(tables.files) + len(tables.nodes) * (4 + len(self.candidates.by_shape))
+        return len(tables.tasks) + len(tables.files) + len(tables.nodes) * (4 + len(self.candidates.by_shape))
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 def tasks_have_their_numbers(parts: Parts) -> Iterator[str]:
     """Each unfinished task is in the table under its number, below 0 if it recreates files."""
-    for number, task in parts.tables.tasks.by_number.items():
+    for number, task in parts.tables.tasks.items():
         if task.invocation.number != number or task.state is State.DONE:
             yield f"task {number}: its number is {task.invocation.number}, its state {task.state.name}"
         if (task.origin is None) != (number >= 0):
@@ -54,7 +54,7 @@ def tasks_have_their_numbers(parts: Parts) -> Iterator[str]:
 def tasks_are_counted(parts: Parts) -> Iterator[str]:
     """The counts of tasks equal recounts."""
     tasks = parts.tables.tasks
-    found = Counter(task.state for task in tasks.by_number.values() if task.origin is None or task.state is State.READY)
+    found = Counter(task.state for task in tasks.values() if task.origin is None or task.state is State.READY)
     found[State.DONE] = tasks.done
     for state in State:
         if tasks.count(state) != found[state]:
@@ -63,7 +63,7 @@ def tasks_are_counted(parts: Parts) -> Iterator[str]:
 
 def assigned_tasks_are_on_their_node(parts: Parts) -> Iterator[str]:
     """Each assigned task is on exactly the node that it names; no other task is on a node."""
-    tasks, nodes = parts.tables.tasks.by_number, parts.tables.nodes
+    tasks, nodes = parts.tables.tasks, parts.tables.nodes
     places: dict[int, list[str]] = {}
     for name, node in nodes.items():
         if node.info.name != name:
@@ -82,7 +82,7 @@ def ready_tasks_are_queued(parts: Parts) -> Iterator[str]:
     """Each ready task is in the queue of its shape, with its present order, and no other ready task is in any."""
     tasks = parts.tables.tasks
     queued = {task.invocation.number: task for queue in tasks.queues.values() for task in queue}
-    ready = {number: task for number, task in tasks.by_number.items() if task.state is State.READY}
+    ready = {number: task for number, task in tasks.items() if task.state is State.READY}
     for number in queued.keys() ^ ready.keys():
         yield f"task {number}: queued {number in queued}, ready {number in ready}"
     for shape, queue in tasks.queues.items():
@@ -97,7 +97,7 @@ def ready_tasks_are_queued(parts: Parts) -> Iterator[str]:
 def waiting_tasks_wait_for_files(parts: Parts) -> Iterator[str]:
     """A waiting task lacks files, all of which can still come; a ready task lacks none."""
     graph, files = parts.tables.graph, parts.tables.files
-    for number, task in parts.tables.tasks.by_number.items():
+    for number, task in parts.tables.tasks.items():
         missing = graph.missing(number)
         if task.state is State.READY and missing:
             yield f"task {number} is ready without {missing}"
@@ -114,13 +114,13 @@ def waiting_tasks_wait_for_files(parts: Parts) -> Iterator[str]:
 
 def tasks_to_send_ahead_are_unfinished(parts: Parts) -> Iterator[str]:
     """Tasks that may be sent ahead are in the table."""
-    if gone := parts.tables.tasks.ahead.keys() - parts.tables.tasks.by_number.keys():
+    if gone := parts.tables.tasks.ahead.keys() - parts.tables.tasks.keys():
         yield f"tasks {sorted(gone)} are over"
 
 
 def recreations_are_needed(parts: Parts) -> Iterator[str]:
     """Each task that recreates files has a missing output that is needed, and may run again."""
-    for number, task in parts.tables.tasks.by_number.items():
+    for number, task in parts.tables.tasks.items():
         if task.origin is not None:
             outputs = [parts.tables.files.get(name) for name in task.makes]
             if not any(file is not None and file.is_needed and not file.is_there for file in outputs):
@@ -131,7 +131,7 @@ def recreations_are_needed(parts: Parts) -> Iterator[str]:
 
 def graph_agrees_with_tasks(parts: Parts) -> Iterator[str]:
     """The graph holds exactly the tasks with files, and counts their missing files."""
-    tasks = parts.tables.tasks.by_number.items()
+    tasks = parts.tables.tasks.items()
     return graph_problems(
         parts.tables.graph, {number: (task.files, task.makes) for number, task in tasks if task.files or task.makes}
     )
@@ -229,7 +229,7 @@ def draining_nodes_leave_in_time(parts: Parts) -> Iterator[str]:
 def holders_and_nodes_agree(parts: Parts) -> Iterator[str]:
     """Each file lists exactly the nodes that list it."""
     nodes = parts.tables.nodes
-    for file in parts.tables.files:
+    for file in parts.tables.files.values():
         for name in file.holders:
             if name not in nodes or file.name not in nodes[name].files:
                 yield f"{file.name} is on node {name}, which does not have it"
@@ -252,15 +252,14 @@ def bytes_add_up(parts: Parts) -> Iterator[str]:
 
 def users_of_files_are_counted(parts: Parts) -> Iterator[str]:
     """The counts of each file's consumers and dependants equal recounts, and all their files have records."""
-    files, tasks = parts.tables.files, parts.tables.tasks.by_number
+    files, tasks = parts.tables.files, parts.tables.tasks
     consumers = Counter(name for task in tasks.values() for name in task.files)
-    origins = {file.origin for file in files if file.origin is not None}
+    origins = {file.origin for file in files.values() if file.origin is not None}
     dependants = Counter(name for origin in origins for name in origin.inputs)
     outputs = {name for task in tasks.values() if task.origin is None for name in task.makes}
-    known = {file.name: file for file in files}
-    if unknown := (consumers.keys() | dependants.keys() | outputs) - known.keys():
+    if unknown := (consumers.keys() | dependants.keys() | outputs) - files.keys():
         yield f"there are no records of {sorted(unknown)}"
-    for name, file in known.items():
+    for name, file in files.items():
         if (counted := (file.consumers, file.dependants)) != (found := (consumers[name], dependants[name])):
             yield f"{name}: counted {counted} consumers and dependants, found {found}"
 
@@ -268,7 +267,7 @@ def users_of_files_are_counted(parts: Parts) -> Iterator[str]:
 def origins_and_files_agree(parts: Parts) -> Iterator[str]:
     """Each origin lists exactly the files that name it as theirs."""
     found: dict[Origin, set[str]] = {}
-    for file in parts.tables.files:
+    for file in parts.tables.files.values():
         if file.origin is not None:
             found.setdefault(file.origin, set()).add(file.name)
     for origin, names in found.items():
@@ -278,7 +277,7 @@ def origins_and_files_agree(parts: Parts) -> Iterator[str]:
 
 def graph_agrees_with_files(parts: Parts) -> Iterator[str]:
     """The graph takes exactly the files as available of which a copy exists."""
-    there = {file.name for file in parts.tables.files if file.is_there}
+    there = {file.name for file in parts.tables.files.values() if file.is_there}
     for name in there ^ parts.tables.graph.available:
         yield f"{name}: a copy exists {name in there}, available to tasks {name in parts.tables.graph.available}"
 
@@ -289,7 +288,7 @@ def files_are_kept_for_a_reason(parts: Parts) -> Iterator[str]:
     A file that is not needed has no replicas, and a record only if it may be needed to recreate others, or is being
     produced.
     """
-    for file in parts.tables.files:
+    for file in parts.tables.files.values():
         if not file.is_needed and (file.holders or file.relayed is not None):
             yield f"{file.name} is not needed, but is on {sorted(file.holders)}, relayed {file.relayed}"
         needed = file.was_made if file.wanted else file.is_needed
@@ -300,7 +299,7 @@ def files_are_kept_for_a_reason(parts: Parts) -> Iterator[str]:
 def requests_wait_for_files(parts: Parts) -> Iterator[str]:
     """Each request waits for one file, which is missing and being produced."""
     requests: Counter[int] = Counter()
-    for file in parts.tables.files:
+    for file in parts.tables.files.values():
         requests.update(file.asked)
         if file.asked and (file.is_there or not parts.tables.graph.makers(file.name)):
             yield f"requests {file.asked} wait for {file.name}: it is there {file.is_there}, or no task produces it"
@@ -315,7 +314,7 @@ def requests_wait_for_files(parts: Parts) -> Iterator[str]:
 def transfers_have_both_ends(parts: Parts) -> Iterator[str]:
     """A file is coming to exactly the nodes that are fetching it, each from a source that is there or for a task."""
     nodes, files = parts.tables.nodes, parts.tables.files
-    for file in files:
+    for file in files.values():
         for name in file.coming:
             if name not in nodes or file.name not in nodes[name].fetching:
                 yield f"{file.name} is coming to node {name}, which does not fetch it"
@@ -354,30 +353,5 @@ def places_are_nodes(parts: Parts) -> Iterator[str]:
         yield f"nodes for replicas: {parts.storage.replication.ring}, nodes: {list(nodes)}"
 
 
-INVARIANTS: tuple[Invariant, ...] = (
-    tasks_have_their_numbers,
-    tasks_are_counted,
-    assigned_tasks_are_on_their_node,
-    ready_tasks_are_queued,
-    waiting_tasks_wait_for_files,
-    tasks_to_send_ahead_are_unfinished,
-    recreations_are_needed,
-    graph_agrees_with_tasks,
-    nodes_count_their_tasks,
-    needs_are_up_to_date,
-    candidates_have_room,
-    first_task_has_no_room,
-    libraries_fit_together,
-    draining_nodes_leave_in_time,
-    holders_and_nodes_agree,
-    bytes_add_up,
-    users_of_files_are_counted,
-    origins_and_files_agree,
-    graph_agrees_with_files,
-    files_are_kept_for_a_reason,
-    requests_wait_for_files,
-    transfers_have_both_ends,
-    transfers_are_counted,
-    places_are_nodes,
-)
+INVARIANTS = invariants_of(__name__)
 """All of them; a test breaks each."""

@@ -33,11 +33,12 @@ class Node:
     and ``sending`` counts the transfers from it. ``reads`` counts its tasks that read each file. While it drains,
     ``unsaved`` holds the files that may have to be copied from it first. ``crowded`` maps tasks to the bytes of
     their outputs that do not fit yet; the tasks in ``yielding`` give theirs up to others and run again.
-    ``proportional`` and ``whole`` are tuning parameters: see :meth:`share`. ``libraries`` names the named libraries
-    that run there, as far as the node has reported it.
+    ``needs`` must be cleared when ``tuning`` changes. ``libraries`` names the named libraries that run there, as far as
+    the node has reported it.
     """
 
     info: NodeInfo
+    tuning: Tuning
     draining: bool = False
     released: bool = False
     assigned: dict[int, Task] = field(default_factory=dict)
@@ -51,8 +52,6 @@ class Node:
     crowded: dict[int, int] = field(default_factory=dict)
     yielding: set[int] = field(default_factory=set)
     needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
-    proportional: bool = False
-    whole: bool = False
     libraries: tuple[str, ...] = ()
 
     @property
@@ -84,7 +83,7 @@ class Node:
             cores = info.cores / slots if slots else min(1.0, info.cores)
         slot = 1.0 if called and info.slots else 0.0
         amounts = (cores, shape.memory or 0.0, shape.disk or 0.0)
-        if self.proportional and library is None:
+        if self.tuning.proportional_resources and library is None:
             amounts = self.share(shape, amounts)
         elif library is not None and library.memory is not None:
             amounts = (cores, 0.0, amounts[2])  # it is in what the library takes
@@ -93,25 +92,21 @@ class Node:
     def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return cores, memory and disk of a task: resources that it did not request get the share that it did request.
 
-        The share is the largest one requested of any resource. With ``whole`` it is rounded up, so that a whole number
-        of such tasks fills the node, and holds for all three.
+        The share is the largest one requested of any resource. With ``proportional-whole-tasks`` it is rounded up, so
+        that a whole number of such tasks fills the node, and holds for all three.
         """
         asked, total = shape[1:5], self.total[:4]
         share = max((ask / has for ask, has in zip(asked, total, strict=True) if ask and has), default=0.0)
         if not 0 < share <= 1:
             return amounts
-        if self.whole:
+        whole = self.tuning.proportional_whole_tasks
+        if whole:
             share = 1 / math.floor(1 / share + 1e-9)
         cores, memory, disk = (
-            amount if ask is not None and not self.whole else max(share * has, ask or 0.0)
+            amount if ask is not None and not whole else max(share * has, ask or 0.0)
             for amount, ask, has in zip(amounts, asked[:3], total[:3], strict=True)
         )
         return cores, memory, disk
-
-    def share_out(self, tuning: Tuning) -> None:
-        """Apply the tuning parameters for proportional resources."""
-        self.proportional, self.whole = bool(tuning.proportional_resources), bool(tuning.proportional_whole_tasks)
-        self.needs.clear()
 
     def capacity(self, shape: Shape, *, others: bool) -> int:
         """Return how many tasks of a shape fit at once, beside those of other shapes (``others``) or alone.

@@ -24,41 +24,22 @@ SET_ASIDE = 16
 
 
 class Placement:
-    """Assigns tasks to nodes, where each can start first.
-
-    Parameters
-    ----------
-    tables, storage, lifecycle, candidates, eviction, estimates
-        The parts of the scheduler that it works with.
-    uniform : bool
-        Whether all nodes are alike, so that a task which fits no node is refused.
-    wait_for_nodes : int
-        Number of nodes that must have joined before any task is placed.
-    """
+    """Assigns tasks to nodes, where each can start first."""
 
     def __init__(
-        self,
-        tables: Tables,
-        storage: Storage,
-        lifecycle: Lifecycle,
-        candidates: Candidates,
-        eviction: Eviction,
-        estimates: Estimates,
-        *,
-        uniform: bool,
-        wait_for_nodes: int,
+        self, tables: Tables, storage: Storage, lifecycle: Lifecycle, candidates: Candidates, eviction: Eviction
     ) -> None:
         self._tasks, self._graph, self._files, self._nodes = tables.tasks, tables.graph, tables.files, tables.nodes
-        self._outbox, self._tuning = tables.outbox, tables.tuning
+        self._outbox, self._tuning, self._settings = tables.outbox, tables.tuning, tables.settings
         self._transfers, self._inputs, self._lifecycle = storage.transfers, storage.inputs, lifecycle
-        self._candidates, self._eviction, self._estimates = candidates, eviction, estimates
-        self._uniform, self._wait_for_nodes = uniform, wait_for_nodes
+        self._candidates, self._eviction = candidates, eviction
+        self.estimates = Estimates(tables.tuning)
         self.begun = False
         """Whether a task has been placed since the start."""
 
     def refuse_oversized(self) -> None:
         """End the ready tasks that are too large for any node, once a node has joined."""
-        if not self._nodes or not self._uniform:
+        if not self._nodes or not self._settings.uniform:
             return
         for shape in self._tasks.take_unchecked():
             queue = self._tasks.queues[shape]
@@ -78,7 +59,7 @@ class Placement:
 
     def place(self, joined: int) -> None:
         """Assign ready tasks to nodes, in their order, once enough nodes have ``joined``."""
-        if not self.begun and joined < max(self._wait_for_nodes, self._tuning.wait_for_workers):
+        if not self.begun and joined < max(self._settings.wait_for_nodes, self._tuning.wait_for_workers):
             return
         blocked: set[Shape] = set()
         set_aside: list[Task] = []
@@ -113,7 +94,7 @@ class Placement:
         """
         shape = first.shape
         queue = self._tasks.queues[shape]
-        depth = self._estimates.depth(first)
+        depth = self.estimates.depth(first)
         rooms = self._candidates.rooms(first, depth)
         if not rooms:
             return False
@@ -148,7 +129,7 @@ class Placement:
         paths = [use.source for use in task.invocation.inputs if use.kind == "local"]
         tuning = self._tuning
         if not inputs and not paths:
-            depth = self._estimates.depth(task)  # small values travel with the task, which may be sent ahead anywhere
+            depth = self.estimates.depth(task)  # small values travel with the task, which may be sent ahead anywhere
         else:
             depth = 1 if task.suspect else tuning.resource_submit_multiplier
         rooms = self._candidates.rooms(task, depth)
@@ -163,7 +144,7 @@ class Placement:
             if room is None:
                 room = node.room_for(shape, depth) if self._candidates.is_free(name, task) else 0
             local = held.get(name, 0)
-            local += sum(name in self._inputs.holders(path) for path in paths)
+            local += sum(name in self._inputs.by_path[path].copies for path in paths)
             wait = 0.0 if room > 0 else self._wait(node, task)
             cost = tuning.weight_transfer * max(0, total - local) / self._transfers.bandwidth
             cost += wait if math.isinf(wait) else tuning.weight_wait * wait
@@ -202,7 +183,7 @@ class Placement:
 
     def _wait(self, node: Node, task: Task) -> float:
         """Return the expected seconds until a busy node can take a task; infinite if unknown, or if it is reserved."""
-        seconds = self._estimates.wait(node, task.shape)
+        seconds = self.estimates.wait(node, task.shape)
         return seconds if self._candidates.is_free(node.info.name, task) else math.inf
 
     def _bring(self, task: Task, node: Node, inputs: list[File], paths: list[str]) -> bool:
@@ -257,7 +238,7 @@ class Placement:
             node = self._node_with_inputs(task)
             if node is None:
                 continue
-            depth = self._estimates.depth(task)
+            depth = self.estimates.depth(task)
             if depth > 1 and node.room_for(task.shape, depth) > 0 and self._candidates.is_free(node.info.name, task):
                 self._assign(task, node)
             elif depth > 1:

@@ -62,11 +62,8 @@ class Replicas:
 
     def where(self, file: File) -> Replica | None:
         """Return a replica to read, if possible on a node that is not draining."""
-        best: tuple[bool, bool, str] | None = None
-        for name in itertools.islice(file.holders, LOOKED_AT):
-            node = self._nodes[name]
-            rank = (node.released, node.draining, name)
-            best = rank if best is None else min(best, rank)
-        if best is not None:
-            return Replica(best[2], file.size, file.holders[best[2]])
+        nodes = [self._nodes[name] for name in itertools.islice(file.holders, LOOKED_AT)]
+        if nodes:
+            name = min((node.released, node.draining, node.info.name) for node in nodes)[2]
+            return Replica(name, file.size, file.holders[name])
         return None if file.relayed is None else Replica(RELAY, file.size, file.relayed)

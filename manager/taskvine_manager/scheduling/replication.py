@@ -22,7 +22,8 @@ class Replication:
         self._short: list[tuple[int, int, str]] = []  # a heap: number of replicas, tie breaker, file
         self._pushes = itertools.count()
         self._parked: dict[str, None] = {}  # files that lack replicas which no node can take
-        self._moves: dict[str, str] = {}  # the node that each file leaves
+        self.moves: dict[str, str] = {}
+        """Files that are moved, with the node that each one leaves."""
         self.ring: list[str] = []
         """The names of the nodes."""
         self._turn = 0
@@ -63,8 +64,6 @@ class Replication:
 
     def replicate(self) -> None:
         """Start copies of files with too few replicas, scarcest first, up to the limit for one cycle."""
-        if not self._short:
-            return
         budget = self._tuning.transfer_replica_per_cycle
         later: list[tuple[int, int, str]] = []
         while self._short and budget > 0 and len(later) < LOOKED_AT:
@@ -118,7 +117,7 @@ class Replication:
 
     def trim(self, name: str) -> None:
         """Remove the replicas of a file that are redundant now that a task has read it or a node has fetched it."""
-        if self._moves:
+        if self.moves:
             self.end_move(name)
         self.clean(name)
 
@@ -151,7 +150,7 @@ class Replication:
         if target is None or target.room < file.size or holder.used - self._expected(target) <= file.size:
             return
         if (source := self._transfers.source(file)) is not None:
-            self._moves[file.name] = holder.info.name
+            self.moves[file.name] = holder.info.name
             self._transfers.fetch(target, file.name, source)
 
     def _expected(self, node: Node) -> int:
@@ -161,12 +160,12 @@ class Replication:
 
     def end_move(self, name: str) -> None:
         """Remove a moved file from its old node, once another node has it and no task reads it there."""
-        holder = self._moves.get(name)
+        holder = self.moves.get(name)
         if holder is None:
             return
         file = self._files.get(name)
         if file is None or holder not in file.holders or not (file.coming or len(file.holders) > 1):
-            del self._moves[name]  # the file is gone, or the transfer failed
+            del self.moves[name]  # the file is gone, or the transfer failed
         elif len(file.holders) > self._wanted(file) and not self._nodes[holder].reads[name]:
-            del self._moves[name]
+            del self.moves[name]
             self._replicas.drop(holder, file)

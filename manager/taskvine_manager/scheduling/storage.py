@@ -22,19 +22,11 @@ from taskvine_manager.wire.messages import Completion
 
 
 class Storage:
-    """Records of files.
+    """Records of files."""
 
-    Parameters
-    ----------
-    tables : Tables
-        Shared by all parts of the scheduler.
-    peer_transfers : bool
-        Whether nodes may copy from each other. Otherwise all files pass through the manager's directory.
-    """
-
-    def __init__(self, tables: Tables, *, peer_transfers: bool) -> None:
+    def __init__(self, tables: Tables) -> None:
         self.replicas = Replicas(tables)
-        self.transfers = Transfers(tables, self.replicas, peers=peer_transfers)
+        self.transfers = Transfers(tables, self.replicas)
         self.replication = Replication(tables, self.replicas, self.transfers)
         self.inputs = Inputs(tables, self.transfers)
         self._files, self._nodes, self._graph = tables.files, tables.nodes, tables.graph
@@ -275,7 +267,7 @@ class Storage:
         file = self._files.get(name)
         if file is None or (not file.was_made and not self._graph.makers(name)):
             record = failure.lost("file-lost", f"{name} is on no node", name=name)
-            self._outbox.answer(Answer(request, name, None, record))
+            self._outbox.add(Answer(request, name, None, record))
             return None
         file.asked.append(request)
         if not file.is_there:
@@ -287,19 +279,19 @@ class Storage:
         where = file.value if file.value is not None else self.replicas.where(file)
         asked, file.asked = file.asked, []
         for request in asked:
-            self._outbox.answer(Answer(request, file.name, where))
+            self._outbox.add(Answer(request, file.name, where))
 
     def refuse(self, file: File, record: bytes) -> None:
         """Refuse the requests for a file that cannot be had."""
         asked, file.asked = file.asked, []
         for request in asked:
-            self._outbox.answer(Answer(request, file.name, None, record))
+            self._outbox.add(Answer(request, file.name, None, record))
         self.remove_unneeded([file.name])
 
     def tuned(self) -> None:
         """Apply new values of the tuning parameters."""
         self.transfers.tuned()
-        for file in self._files:
+        for file in self._files.values():
             if file.holders:
                 file.refused.clear()
                 self.replication.note(file)

@@ -1,6 +1,6 @@
 """Tasks in the scheduler: their states, their order, the queues of ready tasks, and the table of all of them.
 
-A :class:`Task` goes through these states (:func:`diagram` prints this table)::
+A :class:`Task` goes through these states::
 
     WAITING  -> READY     all its input files exist
     WAITING  -> ASSIGNED  it is sent ahead to the node that holds or produces all its input files
@@ -19,6 +19,7 @@ import enum
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskvine_manager.scheduling.checking import Checker, IllegalTransition, Story, tell
@@ -40,34 +41,13 @@ class State(enum.Enum):
     __hash__ = object.__hash__
 
 
-_TRANSITIONS: dict[State, dict[State, str]] = {
-    State.WAITING: {
-        State.READY: "all its input files exist",
-        State.ASSIGNED: "it is sent ahead to the node that holds or produces all its input files",
-        State.DONE: "cancelled, or an input file is lost and cannot be recreated",
-    },
-    State.READY: {
-        State.ASSIGNED: "a node can take it",
-        State.WAITING: "an input file was lost and is being recreated",
-        State.DONE: "cancelled, an input file is lost or cannot be copied, or no node can ever hold it",
-    },
-    State.ASSIGNED: {
-        State.READY: "its node left, returned it, or could not read an input file that still exists elsewhere",
-        State.WAITING: "the same, but an input file is missing",
-        State.DONE: "it ended, was cancelled, or lost its node once too often",
-    },
-    State.DONE: {},
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.READY, State.ASSIGNED, State.DONE}),
+    State.READY: frozenset({State.WAITING, State.ASSIGNED, State.DONE}),
+    State.ASSIGNED: frozenset({State.WAITING, State.READY, State.DONE}),
+    State.DONE: frozenset(),
 }
-
-
-def diagram() -> str:
-    """Return the table of transitions, as the module's docstring shows it."""
-    width = max(len(state.name) for state in State)
-    return "\n".join(
-        f"{state.name:{width}} -> {following.name:{width}}  {why}"
-        for state, reachable in _TRANSITIONS.items()
-        for following, why in reachable.items()
-    )
+"""The states that a task can reach from each state."""
 
 
 class Shape(NamedTuple):
@@ -92,6 +72,7 @@ def temp_files(uses: tuple[FileUse, ...]) -> list[str]:
     return [use.source for use in uses if use.kind != "local"]
 
 
+@dataclass(slots=True, eq=False)
 class Task:
     """A task in the scheduler.
 
@@ -101,40 +82,27 @@ class Task:
     ``story`` is None unless the scheduler checks itself.
     """
 
-    __slots__ = (
-        "attempts",
-        "depth",
-        "files",
-        "invocation",
-        "makes",
-        "node",
-        "origin",
-        "path",
-        "profile",
-        "sequence",
-        "shape",
-        "state",
-        "story",
-        "suspect",
-        "yields",
-    )
+    invocation: Invocation
+    profile: Profile
+    shape: Shape
+    sequence: int
+    story: Story | None = None
+    origin: Origin | None = None
+    files: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    state: State = State.WAITING
+    node: str | None = None
+    attempts: int = 0
+    suspect: bool = False
+    yields: int = 0
+    path: int = 1
+    depth: int = 0
 
-    def __init__(self, invocation: Invocation, profile: Profile, shape: Shape, sequence: int) -> None:
-        self.invocation = invocation
-        self.profile = profile
-        self.shape = shape
-        self.sequence = sequence
-        self.files = tuple(dict.fromkeys(temp_files(invocation.inputs))) if invocation.inputs else ()
-        self.makes = tuple(temp_files(invocation.outputs)) if invocation.outputs else ()
-        self.origin: Origin | None = None
-        self.state = State.WAITING
-        self.story: Story | None = None
-        self.node: str | None = None
-        self.attempts = 0
-        self.suspect = False
-        self.yields = 0
-        self.path = 1
-        self.depth = 0
+    def __post_init__(self) -> None:
+        if self.invocation.inputs:
+            self.files = tuple(dict.fromkeys(temp_files(self.invocation.inputs)))
+        if self.invocation.outputs:
+            self.makes = tuple(temp_files(self.invocation.outputs))
 
     def suspected(self) -> None:
         """Mark the task as a suspect: it no longer shares a node with other suspects."""
@@ -143,7 +111,7 @@ class Task:
 
     def move(self, state: State) -> None:
         """Change to another state, if the table allows it."""
-        if state not in _TRANSITIONS[self.state]:
+        if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(
                 f"task {self.invocation.number} ({self.profile.name}): {self.state.name} -> {state.name}, "
                 f"node {self.node}, attempt {self.attempts}, {tell(self.story)}"
@@ -195,8 +163,8 @@ class Queue:
         return len(self._heap)
 
 
-class TaskTable:
-    """The unfinished tasks; it alone changes their states.
+class TaskTable(dict[int, Task]):
+    """The unfinished tasks by number, below 0 for tasks that recreate lost files; it alone changes their states.
 
     Parameters
     ----------
@@ -204,10 +172,9 @@ class TaskTable:
         Keeps the stories of tasks, if the scheduler checks itself.
     """
 
-    def __init__(self, checker: Checker | None = None) -> None:
+    def __init__(self, checker: Checker | None) -> None:
+        super().__init__()
         self._checker = checker
-        self.by_number: dict[int, Task] = {}
-        """Tasks that recreate lost files have numbers below 0."""
         self.queues: dict[Shape, Queue] = {}
         self.recovered = 0
         """Tasks that were run again since the start to recreate lost files."""
@@ -217,18 +184,9 @@ class TaskTable:
         """Waiting tasks that may be sent ahead of their inputs; perhaps also tasks that no longer wait."""
         self.unchecked: dict[Shape, None] = {}
         """Shapes of ready tasks that may be too large for any node."""
-        self._profiles: dict[int, Profile] = {}
-        self._shapes: dict[int, Shape] = {}
-        self._last_shape: Shape | None = None
+        self._profiles: dict[int, tuple[Profile, Shape]] = {}
         self._sequence = itertools.count()
         self._count = dict.fromkeys(State, 0)
-
-    def __getitem__(self, number: int) -> Task:
-        return self.by_number[number]
-
-    def get(self, number: int) -> Task | None:
-        """Return an unfinished task, if there is one with this number."""
-        return self.by_number.get(number)
 
     def count(self, state: State) -> int:
         """Return how many of the user's tasks are in a state; tasks that recreate files count too if they are ready."""
@@ -238,45 +196,35 @@ class TaskTable:
 
     def learn(self, profiles: tuple[Profile, ...]) -> None:
         """Hold profiles for new tasks."""
-        for profile in profiles:
-            self._profiles[profile.number] = profile
-            shape = Shape(*profile[3:8], library=profile.library)
-            if shape != self._last_shape:  # consecutive profiles mostly have the same shape: share one object
-                self._last_shape = shape
-            self._shapes[profile.number] = self._last_shape
+        self._profiles.update(
+            (profile.number, (profile, Shape(*profile[3:8], library=profile.library))) for profile in profiles
+        )
 
     def retire(self, profiles: tuple[int, ...]) -> None:
         """Forget profiles."""
         for number in profiles:
             self._profiles.pop(number, None)
-            self._shapes.pop(number, None)
 
     def add(self, invocation: Invocation) -> Task:
         """Add a task that the user submitted."""
-        profile = invocation.profile
-        task = Task(invocation, self._profiles[profile], self._shapes[profile], next(self._sequence))
-        self.by_number[invocation.number] = task
         self._count[State.WAITING] += 1
-        if self._checker is not None:
-            task.story = Story(self._checker)
-        return task
+        return self._enter(invocation, *self._profiles[invocation.profile])
 
     def recreate(self, origin: Origin) -> Task:
         """Add a task that runs a finished one again for its files."""
         self.recovered += 1
-        number = -self.recovered
-        invocation, profile = origin.invocation._replace(number=number), origin.profile
-        task = Task(invocation, profile, Shape(*profile[3:8], library=profile.library), next(self._sequence))
-        task.origin = origin
-        self.by_number[number] = task
-        if self._checker is not None:
-            task.story = Story(self._checker)
+        again, profile = origin.invocation._replace(number=-self.recovered), origin.profile
+        return self._enter(again, profile, Shape(*profile[3:8], library=profile.library), origin)
+
+    def _enter(self, invocation: Invocation, profile: Profile, shape: Shape, origin: Origin | None = None) -> Task:
+        story = Story(self._checker) if self._checker is not None else None
+        task = self[invocation.number] = Task(invocation, profile, shape, next(self._sequence), story, origin)
         return task
 
     def remove(self, task: Task) -> None:
         """Remove a task that is over."""
         self.move(task, State.DONE)
-        del self.by_number[task.invocation.number]
+        del self[task.invocation.number]
         if task.origin is None:
             self.done += 1
 
@@ -308,8 +256,6 @@ class TaskTable:
 
     def take_unchecked(self) -> Iterable[Shape]:
         """Return the shapes of ready tasks that may be too large for any node, once each."""
-        if not self.unchecked:
-            return ()
         unchecked, self.unchecked = self.unchecked, {}
         return unchecked
 
@@ -336,7 +282,7 @@ class TaskTable:
         while self.ahead:
             number = next(iter(self.ahead))
             del self.ahead[number]
-            task = self.by_number.get(number)
+            task = self.get(number)
             if task is not None and task.state is State.WAITING:
                 return task
         return None

@@ -21,8 +21,8 @@ class Transfers:
     It alone changes ``coming`` of files, and ``fetching`` and ``sending`` of nodes.
     """
 
-    def __init__(self, tables: Tables, replicas: Replicas, *, peers: bool) -> None:
-        self.peers = peers
+    def __init__(self, tables: Tables, replicas: Replicas) -> None:
+        self.peers = tables.settings.peer_transfers
         """Whether nodes may copy from each other. Otherwise all files pass through the manager's directory."""
         self.moved = 0
         """Bytes transferred since the start."""
@@ -47,13 +47,10 @@ class Transfers:
                 return Replica(RELAY, file.size, file.relayed) if self.relaying < limit else None
             self._relay(file)
             return None
-        best: tuple[bool, bool, int, str] | None = None
-        for name in itertools.islice(file.holders, LOOKED_AT):
-            node = self._nodes[name]
-            if node.sending < limit:
-                rank = (node.released, node.draining, node.sending, name)
-                best = rank if best is None else min(best, rank)
-        return None if best is None else Replica(best[3], file.size, file.holders[best[3]])
+        nodes = [self._nodes[name] for name in itertools.islice(file.holders, LOOKED_AT)]
+        ranks = [(node.released, node.draining, node.sending, node.info.name) for node in nodes if node.sending < limit]
+        name = min(ranks)[3] if ranks else None
+        return None if name is None else Replica(name, file.size, file.holders[name])
 
     def _relay(self, file: File) -> None:
         where = self._replicas.where(file)
@@ -62,12 +59,12 @@ class Transfers:
         if self._nodes[where.node].sending < self._tuning.worker_source_max_transfers:
             self.relays[file.name] = where.node
             self.count(where.node, 1)
-            self._outbox.copy(Relay(file.name, where))
+            self._outbox.add(Relay(file.name, where))
 
     def fetch(self, node: Node, name: str, source: Replica) -> None:
         """Have a node fetch a replica for its own sake."""
         self.start(node, name, source, for_task=False)
-        self._outbox.copy(Fetch(node.info.name, name, source))
+        self._outbox.add(Fetch(node.info.name, name, source))
 
     def start(self, node: Node, name: str, source: Replica, *, for_task: bool) -> None:
         """Record the start of a transfer to a node."""

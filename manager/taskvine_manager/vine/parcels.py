@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # a supervisor with a Python too old for Payload imports this too
     from taskvine_manager.runtime.payload import Payload
+    from taskvine_manager.vine.seals import Inode
 
 IN_COMMAND = 2048
 """Largest parcel, in bytes, that fits in a call's command; this saves the worker a file."""
@@ -67,10 +68,10 @@ class Answer(NamedTuple):
 
     ``open`` is whether tasks of the parcel still run: their results must be collected. ``info`` is the node's
     :class:`~taskvine_manager.wire.messages.NodeInfo` after ``"hello"``. ``files`` identifies the temp files of this
-    answer on their node: ``(device, inode, bytes, modification time in ns)`` by id. ``left`` holds what a failed task
-    wrote to the user's files, which may show why it failed. ``piece`` is the size of the whole file and a piece of it,
-    or :data:`CUT` if the file is not whole. ``libraries`` names the named libraries that run on the node, None if they
-    are those of its last answer that named any.
+    answer on their node, by id. ``left`` holds what a failed task wrote to the user's files, which may show why it
+    failed. ``piece`` is the size of the whole file and a piece of it, or :data:`CUT` if the file is not whole.
+    ``libraries`` names the named libraries that run on the node, None if they are those of its last answer that named
+    any.
     """
 
     node: str
@@ -78,7 +79,7 @@ class Answer(NamedTuple):
     open: bool = False
     info: tuple[Any, ...] | None = None
     radio: tuple[bytes, ...] = ()
-    files: dict[str, tuple[int, int, int, int]] | None = None
+    files: dict[str, Inode] | None = None
     left: dict[str, bytes] | None = None
     piece: tuple[int, bytes] | None = None
     libraries: tuple[str, ...] | None = None

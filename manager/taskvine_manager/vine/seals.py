@@ -11,6 +11,8 @@ import errno
 import os
 import struct
 
+Inode = tuple[int, int, int, int]
+"""Identity of such a file on its worker: its device, inode, size in bytes and modification time in ns."""
 _SEAL = struct.Struct("<Q8s")
 _MARK = b"TVX-SEAL"
 

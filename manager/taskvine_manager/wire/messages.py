@@ -52,7 +52,7 @@ copy of a user's file), ``("crowded", id, size)`` (a task's outputs do not fit),
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 try:
     import msgpack
@@ -204,16 +204,18 @@ def decode(data: bytes) -> tuple[Any, ...]:
     ValueError
         If the bytes are not a message.
     """
-    message = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape")
-    if not _is_tagged(message):
+    return _tagged(msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape"))
+
+
+def _tagged(message: object) -> tuple[Any, ...]:
+    if not isinstance(message, tuple) or not message or not _is_text(message[0]):
         raise ValueError(f"not a tagged message: {message!r:.80}")
     return message
 
 
-def _is_tagged(message: object) -> TypeGuard[tuple[Any, ...]]:
-    if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
-        return False
-    return not any("\ud800" <= letter <= "\udfff" for letter in message[0])  # tags are text, paths need not be
+def _is_text(tag: object) -> bool:
+    # Tags are text, but paths need not be.
+    return isinstance(tag, str) and not any("\ud800" <= letter <= "\udfff" for letter in tag)
 
 
 class Decoder:
@@ -252,9 +254,7 @@ class Decoder:
             if self._most > _LARGE and self._unpacker.tell() == self._fed:
                 self._start()  # an unpacker's buffer never shrinks
             return None
-        if not _is_tagged(message):
-            raise ValueError(f"not a tagged message: {message!r:.80}")
-        return message
+        return _tagged(message)
 
 
 def profile(item: tuple[Any, ...]) -> Profile:

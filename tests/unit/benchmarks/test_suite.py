@@ -1,4 +1,4 @@
-"""The benchmark suite's arithmetic, on samples that are known; and its tables, which refer to each other by name."""
+"""The arithmetic of the benchmark suite, on known samples; and its tables, which refer to each other by name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_ratio_is_of_medians_and_spreads_over_rounds() -> None:
     assert made.advantage(OURS, THEIRS, more_is_better=False) == Summary(0.25, pytest.approx(1 / 6), 0.5)
 
 
-def test_a_round_that_one_of_them_lacks_is_in_no_pair() -> None:
+def test_incomplete_round_is_in_no_pair() -> None:
     made = Results()
     for turn, value in ((0, 10.0), (1, 1000.0), (2, 20.0)):
         made.add(OURS, turn, value)
@@ -55,7 +55,7 @@ def test_a_round_that_one_of_them_lacks_is_in_no_pair() -> None:
     assert made.ratio(OURS, THEIRS) == Summary(2.0, 1.0, 2.0)
 
 
-def test_nothing_is_compared_with_nothing() -> None:
+def test_missing_samples_are_not_compared() -> None:
     made = results({OURS: [1.0], THEIRS: [0.0]})
     assert made.ratio(OURS, THEIRS) is None
     assert made.ratio(OURS, OURS._replace(contender="dask")) is None
@@ -79,12 +79,12 @@ def test_a_target_over_sizes_takes_the_worst() -> None:
     assert found(samples, "sum tree") == (0.7, True)
 
 
-def test_memory_is_counted_beyond_that_of_the_dfk() -> None:
+def test_memory_excludes_that_of_the_dfk() -> None:
     samples = {Key("i.memory", "all", 5000, "ours"): 9400.0, Key("i.memory", "all", 5000, "held"): 5300.0}
     assert found(samples, "bytes for a call that waits") == (4100.0, False)
 
 
-def test_the_fall_of_the_rate_is_held_against_that_of_the_ceiling() -> None:
+def test_fall_of_the_rate_is_compared_with_the_ceilings() -> None:
     samples = {
         Key("a", "rate", point, who): rate
         for who, point, rate in (
@@ -94,7 +94,7 @@ def test_the_fall_of_the_rate_is_held_against_that_of_the_ceiling() -> None:
     assert found(samples, "rate at 100,000 by that at 1,000, by") == (1.0, True)
 
 
-def test_a_call_with_a_context_is_held_against_one_in_the_process_and_the_latency() -> None:
+def test_call_with_a_context_is_compared_with_a_local_call() -> None:
     samples = {
         Key("h.shared", "later calls", 0, "ours"): 10.0,
         Key("h.shared", IN_TURN, 0, "ours"): 9.0,
@@ -104,7 +104,7 @@ def test_a_call_with_a_context_is_held_against_one_in_the_process_and_the_latenc
 
 
 def test_every_target_can_be_found() -> None:
-    """Each refers only to what a whole run with all contenders measures."""
+    """Each target refers only to measurements of a whole run with all contenders."""
     made = Results()
     measured = [
         "all",
@@ -134,7 +134,7 @@ def test_cases_name_contenders_that_exist() -> None:
     assert named == CONTENDERS.keys()
 
 
-def test_sizes_are_limited_for_whoever_is_slow() -> None:
+def test_slow_contenders_have_limited_sizes() -> None:
     case = CASES["a"]
     assert [plan.points for plan in case.plans("ours", quick=False, cores=2)] == [[1000], [5000], [20_000], [100_000]]
     assert [plan.points for plan in case.plans("ours-dag", quick=False, cores=2)] == [[5000], [20_000]]
@@ -145,7 +145,7 @@ def test_sizes_are_limited_for_whoever_is_slow() -> None:
     assert CASES["b"].plans("htex", quick=True, cores=2) == []
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_measurements_are_named() -> None:
     def made(*modules: str, programs: tuple[str, ...] = ()) -> Contender:
         return Contender(key="x", title="x", open=CONTENDERS["null"].open, modules=modules, programs=programs)
 
@@ -154,7 +154,7 @@ def test_what_is_missing_is_said() -> None:
     assert made("json", programs=("no-such-program",)).missing() == "no-such-program is not on the path"
 
 
-def test_rows_are_by_size_and_say_how_much_better_ours_is() -> None:
+def test_rows_show_sizes_and_advantages() -> None:
     made = results(
         {
             THEIRS: [1000.0, 1100.0],
@@ -170,7 +170,7 @@ def test_rows_are_by_size_and_say_how_much_better_ours_is() -> None:
     assert rows[0].words[3:] == ("5", "", "")
 
 
-def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+def test_written_results_can_be_read(tmp_path: Path) -> None:
     made = results({OURS: [6000.0], THEIRS: [1000.0], Key("d", "shutdown", 0, "ours"): [0.5]})
     rounds, skipped = {"a": 1, "d": 1}, {"dask": "x is not installed"}
     facts = {"machine": {"python": "Python 3"}, "rounds": rounds, "cores": 2, "skipped": skipped}
@@ -184,7 +184,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     assert "Not measured: dask.distributed, because x is not installed." in text
 
 
-def test_figures_are_drawn_of_what_can_be_compared(tmp_path: Path) -> None:
+def test_figures_show_comparable_rows(tmp_path: Path) -> None:
     made = results(
         {
             OURS: [6000.0, 7000.0],
@@ -201,7 +201,7 @@ def test_figures_are_drawn_of_what_can_be_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--cases", "z"], ["--contenders", "nobody"], ["--cases", "f.nothing"]])
-def test_names_that_do_not_exist(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_names_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(words)
     assert words[1] in capsys.readouterr().err

@@ -28,7 +28,7 @@ def example() -> Iterator[SimpleNamespace]:
     """Import the modules of the example as its script does: from its own directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLE))
-        # Their names are so general that another example may have them too.
+        # Their names are so general that another example may use them too.
         for name in MODULES:
             patch.delitem(sys.modules, name, raising=False)
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
@@ -45,7 +45,7 @@ def physics(example: SimpleNamespace) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def cluster(physics: Any) -> Any:
-    """The structure every replica starts from."""
+    """The structure that every replica starts from."""
     return physics.read_structure(EXAMPLE / "gold_nanoparticle.xyz")
 
 
@@ -63,7 +63,7 @@ def short(physics: Any, cluster: Any) -> list[Any]:
 
 
 def test_structure_is_relaxed_icosahedron(physics: Any, cluster: Any) -> None:
-    """55 gold atoms, 12 neighbours around the central one, no force on any."""
+    """55 gold atoms, 12 neighbours around the central one, and no forces."""
     from ase import Atoms
     from ase.calculators.emt import EMT
 
@@ -79,12 +79,12 @@ def test_frames_are_sampled_and_final_state_follows_the_last_step(physics: Any, 
     trajectory = short[0]
     assert trajectory.positions.shape == (11 // physics.SAMPLE_EVERY, 55, 3)
     assert trajectory.potential.shape == trajectory.kinetic.shape == (11 // physics.SAMPLE_EVERY,)
-    # Eleven steps are not a multiple of two: one more was made after the last frame.
+    # Eleven steps are not a multiple of two: the last step comes after the last frame.
     assert not np.array_equal(trajectory.final_positions, trajectory.positions[-1])
 
 
 def test_segment_is_the_same_in_another_process(physics: Any, cluster: Any, short: list[Any], tmp_path: Path) -> None:
-    """Byte for byte, although this process has run other segments before."""
+    """Equal byte for byte, although this process has run other segments before."""
     here, there = tmp_path / "here", tmp_path / "there"
     again = physics.run_segment(cluster, temperature=500.0, steps=11, seed=(1, 0, 0))
     physics.save_trajectory(here, again)
@@ -207,7 +207,7 @@ def test_running_tasks_counts_from_dispatch_to_finish(example: SimpleNamespace) 
     assert running.tolist() == [0, 1, 2, 1, 0]
 
 
-def test_a_difference_in_the_last_bit_is_found(example: SimpleNamespace, short: list[Any]) -> None:
+def test_difference_in_the_last_bit_is_found(example: SimpleNamespace, short: list[Any]) -> None:
     from dataclasses import replace
 
     good = example.physics.analyse(short, temperature=500.0)
@@ -251,10 +251,10 @@ def test_command_line_defaults(example: SimpleNamespace) -> None:
 
 
 def test_example_runs_without_our_executor(tmp_path: Path) -> None:
-    """The whole workflow, in Parsl's threads: in a process of its own, as a user runs it."""
+    """Run the whole workflow on Parsl's threads, in a new process as a user does."""
     command = [sys.executable, str(EXAMPLE / "run.py"), "--executor", "threads", "--output", str(tmp_path)]
     size = ["--replicas", "2", "--segments", "2", "--steps", "10"]
-    # A terminal of fixed width, so that no line of the output is broken elsewhere.
+    # A terminal of fixed width, so that lines of the output break at the same places.
     environment = {**os.environ, "COLUMNS": "100"}
     done = subprocess.run(command + size, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Which address of several is taken for the one that other machines reach."""
+"""The choice of the address that other machines reach."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskvine_exec import addresses
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """What a machine says of itself: what its name stands for, its default route, and its interfaces that are up."""
+    """The addresses of a machine: of its name, of its default route, and of its interfaces that are up."""
     says: dict[str, str | None] = {
         "name": None,
         "route": None,
@@ -31,8 +31,30 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
             if name not in ("name", "route") and address
         }
 
-    monkeypatch.setattr(addresses, "_of_name", lambda: says["name"])
-    monkeypatch.setattr(addresses, "_of_route", lambda: says["route"])
+    def address_of_name(_: str) -> str:
+        if (address := says["name"]) is None:
+            raise OSError("the name has no address")
+        return address
+
+    class Probe:
+        """A socket whose own address is that of the default route."""
+
+        def __init__(self, *_: int) -> None: ...
+
+        def __enter__(self) -> Probe:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def connect(self, _: tuple[str, int]) -> None:
+            if says["route"] is None:
+                raise OSError("there is no route")
+
+        def getsockname(self) -> tuple[str | None, int]:
+            return says["route"], 1
+
+    monkeypatch.setattr(addresses.socket, "gethostbyname", address_of_name)
+    monkeypatch.setattr(addresses.socket, "socket", Probe)
     monkeypatch.setattr(addresses.psutil, "net_if_addrs", interfaces)
     up = {name: SimpleNamespace(isup=name != "down0") for name in ("lo", "eth0", "ib0", "down0")}
     monkeypatch.setattr(addresses.psutil, "net_if_stats", lambda: up)
@@ -43,31 +65,29 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     ("says", "chosen"),
     [
         ({"name": "10.1.0.7", "route": "10.0.0.7"}, "10.1.0.7"),
-        ({"name": "127.0.1.1", "route": "10.1.0.7"}, "10.1.0.7"),  # as Debian has it
+        ({"name": "127.0.1.1", "route": "10.1.0.7"}, "10.1.0.7"),  # as on Debian
         ({"name": "192.0.2.9", "route": "10.1.0.7"}, "10.1.0.7"),  # of a router in front of it
         ({"name": None, "route": None}, "10.0.0.7"),
         ({"name": None, "route": "127.0.0.1"}, "10.0.0.7"),
     ],
 )
-def test_choice(machine: dict[str, str | None], says: dict[str, str | None], chosen: str) -> None:
+def test_address_is_chosen(machine: dict[str, str | None], says: dict[str, str | None], chosen: str) -> None:
     machine.update(says)
     assert addresses.of_this_machine() == chosen
 
 
-def test_choice_is_told_where_there_are_several(
-    machine: dict[str, str | None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_choice_among_several_is_logged(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, addresses.logger.name):
         addresses.of_this_machine()
         assert "10.0.0.7; give another address if they do not reach it (10.1.0.7)" in caplog.text
 
 
-def test_without_a_network(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
+def test_loopback_without_a_network(machine: dict[str, str | None], caplog: pytest.LogCaptureFixture) -> None:
     machine.update(eth0=None, ib0=None)
     assert addresses.of_this_machine() == "127.0.0.1"
     assert "no network" in caplog.text
 
 
-def test_here() -> None:
+def test_this_machine_has_an_address() -> None:
     own = {each.address for found in psutil.net_if_addrs().values() for each in found}
     assert addresses.of_this_machine() in own

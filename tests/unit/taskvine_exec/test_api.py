@@ -1,12 +1,14 @@
-"""What the packages offer, and what importing them costs."""
+"""The public names of the packages, and the costs of importing them."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -26,7 +28,7 @@ PUBLIC = [
 
 
 def imported_by(*modules: str) -> set[str]:
-    """Top-level names of what an interpreter has imported after these modules, beyond what it starts with."""
+    """Return the top-level modules that an interpreter has imported after these, beyond those at its start."""
     code = (
         "import json, sys\n"
         "sys.path[:0] = json.loads(sys.argv[1])\n"
@@ -40,22 +42,30 @@ def imported_by(*modules: str) -> set[str]:
     return set(json.loads(told))
 
 
-def test_what_is_public_is_this() -> None:
+def seen_by_checkers(package: ModuleType) -> dict[str, str]:
+    """Return the names that a package imports for type checkers only, with their modules."""
+    blocks = [each for each in ast.parse(inspect.getsource(package)).body if isinstance(each, ast.If)]
+    (imports,) = (each.body for each in blocks if ast.unparse(each.test) == "TYPE_CHECKING")
+    return {name.name: str(each.module) for each in imports if isinstance(each, ast.ImportFrom) for name in each.names}
+
+
+def test_public_names() -> None:
     assert taskvine_exec.__all__ == PUBLIC
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
+def test_every_public_name_has_a_docstring(name: str) -> None:
     assert inspect.getdoc(getattr(taskvine_exec, name))
 
 
-def test_public_names_are_those_that_checkers_see() -> None:
-    assert list(taskvine_exec._HOME) == PUBLIC
-    for name, home in taskvine_exec._HOME.items():
+def test_checkers_see_the_public_names() -> None:
+    seen = seen_by_checkers(taskvine_exec)
+    assert sorted(seen) == sorted(PUBLIC)
+    for name, home in seen.items():
         assert getattr(importlib.import_module(home), name) is getattr(taskvine_exec, name)
 
 
-def test_another_name_is_an_attribute_error() -> None:
+def test_other_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="'taskvine_exec' has no attribute 'TaskVine'"):
         taskvine_exec.TaskVine
 
@@ -65,7 +75,7 @@ def test_importing_the_plugin_alone_imports_no_parsl() -> None:
     assert theirs == {"taskvine_exec", "taskvine_manager"}
 
 
-def test_reading_a_librarys_variables_costs_no_parsl() -> None:
+def test_reading_a_librarys_variables_imports_no_parsl() -> None:
     assert not {"parsl"} & imported_by("taskvine_exec", "taskvine_manager.runtime.context")
 
 
@@ -76,7 +86,7 @@ def test_the_processes_import_neither_parsl_nor_networkx(module: str) -> None:
     assert not {"parsl", "networkx", "numpy"} & imported_by(module)
 
 
-def test_what_runs_on_nodes_imports_nothing_but_the_standard_library() -> None:
+def test_runtime_imports_only_the_standard_library() -> None:
     runtime = ["context", "failure", "library", "oneshot", "payload", "slot"]
     modules = imported_by(*(f"taskvine_manager.runtime.{name}" for name in runtime))
     assert modules - set(sys.stdlib_module_names) == {"taskvine_manager"}

@@ -1,4 +1,4 @@
-"""Which engine is taken, and what is said where one is missing."""
+"""The choice of the engine, and the errors if one is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def there(monkeypatch: pytest.MonkeyPatch, *, module: bool, worker: bool) -> Non
 
 @pytest.fixture
 def fake_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Install a TaskVine whose module is what the test says."""
+    """Install a TaskVine whose module the test chooses."""
 
     def install(text: str) -> None:
         package = tmp_path / "ndcctools"
@@ -49,7 +49,7 @@ def fake_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         ("import os; os.abort()", "embedded", "status -6"),
     ],
 )
-def test_auto_takes_what_can_be_imported(
+def test_auto_chooses_an_importable_engine(
     fake_module: Callable[[str], None], caplog: pytest.LogCaptureFixture, text: str, engine: str, word: str
 ) -> None:
     fake_module(text)
@@ -69,7 +69,7 @@ def test_auto_takes_what_can_be_imported(
         (False, False, "embedded", "conda install"),
     ],
 )
-def test_auto_takes_what_is_there(
+def test_auto_chooses_an_installed_engine(
     monkeypatch: pytest.MonkeyPatch, module: bool, worker: bool, expected: str, word: str
 ) -> None:
     there(monkeypatch, module=module, worker=worker)
@@ -124,8 +124,8 @@ def test_command_of_a_worker(tmp_path: Path) -> None:
     ("status", "words"),
     [(1, "exited with status 1"), (-9, "was killed by signal 9"), (None, "has not said where it listens")],
 )
-def test_no_command_without_a_manager(tmp_path: Path, status: int | None, words: str) -> None:
-    """One that has ended is not waited for; one that is silent is, until a time."""
+def test_command_needs_a_manager(tmp_path: Path, status: int | None, words: str) -> None:
+    """A factory that has ended is not waited for; a silent one is, for a limited time."""
     there = places(tmp_path)
     (tmp_path / "vine.address").unlink()
     Path(there.manager_output).write_text("its last words\n")
@@ -153,24 +153,24 @@ def test_catalog_server_is_for_named_projects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/a b", "/it's"])
-def test_paths_that_vine_factory_cannot_handle(tmp_path: Path, path: str) -> None:
+def test_paths_unsupported_by_vine_factory_are_refused(tmp_path: Path, path: str) -> None:
     made = settings(None, "factory", batch_type="slurm")
     with pytest.raises(ConfigurationError, match="Give another scratch_dir"):
         launch.factory_command(places(tmp_path), made, path)
 
 
-def test_scratch_of_the_factory_is_where_nodes_may_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_of_the_factory_is_visible_to_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, log, given = tmp_path / "base", tmp_path / "log", tmp_path / "given"
     monkeypatch.chdir(tmp_path)
 
     def scratch(log: Path, **fields: Any) -> Path:
         made = settings(None, "factory", batch_type="slurm", **fields)
         found = Path(launch.factory_scratch(launch.Places(str(base), str(log), ""), made))
-        assert found.stat().st_mode & 0o777 == 0o700  # it will hold the password
+        assert found.stat().st_mode & 0o777 == 0o700  # it will contain the password
         return found
 
     assert scratch(log).parent == log
-    assert scratch(base / "log").parent == tmp_path  # nobody has chosen where logs go
+    assert scratch(base / "log").parent == tmp_path  # no place for logs was chosen
     assert scratch(log, scratch_dir=str(given)).parent == given
     given.rename(tmp_path / "other")
     given.touch()
@@ -207,15 +207,15 @@ def test_address_of_the_manager(
     [
         (LocalProvider(), None, True),
         (LocalProvider(), "127.0.0.2", True),
-        (LocalProvider(), "head.example.org", False),  # workers are told to connect there
+        (LocalProvider(), "head.example.org", False),  # the address at which workers connect
         (SlurmProvider(), "localhost", False),
     ],
 )
-def test_who_may_connect(provider: Any, address: str | None, here: bool) -> None:
+def test_local_runs_are_recognised(provider: Any, address: str | None, here: bool) -> None:
     assert launch.stays_here(settings(provider, address=address)) is here
 
 
-def test_with_other_protocols_localhost_may_be_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_may_be_an_address_of_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.stays_here(settings(LocalProvider()))
     monkeypatch.setenv("CCTOOLS_IP_MODE", "AUTO")
     assert not launch.stays_here(settings(LocalProvider()))

@@ -1,4 +1,4 @@
-"""local_config: what goes where, and tuning from the environment."""
+"""local_config: where each argument goes, and tuning from the environment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_defaults() -> None:
     assert (config.strategy, config.run_dir, config.retries) == ("none", "runinfo", 0)
 
 
-def test_each_argument_goes_to_the_one_that_has_it() -> None:
+def test_each_argument_reaches_its_object() -> None:
     threads = ThreadPoolExecutor(label="threads")
     config = local_config(
         label="mine", cores=3, retries=2, strategy="simple", run_dir=Path("~/runs"), executors=[threads]
@@ -47,12 +47,12 @@ def test_each_argument_goes_to_the_one_that_has_it() -> None:
     assert (config.retries, config.strategy, config.run_dir) == (2, "simple", os.path.expanduser("~/runs"))
 
 
-def test_an_unknown_argument_is_refused_with_the_nearest() -> None:
+def test_unknown_argument_is_refused_with_the_nearest() -> None:
     with pytest.raises(TypeError, match="max_retries"):
         local_config(max_retrys=1)
 
 
-def test_logs_go_elsewhere_if_nothing_can_be_written_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_logs_go_elsewhere_if_the_directory_is_not_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(local_module.os, "access", lambda *_: False)  # root may write anywhere
     monkeypatch.setattr(local_module.tempfile, "tempdir", str(tmp_path))
     run_dir = Path(local_config().run_dir)
@@ -72,9 +72,7 @@ def test_logs_go_elsewhere_if_nothing_can_be_written_here(monkeypatch: pytest.Mo
         },
     ],
 )
-def test_the_environment_goes_before_what_the_script_says(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
-) -> None:
+def test_environment_takes_precedence_over_the_script(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
     assert tuned(**given) == {"worker-source-max-transfers": 1, "immediate-recovery": 1}
     monkeypatch.setenv("TASKVINE_TUNE", '{"worker-source-max-transfers": 2, "file_source_max_transfers": 5}')
     environment = {"worker-source-max-transfers": 2, "file-source-max-transfers": 5}
@@ -82,19 +80,19 @@ def test_the_environment_goes_before_what_the_script_says(
     assert tuned() == environment
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKVINE_TUNE", " ")
     assert tuned() == {}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "2", '{"temp-replica-count": "2"}', '{"temp-replica-count": NaN}'])
-def test_what_is_no_object_of_numbers_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_only_objects_of_numbers_are_accepted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("TASKVINE_TUNE", text)
     with pytest.raises(ConfigurationError, match=r"TASKVINE_TUNE|temp-replica-count"):
         local_config()
 
 
-def test_two_configs_share_nothing() -> None:
+def test_configs_share_nothing() -> None:
     given = {"temp-replica-count": 1}
     first, second = local_config(tune_parameters=given), local_config(tune_parameters=given)
     assert first.executors[0] is not second.executors[0]

@@ -1,4 +1,4 @@
-"""Password files: which can be used, and the one that is made."""
+"""Password files: which ones can be used, and the default one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def settings(given: str | None, provider: Any, launch: str = "provider") -> Vine
     )
 
 
-def test_default_lies_in_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_is_in_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     for ignored in ("", "relative"):
         monkeypatch.setenv("XDG_STATE_HOME", ignored)
@@ -38,7 +38,7 @@ def test_default_lies_in_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None
     assert passwords.default_path() == "/shared/me/taskvine-exec/password"
 
 
-def test_what_is_made_is_private_and_kept(tmp_path: Path) -> None:
+def test_new_password_file_is_private_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "a" / "taskvine-exec" / "password"
     passwords.make(str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -51,7 +51,7 @@ def test_what_is_made_is_private_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_all_who_make_it_at_once_have_the_same(path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_concurrent_makers_get_the_same_password(path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     def read(_: int) -> str:
         passwords.make(str(path))
         return path.read_text()
@@ -80,7 +80,7 @@ def test_all_who_make_it_at_once_have_the_same(path: Path, monkeypatch: pytest.M
         (b"secret", 0o400, None),
     ],
 )
-def test_what_can_be_used(path: Path, content: bytes, mode: int, reason: str | None) -> None:
+def test_usable_files_are_accepted(path: Path, content: bytes, mode: int, reason: str | None) -> None:
     path.write_bytes(content)
     path.chmod(mode)
     said = passwords.unusable(str(path))
@@ -92,13 +92,13 @@ def test_what_can_be_used(path: Path, content: bytes, mode: int, reason: str | N
             settings(str(path), LocalProvider())
 
 
-def test_what_is_no_file(path: Path) -> None:
+def test_only_files_are_accepted(path: Path) -> None:
     assert "No such file" in (passwords.unusable(str(path)) or "")
     path.mkdir()
     assert passwords.unusable(str(path)) == "it is not a file"
 
 
-def test_a_file_that_cannot_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text("secret")
     path.chmod(0o600)
 
@@ -109,12 +109,12 @@ def test_a_file_that_cannot_be_read(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert passwords.unusable(str(path)) == "it cannot be read: Permission denied"
 
 
-def test_local_workers_need_none() -> None:
+def test_local_workers_need_no_password() -> None:
     assert settings(None, LocalProvider()).password_file is None
 
 
 @pytest.mark.parametrize("launch", ["provider", "manual"])
-def test_workers_elsewhere_read_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, launch: str) -> None:
+def test_remote_workers_read_the_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, launch: str) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     path = tmp_path / "taskvine-exec" / "password"
     provider = SlurmProvider() if launch == "provider" else None
@@ -127,7 +127,7 @@ def test_workers_elsewhere_read_the_users_own(monkeypatch: pytest.MonkeyPatch, t
         settings(None, provider, launch)
 
 
-def test_where_none_can_be_made_construction_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failure_to_make_one_is_explained_at_construction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "below"))
     with pytest.raises(ConfigurationError, match=r"file is not a directory. Give project_password_file"):

@@ -1,4 +1,4 @@
-"""What comes over the radio goes to Parsl's monitoring only if it is a message."""
+"""Only valid messages of the radio are passed on to Parsl's monitoring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Leaves:
         return exit, (1,)
 
 
-def test_a_message_is_read() -> None:
+def test_message_is_read() -> None:
     message = (MessageType.TASK_INFO, {"task_id": 1})
     assert read_message(pickle.dumps(message)) == message
 

@@ -1,4 +1,4 @@
-"""One run of an executor, from its directories to its end. A small program takes the part of its manager."""
+"""One run of an executor, from its directories to its end. A small program acts as its manager."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.unit.taskvine_exec.config import derived
 
 
 class Link:
-    """A link to a manager that answers as the test says."""
+    """A link to a manager whose answers the test sets."""
 
     def __init__(self, end: socket.socket, manager: subprocess.Popen[bytes]) -> None:
         self.end = end
@@ -63,7 +63,7 @@ Make = Callable[..., Run]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch, nothing_left: str) -> Iterator[Make]:
-    """Make a run whose manager is a process that waits for the end of its standard input."""
+    """Make a run whose manager is a process that ends with its standard input."""
 
     def start(places: launch.Places, claim: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
@@ -124,7 +124,7 @@ def test_chosen_log_directory_stays(make: Make, tmp_path: Path) -> None:
     assert os.path.exists(run.places.record)
 
 
-def test_nothing_is_left_of_a_run_that_cannot_start(make: Make, nothing_left: str) -> None:
+def test_failed_start_leaves_nothing(make: Make, nothing_left: str) -> None:
     managers: list[subprocess.Popen[bytes]] = []
 
     def refuse(end: socket.socket, manager: subprocess.Popen[bytes]) -> None:
@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_run_that_cannot_start(make: Make, nothing_left: st
     assert os.listdir(nothing_left) == []
 
 
-def test_nothing_is_left_of_a_manager_that_cannot_be_started(
+def test_failed_start_of_the_manager_leaves_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, nothing_left: str
 ) -> None:
     def fail(*_: object) -> None:

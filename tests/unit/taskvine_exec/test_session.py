@@ -15,7 +15,7 @@ from taskvine_exec.session import Session
 
 
 class Link:
-    """A manager that answers with what it was asked, and is gone after ``broken``."""
+    """A manager that echoes requests, and has ended after ``broken``."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
@@ -48,7 +48,7 @@ def session_of(link: Any) -> Session:
     return session
 
 
-def test_not_started() -> None:
+def test_unstarted_session_refuses_requests() -> None:
     session = session_of(None)
     session.say("forget", ["x"])
     session.retire([1], 10)
@@ -59,7 +59,7 @@ def test_not_started() -> None:
         session.ask("stats", timeout=1)
 
 
-def test_open() -> None:
+def test_open_session_answers() -> None:
     link = Link()
     session = session_of(link)
     assert session.is_open
@@ -70,7 +70,7 @@ def test_open() -> None:
     assert link.said == [("forget", ["x"]), ("retire", [1], 10)]
 
 
-def test_failed() -> None:
+def test_failed_session_refuses_requests() -> None:
     session = session_of(Link())
     session.fail(ValueError())
     assert not session.is_open
@@ -79,7 +79,7 @@ def test_failed() -> None:
         session.link()
 
 
-def test_over() -> None:
+def test_ended_session_refuses_requests() -> None:
     link = Link()
     session = session_of(link)
     assert session.end()
@@ -93,7 +93,7 @@ def test_over() -> None:
         session.link()
 
 
-def test_over_counts_more_than_failed() -> None:
+def test_end_takes_precedence_over_failure() -> None:
     session = session_of(Link())
     session.fail(ValueError())
     session.end()
@@ -102,7 +102,7 @@ def test_over_counts_more_than_failed() -> None:
 
 
 @pytest.mark.parametrize("end", ["fail", "end"])
-def test_a_request_says_why_the_manager_is_gone(end: str) -> None:
+def test_request_explains_why_the_manager_has_gone(end: str) -> None:
     link = Link()
     session = session_of(link)
     link.broken = partial(session.fail, ValueError()) if end == "fail" else session.end
@@ -110,12 +110,12 @@ def test_a_request_says_why_the_manager_is_gone(end: str) -> None:
         session.ask("break", timeout=1)
 
 
-def test_a_request_to_a_manager_that_has_just_gone() -> None:
+def test_request_to_a_manager_that_has_just_ended() -> None:
     with pytest.raises(ConnectionError):
         session_of(Link()).ask("break", timeout=1)
 
 
-def test_one_thread_alone_ends_it() -> None:
+def test_only_one_thread_ends_the_session() -> None:
     session = session_of(Link())
     ended: list[bool] = []
     threads = [threading.Thread(target=lambda: ended.append(session.end())) for _ in range(8)]
@@ -126,7 +126,7 @@ def test_one_thread_alone_ends_it() -> None:
     assert ended.count(True) == 1
 
 
-def test_a_forked_child_has_no_part_in_it() -> None:
+def test_forked_child_does_not_use_the_session() -> None:
     session = session_of(Link())
     session.leave_to_parent()
     assert not session.end()
@@ -134,7 +134,7 @@ def test_a_forked_child_has_no_part_in_it() -> None:
         session.link()
 
 
-def test_tasks_that_have_not_ended_fail_with_its_reason() -> None:
+def test_unfinished_tasks_fail_with_the_reason() -> None:
     session = session_of(Link())
     session.fail(ValueError())
     assert isinstance(session.error(7), Failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import pickle
 from concurrent.futures import Future
@@ -15,11 +16,12 @@ from parsl.dataflow.errors import DependencyError
 from parsl.dataflow.futures import AppFuture
 from parsl.executors.errors import InvalidResourceSpecification
 
-from taskvine_exec.config import EmbeddedSettings, LibrarySettings
-from taskvine_exec.errors import ArgumentNotSerializable, FileLost
-from taskvine_exec.results.advice import WorkingDirectories
+from taskvine_exec.config import EmbeddedSettings
+from taskvine_exec.config.settings import LibrarySettings
+from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
+from taskvine_exec.submission.files import FileRules
 from taskvine_exec.submission.temp_files import TempFiles, staging_providers
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
@@ -29,7 +31,7 @@ from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Library,
 
 
 class Link:
-    """What would be sent to a manager."""
+    """The messages that would be sent to a manager."""
 
     def __init__(self) -> None:
         self.functions: list[tuple[str, payload.Payload]] = []
@@ -54,7 +56,7 @@ class Link:
 
 
 class Sent:
-    """A submitter, and what it sends."""
+    """A submitter, and its messages."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.link: Any = Link()
@@ -63,7 +65,6 @@ class Sent:
         self.cancelled: list[list[int]] = []
         self.tasks = PendingTasks({}, self.cancelled.append)
         self.temp_files = TempFiles()
-        directories = WorkingDirectories(str(directory), in_place=False)
         self.submitter = Submitter(
             self.session,
             self.link,
@@ -71,9 +72,12 @@ class Sent:
             EmbeddedSettings(**{"function_exec_mode": L2, "worker_launch_method": "manual", **settings}),
             str(directory),
             of_this_process(),
-            temp_files=self.temp_files,
-            storage=staging_providers(None, self.temp_files),
-            directories=directories,
+            FileRules(
+                temp_files=self.temp_files,
+                shared_fs=False,
+                storage=staging_providers(None, self.temp_files),
+                directory=str(directory),
+            ),
             references=None,
             under_dfk=False,
         )
@@ -112,7 +116,7 @@ def test_each_specification_makes_a_profile_of_the_same_function(sent: Sent) -> 
     assert third.category == "mine"
 
 
-def test_a_call_gets_its_slots_share_of_the_library(tmp_path: Path) -> None:
+def test_call_gets_its_share_of_the_library(tmp_path: Path) -> None:
     sent = Sent(tmp_path, slots=4, library_cores=8.0, library_memory=400.0)
     for asks in ({}, {"cores": 3}, {"function_exec_mode": "L1"}):
         sent.submit(int, asks=asks)
@@ -156,25 +160,25 @@ def test_arguments_travel_in_the_message_or_in_a_file(sent: Sent, size: int) -> 
     assert args == ([bytes(size)],)
 
 
-def test_an_argument_that_cannot_be_pickled(sent: Sent) -> None:
+def test_unpicklable_argument_is_refused(sent: Sent) -> None:
     with pytest.raises(ArgumentNotSerializable, match=r"task 0: an argument cannot be serialized \(len\)"):
         sent.submit(len, (each for each in ()))
     assert not sent.tasks.futures
 
 
-def test_a_future_left_in_the_arguments_is_named(sent: Sent) -> None:
+def test_future_left_in_the_arguments_is_named(sent: Sent) -> None:
     with pytest.raises(ArgumentNotSerializable, match=r"args\[0\]\[1\] is a future that was not replaced"):
         sent.submit(len, [0, Future()])
 
 
-def test_a_task_reads_results_of_others(sent: Sent) -> None:
+def test_task_reads_results_of_others(sent: Sent) -> None:
     value = Value("result-7", 7)
     sent.submit(len, value.argument())
     assert sent.link.invocations[0].inputs == (FileUse("value", "", "result-7"),)
 
 
 @pytest.mark.parametrize("settled", ["before", "after"])
-def test_a_task_fails_with_a_task_that_it_reads_from(sent: Sent, settled: str) -> None:
+def test_task_fails_with_the_task_whose_result_it_reads(sent: Sent, settled: str) -> None:
     record: Any = {"id": 7}
     producer = AppFuture(record)
     argument = Value.of(producer).argument()
@@ -212,6 +216,37 @@ def test_a_task_fails_if_its_input_was_not_made(sent: Sent) -> None:
     made.set_result(None)
     with pytest.raises(FileLost, match="the task that should make x@t0 has ended without it"):
         read.result(0)
+
+
+# --- arguments that cannot be sent ---
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_file_that_no_task_makes_is_refused(sent: Sent, nested: bool) -> None:
+    file = File("taskvinetemp:///nowhere")
+    with pytest.raises(FileNotFoundError, match="no task of this executor has been asked to make it"):
+        sent.submit(len, [file] if nested else file)
+    assert sent.tasks.futures == {}
+    assert sent.link.invocations == []
+
+
+def test_arguments_that_find_no_space_say_where(sent: Sent) -> None:
+    class Large:
+        def __reduce__(self) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device", "/full")
+
+    with pytest.raises(DiskFull, match="the arguments of len cannot be stored: No space left on device") as caught:
+        sent.submit(len, Large())
+    assert caught.value.path == "/full"
+
+
+def test_future_that_was_left_is_named_by_its_place(sent: Sent) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.weights = [Future[Any]()]
+
+    with pytest.raises(ArgumentNotSerializable, match=r"model\.weights\[0\] is a future that was not replaced"):
+        sent.submit(len, model=Model())
 
 
 LIBRARIES = {

@@ -1,4 +1,4 @@
-"""Results that stay on nodes, as the user's process refers to them."""
+"""Results on nodes, as the user's process refers to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import eventually
 
 
 def task(tid: int = 7) -> AppFuture:
-    """Make the future of a task, which refers to its record as that of the DFK does."""
+    """Make the future of a task, which refers to its record as the DFK's does."""
     record: Any = {"id": tid, "dfk": None}
     future = AppFuture(record)
     record["app_fu"] = future
@@ -28,7 +28,7 @@ def task(tid: int = 7) -> AppFuture:
 
 
 def decoded(argument: object, **provided: bytes) -> Any:
-    """Return what a task gets for an argument, given the encoded values that come with it."""
+    """Return what a task gets for an argument, given the encoded values that are sent with it."""
     values.provide(dict(provided))
     return values.decode(pickle.dumps(argument))
 
@@ -95,7 +95,7 @@ def test_edge_is_pickled_as_a_reference() -> None:
     assert repr(edge) == "<Edge to result-1, not there yet>"
 
 
-def test_edge_whose_task_is_over_keeps_no_value() -> None:
+def test_edge_of_an_ended_task_keeps_no_value() -> None:
     edge = Edge(Value("result-1", 1))
     edge.let_go()
     assert repr(edge) == "<Edge to result-1>"
@@ -155,7 +155,7 @@ def test_result_on_nodes_is_loaded() -> None:
     assert load.timeouts == [5.0, None]
 
 
-def test_loader_that_is_replaced_meanwhile_is_followed() -> None:
+def test_replaced_loader_is_followed() -> None:
     value, second = Value("result-1", 1), Loads("from a file")
 
     def first(value: Value, timeout: float | None) -> Any:
@@ -166,7 +166,7 @@ def test_loader_that_is_replaced_meanwhile_is_followed() -> None:
     assert value.load() == "from a file"
 
 
-def test_loader_of_an_executor_that_is_over_is_an_error() -> None:
+def test_loader_of_an_ended_executor_is_an_error() -> None:
     value = Value("result-1", 1)
     value.stays(Loads(ExecutorShutDown(label="tv")))
     with pytest.raises(ExecutorShutDown):
@@ -195,7 +195,7 @@ def test_result_that_would_end_a_thread_is_an_error() -> None:
 # --- its end ---
 
 
-def test_nodes_forget_a_result_that_nothing_refers_to() -> None:
+def test_nodes_forget_unreferenced_results() -> None:
     forgotten: list[str] = []
     value = Value("result-1", 1)
     value.when_gone(forgotten.append)
@@ -223,13 +223,13 @@ def test_result_that_the_user_has_dropped_cannot_be_read() -> None:
     assert forgotten == [], "the nodes know already"
 
 
-def test_result_that_was_dropped_before_anybody_waited_for_its_end() -> None:
+def test_result_dropped_before_its_end() -> None:
     value = Value("result-1", 1)
     value.forgotten()
     assert value.place is Place.NOWHERE
 
 
-def test_end_of_its_task_is_told() -> None:
+def test_end_of_its_task_is_reported() -> None:
     future = task()
     value, told = Value.of(future), list[Value]()
     value.when_settled(told.append)
@@ -239,7 +239,7 @@ def test_end_of_its_task_is_told() -> None:
     assert told == [value, value]
 
 
-def test_result_of_a_task_that_failed_is_nowhere() -> None:
+def test_result_of_a_failed_task_has_no_place() -> None:
     future, error = task(), ValueError("why")
     value = Value.of(future)
     future.set_exception(error)
@@ -298,7 +298,7 @@ def test_cancelled_future_raises() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["result", ValueError("why")])
-def test_thread_that_waits_for_a_future_without_a_value_gets_the_loaded_result(outcome: Any) -> None:
+def test_early_waiter_gets_the_loaded_result(outcome: Any) -> None:
     future, load = task(), Loads("loaded")
     got: list[Any] = []
 

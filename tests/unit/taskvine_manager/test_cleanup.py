@@ -1,4 +1,4 @@
-"""Processes of a run are found and ended, also those that nothing else ends."""
+"""Processes of a run are found and ended, also those that no parent ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLEEP = "import os, time; os.write(1, b'x'); time.sleep(1000)"
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a program in its own process group, and return its process when the program has said something."""
+    """Start a program in its own process group; return its process after its first output."""
     made: list[Process] = []
 
     def begin(program: str = SLEEP, *arguments: str, **environment: str) -> Process:
@@ -64,10 +64,10 @@ def test_process_group_is_killed(start: Start) -> None:
     process = start()
     cleanup.kill_group(process.pid)
     assert process.wait(10) == -signal.SIGKILL
-    cleanup.kill_group(process.pid)  # it is gone
+    cleanup.kill_group(process.pid)  # it has ended
 
 
-def test_start_time_tells_processes_apart(start: Start) -> None:
+def test_start_time_distinguishes_processes(start: Start) -> None:
     process = start()
     begun = cleanup.start_time(process.pid)
     assert begun == cleanup.start_time(process.pid)
@@ -98,7 +98,7 @@ def test_another_users_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) 
     cleanup.kill_group(1)
 
 
-def test_stopped_process_is_told_from_others(start: Start) -> None:
+def test_stopped_process_is_recognised(start: Start) -> None:
     process = start()
     assert not cleanup.is_stopped(process.pid)
     process.send_signal(signal.SIGSTOP)
@@ -134,8 +134,8 @@ def test_processes_of_a_run_are_found(start: Start, tmp_path: Path) -> None:
     assert cleanup.strays(directory, "n2") == []
 
 
-def test_process_that_has_only_begun_to_execute_its_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel frees its parent before it gives it its environment."""
+def test_process_that_is_executing_its_program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel frees the parent before it gives the new program its environment."""
 
     class Begun:
         pid = -1

@@ -1,4 +1,4 @@
-"""How many nodes there should be, and what the factory does about it."""
+"""The number of nodes that should exist, and how the factory starts them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def bounds(draw: st.DrawFn) -> tuple[int, int]:
 
 
 @given(running=counts, demand=st.floats(0, 1e6), per_node=st.floats(0, 200), limits=bounds())
-def test_wanted_keeps_its_bounds(running: int, demand: float, per_node: float, limits: tuple[int, int]) -> None:
+def test_number_of_nodes_is_within_bounds(
+    running: int, demand: float, per_node: float, limits: tuple[int, int]
+) -> None:
     minimum, maximum = limits
     count = wanted(running=running, demand=demand, per_node=per_node, minimum=minimum, maximum=maximum)
     assert count >= running, "nodes leave by themselves"
@@ -36,7 +38,7 @@ def test_wanted_keeps_its_bounds(running: int, demand: float, per_node: float, l
 
 
 @given(running=counts, demand=st.floats(0, 1e6), more=st.floats(0, 1e6), limits=bounds())
-def test_more_work_never_wants_fewer(running: int, demand: float, more: float, limits: tuple[int, int]) -> None:
+def test_more_work_never_means_fewer_nodes(running: int, demand: float, more: float, limits: tuple[int, int]) -> None:
     def count(of: float) -> int:
         return wanted(running=running, demand=of, per_node=4, minimum=limits[0], maximum=limits[1])
 
@@ -56,7 +58,7 @@ def test_more_work_never_wants_fewer(running: int, demand: float, more: float, l
         (0, 2, 0.5, 2),
     ],
 )
-def test_wanted(running: int, demand: float, per_node: float, expected: int) -> None:
+def test_number_of_nodes_follows_from_the_work(running: int, demand: float, per_node: float, expected: int) -> None:
     assert wanted(running=running, demand=demand, per_node=per_node, minimum=1, maximum=3) == expected
 
 
@@ -101,7 +103,7 @@ def test_nodes_are_started_with_the_work(started: list[FakeProcess]) -> None:
     assert len(started) == 3
 
 
-def test_there_may_be_fewer_for_now(started: list[FakeProcess]) -> None:
+def test_number_of_nodes_may_be_limited_for_a_time(started: list[FakeProcess]) -> None:
     nodes = NodeFactory(("node",), 2, 4)
     nodes.adjust(set(), 50, 1.0, 1)
     assert len(started) == 1
@@ -111,7 +113,7 @@ def test_there_may_be_fewer_for_now(started: list[FakeProcess]) -> None:
     assert len(started) == 4
 
 
-def test_a_node_that_ended_is_started_anew(started: list[FakeProcess]) -> None:
+def test_ended_node_is_replaced(started: list[FakeProcess]) -> None:
     nodes = NodeFactory(("node",), 1, 1)
     for round_ in range(20):
         nodes.adjust(set(), 0, 1.0)
@@ -120,7 +122,7 @@ def test_a_node_that_ended_is_started_anew(started: list[FakeProcess]) -> None:
         started[-1].returncode = round_ % 2
 
 
-def test_nodes_that_end_before_they_join_are_too_many_in_the_end(started: list[FakeProcess]) -> None:
+def test_too_many_nodes_that_never_join_are_an_error(started: list[FakeProcess]) -> None:
     nodes = NodeFactory(("node",), 1, 1)
     for _ in range(NodeFactory.FAILURES):
         nodes.adjust(set(), 0, 1.0)
@@ -130,7 +132,7 @@ def test_nodes_that_end_before_they_join_are_too_many_in_the_end(started: list[F
     assert len(started) == NodeFactory.FAILURES
 
 
-def test_one_that_joins_makes_up_for_those_that_did_not(started: list[FakeProcess]) -> None:
+def test_node_that_joins_resets_the_count(started: list[FakeProcess]) -> None:
     nodes = NodeFactory(("node",), 1, 1)
     for _ in range(3):
         for _ in range(NodeFactory.FAILURES - 1):
@@ -141,7 +143,7 @@ def test_one_that_joins_makes_up_for_those_that_did_not(started: list[FakeProces
         started[-1].returncode = 0
 
 
-def test_none_is_left_at_the_end(started: list[FakeProcess]) -> None:
+def test_all_nodes_end_with_the_factory(started: list[FakeProcess]) -> None:
     nodes = NodeFactory(("node",), 3, 3)
     nodes.adjust(set(), 0, 1.0)
     nodes.kill()

@@ -1,4 +1,4 @@
-"""The manager keeps a function for as long as a profile of it is anywhere."""
+"""The manager keeps a function as long as one of its profiles exists."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def profile(number: int, function: str) -> Profile:
 
 @pytest.fixture
 def functions() -> Functions:
-    """Functions ``a``, a message's bytes, and nothing else."""
+    """Make functions named ``a``, with the bytes of a message."""
     functions = Functions()
     functions.define("a", b"body")
     return functions
 
 
-def test_a_function_goes_with_its_last_profile(functions: Functions) -> None:
+def test_function_is_removed_with_its_last_profile(functions: Functions) -> None:
     held = [functions.hold(profile(number, "a")) for number in (1, 2)]
     del held[0]
     assert functions.gone() == []
@@ -37,7 +37,7 @@ def test_a_function_goes_with_its_last_profile(functions: Functions) -> None:
     assert functions.gone() == []
 
 
-def test_one_that_is_sent_again_before_it_is_missed_stays(functions: Functions) -> None:
+def test_function_sent_again_soon_stays(functions: Functions) -> None:
     held = functions.hold(profile(1, "a"))
     del held
     functions.define("a", b"body")
@@ -48,7 +48,7 @@ def test_one_that_is_sent_again_before_it_is_missed_stays(functions: Functions) 
     assert gone.profiles == (1, 2)
 
 
-def test_one_that_is_sent_again_afterwards_is_new(functions: Functions) -> None:
+def test_function_sent_again_later_is_new(functions: Functions) -> None:
     held = functions.hold(profile(1, "a"))
     del held
     functions.gone()
@@ -59,26 +59,26 @@ def test_one_that_is_sent_again_afterwards_is_new(functions: Functions) -> None:
     assert [gone.profiles for gone in functions.gone()] == [(2,)]
 
 
-def test_its_file_goes_too(functions: Functions, tmp_path: Path) -> None:
+def test_file_of_a_function_is_removed(functions: Functions, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("first", "second")]
     for path in paths:
         path.write_bytes(b"body")
         functions.define("large", str(path))
-    assert [path.exists() for path in paths] == [True, False]  # nodes may be about to read the first
+    assert [path.exists() for path in paths] == [True, False]  # nodes may be about to read the first one
     held = functions.hold(profile(1, "large"))
     del held
     assert [gone.encoded for gone in functions.gone()] == [str(paths[0])]
     assert not paths[0].exists()
 
 
-def test_what_leaves_the_manager_is_plain(functions: Functions) -> None:
+def test_sent_objects_are_plain(functions: Functions) -> None:
     held = functions.hold(profile(1, "a"))
     assert held == profile(1, "a")
     assert type(pickle.loads(pickle.dumps(tuple(held)))[1]) is str
     assert messages.decode(messages.encode("run", held))[1] == tuple(held)
 
 
-def test_memory_is_given_back_once_much_is_free_and_no_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_returned_when_much_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     trimmed: list[None] = []
     monkeypatch.setattr(release, "trim", lambda: trimmed.append(None))
     monkeypatch.setattr(release.time, "monotonic", lambda: now[0])

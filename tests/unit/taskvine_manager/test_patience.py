@@ -1,4 +1,4 @@
-"""Silence and stops are counted only while whoever looks is awake."""
+"""Silence and stops count only while the observer itself runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def looks(silence: Silence, limits: Limits, begin: float, seconds: float) -> lis
     return [(begin + n * limits.pause, silence.look(begin + n * limits.pause)) for n in range(count + 1)]
 
 
-def test_it_is_asked_and_then_lost() -> None:
+def test_silent_process_is_asked_and_then_lost() -> None:
     limits = Limits(8.0, 4.0)
     verdicts = [
         (when, verdict) for when, verdict in looks(Silence(limits), limits, 100.0, 13.0) if verdict.value != "wait"
@@ -23,7 +23,7 @@ def test_it_is_asked_and_then_lost() -> None:
     assert verdicts[1] == (112.0, Verdict.LOST)
 
 
-def test_an_answer_in_time() -> None:
+def test_answer_in_time_keeps_a_process() -> None:
     limits = Limits(8.0, 4.0)
     silence = Silence(limits)
     looks(silence, limits, 0.0, 11.0)
@@ -31,14 +31,14 @@ def test_an_answer_in_time() -> None:
     assert [verdict for _, verdict in looks(silence, limits, 11.0, 7.0)] == [Verdict.WAIT] * 8
 
 
-def test_off() -> None:
+def test_patience_can_be_switched_off() -> None:
     limits = Limits(0.0, 1.0)
     silence = Silence(limits)
     assert {silence.look(float(now)) for now in range(1000)} == {Verdict.WAIT}
 
 
 @given(st.floats(0.5, 100.0), st.floats(0.5, 100.0), st.lists(st.floats(10.0, 1e6), min_size=1, max_size=20))
-def test_who_looks_late_blames_nobody(interval: float, timeout: float, pauses: list[float]) -> None:
+def test_late_observer_does_not_count_silence(interval: float, timeout: float, pauses: list[float]) -> None:
     limits = Limits(interval, timeout)
     silence, now = Silence(limits), 0.0
     silence.look(now)
@@ -48,7 +48,7 @@ def test_who_looks_late_blames_nobody(interval: float, timeout: float, pauses: l
 
 
 @given(st.floats(0.5, 100.0), st.floats(0.5, 100.0), st.integers(0, 300))
-def test_silence_ends_within_its_bound(interval: float, timeout: float, heard: int) -> None:
+def test_silence_is_limited(interval: float, timeout: float, heard: int) -> None:
     limits = Limits(interval, timeout)
     silence, now = Silence(limits), 0.0
     for _ in range(heard):
@@ -63,7 +63,7 @@ def test_silence_ends_within_its_bound(interval: float, timeout: float, heard: i
 
 
 @pytest.mark.parametrize("gap", [0.0, 50.0])
-def test_stopped_processes(gap: float) -> None:
+def test_processes_stopped_for_too_long_are_lost(gap: float) -> None:
     limits = Limits(4.0, 4.0)
     stopped = Stopped(limits)
     assert stopped.due(10.0)

@@ -1,4 +1,4 @@
-"""The record of a run: read as it was written, wherever it was cut."""
+"""The record of a run: read as it was written, and up to the place where it was cut."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ invocations = st.builds(
 
 
 def write(path: Path) -> None:
-    """A run with one of everything."""
+    """A run with one entry of each kind."""
     recorder = Recorder(str(path), engine="embedded", tune_parameters={"temp-replica-count": 2})
-    recorder.nodes([{"name": "node-1", "cores": 2.0}])
+    recorder.note("nodes", [{"name": "node-1", "cores": 2.0}])
     recorder.submitted([PROFILE], [Invocation(number, 0, b"12345") for number in range(4)])
     recorder.done([Completion(0, failure.RETURNED, b"123", "node-1", 1.0, 2.0, 0.5, (("f@t0", 10, 1),))])
-    recorder.run_again([1], "node node-1 left")
+    recorder.note("again", [1], "node node-1 left")
     recorder.done([Completion(1, failure.LOST, failure.lost("node-lost", "gone"), "node-1", 0.0, 0.0, 0.0)])
-    recorder.cancelled((2,))
-    recorder.forgotten(("f@t0",))
-    recorder.tuned({"temp-replica-count": 1})
+    recorder.note("cancelled", (2,))
+    recorder.note("forgotten", ("f@t0",))
+    recorder.note("tuned", {"temp-replica-count": 1})
     recorder.close()
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_record_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "record"
     write(path)
     record = read_record(path)
@@ -71,7 +71,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_record_that_is_cut_anywhere_is_read_up_to_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncated_record_is_read_up_to_the_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "record"
     write(path)
     data, whole = path.read_bytes(), list(entries(path))
@@ -103,7 +103,7 @@ def test_invocations_come_back(tmp_path_factory: pytest.TempPathFactory, batches
     recorder.close()
 
 
-def test_sizes_of_values_in_files(tmp_path: Path) -> None:
+def test_sizes_of_values_in_files_are_recorded(tmp_path: Path) -> None:
     (tmp_path / "value").write_bytes(bytes(1000))
     recorder = Recorder(str(tmp_path / "record"))
     recorder.submitted([PROFILE], [Invocation(0, 0, str(tmp_path / "value")), Invocation(1, 0, str(tmp_path / "gone"))])
@@ -114,35 +114,35 @@ def test_sizes_of_values_in_files(tmp_path: Path) -> None:
     assert record.done[0].size == 1000
 
 
-def test_nothing_is_written_before_there_is_a_batch_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_are_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(record_module.time, "monotonic", lambda: clock[0])
     path = tmp_path / "record"
     recorder = Recorder(str(path))
-    recorder.cancelled([1])
+    recorder.note("cancelled", [1])
     assert path.stat().st_size == 0
     recorder.flush()
     assert len(list(entries(path))) == 2
     clock[0] = record_module.BATCH_SECONDS
-    recorder.cancelled([2])
+    recorder.note("cancelled", [2])
     assert len(list(entries(path))) == 3
-    recorder.cancelled(range(record_module.BATCH_BYTES))
+    recorder.note("cancelled", list(range(record_module.BATCH_BYTES)))
     assert len(list(entries(path))) == 4
     recorder.close()
 
 
-def test_a_full_disk_ends_the_record_and_not_the_run(tmp_path: Path) -> None:
+def test_full_disk_ends_only_the_record(tmp_path: Path) -> None:
     recorder = Recorder(str(tmp_path / "no" / "record"))
-    recorder.cancelled([1])
+    recorder.note("cancelled", [1])
     recorder.close()
     recorder = Recorder("/dev/full")
-    recorder.cancelled([1])
+    recorder.note("cancelled", [1])
     recorder.flush()
-    recorder.cancelled([2])
+    recorder.note("cancelled", [2])
     recorder.close()
 
 
-def test_additions_of_later_writers_are_passed_over(tmp_path: Path) -> None:
+def test_unknown_entries_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "record"
     entries_: list[Any] = [
         ("run", VERSION, 1.0, {}, "more"),
@@ -167,7 +167,7 @@ def test_additions_of_later_writers_are_passed_over(tmp_path: Path) -> None:
         (b"text", "not the record"),
     ],
 )
-def test_what_is_no_record_of_ours_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_foreign_file_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "record").write_bytes(data)
     with pytest.raises(ValueError, match=reason):
         read_record(tmp_path / "record")
@@ -192,13 +192,15 @@ def test_damaged_entries_are_value_errors(
         read_record(path)
 
 
-def test_the_writer_keeps_nothing_of_what_is_over(tmp_path: Path) -> None:
-    recorder = Recorder(str(tmp_path / "record"))
+def test_writer_keeps_nothing_of_ended_tasks(tmp_path: Path) -> None:
+    recorded = tmp_path / "record"
+    recorder = Recorder(str(recorded))
     for start in range(0, 200_000, 1000):
         if start == 20_000:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         recorder.submitted([], [Invocation(number, 0, b"12345") for number in range(start, start + 1000)])
-    assert len(recorder._buffer) < 2 * record_module.BATCH_BYTES
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
+    written = recorded.stat().st_size
     recorder.close()
-    assert len(read_record(tmp_path / "record").submitted) == 200_000
+    assert recorded.stat().st_size - written < 2 * record_module.BATCH_BYTES
+    assert len(read_record(recorded).submitted) == 200_000

@@ -1,4 +1,4 @@
-"""What the package offers is what it says, and costs nothing before it is used."""
+"""The public names of the package, which costs little until it is used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import taskvine_tune
+from tests.unit.taskvine_exec.test_api import seen_by_checkers
 
 PUBLIC = ["PARAMETERS", "Parameter", "TuneParameters", "TuningError"]
 MODULES = sorted(
@@ -19,15 +20,16 @@ MODULES = sorted(
 
 def test_public_names() -> None:
     assert taskvine_tune.__all__ == PUBLIC
-    for name in PUBLIC:
-        home = importlib.import_module(taskvine_tune._HOME[name])
-        assert getattr(taskvine_tune, name) is getattr(home, name)
+    seen = seen_by_checkers(taskvine_tune)
+    assert sorted(seen) == PUBLIC
+    for name, home in seen.items():
+        assert getattr(taskvine_tune, name) is getattr(importlib.import_module(home), name)
     with pytest.raises(AttributeError, match="no attribute 'nothing_such'"):
         taskvine_tune.nothing_such
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_modules_say_what_is_public(name: str) -> None:
+def test_modules_list_their_public_names(name: str) -> None:
     module = importlib.import_module(f"taskvine_tune.{name}")
     assert module.__doc__
     assert sorted(module.__all__) == sorted(set(module.__all__))

@@ -1,4 +1,4 @@
-"""The documentation says what the declarations say."""
+"""The documentation agrees with the declarations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_parameter_is_a_row() -> None:
     assert {row.count(" | ") for row in rows} == {6}
 
 
-def test_what_is_not_current_is_found_and_renewed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outdated_page_is_found_and_updated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n{BEGIN}\nstale\n{END}\nafter\n")
     assert main(["--check", str(page)]) == 1
@@ -36,6 +36,6 @@ def test_what_is_not_current_is_found_and_renewed(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{END}", f"{BEGIN}{BEGIN}{END}"])
-def test_a_page_without_its_marks(text: str) -> None:
+def test_page_without_marks_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="once each"):
         renewed(text)

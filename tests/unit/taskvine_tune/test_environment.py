@@ -1,4 +1,4 @@
-"""What a sweep and its program tell each other."""
+"""The messages between a sweep and its program."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_reports_of_several_executors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"bytes_moved": "many"}', '{"wall_seconds": -1}', '{"bytes_moved": NaN}'])
-def test_what_is_no_report(tmp_path: Path, text: str) -> None:
+def test_invalid_reports_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report"
     path.write_text(text)
     with pytest.raises(BadFile, match="report"):

@@ -1,4 +1,4 @@
-"""Errors keep their fields on the way between processes, and say what they are about."""
+"""Errors keep their fields between processes, and name what they are about."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES: list[TuningError] = [
 ]
 
 
-def test_every_error_is_here_and_in_the_tree() -> None:
+def test_every_error_is_tested_and_in_the_tree() -> None:
     classes = {name for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, TuningError)}
     assert classes == set(errors.__all__) == {type(each).__name__ for each in EXAMPLES} | {"TuningError"}
     assert errors.__doc__ is not None
@@ -32,7 +32,7 @@ def test_every_error_is_here_and_in_the_tree() -> None:
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-def test_pickle(error: TuningError) -> None:
+def test_errors_survive_pickle(error: TuningError) -> None:
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is type(error)
     assert back.__dict__ == error.__dict__

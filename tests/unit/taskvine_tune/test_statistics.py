@@ -1,4 +1,4 @@
-"""Statements about measurements, held against simulated ones whose answer is known."""
+"""Statements about measurements, checked with simulated measurements whose answer is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskvine_tune.statistics import Interval, bootstrap_interval, fewest_repeti
 
 
 def rounds(medians: list[float], count: int, *, noise: float, drift: float, seed: int) -> dict[str, list[float]]:
-    """Run times of settings in interleaved rounds: each round slows all of them, and each run has noise of its own."""
+    """Make run times of settings in interleaved rounds. Each round slows all settings; each run has its own noise."""
     random = np.random.default_rng(seed)
     slowed = random.lognormal(0, drift, count)
     return {
@@ -28,7 +28,7 @@ def test_medians() -> None:
     assert medians({"a": [3, 1, 2], 2: [4.0, 1.0]}) == {"a": 2.0, 2: 2.5}
 
 
-def test_an_interval_that_can_be_worked_out_by_hand() -> None:
+def test_interval_calculated_by_hand() -> None:
     # Of 3 paired rounds with differences 1, 2 and 6, resampled medians are 1, 2 or 6 with 7/27, 13/27 and 7/27.
     first, second = [11.0, 12.0, 16.0], [10.0, 10.0, 10.0]
     assert bootstrap_interval(first, second, measure="difference", confidence=0.9) == Interval(2.0, 1.0, 6.0, 0.9)
@@ -48,9 +48,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     st.sampled_from(["ratio", "difference"]),
     st.booleans(),
 )
-def test_an_interval_holds_its_estimate_and_turns_with_its_samples(
-    pairs: list[tuple[float, float]], measure: Any, paired: bool
-) -> None:
+def test_interval_contains_its_estimate(pairs: list[tuple[float, float]], measure: Any, paired: bool) -> None:
     one, other = [a for a, _ in pairs], [b for _, b in pairs]
     there = bootstrap_interval(one, other, measure=measure, paired=paired, resamples=500)
     assert there.low <= there.high
@@ -64,7 +62,7 @@ def test_an_interval_holds_its_estimate_and_turns_with_its_samples(
     assert same.low == same.high == same.estimate == (1.0 if measure == "ratio" else 0.0)
 
 
-def test_pairing_takes_out_what_rounds_share() -> None:
+def test_pairing_removes_common_noise() -> None:
     samples = rounds([1.0, 1.1], 12, noise=0.01, drift=0.5, seed=1)
     one, other = samples.values()
     paired = bootstrap_interval(one, other)
@@ -80,7 +78,7 @@ def rate(sweeps: int, happens: Callable[[int], bool]) -> float:
 
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("count", [8, 20])
-def test_intervals_hold_the_true_value_as_often_as_they_say(paired: bool, count: int) -> None:
+def test_intervals_have_their_confidence(paired: bool, count: int) -> None:
     def holds(seed: int) -> bool:
         samples = rounds([0.8, 1.0], count, noise=0.1, drift=0.1 if paired else 0.0, seed=seed)
         return 0.8 in bootstrap_interval(*samples.values(), paired=paired, resamples=1000, seed=seed)
@@ -93,7 +91,7 @@ def test_intervals_hold_the_true_value_as_often_as_they_say(paired: bool, count:
     ("settings", "count", "paired"),
     [(2, 6, True), (2, 15, True), (3, 7, True), (4, 15, True), (6, 8, True), (2, 4, False), (2, 12, False)],
 )
-def test_equal_settings_are_noise(settings: int, count: int, paired: bool) -> None:
+def test_equal_settings_have_no_winner(settings: int, count: int, paired: bool) -> None:
     def claims(seed: int) -> bool:
         samples = rounds([1.0] * settings, count, noise=0.1, drift=0.1 if paired else 0.0, seed=seed)
         return judge(samples, paired=paired, resamples=1000, seed=seed).certain
@@ -103,7 +101,7 @@ def test_equal_settings_are_noise(settings: int, count: int, paired: bool) -> No
 
 
 @pytest.mark.parametrize(("settings", "count"), [(2, 8), (6, 12)])
-def test_a_setting_that_is_clearly_best_is_named(settings: int, count: int) -> None:
+def test_clearly_best_setting_is_named(settings: int, count: int) -> None:
     def named(seed: int) -> bool:
         times = [1.0] * settings
         times[1] = 0.8
@@ -113,7 +111,7 @@ def test_a_setting_that_is_clearly_best_is_named(settings: int, count: int) -> N
     assert rate(200, named) >= 0.9
 
 
-def test_a_small_difference_takes_more_repetitions() -> None:
+def test_small_difference_needs_more_repetitions() -> None:
     few = judge(rounds([1.0, 0.98], 8, noise=0.05, drift=0.1, seed=4))
     many = judge(rounds([1.0, 0.98], 400, noise=0.05, drift=0.1, seed=4))
     assert not few.certain
@@ -124,7 +122,7 @@ def test_a_small_difference_takes_more_repetitions() -> None:
     assert 0.98 in many.comparisons[0].interval
 
 
-def test_settings_that_tie_are_named_and_others_are_not() -> None:
+def test_only_tied_settings_are_named() -> None:
     verdict = judge(rounds([1.0, 2.0, 1.001, 3.0], 12, noise=0.03, drift=0.2, seed=2))
     assert {verdict.best, *verdict.tied} == {"s0", "s2"}
     assert [each.rival for each in verdict.comparisons][1:] == ["s1", "s3"]
@@ -137,7 +135,7 @@ def test_settings_that_tie_are_named_and_others_are_not() -> None:
     assert verdict.confidence == 0.95
 
 
-def test_too_few_repetitions_prove_nothing_however_clear_they_look() -> None:
+def test_too_few_repetitions_prove_nothing() -> None:
     verdict = judge({"a": [1.0] * 5, "b": [100.0] * 5})
     assert 1.0 not in verdict.comparisons[0].interval
     assert not verdict.certain
@@ -158,7 +156,7 @@ def test_too_few_repetitions_prove_nothing_however_clear_they_look() -> None:
         (1 - 0.05 / 5, True, 8),
     ],
 )
-def test_fewest_repetitions(confidence: float, paired: bool, fewest: int) -> None:
+def test_minimum_number_of_repetitions(confidence: float, paired: bool, fewest: int) -> None:
     assert fewest_repetitions(confidence, paired=paired) == fewest
 
 
@@ -169,13 +167,13 @@ def test_larger_may_be_better() -> None:
     assert judge(rates).best == "slow"
 
 
-def test_differences_may_be_of_any_sign() -> None:
+def test_differences_may_have_any_sign() -> None:
     verdict = judge({"a": [-1.0] * 8, "b": [0.0] * 8}, measure="difference")
     assert verdict.certain
     assert verdict.comparisons[0].interval.estimate == -1.0
 
 
-def test_one_setting_alone() -> None:
+def test_single_setting_has_no_rival() -> None:
     verdict = judge({"a": [1.0, 2.0]})
     assert not verdict.certain
     assert verdict.tied == ()
@@ -194,7 +192,7 @@ def test_one_setting_alone() -> None:
         ({"a": [[1.0]], "b": [1.0]}, "no measurements"),
     ],
 )
-def test_samples_that_cannot_be_compared(samples: Any, says: str) -> None:
+def test_incomparable_samples_are_refused(samples: Any, says: str) -> None:
     with pytest.raises(BadSamples, match=says):
         judge(samples)
 

@@ -1,4 +1,4 @@
-"""Sets of parameters: what is wrong is named, and what is right comes back from a file as it was."""
+"""Sets of parameters: wrong ones are refused with a reason; valid ones are read from files as they were written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from taskvine_tune.tuning import conflicts, examine
 
 BIG = 2**31 - 1
 
-#: Names and values that are wrong, what is raised, and what it says.
+#: Wrong names and values, the exception of each, and a part of its message.
 BAD: list[tuple[dict[Any, Any], type[TuningError], str]] = [
     # names
     ({"temp-replica-cuont": 2}, UnknownParameter, r"'temp-replica-cuont': did you mean 'temp-replica-count'"),
@@ -118,12 +118,12 @@ BAD: list[tuple[dict[Any, Any], type[TuningError], str]] = [
 
 
 @pytest.mark.parametrize(("values", "error", "says"), BAD, ids=lambda each: each if isinstance(each, str) else "")
-def test_bad_names_and_values(values: dict[Any, Any], error: type[TuningError], says: str) -> None:
+def test_bad_names_and_values_are_refused(values: dict[Any, Any], error: type[TuningError], says: str) -> None:
     with pytest.raises(error, match=says):
         TuneParameters(values)
     with pytest.raises(error, match=says):
         TuneParameters.load(values)
-    # One among valid ones is found as well, and the valid ones are not lost.
+    # A wrong value among valid ones is found too, and the valid ones are kept.
     checked, problems = examine({**values, "monitor-interval": 7})
     assert [type(problem) for problem in problems] == [error]
     assert checked["monitor-interval"] == 7
@@ -149,7 +149,7 @@ def test_everything_wrong_is_found_at_once() -> None:
         ({"nodes": None}, None),
     ],
 )
-def test_conflicts_with_what_they_are_used_with(use: dict[str, Any], says: str | None) -> None:
+def test_conflicts_with_the_context_are_found(use: dict[str, Any], says: str | None) -> None:
     tune = TuneParameters({"temp-replica-count": 2})
     if says is None:
         assert tune.check(**use) is tune
@@ -162,7 +162,7 @@ def test_conflicts_with_what_they_are_used_with(use: dict[str, Any], says: str |
         TuneParameters({"wait-for-workers": 2}).check(nodes=1)
 
 
-def test_what_a_running_executor_cannot_be_given() -> None:
+def test_fixed_parameters_of_a_running_executor_are_refused() -> None:
     tune = TuneParameters({"temp-replica-count": 2, "executor.library-slots": 2})
     assert tune.check() is tune
     with pytest.raises(NotTunableNow, match=r"executor\.library-slots cannot be changed"):
@@ -172,7 +172,7 @@ def test_what_a_running_executor_cannot_be_given() -> None:
 # ---- A value
 
 
-def test_a_mapping_with_keys_in_any_spelling() -> None:
+def test_keys_may_have_any_spelling() -> None:
     tune = TuneParameters({"executor": {"library_slots": 2}, "asynchrony_multiplier": 1.5, "temp_replica_count": 2})
     assert isinstance(tune, Mapping)
     assert dict(tune) == {"temp-replica-count": 2, "resource-submit-multiplier": 1.5, "executor.library-slots": 2}
@@ -181,18 +181,14 @@ def test_a_mapping_with_keys_in_any_spelling() -> None:
     assert "executor.library_slots" in tune
     assert "max-workers" not in tune
     assert tune.get("max-workers") is None
-    assert tune.effective("max_workers") == -1
-    assert tune.effective("temp-replica-count") == 2
     assert tune.to_dict(underscores=True)["executor.library_slots"] == 2
     with pytest.raises(KeyError):
         tune["max-workers"]
     with pytest.raises(KeyError, match="did you mean"):
         tune["max-wokers"]
-    with pytest.raises(UnknownParameter):
-        tune.effective("max-wokers")
 
 
-def test_it_is_a_value() -> None:
+def test_parameters_are_a_value() -> None:
     one, other = TuneParameters({"max-workers": 1, "perf-log-interval": 2}), {"perf_log_interval": 2, "max-workers": 1}
     assert one == TuneParameters(other)
     assert hash(one) == hash(TuneParameters(other))
@@ -214,7 +210,7 @@ def test_it_is_a_value() -> None:
             change()
 
 
-def test_what_was_given_is_not_kept() -> None:
+def test_given_mapping_is_copied() -> None:
     given = {"max-workers": 1}
     tune = TuneParameters(given)
     given["max-workers"] = 2
@@ -222,7 +218,7 @@ def test_what_was_given_is_not_kept() -> None:
     assert tune["max-workers"] == 1
 
 
-def test_what_engines_do_not_act_on() -> None:
+def test_parameters_without_effect_are_listed() -> None:
     tune = TuneParameters({"temp-replica-count": 2, "transfer-temps-recovery": True, "hungry-minimum": 3})
     assert [each.name for each in tune.ignored_by("embedded")] == ["hungry-minimum"]
     assert [each.name for each in tune.ignored_by("taskvine")] == ["transfer-temps-recovery"]
@@ -255,7 +251,7 @@ SETS = st.fixed_dictionaries({}, optional={name: values_of(each) for name, each 
 
 @pytest.mark.parametrize("form", FORMATS)
 @given(values=SETS)
-def test_round_trip(form: Format, values: dict[str, Value]) -> None:
+def test_file_round_trip(form: Format, values: dict[str, Value]) -> None:
     tune = TuneParameters(values)
     back = TuneParameters.loads(tune.dumps(form), form)
     assert back == tune
@@ -277,7 +273,7 @@ def test_files(tmp_path: Path, name: str) -> None:
     assert TuneParameters.load(tmp_path / name) == TuneParameters.load(str(tmp_path / name)) == tune
 
 
-def test_the_same_in_every_format() -> None:
+def test_every_format_gives_the_same_set() -> None:
     texts: dict[Format, str] = {
         "toml": 'temp_replica_count = 2  # two\n"executor.batch" = 3\n[executor]\nprefetch = 1\n',
         "yaml": "temp_replica_count: 2  # two\nexecutor.batch: 3\nexecutor:\n  prefetch: 1\n",
@@ -290,7 +286,7 @@ def test_the_same_in_every_format() -> None:
 
 @pytest.mark.parametrize("form", ["toml", "yaml"])
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"])
-def test_nothing_set(form: Format, text: str) -> None:
+def test_empty_set(form: Format, text: str) -> None:
     assert TuneParameters.loads(text, form) == {}
 
 
@@ -316,7 +312,7 @@ def test_nothing_set(form: Format, text: str) -> None:
         ("a", "{}", "must end with"),
     ],
 )
-def test_bad_files(tmp_path: Path, name: str, text: str, says: str) -> None:
+def test_bad_files_are_refused(tmp_path: Path, name: str, text: str, says: str) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(BadFile, match=says) as caught:
@@ -325,7 +321,7 @@ def test_bad_files(tmp_path: Path, name: str, text: str, says: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+def test_unopenable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
     (tmp_path / "directory.toml").mkdir()
     for name in ("absent.toml", "latin.toml", "directory.toml"):
@@ -333,7 +329,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
             TuneParameters.load(tmp_path / name)
 
 
-def test_yaml_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_yaml_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     for use in (lambda: TuneParameters.loads("{}", "yaml"), lambda: TuneParameters().dumps("yaml")):
         with pytest.raises(LibraryMissing, match=r"needs pyyaml: pip install 'taskvine-exec\[tune\]'"):

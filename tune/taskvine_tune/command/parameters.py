@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
-
-from rich.table import Table
-from rich.text import Text
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from taskvine_manager.parameters import ENGINES, PARAMETERS, Engine, Parameter, Standing, Support, canonical, find
 from taskvine_tune import formats
 from taskvine_tune.command.terminal import FINE, INVALID, console, count, make_table, write_json
 from taskvine_tune.tuning import conflicts, examine
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = [
     "add_check_arguments",
@@ -98,7 +99,8 @@ def explain(options: argparse.Namespace) -> int:
     if options.json:
         write_json(as_json(parameter))
         return FINE
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = make_table()
+    table.show_header = False
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for title, text in _story(parameter):
@@ -108,6 +110,8 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def _story(parameter: Parameter) -> Iterable[tuple[str, str | Text]]:
+    from rich.text import Text
+
     yield "name", parameter.name
     if parameter.aliases:
         yield "also called", ", ".join(parameter.aliases)
@@ -127,6 +131,8 @@ def _story(parameter: Parameter) -> Iterable[tuple[str, str | Text]]:
 
 def check(options: argparse.Namespace) -> int:
     """Check a file of parameters."""
+    from rich.text import Text
+
     values, problems = examine(formats.read(options.file))
     uses = conflicts(values, nodes=options.nodes, peer_transfers=not options.no_peer_transfers)
     said = {str(problem) for problem in problems}
@@ -174,20 +180,11 @@ def as_json(parameter: Parameter) -> dict[str, Any]:
     dict
         Values that JSON can represent. ``minimum`` and ``maximum`` are None if there is none.
     """
+    declared = {each.name: getattr(parameter, each.name) for each in fields(parameter) if each.name not in ENGINES}
     return {
-        "name": parameter.name,
-        "aliases": list(parameter.aliases),
+        **declared,
         "type": type(parameter).__name__.lower(),
-        "default": parameter.default,
-        "minimum": parameter.minimum,
-        "maximum": parameter.maximum,
-        "open_bounds": parameter.open_bounds,
-        "also": list(parameter.also),
-        "unit": parameter.unit,
-        "effect": parameter.effect,
         "meanings": [{"value": value, "meaning": meaning} for value, meaning in parameter.meanings],
-        "since": parameter.since,
-        "live": parameter.live,
         "engines": {
             engine: {"support": parameter.on(engine).support.value, "note": parameter.on(engine).note}
             for engine in ENGINES
@@ -196,5 +193,7 @@ def as_json(parameter: Parameter) -> dict[str, Any]:
 
 
 def _support(standing: Standing, *, note: bool = False) -> Text:
+    from rich.text import Text
+
     text = str(standing) if note else standing.support.value
     return Text(text, style=_STYLES[standing.support])

@@ -12,10 +12,10 @@ from taskvine_tune.command import parameters, simulate, sweep
 from taskvine_tune.command.terminal import INVALID
 from taskvine_tune.errors import TuningError
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
 #: What each command does, the function that declares its options, and the one that runs it.
-_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "list": ("list the parameters", parameters.add_list_arguments, parameters.list_all),
     "explain": ("describe a parameter", parameters.add_explain_arguments, parameters.explain),
     "check": ("check a file of parameters", parameters.add_check_arguments, parameters.check),
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 success; 1 invalid name, file or measurement, or failed run; 2 invalid command line.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (does, add_arguments, run) in _COMMANDS.items():
+    for name, (does, add_arguments, run) in COMMANDS.items():
         command = commands.add_parser(name, help=does, description=does.capitalize() + ".")
         command.add_argument("--json", action="store_true", help="write JSON instead of tables")
         command.set_defaults(run=run)

@@ -6,15 +6,13 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from statistics import median
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from taskvine_tune import formats
-from taskvine_tune.command.terminal import FINE, INVALID, console, make_table, write_json
+from taskvine_tune.command.terminal import FINE, INVALID, console, in_bytes, make_table, write_json
 from taskvine_tune.errors import BadSimulation
 from taskvine_tune.simulation.api import (
     GENERATORS,
@@ -31,10 +29,26 @@ from taskvine_tune.simulation.calibration import calibrate, tuned
 from taskvine_tune.simulation.workloads import read
 from taskvine_tune.tuning import TuneParameters
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 __all__ = ["add_arguments", "run"]
 
 NODES = 10
 """Default number of nodes."""
+
+_WHOLE, _PERCENT = "{:,.0f}".format, "{:.0%}".format
+_MEDIANS: dict[str, tuple[Callable[[Outcome], float], Callable[[float], str]]] = {
+    "moved": (lambda outcome: outcome.moved, in_bytes),
+    "transfers": (lambda outcome: sum(traffic.transfers for traffic in outcome.transfers.values()), _WHOLE),
+    "storage peak": (lambda outcome: outcome.storage_peak, in_bytes),
+    "rerun": (lambda outcome: outcome.rerun, _WHOLE),
+    "evicted": (lambda outcome: outcome.evicted, _WHOLE),
+    "nodes lost": (lambda outcome: outcome.lost_nodes, _WHOLE),
+    "in use": (lambda outcome: outcome.utilization, _PERCENT),
+    "failed": (lambda outcome: outcome.failed, _WHOLE),
+}
+"""Columns of the table that show a median: what it is of, and how it is shown."""
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -154,12 +168,8 @@ def _simulated(options: argparse.Namespace) -> _Results:
     cluster = replace(cluster, **own)
     if options.tune:
         tuning |= TuneParameters(formats.read(options.tune))
-    names, lists = [], []
-    for text in options.parameter:
-        name, values = _values(text)
-        names.append(name)
-        lists.append(values)
-    settings = [dict(zip(names, values, strict=True)) for values in itertools.product(*lists)]
+    values = dict(map(_values, options.parameter))
+    settings = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
     # Check all settings before the first simulation, which may take minutes.
     varied = [vary(cluster, tuning, setting) for setting in settings]
     for here, parameters in varied:
@@ -181,16 +191,8 @@ def _given(options: argparse.Namespace) -> tuple[Workload, Cluster, TuneParamete
         workload = recorded(record, paced=not options.at_once)
         named = any(nodes for _, nodes in record.nodes)
         return workload, calibrate(record) if named else Cluster(NODES), tuned(record)
-    workload = generate(
-        options.generate,
-        options.tasks,
-        seconds=options.seconds,
-        size=int(options.size),
-        spread=options.spread,
-        width=options.width,
-        fan=options.fan,
-        seed=options.seed,
-    )
+    given = {name: getattr(options, name) for name in ("seconds", "spread", "width", "fan", "seed")}
+    workload = generate(options.generate, options.tasks, size=int(options.size), **given)
     return workload, Cluster(NODES), TuneParameters()
 
 
@@ -209,43 +211,14 @@ def _table(results: _Results) -> Table:
     shown = make_table(title=results.workload.name)
     for name in results.settings[0]:
         shown.add_column(name, justify="right")
-    titles = (
-        "makespan (s)",
-        "moved",
-        "transfers",
-        "storage peak",
-        "rerun",
-        "evicted",
-        "nodes lost",
-        "in use",
-        "failed",
-    )
-    for title in titles:
+    for title in ("makespan (s)", *_MEDIANS):
         shown.add_column(title, justify="right", no_wrap=True)
     for setting, outcomes in zip(results.settings, results.outcomes, strict=True):
         spans = [each.makespan for each in outcomes]
         between = f" ({min(spans):.4g} to {max(spans):.4g})" if len(spans) > 1 else ""
-        count = median(sum(traffic.transfers for traffic in each.transfers.values()) for each in outcomes)
-        shown.add_row(
-            *(str(value).lower() for value in setting.values()),
-            f"{median(spans):.5g}{between}",
-            _in_words(median(each.moved for each in outcomes)),
-            f"{count:,.0f}",
-            _in_words(median(each.storage_peak for each in outcomes)),
-            f"{median(each.rerun for each in outcomes):,.0f}",
-            f"{median(each.evicted for each in outcomes):,.0f}",
-            f"{median(each.lost_nodes for each in outcomes):,.0f}",
-            f"{100 * median(each.utilization for each in outcomes):.0f} %",
-            f"{median(each.failed for each in outcomes):,.0f}",
-        )
+        values = (in_words(median(map(value, outcomes))) for value, in_words in _MEDIANS.values())
+        shown.add_row(*(str(value).lower() for value in setting.values()), f"{median(spans):.5g}{between}", *values)
     return shown
-
-
-def _in_words(size: float) -> str:
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size:.0f} B"
 
 
 def _remarks(results: _Results) -> Iterable[str]:

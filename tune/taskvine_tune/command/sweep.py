@@ -5,17 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from taskvine_tune.command.terminal import FINE, INVALID, console, count, make_table, positive, share, write_json
+from taskvine_tune.command.terminal import (
+    FINE,
+    INVALID,
+    console,
+    count,
+    in_bytes,
+    make_table,
+    positive,
+    share,
+    write_json,
+)
 from taskvine_tune.environment import QUANTITIES
 from taskvine_tune.errors import LibraryMissing
 from taskvine_tune.tuning import TuneParameters
 
 # taskvine_tune.sweep needs numpy, which the other commands do not.
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from taskvine_tune.statistics import Verdict
     from taskvine_tune.sweep import Results
 
@@ -24,30 +35,25 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    command.add_argument("space", metavar="SPACE", help="a file with lists of values by name, or ranges (--random)")
-    command.add_argument("program", metavar="PROGRAM", help="program to run; a .py file is run by this Python")
-    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
-    command.add_argument("--random", type=count, metavar="N", help="draw N random settings instead of trying all")
-    command.add_argument(
-        "--repetitions", type=count, metavar="N", help="runs of each setting (default: as few as a verdict needs)"
-    )
-    command.add_argument(
-        "--quantity", choices=QUANTITIES, default=QUANTITIES[0], help="quantity to minimize (%(default)s)"
-    )
-    command.add_argument(
-        "--confidence", type=share, default=0.95, metavar="C", help="confidence of the verdict (%(default)s)"
-    )
-    command.add_argument(
+    add = command.add_argument
+    add("space", metavar="SPACE", help="a file with lists of values by name, or ranges (--random)")
+    add("program", metavar="PROGRAM", help="program to run; a .py file is run by this Python")
+    add("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    add("--random", type=count, metavar="N", help="draw N random settings instead of trying all")
+    add("--repetitions", type=count, metavar="N", help="runs of each setting (default: as few as a verdict needs)")
+    add("--quantity", choices=QUANTITIES, default=QUANTITIES[0], help="quantity to minimize (%(default)s)")
+    add("--confidence", type=share, default=0.95, metavar="C", help="confidence of the verdict (%(default)s)")
+    add(
         "--losses",
         type=positive,
         metavar="SECONDS",
         help="kill a node of every run at this mean interval (executor.loss-interval), at the same times for all "
         "settings of a round; give the executor enough max_retries, and a factory or strategy that replaces nodes",
     )
-    command.add_argument("--timeout", type=positive, metavar="SECONDS", help="time limit for each run")
-    command.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
-    command.add_argument("--csv", metavar="FILE", help="write every run to this file")
-    command.add_argument("--figure", metavar="FILE", help="draw every run into this file (.png, .svg, .pdf)")
+    add("--timeout", type=positive, metavar="SECONDS", help="time limit for each run")
+    add("--seed", type=int, default=0, help="random seed (%(default)s)")
+    add("--csv", metavar="FILE", help="write every run to this file")
+    add("--figure", metavar="FILE", help="draw every run into this file (.png, .svg, .pdf)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -112,24 +118,34 @@ def _show(results: Results) -> None:
         table.add_column(quantity.replace("_", " "), justify="right")
     table.add_column("failed", justify="right")
     for setting, middle, failed in sweep.summary(results):
-        cells = ("" if value is None else f"{value:.4g}" for value in middle.values())
+        cells = (_in_words(quantity, value) for quantity, value in middle.items())
         table.add_row(sweep.label(setting, results.settings), *cells, str(failed) if failed else "")
     console().print(table)
 
 
+def _in_words(quantity: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return in_bytes(value) if "bytes" in quantity else f"{value:.4g}"
+
+
 def _verdict_in_words(results: Results, verdict: Verdict[TuneParameters]) -> Iterable[Text]:
+    from rich.text import Text
+
     from taskvine_tune.sweep import label
 
-    named = verdict.renamed(lambda setting: label(setting, results.settings))
-    yield Text(str(named), style="bold green" if verdict.certain else "bold")
+    def name(setting: TuneParameters) -> str:
+        return label(setting, results.settings)
+
+    yield Text(verdict.in_words(name), style="bold green" if verdict.certain else "bold")
     # "0.8 (0.7 to 0.9) times" for times, which cannot be 0; "-20 (-30 to -10) against" for counts, which can be 0.
     sign, what = ("", "times") if verdict.measure == "ratio" else ("+", "against")
-    for each in named.comparisons:
+    for each in verdict.comparisons:
         estimate, low, high = (
             f"{value:{sign}.4g}" for value in (each.interval.estimate, each.interval.low, each.interval.high)
         )
         apart = "" if each.distinct else ": cannot be told apart"
-        yield Text(f"  {estimate} ({low} to {high}) {what} {each.rival}{apart}")
+        yield Text(f"  {estimate} ({low} to {high}) {what} {name(each.rival)}{apart}")
 
 
 def _as_json(results: Results, verdict: Verdict[TuneParameters], quantity: str) -> dict[str, Any]:
@@ -151,10 +167,7 @@ def _as_json(results: Results, verdict: Verdict[TuneParameters], quantity: str) 
             "comparisons": [
                 {
                     "rival": each.rival.to_dict(),
-                    "estimate": each.interval.estimate,
-                    "low": each.interval.low,
-                    "high": each.interval.high,
-                    "confidence": each.interval.confidence,
+                    **asdict(each.interval),
                     "distinct": each.distinct,
                 }
                 for each in verdict.comparisons

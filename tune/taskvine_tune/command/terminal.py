@@ -7,11 +7,14 @@ import json
 import math
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+# Imported late: help texts need no rich, which takes most of the time of a command.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
-__all__ = ["FINE", "INVALID", "console", "count", "make_table", "positive", "share", "write_json"]
+__all__ = ["FINE", "INVALID", "console", "count", "in_bytes", "make_table", "positive", "share", "write_json"]
 
 #: Exit codes. For an invalid command line, argparse uses 2.
 FINE, INVALID = 0, 1
@@ -48,7 +51,17 @@ def positive(text: str) -> float:
 
 def make_table(*columns: str, title: str | None = None) -> Table:
     """Return a table with these columns, as all commands show them."""
+    from rich.table import Table
+
     return Table(*columns, box=None, header_style="bold", pad_edge=False, title=title, title_justify="left")
+
+
+def in_bytes(size: float) -> str:
+    """Return a number of bytes with a unit that leaves at most three digits before the point."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.3g} B"
 
 
 def write_json(value: object) -> None:
@@ -59,5 +72,7 @@ def write_json(value: object) -> None:
 
 def console() -> Console:
     """Return a console for plain text, wide if its output is not a terminal."""
+    from rich.console import Console
+
     plain = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(markup=False, emoji=False, highlight=False, width=_WIDE if plain else None)

@@ -14,7 +14,24 @@ from taskvine_manager.parameters import PARAMETERS
 from taskvine_manager.parameters.own import BATCH, INLINE_LIMIT, LIBRARY_SLOTS, LOSS_INTERVAL
 from taskvine_manager.parameters.taskvine import MAX_WORKERS
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.core import Scheduler
+from taskvine_manager.scheduling.events import (
+    RELAY,
+    Answer,
+    Drop,
+    Event,
+    Fetch,
+    Finish,
+    Full,
+    Kill,
+    Relay,
+    Relayed,
+    Replica,
+    Run,
+    RunAgain,
+    Tuned,
+)
+from taskvine_manager.scheduling.tables import Settings
 from taskvine_tune.errors import BadSimulation
 from taskvine_tune.simulation.fleet import Fleet
 from taskvine_tune.simulation.model import Cluster, Outcome, Traffic
@@ -40,10 +57,7 @@ class Simulation:
         self.clock = Clock()
         self.network = Network(self.clock)
         self.manager = Port(cluster.manager_bandwidth)
-        self.latency = cluster.latency
-        self.overhead = cluster.overhead
-        self.setup = cluster.setup
-        self.write_rate = cluster.write_rate
+        self.cluster = cluster
         self.inline_limit = int(INLINE_LIMIT.of(tuning))
         self.most_calls = int(BATCH.of(tuning)) or CHUNK_CALLS
         self.input_sizes = dict(workload.files)
@@ -54,21 +68,22 @@ class Simulation:
         if interval := LOSS_INTERVAL.of(tuning):
             loss_rate += 1 / (interval * size)
         slots = int(LIBRARY_SLOTS.of(tuning)) or None
-        self._core = core.Scheduler(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers)
-        self._fleet = Fleet(cluster, size, loss_rate, slots, seed, self, self._check_hope)
-        self._user = User(workload, window, self)
+        self.core = Scheduler(Settings(max_retries=cluster.retries, peer_transfers=cluster.peer_transfers))
+        self._fleet = Fleet(size, loss_rate, slots, seed, self, self._check_hope)
+        self.user = User(workload, window, self)
         self._relayed: set[str] = set()
-        self._actions: dict[type, Callable[[Any], None]] = {
-            core.Run: self._run,
-            core.Fetch: self._fetch,
-            core.Drop: self._drop,
-            core.Kill: self._kill,
-            core.Full: self._full,
-            core.Relay: self._relay,
-            core.Finish: self._finish,
-            core.Answer: self._user.answer,
-            core.RunAgain: self._again,
+        self.actions: dict[type, Callable[[Any], None]] = {
+            Run: self._run,
+            Fetch: lambda it: self._tell(it.node, lambda node: node.fetch(it.file, it.source)),
+            Drop: self._drop,
+            Kill: lambda it: self._tell(it.node, lambda node: node.kill(it.numbers)),
+            Full: lambda it: self._tell(it.node, lambda node: node.full(it.numbers)),
+            Relay: self._relay,
+            Finish: self._finish,
+            Answer: self.user.answer,
+            RunAgain: lambda it: None,  # the scheduler counts retries itself
         }
+        """What is called for each type of instruction."""
         # Counts:
         self._spent = 0
         self._events = 0
@@ -79,16 +94,16 @@ class Simulation:
         self._traffic: dict[str, Traffic] = {}
         tuned = {name: float(value) for name, value in tuning.items() if PARAMETERS[name].on("embedded").support.acts}
         if tuned:
-            self.handle(core.Tuned(tuned))
+            self.handle(Tuned(tuned))
 
     def run(self) -> Outcome:
         """Run the simulation."""
         self._fleet.start()
-        self._user.begin()
-        while not self._user.is_content and self.clock.step():
+        self.user.begin()
+        while not self.user.is_content and self.clock.step():
             pass
-        self._user.give_up()  # no node is left to run the rest
-        stats, user, slots = self._core.stats(), self._user, self._fleet.slot_seconds
+        self.user.give_up()  # no node is left to run the rest
+        stats, user, slots = self.core.stats(), self.user, self._fleet.slot_seconds
         return Outcome(
             makespan=self.clock.now,
             storage_peak=stats["bytes_stored_at_most"],
@@ -109,53 +124,41 @@ class Simulation:
 
     # --- the scheduler ---
 
-    def handle(self, event: core.Event) -> None:
+    def handle(self, event: Event) -> None:
         """Give the scheduler an event at once, and carry out its instructions."""
         begin = thread_time_ns()
-        instructions = self._core.handle(event)
+        instructions = self.core.handle(event)
         self._spent += thread_time_ns() - begin
         self._events += 1
         for instruction in instructions:
-            self._actions[type(instruction)](instruction)
+            self.actions[type(instruction)](instruction)
 
-    def say(self, event: core.Event) -> None:
-        self.clock.after(self.latency, self.handle, event)
+    def say(self, event: Event) -> None:
+        self.clock.after(self.cluster.latency, self.handle, event)
 
     def _tell(self, node: str, act: Callable[[ImaginedNode], None]) -> None:
         if (here := self._fleet.get(node)) is not None:
-            self.clock.after(self.latency, self._told, here, act)
+            self.clock.after(self.cluster.latency, self._told, here, act)
 
     @staticmethod
     def _told(node: ImaginedNode, act: Callable[[ImaginedNode], None]) -> None:
         if node.is_alive:
             act(node)
 
-    def _run(self, run: core.Run) -> None:
+    def _run(self, run: Run) -> None:
         self._decisions += len(run.tasks)
         self._tell(run.node, lambda node: node.run(run))
 
-    def _fetch(self, order: core.Fetch) -> None:
-        self._tell(order.node, lambda node: node.fetch(order.file, order.source))
-
-    def _drop(self, order: core.Drop) -> None:
-        if order.node == core.RELAY:
+    def _drop(self, order: Drop) -> None:
+        if order.node == RELAY:
             self._relayed.difference_update(order.files)
         else:
             self._tell(order.node, lambda node: node.drop(order.files))
 
-    def _kill(self, order: core.Kill) -> None:
-        self._tell(order.node, lambda node: node.kill(order.numbers))
-
-    def _full(self, order: core.Full) -> None:
-        self._tell(order.node, lambda node: node.full(order.numbers))
-
-    def _again(self, order: core.RunAgain) -> None:
-        """Do nothing: the scheduler counts retries itself."""
-
-    def _finish(self, order: core.Finish) -> None:
+    def _finish(self, order: Finish) -> None:
         if any(completion.outcome == failure.RETURNED for completion in order.completions):
             self._losses_at_return = self._fleet.losses
-        self._user.finish(order)
+        self.user.finish(order)
 
     def _check_hope(self) -> None:
         """End a simulation in which nodes are lost faster than any task ends."""
@@ -163,47 +166,47 @@ class Simulation:
         if fleet.losses - self._losses_at_return > HOPELESS * fleet.size:
             raise BadSimulation(
                 f"{fleet.losses} nodes were lost in {self.clock.now:.4g} s, and of {self._workload.count} tasks "
-                f"{self._user.done} ended: at {fleet.loss_rate * 3600:g} losses per node and hour, the others never "
+                f"{self.user.done} ended: at {fleet.loss_rate * 3600:g} losses per node and hour, the others never "
                 "will"
             )
 
     # --- files ---
 
     def port(self, node: str) -> Port | None:
-        if node == core.RELAY:
+        if node == RELAY:
             return self.manager
         here = self._fleet.get(node)
         return here.port if here is not None else None
 
     def holds(self, node: str, file: str) -> bool:
-        if node == core.RELAY:
+        if node == RELAY:
             return file in self._relayed
         here = self._fleet.get(node)
         return here is not None and file in here.files
 
-    def bring(self, file: str, replica: core.Replica, came: Callable[[], None], failed: Callable[[], None]) -> None:
-        if replica.node == core.RELAY:
+    def bring(self, file: str, replica: Replica, came: Callable[[], None], failed: Callable[[], None]) -> None:
+        if replica.node == RELAY:
             came()
         elif (port := self.port(replica.node)) is None or not self.holds(replica.node, file):
             failed()
         else:
             self.network.begin(port, self.manager, replica.size, came, failed)
 
-    def _relay(self, order: core.Relay) -> None:
+    def _relay(self, order: Relay) -> None:
         """Copy a replica to the manager's directory."""
         file, source = order.file, order.source
 
         def came() -> None:
             self._relayed.add(file)
-            self.handle(core.Relayed(file, 1, None))
+            self.handle(Relayed(file, 1, None))
 
         def failed() -> None:
-            self.handle(core.Relayed(file, 0, "its node has lost it"))
+            self.handle(Relayed(file, 0, "its node has lost it"))
 
         if self.holds(source.node, file):
             self.bring(file, source, came, failed)
         else:
-            self.clock.after(self.latency, failed)
+            self.clock.after(self.cluster.latency, failed)
 
     # --- counts ---
 
@@ -212,7 +215,7 @@ class Simulation:
         self._reruns += again
 
     def fetched(self, source: str, size: int) -> None:
-        known = {core.RELAY: "manager", "user": "user", "results": "results"}
+        known = {RELAY: "manager", "user": "user", "results": "results"}
         key = known.get(source, "nodes")
         count, total = self._traffic.get(key, (0, 0))
         self._traffic[key] = Traffic(count + 1, total + size)

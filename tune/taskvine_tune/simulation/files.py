@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from taskvine_manager.scheduling.events import Event, FileCached, InputCached, InputCopy, Replica
+from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.network import Clock, Network, Port
 
 __all__ = ["LARGE", "Came", "Files", "Surroundings"]
@@ -20,10 +22,7 @@ class Surroundings(Protocol):
     clock: Clock
     network: Network
     manager: Port
-    latency: float
-    overhead: float
-    setup: float
-    write_rate: float
+    cluster: Cluster
     inline_limit: int
     most_calls: int
     input_sizes: dict[str, int]
@@ -48,16 +47,14 @@ Came = Callable[[str | None], None]
 """Called when a file has come, with None, or cannot come, with the kind of the failure."""
 
 
+@dataclass(eq=False, slots=True)
 class Coming:
-    """A file that is being transferred to a node, and who is told of it."""
+    """A file that is being transferred to a node from another, and who is told of it."""
 
-    __slots__ = ("size", "source", "started", "waiting")
-
-    def __init__(self, source: Replica, came: Came) -> None:
-        self.source = source.node
-        self.size = source.size
-        self.started = 0.0
-        self.waiting = [came]
+    source: str
+    size: int
+    waiting: list[Came]
+    started: float = 0.0
 
 
 class Files(dict[str, int]):
@@ -125,7 +122,7 @@ class Files(dict[str, int]):
         if (coming := self._coming.get(file)) is not None:
             coming.waiting.append(came)
             return
-        coming = Coming(source, came)
+        coming = Coming(source.node, source.size, [came])
         if file in self:
             coming.size = self[file]
             self._here(file, coming)
@@ -135,7 +132,7 @@ class Files(dict[str, int]):
             self._failed(file, coming, "disk-full")
             return
         self._used += source.size
-        self._around.clock.after(self._around.latency, self._asked, file, coming)
+        self._around.clock.after(self._around.cluster.latency, self._asked, file, coming)
 
     def _asked(self, file: str, coming: Coming) -> None:
         if not self._is_alive() or self._coming.get(file) is not coming:
@@ -201,7 +198,7 @@ class Files(dict[str, int]):
                 around.network.begin(around.manager, self._port, size, here, _never)
 
         if port is None:
-            around.clock.after(around.latency, read)
+            around.clock.after(around.cluster.latency, read)
         else:
             around.network.begin(port, self._port, size, here, read)  # the user's own file always exists
 

@@ -9,7 +9,6 @@ from taskvine_manager.scheduling.events import NodeJoined, NodeLeft
 from taskvine_manager.scheduling.nodes import MB
 from taskvine_manager.wire.messages import NodeInfo
 from taskvine_tune.simulation.files import Surroundings
-from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.nodes import ImaginedNode
 
 __all__ = ["Fleet"]
@@ -23,8 +22,6 @@ class Fleet:
 
     Parameters
     ----------
-    cluster
-        What they are like.
     size
         How many there are, unless some are lost.
     loss_rate
@@ -41,7 +38,6 @@ class Fleet:
 
     def __init__(
         self,
-        cluster: Cluster,
         size: int,
         loss_rate: float,
         library_slots: int | None,
@@ -52,7 +48,7 @@ class Fleet:
         self.size = size
         self.loss_rate = loss_rate
         self.losses = 0
-        self._cluster = cluster
+        self._cluster = around.cluster
         self._library_slots = library_slots
         self._random = random.Random(seed)
         self._around = around
@@ -85,7 +81,7 @@ class Fleet:
         megabytes = cluster.disk // MB or UNLIMITED
         slots, gpus = self._library_slots, cluster.gpus
         info = NodeInfo(name, float(cluster.slots), cluster.memory, megabytes, gpus, slots, "", 0, "")
-        node = self._nodes[name] = ImaginedNode(info, megabytes * MB, cluster.bandwidth, self._around)
+        node = self._nodes[name] = ImaginedNode(info, megabytes * MB, self._around)
         self._joined[name] = self._around.clock.now
         if self.loss_rate:
             self._around.clock.after(self._random.expovariate(self.loss_rate), self._lose, node, place, generation)

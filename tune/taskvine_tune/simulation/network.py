@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 __all__ = ["Clock", "Network", "Port", "Transfer"]
 
@@ -40,33 +41,27 @@ class Clock:
         return True
 
 
+@dataclass(eq=False, slots=True)
 class Port:
     """A machine's connection: bytes per second in each direction, and the transfers in progress."""
 
-    __slots__ = ("bandwidth", "receiving", "sending")
-
-    def __init__(self, bandwidth: float) -> None:
-        self.bandwidth = bandwidth
-        self.sending: dict[Transfer, None] = {}
-        self.receiving: dict[Transfer, None] = {}
+    bandwidth: float
+    sending: dict[Transfer, None] = field(default_factory=dict)
+    receiving: dict[Transfer, None] = field(default_factory=dict)
 
 
+@dataclass(eq=False, slots=True)
 class Transfer:
-    """A transfer in progress from one port to another."""
+    """A transfer in progress from one port to another; ``left`` bytes were left at the time ``since``."""
 
-    __slots__ = ("_left", "_rate", "_since", "_version", "failed", "finished", "source", "target")
-
-    def __init__(
-        self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
-    ) -> None:
-        self.source = source
-        self.target = target
-        self.finished = finished
-        self.failed = failed
-        self._left = float(size)
-        self._rate = 0.0
-        self._since = 0.0
-        self._version = 0
+    source: Port
+    target: Port
+    left: float
+    since: float
+    finished: Callable[[], None]
+    failed: Callable[[], None]
+    rate: float = 0.0
+    version: int = 0
 
 
 class Network:
@@ -79,8 +74,7 @@ class Network:
         self, source: Port, target: Port, size: int, finished: Callable[[], None], failed: Callable[[], None]
     ) -> None:
         """Send bytes; call ``finished`` when all have arrived, or ``failed`` if the source is cut off before."""
-        transfer = Transfer(source, target, size, finished, failed)
-        transfer._since = self._clock.now
+        transfer = Transfer(source, target, float(size), self._clock.now, finished, failed)
         source.sending[transfer] = None
         target.receiving[transfer] = None
         self._share(source, target)
@@ -97,7 +91,7 @@ class Network:
                 transfer.failed()
 
     def _remove(self, transfer: Transfer) -> None:
-        transfer._version += 1
+        transfer.version += 1
         transfer.source.sending.pop(transfer, None)
         transfer.target.receiving.pop(transfer, None)
 
@@ -106,22 +100,22 @@ class Network:
         for transfer in {**source.sending, **target.receiving}:
             sender, receiver = transfer.source, transfer.target
             rate = min(sender.bandwidth / len(sender.sending), receiver.bandwidth / len(receiver.receiving))
-            if rate != transfer._rate:
+            if rate != transfer.rate:
                 self._set_rate(transfer, rate)
 
     def _set_rate(self, transfer: Transfer, rate: float) -> None:
         now = self._clock.now
-        passed = now - transfer._since
+        passed = now - transfer.since
         if passed > 0:
-            transfer._left = max(0.0, transfer._left - passed * transfer._rate)
-        transfer._since = now
-        transfer._rate = rate
-        transfer._version += 1
-        seconds = 0.0 if math.isinf(rate) else transfer._left / rate
-        self._clock.after(seconds, self._end, transfer, transfer._version)
+            transfer.left = max(0.0, transfer.left - passed * transfer.rate)
+        transfer.since = now
+        transfer.rate = rate
+        transfer.version += 1
+        seconds = 0.0 if math.isinf(rate) else transfer.left / rate
+        self._clock.after(seconds, self._end, transfer, transfer.version)
 
     def _end(self, transfer: Transfer, version: int) -> None:
-        if transfer._version != version:
+        if transfer.version != version:
             return  # its rate has changed since, or it was cut off
         self._remove(transfer)
         self._share(transfer.source, transfer.target)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import struct
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 
 from taskvine_manager.node.calls import Call, Ending, Resources, needed, shares
@@ -69,36 +68,34 @@ class ImaginedNode:
         The resources that it offers.
     disk
         Most bytes that it holds.
-    bandwidth
-        Bytes per second of its port, in each direction.
     around
         Its environment.
     """
 
-    def __init__(self, info: NodeInfo, disk: float, bandwidth: float, around: Surroundings) -> None:
+    def __init__(self, info: NodeInfo, disk: float, around: Surroundings) -> None:
         self.info = info
-        self.port = Port(bandwidth)
+        self.port = Port(around.cluster.bandwidth)
         self.is_alive = True
         self.files = Files(info.name, self.port, disk, around, lambda: self.is_alive, self._pump)
         self._around = around
         self._shares = shares(info.cores, info.slots)
-        self._cold = int(info.slots or info.cores) if around.setup else 0
+        self._cold = int(info.slots or info.cores) if around.cluster.setup else 0
         self._calls: dict[int, Simulated] = {}
+        self._resources = Resources(info.cores, info.memory, [str(number) for number in range(info.gpus)])
+        self._pool: Pool[Slot] = Pool(self._resources)
+        self._pool.most_calls = around.most_calls
         self._core = NodeCore(self.files, self._calls)
         self._core.do = Actions(
             stage=self._stage,
-            add=self._add,
+            add=self._pool.add,
             pump=self._pump,
             run=self._run_staged,
             keep=self._keep,
             complete=self._complete,
-            crowded=self._say_crowded,
-            returned=self._say_returned,
+            crowded=lambda number, size: around.say(Crowded(info.name, number, size)),
+            returned=lambda numbers: around.say(Returned(info.name, tuple(numbers))),
             forget=self._forget,
         )
-        self._resources = Resources(info.cores, info.memory, [str(number) for number in range(info.gpus)])
-        self._pool: Pool[Slot] = Pool(self._resources)
-        self._pool.most_calls = around.most_calls
         self._numbers = itertools.count()
         self._looks = False
         self._processes: deque[Simulated] = deque()  # L1 tasks that wait for resources
@@ -169,9 +166,6 @@ class ImaginedNode:
 
     # --- tasks ---
 
-    def _add(self, call: Call) -> None:
-        self._pool.add(call)
-
     def _run_staged(self, call: Call) -> None:
         if call.profile.mode == L1:
             self._processes.append(self._calls[call.invocation.number])
@@ -186,7 +180,7 @@ class ImaginedNode:
             gpus = tuple(self._resources.gpus[: call.need[2]])
             self._resources.take(call.need[0], call.need[1], gpus)
             self._running[call.invocation.number] = gpus
-            self._begin(call, self._process_ended)
+            self._begin(call)
         pool, now = self._pool, self._around.clock.now
         while pool.pending:
             choice = pool.choose(now)
@@ -206,7 +200,7 @@ class ImaginedNode:
         slot.functions.update(call.profile.function for call in calls)
         self._pool.handed(slot, len(calls), now)
         if is_idle:
-            self._begin(self._first(slot), self._call_ended, slot)
+            self._begin(self._first(slot), slot)
         if len(slot.calls) > 1 and not self._looks:
             self._looks = True
             self._around.clock.after(STUCK_SECONDS, self._look)
@@ -228,15 +222,15 @@ class ImaginedNode:
     def _first(self, slot: Slot) -> Simulated:
         return self._calls[slot.calls[0].invocation.number]
 
-    def _begin(self, call: Simulated, ended: Callable[..., None], *slot: Slot) -> None:
-        around = self._around
+    def _begin(self, call: Simulated, slot: Slot | None = None) -> None:
+        around, cluster = self._around, self._around.cluster
         call.began = around.clock.now
         large = sum(size for size in call.sizes if size > around.inline_limit)
-        seconds = around.overhead + call.length + large / around.write_rate
+        seconds = cluster.overhead + call.length + large / cluster.write_rate
         if self._cold:
             self._cold -= 1
-            seconds += around.setup
-        around.clock.after(seconds, ended, call, *slot)
+            seconds += cluster.setup
+        around.clock.after(seconds, self._ended, call, slot)
 
     def _stop(self, call: Simulated) -> None:
         """Stop a task, if it runs: count its time, and free its resources if it is an L1 task."""
@@ -247,25 +241,17 @@ class ImaginedNode:
         if (gpus := self._running.pop(call.invocation.number, None)) is not None:
             self._resources.give(call.need[0], call.need[1], gpus)
 
-    def _is_running(self, call: Simulated) -> bool:
-        return self.is_alive and call.began is not None and self._calls.get(call.invocation.number) is call
-
-    def _process_ended(self, call: Simulated) -> None:
-        if self._is_running(call):
-            self._stop(call)
-            self._core.ended(call, Ending(failure.RETURNED, SMALL, 0.0, call.length))
-            self._pump()
-
-    def _call_ended(self, call: Simulated, slot: Slot) -> None:
-        if not self._is_running(call):
-            return
+    def _ended(self, call: Simulated, slot: Slot | None) -> None:
+        if not (self.is_alive and call.began is not None and self._calls.get(call.invocation.number) is call):
+            return  # it was cancelled, or the node was lost
         self._stop(call)
-        slot.heard = self._around.clock.now
-        self._pool.ended(slot, True, call.length)
-        if slot.calls:
-            self._begin(self._first(slot), self._call_ended, slot)
+        if slot is not None:
+            slot.heard = self._around.clock.now
+            self._pool.ended(slot, True, call.length)
+            if slot.calls:
+                self._begin(self._first(slot), slot)
         self._core.ended(call, Ending(failure.RETURNED, SMALL, 0.0, call.length))
-        if not slot.calls:
+        if slot is not None and not slot.calls:
             self._pool.free(slot)
         self._pump()
 
@@ -300,12 +286,6 @@ class ImaginedNode:
         self._outbox.append(
             Completion(number, ending.outcome, ending.body, self.info.name, 0.0, 0.0, seconds, ending.made)
         )
-
-    def _say_crowded(self, number: int, size: int) -> None:
-        self._around.say(Crowded(self.info.name, number, size))
-
-    def _say_returned(self, numbers: list[int]) -> None:
-        self._around.say(Returned(self.info.name, tuple(numbers)))
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.invocation.number, None)

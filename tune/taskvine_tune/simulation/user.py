@@ -10,6 +10,7 @@ from typing import Protocol
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Answer, Asked, Event, Finish, Forgotten, Replica, Submitted
 from taskvine_manager.wire.messages import FileUse, Invocation, Profile
+from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.network import Clock
 from taskvine_tune.simulation.nodes import pack
 from taskvine_tune.simulation.workloads import Job, Workload
@@ -26,7 +27,7 @@ class Manager(Protocol):
     """The manager, as the user sees it."""
 
     clock: Clock
-    latency: float
+    cluster: Cluster
 
     def handle(self, event: Event) -> None:
         """Take an event at once."""
@@ -178,13 +179,13 @@ class User:
             self.undelivered += 1
             self._manager.clock.after(0.0, self._delivered, request, None)
         else:
-            self._manager.clock.after(self._manager.latency, self._collect, request, where)
+            self._manager.clock.after(self._manager.cluster.latency, self._collect, request, where)
 
     def _collect(self, request: int, where: Replica) -> None:
         def again() -> None:
             file = self._fetching.pop(request)
             # The manager learns of the loss after the same latency.
-            self._manager.clock.after(self._manager.latency, self._ask, file)
+            self._manager.clock.after(self._manager.cluster.latency, self._ask, file)
 
         self._manager.bring(self._fetching[request], where, lambda: self._delivered(request, where.size), again)
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from taskvine_manager.node.deaths import tail
 from taskvine_manager.parameters import Value
 from taskvine_manager.parameters.own import LOSS_SEED
 from taskvine_tune.environment import PARAMETERS_VARIABLE, REPORT_VARIABLE, Quantity, RunReport, read_reports
@@ -226,7 +227,7 @@ def _run(
             told = read_reports(report)
         except BadFile:
             told = _SILENT
-        return Run(setting, number, place, code, seconds, told, "" if code == 0 else _tail(output))
+        return Run(setting, number, place, code, seconds, told, "" if code == 0 else tail(output, _TAIL).strip())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -239,9 +240,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _tail(path: str) -> str:
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - _TAIL))
-        return file.read().decode(errors="replace").strip()

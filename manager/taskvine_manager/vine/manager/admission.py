@@ -46,7 +46,8 @@ PIECE = 1 << 18
 """Most bytes that are passed on at a time."""
 SILENCE_SECONDS = 60.0
 """Minimum seconds between two log lines about one address."""
-_IDENTITY = b"auth password sha1"
+IDENTITY = b"auth password sha1"
+"""The first line that each side sends."""
 _LONGEST_LINE = 1023
 
 
@@ -64,7 +65,7 @@ class AdmissionConfig:
         Port of TaskVine on the loopback interface.
     password_file : str
         The password file that workers also have.
-    key, certificate : str or None
+    ssl : tuple of str or None
         Paths of TLS key and certificate; None for no TLS.
     log : str
         Path of the manager's log.
@@ -72,8 +73,7 @@ class AdmissionConfig:
 
     port: int
     password_file: str
-    key: str | None = None
-    certificate: str | None = None
+    ssl: tuple[str, str] | None
     log: str
 
 
@@ -95,8 +95,8 @@ async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         If the other side speaks another protocol, or has another password.
     """
     key = secrets.token_hex(32).encode()
-    writer.write(_IDENTITY + b"\n" + key + b"\n")
-    if await _line(reader) != _IDENTITY:
+    writer.write(IDENTITY + b"\n" + key + b"\n")
+    if await _line(reader) != IDENTITY:
         raise Refused("it does not speak TaskVine's protocol, or was started without a password")
     writer.write(_digest(password, await _line(reader)) + b"\n")
     right = hmac.compare_digest(await _line(reader), _digest(password, key))
@@ -329,9 +329,10 @@ def main(descriptor: int) -> None:
     if soft != hard:  # each worker needs two descriptors
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context = None
-    if config.key is not None and config.certificate is not None:
+    if config.ssl is not None:
+        key, certificate = config.ssl
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(config.certificate, config.key)
+        context.load_cert_chain(certificate, key)
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
     admission = Admission(listener, config.port, read_password(config.password_file), context)

@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
 
 from taskvine_manager.run_times import RunTimes
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.wire.messages import Library
 
 TARGET = 0.040
@@ -33,59 +33,18 @@ AHEAD = 2
 """Parcels of short tasks that a node has at a time: one runs, the others are on their way."""
 
 
-class Need(NamedTuple):
-    """Resources, memory and disk in MB; and the named library that a task runs in, which has some of its own."""
-
-    cores: float
-    memory: float = 0.0
-    disk: float = 0.0
-    gpus: float = 0.0
-    library: Library | None = None
-
-
-RESOURCES = Need._fields[:4]
-"""Names of the resources."""
-
-
-class Batchable(Protocol):
-    """A task as the backlog sees it."""
-
-    @property
-    def priority(self) -> float: ...
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def category(self) -> str: ...
-    @property
-    def need(self) -> Need:
-        """Resources that it needs on a node."""
-        ...
-
-    @property
-    def alone(self) -> bool:
-        """Whether it must not share a parcel: it has files, asks for more than cores, or is an L1 task."""
-        ...
-
-
 class Estimates:
-    """Run times of categories, learned from completed tasks."""
+    """Run times and sizes of results of categories, learned from completed tasks."""
 
     def __init__(self) -> None:
-        self._seconds = RunTimes()
-        self._bytes: dict[str, int] = {}
+        self.seconds = RunTimes()
+        self.largest: dict[str, int] = {}
+        """Size in bytes of the largest result so far."""
 
     def learn(self, category: str, seconds: float, size: int) -> None:
         """Learn from a completed task's run time in seconds and result size in bytes."""
-        self._seconds.learn(category, seconds)
-        self._bytes[category] = max(size, self._bytes.get(category, 0))
-
-    def seconds(self, category: str) -> float | None:
-        """Return the expected run time in seconds, or None."""
-        return self._seconds.get(category)
-
-    def largest(self, category: str) -> int | None:
-        """Return the size in bytes of the largest result so far, or None."""
-        return self._bytes.get(category)
+        self.seconds.learn(category, seconds)
+        self.largest[category] = max(size, self.largest.get(category, 0))
 
 
 @dataclass(eq=False)
@@ -199,67 +158,61 @@ def size(seconds: float, slots: int, waiting: int, places: int, most: int = MOST
     return max(1, min(int(full), math.ceil(waiting / max(1, places)), most))
 
 
-Affinity = Callable[[Any, Room], float]
-
-
 class Backlog:
-    """Tasks that could run, in order of priority and arrival.
+    """Tasks that could run, in order of priority and arrival, and some that were cancelled meanwhile.
 
     Parameters
     ----------
     estimates : Estimates
         Of their categories.
-    is_gone : callable
-        Whether a task has been cancelled since it was pushed.
     affinity : callable
         How many bytes of a task's inputs a node has.
     enabled : bool
         Whether tasks may share parcels.
     """
 
-    def __init__(
-        self, estimates: Estimates, is_gone: Callable[[Any], bool], affinity: Affinity, *, enabled: bool = True
-    ) -> None:
+    def __init__(self, estimates: Estimates, affinity: Callable[[Task, Room], float], *, enabled: bool = True) -> None:
         self._estimates = estimates
-        self._is_gone = is_gone
         self._affinity = affinity
         self._enabled = enabled
         self.most = MOST
         """Most tasks in one parcel."""
-        self._heaps: dict[Need, list[tuple[float, int, Any]]] = {}
+        self._heaps: dict[Need, list[tuple[float, int, Task]]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._heaps.values()))
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Task]:
         return (task for heap in self._heaps.values() for _, _, task in heap)
 
-    def push(self, task: Batchable) -> None:
+    def push(self, task: Task) -> None:
         """Add a task."""
-        heapq.heappush(self._heaps.setdefault(task.need, []), (-task.priority, task.sequence, task))
+        heapq.heappush(self._heaps.setdefault(task.need, []), (-task.profile.priority, task.sequence, task))
 
-    def remove(self, unwanted: Callable[[Need], bool]) -> list[Any]:
-        """Remove the tasks with certain needs, and return those that are not gone, in order."""
+    def remove(self, unwanted: Callable[[Need], bool]) -> list[Task]:
+        """Remove the tasks with certain needs, and return those that are not over, in order."""
         removed = [self._heaps.pop(need) for need in list(self._heaps) if unwanted(need)]
-        return [task for heap in removed for _, _, task in sorted(heap) if not self._is_gone(task)]
+        return [task for heap in removed for _, _, task in sorted(heap) if task.state is not State.DONE]
 
-    def _head(self, need: Need) -> Any | None:
+    def _head(self, need: Need) -> Task | None:
         heap = self._heaps[need]
-        while heap and self._is_gone(heap[0][2]):
+        while heap and heap[0][2].state is State.DONE:
             heapq.heappop(heap)
         if not heap:
             del self._heaps[need]
             return None
         return heap[0][2]
 
-    def _first(self, blocked: set[Need]) -> Any | None:
+    def _first(self, blocked: set[Need]) -> Task | None:
         """Return the first task in order whose needs are not blocked."""
         heads = [self._head(need) for need in list(self._heaps) if need not in blocked]
         return min(
-            (head for head in heads if head is not None), key=lambda task: (-task.priority, task.sequence), default=None
+            (head for head in heads if head is not None),
+            key=lambda task: (-task.profile.priority, task.sequence),
+            default=None,
         )
 
-    def take(self, rooms: Sequence[Room]) -> list[tuple[Room, Need | None, list[Any]]]:
+    def take(self, rooms: Sequence[Room]) -> list[tuple[Room, Need | None, list[Task]]]:
         """Take the tasks for which nodes have free resources, grouped into parcels.
 
         Returns
@@ -268,11 +221,11 @@ class Backlog:
             For each parcel its node's room, the resources counted there (None for several tasks), and its tasks. The
             rooms already include them.
         """
-        taken: list[tuple[Room, Need | None, list[Any]]] = []
+        taken: list[tuple[Room, Need | None, list[Task]]] = []
         places = sum(max(0, AHEAD - room.batches) for room in rooms)
         blocked: set[Need] = set()
         while (head := self._first(blocked)) is not None:
-            seconds = self._estimates.seconds(head.category)
+            seconds = self._estimates.seconds.get(head.profile.category)
             if self._is_short(head, seconds):
                 open_rooms = [room for room in rooms if room.batches < AHEAD and room.admits(head.need)]
                 if not open_rooms:
@@ -293,7 +246,7 @@ class Backlog:
                 taken.append((chosen, need, [heapq.heappop(self._heaps[head.need])[2]]))
         return taken
 
-    def place(self, task: Batchable, need: Need, rooms: Iterable[Room]) -> Room | None:
+    def place(self, task: Task, need: Need, rooms: Iterable[Room]) -> Room | None:
         """Return the node for a single task.
 
         It is the one with most bytes of its inputs, then where its library runs, then with most free cores.
@@ -309,17 +262,21 @@ class Backlog:
             default=None,
         )
 
-    def _is_short(self, task: Batchable, seconds: float | None) -> bool:
+    def _is_short(self, task: Task, seconds: float | None) -> bool:
         return self._enabled and self.most > 1 and not task.alone and seconds is not None and seconds <= SHORT
 
-    def _batch(self, first: Batchable, room: Room, places: int) -> list[Any]:
+    def _batch(self, first: Task, room: Room, places: int) -> list[Task]:
         """Take short tasks of one kind and priority from the front of the queue."""
-        batch: list[Any] = []
+        batch: list[Task] = []
         waiting = len(self)
         filled = 0.0
         need = first.need
-        while need in self._heaps and (head := self._head(need)) is not None and head.priority == first.priority:
-            seconds = self._estimates.seconds(head.category)
+        while (
+            need in self._heaps
+            and (head := self._head(need)) is not None
+            and head.profile.priority == first.profile.priority
+        ):
+            seconds = self._estimates.seconds.get(head.profile.category)
             if seconds is None or not self._is_short(head, seconds):
                 break
             filled += 1.0 / size(seconds, room.slots, waiting, places, self.most)

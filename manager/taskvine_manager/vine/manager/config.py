@@ -25,8 +25,16 @@ class VineConfig:
         Settings for the supervisors.
     python : str
         Interpreter for the supervisors, if it exists on their node; otherwise ``python3``.
-    port, name, password_file, ssl, log
-        See :class:`~taskvine_manager.vine.manager.port.VinePort`.
+    port : int
+        Port to listen at; 0 for any free one.
+    name : str or None
+        Name under which TaskVine registers with its catalog server; None to not register.
+    password_file : str or None
+        File with the password that workers must know.
+    ssl : tuple of str or bool
+        Paths of key and certificate, or whether to create them.
+    log : str
+        Parent of the directory of TaskVine's logs.
     local : bool
         Whether nodes are on this machine: large values are then named by path.
     this_machine : bool

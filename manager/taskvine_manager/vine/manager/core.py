@@ -16,7 +16,7 @@ from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.scheduling.checking import Checker, check
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.vine.manager import failures, invariants
-from taskvine_manager.vine.manager.batching import Estimates, Need, Room
+from taskvine_manager.vine.manager.batching import Room
 from taskvine_manager.vine.manager.cargo import Cargo
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import (
@@ -55,7 +55,7 @@ from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.reads import Reads
 from taskvine_manager.vine.manager.replication import Replication
 from taskvine_manager.vine.manager.sent import Copy, Fetch, Greeting, Probe, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.vine.manager.workload import Workload
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, FileUse
@@ -87,17 +87,17 @@ class Core:
         self._functions: dict[str, Payload] = {}
         self._said: list[Instruction] = []
         self._graph = DependencyGraph()
-        self._estimates = Estimates()
         say = self._said.append
         self._sent = SentParcels(say)
         self.files = Holdings(say, self._graph.consumers, self._graph.lost)
-        self.fleet = Fleet(say, slots=config.nodes.slots, min_nodes=config.min_nodes, idle_timeout=config.idle_timeout)
-        self.workload = Workload(say, self._graph, self.files, self.fleet, self._estimates, config, self._checker)
+        self.fleet = Fleet(say, config)
+        self.workload = Workload(say, self._graph, self.files, self.fleet, config, self._checker)
         self._reads = Reads(say, self.files, self._sent)
         self._replication = Replication(self.files, self._sent, self.fleet.nodes)
         self._examination = Examination(self.files, self.fleet, self._sent, self.workload)
-        self._parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
+        """The parts of the core, to look at."""
+        self.handlers: dict[type, Callable[[Any], None]] = {
             Submitted: self._on_submitted,
             Retired: lambda event: self.workload.retire(event.profiles),
             FunctionsGone: self._on_functions_gone,
@@ -119,13 +119,15 @@ class Core:
             Cycle: self._on_cycle,
             Clock: self._on_clock,
         }
-        self._errands: dict[type, Callable[..., None]] = {
+        """What is called for each type of event."""
+        self.errands: dict[type, Callable[..., None]] = {
             Greeting: lambda *_, well: None,  # its answer counts
             Rescue: self._replication.rescued,
             Copy: self._replication.copied,
             Fetch: self._reads.ended,
             Probe: self._examination.probed,
         }
+        """What is called when an errand of each type has ended."""
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event, and return the resulting instructions, in order.
@@ -137,9 +139,9 @@ class Core:
         """
         if self._checker is not None:
             self._checker.begin(event)
-        self._handlers[type(event)](event)
+        self.handlers[type(event)](event)
         if self._checker is not None:
-            self._checker.end(invariants.INVARIANTS, self._parts, self._parts.size)
+            self._checker.end(invariants.INVARIANTS, self.parts, self.parts.size)
         said = self._said.copy()
         self._said.clear()
         return said
@@ -152,14 +154,14 @@ class Core:
         InvariantBroken
             If it contradicts itself.
         """
-        check(invariants.INVARIANTS, self._parts)
+        check(invariants.INVARIANTS, self.parts)
 
     # --- state ---
 
     @property
     def waiting(self) -> int:
         """Tasks that wait for files of other tasks, minus the reads of files that the user has asked for."""
-        return len(self._graph) - self._reads.open
+        return len(self._graph.lacking) - self._reads.open
 
     @property
     def demand(self) -> int:
@@ -285,12 +287,7 @@ class Core:
         self._wait_for_nodes = event.nodes
 
     def _on_clock(self, event: Clock) -> None:
-        self.fleet.dismiss_idle(
-            event.now,
-            self._sent.working(),
-            lambda name: bool(self.files.only_on(name)),
-            self._replication.rescue,
-        )
+        self.fleet.dismiss_idle(event.now, self._sent.working(), self.files.only_on, self._replication.rescue)
 
     # --- to TaskVine ---
 
@@ -315,15 +312,10 @@ class Core:
             temps += [(use, task.profile.recoverable) for use in outputs if use.kind != "local"]
             task.parcel = sent.number
             task.move(State.ASSIGNED, room.key)
+        if temps:
+            sent.reads, sent.reads_by_path = cargo.reads, cargo.reads_by_path
         for use, recoverable in temps:
-            self.files.expect(
-                use.source,
-                sent,
-                cargo.reads,
-                cargo.reads_by_path,
-                recoverable=recoverable,
-                replicas=use.replicas,
-            )
+            self.files.expect(use.source, sent, recoverable=recoverable, replicas=use.replicas)
         node = self.fleet.of(room)
         if node.ours:  # only our workers have a feature to tie a task to
             sent.pinned = node.address
@@ -333,8 +325,8 @@ class Core:
             cargo.parcel(brief=single and not cargo.outputs and self._is_brief(first)),
             inputs=tuple(cargo.inputs),
             outputs=tuple(cargo.outputs),
-            priority=first.priority,
-            category=first.category if single else BATCHES,
+            priority=first.profile.priority,
+            category=first.profile.category if single else BATCHES,
             feature=node.name if node.ours else None,
             near=bool(cargo.reads),
             running_time_min=max(task.profile.running_time_min or 0.0 for task in tasks),
@@ -343,14 +335,14 @@ class Core:
 
     def _is_brief(self, task: Task) -> bool:
         """Whether a task's answer is probably small enough for standard output. If it is not, it takes another trip."""
-        largest = self._estimates.largest(task.category)
+        largest = self.workload.estimates.largest.get(task.profile.category)
         return largest is None or largest <= BRIEF
 
     def _stays(self, task: Task, use: FileUse) -> bool:
         """Whether an output stays on its node as a TaskVine file. Results of categories with small ones do not."""
         if use.kind != "value":
             return True
-        largest = self._estimates.largest(task.category)
+        largest = self.workload.estimates.largest.get(task.profile.category)
         return not self.workload.batches or largest is None or largest > self._inline_limit
 
     # --- from TaskVine ---
@@ -386,10 +378,10 @@ class Core:
         if forsaken and isinstance(sent.errand, Fetch):
             self.files.renew(sent.errand.file)
         elif not (forsaken and self._examination.begin(sent)):
-            fault = failures.verdict(event.result).fault
+            is_retried = failures.verdict(event.result).is_retried
             for task in sent.tasks.values():
                 record = failures.record(event.result, task.attempts + 1)
-                if fault is not failures.Fault.TASK:
+                if is_retried:
                     self.workload.retry(task, record)
                 elif task.state is not State.DONE:
                     self.workload.fail(task, record)
@@ -412,7 +404,7 @@ class Core:
                 self._said.append(Discard(body))
         elif completion.outcome == failure.RETURNED:
             size = len(body) if isinstance(body, bytes) else self._inline_limit + 1
-            self._estimates.learn(task.category, completion.seconds, size)
+            self.workload.estimates.learn(task.profile.category, completion.seconds, size)
             self.workload.returned(task, completion, self._keep(task, completion, spooled))
         elif completion.outcome == failure.LOST and (file := failure.lost_file(body)) is not None:
             assert isinstance(body, bytes)
@@ -451,4 +443,4 @@ class Core:
         sent.leave_room()
         self.files.release(sent)
         if sent.errand is not None:
-            self._errands[type(sent.errand)](sent, sent.errand, well=well)
+            self.errands[type(sent.errand)](sent, sent.errand, well=well)

@@ -8,10 +8,8 @@ from typing import Any
 
 from taskvine_manager.engine_api import Watch
 from taskvine_manager.vine.manager import events
-from taskvine_manager.vine.manager.outbound import Traffic
-from taskvine_manager.vine.manager.port import VinePort
+from taskvine_manager.vine.manager.shell import Shell
 from taskvine_manager.vine.manager.workers import Workers
-from taskvine_manager.vine.manager.workload import Workload
 
 HOUSEKEEPING = 1.0
 """Seconds between two times that TaskVine looks after its connections."""
@@ -26,16 +24,10 @@ class Cycles:
 
     Parameters
     ----------
-    vine : VinePort
-        TaskVine.
-    traffic : Traffic
-        The parcels that TaskVine has.
+    shell : Shell
+        TaskVine, its parcels, and the core.
     workers : Workers
         The workers, which may have joined or left in a cycle.
-    workload : Workload
-        The unfinished tasks.
-    handle : callable
-        Passes an event to the core.
     ended : callable
         Takes a TaskVine task that has ended.
     watch, unwatch : callable
@@ -43,24 +35,11 @@ class Cycles:
     """
 
     def __init__(
-        self,
-        vine: VinePort,
-        traffic: Traffic,
-        workers: Workers,
-        workload: Workload,
-        handle: Callable[[events.Event], None],
-        ended: Callable[[Any], None],
-        watch: Watch,
-        unwatch: Callable[[int], None],
+        self, shell: Shell, workers: Workers, ended: Callable[[Any], None], watch: Watch, unwatch: Callable[[int], None]
     ) -> None:
-        self._vine = vine
-        self._traffic = traffic
-        self._workers = workers
-        self._workload = workload
-        self._handle = handle
-        self._ended = ended
-        self._watch = watch
-        self._unwatch = unwatch
+        self._vine, self._traffic, self._handle = shell.vine, shell.traffic, shell.handle
+        self._workload, self._workers, self._ended = shell.core.workload, workers, ended
+        self._watch, self._unwatch = watch, unwatch
         self._watched: set[tuple[int, int]] = set()
         self._heard = False
         self._housekept = 0.0

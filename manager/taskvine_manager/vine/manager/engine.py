@@ -32,6 +32,7 @@ from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.fetches import Fetches
 from taskvine_manager.vine.manager.outbound import Traffic
 from taskvine_manager.vine.manager.recoveries import Recoveries
+from taskvine_manager.vine.manager.shell import Shell
 from taskvine_manager.vine.manager.store import Store, where
 from taskvine_manager.vine.manager.workers import Workers
 from taskvine_manager.vine.parcels import Body
@@ -74,14 +75,14 @@ class VineEngine:
         self._most_stored = 0
         self._finished: list[Completion] = []
         self._stopped = False
-        handle = self._handle
         self._entrance = Entrance(base, config, vine if vine is not None else port.load())
         self._vine = self._entrance.vine
         self._store = Store(base, self._vine, self._directory_of)
         self._traffic = Traffic(base, self._vine, self._store)
-        self._recoveries = Recoveries(self._vine, self._store, self._traffic, core.files, handle)
-        self._fetches = Fetches(core.files, self._store, self._recoveries, outlet, handle)
-        self._instructions: dict[type, Callable[[Any], None]] = {
+        shell = Shell(core, self._handle, self._vine, self._store, self._traffic, outlet)
+        self._recoveries = Recoveries(shell)
+        self._fetches = Fetches(shell, self._recoveries)
+        self.instructions: dict[type, Callable[[Any], None]] = {
             events.Launch: self._launch,
             events.Abort: lambda said: self._traffic.abort(said.parcel),
             events.Release: lambda said: self._traffic.release(said.parcel),
@@ -100,14 +101,13 @@ class VineEngine:
             events.Dismiss: self._dismiss,
             events.Reinstall: self._reinstall,
         }
+        """What is called for each type of instruction."""
         self.tune(config.tune)
         if not config.peer_transfers:
             self._vine.manager.disable_peer_transfers()
         self._install()
-        self._workers = Workers(config, self._entrance.port, self._vine, core, self._recoveries, handle)
-        self._cycles = Cycles(
-            self._vine, self._traffic, self._workers, core.workload, handle, self._ended, watch, unwatch
-        )
+        self._workers = Workers(config, self._entrance.port, shell, self._recoveries)
+        self._cycles = Cycles(shell, self._workers, self._ended, watch, unwatch)
         self._cycles.watch_connections()
         self._entrance.publish()
 
@@ -192,7 +192,7 @@ class VineEngine:
             "nodes": len(core.fleet.nodes),
             "libraries": dict(Counter(name for node in core.fleet.nodes.values() for name in node.room.warm)),
             "bytes_between_nodes": 0,
-            "inputs_read": self._vine.bytes_sent,
+            "inputs_read": int(self._vine.manager.stats.bytes_sent),
             "bytes_stored": stored,
             "bytes_stored_at_most": self._most_stored,
             "replicas": replicas,
@@ -291,7 +291,7 @@ class VineEngine:
 
     def _handle(self, event: events.Event) -> None:
         for instruction in self._core.handle(event):
-            self._instructions[type(instruction)](instruction)
+            self.instructions[type(instruction)](instruction)
 
     def _launch(self, said: events.Launch) -> None:
         self._cycles.due = True

@@ -52,15 +52,9 @@ class Entrance:
         # Not with a name: the catalog server reports TaskVine's own port, and whether TaskVine itself uses TLS.
         admits = config.name is None and bool(config.admission_command)
         admits = admits and (not config.this_machine or ssl is not None)
-        self.vine = port.VinePort(
-            vine,
-            port=config.port,
-            name=config.name,
-            directory=config.log,
-            password_file=config.password_file,
-            ssl=None if admits else ssl,
-            tune=MUST_TUNE,
-        )
+        self.vine = port.VinePort(vine, config, None if admits else ssl)
+        for parameter, value in MUST_TUNE.items():
+            self.vine.tune(parameter, value)
         self._admission: subprocess.Popen[bytes] | None = None
         own = config.this_machine and config.name is None
         self.port = self.vine.port
@@ -75,14 +69,8 @@ class Entrance:
         """Start the process that listens in TaskVine's place."""
         assert config.password_file is not None
         self.vine.listen_on_loopback(same_port=False)
-        key, certificate = ssl or (None, None)
-        told = admission.AdmissionConfig(
-            port=self.vine.port,
-            password_file=config.password_file,
-            key=key,
-            certificate=certificate,
-            log=os.path.join(config.log, "manager.log"),
-        )
+        log = os.path.join(config.log, "manager.log")
+        told = admission.AdmissionConfig(port=self.vine.port, password_file=config.password_file, ssl=ssl, log=log)
         host = listening.LOOPBACK if config.this_machine else ""
         with listening.listen(host, self.port, fixed=bool(config.port)) as listener:
             self.port = listener.getsockname()[1]

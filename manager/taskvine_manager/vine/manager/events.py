@@ -5,6 +5,7 @@ Workers are named by their address, as in TaskVine, files by their id, and TaskV
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,6 +46,10 @@ class Staged(NamedTuple):
 
 class Event:
     """What the core is told."""
+
+
+Handle = Callable[[Event], None]
+"""Passes an event to the core."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,10 @@ class Clock(Event):
 
 class Instruction:
     """What the core tells its shell to do."""
+
+
+Say = Callable[[Instruction], None]
+"""Takes an instruction for the shell."""
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskvine_manager.engine_api import Outlet
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine import parcels
-from taskvine_manager.vine.manager.events import HOME, CutShort, Event, Fetched, Locate, Wanted
-from taskvine_manager.vine.manager.holdings import Holdings
+from taskvine_manager.vine.manager.events import HOME, CutShort, Fetched, Locate, Wanted
 from taskvine_manager.vine.manager.recoveries import Recoveries
-from taskvine_manager.vine.manager.store import Store, remove, where
+from taskvine_manager.vine.manager.shell import Shell
+from taskvine_manager.vine.manager.store import remove, where
 
 FETCH_TRIES, FETCH_PAUSE = 20, 0.1
 """Tries to fetch a file, and seconds between them."""
@@ -37,26 +35,16 @@ class Fetches:
 
     Parameters
     ----------
-    files : Holdings
-        The core's view of results and temp files.
-    store : Store
-        TaskVine's files.
+    shell : Shell
+        TaskVine's files, the core, and the outlet for the reports.
     recoveries : Recoveries
         Watches lost files.
-    outlet : Outlet
-        Receives the reports.
-    handle : callable
-        Passes an event to the core.
     """
 
-    def __init__(
-        self, files: Holdings, store: Store, recoveries: Recoveries, outlet: Outlet, handle: Callable[[Event], None]
-    ) -> None:
-        self._files = files
-        self._store = store
+    def __init__(self, shell: Shell, recoveries: Recoveries) -> None:
+        self._files, self._handle = shell.core.files, shell.handle
+        self._store, self._outlet = shell.store, shell.outlet
         self._recoveries = recoveries
-        self._outlet = outlet
-        self._handle = handle
         self._fetches: dict[str, Fetch] = {}
         self._pieces: dict[int, tuple[int, bytes]] = {}
         self._pauses: dict[str, float] = {}
@@ -126,7 +114,7 @@ class Fetches:
         fetch = self._fetches.pop(file)
         answer: Any = self._store.found(file)
         if answer is None:
-            remove([fetch.path])
+            remove(fetch.path)
             answer = (record or self._files.lost_record(file),)
         for request in fetch.requests:
             self._outlet.located(request, answer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from taskvine_manager.vine.manager.batching import RESOURCES, Need, Room
-from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction, SayNodes
+from taskvine_manager.vine.manager.batching import Room
+from taskvine_manager.vine.manager.config import VineConfig
+from taskvine_manager.vine.manager.events import Dismiss, Drained, Say, SayNodes
+from taskvine_manager.vine.manager.tasks import RESOURCES, Need
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import NodeInfo
 
@@ -33,18 +35,11 @@ class VineNode:
         self.name = arch.removeprefix(MARK) if self.ours else address
         block = self.name[1:].partition("-")[0] if self.ours and self.name.startswith("b") else ""
         cores = float(said.get("cores_total") or said.get("ncpus") or 0)
-        self.info = NodeInfo(
-            self.name,
-            cores,
-            float(said.get("memory_total") or 0),
-            float(said.get("disk_total") or 0),
-            int(said.get("gpus_total") or 0),
-            slots,
-            block,
-            int(self.name.rpartition("-")[2]) if self.ours else 0,
-            "",
-        )
-        total = Need(max(cores, float(self.slots)), self.info.memory, self.info.disk, float(self.info.gpus))
+        memory, disk = float(said.get("memory_total") or 0), float(said.get("disk_total") or 0)
+        gpus = int(said.get("gpus_total") or 0)
+        pid = int(self.name.rpartition("-")[2]) if self.ours else 0
+        self.info = NodeInfo(self.name, cores, memory, disk, gpus, slots, block, pid, "")
+        total = Need(max(cores, float(self.slots)), memory, disk, float(gpus))
         self.room = Room(total, self.slots, self.name)
         self.functions: set[str] = set()
         """Keys of the functions that it was sent."""
@@ -70,34 +65,22 @@ class Fleet:
     ----------
     say : callable
         Takes instructions for the shell.
-    slots : int or None
-        Tasks that every node runs at once; None for as many as it has cores.
-    min_nodes : int
-        Nodes that are never dismissed, even when idle.
-    idle_timeout : float
-        Seconds without work after which a node is dismissed; 0 for never.
+    config : VineConfig
+        Settings of the engine.
     """
 
-    def __init__(
-        self,
-        say: Callable[[Instruction], None],
-        *,
-        slots: int | None,
-        min_nodes: int,
-        idle_timeout: float,
-    ) -> None:
+    def __init__(self, say: Say, config: VineConfig) -> None:
         self._say = say
-        self._slots = slots
-        self._min_nodes = min_nodes
-        self._idle_timeout = idle_timeout
+        self._config = config
         self._names: dict[str, str] = {}  # of lost nodes, too
-        self._draining: set[str] = set()
+        self.draining: set[str] = set()
+        """Blocks whose nodes still have to be released."""
         self._drained: set[str] = set()
         self.nodes: dict[str, VineNode] = {}
 
     def join(self, address: str, said: dict[str, Any], now: float) -> VineNode:
         """Add a worker; it gets no work if its block has been released."""
-        node = self.nodes[address] = VineNode(address, said, self._slots, now)
+        node = self.nodes[address] = VineNode(address, said, self._config.nodes.slots, now)
         self._names[address] = node.name
         node.draining = node.info.block in self._drained
         return node
@@ -144,14 +127,9 @@ class Fleet:
 
     # --- release of nodes ---
 
-    @property
-    def draining(self) -> bool:
-        """Whether nodes of a block still have to be released."""
-        return bool(self._draining)
-
     def give_up(self, block: str) -> None:
         """Start to release the nodes of a block."""
-        self._draining.add(block)
+        self.draining.add(block)
 
     def drain(self, is_busy: Callable[[VineNode], bool], rescue: Rescuer) -> None:
         """Release nodes of draining blocks once they have no work, and no data that only they have.
@@ -159,7 +137,7 @@ class Fleet:
         A node with such data stays until another node has copied it.
         """
         for node in self.nodes.values():
-            node.draining = node.draining or node.info.block in self._draining
+            node.draining = node.draining or node.info.block in self.draining
         others = [node for node in self.nodes.values() if not node.draining]
         staying = set()
         for node in self.nodes.values():
@@ -170,12 +148,14 @@ class Fleet:
                 staying.add(node.info.block)
                 if not others:
                     node.draining = busy and not precious  # it takes new work: no other node is left for it
-        for block in self._draining - staying:
-            self._draining.discard(block)
+        for block in self.draining - staying:
+            self.draining.discard(block)
             self._drained.add(block)
             self._say(Drained(block))
 
-    def dismiss_idle(self, now: float, busy: set[str | None], has_data: Callable[[str], bool], rescue: Rescuer) -> None:
+    def dismiss_idle(
+        self, now: float, busy: set[str | None], only_on: Callable[[str], Collection[object]], rescue: Rescuer
+    ) -> None:
         """Dismiss nodes that were idle for too long, except for ``min_nodes`` and the last node with data.
 
         Parameters
@@ -184,8 +164,8 @@ class Fleet:
             In seconds.
         busy : set of str
             Addresses of nodes that have work.
-        has_data : callable
-            Whether there are temp files that only the node of this name has.
+        only_on : callable
+            Returns the temp files that only the node of this name has.
         rescue : callable
             See :data:`Rescuer`.
         """
@@ -195,9 +175,9 @@ class Fleet:
                 node.idle_since = now
             elif (
                 not node.draining
-                and now - node.idle_since > self._idle_timeout > 0
-                and staying > self._min_nodes
-                and not (staying == 1 and has_data(node.name))
+                and now - node.idle_since > self._config.idle_timeout > 0
+                and staying > self._config.min_nodes
+                and not (staying == 1 and only_on(node.name))
             ):
                 node.draining = node.leaving = True
                 staying -= 1

@@ -17,11 +17,11 @@ from taskvine_manager.vine.manager.events import (
     Adopt,
     Discard,
     Drop,
-    Instruction,
     Lost,
     Prune,
     Release,
     Renew,
+    Say,
 )
 from taskvine_manager.vine.manager.sent import SentParcel
 
@@ -60,9 +60,7 @@ class Holdings:
         Called with each file that is removed because nothing will read it.
     """
 
-    def __init__(
-        self, say: Callable[[Instruction], None], readers: Callable[[str], list[int]], removed: Callable[[str], object]
-    ) -> None:
+    def __init__(self, say: Say, readers: Callable[[str], list[int]], removed: Callable[[str], object]) -> None:
         self._say = say
         self._readers_of = readers
         self._removed = removed
@@ -82,17 +80,10 @@ class Holdings:
         """Total size of all temp files in bytes, each counted once."""
         self.most_stored = 0
 
-    def expect(
-        self,
-        name: str,
-        sent: SentParcel,
-        reads: tuple[str, ...],
-        reads_by_path: tuple[str, ...] = (),
-        *,
-        recoverable: bool,
-        replicas: int = 0,
-    ) -> None:
-        """Note that a parcel will create a temp file from others, in place of an earlier parcel that did not.
+    def expect(self, name: str, sent: SentParcel, *, recoverable: bool, replicas: int = 0) -> None:
+        """Note that a parcel will create a temp file, in place of an earlier parcel that did not.
+
+        What the parcel reads is kept until all its temp files are gone, so that these can be recreated.
 
         Parameters
         ----------
@@ -100,9 +91,6 @@ class Holdings:
             Name of the temp file.
         sent : SentParcel
             The parcel that creates it.
-        reads, reads_by_path : tuple of str
-            Temp files that the parcel reads, and results whose files it reads where they are. They are kept until all
-            temp files of the parcel are gone, so that these can be recreated.
         recoverable : bool
             Whether it may be recreated.
         replicas : int
@@ -111,12 +99,11 @@ class Holdings:
         if name in self.temps:
             self.remove(name)
         self.temps[name] = TempFile(parcel=sent, recoverable=recoverable, replicas=replicas)
-        sent.temps += 1
-        if not (sent.reads or sent.reads_by_path):
-            sent.reads, sent.reads_by_path = reads, reads_by_path
-            for each in reads:
+        if not sent.temps:
+            for each in sent.reads:
                 self.temps[each].readers += 1
-            self.readers_by_path.update(reads_by_path)
+            self.readers_by_path.update(sent.reads_by_path)
+        sent.temps += 1
 
     def made(self, name: str, size: int, node: str) -> None:
         """Note that a temp file exists."""

@@ -1,6 +1,6 @@
 """What holds in the core between any two events.
 
-Each function is an invariant: it takes the parts of the core, changes nothing, and yields what contradicts the
+Each public function is an invariant: it takes the parts of the core, changes nothing, and yields what contradicts the
 invariant, with the values. They are pure, and slow where there is much state.
 """
 
@@ -10,16 +10,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from taskvine_manager.scheduling.checking import Invariant, graph_problems
+from taskvine_manager.scheduling.checking import graph_problems, invariants_of
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.vine.manager.batching import AHEAD, RESOURCES
+from taskvine_manager.scheduling.tasks import temp_files
+from taskvine_manager.vine.manager.batching import AHEAD
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings, TempFile
 from taskvine_manager.vine.manager.reads import Reads
-from taskvine_manager.vine.manager.sent import Case, Fetch, Probe, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.sent import Fetch, Probe, Rescue, SentParcel, SentParcels
+from taskvine_manager.vine.manager.tasks import RESOURCES, State, Task
 from taskvine_manager.vine.manager.workload import Workload
-from taskvine_manager.wire.messages import FileUse
 
 ROUNDING = 1e-6
 """Largest error in resources of a node, which are added and subtracted many times."""
@@ -65,7 +65,8 @@ def tasks_are_in_one_place(parts: Parts) -> Iterator[str]:
     found += [(State.READY, "queued as a suspect", task) for task in workload.suspects]
     found += [(State.UNFIT, "unfit", task) for task in workload.unfit]
     found += [(State.ASSIGNED, f"in parcel {sent.number}", task) for sent in parts.sent for task in sent.tasks.values()]
-    found += [(State.EXAMINED, "examined", task) for case in _cases(parts) for task in case.tasks]
+    cases = {sent.errand.case for sent in parts.sent if isinstance(sent.errand, Probe)}
+    found += [(State.EXAMINED, "examined", task) for case in cases for task in case.tasks]
     places: dict[int, list[str]] = {}
     for state, place, task in found:
         number = task.invocation.number
@@ -78,10 +79,6 @@ def tasks_are_in_one_place(parts: Parts) -> Iterator[str]:
         here = places.get(number, [])
         if len(here) != (task.state is not State.WAITING):
             yield f"task {number}: {task.state.name}, and {here or 'nowhere'}"
-
-
-def _cases(parts: Parts) -> set[Case]:
-    return {sent.errand.case for sent in parts.sent if isinstance(sent.errand, Probe)}
 
 
 def suspects_run_one_at_a_time(parts: Parts) -> Iterator[str]:
@@ -105,14 +102,10 @@ def waiting_tasks_wait_for_files(parts: Parts) -> Iterator[str]:
 def graph_agrees_with_tasks(parts: Parts) -> Iterator[str]:
     """The graph holds exactly the tasks with files, and counts their missing files."""
     tasks = {
-        number: (_names(task.invocation.inputs), _names(task.invocation.outputs))
+        number: (temp_files(task.invocation.inputs), temp_files(task.invocation.outputs))
         for number, task in parts.workload.tasks.items()
     }
     return graph_problems(parts.graph, {number: names for number, names in tasks.items() if any(names)})
-
-
-def _names(uses: tuple[FileUse, ...]) -> tuple[str, ...]:
-    return tuple(use.source for use in uses if use.kind != "local")
 
 
 # --- parcels and nodes ----------------------------------------------------------------------------------------------
@@ -267,23 +260,5 @@ def rescues_are_under_way(parts: Parts) -> Iterator[str]:
             yield f"{name} is to be copied by {temp.rescue}, which was not told"
 
 
-INVARIANTS: tuple[Invariant, ...] = (
-    tasks_have_their_numbers,
-    tasks_are_in_one_place,
-    suspects_run_one_at_a_time,
-    waiting_tasks_wait_for_files,
-    graph_agrees_with_tasks,
-    parcels_know_their_tasks,
-    cases_are_open,
-    resources_add_up,
-    reads_are_counted,
-    files_are_in_one_place,
-    bytes_add_up,
-    readers_are_counted,
-    parcels_count_their_files,
-    graph_agrees_with_files,
-    files_are_kept_for_a_reason,
-    requests_wait_for_files,
-    rescues_are_under_way,
-)
+INVARIANTS = invariants_of(__name__)
 """All of them; a test breaks each."""

@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Iterator
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
@@ -25,43 +26,42 @@ HANDSHAKE_SECONDS = 2.0
 """Seconds that a connection may pause within a TLS handshake, for which TaskVine waits without a limit."""
 
 
-def descriptor_at(port: int) -> int | None:
-    """Find the socket of this process that listens at a TCP port."""
+def sockets_at(port: int) -> Iterator[tuple[int, int, socket.socket]]:
+    """Yield descriptor, inode and an open copy of each internet socket of this process with a local port."""
     for entry in os.listdir("/proc/self/fd"):
+        descriptor = int(entry)
         try:
-            if not stat.S_ISSOCK(os.fstat(int(entry)).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISSOCK(status.st_mode):
                 continue
-            copy = socket.socket(fileno=os.dup(int(entry)))
+            copy = socket.socket(fileno=os.dup(descriptor))
         except OSError:
             continue
         with copy:
-            if (
-                copy.family in (socket.AF_INET, socket.AF_INET6)
-                and copy.type == socket.SOCK_STREAM
-                and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                and copy.getsockname()[1] == port
-            ):
-                return int(entry)
+            if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == port:
+                yield descriptor, status.st_ino, copy
+
+
+def descriptor_at(port: int) -> int | None:
+    """Find the socket of this process that listens at a TCP port."""
+    for descriptor, _, copy in sockets_at(port):
+        if copy.type == socket.SOCK_STREAM and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return descriptor
     return None
 
 
-def guard(listener: socket.socket) -> None:
-    """Make the kernel hold silent connections back.
+def guard(descriptor: int) -> None:
+    """Make the kernel hold back silent connections to a listening socket, given by its descriptor.
 
     Clients of TaskVine speak first: workers, and programs that ask for its status. Accepted sockets inherit the time
     limit. It affects only blocking reads, and TaskVine blocks only in TLS handshakes.
     """
-    listener.listen(BACKLOG)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
     seconds, fraction = divmod(HANDSHAKE_SECONDS, 1)
     limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def guard_descriptor(descriptor: int) -> None:
-    """Guard a listening socket, given by its descriptor."""
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        guard(copy)
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        listener.listen(BACKLOG)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def move(descriptor: int, port: int, *, fixed: bool) -> int:
@@ -88,7 +88,7 @@ def move(descriptor: int, port: int, *, fixed: bool) -> int:
     """
     close(descriptor)  # first: the new socket may need its port
     with listen(LOOPBACK, port, fixed=fixed) as listener:
-        guard(listener)
+        guard(listener.fileno())
         os.dup2(listener.fileno(), descriptor, inheritable=False)
         return int(listener.getsockname()[1])
 

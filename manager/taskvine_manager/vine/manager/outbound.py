@@ -101,8 +101,8 @@ class Traffic:
             Whether a packed environment is sent to the nodes. An environment that is a directory is never sent.
         """
         inputs = [
-            (self._vine.buffer(runtime_archive(), cache=True), "runtime.tar"),
-            (self._vine.buffer(pickle.dumps(config), cache=True), "config"),
+            (self._vine.manager.declare_buffer(runtime_archive(), cache=True), "runtime.tar"),
+            (self._vine.manager.declare_buffer(pickle.dumps(config), cache=True), "config"),
         ]
         pack = config.env_pack
         if ships and pack is not None and os.path.isfile(pack):
@@ -144,7 +144,7 @@ class Traffic:
         command, data = parcels.pack(parcel._replace(sizes=sizes) if sizes else parcel)
         task = self._vine.task(command, LIBRARY)
         if data is not None:
-            file = self._vine.buffer(data)
+            file = self._vine.manager.declare_buffer(data, cache=False)
             outbound.files.append(file)
             task.add_input(file, parcels.IN)
         for file, name in inputs:
@@ -153,7 +153,7 @@ class Traffic:
             task.add_output(file, name, success_only=True)
         outbound.out = None
         if not parcel.brief:
-            outbound.out = self._vine.buffer(None)
+            outbound.out = self._vine.manager.declare_buffer(None, cache=False)
             outbound.files.append(outbound.out)
             task.add_output(outbound.out, parcels.OUT, failure_only=not said.outputs)
         if said.priority:
@@ -202,7 +202,7 @@ class Traffic:
         return self._own(source, outbound)
 
     def _own(self, path: str, outbound: Outbound) -> Any:
-        file = self._vine.local(path)
+        file = self._vine.manager.declare_file(path, cache=False)
         outbound.files.append(file)
         return file
 
@@ -323,7 +323,7 @@ def _move(path: str, target: str) -> None:
         else:
             shutil.move(path, target)
     finally:
-        remove([path])
+        remove(path)
 
 
 def runtime_archive() -> bytes:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,6 +18,7 @@ from typing import Any
 
 from taskvine_manager.parameters.taskvine import PREFER_DISPATCH
 from taskvine_manager.vine.manager import listening, logs
+from taskvine_manager.vine.manager.config import VineConfig
 
 logger = logging.getLogger(__name__)
 
@@ -56,55 +55,32 @@ class VinePort:
     ----------
     vine : module
         ``ndcctools.taskvine``, or its replacement in a test.
-    port : int
-        Port to listen at; 0 for any free one.
-    name : str or None
-        Name under which it registers with TaskVine's catalog server; None to not register.
-    directory : str
-        Parent of the directory of its logs.
-    password_file : str or None
-        File with the password that workers must know.
+    config : VineConfig
+        Settings of the engine.
     ssl : tuple of str or None
         Paths of key and certificate.
-    tune : dict of str to float
-        Tuning parameters.
     """
 
-    def __init__(
-        self,
-        vine: Any,
-        *,
-        port: int,
-        name: str | None,
-        directory: str,
-        password_file: str | None,
-        ssl: tuple[str, str] | None,
-        tune: dict[str, float],
-    ) -> None:
+    def __init__(self, vine: Any, config: VineConfig, ssl: tuple[str, str] | None) -> None:
         self._vine = vine
-        self._logs = os.path.join(directory, f"vine-{os.getpid()}")
+        self._config = config
+        self._logs = os.path.join(config.log, f"vine-{os.getpid()}")
+        template = os.path.basename(self._logs)
         before = os.umask(0o077)  # otherwise everybody could read its directories
         try:
             self.manager = vine.Manager(
-                port=port, name=name, run_info_path=directory, run_info_template=os.path.basename(self._logs), ssl=ssl
+                port=config.port, name=config.name, run_info_path=config.log, run_info_template=template, ssl=ssl
             )
         finally:
             os.umask(before)
-        self._asked = port
-        self._port = int(self.manager.port)
-        self._listens = listening.descriptor_at(self._port)
-        if self._listens is not None:
-            listening.guard_descriptor(self._listens)
-        self._pending: Any = None
-        if password_file is not None:
-            self.manager.set_password_file(password_file)
-        for parameter, value in tune.items():
-            self.tune(parameter, value)
-
-    @property
-    def port(self) -> int:
+        self.port = int(self.manager.port)
         """Port at which TaskVine listens."""
-        return self._port
+        self._listens = listening.descriptor_at(self.port)
+        if self._listens is not None:
+            listening.guard(self._listens)
+        self._pending: Any = None
+        if config.password_file is not None:
+            self.manager.set_password_file(config.password_file)
 
     def listen_on_loopback(self, *, same_port: bool) -> None:
         """Make TaskVine accept connections of this machine only, at the same port or at any free one.
@@ -118,7 +94,8 @@ class VinePort:
         """
         if self._listens is None:
             raise RuntimeError("TaskVine's listening socket is not found among the descriptors of the manager")
-        self._port = listening.move(self._listens, self._port if same_port else 0, fixed=same_port and self._asked != 0)
+        fixed = same_port and self._config.port != 0
+        self.port = listening.move(self._listens, self.port if same_port else 0, fixed=fixed)
 
     def tune(self, parameter: str, value: float) -> None:
         """Set a tuning parameter; log one that this TaskVine does not know."""
@@ -126,18 +103,6 @@ class VinePort:
             logger.warning("TaskVine knows no tuning parameter %r", parameter)
 
     # --- files and tasks ---
-
-    def buffer(self, data: bytes | None, *, cache: bool = False) -> Any:
-        """Declare a file in memory; None for one that a task will write."""
-        return self.manager.declare_buffer(data, cache=cache)
-
-    def local(self, path: str, *, cache: bool = False) -> Any:
-        """Declare a file of this machine."""
-        return self.manager.declare_file(path, cache=cache)
-
-    def temp(self) -> Any:
-        """Declare a file that stays on workers."""
-        return self.manager.declare_temp()
 
     def task(self, command: str, library: str) -> Any:
         """Create a function call."""
@@ -172,11 +137,6 @@ class VinePort:
     def recoveries(self) -> int:
         """Tasks that TaskVine ran again for lost temp files."""
         return int(self.manager.stats.tasks_recovery)
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that the manager has sent to workers."""
-        return int(self.manager.stats.bytes_sent)
 
     # --- cycles ---
 
@@ -213,21 +173,18 @@ class VinePort:
         sentinels = [self._sentinel(), self._sentinel()]
         self.tune(PREFER_DISPATCH.name, 1)
         try:
-            first = self.manager.wait(LONG)
+            task = self.manager.wait(LONG)
         finally:
             self.tune(PREFER_DISPATCH.name, 0)
             self.manager.cancel_by_task_id(waiting.id)
-        if first in sentinels:
-            sentinels.remove(first)
-        elif first is not None:
-            ended.append(first)
-        while sentinels:
-            task = self.manager.wait(LONG)
+        while True:
             if task in sentinels:
                 sentinels.remove(task)
             elif task is not None:
                 ended.append(task)
-        return ended
+            if not sentinels:
+                return ended
+            task = self.manager.wait(LONG)
 
     def _sentinel(self) -> Any:
         sentinel = self._vine.Task("sentinel")
@@ -241,20 +198,7 @@ class VinePort:
 
         The inodes are needed because the number of a closed descriptor is reused.
         """
-        found = set()
-        for entry in os.listdir("/proc/self/fd"):
-            descriptor = int(entry)
-            try:
-                status = os.fstat(descriptor)
-                if not stat.S_ISSOCK(status.st_mode):
-                    continue
-                copy = socket.socket(fileno=os.dup(descriptor))
-            except OSError:
-                continue
-            with copy:
-                if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == self.port:
-                    found.add((descriptor, status.st_ino))
-        return found
+        return {(descriptor, inode) for descriptor, inode, _ in listening.sockets_at(self.port)}
 
     def workers(self) -> list[dict[str, Any]]:
         """Return TaskVine's status of each worker."""
@@ -281,24 +225,11 @@ def make_key(directory: str) -> tuple[str, str]:
     """
     key, certificate = os.path.join(directory, "vine.key"), os.path.join(directory, "vine.cert")
     os.close(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600))
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-batch",
-    ]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    files = ["-keyout", key, "-out", certificate]
+    command = ["openssl", "req", "-x509", *curve, "-nodes", "-batch", "-days", "365", *files]
     try:
-        subprocess.run(
-            [*command, "-days", "365", "-keyout", key, "-out", certificate],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-        )
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(f"openssl cannot create a TLS key: {getattr(error, 'stderr', None) or error!r}") from error
     return key, certificate

@@ -5,9 +5,7 @@ To fetch a file through TaskVine would block the manager until all of it is ther
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from taskvine_manager.vine.manager.events import Fetched, Instruction, Launch, Staged, Wanted
+from taskvine_manager.vine.manager.events import Fetched, Launch, Say, Staged, Wanted
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.sent import Fetch, SentParcel, SentParcels
 from taskvine_manager.vine.parcels import Parcel
@@ -29,7 +27,7 @@ class Reads:
         The parcels that TaskVine has.
     """
 
-    def __init__(self, say: Callable[[Instruction], None], files: Holdings, sent: SentParcels) -> None:
+    def __init__(self, say: Say, files: Holdings, sent: SentParcels) -> None:
         self._say = say
         self._files = files
         self._sent = sent

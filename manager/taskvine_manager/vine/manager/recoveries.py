@@ -6,14 +6,11 @@ counted while a file that is needed stays lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.vine.manager.events import HOME, CutShort, Event, FilesLost, NotRemade
-from taskvine_manager.vine.manager.holdings import Holdings
-from taskvine_manager.vine.manager.outbound import Traffic
-from taskvine_manager.vine.manager.port import VinePort
-from taskvine_manager.vine.manager.store import Store
+from taskvine_manager.vine.manager.events import HOME, CutShort, FilesLost, NotRemade
+from taskvine_manager.vine.manager.shell import Shell
 
 MOST_RECOVERIES = 20
 """Tasks that TaskVine may run again, beyond two for each temp file, before the engine gives the lost files up."""
@@ -26,26 +23,13 @@ class Recoveries:
 
     Parameters
     ----------
-    vine : VinePort
-        TaskVine.
-    store : Store
-        TaskVine's files.
-    traffic : Traffic
-        The parcels that TaskVine has.
-    files : Holdings
-        The core's view of temp files.
-    handle : callable
-        Passes an event to the core.
+    shell : Shell
+        TaskVine, its files and parcels, and the core.
     """
 
-    def __init__(
-        self, vine: VinePort, store: Store, traffic: Traffic, files: Holdings, handle: Callable[[Event], None]
-    ) -> None:
-        self._vine = vine
-        self._store = store
-        self._traffic = traffic
-        self._files = files
-        self._handle = handle
+    def __init__(self, shell: Shell) -> None:
+        self._vine, self._store, self._traffic = shell.vine, shell.store, shell.traffic
+        self._files, self._handle = shell.core.files, shell.handle
         self._stuck: set[str] = set()
         self._recoveries = 0
         self._missing: set[str] = set()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from taskvine_manager.vine.manager.batching import Need, Room
-from taskvine_manager.vine.manager.events import CACHED, Abort, Instruction, Launch, Placed, Staged
+from taskvine_manager.vine.manager.batching import Room
+from taskvine_manager.vine.manager.events import CACHED, Abort, Launch, Placed, Say, Staged
 from taskvine_manager.vine.manager.fleet import VineNode
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Library
 
@@ -113,7 +113,7 @@ class SentParcels:
         Takes instructions for the shell.
     """
 
-    def __init__(self, say: Callable[[Instruction], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._sent: dict[int, SentParcel] = {}
         self._numbers = itertools.count(1)

@@ -10,31 +10,28 @@ On one machine, a file in a worker's cache is read where it is. Otherwise it is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from taskvine_manager.node import trees
-from taskvine_manager.node.cache import SETTLED_NS
+from taskvine_manager.node.cache import SETTLED_NS, content_name
 from taskvine_manager.node.copying import copy
 from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine import seals
 from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.port import VinePort
+from taskvine_manager.vine.seals import Inode
 
 OVERUSED = 3
 """Times that readers may find a temp file on this machine changed before the manager copies it."""
 LARGE = 16 << 20
 """Largest file, in bytes, that is compared by content; a larger one that has just changed is examined twice."""
-_CHUNK = 1 << 20
 
-Inode = tuple[int, int, int, int]
-"""Identity of a file in a worker's cache: its device, inode, size in bytes and modification time in ns."""
 Where = tuple[str, str, int, int]
 """A file that the user's process can read: its node, path, size in bytes and stamp."""
 
@@ -107,13 +104,13 @@ class Store:
 
     def declare(self, name: str) -> Any:
         """Declare a temp file that a task will create."""
-        self._temps[name] = Stored(self._vine.temp())
+        self._temps[name] = Stored(self._vine.manager.declare_temp())
         return self._temps[name].file
 
     def adopt(self, name: str, path: str) -> None:
         """Make a temp file of one of our files on this machine."""
         seals.seal(path)  # every reader of a temp file checks the seal
-        self._temps[name] = Stored(self._vine.local(path, cache=True), HOME, home=path)
+        self._temps[name] = Stored(self._vine.manager.declare_file(path, cache=True), HOME, home=path)
 
     def temp(self, name: str) -> Any:
         """Return TaskVine's file of a temp file."""
@@ -129,7 +126,7 @@ class Store:
         stored = self._temps.pop(name, None)
         if stored is not None:
             self._vine.undeclare([stored.file])
-            remove([stored.home])
+            remove(stored.home)
 
     def prune(self, name: str) -> None:
         """Remove a temp file from all workers, and its copy on this machine; keep a file that came home as a result.
@@ -139,7 +136,7 @@ class Store:
         if (stored := self._temps.get(name)) is not None:
             self._vine.manager.prune_file(stored.file)
             if stored.node != HOME:
-                remove([stored.home])
+                remove(stored.home)
                 stored.home = ""
             stored.inode = None
 
@@ -208,12 +205,14 @@ class Store:
             os.symlink(path, plain)
         same = known is not None and known.seen.stamp == seen.stamp
         if (same or not settled) and seen.size <= LARGE:
-            digest = _digest(plain)
+            digest = content_name(plain, seen)
         if known is not None and same and digest and known.digest == digest:
-            remove([plain])
+            remove(plain)
             known.settled = settled
             return known
-        return Version(self._vine.local(plain, cache=True), plain, seen, settled, os.path.getsize(plain), digest)
+        return Version(
+            self._vine.manager.declare_file(plain, cache=True), plain, seen, settled, os.path.getsize(plain), digest
+        )
 
     def leave(self, version: Version) -> None:
         """Count one user of a version less."""
@@ -223,7 +222,7 @@ class Store:
     def _let_go(self, version: Version) -> None:
         if not version.users and not version.latest:
             self._vine.undeclare([version.file])
-            remove([version.path])
+            remove(version.path)
 
     def forget(self, paths: list[str]) -> None:
         """Release files of this machine that no task will read any more."""
@@ -246,7 +245,7 @@ class Store:
         if buffer is None:
             own = os.path.join(self._base, "files", f"claim-{next(self._numbers)}")
             claims.claim(path, own)
-            buffer = self._buffers[path] = Buffer(path, self._vine.local(path, cache=True), own)
+            buffer = self._buffers[path] = Buffer(path, self._vine.manager.declare_file(path, cache=True), own)
         buffer.readers += 1
         return buffer
 
@@ -275,18 +274,17 @@ class Store:
         path = self.path(name)
         if path is not None and stored.disturbed < OVERUSED:
             return where(stored.node, path)
-        if path is not None and (home := self._copied(path)) is not None:
-            stored.home = home
-        else:
+        if path is None or (home := self._copied(path)) is None:
             return None
-        return where(HOME, stored.home)
+        stored.home = home
+        return where(HOME, home)
 
     def bring_home(self, name: str, path: str) -> None:
         """Note that a temp file has been fetched to this path."""
         if (stored := self._temps.get(name)) is not None:
             stored.home = path
         else:
-            remove([path])
+            remove(path)
 
     def path(self, name: str) -> str | None:
         """Return the path of a temp file in the cache of a worker on this machine, or None.
@@ -314,7 +312,7 @@ class Store:
         if stored is None or not stamp:
             return
         if node == HOME and stored.home and os.path.exists(stored.home) and os.stat(stored.home).st_ctime_ns != stamp:
-            remove([stored.home])
+            remove(stored.home)
             stored.home = ""
         # TaskVine gives tasks hard links to cached files, which changes the stamp as writing does.
         stored.disturbed += 1
@@ -325,7 +323,7 @@ class Store:
             home = self.spool(b"")
             copy(path, home)
         except OSError:  # the worker is gone, or the disk full: the file is fetched instead
-            remove([home])
+            remove(home)
             return None
         return home
 
@@ -336,7 +334,7 @@ class Store:
             with open(descriptor, "wb") as file:
                 file.write(data)
         except OSError:
-            remove([path])
+            remove(path)
             raise
         return path
 
@@ -350,16 +348,7 @@ def where(node: str, path: str) -> Where | None:
     return node, path, status.st_size, status.st_ctime_ns
 
 
-def _digest(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=20)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def remove(paths: Iterable[str]) -> None:
-    """Remove files, if they exist."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+def remove(path: str) -> None:
+    """Remove a file, if it exists."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -21,10 +21,11 @@ A :class:`Task` goes through these states::
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from taskvine_manager.scheduling.checking import IllegalTransition, Story, tell
-from taskvine_manager.vine.manager.batching import Need
-from taskvine_manager.wire.messages import L1, Invocation, Profile
+from taskvine_manager.wire.messages import L1, Invocation, Library, Profile
 
 
 class State(enum.Enum):
@@ -51,49 +52,53 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 """The states that a task can reach from each state."""
 
 
+class Need(NamedTuple):
+    """Resources, memory and disk in MB; and the named library that a task runs in, which has some of its own."""
+
+    cores: float
+    memory: float = 0.0
+    disk: float = 0.0
+    gpus: float = 0.0
+    library: Library | None = None
+
+
+RESOURCES = Need._fields[:4]
+"""Names of the resources."""
+
+
+@dataclass(slots=True, eq=False)
 class Task:
     """A task in the core.
 
-    ``alone`` is whether it must not share a parcel, ``suspect`` whether it may have brought a worker down. ``attempts``
-    counts its attempts that were charged, and ``renewals`` those that failed because a node had lost an input.
-    ``parcel`` is the number of the last parcel that it was sent in, 0 if there is none. ``story`` is None unless the
-    core checks itself.
+    ``need`` are the resources that it is counted with: one core if the user asked for nothing. ``alone`` is whether it
+    must not share a parcel, ``suspect`` whether it may have brought a worker down. ``attempts`` counts its attempts
+    that were charged, and ``renewals`` those that failed because a node had lost an input. ``parcel`` is the number of
+    the last parcel that it was sent in, 0 if there is none. ``story`` is None unless the core checks itself.
     """
 
-    __slots__ = (
-        "alone",
-        "attempts",
-        "category",
-        "invocation",
-        "need",
-        "parcel",
-        "priority",
-        "profile",
-        "renewals",
-        "sequence",
-        "state",
-        "story",
-        "suspect",
-    )
+    invocation: Invocation
+    profile: Profile
+    sequence: int
+    story: Story | None = None
+    need: Need = field(init=False)
+    alone: bool = field(init=False)
+    state: State = State.WAITING
+    attempts: int = 0
+    renewals: int = 0
+    suspect: bool = False
+    parcel: int = 0
 
-    def __init__(self, invocation: Invocation, profile: Profile, sequence: int) -> None:
-        self.invocation = invocation
-        self.profile = profile
-        self.sequence = sequence
-        self.priority = profile.priority
-        self.category = profile.category
-        self.need = need_of(profile)
-        self.state = State.WAITING
-        self.story: Story | None = None
-        self.attempts = 0
-        self.renewals = 0
-        self.suspect = False
+    def __post_init__(self) -> None:
+        profile, invocation = self.profile, self.invocation
+        cores = 1.0 if profile.cores is None else profile.cores
+        library = profile.library
+        memory = 0.0 if library is not None and library.memory is not None else profile.memory or 0.0
+        self.need = Need(cores, memory, profile.disk or 0.0, float(profile.gpus or 0), library)
         self.alone = (
             profile.mode == L1
             or any(self.need[1:4])
             or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
         )
-        self.parcel = 0
 
     def move(self, state: State, node: str = "") -> None:
         """Change to another state, if the table allows it; ``node`` is the node that it is assigned to."""
@@ -106,11 +111,3 @@ class Task:
         if self.story is not None:
             self.story.add(self.state, state, node)
         self.state = state
-
-
-def need_of(profile: Profile) -> Need:
-    """Return the resources that a task is counted with; one core if the user asked for nothing."""
-    cores = 1.0 if profile.cores is None else profile.cores
-    library = profile.library
-    memory = 0.0 if library is not None and library.memory is not None else profile.memory or 0.0
-    return Need(cores, memory, profile.disk or 0.0, float(profile.gpus or 0), library)

@@ -6,15 +6,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.vine.manager import events
 from taskvine_manager.vine.manager.batch import LOOK_SECONDS, BatchFactory
 from taskvine_manager.vine.manager.config import VineConfig
-from taskvine_manager.vine.manager.core import Core
-from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.recoveries import Recoveries
+from taskvine_manager.vine.manager.shell import Shell
 
 logger = logging.getLogger(__name__)
 
@@ -33,30 +31,16 @@ class Workers:
         Settings of the engine.
     port : int
         Port for workers.
-    vine : VinePort
-        TaskVine.
-    core : Core
-        Knows the workers that have joined, and the work that there is.
+    shell : Shell
+        TaskVine, and the core, which knows the workers that have joined.
     recoveries : Recoveries
         Watches lost files, which there may be after workers have left.
-    handle : callable
-        Passes an event to the core.
     """
 
-    def __init__(
-        self,
-        config: VineConfig,
-        port: int,
-        vine: VinePort,
-        core: Core,
-        recoveries: Recoveries,
-        handle: Callable[[events.Event], None],
-    ) -> None:
+    def __init__(self, config: VineConfig, port: int, shell: Shell, recoveries: Recoveries) -> None:
         self._slots = config.slots
-        self._vine = vine
-        self._core = core
+        self._vine, self._core, self._handle = shell.vine, shell.core, shell.handle
         self._recoveries = recoveries
-        self._handle = handle
         self._look_due = True
         self._looked = 0.0
         self._joined = False
@@ -99,14 +83,14 @@ class Workers:
             # Before the lost tasks are retried: their inputs may be lost, too.
             self._recoveries.see_lost(self._core.files.irreplaceable())
         changed = bool(joined or gone)
-        busy = changed or fleet.draining
+        busy = changed or bool(fleet.draining)
         if busy:
             self._handle(events.Connected(joined, gone, self._looked))
         for address in joined:
             logger.info("node joined: %s", nodes[address].info)
             self._joined = True
         stuck = self._recoveries.see_stuck(changed=changed)
-        self._look_due = self._look_due or fleet.draining or stuck
+        self._look_due = self._look_due or bool(fleet.draining) or stuck
         return busy or stuck
 
     # --- workers that are started ---

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.vine.manager.batching import MOST, RESOURCES, Backlog, Estimates, Need, Room
+from taskvine_manager.scheduling.tasks import temp_files
+from taskvine_manager.vine.manager.batching import MOST, Backlog, Estimates, Room
 from taskvine_manager.vine.manager.config import VineConfig
-from taskvine_manager.vine.manager.events import Discard, Finish, Instruction, Locate, RunAgain
+from taskvine_manager.vine.manager.events import Discard, Finish, Locate, RunAgain, Say
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
-from taskvine_manager.vine.manager.tasks import State, Task
-from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
+from taskvine_manager.vine.manager.tasks import RESOURCES, Need, State, Task
+from taskvine_manager.wire.messages import Completion, Invocation, Profile
 
 MOST_RENEWALS = 10
 """Times that a task is retried without a charge because a node had lost or spoiled one of its inputs."""
@@ -33,8 +34,6 @@ class Workload:
         The results and temp files.
     fleet : Fleet
         The workers.
-    estimates : Estimates
-        Run times of the tasks' categories.
     config : VineConfig
         Settings of the engine.
     checker : Checker or None
@@ -43,25 +42,19 @@ class Workload:
 
     def __init__(
         self,
-        say: Callable[[Instruction], None],
+        say: Say,
         graph: DependencyGraph,
         files: Holdings,
         fleet: Fleet,
-        estimates: Estimates,
         config: VineConfig,
-        checker: Checker | None = None,
+        checker: Checker | None,
     ) -> None:
-        self._checker = checker
-        self._say = say
-        self._graph = graph
-        self._files = files
-        self._fleet = fleet
-        self._max_retries = config.max_retries
-        self._uniform = config.uniform
-        self._batching = config.batching
+        self._say, self._graph, self._files, self._fleet = say, graph, files, fleet
+        self._config, self._checker = config, checker
         self._profiles: dict[int, Profile] = {}
         self._sequence = itertools.count()
-        self.backlog = Backlog(estimates, _is_done, self._near, enabled=config.batching)
+        self.estimates = Estimates()
+        self.backlog = Backlog(self.estimates, self._near, enabled=config.batching)
         self.unfit: list[Task] = []
         """Tasks that fit none of the present nodes, and some that were cancelled."""
         self.suspects: list[Task] = []
@@ -78,7 +71,7 @@ class Workload:
     @property
     def batches(self) -> bool:
         """Whether tasks may share parcels."""
-        return self._batching and self.backlog.most > 1
+        return self._config.batching and self.backlog.most > 1
 
     def limit_batches(self, most: int) -> None:
         """Set the limit of tasks in one parcel; 0 for the default limit."""
@@ -90,11 +83,10 @@ class Workload:
         """Add tasks, and profiles that are new."""
         self._profiles.update((profile.number, profile) for profile in profiles)
         for invocation in invocations:
-            task = Task(invocation, self._profiles[invocation.profile], next(self._sequence))
+            story = Story(self._checker) if self._checker is not None else None
+            task = Task(invocation, self._profiles[invocation.profile], next(self._sequence), story)
             self.tasks[invocation.number] = task
-            if self._checker is not None:
-                task.story = Story(self._checker)
-            needs, makes = _ids(invocation.inputs), _ids(invocation.outputs)
+            needs, makes = temp_files(invocation.inputs), temp_files(invocation.outputs)
             if needs or makes:
                 try:
                     ready = self._graph.add(invocation.number, needs, makes)
@@ -123,7 +115,7 @@ class Workload:
                 self.suspects.append(task)
             else:
                 self.backlog.push(task)
-        elif self._uniform:
+        elif self._config.uniform:
             self._refuse(task)
         else:
             task.move(State.UNFIT)
@@ -146,7 +138,7 @@ class Workload:
                 self._queue(task)
             else:
                 self.unfit.append(task)
-        if self._uniform:
+        if self._config.uniform:
             for task in self.backlog.remove(lambda need: not self._fleet.could(need)):
                 self._refuse(task)
 
@@ -189,7 +181,8 @@ class Workload:
             return
         task.attempts += 1
         task.suspect = True
-        if self._max_retries is not None and task.attempts > self._max_retries:
+        max_retries = self._config.max_retries
+        if max_retries is not None and task.attempts > max_retries:
             self.fail(task, record, node)
         else:
             self.retried += 1
@@ -208,7 +201,7 @@ class Workload:
     def returned(self, task: Task, completion: Completion, value: str) -> None:
         """Finish a task whose outputs exist; ``value`` is the id of its result, if other tasks may read it."""
         self._finish(completion, value)
-        there = _ids(task.invocation.outputs)
+        there = temp_files(task.invocation.outputs)
         ready = self._graph.made(there)
         self._over(task)
         for number in ready:
@@ -252,13 +245,5 @@ class Workload:
                 self._files.tidy(use.source)
 
     def _abandon_outputs(self, task: Task) -> None:
-        for name in _ids(task.invocation.outputs):
+        for name in temp_files(task.invocation.outputs):
             self._files.abandon(name)
-
-
-def _ids(uses: Iterable[FileUse]) -> list[str]:
-    return [use.source for use in uses if use.kind != "local"]
-
-
-def _is_done(task: Task) -> bool:
-    return task.state is State.DONE

@@ -16,6 +16,7 @@ from taskvine_manager.node.copying import copy, deliver
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.vine import seals
+from taskvine_manager.vine.seals import Inode
 from taskvine_manager.vine.worker.running import RunningParcel
 from taskvine_manager.wire.messages import FileUse
 
@@ -124,7 +125,7 @@ def _content(path: str, sandbox: str) -> bytes:
 
 def hand_over(
     call: Call, parcel: RunningParcel, body: Payload
-) -> tuple[Payload, tuple[tuple[str, int, int], ...], dict[str, tuple[int, int, int, int]]]:
+) -> tuple[Payload, tuple[tuple[str, int, int], ...], dict[str, Inode]]:
     """Hand temp files, and a large result that other tasks may read, to TaskVine.
 
     Returns

@@ -21,6 +21,7 @@ from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload, discard
 from taskvine_manager.vine import parcels, seals
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
+from taskvine_manager.vine.seals import Inode
 from taskvine_manager.vine.worker import files
 from taskvine_manager.vine.worker.pipe import FunctionCall
 from taskvine_manager.vine.worker.running import RunningParcel
@@ -81,14 +82,16 @@ class Node:
         self._libraries: tuple[str, ...] | None = None if config.libraries else ()  # as the manager was told
         self._loop.watch(self._radio, self._radio_speaks)
         program = os.path.abspath(sys.argv[0])
+        config = config._replace(
+            log=log,
+            program=program,
+            source_root=os.path.dirname(os.path.dirname(program)),
+            env_pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config.env_pack,
+        )
         site = Site(
             directory=directory,
-            log=log,
             spool=os.path.join(config.base if here else directory, "spool"),
             environments=environments,
-            program=program,
-            root=os.path.dirname(os.path.dirname(program)),
-            pack=os.path.abspath(parcels.PACK) if os.path.exists(parcels.PACK) else config.env_pack,
             radio=self._radio.path,
             without=OF_THE_LIBRARY,
             temporary=self._temporary,
@@ -286,7 +289,7 @@ class Node:
             return
         self._runner.drop(call)
         outcome, body, started, seconds, made = ending
-        kept: dict[str, tuple[int, int, int, int]] = {}
+        kept: dict[str, Inode] = {}
         failed = outcome != failure.RETURNED and bool(call.invocation.outputs)
         sent: Any = body
         try:
@@ -337,18 +340,12 @@ def _describe(name: str, directory: str, options: Any, slots: int | None, gpus: 
         # Our launcher did not start this worker. A worker that got no limits either would use the whole machine.
         cores = float(hardware.cores()) if cores == os.cpu_count() else cores
         megabytes = 0.0 if megabytes >= int(hardware.machine_memory()) else megabytes
-    return NodeInfo(
-        name,
-        cores,
-        megabytes or hardware.memory(),
-        float(os.environ.get("DISK", "0")) or hardware.disk(directory),
-        gpus,
-        slots,
-        os.environ.get("PARSL_WORKER_BLOCK_ID", ""),
-        # The launcher, if it is ours, stands for the node: the whole node ends with it.
-        int(name.rpartition("-")[2]) if ours else options.worker_pid,
-        os.path.dirname(directory),
-    )
+    disk = float(os.environ.get("DISK", "0")) or hardware.disk(directory)
+    block = os.environ.get("PARSL_WORKER_BLOCK_ID", "")
+    # The launcher, if it is ours, stands for the node: the whole node ends with it.
+    pid = int(name.rpartition("-")[2]) if ours else options.worker_pid
+    memory = megabytes or hardware.memory()
+    return NodeInfo(name, cores, memory, disk, gpus, slots, block, pid, os.path.dirname(directory))
 
 
 def _notice(text: str) -> None:

@@ -6,6 +6,7 @@ import os
 
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Parcel
+from taskvine_manager.vine.seals import Inode
 from taskvine_manager.vine.worker.pipe import FunctionCall
 from taskvine_manager.wire.messages import Completion
 
@@ -36,7 +37,7 @@ class RunningParcel:
         self._brief = parcel.brief
         self._open = tasks
         self._done: list[Completion] = []
-        self._files: dict[str, tuple[int, int, int, int]] = {}
+        self._files: dict[str, Inode] = {}
         self._left: dict[str, bytes] = {}
         self._since = 0.0
         self._failed = False
@@ -53,19 +54,8 @@ class RunningParcel:
         """Return the least size of a user's file in bytes."""
         return self._sizes.get(name, 0)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether some of its tasks still run."""
-        return bool(self._open)
-
     def end(
-        self,
-        completion: Completion,
-        now: float,
-        files: dict[str, tuple[int, int, int, int]],
-        left: dict[str, bytes],
-        *,
-        failed: bool,
+        self, completion: Completion, now: float, files: dict[str, Inode], left: dict[str, bytes], *, failed: bool
     ) -> None:
         """Add the result of a task, and its files as in an Answer; ``failed`` is whether TaskVine must not look for
         the outputs."""
@@ -109,7 +99,7 @@ class RunningParcel:
         answer = Answer(
             node,
             tuple(self._done),
-            self.is_open,
+            bool(self._open),
             radio=radio,
             files=self._files or None,
             left=self._left or None,

@@ -15,12 +15,9 @@ import argparse
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskvine_manager.vine.worker import pipe
-
-if TYPE_CHECKING:
-    from taskvine_manager.vine.worker.node import Node
 
 SILENCE = 60.0
 """Seconds that a supervisor waits for its first call if it was late to lead its process group."""
@@ -38,7 +35,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--function-slots", type=int)
     parser.add_argument("--worker-pid", type=int, required=True)
     options, _ = parser.parse_known_args(arguments)
-    was_late = not _leads_group()
+    # A worker ends a library by killing its process group, and waits for its end. The worker creates the group after
+    # the fork, which the system refuses once the child runs another program. A supervisor that stays in the worker's
+    # own group is not killed, and the worker waits for ever. The worker may already be waiting when a supervisor
+    # creates the group itself. Such a supervisor exits if it receives nothing: every supervisor of a live worker gets a
+    # call at once.
+    was_late = os.getpgrp() != os.getpid()
     if was_late:
         os.setpgid(0, 0)
     for descriptor in (options.in_pipe_fd, options.out_pipe_fd):
@@ -51,22 +53,16 @@ def main(arguments: list[str]) -> None:
         if sys.version_info < (3, 10):  # noqa: UP036  # nodes may have another Python
             version = ".".join(map(str, sys.version_info[:3]))
             raise RuntimeError(f"Python 3.10 or later is needed, and {sys.executable} is {version}")
-        serve = _node(options).run
+        import pickle
+
+        from taskvine_manager.vine.worker.node import Node
+
+        with open(options.config, "rb") as file:
+            serve = Node(options, pickle.load(file)).run
     except BaseException as error:
         _answer_all(options, error)
         return
     serve()
-
-
-def _leads_group() -> bool:
-    """Return whether this process leads a process group.
-
-    A worker ends a library by killing its process group, and waits for its end. The worker creates the group after the
-    fork, which the system refuses once the child runs another program. A supervisor that stays in the worker's own
-    group is not killed, and the worker waits for ever. The worker may already be waiting when a supervisor creates the
-    group itself. Such a supervisor exits if it receives nothing: every supervisor of a live worker gets a call at once.
-    """
-    return os.getpgrp() == os.getpid()
 
 
 def _wake(worker: int) -> None:
@@ -77,15 +73,6 @@ def _wake(worker: int) -> None:
         os.kill(worker, signal.SIGCHLD)
     except ProcessLookupError:
         sys.exit(0)
-
-
-def _node(options: Any) -> Node:
-    import pickle
-
-    from taskvine_manager.vine.worker.node import Node
-
-    with open(options.config, "rb") as file:
-        return Node(options, pickle.load(file))
 
 
 def _answer_all(options: Any, error: BaseException) -> None:

@@ -66,16 +66,12 @@ class Traces:
         """
         with contextlib.suppress(ImportError):  # psutil: without it, processes that left the group are not found
             cleanup.kill_strays(self.token, self.name)
-        self.remove_files()
+        temporary.unlink(self.link)
+        remove(self.directory)
         if self.run and self._is_last():
             from taskvine_manager.node import staging
 
             staging.remove_run(self.run)
-
-    def remove_files(self) -> None:
-        """Remove the workspace, and the link into it."""
-        temporary.unlink(self.link)
-        remove(self.directory)
 
     def _is_last(self) -> bool:
         """Return whether the user's process (and its manager) and all other nodes of this machine have ended."""

@@ -1,12 +1,13 @@
 """Reasons why a node cannot join its executor, found before its worker starts or in the worker's output.
 
 A worker that cannot join tries for fifteen minutes and says little. The launcher therefore ends the job with a message
-that names cause and cure, and with its own exit status: see :data:`MEANINGS`.
+that names cause and cure, and with its own exit status: see :class:`Status`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import taskvine_manager
@@ -30,21 +31,26 @@ RETRY = 1.0
 REFUSALS = 2
 """Refusals of the password before the node gives up: if the manager dies during the exchange, that looks like one."""
 
-UNREADABLE, NO_HOST, UNREACHABLE, NO_SCRATCH, REFUSED, MISMATCH, NOT_EXECUTABLE, NO_PROGRAM = (
-    *(66, 68, 69, 73, 77, 78),
-    *(126, 127),
-)
-MEANINGS: Mapping[int, str] = {
-    UNREADABLE: "the password file cannot be read on the node",
-    NO_HOST: "the manager's host name is not known on the node",
-    UNREACHABLE: "the manager cannot be reached from the node",
-    NO_SCRATCH: "the node has no directory to work in",
-    REFUSED: "the manager refuses the password",
-    MISMATCH: "the node has another version of taskvine-exec",
-    NOT_EXECUTABLE: "vine_worker cannot be executed on the node",
-    NO_PROGRAM: "vine_worker is not on the node",
-}
-"""Exit statuses of a launcher whose node cannot join, most of them from ``sysexits.h``."""
+
+class Status(enum.IntEnum):
+    """Exit statuses of a launcher whose node cannot join, most of them from ``sysexits.h``."""
+
+    UNREADABLE = 66
+    """The password file cannot be read on the node."""
+    NO_HOST = 68
+    """The manager's host name is not known on the node."""
+    UNREACHABLE = 69
+    """The manager cannot be reached from the node."""
+    NO_SCRATCH = 73
+    """The node has no directory to work in."""
+    REFUSED = 77
+    """The manager refuses the password."""
+    MISMATCH = 78
+    """The node has another version of taskvine-exec."""
+    NOT_EXECUTABLE = 126
+    """``vine_worker`` cannot be executed on the node."""
+    NO_PROGRAM = 127
+    """``vine_worker`` is not on the node."""
 
 
 class Trouble(Exception):
@@ -52,13 +58,13 @@ class Trouble(Exception):
 
     Parameters
     ----------
-    status : int
+    status : Status
         Exit status of the launcher.
     text : str
         Cause and cure, in sentences.
     """
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: Status, text: str) -> None:
         super().__init__(status, text)
         self.status = status
         self.text = text
@@ -98,7 +104,7 @@ def check_version(theirs: str, ours: str) -> None:
     """Check that the user's process and this node have the same version of this package."""
     if theirs and theirs != ours:
         raise Trouble(
-            MISMATCH,
+            Status.MISMATCH,
             f"this node has taskvine-exec {ours} ({os.path.dirname(taskvine_manager.__file__)}), and the program that "
             f"started it has {theirs}. Install the same version on both, or have nodes use the program's environment",
         )
@@ -111,11 +117,11 @@ def find_program(name: str) -> str:
         return found
     if os.path.dirname(name) and os.path.exists(name):
         raise Trouble(
-            NOT_EXECUTABLE, f"{name} cannot be executed. Allow it (chmod +x), or name another worker_executable"
+            Status.NOT_EXECUTABLE, f"{name} cannot be executed. Allow it (chmod +x), or name another worker_executable"
         )
     where = "" if os.path.dirname(name) else f" on PATH ({os.environ.get('PATH', os.defpath)})"
     raise Trouble(
-        NO_PROGRAM,
+        Status.NO_PROGRAM,
         f"{name} is not there{where}. Install ndcctools on the nodes (conda install -c conda-forge ndcctools), "
         "activate its environment in the provider's worker_init, or give its path as worker_executable",
     )
@@ -130,7 +136,7 @@ def check_password(path: str | None) -> None:
             file.read(1)
     except OSError as error:
         raise Trouble(
-            UNREADABLE,
+            Status.UNREADABLE,
             f"the password file {path} cannot be read: {error.strerror}. Give project_password_file a file that all "
             "nodes see, in your home directory for example, and that you may read there",
         ) from None
@@ -154,7 +160,7 @@ def make_directory(make: Callable[[], str]) -> str:
 def no_scratch(path: str, reason: str) -> Trouble:
     """Describe a directory in which the worker cannot work."""
     return Trouble(
-        NO_SCRATCH,
+        Status.NO_SCRATCH,
         f"the worker cannot work in {path}: {reason}. Set TMPDIR to a directory of the node in which you may write, in "
         "the provider's worker_init for example",
     )
@@ -234,7 +240,7 @@ def unreachable(to: Address, error: OSError, seconds: float) -> Trouble:
     """Explain why no connection is accepted, and what helps."""
     if isinstance(error, socket.gaierror):
         return Trouble(
-            NO_HOST,
+            Status.NO_HOST,
             f"the name of the manager's machine, {to.host!r}, is not known here ({error.strerror}). {_ADDRESS}",
         )
     if isinstance(error, TimeoutError):
@@ -243,7 +249,7 @@ def unreachable(to: Address, error: OSError, seconds: float) -> Trouble:
     else:
         cause = f"the connection to {to.host}:{to.port} fails: {error.strerror or error}"
         cure = "The manager may have ended, a firewall may reject the port, or the address is another machine's"
-    return Trouble(UNREACHABLE, f"{cause}. {cure}. {_ADDRESS}")
+    return Trouble(Status.UNREACHABLE, f"{cause}. {cure}. {_ADDRESS}")
 
 
 _ADDRESS = (
@@ -298,11 +304,12 @@ class Listener:
             self._refusals = 0
         elif "requires a password" in line:
             return Trouble(
-                REFUSED, f"the manager at {self._to} asks for a password, and this worker was given none. {_PASSWORD}"
+                Status.REFUSED,
+                f"the manager at {self._to} asks for a password, and this worker was given none. {_PASSWORD}",
             )
         elif re.search(r"could not setup ssl|is not using ssl", line):
             return Trouble(
-                UNREACHABLE,
+                Status.UNREACHABLE,
                 f"no TLS connection can be made to the manager at {self._to}. Give ssl=True to the executor's "
                 "manager_config and to workers that you start by hand, or to neither",
             )
@@ -312,12 +319,12 @@ class Listener:
 
     def _refused(self) -> Trouble:
         given = f"the password in {self._password}" if self._password else "this worker without a password"
-        return Trouble(REFUSED, f"the manager at {self._to} refuses {given}. {_PASSWORD}")
+        return Trouble(Status.REFUSED, f"the manager at {self._to} refuses {given}. {_PASSWORD}")
 
     def silent(self) -> Trouble:
         """Describe a worker that ended without a message that is known here."""
         said = f": {self.last}" if self.last else ""
-        return Trouble(UNREACHABLE, f"vine_worker ended before the manager at {self._to} had accepted it{said}")
+        return Trouble(Status.UNREACHABLE, f"vine_worker ended before the manager at {self._to} had accepted it{said}")
 
 
 _PASSWORD = (

@@ -123,8 +123,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             start_new_session=True,
         )
     except OSError as error:
-        Traces(0, None, "", name, directory, short).remove_files()
-        raise Trouble(trouble.NOT_EXECUTABLE, f"{program} cannot be started: {error}") from None
+        temporary.unlink(short)
+        remove(directory)
+        raise Trouble(trouble.Status.NOT_EXECUTABLE, f"{program} cannot be started: {error}") from None
     run_directory, begun = options.connect if here else "", cleanup.start_time(worker.pid)
     traces = Traces(worker.pid, begun, environment[cleanup.TOKEN], name, directory, short, run_directory, options.user)
     kills = hardware.kills()

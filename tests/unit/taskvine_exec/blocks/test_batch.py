@@ -33,7 +33,7 @@ class Provider:
 
 
 class World:
-    """The jobs of a provider, and the blocks whose cancellation was asked for."""
+    """The jobs of a provider, and the blocks whose cancellation was requested."""
 
     def __init__(self, provider: Any) -> None:
         self.provider = provider
@@ -171,7 +171,7 @@ def test_held_job_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", JobState.FAILED, False),
     ],
 )
-def test_slurms_controller_has_the_last_word(
+def test_slurms_controller_decides(
     monkeypatch: pytest.MonkeyPatch, line: str, state: JobState, asks_again: bool
 ) -> None:
     monkeypatch.setattr(SlurmProvider, "execute_wait", lambda *_: (0 if line else 1, line, ""))

@@ -1,4 +1,4 @@
-"""Jobs that are cancelled, and their nodes that clean up."""
+"""Jobs that are cancelled, after their nodes have cleaned up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskvine_manager.node.leftovers import LEFT
 
 
 class Batch:
-    """A provider of three jobs. It refuses a request if one of the jobs in it is in ``refused``."""
+    """A provider of three jobs. It refuses a request that contains a job of ``refused``."""
 
     def __init__(self, directory: Path, *, trusted: bool = False) -> None:
         self.directory = directory
@@ -49,7 +49,7 @@ def batch(tmp_path: Path) -> Batch:
     return Batch(tmp_path)
 
 
-def test_one_request_for_all(batch: Batch) -> None:
+def test_all_jobs_are_cancelled_with_one_request(batch: Batch) -> None:
     batch.canceller.cancel(["0", "2", "7"])
     assert batch.asked == [["0", "2"]]
     batch.canceller.cancel(["0", "2"])
@@ -64,15 +64,15 @@ def test_jobs_are_cancelled_one_by_one_if_one_has_just_ended(batch: Batch, caplo
     assert not caplog.text
 
 
-def test_what_cannot_be_cancelled_is_named(batch: Batch, caplog: pytest.LogCaptureFixture) -> None:
+def test_jobs_that_cannot_be_cancelled_are_named(batch: Batch, caplog: pytest.LogCaptureFixture) -> None:
     batch.refused = {"1"}
     with caplog.at_level(logging.WARNING):
         batch.canceller.cancel(["0", "1"])
     assert "these blocks could not be cancelled: 1 (job 1)" in caplog.text
 
 
-def test_a_process_that_has_ended_is_not_killed(tmp_path: Path) -> None:
-    """Its number may be that of another process."""
+def test_ended_process_is_not_killed(tmp_path: Path) -> None:
+    """Another process may have the same number by now."""
     batch = Batch(tmp_path, trusted=True)
     batch.states["0"] = JobState.COMPLETED
     batch.canceller.end_all(set(), lambda block: None)

@@ -1,4 +1,4 @@
-"""Blocks are launched, watched, replaced and cancelled. The test takes the part of the provider and of nodes."""
+"""Blocks are launched, watched, replaced and cancelled. The test acts as the provider and as the nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import eventually
 
 
 class Provider:
-    """A provider that knows the state of its jobs, as the test sets them. It numbers them from 100."""
+    """A provider whose jobs have the states that the test sets. It numbers them from 100."""
 
     label = "provider"
     min_blocks, parallelism, nodes_per_block = 0, 1.0, 1
@@ -54,7 +54,7 @@ class Provider:
 
 
 class Executor(BlockExecutor):
-    """An executor whose nodes do what the test says."""
+    """An executor whose nodes are those that the test sets."""
 
     label = "blocks of a test"
 
@@ -68,7 +68,7 @@ class Executor(BlockExecutor):
         self._start_blocks("/scripts")
 
     def nodes_of(self, *blocks: str) -> None:
-        """Let the nodes of these blocks be the ones that are there."""
+        """Make the nodes of these blocks the present ones."""
         self._nodes_are([{"name": f"node-{block}", "block": block, "directory": "/nodes"} for block in blocks])
 
     def add_task(self) -> None:
@@ -135,7 +135,7 @@ def provider_of(executor: Executor) -> Provider:
 
 
 def by_strategy(action: Callable[[], Any]) -> Any:
-    """Do something in a thread with the name of that of Parsl's strategy; return its result."""
+    """Run a function in a thread named like that of Parsl's strategy; return its result."""
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(action()), name="JobStatusPoller-Timer")
     thread.start()
@@ -162,7 +162,7 @@ def test_executor_without_a_provider_has_no_blocks() -> None:
     executor.end()
 
 
-def test_first_request_of_the_strategy_counts_the_blocks_of_the_start(make: Make) -> None:
+def test_first_request_of_the_strategy_counts_init_blocks(make: Make) -> None:
     executor = make(2)
     assert by_strategy(lambda: executor.scale_out_facade(3)) == ["2"]
     assert by_strategy(lambda: executor.scale_out_facade(2)) == ["3", "4"]
@@ -188,7 +188,7 @@ def test_strategy_launches_no_blocks_just_after_a_failure(make: Make, caplog: py
 @pytest.mark.parametrize("name", ["none", "simple"])
 def test_block_for_tasks_is_launched_by_the_strategy_or_without_it(make: Make, name: str) -> None:
     executor = make(0)
-    executor.run_id = "run"  # it is part of a DataFlowKernel
+    executor.run_id = "run"  # the executor belongs to a DataFlowKernel
     strategy = Strategy(strategy=name, max_idletime=0.0)
     strategy.add_executors([executor])
     by_strategy(lambda: strategy.strategize([executor]))
@@ -260,7 +260,7 @@ def test_block_whose_node_died_is_replaced(make: Make, caplog: pytest.LogCapture
     assert not executor.bad_state_is_set
 
 
-def test_block_that_ended_without_tasks_is_replaced_for_the_next_task(make: Make) -> None:
+def test_idle_block_that_ended_is_replaced_for_the_next_task(make: Make) -> None:
     executor = make()
     executor.nodes_of("0")
     executor.status()
@@ -295,7 +295,7 @@ def test_jobs_that_wait_for_long_are_mentioned(
 # --- scaling in ---
 
 
-def test_youngest_blocks_leave_first_and_are_cancelled_when_they_are_drained(make: Make) -> None:
+def test_youngest_blocks_leave_first(make: Make) -> None:
     executor = make(3)
     executor.nodes_of("0", "1", "2")
     assert executor.scale_in(2) == ["1", "2"]

@@ -1,4 +1,4 @@
-"""What a provider's word about a job is worth, and when it is asked for."""
+"""How far a provider's answers about a job are trusted, and when it is asked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def look(jobs: Jobs, said: JobStatus, now: float, *, answered: bool = True) -> J
 # --- ends ---
 
 
-def test_a_job_that_is_not_listed_yet_has_not_ended() -> None:
+def test_unlisted_new_job_has_not_ended() -> None:
     jobs = launched()
     for now in range(1, int(UNLISTED), 5):
         assert look(jobs, COMPLETED, now) == JobState.PENDING
@@ -45,14 +45,14 @@ def test_a_job_that_is_not_listed_yet_has_not_ended() -> None:
     assert [job.number for job in jobs if job.open] == [100]
 
 
-def test_a_job_that_is_never_listed_has_ended_in_the_end() -> None:
+def test_job_that_is_never_listed_has_ended_after_a_time() -> None:
     jobs = launched()
     assert look(jobs, COMPLETED, 10) == JobState.PENDING
     assert look(jobs, COMPLETED, UNLISTED) == JobState.COMPLETED
     assert not [job for job in jobs if job.open]
 
 
-def test_a_job_that_was_listed_has_ended_at_the_second_look() -> None:
+def test_listed_job_has_ended_at_the_second_look() -> None:
     jobs = launched()
     assert look(jobs, RUNNING, 10) == JobState.RUNNING
     assert look(jobs, COMPLETED, 20) == JobState.PENDING
@@ -60,7 +60,7 @@ def test_a_job_that_was_listed_has_ended_at_the_second_look() -> None:
     assert look(jobs, COMPLETED, 20 + SECOND_LOOK) == JobState.COMPLETED
 
 
-def test_one_list_that_came_back_short_is_forgotten() -> None:
+def test_one_incomplete_list_is_ignored() -> None:
     jobs = launched()
     look(jobs, RUNNING, 10)
     look(jobs, COMPLETED, 20)
@@ -77,18 +77,18 @@ def test_one_list_that_came_back_short_is_forgotten() -> None:
         JobStatus(JobState.COMPLETED, exit_code=0),
     ],
 )
-def test_what_cannot_be_made_up_counts_at_once_and_for_good(end: JobStatus) -> None:
+def test_final_states_count_at_once(end: JobStatus) -> None:
     jobs = launched()
     assert look(jobs, end, 1) == end.state
-    assert look(jobs, COMPLETED, 2) == end.state  # Slurm's provider forgets
+    assert look(jobs, COMPLETED, 2) == end.state  # Slurm's provider forgets the job
     assert not jobs.missing()
 
 
-def test_a_trusted_provider_counts_at_once() -> None:
+def test_trusted_provider_is_believed_at_once() -> None:
     assert look(launched(trusted=True), COMPLETED, 0.1) == JobState.COMPLETED
 
 
-def test_no_answer_is_no_end_until_it_has_lasted() -> None:
+def test_missing_answer_is_an_end_after_a_time() -> None:
     jobs = launched()
     look(jobs, RUNNING, 10)
     look(jobs, COMPLETED, 20)
@@ -96,14 +96,14 @@ def test_no_answer_is_no_end_until_it_has_lasted() -> None:
     assert look(jobs, PENDING, 20 + SILENCE, answered=False) == JobState.COMPLETED
 
 
-def test_a_block_with_a_node_has_not_ended_whatever_is_said() -> None:
+def test_block_with_a_node_has_not_ended() -> None:
     jobs = launched()
     jobs.nodes_are({"0"}, 1)
     assert look(jobs, COMPLETED, 100) == JobState.RUNNING
     assert look(jobs, JobStatus(JobState.FAILED), 200) == JobState.RUNNING
 
 
-def test_a_job_that_was_requeued_after_its_end_counts_again_when_its_node_joins() -> None:
+def test_requeued_job_counts_when_its_node_joins() -> None:
     jobs = launched()
     look(jobs, JobStatus(JobState.FAILED), 1)
     jobs.nodes_are({"0"}, 30)
@@ -111,7 +111,7 @@ def test_a_job_that_was_requeued_after_its_end_counts_again_when_its_node_joins(
     assert [job.number for job in jobs if job.open] == [100]
 
 
-def test_the_word_of_the_controller_settles_a_doubt() -> None:
+def test_controller_settles_a_doubt() -> None:
     jobs = launched()
     look(jobs, COMPLETED, 1)
     assert jobs.settle("0", PENDING).state == JobState.PENDING
@@ -119,7 +119,7 @@ def test_the_word_of_the_controller_settles_a_doubt() -> None:
     assert look(jobs, COMPLETED, 2) == JobState.FAILED
 
 
-def test_a_state_that_is_not_known_is_not_one_block_less() -> None:
+def test_unknown_state_counts_as_a_block() -> None:
     jobs = launched()
     assert look(jobs, JobStatus(JobState.UNKNOWN), 1) == JobState.PENDING
     jobs.nodes_are({"0"}, 2)
@@ -130,7 +130,7 @@ def test_a_state_that_is_not_known_is_not_one_block_less() -> None:
 # --- looks ---
 
 
-def test_a_job_that_waits_is_looked_at_once_soon_and_then_at_the_provider_s_interval() -> None:
+def test_waiting_job_is_looked_at_once_soon() -> None:
     jobs = launched(3)
     looks = []
     while (now := jobs.next_look()) is not None and now < 10 * INTERVAL:
@@ -139,7 +139,7 @@ def test_a_job_that_waits_is_looked_at_once_soon_and_then_at_the_provider_s_inte
     assert looks == [FIRST_LOOK + number * INTERVAL for number in range(len(looks))]
 
 
-def test_nothing_is_asked_while_all_nodes_are_there() -> None:
+def test_no_question_while_all_nodes_exist() -> None:
     jobs = launched(2)
     jobs.nodes_are({"0", "1"}, 1)
     assert jobs.next_look() is None
@@ -147,7 +147,7 @@ def test_nothing_is_asked_while_all_nodes_are_there() -> None:
     assert jobs.next_look() == 100 + CLOSER_LOOKS[0]
 
 
-def test_a_job_that_stirs_is_looked_at_more_closely_for_a_while() -> None:
+def test_changed_job_is_looked_at_more_often() -> None:
     jobs = launched()
     look(jobs, RUNNING, 10)
     jobs.stirs("0", 20)
@@ -162,14 +162,14 @@ def test_a_job_that_stirs_is_looked_at_more_closely_for_a_while() -> None:
     assert looks == [*closer, closer[-1] + INTERVAL, closer[-1] + 2 * INTERVAL]
 
 
-def test_a_doubt_is_looked_into() -> None:
+def test_doubtful_end_is_looked_at_again() -> None:
     jobs = launched()
     look(jobs, RUNNING, 10)
     look(jobs, COMPLETED, 70)
     assert jobs.next_look() == 70 + SECOND_LOOK
 
 
-def test_looks_keep_a_distance() -> None:
+def test_looks_have_a_minimum_interval() -> None:
     jobs = launched(2)
     jobs.looked(50)
     jobs.stirs("0", 48)
@@ -185,7 +185,7 @@ def test_looks_keep_a_distance() -> None:
 # --- mentions ---
 
 
-def test_a_job_without_a_node_is_mentioned_seldom() -> None:
+def test_job_without_a_node_is_mentioned_rarely() -> None:
     jobs = launched()
     times = []
     while (now := jobs.next_mention()) is not None and now < 7200:
@@ -202,8 +202,8 @@ def test_a_job_without_a_node_is_mentioned_seldom() -> None:
 FAILED, CANCELLED = (JobStatus(s) for s in (JobState.FAILED, JobState.CANCELLED))
 
 
-def test_a_state_that_passes_is_no_end() -> None:
-    """Grid Engine's job is on its way to its node: FAILED to the provider."""
+def test_temporary_state_is_no_end() -> None:
+    """A job of Grid Engine on its way to its node is FAILED to the provider."""
     jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
     jobs.launched("0", 100, 0.0)
     assert look(jobs, FAILED, 10) == JobState.PENDING
@@ -211,7 +211,7 @@ def test_a_state_that_passes_is_no_end() -> None:
     assert look(jobs, RUNNING, 10 + SECOND_LOOK) == JobState.RUNNING
 
 
-def test_a_job_that_is_stuck_is_replaced_and_still_to_be_cancelled() -> None:
+def test_stuck_job_is_replaced_and_cancelled_later() -> None:
     jobs = Jobs(INTERVAL, trusted=False, stuck={JobState.FAILED: "held"})
     jobs.launched("0", 100, 0.0)
     look(jobs, FAILED, 10)
@@ -219,12 +219,12 @@ def test_a_job_that_is_stuck_is_replaced_and_still_to_be_cancelled() -> None:
     assert [job.number for job in jobs if job.open] == [100]
     assert not jobs.missing()
     assert [job.end.message for job in jobs if job.end] == ["held"]
-    jobs.nodes_are(["0"], 20)  # it goes on after all
+    jobs.nodes_are(["0"], 20)  # it goes on nevertheless
     assert look(jobs, RUNNING, 21) == JobState.RUNNING
 
 
-def test_a_suspended_job_has_not_ended() -> None:
-    """LSF's suspended jobs are CANCELLED to the provider, and so are jobs that it has cancelled itself."""
+def test_suspended_job_has_not_ended() -> None:
+    """To the provider, LSF's suspended jobs are CANCELLED, and so are jobs that it has cancelled itself."""
     jobs = Jobs(INTERVAL, trusted=False, suspended=[JobState.CANCELLED])
     jobs.launched("0", 100, 0.0)
     for now in (10, 20, 100, 1000):
@@ -235,15 +235,15 @@ def test_a_suspended_job_has_not_ended() -> None:
     assert look(jobs, CANCELLED, 1001) == JobState.CANCELLED
 
 
-def test_a_job_that_has_written_output_need_not_have_been_listed() -> None:
+def test_job_with_output_need_not_be_listed() -> None:
     jobs = launched()
     jobs.stirs("0", 2)
     assert look(jobs, COMPLETED, 5) == JobState.PENDING
     assert look(jobs, COMPLETED, 5 + SECOND_LOOK) == JobState.COMPLETED
 
 
-def test_a_job_of_which_nothing_is_heard_is_given_up_some_time_after_its_node_has_left() -> None:
-    """Kubernetes' provider never speaks again of a pod that was deleted."""
+def test_silent_job_is_given_up_after_its_node_has_left() -> None:
+    """Kubernetes' provider reports nothing more of a pod that was deleted."""
     jobs = launched()
     jobs.nodes_are(["0"], 10)
     jobs.nodes_are([], 20)

@@ -24,7 +24,7 @@ def test_nodes_come_and_go() -> None:
     assert nodes.last_place("2") is None
 
 
-def test_a_number_of_nodes_is_waited_for() -> None:
+def test_number_of_nodes_can_be_waited_for() -> None:
     nodes = Nodes()
     assert nodes.wait(0, 0)
     assert not nodes.wait(1, 0.01)

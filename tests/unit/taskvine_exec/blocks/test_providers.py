@@ -1,4 +1,4 @@
-"""What Parsl's providers make of what their batch systems print, and what we make of that."""
+"""How Parsl's providers read the output of batch systems, and how we read theirs."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ SETTINGS: dict[type, dict[str, Any]] = {
 
 
 class Scripts:
-    """Commands of a batch system that print what a test says."""
+    """Commands of a batch system that print the text that a test sets."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def say(self, command: str, output: str, status: int = 0) -> None:
-        """From now on, have a command print something and exit with a status."""
+        """Set what a command prints, and its exit status."""
         (self.directory / f"{command}.said").write_text(output)
         script = self.directory / command
         script.write_text(f'#!/bin/sh\necho "$@" >> "$0.asked"\ncat "$0.said"\nexit {status}\n')
@@ -85,7 +85,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
 
 
 def submitted(kind: type, scripts: Scripts, tmp_path: Path) -> tuple[Any, Any]:
-    """A provider and the number of a job that it has submitted."""
+    """Make a provider with one submitted job; return both."""
     scripts.say("sacct", "")
     scripts.say(*SUBMITTED[kind])
     provider = kind(**SETTINGS.get(kind, {}))
@@ -94,7 +94,7 @@ def submitted(kind: type, scripts: Scripts, tmp_path: Path) -> tuple[Any, Any]:
 
 
 class Looks:
-    """Looks at one job, five seconds apart, judged as the executor does."""
+    """Look at one job every five seconds, and judge the answers as the executor does."""
 
     def __init__(self, provider: Any, job: Any) -> None:
         self.provider, self.job, self.now = provider, job, FIRST_LOOK
@@ -145,7 +145,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "output", "status", "verdicts", "still_open"), CASES)
-def test_what_counts(
+def test_states_that_count_as_ended(
     scripts: Scripts,
     tmp_path: Path,
     kind: type,
@@ -172,7 +172,7 @@ def test_what_counts(
     ],
     ids=["sge", "sge-is-deleted", "pbs", "torque", "lsf", "condor"],
 )
-def test_an_end_needs_two_looks(scripts: Scripts, tmp_path: Path, kind: type, runs: str, gone: tuple[str, int]) -> None:
+def test_end_needs_two_looks(scripts: Scripts, tmp_path: Path, kind: type, runs: str, gone: tuple[str, int]) -> None:
     looks = Looks(*submitted(kind, scripts, tmp_path))
     scripts.say(ASKED[kind], runs)
     assert looks.look() == RUNNING
@@ -181,7 +181,7 @@ def test_an_end_needs_two_looks(scripts: Scripts, tmp_path: Path, kind: type, ru
     assert not looks.open
 
 
-def test_a_job_on_its_way_to_its_node_has_not_failed(scripts: Scripts, tmp_path: Path) -> None:
+def test_job_on_its_way_to_its_node_has_not_failed(scripts: Scripts, tmp_path: Path) -> None:
     looks = Looks(*submitted(GridEngineProvider, scripts, tmp_path))
     scripts.say("qstat", QSTAT + QSTAT_JOB.format("t", "main.q@n1"))
     assert looks.look() == PENDING
@@ -189,8 +189,8 @@ def test_a_job_on_its_way_to_its_node_has_not_failed(scripts: Scripts, tmp_path:
     assert [looks.look() for _ in range(3)] == [RUNNING] * 3
 
 
-def test_a_pod_that_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The provider goes on to say what it heard last, and raises where the pod is to be deleted."""
+def test_deleted_pod_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider repeats its last answer, and raises an exception where it should delete the pod."""
 
     def read(phase: str | None) -> Callable[..., Any]:
         def pod(**_: str) -> Any:
@@ -200,7 +200,7 @@ def test_a_pod_that_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return pod
 
-    provider = KubernetesProvider.__new__(KubernetesProvider)  # without its client library
+    provider = KubernetesProvider.__new__(KubernetesProvider)  # without the client library of Kubernetes
     provider.namespace = "default"
     provider.resources = {"a": {"status": JobStatus(RUNNING), "pod_name": "pod"}}
     provider.kube_client = SimpleNamespace(read_namespaced_pod=read("Running"))

@@ -35,42 +35,40 @@ class Blocks:
 
 
 @pytest.mark.parametrize("state", [RUNNING, PENDING])
-def test_a_block_that_has_not_ended_is_waited_for(state: JobStatus) -> None:
+def test_running_block_is_waited_for(state: JobStatus) -> None:
     assert Blocks(ENDED, state).decide() == Decision(Step.WAIT, has_active=True)
 
 
-def test_no_block_at_all() -> None:
+def test_first_block_is_launched_for_tasks() -> None:
     assert Blocks().decide().step is Step.WAIT  # Parsl's strategy will launch one
     assert Blocks().decide(is_scaled=False).step is Step.LAUNCH
     assert Blocks().decide(is_scaled=False, has_tasks=False).step is Step.WAIT
 
 
-def test_a_block_that_dies_after_it_has_served_is_replaced() -> None:
+def test_used_block_that_dies_is_replaced() -> None:
     decision = Blocks(KILLED, served=(0,)).decide()
     assert decision == Decision(Step.LAUNCH, has_active=False, lost="0")
     assert Blocks(KILLED, served=(0,)).decide(has_tasks=False).step is Step.WAIT
 
 
-def test_a_block_that_was_scaled_in_is_not_lost() -> None:
+def test_scaled_in_block_is_not_lost() -> None:
     assert Blocks(SCALED_IN).decide().step is Step.WAIT
     assert Blocks(SCALED_IN).decide(is_scaled=False) == Decision(Step.LAUNCH, has_active=False)
 
 
-def test_a_first_block_that_ends_by_itself_is_the_last() -> None:
+def test_first_block_that_fails_is_not_replaced() -> None:
     decision = Blocks(ENDED).decide()
     assert decision == Decision(Step.GIVE_UP, has_active=False, failed=(("0", ENDED),))
 
 
-def test_all_first_blocks_may_fail() -> None:
+def test_failure_of_all_first_blocks_is_final() -> None:
     assert Blocks(ENDED, init=2).decide(now=0.0).step is Step.WAIT
     assert Blocks(ENDED, ENDED, init=2).decide().step is Step.GIVE_UP
     assert [block for block, _ in Blocks(ENDED, ENDED, init=2).decide().failed] == ["1", "0"]
 
 
 @pytest.mark.parametrize(("status", "served"), [((KILLED,), ()), ((KILLED, ENDED), (0,))])
-def test_after_a_failure_that_may_not_come_again_another_is_tried_later(
-    status: tuple[JobStatus, ...], served: tuple[int, ...]
-) -> None:
+def test_temporary_failure_is_retried_later(status: tuple[JobStatus, ...], served: tuple[int, ...]) -> None:
     blocks = Blocks(*status, served=served)
     first = blocks.decide(is_scaled=False)
     assert (first.step, first.is_news) == (Step.WAIT, True)
@@ -79,7 +77,7 @@ def test_after_a_failure_that_may_not_come_again_another_is_tried_later(
     assert (again.step, again.is_news) == (Step.LAUNCH, False)
 
 
-def test_enough_failures_in_a_row() -> None:
+def test_repeated_failures_are_final() -> None:
     assert Blocks(*[KILLED] * (ATTEMPTS - 1)).decide().step is Step.WAIT
     assert Blocks(*[KILLED] * ATTEMPTS).decide().step is Step.GIVE_UP
     assert Blocks(*[KILLED] * ATTEMPTS).decide(has_nodes=True).step is Step.WAIT
@@ -94,7 +92,7 @@ def test_pauses_grow_up_to_a_limit() -> None:
     assert pauses == [RETRY_SECONDS, 2 * RETRY_SECONDS, 4 * RETRY_SECONDS, RETRY_AT_MOST]
 
 
-def test_a_failure_beside_a_running_block_is_news_once() -> None:
+def test_failure_beside_a_running_block_is_reported_once() -> None:
     blocks = Blocks(RUNNING, ENDED)
     assert [blocks.decide().is_news for _ in range(2)] == [True, False]
 

@@ -1,4 +1,4 @@
-"""Answers of Slurm's controller, as Slurm 22.05 gives them."""
+"""Answers of Slurm's controller, in the words of Slurm 22.05."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINE = (
         ("NODE_FAIL", "NodeDown", "0:0", JobState.FAILED, None),
     ],
 )
-def test_states(state: str, reason: str, code: str, status: JobState, exit_code: int | None) -> None:
+def test_states_are_read(state: str, reason: str, code: str, status: JobState, exit_code: int | None) -> None:
     detail = slurm.parse(LINE.format(state, reason, code))
     assert detail is not None
     told = detail.status(JobStatus(JobState.COMPLETED, stdout_path="out", stderr_path="err"))
@@ -54,13 +54,13 @@ def test_states(state: str, reason: str, code: str, status: JobState, exit_code:
         ("RUNNING", "AssocGrpCPUMinutesLimit", ""),
     ],
 )
-def test_cures(state: str, reason: str, cure: str) -> None:
+def test_reasons_that_may_pass_are_recognised(state: str, reason: str, cure: str) -> None:
     detail = slurm.parse(LINE.format(state, reason, "0:0"))
     assert detail is not None
     assert (cure in detail.cure) if cure else detail.cure == ""
 
 
-def test_no_job() -> None:
+def test_unknown_job_has_no_state() -> None:
     assert slurm.parse("") is None
     assert slurm.parse("slurm_load_jobs error: Invalid job id specified\n") is None
 
@@ -69,7 +69,9 @@ def test_no_job() -> None:
     ("answer", "clusters", "found"),
     [((0, LINE.format("FAILED", "None", "1:0"), ""), "other", True), ((1, "", "Invalid job id"), None, False)],
 )
-def test_ask(answer: tuple[int, str, str], clusters: str | None, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controller_is_asked(
+    answer: tuple[int, str, str], clusters: str | None, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def execute_wait(_: Any, command: str, timeout: float | None = None) -> tuple[int, str, str]:
@@ -83,7 +85,7 @@ def test_ask(answer: tuple[int, str, str], clusters: str | None, found: bool, mo
     assert asked[-1] == f"scontrol{option} --oneliner show job 7"
 
 
-def test_a_command_that_raises_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_command_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def execute_wait(*_: Any) -> None:
         raise TimeoutError
 

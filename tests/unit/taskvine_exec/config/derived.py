@@ -1,4 +1,4 @@
-"""Settings derived from fields that are given by name, as an executor derives them."""
+"""Settings derived from fields given by name, as an executor derives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations are copied, Parsl's own too, and nobody's object is changed."""
+"""Configurations are copied, Parsl's too, and the user's objects stay unchanged."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_manager_configs_are_copied_and_not_changed(cls: Any) -> None:
     assert changed.port == 1
     assert own.port == 9123
 
-    # What users hand to their own function is handed on as it is: it may be large, or not copyable.
+    # Arguments of the user's own function are not copied: they may be large, or impossible to copy.
     own = own_manager_config(given)
     assert own.library_config is not None
     assert own.library_config["context_kwargs"]["depth"] is context_kwargs["depth"]
@@ -79,14 +79,14 @@ def test_factory_configs_are_copied_and_not_changed(cls: Any) -> None:
     assert given == before
 
 
-def test_a_subclass_of_ours_stays_one() -> None:
+def test_subclass_keeps_its_class() -> None:
     class Site(TaskVineManagerConfig):
         pass
 
     assert type(own_manager_config(Site())) is Site
 
 
-def test_a_later_parsl_may_know_more_but_nothing_set_there_is_dropped() -> None:
+def test_unknown_field_of_a_later_parsl_is_refused_if_set() -> None:
     later = dataclasses.make_dataclass(
         "TaskVineManagerConfig",
         [("novelty", Any, None), ("novelties", Any, dataclasses.field(default_factory=list))],
@@ -99,7 +99,7 @@ def test_a_later_parsl_may_know_more_but_nothing_set_there_is_dropped() -> None:
         own_manager_config(later(novelties=[3]))
 
 
-def test_an_earlier_parsl_may_know_less() -> None:
+def test_earlier_parsl_may_lack_fields() -> None:
     earlier = dataclasses.make_dataclass("TaskVineFactoryConfig", [("cores", Any, None)])
     assert own_factory_config(earlier(cores=3)) == TaskVineFactoryConfig(cores=3)
 
@@ -107,13 +107,13 @@ def test_an_earlier_parsl_may_know_less() -> None:
 @pytest.mark.parametrize(
     "bad", [3, "config", {}, {"port": 1}, TaskVineFactoryConfig(), ParslFactoryConfig(), TaskVineManagerConfig]
 )
-def test_anything_else_is_no_manager_config(bad: Any) -> None:
+def test_other_objects_are_no_manager_config(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"manager_config is .*None or an instance of TaskVineManagerConfig"):
         own_manager_config(bad)
 
 
 @pytest.mark.parametrize("bad", [0, TaskVineManagerConfig(), ParslManagerConfig(), ParslFactoryConfig])
-def test_anything_else_is_no_factory_config(bad: Any) -> None:
+def test_other_objects_are_no_factory_config(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"factory_config is .*None or an instance of TaskVineFactoryConfig"):
         own_factory_config(bad)
 
@@ -124,12 +124,12 @@ def test_numpy_integers_become_pythons() -> None:
     assert [type(value) for value in (settings.max_retries, settings.node_cores, settings.slots)] == [int, int, int]
 
 
-def test_a_tune_parameters_object_is_kept() -> None:
+def test_tune_parameters_object_is_kept() -> None:
     tune = TuneParameters({"immediate-recovery": True})
     assert own_manager_config(TaskVineManagerConfig(tune_parameters=tune)).tune_parameters is tune
 
 
-def test_overrides_reach_the_class_that_has_the_field() -> None:
+def test_overrides_reach_the_right_config() -> None:
     manager, factory = with_overrides(
         TaskVineManagerConfig(max_retries=2), TaskVineFactoryConfig(disk=5), {"init_command": "true &&", "cores": 3}
     )
@@ -156,6 +156,6 @@ def test_overrides_do_not_keep_the_users_containers() -> None:
         ("_project_password_file", "unknown setting"),
     ],
 )
-def test_unknown_settings(name: str, says: str) -> None:
+def test_unknown_settings_are_refused(name: str, says: str) -> None:
     with pytest.raises(TypeError, match=says):
         with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), {name: 1})

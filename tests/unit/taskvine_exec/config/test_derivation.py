@@ -1,4 +1,4 @@
-"""What is configured reaches the settings of an engine."""
+"""Settings of the engines, derived from the configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_defaults_for_the_embedded_engine() -> None:
     assert embedded() == EmbeddedSettings(function_exec_mode="L2", worker_launch_method="factory", most_nodes=1)
 
 
-def test_everything_arrives(tmp_path: Path) -> None:
+def test_all_fields_are_passed_on(tmp_path: Path) -> None:
     manager = TaskVineManagerConfig(
         env_vars={"A": 1, "B": Path("/b")},
         init_command="true &&",
@@ -74,7 +74,6 @@ def test_everything_arrives(tmp_path: Path) -> None:
         library_cores=2.0,
         library_memory=100.0,
         library_disk=200.0,
-        library_gpus=0,
         import_modules=(os.path.__name__, "xml.dom"),
         context=len,
         context_args=("abc",),
@@ -103,10 +102,9 @@ def test_everything_arrives(tmp_path: Path) -> None:
     )
 
 
-def test_zero_in_the_library_is_not_said() -> None:
+def test_zero_in_the_library_means_unset() -> None:
     settings = embedded(library_config={"num_slots": 0, "cores": 0, "memory": 0, "disk": 0, "gpus": 0})
     assert (settings.slots, settings.library_cores, settings.library_memory, settings.library_disk) == (None,) * 4
-    assert settings.library_gpus == 0
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
@@ -125,13 +123,13 @@ def test_env_pack_must_exist() -> None:
 
 
 @pytest.mark.parametrize("mode", ["l1", "", None, 1])
-def test_bad_modes(mode: Any) -> None:
+def test_bad_modes_are_refused(mode: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"function_exec_mode=.*'serverless'"):
         embedded(mode=mode)
 
 
 @pytest.mark.parametrize("launch", ["Factory", None, 1])
-def test_bad_launch_methods(launch: Any) -> None:
+def test_bad_launch_methods_are_refused(launch: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"worker_launch_method=.*'provider', 'factory', 'manual'"):
         embedded(launch=launch)
 
@@ -142,12 +140,12 @@ def test_inline_limit_is_taken(limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 65_537, 1e3, True, None])
-def test_inline_limit_that_no_packet_holds_is_refused(limit: Any) -> None:
+def test_inline_limit_above_a_packet_is_refused(limit: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"inline_limit=.* must be a whole number from 0 to 65536"):
         embedded(limit=limit)
 
 
-def test_workers_waited_for_must_be_able_to_come() -> None:
+def test_number_of_awaited_workers_must_be_possible() -> None:
     with pytest.raises(ConfigurationError, match=r"wait_for_workers=2 .*max_workers, which is 1"):
         embedded(wait_for_workers=2)
     assert embedded(wait_for_workers=2, launch="provider", provider=local_provider()).wait_for_workers == 2
@@ -173,7 +171,7 @@ def test_python_env_is_for_vine_factory(tmp_path: Path) -> None:
         ({"min_workers": 3}, "min_workers=3"),
     ],
 )
-def test_what_is_not_valid_with_taskvine(fields: dict[str, Any], words: str) -> None:
+def test_invalid_combinations_with_taskvine_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         vine(launch="provider", **fields)
 

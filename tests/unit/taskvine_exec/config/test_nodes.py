@@ -13,7 +13,7 @@ from parsl.providers import CondorProvider, LocalProvider, SlurmProvider
 from tests.unit.taskvine_exec.config.derived import embedded, local_provider, vine
 
 
-def test_node_size_is_looked_for_in_order() -> None:
+def test_sources_of_the_node_size_have_an_order() -> None:
     provider = local_provider()
     provider.cores_per_node = 2
     provider.mem_per_node = 1.5
@@ -29,12 +29,12 @@ def test_node_size_is_looked_for_in_order() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("cores_per_node", 0), ("cores_per_node", "2"), ("mem_per_node", 0)])
-def test_a_provider_must_make_sense(name: str, value: object) -> None:
+def test_impossible_provider_is_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"provider\.{name}="):
         embedded(launch="provider", provider=SimpleNamespace(**{name: value}))
 
 
-def test_a_library_must_fit_its_node() -> None:
+def test_library_must_fit_its_node() -> None:
     with pytest.raises(ConfigurationError, match=r"library_config\['cores'\]=8 .*at most the 4"):
         embedded(cores=4, library_config={"cores": 8})
     with pytest.raises(ConfigurationError, match=r"library_config\['gpus'\]=1 .*at most the 0"):
@@ -64,7 +64,7 @@ def test_remote_providers_are_refused() -> None:
             embedded(launch="provider", provider=provider)
 
 
-def test_a_local_provider_of_several_nodes_is_refused() -> None:
+def test_local_provider_of_several_nodes_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="LocalProvider with nodes_per_block=2"):
         embedded(launch="provider", provider=local_provider(nodes_per_block=2))
 
@@ -79,5 +79,5 @@ def test_a_local_provider_of_several_nodes_is_refused() -> None:
         (None, "factory", True),
     ],
 )
-def test_what_is_on_this_machine(provider: Any, launch: str, local: bool) -> None:
+def test_nodes_on_this_machine_are_recognised(provider: Any, launch: str, local: bool) -> None:
     assert vine(launch=launch, provider=provider).local is local

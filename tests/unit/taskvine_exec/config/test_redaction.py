@@ -25,7 +25,7 @@ SECRET = "hunter2"
         {"library_config": {"context": len, "context_args": (SECRET,), "context_kwargs": {"key": SECRET}}},
     ],
 )
-def test_repr_hides_what_may_be_secret(settings: dict[str, Any]) -> None:
+def test_repr_hides_possible_secrets(settings: dict[str, Any]) -> None:
     configs: list[object] = [*with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), settings)]
     if not settings.keys() & {"worker_options", "batch_options"}:
         configs.append(embedded(**settings))
@@ -47,13 +47,13 @@ def test_repr_hides_what_may_be_secret(settings: dict[str, Any]) -> None:
         {"batch_options": f"--password={SECRET}"},
     ],
 )
-def test_errors_hide_what_may_be_secret(settings: dict[str, Any]) -> None:
+def test_errors_hide_possible_secrets(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         embedded(**settings)
     assert SECRET not in str(caught.value)
 
 
-def test_repr_shows_the_rest() -> None:
+def test_repr_shows_other_fields() -> None:
     shown = repr(TaskVineManagerConfig(project_password_file="/home/me/pw", max_retries=None))
     assert shown.startswith("TaskVineManagerConfig(port=0, ")
     assert "project_password_file='/home/me/pw'" in shown

@@ -35,7 +35,9 @@ def test_settings_are_frozen_keyword_only_and_picklable() -> None:
         ("taskvine", {"launch": "manual"}, "sandbox"),
     ],
 )
-def test_apps_run_where_the_program_is_if_nodes_see_it(engine: str, settings: dict[str, Any], default: str) -> None:
+def test_apps_run_in_the_programs_directory_if_nodes_see_it(
+    engine: str, settings: dict[str, Any], default: str
+) -> None:
     made = embedded(**settings) if engine == "embedded" else vine(**settings)
     assert working_directory(None, made) == default
     assert working_directory("submit", made) == "submit"

@@ -23,25 +23,25 @@ from tests.unit.taskvine_exec.config.derived import embedded, vine
         {"worker_executable": "/opt/vine_worker"},
     ],
 )
-def test_what_needs_taskvine_is_said(settings: dict[str, Any]) -> None:
+def test_field_that_needs_taskvine_is_refused(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(ConfigurationError, match=rf"does not support {name}=.*use engine='taskvine'"):
         embedded(**settings)
 
 
-def test_all_that_needs_taskvine_is_said_at_once() -> None:
+def test_all_fields_that_need_taskvine_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError, match="project_name='p', batch_options='-q x', batch_type='condor'"):
         embedded(project_name="p", batch_options="-q x", batch_type="condor")
 
 
-def test_what_the_embedded_engine_refuses_is_taken_by_taskvine() -> None:
+def test_taskvine_accepts_what_the_embedded_engine_refuses() -> None:
     made = vine(batch_type="condor", condor_requirements="x", project_name="p")
     assert (made.local, made.batch_type, made.condor_requirements) == (False, "condor", "x")
     assert made.project_name == "p"
 
 
 @pytest.mark.parametrize(("name", "instead"), [("app_pack", "env_pack"), ("autolabel", "each app's specification")])
-def test_what_no_engine_does_is_said(name: str, instead: str) -> None:
+def test_fields_that_no_engine_supports_are_refused(name: str, instead: str) -> None:
     fields: dict[str, Any] = {name: True}
     for derive in (embedded, vine):
         with pytest.raises(ConfigurationError, match=rf"{name}=True .*left out: .*{instead}"):
@@ -49,13 +49,13 @@ def test_what_no_engine_does_is_said(name: str, instead: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"port": 9123}, {"address": "127.0.0.1"}])
-def test_a_port_or_address_is_tolerated(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_port_and_address_are_tolerated(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="taskvine_exec.config"):
         embedded(**settings)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert next(iter(settings)) in caplog.text
 
 
-def test_defaults_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_defaults_cause_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     embedded()
     assert not caplog.records

@@ -15,7 +15,7 @@ from tests.unit.taskvine_exec.config.derived import embedded, vine
 
 
 @pytest.mark.parametrize("ending", ["toml", "yaml", "json"])
-def test_tune_parameters_come_from_anywhere(tmp_path: Path, ending: str) -> None:
+def test_tune_parameters_from_all_sources(tmp_path: Path, ending: str) -> None:
     given = {"worker_source_max_transfers": 3, "executor.library-slots": 2}
     path = tmp_path / f"tuning.{ending}"
     TuneParameters(given).dump(path)
@@ -26,7 +26,7 @@ def test_tune_parameters_come_from_anywhere(tmp_path: Path, ending: str) -> None
         assert settings.slots == 2
 
 
-def test_library_slots_are_num_slots() -> None:
+def test_library_slots_equal_num_slots() -> None:
     tuned = {"executor": {"library_slots": 3}}
     assert embedded(tune_parameters=tuned, library_config={"num_slots": 3}).slots == 3
     assert embedded(tune_parameters=tuned, library_config={"num_slots": 0}).slots == 3
@@ -53,7 +53,7 @@ def test_replicas_need_nodes(settings: dict[str, Any], most: int | None) -> None
             embedded(tune_parameters={"temp-replica-count": 3}, **settings)
 
 
-def test_what_is_not_acted_on_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_parameters_without_effect_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     embedded(tune_parameters={"hungry_minimum": 3, "immediate-recovery": 1, "executor.batch": 8, "task-groups": 1})
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
@@ -61,7 +61,7 @@ def test_what_is_not_acted_on_is_said_once(caplog: pytest.LogCaptureFixture) -> 
     assert said[1].startswith("tuning parameter 'hungry-minimum' has no effect on the embedded engine: the manager")
 
 
-def test_inline_limit_is_one_setting_by_two_names() -> None:
+def test_inline_limit_has_two_names() -> None:
     tuned = {"executor.inline-limit": 1000}
     assert embedded(tune_parameters=tuned).inline_limit == 1000
     assert embedded(tune_parameters=tuned, limit=1000).inline_limit == 1000
@@ -82,7 +82,7 @@ def test_batches_need_batching() -> None:
             use()
 
 
-def test_losses_are_taskvines_own_in_whole_seconds() -> None:
+def test_taskvine_takes_losses_in_whole_seconds() -> None:
     for seconds, told in ((0.2, 1.0), (2.6, 3.0), (0, 0.0)):
         settings = vine(tune_parameters={"executor.loss-interval": seconds, "executor.loss-seed": 3})
         assert settings.tune_parameters == {"enforce-worker-eviction-interval": told}
@@ -90,7 +90,7 @@ def test_losses_are_taskvines_own_in_whole_seconds() -> None:
     assert vine(tune_parameters=both).tune_parameters == {"enforce-worker-eviction-interval": 4.0}
 
 
-def test_retuning_is_checked_against_what_is_in_force(tmp_path: Path) -> None:
+def test_retuning_is_checked_against_current_values(tmp_path: Path) -> None:
     settings = embedded(max_workers=4, tune_parameters={"max-workers": 3, "executor.loss-interval": 5})
     in_force = settings.tuning
     in_force, given = retuned({"temp-replica-count": 3}, settings, in_force)

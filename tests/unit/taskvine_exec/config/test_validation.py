@@ -1,4 +1,4 @@
-"""Every field has a rule, and an error names the field, its value and what is allowed."""
+"""Every field has a rule, and an error names the field, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "says"), BAD)
-def test_bad_values(settings: dict[str, Any], says: str) -> None:
+def test_bad_values_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         validated(**settings)
     with pytest.raises(ConfigurationError, match=says):
@@ -178,11 +178,11 @@ def test_bad_values(settings: dict[str, Any], says: str) -> None:
         {"worker_executable": "/opt/vine_worker"},
     ],
 )
-def test_good_values(settings: dict[str, Any]) -> None:
+def test_good_values_are_accepted(settings: dict[str, Any]) -> None:
     validated(**settings)
 
 
-def test_the_first_error_names_a_parsl_class_too() -> None:
+def test_error_names_a_parsl_class_too() -> None:
     with pytest.raises(ConfigurationError, match="port=-1"):
         validate(own_manager_config(ParslManagerConfig(port=-1)), own_factory_config(ParslFactoryConfig()))
 

@@ -27,7 +27,7 @@ from tests.unit.taskvine_exec.config.derived import embedded
         ("--timeout 1d", {"worker_timeout": 86400}),
     ],
 )
-def test_worker_options(options: str | None, expected: dict[str, Any]) -> None:
+def test_worker_options_are_read(options: str | None, expected: dict[str, Any]) -> None:
     settings = embedded(worker_options=options)
     assert {name: getattr(settings, name) for name in expected} == expected
 
@@ -55,6 +55,6 @@ def test_worker_options(options: str | None, expected: dict[str, Any]) -> None:
         ("--cores='4", "cannot be read: No closing quotation"),
     ],
 )
-def test_bad_worker_options(options: str, says: str) -> None:
+def test_bad_worker_options_are_refused(options: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         embedded(worker_options=options)

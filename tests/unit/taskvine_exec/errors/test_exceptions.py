@@ -1,4 +1,4 @@
-"""Every exception says what happened and survives the way between processes."""
+"""Every exception explains what happened, and can be pickled."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_positional_construction_survives_pickle(cls: type[Any]) -> None:
     assert str(pickle.loads(pickle.dumps(error))) == str(full(cls))
 
 
-def test_what_was_added_to_an_exception_survives_pickle() -> None:
+def test_added_attributes_survive_pickle() -> None:
     error = SlotDied(1)
     error.extra = "noted later"  # type: ignore[attr-defined]
     assert pickle.loads(pickle.dumps(error)).extra == "noted later"
@@ -89,10 +89,10 @@ def test_message_is_clear(cls: type[Any], make: Any) -> None:
 def test_message_tells_every_field(cls: type[Any]) -> None:
     message = str(full(cls))
     for name in names(cls):
-        # A signal says more than the exit code that comes with it.
+        # The signal is more precise than the exit code that comes with it.
         expected = {"signal": "SIGKILL", "exit_code": "SIGKILL" if cls is SlotDied else "3"}
         expected |= {"requested": "64 cores", "largest": "2 cores", "limit_mb": "500 MB"}
-        # A task that was not started used nothing, and was not killed: its slot held too much.
+        # The task was not started: it used nothing and was not killed, but its slot held too much.
         expected |= {"used_mb": "612.5 MB", "group": "612.5 MB"}
         assert expected.get(name, str(EXAMPLES[name]).strip()) in message, name
 
@@ -133,5 +133,5 @@ def test_message_tells_every_field(cls: type[Any]) -> None:
         (TaskExited(7, exc_type="KeyboardInterrupt"), "task 7 did not return but raised KeyboardInterrupt"),
     ],
 )
-def test_messages(error: TaskVineExecutorError, expected: str) -> None:
+def test_messages_contain_the_fields(error: TaskVineExecutorError, expected: str) -> None:
     assert str(error) == expected

@@ -1,4 +1,4 @@
-"""The graph of a run: what it is made of, and files that others can read."""
+"""The graph of a run: its nodes and edges, and files that other programs can read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def of(*invocations: Submitted, ended: float | None = None, **fields: Any) -> Re
 
 
 def run() -> networkx.DiGraph:
-    """0 makes a temp file and a result; 1 reads both; 2 reads 1's result, which is not there yet."""
+    """Task 0 makes a temp file and a result; 1 reads both; 2 reads the result of 1, which does not exist yet."""
     temp, result, later = (
         FileUse("temp", "a", "a@t0"),
         FileUse("value", "", "result-0"),
@@ -100,35 +100,35 @@ def test_nodes_and_edges() -> None:
             {"state": "done", "outcome": "lost", "reason": "slot-died", "attempts": 3},
         ),
         ({"cancelled": {0}}, {"state": "done", "outcome": "cancelled", "attempts": 0}),
-        ({"ended": 9.0}, {"state": "done", "outcome": "cancelled", "attempts": 0}),  # overtaken by shutdown
+        ({"ended": 9.0}, {"state": "done", "outcome": "cancelled", "attempts": 0}),  # the end of the run came first
         ({}, {"state": "unknown", "attempts": 0}),  # the manager was killed
     ],
 )
-def test_ends_of_invocations(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_ends_of_tasks(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     graph = graph_module.build(of(submitted(0), **fields), None)
     assert {key: graph.nodes[0].get(key) for key in expected} == expected
     assert ("outcome" in graph.nodes[0]) == ("outcome" in expected)
 
 
-def test_a_file_that_was_made_and_is_nowhere_is_gone() -> None:
+def test_file_without_replicas_is_gone() -> None:
     record = of(submitted(0, (), (FileUse("temp", "a", "a@t0"),)), done={0: done(0, made=(("a@t0", 5),))})
     graph = graph_module.build(record, {"tasks": [], "files": []})
     assert graph.nodes["a@t0"]["state"] == "gone"
     assert graph.nodes["a@t0"]["size"] == 5
 
 
-def test_every_attribute_is_plain() -> None:
+def test_attributes_are_plain() -> None:
     for _, facts in run().nodes.items():
         assert {type(value) for value in facts.values()} <= {str, int, float}
 
 
-#: A string of the DOT language: only a quotation mark is escaped in it, and a backslash stands for itself.
+#: A string of the DOT language: only a quotation mark is escaped in it; a backslash stays as it is.
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _LINE = re.compile(r"^  (\w+)(?: -> (\w+)| \[(.*)\]);$", re.DOTALL)
 
 
 def shown(text: str) -> str:
-    """What a viewer makes of a quoted string: escString's escapes, then entities."""
+    """Return what a viewer shows for a quoted string: escString's escapes, then entities."""
     plain = re.sub(r"\\(.)", lambda found: {"n": "\n", "r": "\r"}.get(found[1], found[1]), text, flags=re.DOTALL)
     return html.unescape(plain)
 
@@ -140,7 +140,7 @@ awkward = st.sampled_from(
 
 
 @given(st.lists(anything | awkward, min_size=1, max_size=5, unique=True))
-def test_dot_says_what_was_meant(names: list[str]) -> None:
+def test_dot_strings_are_escaped(names: list[str]) -> None:
     outputs = tuple(FileUse("temp", name, name) for name in names)
     graph = graph_module.build(of(submitted(0, (), outputs)), None)
     first, *lines, last = graph_module.dot(graph)
@@ -153,7 +153,7 @@ def test_dot_says_what_was_meant(names: list[str]) -> None:
         if end is not None:
             edges.add((name, end))
             continue
-        # Strings taken out, nothing may be left that a string was to hide.
+        # Without the strings, no text remains that belongs inside one.
         assert re.fullmatch(r"(\w+=\"\"(, )?)+", _TOKEN.sub('""', attributes)), attributes
         labels[name] = shown(_TOKEN.findall(attributes)[0])
     assert labels.pop("t0") == "f #0"

@@ -1,4 +1,4 @@
-"""Hooks on and off."""
+"""Fixtures that switch hooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Switch = Callable[[Hook], bool]
 
 @pytest.fixture(params=["on", "off"])
 def switch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Switch:
-    """A test with this fixture runs twice. The function switches a hook for this run, and says whether it is on."""
+    """Run a test twice, with the hook on and off. The function switches a hook, and returns whether it is on."""
 
     def turn(hook: Hook) -> bool:
         monkeypatch.setattr(hook, "on", request.param == "on")

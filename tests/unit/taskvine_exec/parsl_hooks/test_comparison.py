@@ -12,7 +12,7 @@ from taskvine_exec.parsl_hooks import comparison
 from taskvine_exec.parsl_hooks.switches import COMPARISON
 from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
-SIZE = 3 * comparison._PIECE + 5
+SIZE = 3 * comparison.PIECE + 5
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, lambda data: np.frombuffer(data, np.uint8)])
@@ -23,8 +23,8 @@ def test_equal_bytes_are_found(make: Any, tmp_path: Path, switch: Switch) -> Non
     assert comparison.holds(str(tmp_path / "file"), memoryview(make(data)))
 
 
-@pytest.mark.parametrize("place", [0, comparison._PIECE - 1, comparison._PIECE, SIZE - 1])
-def test_one_other_byte_is_found(place: int, tmp_path: Path, switch: Switch) -> None:
+@pytest.mark.parametrize("place", [0, comparison.PIECE - 1, comparison.PIECE, SIZE - 1])
+def test_single_different_byte_is_found(place: int, tmp_path: Path, switch: Switch) -> None:
     switch(COMPARISON)
     data = bytearray(SIZE)
     (tmp_path / "file").write_bytes(data)
@@ -32,7 +32,7 @@ def test_one_other_byte_is_found(place: int, tmp_path: Path, switch: Switch) -> 
     assert not comparison.holds(str(tmp_path / "file"), memoryview(data))
 
 
-def test_another_length_is_found(tmp_path: Path, switch: Switch) -> None:
+def test_different_length_is_found(tmp_path: Path, switch: Switch) -> None:
     switch(COMPARISON)
     (tmp_path / "file").write_bytes(bytes(SIZE))
     assert not comparison.holds(str(tmp_path / "file"), memoryview(bytes(SIZE - 1)))

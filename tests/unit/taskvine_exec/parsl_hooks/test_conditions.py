@@ -1,4 +1,4 @@
-"""A future that is as any other, but lighter; and with the hook off, as heavy."""
+"""Futures with a lighter condition behave like others; with the hook off, they have the usual one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def on(switch: Switch) -> bool:
 
 
 def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
-    """Call something in a thread; what it returns goes into the list."""
+    """Call a function in a thread; its result is appended to the list."""
     said: list[Any] = []
     thread = threading.Thread(target=lambda: said.append(call()))
     thread.start()
@@ -31,7 +31,7 @@ def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
 
 
 def waits(future: LightFuture) -> bool:
-    """Whether somebody waits for it."""
+    """Whether a thread waits for it."""
     return bool(waiters(future))
 
 
@@ -49,15 +49,15 @@ def until(look: Any) -> None:
     raise AssertionError("it never came to be")
 
 
-def test_it_has_what_the_standard_future_sets_up() -> None:
-    """Another Python may give futures another attribute: then it is to be set here too."""
+def test_light_future_has_all_attributes() -> None:
+    """Another Python may give futures another attribute, which then has to be set here too."""
     ordinary, ours = vars(Future()), vars(LightFuture())
     assert ordinary.keys() <= ours.keys()
     for name in ordinary.keys() - {"_condition"}:
         assert ours[name] == ordinary[name], name
 
 
-def test_a_thread_that_waits_gets_the_result() -> None:
+def test_waiting_thread_gets_the_result() -> None:
     future = LightFuture()
     thread, said = in_thread(lambda: future.result(30))
     until(lambda: waits(future))
@@ -66,7 +66,7 @@ def test_a_thread_that_waits_gets_the_result() -> None:
     assert said == [7]
 
 
-def test_all_that_wait_get_the_exception() -> None:
+def test_all_waiting_threads_get_the_exception() -> None:
     future = LightFuture()
     threads = [in_thread(lambda: future.exception(30)) for _ in range(3)]
     until(lambda: len(waiters(future)) == 3)
@@ -77,12 +77,12 @@ def test_all_that_wait_get_the_exception() -> None:
         assert said == [error]
 
 
-def test_waiting_ends_with_its_time() -> None:
+def test_waiting_times_out() -> None:
     with pytest.raises(concurrent.futures.TimeoutError):
         LightFuture().result(0.01)
 
 
-def test_one_that_is_cancelled_wakes_who_waits() -> None:
+def test_cancellation_wakes_waiting_threads() -> None:
     future = LightFuture()
 
     def wait() -> str:
@@ -97,7 +97,7 @@ def test_one_that_is_cancelled_wakes_who_waits() -> None:
     assert said == ["cancelled"]
 
 
-def test_many_are_waited_for_at_once() -> None:
+def test_many_futures_are_waited_for_at_once() -> None:
     futures = [LightFuture() for number in range(5)]
     thread, said = in_thread(lambda: [future.result() for future in concurrent.futures.as_completed(futures, 30)])
     other, found = in_thread(lambda: concurrent.futures.wait(futures, 30))
@@ -110,7 +110,7 @@ def test_many_are_waited_for_at_once() -> None:
     assert found[0].done == set(futures)
 
 
-def test_callbacks_are_called_once_and_then_let_go(on: bool) -> None:
+def test_callbacks_are_called_once_and_released(on: bool) -> None:
     class Callback:
         calls = 0
 
@@ -124,11 +124,11 @@ def test_callbacks_are_called_once_and_then_let_go(on: bool) -> None:
     future.set_result(None)
     gc.collect()
     assert (gone() is None) is on
-    future.add_done_callback(Callback())  # it is done: at once
+    future.add_done_callback(Callback())  # it is done, so this returns at once
     assert Callback.calls == 2
 
 
-def test_it_is_locked_against_others_and_not_against_its_own_thread() -> None:
+def test_lock_excludes_only_other_threads() -> None:
     future = LightFuture()
     with future._condition:
         assert not future.done()  # takes the lock again
@@ -139,7 +139,7 @@ def test_it_is_locked_against_others_and_not_against_its_own_thread() -> None:
     future._condition.release()
 
 
-def test_the_cyclic_collector_has_little_to_look_at(on: bool) -> None:
+def test_garbage_collector_has_few_objects(on: bool) -> None:
     def tracked(make: Any) -> int:
         gc.collect()
         before = len(gc.get_objects())

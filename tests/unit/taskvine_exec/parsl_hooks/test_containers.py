@@ -1,4 +1,4 @@
-"""Futures in containers: found, replaced, and named where they were left."""
+"""Futures in containers: found, replaced, and named where they could not be."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Words(list[Any]):
 
 
 class Names(dict[str, Any]):
-    """A dict that is made with an argument, and has an attribute."""
+    """A dict made with an argument, and with an attribute."""
 
     def __init__(self, owner: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Fixed(frozenset[Any]):
 
 
 class Pair(tuple[Any, Any]):
-    """A tuple with attributes that takes two arguments."""
+    """A tuple with attributes whose class takes two arguments."""
 
     def __new__(cls, first: Any, second: Any) -> Pair:
         return super().__new__(cls, (first, second))
@@ -155,7 +155,7 @@ def test_futures_are_replaced_in_containers_of_every_kind(name: str) -> None:
     assert containers.find(argument), "the user's own object was changed"
 
 
-def test_what_holds_no_future_stays_the_object_that_it_is() -> None:
+def test_container_without_futures_stays_the_same_object() -> None:
     plain = {"a": [1, Model(2)]}
     assert resolved(plain) is plain
     mixed = [plain, done(1)]
@@ -163,7 +163,7 @@ def test_what_holds_no_future_stays_the_object_that_it_is() -> None:
     assert resolved(7) == 7
 
 
-def test_what_is_shared_stays_shared_and_a_future_is_replaced_once() -> None:
+def test_shared_parts_stay_shared() -> None:
     asked = []
     future = done([1])
     inner = [future]
@@ -203,7 +203,7 @@ def test_cycles_without_a_future_are_left_alone() -> None:
     assert resolved((node, done(2)))[1] == 2
 
 
-def test_a_cycle_that_holds_a_future_is_refused_in_words() -> None:
+def test_cycle_that_contains_a_future_is_refused() -> None:
     root = tree()
     root["children"][0]["value"] = done(1)
     with pytest.raises(ValueError, match=r"a future inside a (dict in a list|list in a dict) that contains itself"):
@@ -214,7 +214,7 @@ def test_a_cycle_that_holds_a_future_is_refused_in_words() -> None:
         resolved({"k": looped})
 
 
-def test_depth_is_not_limited_by_recursion() -> None:
+def test_deep_containers_are_searched() -> None:
     argument: Any = done(1)
     for _ in range(3 * sys.getrecursionlimit()):
         argument = [argument]
@@ -224,7 +224,7 @@ def test_depth_is_not_limited_by_recursion() -> None:
     assert made == 1
 
 
-def test_a_container_that_cannot_be_copied_says_so() -> None:
+def test_container_that_cannot_be_copied_is_named() -> None:
     class Stubborn(dict[str, Any]):
         def __reduce_ex__(self, protocol: Any) -> Any:
             raise RuntimeError("never")
@@ -234,7 +234,7 @@ def test_a_container_that_cannot_be_copied_says_so() -> None:
         resolved(argument)
 
 
-def test_where_a_future_was_left_is_said() -> None:
+def test_place_of_a_remaining_future_is_named() -> None:
     class Holder:
         def __init__(self, value: Any) -> None:
             self.value = value
@@ -260,13 +260,13 @@ def test_where_a_future_was_left_is_said() -> None:
     assert {containers.where("args[0]", value) for value in said.values()} == set(said)
 
 
-def test_nothing_is_said_where_no_future_is() -> None:
+def test_no_place_is_named_without_a_future() -> None:
     root = tree()
     assert containers.where("x", root) is None
     assert containers.where("x", [1, "a", len, Model, Model(1), Point(2)]) is None
 
 
-def test_looking_for_a_future_runs_no_code_of_the_users() -> None:
+def test_search_runs_no_code_of_the_user() -> None:
     class Shy:
         __slots__ = ("hidden",)
 

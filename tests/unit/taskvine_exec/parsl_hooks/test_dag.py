@@ -1,4 +1,4 @@
-"""DAG_RESOLVER in a real DataFlowKernel: what executors get for futures. The executors only note what they get."""
+"""DAG_RESOLVER in a real DataFlowKernel: what executors get in the place of futures. The executors only note it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import eventually
 
 @dataclass
 class Submitted:
-    """A task that the DFK has submitted, which the test ends."""
+    """A task that the DFK has submitted. The test ends it."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -50,7 +50,7 @@ class Noting(TaskVineExecutor):
 
 
 class Other(ParslExecutor):
-    """An executor of another kind, which runs nothing."""
+    """An executor of another kind that runs nothing."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Other(ParslExecutor):
 
 
 class Workflow:
-    """A DFK with two executors of ours and one of another kind."""
+    """A DFK with two TaskVineExecutors and one of another kind."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.ours, self.second, self.other = Noting("ours"), Noting("second"), Other("other")
@@ -78,7 +78,7 @@ class Workflow:
         )
 
     def app(self, label: str = "ours", **settings: Any) -> Callable[..., Any]:
-        """Make an app that any arguments can be given to; the executor never calls it."""
+        """Make an app that takes any arguments; the executor never calls it."""
 
         def any_arguments(*args: Any, **kwargs: Any) -> None:
             raise NotImplementedError

@@ -13,7 +13,7 @@ from taskvine_exec.parsl_hooks.switches import FILES
 from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 
-def test_each_file_is_replaced_while_arguments_are_pickled(switch: Switch) -> None:
+def test_files_are_replaced_while_arguments_are_pickled(switch: Switch) -> None:
     on = switch(FILES)
     met: list[File] = []
 
@@ -29,7 +29,7 @@ def test_each_file_is_replaced_while_arguments_are_pickled(switch: Switch) -> No
     assert met == ([file] if on else [])
 
 
-def test_elsewhere_files_are_pickled_as_ever(switch: Switch) -> None:
+def test_files_are_pickled_as_usual_elsewhere(switch: Switch) -> None:
     switch(FILES)
     file = File("file:///given")
     file.local_path = "here"
@@ -37,7 +37,7 @@ def test_elsewhere_files_are_pickled_as_ever(switch: Switch) -> None:
         assert vars(loaded) == vars(file)
 
 
-def test_after_an_error_files_are_pickled_as_ever(switch: Switch) -> None:
+def test_files_are_pickled_as_usual_after_an_error(switch: Switch) -> None:
     on = switch(FILES)
 
     def refuse(file: File) -> File:

@@ -1,4 +1,4 @@
-"""What is read from Parsl's frames, in a real DataFlowKernel and its strategy."""
+"""Facts read from Parsl's frames, in a real DataFlowKernel and its strategy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 
 class Seen:
-    """A DFK whose resolver and executor note what the frames say."""
+    """A DFK whose resolver and executor note what they read from frames."""
 
     def __init__(self, directory: Path) -> None:
         seen = self
@@ -61,7 +61,7 @@ def seen(tmp_path: Path) -> Iterator[Seen]:
     made.dfk.cleanup()
 
 
-def test_tasks_are_known_where_their_arguments_are_searched(seen: Seen, switch: Switch) -> None:
+def test_task_is_known_while_its_arguments_are_searched(seen: Seen, switch: Switch) -> None:
     on = switch(FRAMES)
     app = parsl.python_app(lambda x, inputs=(): [x, *inputs], data_flow_kernel=seen.dfk)
     first = app(1)
@@ -77,7 +77,7 @@ def test_tasks_are_known_where_their_arguments_are_searched(seen: Seen, switch: 
     assert listed == ([False, True, False, False] if on else [])  # an argument, the list inputs, and its two items
 
 
-def test_elsewhere_nothing_is_known() -> None:
+def test_no_task_is_known_elsewhere() -> None:
     assert frames.launched() is None
     assert frames.consumer() is None
     assert not frames.unwraps_inputs()
@@ -87,7 +87,7 @@ def test_elsewhere_nothing_is_known() -> None:
 
 
 class Scaled:
-    """An executor as Parsl's strategy sees one; it notes what the frames say when it is scaled."""
+    """An executor as Parsl's strategy sees one; it notes what it reads from frames when it is scaled."""
 
     label = "ex"
     status_polling_interval = 1
@@ -121,7 +121,7 @@ class Scaled:
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple"])
-def test_who_scales(strategy: str, switch: Switch) -> None:
+def test_scaling_by_parsl_is_recognised(strategy: str, switch: Switch) -> None:
     on = switch(FRAMES)
     scaled: Any = Scaled()
     poller = JobStatusPoller(strategy=strategy, max_idletime=60.0, strategy_period=0.01)

@@ -63,7 +63,7 @@ def test_a_result_is_loaded_when_it_is_read(switch: Switch) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 50])
-def test_whoever_waited_before_the_future_had_its_value_gets_the_result(timeout: float | None, switch: Switch) -> None:
+def test_early_waiter_gets_the_result(timeout: float | None, switch: Switch) -> None:
     on = switch(FUTURES)
     future = made()
     said: list[Any] = []
@@ -78,7 +78,7 @@ def test_whoever_waited_before_the_future_had_its_value_gets_the_result(timeout:
     assert value.loads == [timeout if on else None]
 
 
-def test_the_time_that_is_left_is_passed_on() -> None:
+def test_remaining_time_is_passed_on() -> None:
     future = made()
     value, _ = futures.value_of(future, Elsewhere)
     with pytest.raises(concurrent.futures.TimeoutError):
@@ -90,7 +90,7 @@ def test_the_time_that_is_left_is_passed_on() -> None:
     assert 90 < left <= 100
 
 
-def test_results_and_errors_of_all_kinds_come_as_they_are(switch: Switch) -> None:
+def test_results_and_errors_of_all_kinds_are_unchanged(switch: Switch) -> None:
     switch(FUTURES)
     other = Elsewhere()
     for result in (None, 1, other):
@@ -107,7 +107,7 @@ def test_results_and_errors_of_all_kinds_come_as_they_are(switch: Switch) -> Non
 
 
 @pytest.mark.usefixtures("collector_is_off")
-def test_a_finished_future_goes_with_its_last_reference(switch: Switch) -> None:
+def test_finished_future_is_freed_with_its_last_reference(switch: Switch) -> None:
     on = switch(RECORDS)
     future = made()
     record: Any = future.task_record
@@ -121,7 +121,7 @@ def test_a_finished_future_goes_with_its_last_reference(switch: Switch) -> None:
     assert (gone() is None) is on
 
 
-def test_the_record_of_a_finished_future_is_whole(switch: Switch) -> None:
+def test_record_of_a_finished_future_is_complete(switch: Switch) -> None:
     switch(RECORDS)
     future = made()
     record = future.task_record

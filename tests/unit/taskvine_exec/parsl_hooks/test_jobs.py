@@ -16,13 +16,13 @@ from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 @pytest.fixture
 def provider(tmp_path: Any) -> LocalProvider:
-    """A provider that holds a job for ended."""
+    """A provider that believes that a job has ended."""
     made = LocalProvider(launcher=SingleNodeLauncher())
     made.resources["7"] = {"status": JobStatus(JobState.FAILED), "remote_pid": None}
     return made
 
 
-def test_a_provider_asks_again(provider: LocalProvider, switch: Switch) -> None:
+def test_provider_asks_again(provider: LocalProvider, switch: Switch) -> None:
     on = switch(JOBS)
     known = provider.resources["7"]["status"]
     status = jobs.ask_again(provider, "7", JobState.RUNNING, known)
@@ -31,7 +31,7 @@ def test_a_provider_asks_again(provider: LocalProvider, switch: Switch) -> None:
     assert provider.resources["7"]["status"].terminal is not on
 
 
-def test_entries(provider: LocalProvider) -> None:
+def test_entry_of_a_job_is_found(provider: LocalProvider) -> None:
     assert jobs.entry(provider, "7")["status"].state == JobState.FAILED
     assert jobs.entry(provider, "8") == {}
     assert jobs.entry(object(), "7") == {}

@@ -1,4 +1,4 @@
-"""Which code is taken for code that only passes values on."""
+"""Which code counts as code that only passes values on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.taskvine_exec.parsl_hooks.conftest import Switch
 
 
 class Shown:
-    """An object whose class depends on who asks for it."""
+    """An object whose class depends on the code that asks for it."""
 
     @property
     def __class__(self) -> Any:
@@ -31,18 +31,18 @@ def asked_in(module: str, value: Any) -> bool:
 
 
 @pytest.mark.parametrize("module", ["parsl.dataflow.dflow", "cloudpickle", "concurrent.futures", "taskvine_exec.x"])
-def test_machinery_sees_the_proxy(module: str, switch: Switch) -> None:
+def test_passing_code_sees_the_proxy(module: str, switch: Switch) -> None:
     on = switch(PROXIES)
     assert asked_in(module, Shown()) is not on
 
 
 @pytest.mark.parametrize("module", ["__main__", "parslish", "numpy.core"])
-def test_all_others_see_the_value(module: str, switch: Switch) -> None:
+def test_other_code_sees_the_value(module: str, switch: Switch) -> None:
     switch(PROXIES)
     assert asked_in(module, Shown())
 
 
-def test_modules_in_between_do_not_count(switch: Switch) -> None:
+def test_modules_in_between_are_skipped(switch: Switch) -> None:
     on = switch(PROXIES)
     between: dict[str, Any] = {"__name__": "functools"}
     exec("def look(value): return value.__class__", between)

@@ -48,7 +48,7 @@ def finished(record: Any, result: object = "result") -> AppFuture:
     return future
 
 
-def test_a_task_of_the_same_executor_becomes_an_edge(kernel: Kernel, switch: Switch) -> None:
+def test_task_of_the_same_executor_becomes_an_edge(kernel: Kernel, switch: Switch) -> None:
     on = switch(RESOLVER)
     future = finished(kernel.task())
     argument = {"a": [future, 1]}
@@ -57,7 +57,7 @@ def test_a_task_of_the_same_executor_becomes_an_edge(kernel: Kernel, switch: Swi
     assert DAG_RESOLVER.traverse_to_unwrap(argument) == {"a": [expected, 1]}
 
 
-def test_all_others_are_waited_for(kernel: Kernel, switch: Switch) -> None:
+def test_other_futures_are_waited_for(kernel: Kernel, switch: Switch) -> None:
     switch(RESOLVER)
     plain: Future[Any] = Future()
     plain.set_result("result")
@@ -67,7 +67,7 @@ def test_all_others_are_waited_for(kernel: Kernel, switch: Switch) -> None:
         assert DAG_RESOLVER.traverse_to_unwrap([future]) == ["result"]
 
 
-def test_if_the_consumer_is_not_known_all_are_waited_for(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> None:
+def test_unknown_consumer_waits_for_all_futures(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> None:
     monkeypatch.setattr(frames, "consumer", lambda: None)
     future = finished(kernel.task())
     assert DAG_RESOLVER.traverse_to_gather(future) == [future]
@@ -75,7 +75,7 @@ def test_if_the_consumer_is_not_known_all_are_waited_for(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("reader", ["log", "monitoring", None])
-def test_the_dependencies_are_listed_if_anybody_reads_the_list(
+def test_dependencies_are_listed_if_the_list_is_read(
     kernel: Kernel, reader: str | None, monkeypatch: pytest.MonkeyPatch, switch: Switch
 ) -> None:
     on = switch(STAND_INS)

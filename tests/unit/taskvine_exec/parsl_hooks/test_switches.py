@@ -1,4 +1,4 @@
-"""Which hooks there are, and how they are switched off."""
+"""The list of hooks, and how they are switched off."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PRINTS = "from taskvine_exec.parsl_hooks import hooks; print(hooks())"
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """The names of the hooks that are off; all are on at the start, and are put back at the end."""
+    """The names of hooks that are off. All are on at the start of a test, and restored at its end."""
     for hook in HOOKS:
         monkeypatch.setattr(hook, "on", True)
     return lambda: [hook.name for hook in HOOKS if not hook.on]
 
 
-def test_none_is_off_unless_that_is_asked_for(names: Callable[[], list[str]]) -> None:
+def test_all_hooks_are_on_by_default(names: Callable[[], list[str]]) -> None:
     switches.switch_off("")
     assert names() == []
 
@@ -40,7 +40,7 @@ def test_all_are_switched_off(names: Callable[[], list[str]]) -> None:
     assert names() == [hook.name for hook in HOOKS]
 
 
-def test_an_unknown_name_is_an_error_that_lists_the_known(names: Callable[[], list[str]]) -> None:
+def test_unknown_name_is_an_error_that_lists_all_names(names: Callable[[], list[str]]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         switches.switch_off("frames,no,nor")
     assert "TASKVINE_EXEC_HOOKS_OFF names no, nor" in str(caught.value)
@@ -49,7 +49,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known(names: Callable[[], li
     assert names() == [], "the known one was switched off all the same"
 
 
-def test_each_is_listed_with_its_state(names: Callable[[], list[str]]) -> None:
+def test_hooks_are_listed_with_their_state(names: Callable[[], list[str]]) -> None:
     switches.switch_off("records")
     said = hooks()
     for hook in HOOKS:
@@ -57,7 +57,7 @@ def test_each_is_listed_with_its_state(names: Callable[[], list[str]]) -> None:
         assert f"{hook.name}: {state}\n    {hook.purpose}\n    without it: {hook.without}" in said
 
 
-def test_the_log_says_what_follows(names: Callable[[], list[str]], caplog: pytest.LogCaptureFixture) -> None:
+def test_log_explains_the_consequences(names: Callable[[], list[str]], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "taskvine_exec"):
         switches.mention("ex")
         assert caplog.messages == []
@@ -70,7 +70,7 @@ def test_the_log_says_what_follows(names: Callable[[], list[str]], caplog: pytes
 
 
 @pytest.mark.parametrize(("value", "expected"), [("proxies", "proxies: OFF"), ("none", "names none")])
-def test_the_environment_is_read_once(value: str, expected: str) -> None:
+def test_environment_is_read_once(value: str, expected: str) -> None:
     environment = {**os.environ, "TASKVINE_EXEC_HOOKS_OFF": value, "PYTHONPATH": os.pathsep.join(sys.path)}
     said = subprocess.run(
         [sys.executable, "-c", PRINTS], env=environment, capture_output=True, text=True, check=False, timeout=60

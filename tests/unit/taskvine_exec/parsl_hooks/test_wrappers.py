@@ -1,4 +1,4 @@
-"""Parsl's wrappers around functions. What the cache of functions makes of them: ``submission/test_functions.py``."""
+"""Parsl's wrappers around functions. For the cache of functions see ``submission/test_functions.py``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def test_every_wrapper_of_this_parsl_is_known() -> None:
     assert sorted(wrappers._KNOWN.values()) == ["f", "f", "func", "func", "func"]
 
 
-def test_a_parsl_that_wraps_otherwise_is_only_slower() -> None:
+def test_unknown_wrapper_is_not_recognised() -> None:
     def made_by_no_wrapper_function(func: Any) -> Any:
         return functools.partial(func)
 
     assert wrappers._wrappers(made_by_no_wrapper_function, "func") == {}
 
 
-def test_wrap_error_is_taken_off(switch: Switch) -> None:
+def test_wrap_error_is_removed(switch: Switch) -> None:
     on = switch(WRAPPERS)
     wrapped = wrap_error(wrap_error(double))
     assert wrappers.without_wrap_error(wrapped) is (double if on else wrapped)

@@ -1,4 +1,4 @@
-"""What is said of files that a task did not find, and of those that it left."""
+"""Advice about files that a task did not find, and about files that it left."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def test_a_sandbox_has_what_is_declared(start: Path) -> None:
+def test_missing_declaration_is_pointed_out(start: Path) -> None:
     said = WorkingDirectories(str(start), in_place=False).about_missing(["no", "data.txt"], "/box", "n1")
     assert said is not None
     assert said.startswith(f"'data.txt' exists in {start}, but the task ran in /box on node n1, a private directory")
     assert "inputs=[File('data.txt')]" in said
 
 
-def test_a_program_may_have_moved(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_working_directory_is_pointed_out(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "later.txt").touch()
     monkeypatch.chdir(tmp_path)
     directories = WorkingDirectories(str(start), in_place=True)
@@ -37,16 +37,16 @@ def test_a_program_may_have_moved(start: Path, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("missing", [[], ["no"]])
-def test_of_what_is_nowhere_nothing_is_said(start: Path, missing: list[str]) -> None:
+def test_file_missing_everywhere_gets_no_advice(start: Path, missing: list[str]) -> None:
     assert WorkingDirectories(str(start), in_place=False).about_missing(missing, "/box", "n1") is None
     assert WorkingDirectories(None, in_place=False).about_missing(missing, "/box", "n1") is None
 
 
-def test_of_what_has_come_meanwhile_nothing_is_said(start: Path) -> None:
+def test_file_that_exists_by_now_gets_no_advice(start: Path) -> None:
     assert WorkingDirectories(str(start), in_place=True).about_missing(["data.txt"], str(start), "n1") is None
 
 
-def test_what_was_left_is_named_up_to_a_number() -> None:
+def test_limited_number_of_left_files_is_named() -> None:
     assert "declare: 'a', 'b'. They" in about_left("app", ["a", "b"], "n1")
     names = [f"f{number:02}" for number in range(MOST_LEFT)]
     said = about_left("app", names, "n1")

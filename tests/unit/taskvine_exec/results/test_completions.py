@@ -28,7 +28,7 @@ TEXT = "x" * (payload.INLINE_LIMIT + 1)
 
 
 class Manager:
-    """The link to a manager that answers requests in order."""
+    """A link to a manager that answers requests in order."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
@@ -45,7 +45,7 @@ class Manager:
 
 
 class Home:
-    """An executor's parts that receive results."""
+    """The parts of an executor that receive results."""
 
     def __init__(self, directory: Path) -> None:
         self.manager: Any = Manager()
@@ -67,7 +67,7 @@ class Home:
         return future
 
     def written(self, content: Any = TEXT, name: str = "replica") -> tuple[str, str, int, int]:
-        """A replica of an encoded value: its node, path, size and stamp."""
+        """Return the replica of an encoded value: its node, path, size and stamp."""
         self.directory.joinpath(name).mkdir()
         path = payload.encode(content, str(self.directory / name), pickle.dumps)
         assert isinstance(path, str)
@@ -79,7 +79,7 @@ class Home:
             pass
 
     def on_node(self, number: int = 0) -> tuple[TaskFuture, tuple[str, str, int, int]]:
-        """The future of a task whose large result has stayed on a node, and the replica there."""
+        """Make the future of a task whose large result has stayed on a node; return it and the replica."""
         future = self.submitted(number, Value(f"result-{number}", number))
         replica = self.written(TEXT, f"first-{number}")
         self.complete(returned(number, replica[1], made=((f"result-{number}", *replica[2:]),)))
@@ -111,7 +111,7 @@ def test_tasks_are_completed_one_with_each_step(home: Home) -> None:
     assert [future.done() for future in futures] == [True, False]
 
 
-def test_a_task_that_failed_here_meanwhile_is_left_alone(home: Home) -> None:
+def test_completion_of_a_failed_task_is_ignored(home: Home) -> None:
     home.complete(returned(5, pickle.dumps(5)))
     assert not home.manager.said
 
@@ -122,13 +122,13 @@ def test_temp_files_are_marked_as_made(home: Home) -> None:
     assert home.temp_files.made == {"x@1"}
 
 
-def test_a_small_result_that_nobody_reads_there_is_forgotten(home: Home) -> None:
+def test_unread_small_result_is_forgotten(home: Home) -> None:
     home.submitted(0, Value("result-0", 0))
     home.complete(returned(0, pickle.dumps(0)))
     assert home.manager.said == [("forget", ["result-0"])]
 
 
-def test_a_large_result_is_loaded_when_read_and_forgotten_with_its_last_reference(home: Home) -> None:
+def test_large_result_is_loaded_when_read(home: Home) -> None:
     future, _ = home.on_node()
     value = future.result(0)
     assert isinstance(value, Value)
@@ -139,7 +139,7 @@ def test_a_large_result_is_loaded_when_read_and_forgotten_with_its_last_referenc
     assert home.manager.said == [("forget", ["result-0"])]
 
 
-def test_a_callback_may_raise_anything(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+def test_callback_may_raise_anything(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     def leave(future: Future[Any]) -> None:
         raise SystemExit(3)
 
@@ -157,7 +157,7 @@ def test_undeclared_files_are_mentioned_once_per_app(home: Home, caplog: pytest.
     assert caplog.text.count("app 'f' wrote files that it does not declare: 'log.txt'") == 1
 
 
-def test_a_lost_replica_is_reported_and_another_is_read(home: Home) -> None:
+def test_another_replica_is_read_after_a_loss(home: Home) -> None:
     future, replica = home.on_node()
     other = home.written(TEXT, "second")
     os.unlink(replica[1])
@@ -166,14 +166,14 @@ def test_a_lost_replica_is_reported_and_another_is_read(home: Home) -> None:
     assert home.manager.said == [("spoiled", "n1", "result-0", replica[3]), ("locate", "result-0")]
 
 
-def test_a_result_may_come_with_the_answer(home: Home) -> None:
+def test_result_may_be_part_of_the_answer(home: Home) -> None:
     future, replica = home.on_node()
     os.unlink(replica[1])
     home.manager.answers = [pickle.dumps("small")]
     assert future.result(0).load() == "small"
 
 
-def test_the_manager_says_why_a_result_is_gone(home: Home) -> None:
+def test_manager_explains_a_lost_result(home: Home) -> None:
     future, replica = home.on_node()
     os.unlink(replica[1])
     home.manager.answers = [(pickle.dumps({"kind": "file-lost", "name": "result-0", "reason": "no node has it"}),)]
@@ -181,7 +181,7 @@ def test_the_manager_says_why_a_result_is_gone(home: Home) -> None:
         future.result(0).load()
 
 
-def test_a_result_that_is_never_where_it_is_said_to_be(home: Home) -> None:
+def test_missing_result_is_given_up(home: Home) -> None:
     future, replica = home.on_node()
     os.unlink(replica[1])
     home.manager.answers = [replica] * 10
@@ -197,7 +197,7 @@ def test_unread_results_are_kept_at_the_end(home: Home) -> None:
     assert future.result(0).load() == TEXT
 
 
-def test_nothing_is_located_after_the_end(home: Home, tmp_path: Path) -> None:
+def test_no_result_is_located_after_the_end(home: Home, tmp_path: Path) -> None:
     home.session.end()
     home.node_files.keep(home.manager)
     with pytest.raises(ExecutorShutDown):
@@ -214,7 +214,7 @@ def test_a_temp_file_is_copied_from_the_next_replica(home: Home, tmp_path: Path)
     assert ("spoiled", "n1", "x@1", gone[3]) in home.manager.said
 
 
-def test_a_temp_file_without_a_readable_replica(home: Home, tmp_path: Path) -> None:
+def test_temp_file_without_a_readable_replica_is_lost(home: Home, tmp_path: Path) -> None:
     gone = home.written(TEXT, "gone")
     os.unlink(gone[1])
     home.manager.answers = [gone] * 10
@@ -222,7 +222,7 @@ def test_a_temp_file_without_a_readable_replica(home: Home, tmp_path: Path) -> N
         home.node_files.copy("x@1", tmp_path / "x", None)
 
 
-def test_a_forked_child_leaves_the_link_to_its_parent(home: Home) -> None:
+def test_forked_child_leaves_the_link_alone(home: Home) -> None:
     future, _ = home.on_node()
     home.session.leave_to_parent()
     del future

@@ -10,7 +10,7 @@ from parsl.dataflow.errors import DependencyError, JoinError
 from taskvine_exec.results.failures import FailureQueue, dependency_error
 
 
-def test_a_failure_that_causes_another_does_not_nest() -> None:
+def test_failures_are_not_nested() -> None:
     failed: list[int] = []
     depth: list[int] = []
 
@@ -33,7 +33,7 @@ def test_a_failure_that_causes_another_does_not_nest() -> None:
     assert len(set(depth)) == 1
 
 
-def test_failures_of_several_threads_all_come_through() -> None:
+def test_failures_of_several_threads_are_all_reported() -> None:
     failed: list[int] = []
     queue = FailureQueue(lambda number, error: failed.append(number))
     threads = [
@@ -47,7 +47,7 @@ def test_failures_of_several_threads_all_come_through() -> None:
     assert sorted(failed) == [first + n for first in (0, 10_000, 20_000) for n in range(2000)]
 
 
-def test_a_failure_added_while_another_thread_fails_one_is_not_lost() -> None:
+def test_failure_added_during_another_is_not_lost() -> None:
     inside, go_on = threading.Event(), threading.Event()
     failed: list[tuple[int, str]] = []
 
@@ -61,14 +61,14 @@ def test_a_failure_added_while_another_thread_fails_one_is_not_lost() -> None:
     thread = threading.Thread(target=queue.add, args=(0, ValueError()), name="first")
     thread.start()
     assert inside.wait(30)
-    queue.add(1, ValueError())  # returns at once: the thread that is at it takes this one too
+    queue.add(1, ValueError())  # returns at once: the thread that fails the other task fails this one too
     assert [number for number, _ in failed] == [0]
     go_on.set()
     thread.join()
     assert failed == [(0, "first"), (1, "first")]
 
 
-def test_an_exception_of_a_callback_does_not_stop_the_queue() -> None:
+def test_exception_of_a_callback_does_not_stop_the_queue() -> None:
     failed: list[int] = []
 
     def fail(number: int, error: Exception) -> None:
@@ -85,7 +85,7 @@ def test_an_exception_of_a_callback_does_not_stop_the_queue() -> None:
     assert failed == [0, 1]
 
 
-def test_the_root_cause_is_named_once_however_long_the_chain() -> None:
+def test_root_cause_is_named_once_in_a_long_chain() -> None:
     root = ValueError("no")
     error: BaseException = root
     for number in range(10_000):
@@ -102,7 +102,7 @@ def test_the_root_cause_is_named_once_however_long_the_chain() -> None:
     assert dependency_error(first, 2, 3).dependent_exceptions_tids == [(first, "task 2")]
 
 
-def test_an_error_of_parsls_own_is_followed_to_its_root() -> None:
+def test_parsls_dependency_error_is_followed_to_its_root() -> None:
     root = ValueError("no")
     joined = JoinError([(root, "task 1"), (KeyError(), "task 2")], 3)
     error = dependency_error(joined, 3, 4)

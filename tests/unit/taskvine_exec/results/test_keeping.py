@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from taskvine_exec.errors import FileLost, FileUnreadable
@@ -45,7 +47,7 @@ def answered(answer: Any) -> Future[Any]:
 
 
 class Manager:
-    """Answers requests in order; what it is asked is in ``asked``. It does not answer where it is to say None."""
+    """Answers requests in order, except where the answer is None. ``asked`` lists the requests."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -59,7 +61,7 @@ class Manager:
         return Keeper(self.locate, lambda answer: answer, seconds)
 
 
-def test_what_is_here_is_mapped_and_outlives_its_file(tmp_path: Path) -> None:
+def test_local_result_is_mapped_and_outlives_its_file(tmp_path: Path) -> None:
     manager = Manager()
     wheres = [written(tmp_path, TEXT + str(number)) for number in range(3)]
     values = [value_at(where, number) for number, where in enumerate(wheres)]
@@ -71,7 +73,7 @@ def test_what_is_here_is_mapped_and_outlives_its_file(tmp_path: Path) -> None:
     assert values[0].load() is values[0].load()
 
 
-def test_what_is_elsewhere_is_asked_for_once_each(tmp_path: Path) -> None:
+def test_remote_result_is_requested_once(tmp_path: Path) -> None:
     home = written(tmp_path)
     gone = written(tmp_path)
     os.unlink(gone.path)
@@ -82,8 +84,8 @@ def test_what_is_elsewhere_is_asked_for_once_each(tmp_path: Path) -> None:
     assert {value.load() for value in (lost, remote)} == {TEXT, "small"}
 
 
-def test_a_file_that_moves_again_is_asked_for_again(tmp_path: Path) -> None:
-    """TaskVine's links to a file change its stamp."""
+def test_moved_result_is_requested_again(tmp_path: Path) -> None:
+    """TaskVine makes links to a file, which change its stamp."""
     where = written(tmp_path)
     stale = where._replace(stamp=1)
     manager = Manager(stale, stale, where)
@@ -93,7 +95,7 @@ def test_a_file_that_moves_again_is_asked_for_again(tmp_path: Path) -> None:
     assert value.load() == TEXT
 
 
-def test_a_file_that_is_never_where_it_is_said_to_be_is_given_up(tmp_path: Path) -> None:
+def test_missing_result_is_given_up(tmp_path: Path) -> None:
     stale = written(tmp_path)._replace(stamp=1)
     value = value_at(stale)
     Manager(*[stale] * keeping.TRIES).keeper().keep([value])
@@ -109,7 +111,7 @@ def test_a_file_that_is_never_where_it_is_said_to_be_is_given_up(tmp_path: Path)
         (None, FileLost, "did not come home in time"),
     ],
 )
-def test_what_does_not_come_home_says_why(answer: Any, kind: type[Exception], words: str) -> None:
+def test_missing_result_has_a_reason(answer: Any, kind: type[Exception], words: str) -> None:
     value = value_at(None)
     begun = time.monotonic()
     Manager(answer).keeper(seconds=0.05).keep([value])
@@ -119,7 +121,7 @@ def test_what_does_not_come_home_says_why(answer: Any, kind: type[Exception], wo
             value.load()
 
 
-def test_no_more_are_on_their_way_at_a_time_than_said(tmp_path: Path) -> None:
+def test_number_of_transfers_is_limited(tmp_path: Path) -> None:
     asked: list[Future[Any]] = []
     home = written(tmp_path)
 
@@ -137,12 +139,13 @@ def test_no_more_are_on_their_way_at_a_time_than_said(tmp_path: Path) -> None:
     assert all(value.load() == TEXT for value in values)
 
 
-def test_where_there_are_too_many_to_map_the_smallest_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smallest_results_are_read_if_mappings_are_scarce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheres = [written(tmp_path, TEXT * (number + 1)) for number in range(5)]
     values = [value_at(where, number) for number, where in enumerate(wheres)]
     before = mapping.count()
     monkeypatch.setattr(mapping, "MOST_MAPPED", before + 2)
-    monkeypatch.setattr(keeping, "_memory", lambda: 2.0 * sum(where.size for where in wheres[:3]))
+    available = 2 * sum(where.size for where in wheres[:3])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     Manager().keeper().keep(values)
     assert mapping.count() == before + 2
     for where in wheres:
@@ -151,12 +154,12 @@ def test_where_there_are_too_many_to_map_the_smallest_are_read(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("lack", ["memory", "permission"])
-def test_what_cannot_be_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+def test_result_that_cannot_be_kept_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
     value, other = value_at(written(tmp_path)), value_at(written(tmp_path), 1)
     with monkeypatch.context() as patched:
         if lack == "memory":
             patched.setattr(mapping, "MOST_MAPPED", 0)
-            patched.setattr(keeping, "_memory", lambda: 0.0)
+            patched.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
         else:
             patched.setattr(mapping, "bytes_of", _refuse)
         Manager().keeper().keep([value])

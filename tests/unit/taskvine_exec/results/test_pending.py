@@ -47,7 +47,7 @@ def test_all_tasks_fail_each_with_its_error() -> None:
     assert cancelled == [[0, 1, 2]]
 
 
-def test_a_done_future_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_done_future_is_not_changed(caplog: pytest.LogCaptureFixture) -> None:
     future: Future[Any] = Future()
     future.set_result(1)
     set_exception(future, ValueError())
@@ -55,7 +55,7 @@ def test_a_done_future_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.text
 
 
-def test_a_callback_may_raise_anything(caplog: pytest.LogCaptureFixture) -> None:
+def test_callback_may_raise_anything(caplog: pytest.LogCaptureFixture) -> None:
     def leave(future: Future[Any]) -> None:
         raise SystemExit(3)
 
@@ -68,7 +68,7 @@ def test_a_callback_may_raise_anything(caplog: pytest.LogCaptureFixture) -> None
 
 
 @pytest.mark.parametrize(("count", "waiting", "outstanding"), [(0, 0, 0), (3, 0, 3), (3, 2, 1), (3, 3, 1), (2, -4, 6)])
-def test_how_many_could_run(count: int, waiting: int, outstanding: int) -> None:
+def test_number_of_tasks_that_could_run(count: int, waiting: int, outstanding: int) -> None:
     tasks, _, _ = pending(count)
     tasks.waiting = waiting
     assert tasks.outstanding() == outstanding

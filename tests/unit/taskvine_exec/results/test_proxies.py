@@ -29,7 +29,7 @@ LOST = FileLost(task_id=1, reason="why", name="result-1")
 
 
 class Result:
-    """A result on nodes, which notes how often it is loaded."""
+    """A result on nodes that counts its loads."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -64,7 +64,7 @@ def test_value_is_loaded_when_it_is_first_used() -> None:
     assert result.loads == 1
 
 
-def test_proxy_of_a_lost_result_raises_our_error_and_may_be_tried_again() -> None:
+def test_proxy_of_a_lost_result_raises_and_may_be_tried_again() -> None:
     result = Result(LOST, [1])
     with pytest.raises(FileLost, match="why"):
         len(result.proxy)

@@ -1,4 +1,4 @@
-"""Equal buffers are stored once for as long as a value needs them, and nobody gets other bytes than he gave."""
+"""Equal buffers are stored once as long as a value needs them, and every value keeps its own bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from taskvine_exec.submission import buffers
 from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.functions import encode_arguments
 from taskvine_manager.runtime import claims, payload
@@ -46,7 +45,7 @@ def decode(path: str) -> Any:
     return args[0]
 
 
-def test_one_array_many_times(store: Buffers, encode: Any, tmp_path: Path) -> None:
+def test_one_array_is_stored_once(store: Buffers, encode: Any, tmp_path: Path) -> None:
     array = np.arange(COUNT, dtype=float)
     paths = [encode(array, number) for number in range(10)]
     assert len(stored(tmp_path)) == 1
@@ -65,7 +64,7 @@ def test_one_array_many_times(store: Buffers, encode: Any, tmp_path: Path) -> No
     assert os.listdir(tmp_path) == []
 
 
-def test_equal_arrays_share_and_what_differs_anywhere_does_not(encode: Any, tmp_path: Path) -> None:
+def test_only_equal_arrays_share(encode: Any, tmp_path: Path) -> None:
     array = np.arange(COUNT, dtype=float)
     paths = [encode(array), encode(array.copy())]
     assert len(stored(tmp_path)) == 1
@@ -79,7 +78,7 @@ def test_equal_arrays_share_and_what_differs_anywhere_does_not(encode: Any, tmp_
         assert np.array_equal(decode(path), before)
 
 
-def test_arrays_that_differ_in_length_alone(encode: Any, tmp_path: Path) -> None:
+def test_arrays_of_different_length_do_not_share(encode: Any, tmp_path: Path) -> None:
     paths = [encode(np.zeros(COUNT + extra)) for extra in range(3)]
     assert [decode(path).size for path in paths] == [COUNT, COUNT + 1, COUNT + 2]
     assert len(stored(tmp_path)) == 3
@@ -89,7 +88,7 @@ def test_equal_samples_are_not_trusted(
     encode: Any, store: Buffers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More different buffers than a new one is compared with."""
-    monkeypatch.setattr(buffers, "_sample", lambda buffer: b"same")
+    monkeypatch.setattr(store, "sample", lambda buffer: b"same")
     paths = [encode(np.full(COUNT, number)) for number in range(10)]
     again = [encode(np.full(COUNT, number)) for number in (9, 8, 7)]
     assert len(stored(tmp_path)) == 10
@@ -97,7 +96,7 @@ def test_equal_samples_are_not_trusted(
     assert [decode(path)[5] for path in (*paths, *again)] == [*range(10), 9, 8, 7]
 
 
-def test_what_a_reader_writes_is_seen_by_nobody_else(encode: Any) -> None:
+def test_readers_get_private_copies(encode: Any) -> None:
     array = np.zeros(COUNT)
     first, second = encode(array), encode(array)
     one, other = decode(first), decode(second)
@@ -107,7 +106,7 @@ def test_what_a_reader_writes_is_seen_by_nobody_else(encode: Any) -> None:
     assert not decode(encode(array)).any()
 
 
-def test_what_is_being_read_outlives_its_last_value(encode: Any, tmp_path: Path) -> None:
+def test_buffer_in_use_outlives_its_values(encode: Any, tmp_path: Path) -> None:
     path = encode(np.full(COUNT, 5.0))
     array = decode(path)
     payload.discard(path)
@@ -115,8 +114,8 @@ def test_what_is_being_read_outlives_its_last_value(encode: Any, tmp_path: Path)
     assert (array == 5).all()
 
 
-def test_values_that_are_no_arrays(store: Buffers, encode: Any, tmp_path: Path) -> None:
-    """Bytes, what cannot be written to, Fortran's order, and what lies in containers."""
+def test_other_buffers_are_stored(store: Buffers, encode: Any, tmp_path: Path) -> None:
+    """Bytes, read-only arrays, Fortran's order, and arrays in containers."""
     fixed = np.arange(COUNT)
     fixed.flags.writeable = False
     kinds = [os.urandom(SIZE), fixed, np.asfortranarray(np.arange(2.0 * COUNT).reshape(2, -1)), [{"a": np.ones(COUNT)}]]
@@ -133,7 +132,7 @@ def test_values_that_are_no_arrays(store: Buffers, encode: Any, tmp_path: Path) 
     assert len(stored(tmp_path)) == before + 1
 
 
-def test_several_in_one_value_with_small_ones_between(encode: Any, tmp_path: Path) -> None:
+def test_several_buffers_in_one_value(encode: Any, tmp_path: Path) -> None:
     small, one, other = np.arange(5000.0), np.arange(COUNT), np.ones(COUNT)
     encode(other)
     path = encode([small, one, small + 1, other, one])
@@ -144,13 +143,13 @@ def test_several_in_one_value_with_small_ones_between(encode: Any, tmp_path: Pat
     assert len(stored(tmp_path)) == 1
 
 
-def test_small_buffers_take_no_part(encode: Any, tmp_path: Path) -> None:
+def test_small_buffers_are_not_shared(encode: Any, tmp_path: Path) -> None:
     path = encode(np.zeros(COUNT - 1))
     assert os.listdir(tmp_path) == [os.path.basename(path)]
     assert payload.shared_by(path) == []
 
 
-def test_a_buffer_that_has_gone_is_stored_anew(store: Buffers, encode: Any, tmp_path: Path) -> None:
+def test_removed_buffer_is_stored_again(store: Buffers, encode: Any, tmp_path: Path) -> None:
     array = np.arange(COUNT)
     for _ in range(3):
         path = encode(array)
@@ -160,9 +159,7 @@ def test_a_buffer_that_has_gone_is_stored_anew(store: Buffers, encode: Any, tmp_
     assert store.shared == 0
 
 
-def test_a_buffer_that_goes_while_it_is_looked_for(
-    encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_buffer_removed_during_the_search(encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.arange(COUNT)
     first = encode(array)
     claim = claims.claim
@@ -176,8 +173,8 @@ def test_a_buffer_that_goes_while_it_is_looked_for(
     assert len(stored(tmp_path)) == 1
 
 
-def test_where_there_can_be_no_more_claims(encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then there are two files; each goes with its own claims."""
+def test_buffer_is_copied_when_no_more_claims_fit(encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two files then; each is removed with its last claim."""
     array = np.arange(COUNT)
     first = encode(array)
     claim, refused = claims.claim, [OSError(errno.EMLINK, "Too many links")]
@@ -197,7 +194,7 @@ def test_where_there_can_be_no_more_claims(encode: Any, tmp_path: Path, monkeypa
     assert np.array_equal(decode(third), array)
 
 
-def test_many_threads_with_one_array(store: Buffers, encode: Any, tmp_path: Path) -> None:
+def test_threads_share_one_array(store: Buffers, encode: Any, tmp_path: Path) -> None:
     array, other = np.arange(COUNT), np.arange(COUNT) + 1
     gate = threading.Barrier(8)
     paths: list[tuple[int, str]] = []
@@ -221,7 +218,7 @@ def test_many_threads_with_one_array(store: Buffers, encode: Any, tmp_path: Path
     assert os.listdir(tmp_path) == []
 
 
-def test_threads_that_submit_while_others_discard(encode: Any, tmp_path: Path) -> None:
+def test_concurrent_submissions_and_removals(encode: Any, tmp_path: Path) -> None:
     array = np.arange(COUNT)
     wrong: list[str] = []
 
@@ -241,9 +238,7 @@ def test_threads_that_submit_while_others_discard(encode: Any, tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
-def test_in_memory_buffers_are_written_over_when_nobody_has_them(
-    encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unused_buffers_in_memory_are_overwritten(encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = tmp_path / payload.FAST
     fast.mkdir()
     monkeypatch.setattr(payload, "roomy", lambda directory, size: str(fast))
@@ -264,7 +259,7 @@ def test_in_memory_buffers_are_written_over_when_nobody_has_them(
 def test_all_claims_are_on_the_file_system_of_the_buffer(
     encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory that has become scarce meanwhile does not make a second copy."""
+    """When memory has become scarce in between, there is no second copy."""
     fast = tmp_path / payload.FAST
     fast.mkdir()
     monkeypatch.setattr(payload, "roomy", lambda directory, size: str(fast))
@@ -297,16 +292,16 @@ def test_a_full_disk_leaves_nothing(
     assert store.stored() == 0
 
 
-def test_what_has_gone_is_forgotten(store: Buffers, encode: Any) -> None:
+def test_samples_of_removed_buffers_are_forgotten(store: Buffers, encode: Any) -> None:
     kept = encode(np.arange(COUNT))
     for number in range(200):
         payload.discard(encode(np.full(COUNT, float(number))))
-    assert len(store._alike) < 100
+    assert store.known < 100
     assert store.stored() == SIZE
     payload.discard(kept)
 
 
-def test_a_value_that_shares_can_be_kept_under_another_name(encode: Any, tmp_path: Path) -> None:
+def test_sharing_value_may_be_renamed(encode: Any, tmp_path: Path) -> None:
     path = encode(array := np.arange(COUNT))
     payload.link(path, f"{path}-7")
     payload.discard(path)
@@ -315,7 +310,7 @@ def test_a_value_that_shares_can_be_kept_under_another_name(encode: Any, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-def test_a_value_that_has_travelled_finds_its_buffers_beside_it(encode: Any, tmp_path: Path) -> None:
+def test_copied_value_finds_its_buffers_beside_it(encode: Any, tmp_path: Path) -> None:
     arrays = [np.arange(COUNT), np.ones(COUNT)]
     path = encode(arrays)
     away = tmp_path / "away"
@@ -330,7 +325,7 @@ def test_a_value_that_has_travelled_finds_its_buffers_beside_it(encode: Any, tmp
     assert np.array_equal(np.fromfile(away / "a0.0", dtype=arrays[0].dtype), arrays[0])
 
 
-def test_without_a_store_a_value_is_one_file(tmp_path: Path) -> None:
+def test_without_a_store_values_are_single_files(tmp_path: Path) -> None:
     encode_arguments((np.zeros(COUNT),), {}, str(tmp_path))
     payload.encode(np.zeros(COUNT), str(tmp_path), cloudpickle.dumps)
     assert len(os.listdir(tmp_path)) == 2

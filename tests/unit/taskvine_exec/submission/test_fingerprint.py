@@ -1,4 +1,4 @@
-"""Whatever a function captures may change between two calls; where nothing has, it is not pickled again."""
+"""Captures of a function may change between two calls; an unchanged function is not pickled again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache(tmp_path: Path) -> FunctionCache:
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_a_change_is_seen_by_the_next_reference(cache: FunctionCache, change: Change) -> None:
+def test_next_reference_sees_a_change(cache: FunctionCache, change: Change) -> None:
     program = Program(change)
     before = cache.reference(program.f)
     assert cache.reference(program.f).key == before.key
@@ -62,7 +62,7 @@ UNCHANGING = {
 
 
 @pytest.mark.parametrize("program", UNCHANGING.values(), ids=list(UNCHANGING))
-def test_what_cannot_change_is_not_pickled_again(
+def test_immutable_captures_are_not_pickled_again(
     cache: FunctionCache, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
     f = Program(Change(program, "")).f
@@ -71,9 +71,7 @@ def test_what_cannot_change_is_not_pickled_again(
     assert cache.reference(f) is first
 
 
-def test_a_submodule_that_is_imported_later_travels_with_its_package(
-    cache: FunctionCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_later_submodule_travels_with_its_package(cache: FunctionCache, monkeypatch: pytest.MonkeyPatch) -> None:
     package, part = types.ModuleType("a_package"), types.ModuleType("a_package.part")
     package.__path__ = []
     package.__package__ = "a_package"
@@ -85,9 +83,7 @@ def test_a_submodule_that_is_imported_later_travels_with_its_package(
     assert cache.reference(f).key != before.key
 
 
-def test_a_module_that_is_to_be_pickled_by_value_from_now_on(
-    cache: FunctionCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_module_registered_by_value_is_noticed(cache: FunctionCache, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("a_module")
     exec("def h(): return 1", module.__dict__)
     monkeypatch.setitem(sys.modules, "a_module", module)
@@ -112,17 +108,17 @@ CYCLES = {
 
 
 @pytest.mark.parametrize("program", CYCLES.values(), ids=list(CYCLES))
-def test_a_function_that_refers_to_itself_is_not_kept(cache: FunctionCache, program: str) -> None:
+def test_self_referring_function_is_not_kept(cache: FunctionCache, program: str) -> None:
     made = Program(Change(program, ""))
     cache.reference(made.f)
     watch = weakref.ref(made.f)
     del made
     gc.collect()
     assert watch() is None
-    assert not cache._known
+    assert not cache.watched
 
 
-def test_the_old_version_is_not_kept(cache: FunctionCache) -> None:
+def test_old_version_is_not_kept(cache: FunctionCache) -> None:
     program = Program(CHANGES["a global number"])
     before = weakref.ref(cache.reference(program.f))
     program.run_on()
@@ -131,13 +127,13 @@ def test_the_old_version_is_not_kept(cache: FunctionCache) -> None:
     assert before() is None
 
 
-def test_too_much_to_watch_is_pickled_each_time() -> None:
+def test_function_with_too_many_captures_is_pickled_each_time() -> None:
     names = [f"x{number}" for number in range(1000)]
     f = eval("lambda: (" + ",".join(names) + ")", {"__name__": "__main__", **dict.fromkeys(names, 1)})
     assert Fingerprint(f).mutable
 
 
-def test_who_captures_much_that_may_change_is_told_once(
+def test_slow_captures_are_warned_of_once(
     cache: FunctionCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(functions, "SLOW", -1.0)
@@ -153,7 +149,7 @@ def test_who_captures_much_that_may_change_is_told_once(
 
 
 class Equal:
-    """Objects that are all equal, and have one hash."""
+    """Objects that are all equal and have the same hash."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -176,7 +172,7 @@ class Equal:
     [Equal, lambda number: Equal(number).method],
     ids=["objects", "methods"],
 )
-def test_equal_callables_are_told_apart(cache: FunctionCache, make: Callable[[int], Any]) -> None:
+def test_equal_callables_stay_different(cache: FunctionCache, make: Callable[[int], Any]) -> None:
     made = [make(number) for number in range(3)]
     for _ in range(2):
         assert [payload.decode(cache.reference(each).encoded)() for each in made] == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""A function is serialized once, whatever Parsl wraps it in; arguments mean the same by the fast way and the slow."""
+"""A function is serialized once, whatever Parsl wraps it in; both ways to encode arguments give the same values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from parsl.monitoring.remote import monitor_wrapper
 from parsl.serialize.base import SerializerBase
 
 from taskvine_exec.errors import FunctionNotSerializable
-from taskvine_exec.parsl_hooks import wrappers
 from taskvine_exec.submission import functions
 from taskvine_exec.submission.functions import FunctionCache, encode_arguments, encode_scalars
 from taskvine_manager.runtime import payload, pickling
@@ -43,7 +42,7 @@ def cache(tmp_path: Path) -> FunctionCache:
 
 @pytest.fixture
 def dumped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was pickled."""
+    """The objects that were pickled."""
     seen: list[Any] = []
     dumps = pickling.dumps
 
@@ -103,9 +102,7 @@ WRAPS: dict[str, Wrap] = {
 
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=list(WRAPS))
-def test_a_function_that_is_wrapped_anew_is_serialized_once(
-    cache: FunctionCache, dumped: list[Any], wrap: Wrap
-) -> None:
+def test_function_wrapped_again_is_serialized_once(cache: FunctionCache, dumped: list[Any], wrap: Wrap) -> None:
     function = make_function()
     first = cache.reference(wrap(function))
     for _ in range(5):
@@ -113,7 +110,7 @@ def test_a_function_that_is_wrapped_anew_is_serialized_once(
     assert len(dumped) == 1
 
 
-def test_every_task_is_monitored_under_a_number_of_its_own(cache: FunctionCache, dumped: list[Any]) -> None:
+def test_every_monitored_task_has_its_own_number(cache: FunctionCache, dumped: list[Any]) -> None:
     function = wrap_error(make_function())
     keys = {cache.reference(monitored(function, task)).key for task in range(5)}
     assert len(keys) == len(dumped) == 1
@@ -142,7 +139,7 @@ def test_few_of_many_wrappers_are_kept(cache: FunctionCache) -> None:
     assert cache.count == functions.VARIANTS
 
 
-def test_the_outermost_wrap_error_is_left_out_and_only_that(cache: FunctionCache) -> None:
+def test_only_the_outermost_wrap_error_is_removed(cache: FunctionCache) -> None:
     function = make_function()
     assert cache.reference(wrap_error(function)) is cache.reference(function)
     assert cache.reference(wrap_error(wrap_error(function))) is cache.reference(function)
@@ -151,16 +148,16 @@ def test_the_outermost_wrap_error_is_left_out_and_only_that(cache: FunctionCache
 
 
 @pytest.mark.parametrize("wrap", [wrap for name, wrap in WRAPS.items() if name not in ("http", "ftp", "monitor")][:5])
-def test_what_is_serialized_can_be_called(cache: FunctionCache, wrap: Wrap) -> None:
+def test_serialized_function_can_be_called(cache: FunctionCache, wrap: Wrap) -> None:
     assert payload.decode(cache.reference(wrap(make_function())).encoded)(21) == 42
 
 
-def test_a_wrapper_that_nothing_tells_apart_is_serialized_each_time(cache: FunctionCache, dumped: list[Any]) -> None:
+def test_wrapper_without_a_key_is_serialized_each_time(cache: FunctionCache, dumped: list[Any]) -> None:
     function = make_function()
     for seconds in (10.0, 10.0):
         wrapped = timeout(function, seconds)
-        wrapped.__closure__[-1].cell_contents = unhashable = [seconds]
-        assert wrappers._variables(wrapped)["seconds"] is unhashable
+        assert wrapped.__code__.co_freevars[-1] == "seconds"
+        wrapped.__closure__[-1].cell_contents = [seconds]  # is not hashable
         cache.reference(wrapped)
     assert len(dumped) == 2
 
@@ -174,7 +171,7 @@ def test_equal_functions_have_one_key(cache: FunctionCache, dumped: list[Any]) -
     assert len(dumped) == 2
 
 
-def test_what_a_function_closes_over_tells_it_apart(cache: FunctionCache) -> None:
+def test_captures_distinguish_functions(cache: FunctionCache) -> None:
     def make(number: int) -> Callable[[], int]:
         return lambda: number
 
@@ -187,16 +184,16 @@ def test_a_collected_function_leaves_no_entry(cache: FunctionCache) -> None:
     watch = weakref.ref(function)
     for wrap in WRAPS.values():
         cache.reference(wrap(function))
-    assert len(cache._known) == 1
+    assert cache.watched == 1
     del function
     gc.collect()
     assert watch() is None
-    assert len(cache._known) == 0
+    assert cache.watched == 0
 
 
-def test_a_function_that_replaces_a_collected_one_is_its_own(cache: FunctionCache) -> None:
+def test_function_with_a_reused_id_is_new(cache: FunctionCache) -> None:
     keys = set()
-    for number in range(50):  # their ids are given out again
+    for number in range(50):  # their ids are reused
         keys.add(cache.reference(eval(f"lambda: {number}")).key)
     assert len(keys) == 50
 
@@ -242,13 +239,13 @@ class NotWeak:
     ],
     ids=lambda function: getattr(function, "__qualname__", type(function).__name__),
 )
-def test_whatever_can_be_called_has_a_reference(cache: FunctionCache, function: Any) -> None:
+def test_every_callable_has_a_reference(cache: FunctionCache, function: Any) -> None:
     first = cache.reference(function)
     assert cache.reference(function).key == first.key
     assert first.name
 
 
-def test_an_unhashable_one_is_serialized_each_time_and_never_stale(cache: FunctionCache, dumped: list[Any]) -> None:
+def test_unhashable_callable_is_serialized_each_time(cache: FunctionCache, dumped: list[Any]) -> None:
     function = Unhashable(1)
     before = cache.reference(function)
     function.number = 2
@@ -258,7 +255,7 @@ def test_an_unhashable_one_is_serialized_each_time_and_never_stale(cache: Functi
     assert len(dumped) == 2
 
 
-def test_one_that_cannot_be_pickled_says_why(cache: FunctionCache) -> None:
+def test_unpicklable_function_has_a_reason(cache: FunctionCache) -> None:
     generator = (number for number in ())
 
     def holds() -> Any:
@@ -281,7 +278,7 @@ def test_a_large_function_is_a_file(cache: FunctionCache, tmp_path: Path) -> Non
 
 
 class Marking(SerializerBase):
-    """Marks what passes it."""
+    """A serializer that marks its output and notes what it serializes."""
 
     refuse: bool = False
 
@@ -306,7 +303,7 @@ class Refusing(Marking):
 
 @pytest.fixture
 def registry() -> Iterator[types.SimpleNamespace]:
-    """Parsl's registries, to be changed by the test."""
+    """Parsl's registries, which the test may change."""
     kept = [dict(registries.methods_for_code), dict(registries.methods_for_data)]
     more = dict(registries.additional_methods_for_deserialization)
     yield types.SimpleNamespace(code=registries.methods_for_code, data=registries.methods_for_data)
@@ -348,7 +345,7 @@ def test_serializers_are_tried_in_the_order_of_the_registry(registry: types.Simp
     assert marking.seen
     marking.seen.clear()
     registry.data.pop(marking.identifier)
-    registries.register_method_for_data(marking)  # behind Parsl's own now, which takes everything
+    registries.register_method_for_data(marking)  # now behind Parsl's own serializer, which accepts everything
     assert payload.decode(encode_arguments((1,), {}, str(tmp_path))) == ((1,), {})
     assert not marking.seen
 
@@ -361,12 +358,12 @@ def test_large_arguments_of_registered_serializers_are_a_file(registry: types.Si
     assert np.array_equal(payload.decode(encoded)[0][0], array)
 
 
-def test_ours_are_never_registered(cache: FunctionCache, tmp_path: Path) -> None:
+def test_executor_registers_no_serializers(cache: FunctionCache, tmp_path: Path) -> None:
     before = [*registries.methods_for_code.values(), *registries.methods_for_data.values()]
     cache.reference(make_function())
     encode_arguments((make_function(),), {}, str(tmp_path))
     assert [*registries.methods_for_code.values(), *registries.methods_for_data.values()] == before
-    assert all(type(method) in functions._BUILT_IN for method in before)
+    assert all(type(method) in functions.OF_PARSL for method in before)
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------
@@ -387,7 +384,7 @@ plain = st.recursive(
 
 
 @given(st.lists(plain, max_size=4).map(tuple), st.dictionaries(st.text(max_size=5), plain, max_size=3))
-def test_the_fast_way_means_the_same_as_the_slow(
+def test_fast_and_slow_encoding_agree(
     tmp_path_factory: pytest.TempPathFactory, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     fast = payload.decode(encode_arguments(args, kwargs, str(tmp_path_factory.getbasetemp())))
@@ -405,13 +402,13 @@ def test_scalars_are_encoded_in_the_same_way(tmp_path: Path) -> None:
         assert encode_scalars((1,), {"key": other}) is None
 
 
-def test_plain_arguments_take_the_fast_way(dumped: list[Any], tmp_path: Path) -> None:
+def test_plain_arguments_are_encoded_fast(dumped: list[Any], tmp_path: Path) -> None:
     encode_arguments((1, 2.0, "three", b"4", None, [5, (6,)], {"seven": [8]}), {"nine": 9j}, str(tmp_path))
     assert not dumped
 
 
 class Mine:
-    """A class of the user's own."""
+    """A class of the user."""
 
 
 class MyInt(int):
@@ -442,7 +439,7 @@ OWN += [cyclic(), {Mine}, [1] * 100 + [Mine], [[[[[Mine]]]]], np.zeros(2), File(
 
 @pytest.mark.parametrize("value", OWN, ids=lambda value: str(value)[:20])
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: {"key": (value,)}])
-def test_whatever_may_be_the_users_own_takes_the_slow_way(
+def test_users_objects_are_encoded_slowly(
     dumped: list[Any], tmp_path: Path, value: Any, wrap: Callable[[Any], Any]
 ) -> None:
     encode_arguments((wrap(value),), {}, str(tmp_path))

@@ -1,4 +1,4 @@
-"""Resource specifications: what is accepted, what is refused, and what the refusal says."""
+"""Resource specifications: accepted ones, refused ones, and the messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskvine_exec.submission.resources import UNSPECIFIED, ResourceSpecificatio
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"cores": None}, {"exec_mode": None, "category": None}])
-def test_asking_for_nothing_gives_the_shared_constant(spec: Any) -> None:
+def test_empty_specification_is_the_shared_constant(spec: Any) -> None:
     assert parse(spec) is UNSPECIFIED
 
 
@@ -41,13 +41,13 @@ def test_asking_for_nothing_gives_the_shared_constant(spec: Any) -> None:
         (UserDict({"cores": 1}), ResourceSpecification(cores=1.0)),
     ],
 )
-def test_accepted(spec: Any, expected: ResourceSpecification) -> None:
+def test_valid_specifications_are_accepted(spec: Any, expected: ResourceSpecification) -> None:
     result = parse(spec)
     assert result == expected
     assert hash(result) == hash(expected)
 
 
-def test_numbers_are_pythons_own() -> None:
+def test_numbers_become_pythons() -> None:
     numpy = pytest.importorskip("numpy")
     result = parse({"cores": numpy.float32(0.5), "gpus": numpy.int64(1), "priority": numpy.int8(3)})
     assert [type(value) for value in (result.cores, result.gpus, result.priority)] == [float, int, float]
@@ -103,7 +103,7 @@ def test_numbers_are_pythons_own() -> None:
         ("cores", set(), "must be a dict, not str"),
     ],
 )
-def test_refused(spec: Any, keys: set[str], says: str) -> None:
+def test_invalid_specifications_are_refused(spec: Any, keys: set[str], says: str) -> None:
     with pytest.raises(InvalidResourceSpecification) as caught:
         parse(spec)
     assert caught.value.invalid_keys == keys
@@ -112,17 +112,17 @@ def test_refused(spec: Any, keys: set[str], says: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "mode"), [("regular", "L1"), ("L1", "L1"), ("serverless", "L2"), ("L2", "L2")])
-def test_modes(value: str, mode: str) -> None:
+def test_modes_are_read(value: str, mode: str) -> None:
     assert normalise_mode(value) == mode
 
 
 @pytest.mark.parametrize("value", ["", "l2", "warm", None, 2, ["L1"]])
-def test_unknown_modes(value: Any) -> None:
+def test_unknown_modes_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"execution mode .* is not one of 'regular', 'L1', 'serverless', 'L2'"):
         normalise_mode(value)
 
 
-def test_did_you_mean_offers_the_nearest_or_all() -> None:
+def test_suggestion_is_the_nearest_name_or_all_names() -> None:
     assert did_you_mean("memry", ["memory", "disk"]) == "did you mean 'memory'?"
     assert did_you_mean("x", ["memory", "disk"]) == "known are disk, memory."
     assert did_you_mean("RAM", ["memory", "disk"], {"ram": "memory"}) == "did you mean 'memory'?"
@@ -151,7 +151,7 @@ KNOWN = st.sampled_from([*ResourceSpecification._fields, "function_exec_mode", "
 
 
 @given(VALID)
-def test_what_is_valid_is_kept(spec: dict[str, Any]) -> None:
+def test_valid_specification_is_kept(spec: dict[str, Any]) -> None:
     result = parse(spec)
     for key, value in spec.items():
         if key == "function_exec_mode":

@@ -1,4 +1,4 @@
-"""An engine of the embedded kind, with the test in the place of the manager's loop and of the nodes."""
+"""An engine for one machine. The test acts as the manager's loop and as the nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def completion(number: int) -> Completion:
 
 
 class Outlet:
-    """Keeps what the engine says."""
+    """Keeps what the engine reports."""
 
     def __init__(self) -> None:
         self.ended: list[Completion] = []
@@ -86,7 +86,7 @@ class Shell:
         return [node["name"] for node in self.outlet.there]
 
     def close(self) -> None:
-        """End the engine, unless the test has done it."""
+        """Stop the engine, unless the test has done so."""
         if self.listener.fileno() == -1:
             return
         self.engine.stop()
@@ -98,7 +98,7 @@ class Shell:
 
 
 class Node:
-    """The node's end, in the hands of a test."""
+    """A node's end of the connection, used by a test."""
 
     def __init__(self, shell: Shell) -> None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -116,7 +116,7 @@ class Node:
         self.shell.turn()
 
     def told(self) -> list[tuple[Any, ...]]:
-        """Return what the node has been told since the last call."""
+        """Return the messages to the node since the last call."""
         while self.channel.read():
             pass
         found = []
@@ -126,13 +126,13 @@ class Node:
 
     @property
     def is_dropped(self) -> bool:
-        """Whether the engine has closed the connection; what it sent before that is read."""
+        """Whether the engine has closed the connection; earlier messages are read first."""
         while self.channel.read():
             pass
         return self.channel.ended
 
     def work(self) -> bool:
-        """End the tasks that the node was sent; return whether there were any."""
+        """End the tasks that were sent to the node; return whether there were any."""
         done = []
         for message in self.told():
             if message[0] == "run":

@@ -1,4 +1,4 @@
-"""The engine between the manager's loop and nodes, both of whose parts the test takes."""
+"""The engine between the manager's loop and nodes. The test acts as both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Start = Callable[[], "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a process that takes the part of a node's process."""
+    """Start a process in the place of a node's process."""
     made: list[subprocess.Popen[bytes]] = []
 
     def begin() -> subprocess.Popen[bytes]:
@@ -49,7 +49,7 @@ def submit(shell: Shell, *calls: Invocation) -> None:
 
 
 def cached(node: Node, text: str, file: str = "file") -> os.stat_result:
-    """Put a file into the cache of a node, as a task does."""
+    """Put a file into a node's cache, as a task does."""
     path = Path(node.shell.base, "nodes", node.called, "cache", file_name(file))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -57,7 +57,7 @@ def cached(node: Node, text: str, file: str = "file") -> os.stat_result:
 
 
 def end(node: Node, number: int, *, text: str | None = None) -> None:
-    """End a task, which has made ``file`` if there is a text."""
+    """End a task, which has made ``file`` if a text is given."""
     made: tuple[tuple[str, int, int], ...] = ()
     if text is not None:
         there = cached(node, text)
@@ -169,7 +169,7 @@ def test_file_is_located(shell: Shell) -> None:
     assert stamp == os.stat(path).st_ctime_ns
 
 
-def test_file_that_is_spoiled_is_made_again(shell: Shell) -> None:
+def test_damaged_file_is_recreated(shell: Shell) -> None:
     node = shell.join("1")
     submit(shell, MAKE)
     end(node, 1, text="text")
@@ -196,7 +196,7 @@ def test_files_pass_through_the_manager_if_nodes_may_not_copy(make_shell: MakeSh
     maker = shell.join("1", slots=1, cores=1.0)
     submit(shell, MAKE)
     end(maker, 1, text="text")
-    submit(shell, CALL)  # it takes the node that has the file
+    submit(shell, CALL)  # it becomes the node that has the file
     reader = shell.join("2")
     submit(shell, READ)
 
@@ -219,7 +219,7 @@ def test_files_pass_through_the_manager_if_nodes_may_not_copy(make_shell: MakeSh
 # --- nodes ---
 
 
-def test_what_nodes_say_to_the_user_is_passed_on(shell: Shell) -> None:
+def test_messages_to_the_user_are_passed_on(shell: Shell) -> None:
     node = shell.join("1")
     node.say("notice", "it is slow")
     node.say("radio", [b"message"])
@@ -234,7 +234,7 @@ def test_idle_node_that_was_not_admitted_leaves(shell: Shell) -> None:
     assert waiting.told() == [("exit",)]
 
 
-def test_idle_node_that_is_one_of_the_fewest_stays(make_shell: MakeShell) -> None:
+def test_idle_node_below_the_minimum_stays(make_shell: MakeShell) -> None:
     shell = make_shell(min_nodes=1)
     node = shell.join("1")
     node.say("idle")

@@ -1,4 +1,4 @@
-"""Whatever a node says, the engine goes on with the others."""
+"""Whatever a node sends, the engine goes on with the other nodes."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ HELLO_FAULTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", HELLO_FAULTS, ids=str)
-def test_a_node_that_describes_itself_wrongly_is_dropped(shell: Shell, fields: dict[str, Any]) -> None:
+def test_node_with_a_wrong_description_is_dropped(shell: Shell, fields: dict[str, Any]) -> None:
     node = shell.node()
     node.say("hello", node.info("1", **fields))
     assert node.is_dropped
     assert not shell.outlet.there
 
 
-def test_a_second_hello_costs_the_second(shell: Shell) -> None:
+def test_second_hello_is_refused(shell: Shell) -> None:
     first, second = shell.node(), shell.node()
     first.say("hello", first.info("1"))
     second.say("hello", second.info("1"))
@@ -55,7 +55,7 @@ def test_a_second_hello_costs_the_second(shell: Shell) -> None:
     assert [node["name"] for node in shell.outlet.there] == ["1"]
 
 
-def test_what_comes_before_hello_costs_the_sender(shell: Shell) -> None:
+def test_message_before_hello_is_refused(shell: Shell) -> None:
     node = shell.node()
     node.say("done", [])
     assert node.is_dropped
@@ -90,7 +90,7 @@ JUNK = st.one_of(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[Any, ...]:
-    """A valid message in which one value, anywhere, is another; or which is longer or shorter."""
+    """A valid message with one other value somewhere, or with another length."""
     message = draw(st.sampled_from(VALID))
 
     def change(value: Any, depth: int) -> Any:
@@ -111,7 +111,7 @@ def mutated(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("message", VALID, ids=str)
-def test_what_nodes_say_passes(message: tuple[Any, ...]) -> None:
+def test_valid_messages_are_accepted(message: tuple[Any, ...]) -> None:
     kind, *rest = messages.decode(messages.encode(*message))
     incoming.check(kind, tuple(rest))
 
@@ -121,7 +121,7 @@ def test_there_is_a_valid_message_for_each_tag() -> None:
 
 
 @pytest.mark.parametrize("message", VALID, ids=str)
-def test_engine_handles_what_nodes_say(shell: Shell, message: tuple[Any, ...]) -> None:
+def test_engine_handles_all_messages(shell: Shell, message: tuple[Any, ...]) -> None:
     node = shell.node()
     node.say("hello", node.info("bad"))
     node.say(*message)
@@ -151,5 +151,5 @@ def test_no_message_ends_the_run(said: list[tuple[Any, ...]]) -> None:
         ended = {each.number: each.outcome for each in shell.outlet.ended}
         assert len(ended) == len(shell.outlet.ended), "one has ended twice"
         assert {1, 2, 3} <= set(ended) <= {1, 2, 3, 4}
-        # The user's process cancels the fourth if the first, which makes its input, has failed.
+        # The user's process cancels the fourth task if the first one, which makes its input, has failed.
         assert ended[1] != failure.RETURNED or 4 in ended

@@ -28,7 +28,7 @@ class Link:
 
 
 class Around:
-    """What instructions are carried out with; it keeps what it is told."""
+    """A stand-in for the parts that carry out instructions; it notes their calls."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
@@ -100,7 +100,7 @@ CASES: list[tuple[events.Instruction, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("instruction", "said"), CASES, ids=lambda value: type(value).__name__)
-def test_what_is_done(
+def test_instruction_is_carried_out(
     instructions: Instructions, around: Around, instruction: events.Instruction, said: tuple[Any, ...]
 ) -> None:
     instructions.carry_out(instruction)
@@ -114,11 +114,11 @@ def test_files_are_removed(instructions: Instructions, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_there_is_a_case_for_each_type() -> None:
+def test_each_type_has_a_case() -> None:
     assert {type(instruction) for instruction, _ in CASES} == set(get_args(events.Instruction))
 
 
-def test_unknown_instruction(instructions: Instructions) -> None:
+def test_unknown_instruction_is_an_error(instructions: Instructions) -> None:
     unknown: Any = events.Asked(1, "file")
     with pytest.raises(TypeError, match="unknown instruction of the scheduler: Asked"):
         instructions.carry_out(unknown)

@@ -1,4 +1,4 @@
-"""Nodes that come and leave, as the engine's shell sees them."""
+"""Nodes that join and leave, as the engine's shell sees them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.conftest import eventually
 from tests.unit.taskvine_manager.embedded.shell import Shell
 
 
-def test_no_more_nodes_than_there_may_be(shell: Shell) -> None:
+def test_number_of_nodes_is_limited(shell: Shell) -> None:
     shell.engine.tune({"max-workers": 1})
     first = shell.join("1")
     shell.join("2")
@@ -19,14 +19,14 @@ def test_no_more_nodes_than_there_may_be(shell: Shell) -> None:
     assert shell.names() == ["2", "3"]
 
 
-def test_nodes_are_told_the_parameters_that_they_act_on(shell: Shell) -> None:
+def test_nodes_get_their_parameters(shell: Shell) -> None:
     first = shell.join("1")
     shell.engine.tune({"executor.batch": 3, "max-workers": 5})
     second = shell.join("2")
     assert first.told() == second.told() == [("tune", {"executor.batch": 3})]
 
 
-def test_drained_block(shell: Shell) -> None:
+def test_drained_block_is_reported(shell: Shell) -> None:
     shell.engine.tune({"max-workers": 2})
     staying, leaving = shell.join("1", block="a"), shell.join("2", block="b")
     waiting = shell.join("3", block="b")
@@ -61,7 +61,7 @@ def test_silent_node_is_asked_and_then_dropped(shell: Shell) -> None:
     assert ("ping",) in node.told()
 
 
-def test_end(shell: Shell) -> None:
+def test_all_nodes_are_told_to_end(shell: Shell) -> None:
     node = shell.join("1")
     assert not shell.engine.stopped
     shell.engine.stop()

@@ -1,4 +1,4 @@
-"""A node process, with the test in the place of the manager."""
+"""A node process. The test acts as the manager."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Manager:
         self.channel.send("run", FUNCTIONS, PROFILES, calls, {}, values or {}, {})
 
     def ended(self, count: int = 1) -> dict[int, Completion]:
-        """Await the ends of tasks."""
+        """Wait for the ends of tasks."""
         found: dict[int, Completion] = {}
         while len(found) < count:
             kind, *rest = self.next()
@@ -103,7 +103,7 @@ class Manager:
         return found
 
     def end(self) -> str:
-        """Await the end of the node; return what it has written to its standard error."""
+        """Wait for the end of the node; return its standard error."""
         return self.process.communicate(timeout=SECONDS)[1]
 
     def close(self) -> None:
@@ -135,14 +135,14 @@ def value(ended: Completion) -> Any:
     return payload.decode(ended.body)
 
 
-def test_it_describes_itself(manager: Manager) -> None:
+def test_node_describes_itself(manager: Manager) -> None:
     info = manager.info
     assert (info.cores, info.slots, info.pid) == (2.0, 2, manager.process.pid)
     assert info.directory == os.path.join(manager.base, "nodes", info.name)
 
 
 @pytest.mark.parametrize("profile", [DOUBLE, DOUBLE_L1], ids=["L2", "L1"])
-def test_task(manager: Manager, profile: Profile) -> None:
+def test_task_runs(manager: Manager, profile: Profile) -> None:
     manager.run(call(1, profile, 4))
     (ended,) = manager.ended().values()
     assert (ended.outcome, value(ended), ended.node) == (failure.RETURNED, 8, manager.info.name)
@@ -160,7 +160,7 @@ def test_output_stays_in_the_cache(manager: Manager) -> None:
     assert not os.listdir(os.path.join(manager.info.directory, "cache"))
 
 
-def test_task_behind_the_one_that_makes_its_input(manager: Manager) -> None:
+def test_task_runs_behind_its_producer(manager: Manager) -> None:
     maker = call(1, DOUBLE, 4, outputs=[FileUse("value", "", "result")])
     reader = call(2, DOUBLE, 5, inputs=[FileUse("value", "", "result")])
     manager.run(maker, reader)
@@ -173,7 +173,7 @@ def test_task_whose_input_nobody_makes_is_given_back(manager: Manager) -> None:
     assert manager.next() == ("returned", (2,))
 
 
-def test_replica_that_cannot_be_fetched(manager: Manager) -> None:
+def test_failed_fetch_is_reported(manager: Manager) -> None:
     manager.channel.send("fetch", "file", ("/nowhere", 4, 0, "other"))
     kind, file, size, problem, _, _, spoiled, source = manager.next()
     assert (kind, file, size, spoiled, source) == ("cached", "file", 0, True, "other")
@@ -203,7 +203,7 @@ def test_draining_node_gives_back_what_it_has_not_begun(manager: Manager) -> Non
     assert set(manager.ended(4 - len(numbers))) == {1, 2, 3, 4} - set(numbers)
 
 
-def test_functions_are_forgotten_and_learnt_again(manager: Manager) -> None:
+def test_functions_are_forgotten_and_loaded_again(manager: Manager) -> None:
     manager.run(call(1, DOUBLE, 1))
     manager.ended()
     manager.channel.send("retire", ["double"], [DOUBLE.number])
@@ -217,7 +217,7 @@ def test_idle_node_asks_to_leave(base: str) -> None:
     manager.close()
 
 
-def test_end(manager: Manager) -> None:
+def test_node_ends_on_request(manager: Manager) -> None:
     manager.channel.send("exit")
     assert manager.next() == ("leaving",)
     manager.end()
@@ -236,7 +236,7 @@ def test_signal_ends_it_and_other_nodes_run_its_tasks(manager: Manager) -> None:
     assert not os.path.exists(manager.info.directory)
 
 
-def test_manager_that_ends(manager: Manager) -> None:
+def test_node_ends_with_its_manager(manager: Manager) -> None:
     manager.channel.close()
     manager.end()
     assert not os.path.exists(manager.info.directory)
@@ -249,7 +249,7 @@ def test_unknown_message_is_an_error(manager: Manager) -> None:
     assert manager.process.returncode == 1
 
 
-def test_no_executor(base: str) -> None:
+def test_missing_executor_is_reported(base: str) -> None:
     command = [sys.executable, PROGRAM, "node", cleanup.CONNECT, base]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.stderr == f"taskvine-node: no executor at {base}: No such file or directory\n"

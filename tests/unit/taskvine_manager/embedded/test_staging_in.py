@@ -1,4 +1,4 @@
-"""Staging before tasks: a task's inputs come into its sandbox, and the manager hears of them."""
+"""Staging before tasks: inputs are brought into the sandbox, and reported to the manager."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Loop:
 
 
 class Core(NodeCore):
-    """A node's core that only notes what staging tells it."""
+    """A node's core that only notes the calls of staging."""
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache, {})
@@ -56,7 +56,7 @@ class Core(NodeCore):
 
 
 class Node:
-    """A node's staging, and what it reports."""
+    """A node's staging, and its reports."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -75,7 +75,7 @@ class Node:
         self.said.append(message)
 
     def elsewhere(self, name: str, text: str) -> Source:
-        """Make another node's replica of a file."""
+        """Make a replica of a file on another node."""
         path = self.directory / "elsewhere" / name
         path.write_text(text)
         status = path.stat()
@@ -133,7 +133,7 @@ def test_file_of_another_node_is_fetched_and_reported(node: Node) -> None:
 def test_file_of_the_user_is_reported_when_it_is_new_or_changed(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "SETTLED_NS", -(10**12))  # files that were written just now count as settled
+    monkeypatch.setattr(cache_module, "SETTLED_NS", -(10**12))  # even files that were written just now count as settled
     path = tmp_path / "input"
     for number, text in enumerate(("text", "text", "longer text")):
         if number != 1:
@@ -169,7 +169,7 @@ def test_task_whose_input_is_lost_elsewhere_is_lost(node: Node, damage: str) -> 
     assert node.came == ["x"], "tasks that wait for it need not wait any longer"
 
 
-def test_files_that_came_before_one_that_is_lost_are_reported(node: Node) -> None:
+def test_files_before_a_lost_one_are_reported(node: Node) -> None:
     call, lost = task(1, temp("x"), temp("y")), node.elsewhere("y", "text")
     os.unlink(lost.path)
     node.stage(call, x=node.elsewhere("x", "text"), y=lost)
@@ -233,7 +233,7 @@ def test_replica_is_fetched_on_request(node: Node) -> None:
     assert node.came == ["x"]
 
 
-def test_replica_that_is_lost_is_told_from_one_that_cannot_be_stored(node: Node) -> None:
+def test_lost_and_unstorable_replicas_are_distinguished(node: Node) -> None:
     large, lost = node.elsewhere("large", "x" * 2000), node.elsewhere("lost", "text")
     os.unlink(lost.path)
     for name, source in (("large", large), ("lost", lost)):

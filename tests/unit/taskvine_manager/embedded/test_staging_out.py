@@ -1,4 +1,4 @@
-"""Staging after tasks: results and outputs go into the cache, or wait until there is room for them."""
+"""Staging after tasks: results and outputs go into the cache, or wait for space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUE = FileUse("value", "", "x")
 
 
 class Core(NodeCore):
-    """A node's core that only notes what staging tells it, and keeps what waits for room."""
+    """A node's core that only notes the calls of staging, and keeps the outputs that wait for space."""
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache, {})
@@ -57,7 +57,7 @@ class Node:
         return str(path)
 
     def task(self, *outputs: FileUse, **files: str) -> Call:
-        """Make a task with a sandbox and these files in it."""
+        """Make a task whose sandbox contains these files."""
         call = Call(Invocation(1, 0, b"", (), outputs), PROFILE._replace(mode=L1), (1.0, 0.0, 0))
         call.directory = str(self.directory / "task")
         os.makedirs(sandboxes.path(call))
@@ -108,7 +108,7 @@ def test_large_result_moves_into_the_cache(node: Node) -> None:
     assert not os.path.exists(made)
 
 
-def test_large_result_without_room_waits_for_it(node: Node) -> None:
+def test_large_result_waits_for_space(node: Node) -> None:
     node.keep(call(VALUE), node.made(900))
     node.keep(call(FileUse("value", "", "y")), node.made(200))
     assert node.core.asked == [(1, 200)]
@@ -154,7 +154,7 @@ def test_missing_output_of_a_failed_task_does_not_hide_its_exception(node: Node)
     assert node.ending == Ending(failure.RAISED, b"exception", 1.0, 2.0)
 
 
-def test_outputs_without_room_wait_for_it(node: Node) -> None:
+def test_outputs_wait_for_space(node: Node) -> None:
     node.keep(call(VALUE), node.made(900))
     node.keep(node.task(temp("t"), **{"t-file": "x" * 200}), b"result")
     assert node.core.asked == [(1, 200)]

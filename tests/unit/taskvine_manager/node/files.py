@@ -20,13 +20,13 @@ class Files:
         self.cache = Cache(str(self.directory), 100)
 
     def write(self, name: str, size: int, letter: str | None = None) -> str:
-        """A file of the user's, or of a task's."""
+        """Write a file of the user or of a task."""
         path = self.home / name
         path.write_text((letter or name[0]) * size)
         return str(path)
 
     def obtain(self, name: str, size: int, letter: str | None = None) -> str:
-        """Have a user's file cached, used and let go."""
+        """Cache a file of the user, use it and release it."""
         cached = self.cache.obtain(self.write(name, size, letter))
         self.cache.unpin(cached)
         return cached
@@ -35,7 +35,7 @@ class Files:
         self.cache.adopt(name, self.write("made", size, name[0]))
 
     def source(self, name: str, size: int, letter: str | None = None) -> Source:
-        """What is said of another node's replica."""
+        """Describe a replica on another node."""
         path = self.write(name, size, letter)
         return Source(path, size, os.stat(path).st_ctime_ns)
 
@@ -47,7 +47,7 @@ class Files:
 
 
 def pins(cache: Cache, name: str) -> int:
-    """Remove an input's pins; return how many there were."""
+    """Remove the pins of an input; return how many there were."""
     for count in range(10):
         if cache.make_room():
             return count

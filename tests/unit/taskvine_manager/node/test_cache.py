@@ -1,4 +1,4 @@
-"""The node's cache: what it holds, what it lets go, and what it leaves when something fails."""
+"""The node's cache: what it contains, what it evicts, and what failures leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def old(path: str) -> str:
-    """Make a file look long unchanged: a change time cannot be set, so the clock that it is compared with is."""
+    """Make a file count as unchanged for long. Change times cannot be set, so the clock is moved."""
     eventually(lambda: time.time_ns() - os.stat(path).st_ctime_ns > module.SETTLED_NS)
     return path
 
@@ -34,7 +34,7 @@ def old(path: str) -> str:
 # --- what is there ---
 
 
-def test_user_file_is_cached_by_content_and_left_where_it_is(files: Files) -> None:
+def test_users_file_is_cached_by_content(files: Files) -> None:
     source = files.write("a.txt", 10)
     name = files.cache.obtain(source)
     assert files.read(name) == "a" * 10
@@ -67,7 +67,7 @@ def test_evicted_file_is_read_again(files: Files) -> None:
 
 
 @pytest.mark.parametrize("restored", [False, True])
-def test_changed_file_is_read_again_even_with_its_old_size_and_times(files: Files, restored: bool) -> None:
+def test_change_with_the_same_size_and_times_is_noticed(files: Files, restored: bool) -> None:
     source = old(files.write("a.txt", 10))
     before = os.stat(source)
     first = files.cache.obtain(source)
@@ -79,9 +79,7 @@ def test_changed_file_is_read_again_even_with_its_old_size_and_times(files: File
     assert (files.read(first), files.read(second)) == ("a" * 10, "b" * 10)
 
 
-def test_file_written_twice_within_a_tick_of_the_clock_is_read_twice(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_within_a_tick_of_the_clock_are_noticed(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "stamp", lambda status: (status.st_ino,))  # a clock that never ticks
     source = files.write("a.txt", 10, "1")
     first = files.cache.obtain(source)
@@ -90,10 +88,8 @@ def test_file_written_twice_within_a_tick_of_the_clock_is_read_twice(
     assert files.read(first) == "1" * 10
 
 
-def test_file_that_changes_while_it_is_looked_at_is_cached_as_what_was_copied(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files.obtain("other.txt", 10)  # something of its size is there, so that it is looked at before it is copied
+def test_file_changed_while_it_is_hashed_is_cached_as_copied(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.obtain("other.txt", 10)  # a file of this size exists, so the source is compared before it is copied
     source = files.write("a.txt", 10)
     digest = module.content_name
     read: list[str] = []
@@ -129,7 +125,7 @@ def test_file_that_changes_after_it_was_copied_is_read_again(files: Files, monke
     assert files.read(files.cache.obtain(source)) == "b" * 20
 
 
-def test_program_and_file_with_the_same_bytes_are_told_apart(files: Files) -> None:
+def test_executable_and_plain_file_are_cached_separately(files: Files) -> None:
     source = files.write("run.sh", 10, "x")
     os.chmod(source, 0o755)
     program = files.obtain("other.sh", 10, "x")
@@ -166,7 +162,7 @@ def test_temp_file_that_is_a_link_is_copied(files: Files, link: Callable[[str, s
     assert files.read("data@t1") == "t" * 10
 
 
-def test_temp_file_from_another_file_system(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temp_file_on_another_file_system_is_copied(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     made, rename = files.write("made", 10), os.rename
 
     def no_way(source: str, target: str) -> None:
@@ -188,7 +184,7 @@ def test_replica_is_fetched_once(files: Files) -> None:
 
 
 @pytest.mark.parametrize("what", ["gone", "longer", "touched"])
-def test_replica_that_is_not_what_was_made_is_not_fetched(files: Files, what: str) -> None:
+def test_wrong_replica_is_not_fetched(files: Files, what: str) -> None:
     source = files.source("elsewhere", 10)
     if what == "gone":
         os.unlink(source.path)
@@ -208,9 +204,7 @@ def test_replica_that_is_not_what_was_made_is_not_fetched(files: Files, what: st
     assert files.on_disk() == {}
 
 
-def test_replica_that_is_written_to_while_it_is_copied_is_not_kept(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replica_modified_during_its_copy_is_not_kept(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     source = files.source("elsewhere", 10)
     fill = copying.fill
 
@@ -225,7 +219,7 @@ def test_replica_that_is_written_to_while_it_is_copied_is_not_kept(
     assert files.on_disk() == {}
 
 
-def test_cached_file_is_checked_and_dropped_when_it_was_spoiled(files: Files) -> None:
+def test_damaged_file_is_dropped(files: Files) -> None:
     files.adopt("data@t1", 10)
     path = files.cache.checked("data@t1")
     size, stamp = files.cache.stamp("data@t1")
@@ -241,7 +235,7 @@ def test_cached_file_is_checked_and_dropped_when_it_was_spoiled(files: Files) ->
         files.cache.checked("data@t1")
 
 
-def test_the_stamp_is_that_of_the_file_that_was_published(files: Files) -> None:
+def test_stamp_belongs_to_the_published_file(files: Files) -> None:
     for size in (10, 20):
         files.adopt("data@t1", size)
         assert files.cache.stamp("data@t1") == (size, os.stat(files.cache.path("data@t1")).st_ctime_ns)
@@ -253,7 +247,7 @@ def test_the_stamp_is_that_of_the_file_that_was_published(files: Files) -> None:
 
 
 class Pair:
-    """Two nodes' caches, and the user's file that one of them has."""
+    """The caches of two nodes, and a file of the user that one of them has."""
 
     def __init__(self, files: Files) -> None:
         directory = files.home.parent / "second"
@@ -266,7 +260,7 @@ class Pair:
         self.peer = Peer(files.cache.path(name), name, stamp)
 
 
-def test_copy_of_a_peer_is_taken_and_the_file_is_not_read(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_copy_is_used_instead_of_the_file(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(files)
     for reader in ("content_name", "copy_named"):
         monkeypatch.setattr(module, reader, lambda path, *_: pytest.fail(f"{path} was read"))
@@ -278,7 +272,7 @@ def test_copy_of_a_peer_is_taken_and_the_file_is_not_read(files: Files, monkeypa
 
 
 @pytest.mark.parametrize("why", ["changed", "gone"])
-def test_file_is_read_where_no_peer_can_give_it(files: Files, why: str) -> None:
+def test_file_is_read_without_a_peer(files: Files, why: str) -> None:
     pair = Pair(files)
     if why == "changed":
         files.write("a.txt", 10, "b")
@@ -289,7 +283,7 @@ def test_file_is_read_where_no_peer_can_give_it(files: Files, why: str) -> None:
     assert pins(pair.second, name) == 1
 
 
-def test_what_may_still_change_unseen_is_offered_to_nobody(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recently_changed_file_is_not_offered_to_peers(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLED_NS", 10**18)
     source = files.write("a.txt", 10)
     name = files.cache.obtain(source)
@@ -304,7 +298,7 @@ def test_what_may_still_change_unseen_is_offered_to_nobody(files: Files, monkeyp
 
 
 @pytest.mark.parametrize("what", ["pipe", "pipe in a directory", "missing"])
-def test_what_is_no_file_is_refused(files: Files, what: str) -> None:
+def test_only_files_and_directories_are_accepted(files: Files, what: str) -> None:
     path = files.home / what
     if what == "pipe":
         os.mkfifo(path)
@@ -320,7 +314,7 @@ def test_what_is_no_file_is_refused(files: Files, what: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b@1", "ä ö@1", "x" * 300 + "@1", "\udcff@1", "../up@1"])
-def test_any_name_becomes_one_file_of_the_directory(files: Files, name: str) -> None:
+def test_any_name_is_one_file_in_the_directory(files: Files, name: str) -> None:
     files.cache.adopt(name, files.write("made", 10))
     assert list(files.on_disk()) == [file_name(name)]
     assert file_name(name) != file_name(name + "0")
@@ -341,7 +335,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_failed_copy_leaves_nothing_and_gives_its_room_back(files: Files, tmp_path: Path) -> None:
+def test_failed_copy_leaves_nothing(files: Files, tmp_path: Path) -> None:
     replica = files.source("a", 60)
     source = replica.path
     link = str(files.home / "link")
@@ -360,7 +354,7 @@ def test_failed_copy_leaves_nothing_and_gives_its_room_back(files: Files, tmp_pa
     assert sorted(os.listdir(tmp_path)) == ["cache", "home"]
 
 
-def test_failed_replacement_keeps_what_was_there(files: Files) -> None:
+def test_failed_replacement_keeps_the_old_file(files: Files) -> None:
     files.adopt("t@1", 60)
     with pytest.raises(QuotaExceeded):
         files.adopt("t@1", 101)
@@ -391,7 +385,7 @@ def test_directory_is_cached_by_content(files: Files, tmp_path: Path) -> None:
     assert (tmp_path / "copy" / "sub" / "empty").is_dir()
 
 
-def test_unchanged_directory_is_not_packed_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_directory_is_not_archived_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     files.cache = Cache(str(files.directory), 1000)
     tree = make_tree(files)
     monkeypatch.setattr(module, "SETTLED_NS", -1)
@@ -400,7 +394,7 @@ def test_unchanged_directory_is_not_packed_again(files: Files, monkeypatch: pyte
     assert files.cache.obtain(tree) == name
 
 
-def test_file_that_could_be_taken_for_an_archive(files: Files, tmp_path: Path) -> None:
+def test_archive_of_the_user_stays_a_file(files: Files, tmp_path: Path) -> None:
     files.cache = Cache(str(files.directory), 1000)
     source = files.home / "a"
     for put in (files.cache.obtain, lambda path: files.cache.adopt("a@1", path)):
@@ -428,7 +422,7 @@ def test_same_bytes_with_other_permissions_are_another_file(files: Files) -> Non
 
 
 @pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 1), os.unlink], ids=["cut short", "deleted"])
-def test_users_file_that_was_spoiled_in_the_cache_is_read_again(files: Files, harm: Callable[[str], None]) -> None:
+def test_damaged_copy_of_a_users_file_is_replaced(files: Files, harm: Callable[[str], None]) -> None:
     source = old(files.write("a", 10))
     name = files.cache.obtain(source)
     files.cache.unpin(name)
@@ -438,7 +432,7 @@ def test_users_file_that_was_spoiled_in_the_cache_is_read_again(files: Files, ha
     assert files.cache.used == 10
 
 
-def test_peers_copy_that_somebody_has_written_to_is_not_taken(files: Files) -> None:
+def test_modified_peers_copy_is_not_used(files: Files) -> None:
     pair = Pair(files)
     Path(pair.peer.path).write_text("b" * 10)
     name = pair.second.obtain(pair.source, pair.peer)
@@ -446,7 +440,7 @@ def test_peers_copy_that_somebody_has_written_to_is_not_taken(files: Files) -> N
 
 
 @pytest.mark.parametrize("grows", [True, False])
-def test_quota_that_was_measured_while_the_disk_was_full(files: Files, grows: bool) -> None:
+def test_only_a_growing_quota_grows_after_a_full_disk(files: Files, grows: bool) -> None:
     files.cache = Cache(str(files.directory), 0, grows=grows)
     if grows:
         files.adopt("a@1", 40)
@@ -460,6 +454,6 @@ def test_quota_does_not_grow_beyond_the_disk(files: Files) -> None:
     files.cache = Cache(str(files.directory), 0, grows=True)
     there = os.statvfs(files.directory)
     with open(files.home / "large", "wb") as large:
-        large.truncate(2 * there.f_blocks * there.f_frsize)  # sparse
+        large.truncate(2 * there.f_blocks * there.f_frsize)  # a sparse file
     with pytest.raises(QuotaExceeded):
         files.cache.obtain(str(files.home / "large"))

@@ -1,4 +1,4 @@
-"""A cache of 100 bytes: what it lets go, and threads that need more than it has."""
+"""A cache of 100 bytes: what it evicts, and threads that need more than it has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_least_recently_used_goes_first(files: Files) -> None:
     files.cache.unpin(files.cache.obtain(str(files.home / "a")))
     d = files.obtain("d", 30)
     assert [name in files.cache for name in (a, b, c, d)] == [True, False, True, True]
-    # The same content under another name is a use as well.
+    # The same content under another name counts as a use.
     assert files.obtain("other", 30, "c") == c
     e = files.obtain("e", 30)
     assert [name in files.cache for name in (a, c, d, e)] == [False, True, True, True]
@@ -49,7 +49,7 @@ def test_temp_files_are_never_evicted(files: Files) -> None:
     assert files.on_disk() == {"t@1": 60, "u@1": 20}
 
 
-def test_what_cannot_fit_evicts_nothing(files: Files) -> None:
+def test_impossible_file_evicts_nothing(files: Files) -> None:
     files.adopt("t@1", 60)
     a = files.obtain("a", 30)
     for put in (lambda: files.obtain("b", 50), lambda: files.adopt("u@1", 101)):
@@ -82,7 +82,7 @@ def test_pins_of_temp_files_are_not_waited_for(files: Files) -> None:
         files.obtain("b", 50)
 
 
-def test_dropped_file_gives_its_room_back(files: Files) -> None:
+def test_dropped_file_frees_its_space(files: Files) -> None:
     files.adopt("t@1", 60)
     files.cache.drop("t@1")
     files.cache.drop("t@1")
@@ -92,7 +92,7 @@ def test_dropped_file_gives_its_room_back(files: Files) -> None:
     files.adopt("t@1", 100)
 
 
-def test_room_is_made_when_the_disk_is_full_before_the_quota_is(files: Files) -> None:
+def test_full_disk_evicts_below_the_quota(files: Files) -> None:
     files.adopt("t@1", 30)
     pinned = files.cache.obtain(files.write("a", 20))
     files.obtain("b", 40)
@@ -150,7 +150,7 @@ def test_threads_that_need_more_than_the_quota_together_take_turns(files: Files)
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Whatever is done to a cache: its count is the sum of its files, and within the quota."""
+    """After any operations on a cache, its count of bytes is the sum of its files, and within the quota."""
 
     def __init__(self) -> None:
         super().__init__()

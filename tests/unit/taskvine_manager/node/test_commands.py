@@ -1,4 +1,4 @@
-"""Commands with and without the user's init_command, and what they start with."""
+"""Commands with and without the user's init_command, and the environment of their processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of nodes is valid once it is made, and can be sent."""
+"""The configuration of nodes is validated when it is made, and can be sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskvine_manager.runtime.search_path import SearchPath
 
 
 def config(**fields: Any) -> NodeConfig:
-    """A configuration without anything special, but for the given fields."""
+    """Make a simple configuration, with the given fields."""
     usual: dict[str, Any] = {
         "base": "/tmp/run",
         "log": "/tmp/run/log",
@@ -55,11 +55,11 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "message"), FAULTS, ids=str)
-def test_impossible_value(fields: dict[str, Any], message: str) -> None:
+def test_impossible_value_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**fields)
 
 
-def test_it_can_be_sent() -> None:
+def test_config_can_be_sent() -> None:
     made = config(directory="/home", context="/tmp/run/spool/context")
     assert pickle.loads(pickle.dumps(made)) == made

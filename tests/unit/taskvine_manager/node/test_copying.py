@@ -16,7 +16,7 @@ def test_copy_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     with open(target, "rb") as reader:
         assert copy(str(source), str(target)) == 3000
-        assert reader.read() == b"old"  # who had it open reads on in what was there
+        assert reader.read() == b"old"  # a reader that has it open still reads the old bytes
     assert target.read_bytes() == b"new" * 1000
     with pytest.raises(FileNotFoundError):
         copy(str(tmp_path / "missing"), str(target))

@@ -30,7 +30,7 @@ class Cache(set[str]):
 
 
 class World:
-    """A core, the node's cache, and what the core has had done since it was last asked."""
+    """A core, the node's cache, and the core's actions since the last look."""
 
     def __init__(self) -> None:
         self.cache = Cache()
@@ -148,7 +148,7 @@ def test_task_waits_for_a_file_that_is_being_fetched(world: World) -> None:
     assert world.done() == [("add", 1)]
 
 
-def test_task_is_given_back_if_the_file_that_it_waits_for_does_not_come(world: World) -> None:
+def test_task_is_given_back_if_its_transfer_fails(world: World) -> None:
     world.core.fetching(["file"])
     world.take(1, reads=(value("file"),))
     world.core.came(["file"])
@@ -160,7 +160,7 @@ def test_no_task_can_run_on_a_broken_node(world: World) -> None:
     assert world.done() == [("complete", 1)]
 
 
-def test_cancelled_tasks_are_forgotten_and_those_behind_them_given_back(world: World) -> None:
+def test_tasks_behind_cancelled_ones_are_given_back(world: World) -> None:
     queued = world.take(1, makes=(value("x"),))
     world.take(2, reads=(value("x"),))
     world.done()
@@ -179,7 +179,7 @@ def test_draining_node_starts_no_more_tasks(world: World) -> None:
     assert world.done() == [("complete", 1), ("returned", [2]), ("returned", [3])]
 
 
-def test_outputs_that_do_not_fit_are_tried_again_or_given_up(world: World) -> None:
+def test_outputs_without_space_are_tried_again_or_given_up(world: World) -> None:
     tried: list[str] = []
     for number in (1, 2):
         call = world.take(number, makes=(value(f"x{number}"),))

@@ -1,4 +1,4 @@
-"""Deaths of processes in words."""
+"""Descriptions of how processes died."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_record_of_a_death_has_the_end_of_the_log(
     assert len(record["stderr"]) == 2000
 
 
-def test_death_for_lack_of_memory_is_told_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_death_for_lack_of_memory_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     kills = Kills([], 0.0, lambda path: None)
     monkeypatch.setattr(kills, "explain", lambda now: Kill("/group", 100.0, 99.0))
     record = pickle.loads(deaths.died(CALL, -signal.SIGKILL, "/no/log", kills))

@@ -1,4 +1,4 @@
-"""Python environments that a node unpacks, and those that it cannot use."""
+"""Python environments that a node unpacks, and unusable ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ sys.exit({status})
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """What stands for an environment: its python is this one."""
+    """Make a stand-in for an environment: its python is the one of this process."""
     root = tmp_path / "env"
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -45,7 +45,7 @@ def pack(root: Path, within: str = ".", compression: str = "gz") -> str:
     return path
 
 
-def test_none_is_the_interpreter_at_hand(unpacked: Path) -> None:
+def test_without_an_environment_this_interpreter_is_used(unpacked: Path) -> None:
     assert interpreter(None, str(unpacked)) == sys.executable
     assert activated(None, sys.executable, {"PYTHONHOME": "/x"}) == {"PYTHONHOME": "/x"}
 
@@ -62,7 +62,7 @@ def test_tarball_is_unpacked_once(root: Path, unpacked: Path, within: str, compr
     assert (directory / "mark").exists()
 
 
-def test_prefixes_are_mended_once(root: Path, unpacked: Path) -> None:
+def test_prefixes_are_repaired_once(root: Path, unpacked: Path) -> None:
     (root / "bin" / "conda-unpack").write_text(UNPACK.format(python=sys.executable, status=0))
     tarball = pack(root)
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_prefixes_are_mended_once(root: Path, unpacked: Path) -> None:
     assert mended.read_text() == sys.executable
 
 
-def test_users_own_directory_is_not_touched(root: Path, unpacked: Path) -> None:
+def test_users_directory_is_not_changed(root: Path, unpacked: Path) -> None:
     (root / "bin" / "conda-unpack").write_text(UNPACK.format(python=sys.executable, status=0))
     before = sorted(root.rglob("*"))
     assert interpreter(str(root), str(unpacked)) == str(root / "bin" / "python")
@@ -117,18 +117,18 @@ def broken(root: Path, how: str) -> str:
         ("empty", "cannot be unpacked: "),
     ],
 )
-def test_environments_that_cannot_be_used(root: Path, unpacked: Path, how: str, words: str) -> None:
+def test_unusable_environments_are_refused(root: Path, unpacked: Path, how: str, words: str) -> None:
     tarball = broken(root, how)
     with pytest.raises(EnvironmentBroken, match=words):
         interpreter(tarball, str(unpacked))
 
 
-def test_directory_that_is_no_environment(tmp_path: Path, unpacked: Path) -> None:
+def test_directory_without_an_environment_is_refused(tmp_path: Path, unpacked: Path) -> None:
     with pytest.raises(EnvironmentBroken, match="no bin/python"):
         interpreter(str(tmp_path), str(unpacked))
 
 
-def test_activation(tmp_path: Path) -> None:
+def test_environment_is_activated(tmp_path: Path) -> None:
     python = str(tmp_path / "env" / "bin" / "python")
     given = {"PATH": "/bin", "PYTHONHOME": "/usr", "OTHER": "kept"}
     assert activated("env.tar.gz", python, given) == {
@@ -143,8 +143,8 @@ def test_activation(tmp_path: Path) -> None:
 HERE = tuple(sys.version_info[:2])
 
 
-def test_version_of_the_program(root: Path, unpacked: Path) -> None:
-    """Bytecode of another minor version crashes, or does something else."""
+def test_minor_version_must_match_the_program(root: Path, unpacked: Path) -> None:
+    """Bytecode of another minor version crashes or misbehaves."""
     tarball = pack(root)
     assert interpreter(None, str(unpacked), HERE) == sys.executable
     assert interpreter(tarball, str(unpacked), HERE).endswith("bin/python")
@@ -156,7 +156,7 @@ def test_version_of_the_program(root: Path, unpacked: Path) -> None:
 
 
 @pytest.mark.parametrize(("said", "words"), [("3.9.1", "is 3.9.1"), ("nonsense", "is nonsense"), ("", "or later")])
-def test_python_of_an_environment_that_is_too_old_or_none(root: Path, unpacked: Path, said: str, words: str) -> None:
+def test_unusable_python_of_an_environment_is_refused(root: Path, unpacked: Path, said: str, words: str) -> None:
     python = root / "bin" / "python"
     python.unlink()
     python.write_text(f"#!/bin/sh\necho {said}\n")

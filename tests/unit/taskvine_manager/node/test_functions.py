@@ -9,6 +9,7 @@ import pytest
 
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.functions import Functions
+from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
@@ -17,16 +18,14 @@ CALL = Call(Invocation(1, 0, b""), PROFILE, (1.0, 0.0, 0))
 
 
 class Pool:
-    """Slots or L1 tasks, as far as functions are concerned."""
+    """The node's functions, and what slots are told to forget."""
 
     def __init__(self) -> None:
         self.functions: dict[str, Payload] = {}
+        self.forgotten: set[str] = set()
 
-    def add_function(self, key: str, encoded: Payload) -> None:
-        self.functions[key] = encoded
-
-    def forget_functions(self, keys: set[str]) -> int:
-        return sum(len(self.functions.pop(key)) for key in keys)
+    def forget_functions(self, keys: set[str]) -> None:
+        self.forgotten |= keys
 
 
 @pytest.fixture
@@ -37,8 +36,7 @@ def pool() -> Pool:
 @pytest.fixture
 def functions(pool: Any, tmp_path: Path) -> Functions:
     (tmp_path / "kept").mkdir()
-    other: Any = Pool()
-    return Functions(pool, other, str(tmp_path / "kept"))
+    return Functions(pool.functions, pool, str(tmp_path / "kept"))
 
 
 def test_retired_functions_are_forgotten_after_their_last_task(functions: Functions, pool: Pool) -> None:
@@ -47,8 +45,10 @@ def test_retired_functions_are_forgotten_after_their_last_task(functions: Functi
     functions.retire(["key"], [])
     functions.forget([CALL])
     assert set(pool.functions) == {"key", "other"}
+    assert not pool.forgotten
     functions.forget([])
     assert set(pool.functions) == {"other"}
+    assert pool.forgotten == {"key"}
 
 
 def test_function_that_comes_again_is_kept(functions: Functions, pool: Pool) -> None:
@@ -57,6 +57,14 @@ def test_function_that_comes_again_is_kept(functions: Functions, pool: Pool) -> 
     functions.add("key", b"again")
     functions.forget([])
     assert pool.functions == {"key": b"again"}
+
+
+def test_memory_of_forgotten_functions_is_to_be_trimmed(functions: Functions) -> None:
+    functions.add("key", b"x" * release.ENOUGH)
+    functions.retire(["key"], [])
+    assert functions.memory.wait is None
+    functions.forget([])
+    assert functions.memory.wait is not None
 
 
 def test_profiles(functions: Functions) -> None:

@@ -1,4 +1,4 @@
-"""What a node finds of the machine that it is on."""
+"""The hardware that a node finds on its machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 from taskvine_manager.node import hardware
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system knows no affinity")
-def test_cores_are_those_that_may_be_used() -> None:
+def test_cores_are_limited_by_affinity() -> None:
     allowed = os.sched_getaffinity(0)
     assert hardware.cores() == len(allowed)
     try:
@@ -21,13 +20,6 @@ def test_cores_are_those_that_may_be_used() -> None:
         assert hardware.cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-@pytest.mark.parametrize(("count", "expected"), [(None, 1), (6, 6)])
-def test_cores_where_affinity_is_not_known(monkeypatch: pytest.MonkeyPatch, count: int | None, expected: int) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: count)
-    assert hardware.cores() == expected
 
 
 def test_memory_and_disk_are_in_mebibytes(tmp_path: Path) -> None:
@@ -48,9 +40,7 @@ def test_memory_and_disk_are_in_mebibytes(tmp_path: Path) -> None:
         ("MIG-GPU-8932f937/1/0,MIG-41b36325-6dd8", ["MIG-GPU-8932f937/1/0", "MIG-41b36325-6dd8"]),
     ],
 )
-def test_gpus_are_those_that_the_environment_names(
-    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
-) -> None:
+def test_environment_limits_gpus(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert hardware.gpus() == expected
 
@@ -63,7 +53,7 @@ def test_without_an_environment_gpus_are_devices(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("count", "threads"), [(4.0, "4"), (0.5, "1"), (0, "1"), (2.7, "2")])
-def test_threads_are_held_to_whole_cores_and_at_least_one(count: float, threads: str) -> None:
+def test_threads_are_whole_cores_and_at_least_one(count: float, threads: str) -> None:
     limits = hardware.thread_limits(count)
     assert set(limits) == set(hardware.THREAD_VARIABLES)
     assert set(limits.values()) == {threads}

@@ -1,4 +1,4 @@
-"""The index of a cache: the space that files take, and which of them make room for others."""
+"""The index of a cache: the space of files, and which of them are evicted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_inputs_of_a_size_are_found(index: Index) -> None:
     assert [index.has_input_of(size) for size in (20, 30)] == [True, False]
 
 
-def test_inputs_that_nobody_copies_are_evicted_least_recently_used_first(index: Index) -> None:
+def test_least_recently_used_inputs_are_evicted_first(index: Index) -> None:
     for name in "abc":
         index.add(name, user_file(20))
     index.add("t", temp(40))
@@ -59,7 +59,7 @@ def test_inputs_that_nobody_copies_are_evicted_least_recently_used_first(index: 
     assert index.victims(60) == ["b", "c", "a"]
 
 
-def test_nothing_is_evicted_while_there_is_room(index: Index) -> None:
+def test_no_file_is_evicted_while_there_is_space(index: Index) -> None:
     index.add("a", user_file(40))
     assert index.victims(60) == []
     index.reserve(10)
@@ -69,7 +69,7 @@ def test_nothing_is_evicted_while_there_is_room(index: Index) -> None:
     assert index.victims(60) == []
 
 
-def test_only_pinned_inputs_and_reserved_bytes_may_become_available(index: Index) -> None:
+def test_only_pinned_inputs_and_reserved_bytes_can_be_waited_for(index: Index) -> None:
     index.add("a", user_file(20))
     index.add("t", temp(30))
     index.pin("a")
@@ -85,7 +85,7 @@ def test_only_pinned_inputs_and_reserved_bytes_may_become_available(index: Index
     st.integers(0, 120),
     st.integers(0, 20),
 )
-def test_victims_are_enough_and_no_more_than_needed(files: list[tuple[int, bool, bool]], size: int, more: int) -> None:
+def test_evicted_files_are_enough_and_no_more(files: list[tuple[int, bool, bool]], size: int, more: int) -> None:
     index = Index(100)
     for number, (held, is_temp, is_pinned) in enumerate(files):
         if index.used + held + more <= 100:

@@ -1,4 +1,4 @@
-"""Which tasks on a node wait for which inputs."""
+"""Tasks on a node that wait for inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = Sent({}, {}, {})
 
 
 class Cache(set[str]):
-    """The names of what is cached; each value is its name."""
+    """Names of cached files; the value of each is its name."""
 
     def checked(self, name: str) -> str:
         if name not in self:
@@ -69,7 +69,7 @@ def test_task_waits_for_all_its_inputs(inputs: Inputs) -> None:
     assert inputs.made(makers[1], b"2") == [reader]
 
 
-def test_file_that_is_fetched_twice_has_come_after_the_second_time(inputs: Inputs) -> None:
+def test_file_fetched_twice_has_arrived_after_the_second_time(inputs: Inputs) -> None:
     reader = call(1, reads=(temp("t"),))
     inputs.fetching(["t"])
     inputs.fetching(["t"])
@@ -102,11 +102,11 @@ def test_task_whose_inputs_are_here_waits_for_nothing(inputs: Inputs, cache: Cac
     assert not inputs.are_available(reader, NOTHING) or where == "cache"
 
 
-def test_temp_file_that_nobody_has_is_left_to_staging(inputs: Inputs) -> None:
+def test_missing_temp_file_is_left_to_staging(inputs: Inputs) -> None:
     assert inputs.wait(call(1, reads=(temp("t"),)), NOTHING) is State.READY
 
 
-def test_who_waits_in_vain(inputs: Inputs) -> None:
+def test_tasks_that_wait_in_vain_are_found(inputs: Inputs) -> None:
     maker, reader, other = call(1, makes=(value("x"),)), call(2, reads=(value("x"),)), call(3, reads=(value("x"),))
     inputs.expect(maker)
     inputs.wait(reader, NOTHING)
@@ -116,7 +116,7 @@ def test_who_waits_in_vain(inputs: Inputs) -> None:
     assert inputs.wait(call(4, reads=(value("x"),)), NOTHING) is State.MISSING
 
 
-def test_results_are_given(inputs: Inputs, cache: Cache) -> None:
+def test_results_are_provided(inputs: Inputs, cache: Cache) -> None:
     cache.add("x")
     reader = call(1, reads=(value("x"), value("y")))
     assert inputs.give_all(reader, Sent({}, {"y": b"2"}, {}))

@@ -27,10 +27,10 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def test_a_living_node_s_directory_stays(directory: Path) -> None:
+def test_directory_of_a_living_node_stays(directory: Path) -> None:
     descriptor = leftovers.claim(str(directory), "token", "node")
     assert leftovers.sweep(str(directory.parent)) == []
-    other = os.dup(descriptor)  # as the process has that cleans up
+    other = os.dup(descriptor)  # as the process that cleans up has
     os.close(descriptor)
     assert leftovers.sweep(str(directory.parent)) == []
     os.close(other)
@@ -41,8 +41,8 @@ def test_a_living_node_s_directory_stays(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["node", ""])
-def test_its_processes_are_ended(directory: Path, name: str) -> None:
-    """Those of a node, or of a whole run."""
+def test_processes_of_a_dead_node_are_ended(directory: Path, name: str) -> None:
+    """Directories of a node, or of a whole run."""
     token = str(directory)
     environment = {**os.environ, cleanup.TOKEN: token, cleanup.TOKEN + "_NODE": "node"}
     process = subprocess.Popen(["sleep", "100"], env=environment, start_new_session=True)
@@ -56,7 +56,7 @@ def test_its_processes_are_ended(directory: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [None, json.dumps(["another-machine", "token", "node"]), "", "[1]"])
-def test_what_is_not_known_to_be_abandoned_stays(directory: Path, content: str | None) -> None:
+def test_doubtful_directories_stay(directory: Path, content: str | None) -> None:
     if content is not None:
         (directory / ".taskvine-node.lock").write_text(content)
     assert leftovers.sweep(str(directory.parent)) == []
@@ -80,7 +80,7 @@ def test_directories_of_other_users_stay(directory: Path) -> None:
     assert (directory / "cache" / "file").exists()
 
 
-def test_what_was_removed_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+def test_removed_directories_are_named(capfd: pytest.CaptureFixture[str]) -> None:
     leftovers.say(["/tmp/taskvine-node-1"])
     leftovers.say_left()
     said = capfd.readouterr()

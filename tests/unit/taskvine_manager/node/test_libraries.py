@@ -16,18 +16,21 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
 from taskvine_manager.node.libraries import Libraries
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.named_slots import NamedSlots
 from taskvine_manager.node.places import Place
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.wire.messages import L2, Invocation, Library, Profile
+from taskvine_manager.wire import messages
+from taskvine_manager.wire.messages import L2, Invocation, Profile
 from tests.unit.taskvine_manager.node.test_slots import PROGRAM
 
-ONE, TWO, PLAIN = Library("one", 1, None, 1), Library("two", 1, 400.0, 1), Library("plain", 2, None, 0)
+ONE, TWO = messages.Library("one", 1, None, 1), messages.Library("two", 1, 400.0, 1)
+PLAIN = messages.Library("plain", 2, None, 0)
 NAME = "answer(str(config.get('name')).encode())"
 
 
@@ -52,20 +55,14 @@ class Node:
         numbers, functions = itertools.count(), {"f": b""}
 
         def slots(kind: Callable[..., Any], name: str | None, resources: Any) -> Any:
-            return kind(
-                [sys.executable, "-Ic", programs.get(str(name), PROGRAM)],
-                dict(os.environ),
-                {**usual, "name": name},
-                resources,
-                self._report,
-                self._watch,
-                self._selector.unregister,
-                Kills([], 0.0, lambda path: None),
-                lambda text: None,
-                numbers,
-                functions,
-            )
+            config = {**usual, "name": name}
+            command = [sys.executable, "-Ic", programs.get(str(name), PROGRAM)]
+            kills = Kills([], 0.0, lambda path: None)
+            self.processes[name] = Library(command, dict(os.environ), config, kills, lambda text: None)
+            shared = Shared(config, functions, resources, self._report, kills)
+            return kind(self.processes[name], shared, self._watch, self._selector.unregister, numbers)
 
+        self.processes: dict[str | None, Library] = {}
         self.named: dict[str, NamedSlots] = {}
         for library in (ONE, TWO, PLAIN):
             place = Place(self.resources, library)
@@ -78,7 +75,7 @@ class Node:
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         self.endings[call.invocation.number] = outcome, body
 
-    def call(self, number: int, library: Library | None = None, program: str = NAME, gpus: int = 0) -> Call:
+    def call(self, number: int, library: messages.Library | None = None, program: str = NAME, gpus: int = 0) -> Call:
         profile = Profile(1, "f", "name of f", L2, None, None, None, None, 0.0, "f", library=library)
         shares = 1 if library is not None and library.gpus else gpus
         return Call(Invocation(number, 1, program.encode()), profile, (1.0, 0.0, shares))
@@ -103,6 +100,10 @@ class Node:
     def results(self, *numbers: int) -> list[str]:
         self.until(lambda: self.endings.keys() >= set(numbers))
         return [_told(*self.endings[number]) for number in numbers]
+
+    @property
+    def slots(self) -> list[Slots]:
+        return [self.libraries._default, *self.named.values()]
 
     def starts(self) -> int:
         return sum(name.startswith("started-") for name in os.listdir(self._directory))
@@ -154,12 +155,13 @@ def test_idle_library_ends_for_another(make: Make) -> None:
     node = make()
     node.add(0, ONE)
     assert node.results(0) == ["one"]
-    first = node.named["one"].processes()
+    first = node.processes["one"].pid
     node.add(1, TWO)
     assert node.results(1) == ["two"]
     assert node.libraries.names == ("two",)
     assert (node.resources.gpus, node.resources.memory) == ([], 600.0)
-    assert not any(os.path.exists(f"/proc/{pid}/fd") for pid in first)
+    assert node.processes["one"].channel is None
+    assert not os.path.exists(f"/proc/{first}")
     node.add(2, ONE)
     assert node.results(2) == ["one"]
 
@@ -261,7 +263,7 @@ def test_slots_have_different_numbers(make: Make) -> None:
     for number, library in enumerate((ONE, PLAIN, None)):
         node.add(number, library)
     node.results(0, 1, 2)
-    numbers = [slot for slots in (node.libraries._default, *node.named.values()) for slot in slots._pool.slots]
+    numbers = [slot for slots in node.slots for slot in slots._pool.slots]
     assert len(set(numbers)) == len(numbers) == 3
 
 
@@ -279,7 +281,7 @@ def test_requests_reach_all_libraries(make: Make, tmp_path: Path) -> None:
     assert [call.invocation.number for call in node.libraries.hand_back()] == [4]
     (tmp_path / "gate").touch()
     assert node.results(0, 1) == ["plain", "None"]
-    assert node.libraries.forget_functions({"f"}) == 0
-    node.libraries.end_libraries(node.named["plain"].processes(), "it was stopped")
+    node.libraries.forget_functions({"f"})
+    assert not any(slot.functions for slots in node.slots for slot in slots._pool.slots.values())
+    node.processes["plain"].kill("it was stopped")
     node.until(lambda: "plain" not in node.libraries.names)
-    assert node.libraries._default.processes() <= node.libraries.processes()

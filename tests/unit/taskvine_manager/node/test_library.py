@@ -1,4 +1,4 @@
-"""A library that starts, does not, or dies: what its node makes of it. Small programs take the library's part."""
+"""Libraries that start, do not start, or die, as their node sees them. Small programs act as the library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READY, WARM = "say('ready', os.getpid());", "say('ready', os.getpid()); say('war
 
 
 class Started:
-    """A library, started, with what it says to the user."""
+    """A started library, and its messages to the user."""
 
     def __init__(self, directory: Path, program: str, command: list[str] | None = None) -> None:
         config = {"log": str(directory), "scratch": str(directory), "directory": None, "start_timeout": 10.0}
@@ -47,14 +47,14 @@ class Started:
         return [self.library.receive() for _ in range(count)]
 
     def end(self) -> tuple[dict[str, Any], bool]:
-        """Hear what it says until it ends; return the record and whether it may be started again."""
+        """Listen until the library ends; return the record and whether it may be started again."""
         while self.library.receive() != ("gone",):
             pass
         record, may_start = self.library.bury()
         return pickle.loads(record), may_start
 
     def pass_time(self, seconds: float) -> None:
-        """Have the library looked after every second."""
+        """Watch the library as if a second passed between looks."""
         for _ in range(round(seconds)):
             self._looked += 1.0
             self.library.look(self._looked)
@@ -104,7 +104,7 @@ def test_death_is_explained(started: Any, program: str, kind: str, reason: str, 
     assert record.get("stderr", "at the end\n") == "at the end\n"
 
 
-def test_library_that_is_killed_before_it_is_warm_is_retried_a_few_times(started: Any) -> None:
+def test_library_killed_at_start_is_retried_a_few_times(started: Any) -> None:
     node = started("os.kill(os.getpid(), signal.SIGKILL)")
     for death in range(RETRIES + 1):
         _, may_start = node.end()
@@ -112,7 +112,7 @@ def test_library_that_is_killed_before_it_is_warm_is_retried_a_few_times(started
         node.start()
 
 
-def test_library_that_was_warm_may_be_killed_as_often_again(started: Any, tmp_path: Path) -> None:
+def test_retries_are_counted_again_after_a_warm_library(started: Any, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     node = started(f"os.path.exists({str(marker)!r}) and say('warm'); os.kill(os.getpid(), signal.SIGKILL)")
     node.library.retries = 1
@@ -164,7 +164,7 @@ def test_library_that_does_not_start_is_killed(
     assert record["stderr"].startswith("Timeout (")
 
 
-def test_shell_that_does_not_end_is_told_from_a_python_that_does_not_start(started: Any) -> None:
+def test_hung_shell_and_hung_python_are_distinguished(started: Any) -> None:
     node = started(command=["/bin/bash", "-c", "sleep 1000"])
     node.pass_time(11)
     record, _ = node.end()

@@ -1,4 +1,4 @@
-"""Limits of control groups and batch systems, from what their files and variables were found to hold."""
+"""Limits of control groups and batch systems, from their files and variables on real systems."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ V2_FILES = {
 }
 
 
-def test_version_1() -> None:
+def test_groups_of_version_1() -> None:
     memory = limits.groups("memory", V1_CGROUP, V1_MOUNTS)
     assert [group.path for group in memory if group.version == 1] == [
         f"{V1_JOB}/step_batch/task_0",
@@ -80,7 +80,7 @@ def test_version_1() -> None:
     ]
 
 
-def test_version_2() -> None:
+def test_groups_of_version_2() -> None:
     memory = limits.groups("memory", V2_CGROUP, V2_MOUNTS)
     assert memory == limits.groups("cpu", V2_CGROUP, V2_MOUNTS)
     assert memory[0] == Group(f"{V2_JOB}/step_batch/user/task_0", 2)
@@ -92,18 +92,18 @@ def test_version_2() -> None:
 @pytest.mark.parametrize(
     ("root", "path", "expected"),
     [
-        ("/docker/abc", "/docker/abc", ["/sys/fs/cgroup"]),  # a container that has no namespace for control groups
+        ("/docker/abc", "/docker/abc", ["/sys/fs/cgroup"]),  # a container without a namespace for control groups
         ("/docker/abc", "/docker/abc/x", ["/sys/fs/cgroup/x", "/sys/fs/cgroup"]),
         ("/docker/abc", "/docker/abcd", ["/sys/fs/cgroup"]),
         ("/docker/abc", "/", ["/sys/fs/cgroup"]),
         ("/", "/", ["/sys/fs/cgroup"]),
         ("/", "/a", ["/sys/fs/cgroup/a", "/sys/fs/cgroup"]),
         ("/..", "/../other", ["/sys/fs/cgroup/other", "/sys/fs/cgroup"]),
-        ("/", "/../../other", ["/sys/fs/cgroup"]),  # outside of the namespace of this process
+        ("/", "/../../other", ["/sys/fs/cgroup"]),  # outside of this process's namespace
         (r"/a\040b", "/a b/c", ["/sys/fs/cgroup/c", "/sys/fs/cgroup"]),
     ],
 )
-def test_what_a_container_sees(root: str, path: str, expected: list[str]) -> None:
+def test_groups_in_a_container(root: str, path: str, expected: list[str]) -> None:
     mounts = f"31 24 0:26 {root} /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
     assert [group.path for group in limits.groups("memory", f"0::{path}\n", mounts)] == expected
 
@@ -112,7 +112,7 @@ def test_what_a_container_sees(root: str, path: str, expected: list[str]) -> Non
     ("name", "content"),
     [("memory.max", ""), ("memory.max", "0\n"), ("memory.max", "-1\n"), ("cpu.max", "x y\n"), ("cpu.max", "100 0\n")],
 )
-def test_what_makes_no_sense_is_no_limit(name: str, content: str) -> None:
+def test_invalid_values_are_no_limit(name: str, content: str) -> None:
     files = {f"/g/{name}": content}
     assert limits.memory_limits([Group("/g", 2)], files.get) == []
     assert limits.cpu_limits([Group("/g", 2)], files.get) == []
@@ -187,7 +187,7 @@ def test_memory_of_a_job(environment: dict[str, str], expected: dict[str, float]
     assert {limit.source: limit.amount for limit in limits.job_memory(environment)} == expected
 
 
-def test_the_smallest_limit_holds() -> None:
+def test_smallest_limit_applies() -> None:
     assert limits.smallest(Limit(3, "a"), Limit(2, "b"), Limit(2, "c")) == Limit(2, "b")
 
 
@@ -202,15 +202,15 @@ WORDS = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), WORDS), WORDS, WORDS, st.text(max_size=40))
-def test_a_node_never_offers_more_than_its_machine_nor_nothing(
+def test_node_offers_something_and_at_most_its_machine(
     environment: dict[str, str], memory: str, cpu: str, hosts: str
 ) -> None:
-    """Whatever the files and variables hold."""
+    """Files and variables with any text."""
     files = {f"/sys/fs/cgroup/{name}": memory for name in ("memory.max", "memory.limit_in_bytes")}
     files |= {f"/sys/fs/cgroup/{name}": cpu for name in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hardware, "read", {**files, "/hosts": hosts}.get)
-        patch.setattr(hardware, "_groups", lambda _: [Group("/sys/fs/cgroup", 1), Group("/sys/fs/cgroup", 2)])
+        patch.setattr(limits, "groups", lambda *_: [Group("/sys/fs/cgroup", 1), Group("/sys/fs/cgroup", 2)])
         patch.setattr(hardware.os, "environ", {**environment, "PE_HOSTFILE": "/hosts"})
         patch.setattr(hardware, "machine_memory", lambda: 4096.0)
         patch.setattr(hardware.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
@@ -219,7 +219,7 @@ def test_a_node_never_offers_more_than_its_machine_nor_nothing(
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
-def test_files_that_hold_anything(cgroup: str, mounts: str) -> None:
+def test_files_with_any_text_are_read(cgroup: str, mounts: str) -> None:
     for group in limits.groups("memory", cgroup, mounts):
         assert group.version in (1, 2)
 
@@ -243,7 +243,7 @@ def test_files_that_hold_anything(cgroup: str, mounts: str) -> None:
         ),
     ],
 )
-def test_kills_are_known_by_their_count(
+def test_kills_are_recognised_by_their_count(
     files: dict[str, str], cgroup: str, mounts: str, counter: str, expected: Kill
 ) -> None:
     files = dict(files)
@@ -253,19 +253,19 @@ def test_kills_are_known_by_their_count(
         count = int(files[counter].partition("oom_kill ")[2].split()[0])
         files[counter] = files[counter].replace(f"oom_kill {count}", f"oom_kill {count + 1}")
 
-    assert kills.explain(0.0) is None  # there were some before
+    assert kills.explain(0.0) is None  # kills before this task
     kill()
     assert kills.explain(10.0) == expected
-    assert kills.explain(11.0) == expected  # another that died by the same rise
+    assert kills.explain(11.0) == expected  # another process that was killed at the same time
     assert kills.explain(13.0) is None
     kill()
     kills.look(20.0)
-    assert kills.explain(30.0) is None  # what was killed then did not end a task
+    assert kills.explain(30.0) is None  # those kills did not end a task
     kill()
     assert kills.explain(40.0) == expected
 
 
-def test_kill_where_no_group_has_a_limit() -> None:
+def test_kill_without_a_limited_group() -> None:
     files = {"/g/memory.events": "oom_kill 0\n"}
     kills = Kills([Group("/g", 2)], 4096.0, files.get)
     files["/g/memory.events"] = "oom_kill 1\n"
@@ -273,7 +273,7 @@ def test_kill_where_no_group_has_a_limit() -> None:
 
 
 @pytest.mark.parametrize("found", [[], [Group("/g", 1), Group("/g", 2)]])
-def test_kills_that_are_not_counted(found: list[Group]) -> None:
+def test_kills_without_a_count(found: list[Group]) -> None:
     kills = Kills(found, 4096.0, {}.get)
     kills.look(0.0)
     assert kills.explain(1.0) is None

@@ -1,4 +1,4 @@
-"""Memory limits of tasks: a task is ended if its processes hold more."""
+"""Memory limits: a task whose processes use more is ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def task(limit: float | None) -> Call:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a program, and return its process when the program is through."""
+    """Start a program, and return its process after the program has finished its statements."""
     made: list[subprocess.Popen[bytes]] = []
 
     def begin(program: str) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""L1 tasks on a node: they start, end, and are cancelled. A small program takes the part of a task's process."""
+"""L1 tasks on a node: they start, end, and are cancelled. A small program acts as a task's process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
@@ -56,12 +56,8 @@ class Node:
             [sys.executable, "-ISc", PROGRAM],
             init_command,
             dict(os.environ),
-            settings,
-            self.resources,
-            self._report,
-            Kills([], 0.0, lambda path: None),
+            Shared(settings, {"f": b"code of f"}, self.resources, self._report, Kills([], 0.0, lambda path: None)),
         )
-        self.tasks.add_function("f", b"code of f")
 
     def _report(self, call: Call, outcome: int, body: Payload, started: float, seconds: float) -> None:
         self.endings.append((call.invocation.number, outcome, body, started, seconds))
@@ -80,20 +76,20 @@ class Node:
         return [call.invocation.number for _, call in self.tasks.running()]
 
     def reap(self) -> None:
-        """Wait for the end of all processes that run now, and reap them."""
+        """Wait for the end of all running processes, and reap them."""
         for pid in self.tasks.processes():
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.tasks.reap()
 
     def result(self) -> Payload:
-        """Wait for the only task; return what it answered."""
+        """Wait for the only task; return its answer."""
         self.reap()
         ((_, outcome, body, started, seconds),) = self.endings
         assert (outcome, started, seconds) == (failure.RETURNED, 1.0, 0.5)
         return body
 
     def record(self) -> dict[str, Any]:
-        """Wait for the only task; return the failure record with which it was lost."""
+        """Wait for the only task, which is lost; return its failure record."""
         self.reap()
         ((_, outcome, body, started, seconds),) = self.endings
         assert (outcome, started, seconds) == (failure.LOST, 0.0, 0.0)
@@ -213,7 +209,7 @@ def test_task_that_cannot_be_started_is_lost(tmp_path: Path, target: str, kind: 
     call = Call(Invocation(1, 1, b"answer()"), PROFILE, (1.0, 0.0, 1))
     call.directory = str(tmp_path / "t1")
     (tmp_path / "t1").mkdir()
-    (tmp_path / "t1" / "task").symlink_to(target)  # where the task is written for its process
+    (tmp_path / "t1" / "task").symlink_to(target)  # the file in which the task is written for its process
     node.tasks.pending.append(call)
     node.tasks.pump()
     record = node.record()
@@ -240,9 +236,7 @@ def test_cancelled_task_that_has_not_begun_is_returned(node: Node) -> None:
     assert [number for number, *_ in node.endings] == [1]
 
 
-def test_forgotten_function_is_not_kept(node: Node) -> None:
-    node.tasks.add_function("g", b"code of g")
-    node.tasks.forget_functions(["g", "unknown"])
+def test_task_of_an_unknown_function_is_a_mistake(node: Node) -> None:
     call = Call(Invocation(1, 1, b""), PROFILE._replace(function="g"), (1.0, 0.0, 0))
     call.directory = str(node.directory)
     node.tasks.pending.append(call)

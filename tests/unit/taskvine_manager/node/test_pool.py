@@ -1,4 +1,4 @@
-"""The pool of slots: which slot runs which task, and what becomes of the tasks of slots that die."""
+"""The pool of slots: which slot runs which task, and the tasks of slots that die."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def profile(function: str = "f", number: int = 1) -> Profile:
 
 
 class Node:
-    """A node's pool, which does with slots what a node does."""
+    """A node's pool, with the actions of a node."""
 
     def __init__(self, cores: float = 2, memory: float = 1000, gpus: int = 0) -> None:
         self.resources = Resources(cores, memory, [str(number) for number in range(gpus)])
@@ -42,7 +42,7 @@ class Node:
         return calls
 
     def pump(self, most: int = 1000) -> None:
-        """Hand out pending tasks; a slot's socket takes ``most`` at a time."""
+        """Hand out pending tasks; a slot's socket accepts ``most`` at a time."""
         while self.pool.pending:
             choice = self.pool.choose(self.now)
             if choice is None:
@@ -80,7 +80,7 @@ class Node:
         return slot
 
     def know(self, seconds: float, function: str = "f") -> None:
-        """Have the pool learn how long tasks take; the slot that ran them is idle afterwards."""
+        """Teach the pool how long tasks take; the slot that ran them is idle afterwards."""
         self.end(self.run(function=function), seconds)
 
     @property
@@ -91,7 +91,7 @@ class Node:
 # --- which slot gets a task ---
 
 
-def test_slots_are_forked_while_resources_are_free_and_then_used_again() -> None:
+def test_slots_are_forked_while_resources_are_free() -> None:
     node = Node(cores=2)
     first, second, third = node.add(count=3)
     node.pump()
@@ -106,7 +106,7 @@ def test_slots_are_forked_while_resources_are_free_and_then_used_again() -> None
     assert node.free == (1, 1000, 0)
 
 
-def test_first_task_that_does_not_fit_holds_up_the_others() -> None:
+def test_task_that_does_not_fit_delays_later_tasks() -> None:
     node = Node(cores=2)
     node.run()
     node.add(need=(2.0, 0.0, 0))
@@ -132,7 +132,7 @@ def test_slot_made_for_other_needs_is_not_used(need: Need) -> None:
     assert [fork.need for fork in node.forks] == [ONE_CORE, need]
 
 
-def test_gpus_are_held_by_busy_slots_only() -> None:
+def test_only_busy_slots_hold_gpus() -> None:
     node = Node(cores=3, gpus=2)
     slots = [node.run(need=(1.0, 0.0, 1)) for _ in range(2)]
     assert [slot.gpus for slot in slots] == [("0",), ("1",)]
@@ -202,7 +202,7 @@ def test_only_tasks_of_one_profile_go_together() -> None:
     calls = [call for function in "aab" for call in node.add(function)]
     node.pump()
     (slot,) = node.pool.slots.values()
-    assert list(slot.calls) == calls  # the last one followed, because the slot has its function
+    assert list(slot.calls) == calls  # the last one went to this slot, because it has its function
 
 
 def test_estimate_rises_faster_than_it_falls() -> None:
@@ -221,7 +221,7 @@ def test_estimate_rises_faster_than_it_falls() -> None:
     assert len(slot.calls) == 4
 
 
-def test_failed_tasks_say_nothing_about_the_duration() -> None:
+def test_failed_tasks_do_not_change_the_estimate() -> None:
     node = Node(cores=1)
     node.end(node.run(), 1e-5, returned=False)
     node.add(count=10)
@@ -230,7 +230,7 @@ def test_failed_tasks_say_nothing_about_the_duration() -> None:
     assert len(slot.calls) == 1
 
 
-def test_slot_that_is_silent_gets_no_more_tasks_and_loses_those_it_has_not_begun() -> None:
+def test_silent_slot_loses_its_pending_tasks() -> None:
     node = Node(cores=1)
     node.know(1e-4)
     first, second, third = node.add(count=3)
@@ -248,7 +248,7 @@ def test_slot_that_is_silent_gets_no_more_tasks_and_loses_those_it_has_not_begun
     assert list(slot.calls) == [first]
 
 
-def test_what_a_full_socket_did_not_take_stays_pending() -> None:
+def test_tasks_that_a_full_socket_refuses_stay_pending() -> None:
     node = Node(cores=1)
     node.know(1e-4)
     calls = node.add(count=3)
@@ -256,13 +256,13 @@ def test_what_a_full_socket_did_not_take_stays_pending() -> None:
     assert list(node.pool.pending) == calls
     assert node.free == (1, 1000, 0)
     (slot,) = node.pool.slots.values()
-    slot.heard = 0.0  # else it would get the others afterwards
+    slot.heard = 0.0  # otherwise the slot would get the others afterwards
     node.now += 1
     node.pump(most=2)
     assert list(slot.calls) == calls
 
 
-def test_task_whose_function_was_taken_back_is_sent_again_with_it() -> None:
+def test_function_that_was_taken_back_is_sent_again() -> None:
     node = Node(cores=1)
     slot = node.run()
     (call,) = slot.calls
@@ -277,7 +277,7 @@ def test_task_whose_function_was_taken_back_is_sent_again_with_it() -> None:
 LIMITED = (1.0, 100.0, 0)
 
 
-def test_task_whose_slot_holds_too_much_of_earlier_tasks_runs_in_another() -> None:
+def test_task_avoids_a_slot_that_holds_too_much_memory() -> None:
     node = Node()
     slot = node.run(need=LIMITED)
     (call,) = slot.calls
@@ -288,7 +288,7 @@ def test_task_whose_slot_holds_too_much_of_earlier_tasks_runs_in_another() -> No
     assert node.refused == []
 
 
-def test_task_whose_function_needs_too_much_memory_is_refused_and_those_after_it() -> None:
+def test_functions_that_need_too_much_memory_are_refused() -> None:
     node = Node()
     slot = node.run(need=LIMITED)
     (call,) = slot.calls
@@ -303,7 +303,7 @@ def test_task_whose_function_needs_too_much_memory_is_refused_and_those_after_it
     assert node.run(need=LIMITED).calls
 
 
-def test_task_that_was_to_be_killed_is_not_run_in_another_slot() -> None:
+def test_cancelled_task_does_not_run_in_another_slot() -> None:
     node = Node()
     slot = node.run(need=LIMITED)
     (call,) = slot.calls
@@ -315,7 +315,7 @@ def test_task_that_was_to_be_killed_is_not_run_in_another_slot() -> None:
 # --- deaths ---
 
 
-def test_task_of_a_slot_that_died_is_lost_and_its_resources_are_free() -> None:
+def test_dead_slot_frees_its_resources() -> None:
     node = Node(gpus=1)
     slot = node.run(need=(1.0, 10.0, 1))
     (call,) = slot.calls
@@ -324,7 +324,7 @@ def test_task_of_a_slot_that_died_is_lost_and_its_resources_are_free() -> None:
     assert node.pool.slots == {}
 
 
-def test_task_runs_again_if_its_slot_was_killed_for_the_task_before_it() -> None:
+def test_task_behind_a_killed_one_runs_again() -> None:
     node = Node(cores=1)
     node.know(1e-4)
     first, second = node.add(count=2)
@@ -339,7 +339,7 @@ def test_task_runs_again_if_its_slot_was_killed_for_the_task_before_it() -> None
     assert node.pool.slot_died(again, []) is second, "once is enough"
 
 
-def test_task_is_lost_if_slots_die_again_and_again_before_they_begin_it() -> None:
+def test_task_is_lost_if_its_slots_die_repeatedly() -> None:
     node = Node(cores=1)
     (call,) = node.add()
     for death in range(TRIES + 1):
@@ -350,7 +350,7 @@ def test_task_is_lost_if_slots_die_again_and_again_before_they_begin_it() -> Non
     assert not node.pool.pending
 
 
-def test_slot_that_said_that_it_ends_is_not_held_against_its_tasks() -> None:
+def test_announced_end_of_a_slot_does_not_count_against_tasks() -> None:
     node = Node(cores=1)
     (call,) = node.add()
     for _ in range(TRIES + 2):
@@ -415,7 +415,7 @@ def test_slots_forget_functions_once_they_are_told() -> None:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Whatever happens to slots: no task is lost or run twice at once, and resources are what busy slots leave."""
+    """Whatever happens to slots, no task is lost or runs twice at once, and resources are those left by busy slots."""
 
     def __init__(self) -> None:
         super().__init__()

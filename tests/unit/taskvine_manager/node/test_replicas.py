@@ -1,4 +1,4 @@
-"""Copies of files are what was published, or lost."""
+"""Copies of files equal what was published, or count as lost."""
 
 from __future__ import annotations
 

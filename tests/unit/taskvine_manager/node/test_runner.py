@@ -1,4 +1,4 @@
-"""The tasks of a node, whichever way they are run. A small program takes the part of a library and of L1 tasks."""
+"""The tasks of a node in both modes. A small program acts as the library and as L1 tasks."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class Node:
     ):
         self.directory = directory
         (directory / "program").write_text(PROGRAM)
-        places = dict.fromkeys(("directory", "log", "spool", "environments", "root"), str(directory))
-        usual: dict[str, Any] = {**places, "program": str(directory / "program"), "pack": None, "radio": "/radio"}
+        places = dict.fromkeys(("directory", "spool", "environments"), str(directory))
+        usual: dict[str, Any] = {"log": str(directory), "program": str(directory / "program"), "serverless": False}
         (directory / "scratch").mkdir()
         self.loop = Loop()
         self.endings: list[tuple[int, int, Payload]] = []
         loop: Any = self.loop
         self.runner = Runner(
-            config(**{"serverless": False, **settings}),
+            config(**{**usual, **settings}),
             NodeInfo("node", 4.0, 1000.0, 1000.0, 0, 2, "", 1, str(directory)),
             [],
-            Site(**{**usual, **(site or {})}),
+            Site(**{**places, "radio": "/radio", **(site or {})}),
             loop,
             self._report,
             lambda text: None,
@@ -106,7 +106,7 @@ Make = Callable[..., Node]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    # They would end and reap children that are not the node's.
+    # They would end and reap processes that are not the node's children.
     monkeypatch.setattr(keeper, "end_children", lambda: None)
     monkeypatch.setattr(keeper, "reap", lambda spare: None)
     made: list[Node] = []
@@ -147,7 +147,7 @@ def test_library_is_started_at_once_if_calls_are_expected(make: Make, tmp_path: 
 
 
 @pytest.mark.parametrize(("mode", "asked", "cores"), [(L2, None, 2.0), (L1, None, 1.0), (L2, 3.0, 3.0), (L1, 0.5, 0.5)])
-def test_cores_of_a_task(make: Make, mode: str, asked: float | None, cores: float) -> None:
+def test_task_gets_its_cores(make: Make, mode: str, asked: float | None, cores: float) -> None:
     call = make().take(1, "", mode, cores=asked, memory=100.0, gpus=1)
     assert call.need == (cores, 100.0, 1)
 
@@ -166,11 +166,11 @@ def test_tasks_share_the_nodes_cores(make: Make, mode: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mode", [L1, L2])
-def test_environment_of_tasks(make: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_get_their_environment(make: Make, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "value")
     monkeypatch.setenv("PYTHONPATH", "/before")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    node = make(site={"without": ("SECRET",), "root": "/package"}, env_vars={"NAME": "value"})
+    node = make(site={"without": ("SECRET",)}, source_root="/package", env_vars={"NAME": "value"})
     names = ["SECRET", "PYTHONPATH", "NAME", "TASKVINE_EXEC_RADIO", "OMP_NUM_THREADS"]
     node.run(1, SAY.format(expression=f"[os.environ.get(name) for name in {names}]"), mode)
     threads = "1" if mode == L1 else "2"
@@ -178,7 +178,7 @@ def test_environment_of_tasks(make: Make, mode: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("mode", [L1, L2])
-def test_temporary_directory_of_tasks(make: Make, mode: str, tmp_path: Path) -> None:
+def test_tasks_get_a_temporary_directory(make: Make, mode: str, tmp_path: Path) -> None:
     (tmp_path / "short").mkdir()
     node = make(site={"temporary": str(tmp_path / "short")})
     node.run(1, SAY.format(expression="os.environ['TMPDIR']"), mode)
@@ -196,7 +196,7 @@ def test_node_without_a_suitable_python_says_so(make: Make, mode: str) -> None:
 
 
 def test_environment_that_cannot_be_used_is_named(make: Make, tmp_path: Path) -> None:
-    node = make(site={"pack": str(tmp_path / "missing.tar.gz")})
+    node = make(env_pack=str(tmp_path / "missing.tar.gz"))
     assert node.runner.broken is not None
     record = pickle.loads(node.runner.broken)
     assert record["kind"] == "environment"
@@ -232,7 +232,7 @@ def test_queued_tasks_are_handed_back(make: Make, mode: str) -> None:
     assert node.runner.hand_back() == []
 
 
-def test_node_wakes_up_for_what_it_watches(make: Make) -> None:
+def test_node_wakes_up_for_due_looks(make: Make) -> None:
     node = make()
     assert node.runner.waits() == []
     idle = node.take(1, "")
@@ -260,7 +260,7 @@ def test_node_looks_at_slots_with_several_tasks(make: Make) -> None:
     node.result(4)
 
 
-def test_parameters_reach_what_runs_tasks(make: Make, tmp_path: Path) -> None:
+def test_parameters_reach_slots_and_l1_tasks(make: Make, tmp_path: Path) -> None:
     node = make()
     node.runner.tune({"max-task-stdout-storage": 3})
     node.run(1, "print('123456'); answer()", L1)

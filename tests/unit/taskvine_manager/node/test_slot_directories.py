@@ -15,7 +15,7 @@ from tests.conftest import settle
 
 
 def made(directory: Path, **config: Any) -> SlotDirectories:
-    """Make the directories of a node whose context is built by each slot."""
+    """Make the directories of a node whose slots each build the context."""
     for name in ("scratch", "log", "short"):
         (directory / name).mkdir()
     return SlotDirectories(

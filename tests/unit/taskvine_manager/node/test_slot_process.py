@@ -1,4 +1,4 @@
-"""What passes between a node and the process of a slot: tasks, functions, answers, and what is taken back."""
+"""Messages between a node and a slot's process: tasks, functions, answers, and tasks that are taken back."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def slot() -> Iterator[SlotProcess]:
 
 
 def read(slot: SlotProcess) -> tuple[Any, ...]:
-    """What the process reads next."""
+    """Return the next packet that the process reads."""
     packet: tuple[Any, ...] = pickle.loads(slot.other_end.recv(PACKET_LIMIT))
     return packet
 
 
 def say(slot: SlotProcess, *packet: Any) -> None:
-    """Send what the process says."""
+    """Send a packet from the process."""
     slot.other_end.send(pickle.dumps(packet))
 
 
@@ -76,7 +76,7 @@ def test_process_that_has_died_takes_no_tasks(slot: SlotProcess) -> None:
     assert slot.receive() is None
 
 
-def test_what_the_process_has_not_read_is_taken_back(slot: SlotProcess) -> None:
+def test_unread_packets_are_taken_back(slot: SlotProcess) -> None:
     slot.outdated = {"old"}
     slot.give([task(1), task(2)], FUNCTIONS)
     assert (slot.functions, slot.outdated) == ({"f"}, set())
@@ -140,7 +140,7 @@ def test_malformed_packets_are_refused(slot: SlotProcess, packet: tuple[Any, ...
         slot.receive()
 
 
-def test_bytes_of_a_function_that_writes_to_any_descriptor_are_refused(slot: SlotProcess) -> None:
+def test_foreign_bytes_on_the_socket_are_refused(slot: SlotProcess) -> None:
     slot.other_end.send(b"hello\n")
     with pytest.raises(pickle.UnpicklingError):
         slot.receive()

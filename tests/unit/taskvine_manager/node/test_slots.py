@@ -1,4 +1,4 @@
-"""Slots and their library together: tasks that end, are lost, or are taken back. A small program takes their part."""
+"""Slots and their library together: tasks that end, are lost, or are taken back. A small program acts as both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Resources, Shared
+from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node.slots import Slots
@@ -48,7 +49,7 @@ while True:
 
 
 class Node:
-    """The loop of a node with one core, and what it hears of its tasks."""
+    """The loop of a node with one core, and the ends of its tasks."""
 
     def __init__(self, directory: Path, program: str = PROGRAM, /, **settings: Any) -> None:
         config: dict[str, Any] = {
@@ -65,18 +66,16 @@ class Node:
         self.then: Callable[[], object] = lambda: None
         self._directory = directory
         self._selector = selectors.DefaultSelector()
+        kills = Kills([], 0.0, lambda path: None)
+        command = [sys.executable, "-Ic", program]
+        self.library = Library(command, dict(os.environ), config, kills, lambda text: None)
+        self.functions: dict[str, Payload] = {"f": b""}
         self.slots = Slots(
-            [sys.executable, "-Ic", program],
-            dict(os.environ),
-            config,
-            self.resources,
-            self._report,
+            self.library,
+            Shared(config, self.functions, self.resources, self._report, kills),
             self._watch,
             self._unwatch,
-            Kills([], 0.0, lambda path: None),
-            lambda text: None,
         )
-        self.slots.add_function("f", b"")
 
     def _watch(self, channel: socket.socket, callback: Callable[[], None]) -> None:
         self._selector.register(channel, selectors.EVENT_READ, callback)
@@ -110,7 +109,7 @@ class Node:
             key.data()
 
     def run(self, count: int) -> list[tuple[int, int, Any]]:
-        """Go on until so many tasks have ended; return their numbers, outcomes and results or reasons."""
+        """Run the loop until ``count`` tasks have ended; return their numbers, outcomes and results or reasons."""
         while len(self.endings) < count:
             self.step()
         return [
@@ -119,7 +118,7 @@ class Node:
         ]
 
     def starts(self) -> int:
-        """How often a library was started."""
+        """Number of times that a library was started."""
         return len([name for name in os.listdir(self._directory) if name.startswith("started-")])
 
     def close(self) -> None:
@@ -167,7 +166,7 @@ def test_task_whose_results_cannot_be_written_is_lost(node: Node, monkeypatch: p
     assert node.resources.cores == 1
 
 
-def test_task_of_a_slot_that_dies_is_lost_and_the_next_one_gets_another(node: Node) -> None:
+def test_task_of_a_dead_slot_is_lost_and_the_next_gets_a_new_one(node: Node) -> None:
     node.add(1, "die()")
     node.add(2, "answer(b'')")
     assert node.run(2) == [(1, failure.LOST, "while it ran name of f"), (2, failure.RETURNED, b"")]
@@ -184,15 +183,15 @@ def test_task_of_a_library_that_dies_runs_once_more(node: Node) -> None:
 def test_library_that_ends_without_tasks_is_started_for_the_next_one(node: Node) -> None:
     node.add(1, "answer(b''); os._exit(0)")
     node.run(1)
-    (library,) = node.slots.processes()
+    library = node.library.pid
     while os.path.exists(f"/proc/{library}"):
-        node.step(0.01)  # it hears of the library's end, and reaps it
+        node.step(0.01)  # the loop sees the end of the library, and reaps it
     node.add(2, "answer(b'')")
     node.run(2)
     assert node.starts() == 2
 
 
-def test_slot_that_cannot_be_used_any_more_ends_after_its_task(node: Node) -> None:
+def test_unusable_slot_ends_after_its_task(node: Node) -> None:
     node.add(1, "answer(b''); say(slot, 'e', None, 0.0, False)")
     node.add(2, "answer(b'')")
     assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
@@ -207,13 +206,13 @@ def test_task_whose_limit_is_too_low_for_its_function_is_refused(node: Node) -> 
     assert node.resources.memory == 1000
 
 
-def test_slot_that_speaks_nonsense_is_given_up(node: Node) -> None:
+def test_slot_with_malformed_answers_is_given_up(node: Node) -> None:
     node.add(1, "slot.send(b'nonsense'); die()")
     ((_, _, reason),) = node.run(1)
     assert reason.startswith("while it ran name of f: its process sent a malformed packet")
 
 
-def test_tasks_that_have_not_begun_can_be_had_back(node: Node) -> None:
+def test_pending_tasks_can_be_taken_back(node: Node) -> None:
     node.add(1, "answer(b'')")
     calls = [node.add(number, "answer(b'')") for number in (2, 3, 4)]
     assert node.slots.cancel({3, 99}, b"") == [calls[1]]
@@ -222,7 +221,7 @@ def test_tasks_that_have_not_begun_can_be_had_back(node: Node) -> None:
     assert len(node.endings) == 1
 
 
-def test_running_task_that_is_cancelled_is_reported_when_its_slot_has_died(node: Node, tmp_path: Path) -> None:
+def test_cancelled_task_is_reported_when_its_slot_has_died(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"say(slot, 'l', 'f')\nwhile not os.path.exists({str(gate)!r}): pass\ndie()")
     node.add(2, "answer(b'')")
@@ -234,12 +233,12 @@ def test_running_task_that_is_cancelled_is_reported_when_its_slot_has_died(node:
     assert node.run(2) == [(1, failure.LOST, "cancelled while it ran"), (2, failure.RETURNED, b"")]
 
 
-def test_one_library_is_started_if_the_last_answer_of_a_dead_one_brings_a_task(node: Node, tmp_path: Path) -> None:
+def test_one_library_is_started_after_a_late_answer(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"while not os.path.exists({str(gate)!r}): pass\nanswer(b''); os._exit(0)")
     node.then = lambda: node.add(2, "answer(b'')")
     node.step()  # the library is warm
-    (library,) = node.slots.processes()
+    library = node.library.pid
     gate.touch()
     os.waitid(os.P_PID, library, os.WEXITED | os.WNOWAIT)  # both sockets are readable now
     assert [ending[1] for ending in node.run(2)] == [failure.RETURNED] * 2
@@ -296,11 +295,13 @@ def test_idle_slot_makes_room_for_a_task_with_other_needs(node: Node) -> None:
     assert node.resources.cores == 1
 
 
-def test_forgotten_functions_are_counted(node: Node) -> None:
-    node.slots.add_function("g", b"code of g")
+def test_slot_needs_a_function_again_that_it_was_told_to_forget(node: Node) -> None:
     node.add(1, "answer(b'')")
     node.run(1)
-    assert node.slots.forget_functions({"f", "g", "unknown"}) == len(b"code of g")
+    del node.functions["f"]  # only a slot without it asks for it
+    node.slots.forget_functions({"f", "unknown"})
+    with pytest.raises(KeyError):
+        node.add(2, "answer(b'')")
 
 
 def test_number_of_tasks_that_a_slot_gets_ahead_can_be_limited(node: Node, tmp_path: Path) -> None:
@@ -325,6 +326,6 @@ def test_task_of_a_library_that_is_ended_runs_again(node: Node, tmp_path: Path) 
     node.step()  # the library is warm
     node.step()  # the task runs
     again.touch()
-    node.slots.end_libraries(node.slots.processes(), "it was stopped")
+    node.library.kill("it was stopped")
     assert node.run(1) == [(1, failure.RETURNED, b"again")]
     assert node.starts() == 2

@@ -1,4 +1,4 @@
-"""Sandboxes: what comes into them, what comes out, and what is said of files that do not."""
+"""Sandboxes: inputs, outputs, and the errors for files that cannot be staged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Place:
         return found
 
     def has_no_pins(self) -> None:
-        """Evict all inputs: none may be left."""
+        """Evict all inputs, and fail if one is pinned."""
         self.cache.make_room()
         assert [name for name in os.listdir(self.directory) if "@" not in name] == []
 
@@ -77,7 +77,7 @@ def temp(name: str) -> FileUse:
 
 
 def replica(path: Path) -> Source:
-    """What is said of a file on another node, when it was made."""
+    """Describe a file on another node, as it was published."""
     status = path.stat()
     return Source(str(path), status.st_size, status.st_ctime_ns)
 
@@ -99,7 +99,7 @@ def test_inputs_are_writable_copies_in_their_folders(place: Place) -> None:
     place.has_no_pins()
 
 
-def test_programs_can_be_run(place: Place) -> None:
+def test_inputs_stay_executable(place: Place) -> None:
     (place.user / "run.sh").write_text("#!/bin/sh")
     (place.user / "run.sh").chmod(0o755)
     place.bring_in(place.local("run.sh"))
@@ -119,7 +119,7 @@ def test_temp_file_comes_from_the_cache_or_from_another_node(place: Place) -> No
     assert place.cache.used == 4
 
 
-def test_value_is_brought_to_the_cache_and_not_to_the_sandbox(place: Place) -> None:
+def test_value_is_staged_only_into_the_cache(place: Place) -> None:
     elsewhere = place.user / "elsewhere"
     elsewhere.write_text("data")
     place.bring_in(FileUse("value", "", "v@1"), v=replica(elsewhere))
@@ -143,7 +143,7 @@ def test_users_file_is_copied_from_a_peer_and_not_read(place: Place, monkeypatch
     place.has_no_pins()
 
 
-def test_users_file_that_was_changed_since_a_peer_copied_it_is_read(place: Place) -> None:
+def test_users_file_changed_since_the_peers_copy_is_read(place: Place) -> None:
     source = place.user / "a"
     source.write_text("new")
     old = place.user / "old"
@@ -152,7 +152,7 @@ def test_users_file_that_was_changed_since_a_peer_copied_it_is_read(place: Place
     assert (place.sandbox / "a").read_text() == "new"
 
 
-def test_temp_file_that_somebody_wrote_to_is_lost(place: Place) -> None:
+def test_modified_temp_file_is_lost(place: Place) -> None:
     elsewhere = place.user / "elsewhere"
     elsewhere.write_text("data")
     source = replica(elsewhere)
@@ -169,7 +169,7 @@ def test_temp_file_that_somebody_wrote_to_is_lost(place: Place) -> None:
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("kind", ["temp", "value"])
-def test_what_cannot_be_read_just_now_is_not_lost(
+def test_temporarily_unreadable_file_is_not_lost(
     place: Place, monkeypatch: pytest.MonkeyPatch, number: int, kind: str
 ) -> None:
     source = place.user / "other"
@@ -207,14 +207,14 @@ def test_folders_of_outputs_are_made(place: Place) -> None:
     assert (place.sandbox / "x").is_dir()
 
 
-def test_missing_input(place: Place) -> None:
+def test_missing_input_is_reported(place: Place) -> None:
     (place.user / "a").write_text("a")
     record = place.refusal(place.local("a"), place.local("b"))
     assert (record["kind"], record["path"]) == ("file-missing", str(place.user / "b"))
     assert "No such file" in record["reason"]
 
 
-def test_directory_is_brought_in_with_all_that_is_in_it(place: Place) -> None:
+def test_directory_is_staged_with_its_contents(place: Place) -> None:
     (place.user / "a" / "b" / "empty").mkdir(parents=True)
     (place.user / "a" / "b" / "c").write_text("c")
     place.cache = Cache(str(place.directory), 1000)
@@ -225,7 +225,7 @@ def test_directory_is_brought_in_with_all_that_is_in_it(place: Place) -> None:
     place.has_no_pins()
 
 
-def test_directory_without_room_is_refused(place: Place) -> None:
+def test_directory_without_space_is_refused(place: Place) -> None:
     (place.user / "a").mkdir()
     for name in "bc":
         (place.user / "a" / name).write_text(name * 60)
@@ -234,16 +234,14 @@ def test_directory_without_room_is_refused(place: Place) -> None:
 
 
 @pytest.mark.parametrize("sources", [{}, {"t": Source("/nowhere/taskvine/t@1", 1, 1)}])
-def test_temp_file_without_replica_is_lost_and_says_where_it_was_looked_for(
-    place: Place, sources: dict[str, Source]
-) -> None:
+def test_temp_file_without_replica_is_lost_and_names_the_nodes(place: Place, sources: dict[str, Source]) -> None:
     record = place.refusal(temp("t"), **sources)
     assert (record["kind"], record["name"]) == ("file-lost", "t@1")
     assert (sources["t"].path if sources else "no node is known to have it") in record["reason"]
 
 
 @pytest.mark.parametrize("name", ["..", "../a", "a/../../b", "", "/etc/passwd"])
-def test_nothing_leads_out_of_the_sandbox(place: Place, name: str) -> None:
+def test_names_outside_of_the_sandbox_are_refused(place: Place, name: str) -> None:
     (place.user / "a").write_text("a")
     before = sorted(os.listdir(place.user.parent))
     assert place.refusal(place.local(name, "a"))["kind"] == "file-missing"
@@ -251,14 +249,14 @@ def test_nothing_leads_out_of_the_sandbox(place: Place, name: str) -> None:
     assert sorted(os.listdir(place.user.parent)) == before
 
 
-def test_names_that_no_file_can_have(place: Place) -> None:
+def test_impossible_names_are_refused(place: Place) -> None:
     assert place.refusal(FileUse("local", "a", "/tmp/nul\0"))["kind"] == "file-missing"
     (place.user / "file").write_text("")
     place.bring_in(place.local("file"))
     assert place.refusal(outputs=(place.local("file/below"),))["kind"] == "output-missing"
 
 
-def test_input_larger_than_the_quota(place: Place) -> None:
+def test_input_above_the_quota_is_refused(place: Place) -> None:
     (place.user / "big").write_text("x" * 101)
     record = place.refusal(place.local("big"))
     assert record["kind"] == "disk-full"
@@ -269,7 +267,7 @@ def test_input_larger_than_the_quota(place: Place) -> None:
 # --- out ---
 
 
-def test_outputs_go_where_they_belong(place: Place) -> None:
+def test_outputs_are_moved_to_their_places(place: Place) -> None:
     place.bring_in(outputs=(place.local("deep/out.txt", "new/folder/out.txt"), temp("t")))
     (place.sandbox / "deep" / "out.txt").write_text("out")
     (place.sandbox / "t").write_text("temp")
@@ -280,13 +278,13 @@ def test_outputs_go_where_they_belong(place: Place) -> None:
     assert os.listdir(place.user) == ["new"]
 
 
-def test_output_that_is_a_program_stays_one(place: Place) -> None:
+def test_outputs_stay_executable(place: Place) -> None:
     (place.sandbox / "tool").touch(0o700)
     place.bring_out(place.local("tool"))
     assert stat.S_IMODE((place.user / "tool").stat().st_mode) == 0o700
 
 
-def test_output_never_written(place: Place) -> None:
+def test_missing_output_is_reported(place: Place) -> None:
     (place.sandbox / "b").write_text("b")
     (place.sandbox / "t").write_text("temp")
     made, record = place.bring_out(place.local("a"), place.local("b"), temp("t"), temp("u"))
@@ -297,7 +295,7 @@ def test_output_never_written(place: Place) -> None:
     assert os.listdir(place.user) == ["b"]
 
 
-def test_of_a_failed_task_only_the_users_files_come_home(place: Place) -> None:
+def test_failed_task_brings_home_only_users_files(place: Place) -> None:
     (place.sandbox / "log").write_text("why")
     (place.sandbox / "t").write_text("half")
     assert place.bring_out(place.local("log"), place.local("a"), temp("t"), required=False) == ([], None)
@@ -305,7 +303,7 @@ def test_of_a_failed_task_only_the_users_files_come_home(place: Place) -> None:
     assert place.cache.used == 0
 
 
-def test_temp_file_without_room_can_be_brought_out_when_there_is_some(place: Place) -> None:
+def test_temp_file_waits_for_space(place: Place) -> None:
     (place.user / "big").write_text("x" * 30)
     place.bring_in(place.local("big"))
     (place.sandbox / "t").write_text("t" * 60)
@@ -318,7 +316,7 @@ def test_temp_file_without_room_can_be_brought_out_when_there_is_some(place: Pla
     assert place.cache.used == 100
 
 
-def test_temp_file_on_a_full_disk_takes_its_siblings_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_takes_back_all_temp_files_of_the_task(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = place.cache.adopt
 
     def no_space(name: str, made: str, within: str) -> int:
@@ -336,7 +334,7 @@ def test_temp_file_on_a_full_disk_takes_its_siblings_back(place: Place, monkeypa
     assert place.cache.used == 0
 
 
-def test_output_that_is_a_directory(place: Place) -> None:
+def test_output_may_be_a_directory(place: Place) -> None:
     place.cache = Cache(str(place.directory), 1000)
     place.bring_in(outputs=(place.local("new"), place.local("old")._replace(directory=True)))
     assert os.listdir(place.sandbox) == ["old"], "a directory that the user has is there for the task"
@@ -373,7 +371,7 @@ def test_file_and_directory_do_not_replace_each_other(place: Place, made: str) -
     assert (place.user / "a").is_dir() == (made == "file")
 
 
-def test_output_that_cannot_be_written_says_so(place: Place) -> None:
+def test_unwritable_output_is_reported(place: Place) -> None:
     (place.sandbox / "a").write_text("a")
     (place.user / "file").write_text("")
     _, record = place.bring_out(place.local("a", "file/below"))
@@ -384,7 +382,7 @@ def test_output_that_cannot_be_written_says_so(place: Place) -> None:
 # --- a full disk ---
 
 
-def test_full_disk_is_tried_again_once_there_is_room(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_tried_again_when_there_is_space(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     fill = copying.fill
 
     def disk_of_70_bytes(source: str, target: str) -> None:
@@ -421,14 +419,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return base, Path(directory)
 
 
-def test_a_run_is_removed_with_what_it_has_in_memory(run: tuple[Path, Path]) -> None:
+def test_run_is_removed_with_its_files_in_memory(run: tuple[Path, Path]) -> None:
     base, memory = run
     staging.remove_run(str(base))
     assert not base.exists()
     assert not memory.exists()
 
 
-def test_a_link_that_a_task_has_put_in_its_place_is_not_followed(run: tuple[Path, Path], tmp_path: Path) -> None:
+def test_link_planted_by_a_task_is_not_followed(run: tuple[Path, Path], tmp_path: Path) -> None:
     base, memory = run
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis").touch()
@@ -440,20 +438,20 @@ def test_a_link_that_a_task_has_put_in_its_place_is_not_followed(run: tuple[Path
     assert (tmp_path / "home" / "thesis").exists()
 
 
-def test_what_is_in_memory_is_found_without_the_link_to_it(run: tuple[Path, Path]) -> None:
+def test_files_in_memory_are_found_without_their_link(run: tuple[Path, Path]) -> None:
     base, memory = run
     (base / "spool").rename(base / "moved")
     assert staging.memory_of(str(base)) == str(memory)
 
 
-def test_what_another_run_has_in_memory_is_left(run: tuple[Path, Path]) -> None:
+def test_files_of_other_runs_in_memory_stay(run: tuple[Path, Path]) -> None:
     base, memory = run
     (memory / staging.MARK).write_text("/tmp/another")
     staging.remove_run(str(base))
     assert memory.exists()
 
 
-def test_only_the_runs_own_files_are_released_with_a_cache(run: tuple[Path, Path], tmp_path: Path) -> None:
+def test_only_the_runs_files_are_released_with_a_cache(run: tuple[Path, Path], tmp_path: Path) -> None:
     base, memory = run
     cache = tmp_path / "cache"
     cache.mkdir()

@@ -12,7 +12,7 @@ from taskvine_manager.node import staging, temporary
 from tests.conftest import settle
 
 
-def test_a_link_is_short_and_leads_to_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_is_short_and_leads_to_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for root in (tempfile.gettempdir(), str(tmp_path / ("x" * 80))):
         os.makedirs(root, exist_ok=True)
         monkeypatch.setattr(tempfile, "tempdir", root)
@@ -40,13 +40,13 @@ def test_folders_are_made_and_removed(tmp_path: Path) -> None:
     folders.remove("s0")
 
 
-def test_there_are_none_without_a_root() -> None:
+def test_without_a_root_there_is_no_directory() -> None:
     folders = temporary.Folders(None)
     assert folders.make("s0") == {}
     folders.remove("s0")
 
 
-def test_links_into_a_runs_directory_go_with_it(tmp_path: Path) -> None:
+def test_links_into_a_run_are_removed_with_it(tmp_path: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "run-of-another"
     gone, kept = (temporary.link(str(directory / "nodes" / "b0-1" / "tmp")) for directory in (run, other))
     try:
@@ -57,7 +57,7 @@ def test_links_into_a_runs_directory_go_with_it(tmp_path: Path) -> None:
         temporary.unlink(kept)
 
 
-def test_the_next_worker_removes_links_that_lead_nowhere(tmp_path: Path) -> None:
+def test_next_worker_removes_dangling_links(tmp_path: Path) -> None:
     gone = temporary.link(str(tmp_path / "killed" / "tmp"))
     used = temporary.link(str(tmp_path / "runs" / "tmp"))
     (tmp_path / "killed" / "tmp").rmdir()

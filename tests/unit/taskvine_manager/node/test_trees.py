@@ -1,4 +1,4 @@
-"""Directory trees: copied and archived whole, or refused in words."""
+"""Directory trees: copied and archived whole, or refused with an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def listing(root: Path) -> dict[str, object]:
-    """All that is below a directory, with contents, link targets and modes."""
+    """Return everything below a directory, with contents, link targets and modes."""
     found: dict[str, object] = {}
     for path in root.rglob("*"):
         name = os.fsencode(path.relative_to(root)).decode(errors="surrogateescape")
@@ -78,7 +78,7 @@ def test_owner_may_write_to_the_copy(copy: Copy, tree: Path) -> None:
     assert copied(copy, tree) == {"sealed": 0o755, "sealed/file": (0o644, b"x")}
 
 
-def test_deep_tree(copy: Copy, tree: Path) -> None:
+def test_deep_tree_is_copied(copy: Copy, tree: Path) -> None:
     deepest = tree / "/".join("d" * 600)
     deepest.mkdir(parents=True)
     (deepest / "file").write_text("x")
@@ -99,7 +99,7 @@ def test_links_in_a_tree_stay_links(copy: Copy, tree: Path) -> None:
     assert len(found) == 7
 
 
-def test_links_that_lead_out_of_a_tree(copy: Copy, tree: Path) -> None:
+def test_links_to_the_outside_are_copied_or_refused(copy: Copy, tree: Path) -> None:
     other = tree.parent / "other"
     (other / "sub").mkdir(parents=True)
     (other / "file").write_text("other")
@@ -141,7 +141,7 @@ def test_pipe_in_a_tree_is_refused(copy: Copy, tree: Path) -> None:
     assert caught.value.filename == str(tree / "pipe")
 
 
-def test_what_is_there_is_added_to(copy: Copy, tree: Path) -> None:
+def test_existing_directory_is_added_to(copy: Copy, tree: Path) -> None:
     target = tree.parent / "copy"
     (target / "kept").mkdir(parents=True)
     (target / "changed").write_text("old")
@@ -155,7 +155,7 @@ def test_what_is_there_is_added_to(copy: Copy, tree: Path) -> None:
     assert [(target / name).read_text() for name in ("changed", "link", "kept/new")] == ["new"] * 3
 
 
-def test_file_and_directory_are_not_taken_for_each_other(copy: Copy, tree: Path) -> None:
+def test_file_and_directory_do_not_replace_each_other(copy: Copy, tree: Path) -> None:
     target = tree.parent / "copy"
     (target / "a").mkdir(parents=True)
     (tree / "a").write_text("file")
@@ -169,7 +169,7 @@ def test_file_and_directory_are_not_taken_for_each_other(copy: Copy, tree: Path)
         copied(copy, tree)
 
 
-def test_file_that_could_be_taken_for_an_archive_is_archived(copy: Copy, tmp_path: Path) -> None:
+def test_archive_in_a_tree_stays_a_file(copy: Copy, tmp_path: Path) -> None:
     source, target = tmp_path / "tree", tmp_path / "copy"
     source.write_bytes(trees.MAGIC + b"not an archive")
     assert trees.must_pack(str(source))
@@ -178,7 +178,7 @@ def test_file_that_could_be_taken_for_an_archive_is_archived(copy: Copy, tmp_pat
 
 
 @pytest.mark.parametrize("left", [0, 15, 16, 50, -1])
-def test_archive_that_is_cut_short_is_refused(tree: Path, left: int) -> None:
+def test_truncated_archive_is_refused(tree: Path, left: int) -> None:
     (tree / "a").write_text("a" * 100)
     archive, target = str(tree.parent / "archive"), str(tree.parent / "copy")
     trees.pack(str(tree), archive)
@@ -213,7 +213,7 @@ def test_stamp_changes_with_anything_in_the_tree(tree: Path, change: Callable[[P
     assert after.changed >= before.changed
 
 
-def test_stamp_knows_what_links_lead_to(tree: Path) -> None:
+def test_stamp_includes_targets_of_links(tree: Path) -> None:
     (tree.parent / "other").write_text("x")
     (tree / "link").symlink_to("../other")
     before = trees.survey(str(tree)).stamp

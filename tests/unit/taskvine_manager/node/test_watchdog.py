@@ -1,4 +1,4 @@
-"""Looks at the processes of tasks: which are due, and what is ended."""
+"""Looks at the processes of tasks: when they are due, and what they end."""
 
 from __future__ import annotations
 
@@ -23,22 +23,18 @@ from tests.conftest import eventually
 
 
 class Tasks:
-    """Slots or L1 tasks, as far as the watchdog sees them."""
+    """The library and its slots, or L1 tasks, reduced to what the watchdog uses."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, Call]] = []
-        self.library: set[int] = set()
+        self.pid = 0
         self.ended: list[str] = []
 
     def running(self) -> list[tuple[int, Call]]:
         return self.tasks
 
-    def processes(self) -> set[int]:
-        return self.library
-
-    def end_libraries(self, pids: set[int], why: str) -> None:
-        if self.library & pids:
-            self.ended.append(why)
+    def kill(self, why: str) -> None:
+        self.ended.append(why)
 
 
 class World:
@@ -50,7 +46,7 @@ class World:
         self.kills = Kills([Group("/group", 2)], 1000.0, lambda path: f"oom_kill {self.count}")
         slots: Any = self.slots
         oneshots: Any = self.oneshots
-        self.watchdog = Watchdog(slots, oneshots, self.kills)
+        self.watchdog = Watchdog(slots, slots, oneshots, self.kills)
         self.watchdog.tune({KEEPALIVE_INTERVAL: 1.0, KEEPALIVE_TIMEOUT: 2.0})
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -146,7 +142,7 @@ def test_cancelled_task_keeps_its_reason(world: World) -> None:
 
 def test_library_that_is_stopped_for_too_long_is_ended(world: World) -> None:
     library, pid, call = world.start(), world.start(), task()
-    world.slots.library.add(library)
+    world.slots.pid = library
     world.slots.tasks.append((pid, call))
     world.stop(library)
     world.look(*SOON)
@@ -154,7 +150,7 @@ def test_library_that_is_stopped_for_too_long_is_ended(world: World) -> None:
     assert call.kill_record is None
 
 
-def test_memory_is_looked_at_while_a_task_has_a_limit(world: World) -> None:
+def test_memory_is_measured_while_a_task_has_a_limit(world: World) -> None:
     pid, call = world.start(), task(1.0)
     world.oneshots.tasks.append((pid, call))
     world.look(1.0)
@@ -166,7 +162,7 @@ def test_memory_is_looked_at_while_a_task_has_a_limit(world: World) -> None:
     assert world.wait(pid) == -signal.SIGKILL
 
 
-def test_memory_is_not_looked_at_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_not_measured_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     monkeypatch.setattr(memory, "enforce", lambda running: looks.append(len(running)))
     world.watchdog.limit(1)
@@ -174,7 +170,7 @@ def test_memory_is_not_looked_at_all_the_time(world: World, monkeypatch: pytest.
     assert looks == [0, 0]
 
 
-def test_earlier_kill_by_the_system_is_no_reason_for_a_later_death(world: World) -> None:
+def test_earlier_kill_does_not_explain_a_later_death(world: World) -> None:
     world.look(100.0)
     world.count = 1
     world.look(100.0 + LOOK_AT_KILLS / 2)  # too early

@@ -30,7 +30,7 @@ from taskvine_manager.parameters import (
 from taskvine_manager.parameters.errors import OutOfRange
 from taskvine_manager.runtime import payload
 
-#: What ``vine_tune`` of cctools 8.0.0 takes.
+#: The names that ``vine_tune`` of cctools 8.0.0 takes.
 TASKVINE_NAMES = """
     asynchrony-multiplier attempt-schedule-depth category-steady-n-tasks clean-redundant-replicas
     default-transfer-rate disconnect-slow-worker-factor disk-proportion-available-to-task
@@ -56,7 +56,7 @@ def test_every_name_of_taskvine_is_declared_and_no_other() -> None:
 
 
 @EACH
-def test_a_declaration_is_complete(parameter: Parameter) -> None:
+def test_declarations_are_complete(parameter: Parameter) -> None:
     assert re.fullmatch(r"(executor\.)?[a-z]+(-[a-z]+)*", parameter.name)
     assert re.fullmatch(r"[A-Z].{10,}\.", parameter.effect)
     assert parameter.bounds
@@ -64,12 +64,12 @@ def test_a_declaration_is_complete(parameter: Parameter) -> None:
     for engine in ENGINES:
         standing = parameter.on(engine)
         assert not standing.note.endswith(".")
-        # "Ours" is for what TaskVine does not have; TaskVine ignores nothing that it knows.
+        # The kind "ours" is for parameters that TaskVine lacks, so TaskVine does not ignore its own names.
         expected = {Support.OURS, Support.CLAMPED, Support.IGNORED} if parameter.ours else set(Support) - {Support.OURS}
         if engine == "taskvine" and not parameter.ours:
             expected = {Support.NATIVE, Support.CLAMPED, Support.NO_EFFECT}
         assert standing.support in expected
-        # What is worse than it looks is explained.
+        # A support that is less than it seems is explained.
         if standing.support in (Support.CLAMPED, Support.NO_EFFECT, Support.IGNORED):
             assert standing.note
 
@@ -105,7 +105,7 @@ def test_declarations_cannot_be_changed() -> None:
         find("max-workers").maximum = 3  # type: ignore[misc]
 
 
-def test_what_the_engines_act_on() -> None:
+def test_supported_parameters_of_the_engines() -> None:
     assert honoured("embedded") == {
         "clean-redundant-replicas",
         "default-transfer-rate",
@@ -136,13 +136,13 @@ def test_what_the_engines_act_on() -> None:
     }
 
 
-def test_setting_order_keeps_taskvine_from_undoing_a_setting() -> None:
+def test_setting_order_keeps_all_settings() -> None:
     # vine_tune("proportional-resources", x) sets proportional-whole-tasks to x too.
     names = list(PARAMETERS)
     assert names.index("proportional-resources") < names.index("proportional-whole-tasks")
 
 
-def test_the_inline_limit_is_that_of_the_encoding() -> None:
+def test_inline_limit_equals_that_of_the_encoding() -> None:
     assert own.INLINE_LIMIT.default == payload.INLINE_LIMIT
     assert own.INLINE_LIMIT.maximum == payload.LARGEST_INLINE_LIMIT
 
@@ -161,7 +161,7 @@ def test_no_other_module_spells_a_name() -> None:
     assert not spelled, "use the declaration: " + ", ".join(spelled)
 
 
-def test_nodes_act_on_parameters_that_are_declared() -> None:
+def test_parameters_of_nodes_are_declared() -> None:
     assert PARAMETERS.keys() >= node_parameters.ALL
 
 

@@ -25,7 +25,7 @@ def test_names_are_found_in_any_spelling(parameter: Parameter) -> None:
         ("Temp-Replica-Count", "temp-replica-count"),
         ("replication", "temp-replica-count"),
         ("worker-source-max-transfer", "worker-source-max-transfers"),
-        ("disconnect-slow-workers-factor", "disconnect-slow-worker-factor"),  # so spelled in taskvine.h
+        ("disconnect-slow-workers-factor", "disconnect-slow-worker-factor"),  # the spelling in taskvine.h
         ("wait-for-worker", "wait-for-workers"),
         ("wait_retrieve_many", "max-retrievals"),
         ("keep-alive-interval", "keepalive-interval"),
@@ -34,13 +34,13 @@ def test_names_are_found_in_any_spelling(parameter: Parameter) -> None:
         ("num_slots", "executor.library-slots"),
     ],
 )
-def test_the_nearest_name_is_named(name: str, meant: str) -> None:
+def test_nearest_name_is_suggested(name: str, meant: str) -> None:
     with pytest.raises(UnknownParameter, match=f"did you mean .*'{meant}'") as caught:
         find(name)
     assert caught.value.nearest[0] == meant
 
 
 @pytest.mark.parametrize("name", ["", "qqqqqq", 3, None, ("temp-replica-count",)])
-def test_what_is_like_nothing_is_not_guessed(name: object) -> None:
+def test_strange_name_gets_no_suggestion(name: object) -> None:
     with pytest.raises(UnknownParameter, match="taskvine-tune list"):
         find(name)

@@ -1,4 +1,4 @@
-"""A file is there for as long as somebody claims it, and is given to exactly one who is to remove it."""
+"""A file exists as long as a claim to it does, and exactly one process is told to remove it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def file(tmp_path: Path) -> str:
     return str(tmp_path / "file")
 
 
-def test_the_last_claim_takes_the_file_with_it(file: str, tmp_path: Path) -> None:
+def test_file_is_removed_with_its_last_claim(file: str, tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in "abc"]
     for path in paths:
         claims.claim(file, path)
@@ -30,21 +30,21 @@ def test_the_last_claim_takes_the_file_with_it(file: str, tmp_path: Path) -> Non
         claims.claim(file, paths[0])
 
 
-def test_a_claim_that_was_given_up_is_nobodys(file: str, tmp_path: Path) -> None:
+def test_released_claim_does_not_count(file: str, tmp_path: Path) -> None:
     claims.claim(file, path := str(tmp_path / "a"))
     assert claims.release(path) == file
     assert claims.release(path) is None
     assert claims.release(str(tmp_path / "never")) is None
 
 
-def test_a_claim_takes_no_room(file: str, tmp_path: Path) -> None:
+def test_claim_takes_no_space(file: str, tmp_path: Path) -> None:
     for number in range(100):
         claims.claim(file, str(tmp_path / str(number)))
     assert len({os.stat(entry).st_ino for entry in os.scandir(tmp_path)}) == 2
 
 
-def test_a_claim_made_while_the_last_is_given_up(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at the count and the end of the offer."""
+def test_claim_during_the_release_of_the_last(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim is made between the check of the count and the end of the offer."""
     first, second = str(tmp_path / "a"), str(tmp_path / "b")
     claims.claim(file, first)
     rename = os.rename
@@ -60,8 +60,8 @@ def test_a_claim_made_while_the_last_is_given_up(file: str, tmp_path: Path, monk
     assert claims.release(second) == file
 
 
-def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
-    """Whoever has a claim finds the file; it is given out for removal once, and last."""
+def test_concurrent_claims_and_releases(file: str, tmp_path: Path) -> None:
+    """Every holder of a claim finds the file; it is removed once, with the last claim."""
     over: list[str] = []
     missing: list[str] = []
 
@@ -70,7 +70,7 @@ def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
         for _ in range(100):
             try:
                 claims.claim(file, path)
-            except FileNotFoundError:  # it has gone, or seems to for a moment
+            except FileNotFoundError:  # it has been removed, or seems so for a moment
                 continue
             if not os.path.exists(claims.claimed(path)):
                 missing.append(path)
@@ -89,7 +89,7 @@ def test_many_claim_and_release_at_once(file: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"x" * 5000], ids=["empty", "data", "long"])
-def test_a_file_that_is_no_claim_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_claim_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data").write_bytes(content)
     with pytest.raises(ValueError, match="not a claim"):
         claims.claimed(str(tmp_path / "data"))

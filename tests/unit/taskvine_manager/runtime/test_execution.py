@@ -74,7 +74,7 @@ def test_function_that_exits_is_lost_and_the_process_goes_on(tmp_path: Path, cod
     assert (record["kind"], record["exc_type"], record["code"]) == ("exit", "SystemExit", said)
 
 
-def test_arguments_that_cannot_be_loaded(tmp_path: Path) -> None:
+def test_unloadable_arguments_are_reported(tmp_path: Path) -> None:
     outcome, body, _, seconds = call(len, b"not a pickle", str(tmp_path), Limits())
     assert outcome == failure.LOST
     record = payload.decode(body)
@@ -82,7 +82,7 @@ def test_arguments_that_cannot_be_loaded(tmp_path: Path) -> None:
     assert seconds == 0
 
 
-def test_result_that_cannot_be_pickled(tmp_path: Path) -> None:
+def test_unpicklable_result_is_reported(tmp_path: Path) -> None:
     outcome, record = run(tmp_path, lambda: (yield))
     assert outcome == failure.LOST
     assert record["kind"] == "result-dump"
@@ -90,7 +90,7 @@ def test_result_that_cannot_be_pickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "disk-full"), (errno.EIO, "result-dump")])
-def test_result_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: str) -> None:
+def test_unwritable_result_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: str) -> None:
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -109,6 +109,6 @@ def test_function_that_cannot_be_loaded_is_explained() -> None:
     assert said["reason"].startswith("UnpicklingError")
 
 
-def test_directory_that_a_node_does_not_see_is_named() -> None:
+def test_unseen_directory_is_named() -> None:
     said = pickle.loads(no_directory(FileNotFoundError(errno.ENOENT, "No such file or directory", "/gone")))
     assert (said["kind"], said["path"]) == ("directory-missing", "/gone")

@@ -40,7 +40,7 @@ os.write(1, f"helper {{helper.is_alive()}}\\n".encode())
 """
 
 
-def test_only_its_own_handlers_run() -> None:
+def test_only_handlers_of_this_process_run() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, check=True)
     said = ran.stdout.splitlines()
     assert sorted(line for line in said if line.startswith("child")) == [
@@ -56,7 +56,7 @@ def test_only_its_own_handlers_run() -> None:
     ]
 
 
-def test_a_handler_that_takes_too_long_is_cut_off() -> None:
+def test_slow_handler_is_cut_off() -> None:
     program = (
         f"import atexit, os, sys, time; sys.path.append({ROOT!r}); from taskvine_manager.runtime import exits;"
         "exits.SECONDS = 0.01; atexit.register(time.sleep, 1000); print('before'); exits.run()"

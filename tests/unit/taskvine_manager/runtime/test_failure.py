@@ -1,4 +1,4 @@
-"""Exceptions come home as what they were, and whatever cannot says so."""
+"""Exceptions come home as they were; parts that cannot are described."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def names(error: BaseException) -> list[str]:
     ],
     ids=repr,
 )
-def test_an_exception_comes_home_as_it_was(error: Exception) -> None:
+def test_exception_comes_home_unchanged(error: Exception) -> None:
     back = failure.rebuild(record_of(caught(error)))
     assert type(back) is type(error)
     assert back.args == error.args
@@ -82,7 +82,7 @@ def test_an_exception_comes_home_as_it_was(error: Exception) -> None:
     assert str(back) == str(error)
 
 
-def test_its_traceback_comes_too() -> None:
+def test_traceback_comes_home() -> None:
     def inner() -> None:
         raise ValueError("no")
 
@@ -97,7 +97,7 @@ def test_its_traceback_comes_too() -> None:
     assert record["text"].endswith("ValueError: no\n")
 
 
-def test_it_begins_in_the_users_function() -> None:
+def test_traceback_begins_in_the_users_function() -> None:
     namespace: dict[str, Any] = {}
     exec(compile("def user():\n    helper()\n", "user.py", "exec"), namespace)
 
@@ -107,24 +107,24 @@ def test_it_begins_in_the_users_function() -> None:
     namespace["helper"] = helper
     with pytest.raises(ValueError) as info:
         namespace["user"]()
-    # The helper stands in a file of ours too, but below the user's: it is shown.
+    # The helper is in one of our files, but was called by the user's function, so it is shown.
     record = record_of(info.value, HERE)
     assert names(failure.rebuild(record)) == ["user", "helper"]
     assert __file__ in record["text"]
     assert "test_it_begins" not in record["text"]
 
 
-def test_with_none_but_our_frames_they_are_shown() -> None:
+def test_only_internal_frames_are_shown() -> None:
     assert names(failure.rebuild(record_of(caught(ValueError("no")), HERE))) == ["caught"]
 
 
-def test_an_exception_that_was_never_raised_has_no_traceback() -> None:
+def test_unraised_exception_has_no_traceback() -> None:
     record = record_of(ValueError("no"))
     assert record["exceptions"][0]["traceback"] is None
     assert failure.rebuild(record).__traceback__ is None
 
 
-def test_causes_come_too() -> None:
+def test_causes_come_home() -> None:
     error = caught(ValueError("top"), caught(KeyError("middle"), caught(OSError("bottom"))))
     back = failure.rebuild(record_of(error))
     assert isinstance(back.__cause__, KeyError)
@@ -133,7 +133,7 @@ def test_causes_come_too() -> None:
     assert back.__cause__.__cause__.__cause__ is None
 
 
-def test_a_cause_that_cannot_be_pickled_is_left_to_the_text() -> None:
+def test_unpicklable_cause_is_only_text() -> None:
     record = record_of(caught(ValueError("top"), caught(HoldsAGenerator())))
     back = failure.rebuild(record)
     assert isinstance(back, ValueError)
@@ -141,7 +141,7 @@ def test_a_cause_that_cannot_be_pickled_is_left_to_the_text() -> None:
     assert "generated" in record["text"]
 
 
-def test_causes_that_go_in_a_circle_come_as_a_circle() -> None:
+def test_circular_causes_stay_circular() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     back = failure.rebuild(record_of(first))
@@ -150,7 +150,7 @@ def test_causes_that_go_in_a_circle_come_as_a_circle() -> None:
     assert back.__cause__.__cause__ is back
 
 
-def test_a_chain_without_end_is_cut() -> None:
+def test_endless_chain_is_cut() -> None:
     error = ValueError(0)
     for number in range(1, 300):
         error = caught(ValueError(number), error)  # type: ignore[assignment]
@@ -172,7 +172,7 @@ def in_context(error: BaseException, context: BaseException) -> BaseException:
         return got
 
 
-def test_the_context_comes_too() -> None:
+def test_context_comes_home() -> None:
     back = failure.rebuild(record_of(in_context(ValueError("top"), KeyError("first"))))
     assert back.__cause__ is None
     assert isinstance(back.__context__, KeyError)
@@ -181,7 +181,7 @@ def test_the_context_comes_too() -> None:
     assert "During handling of the above exception" in "".join(traceback.format_exception(back))
 
 
-def test_a_suppressed_context_stays_suppressed() -> None:
+def test_suppressed_context_stays_suppressed() -> None:
     error = in_context(ValueError("top"), KeyError("first"))
     error.__cause__ = None  # as "from None" does
     back = failure.rebuild(record_of(error))
@@ -190,21 +190,21 @@ def test_a_suppressed_context_stays_suppressed() -> None:
     assert "KeyError" not in "".join(traceback.format_exception(back))
 
 
-def test_what_is_cause_and_context_is_one_exception() -> None:
+def test_cause_and_context_stay_one_exception() -> None:
     error = in_context(ValueError("top"), KeyError("first"))
     error.__cause__ = error.__context__
     back = failure.rebuild(record_of(error))
     assert back.__cause__ is back.__context__ is not None
 
 
-def test_a_context_that_cannot_be_loaded_here_is_left_out() -> None:
+def test_unloadable_context_is_left_out() -> None:
     record = record_of(in_context(ValueError("top"), KeyError("first")))
     record["exceptions"][1]["body"] = b"no pickle"
     assert failure.rebuild(record).__context__ is None
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Custom("so", 3)], ids=repr)
-def test_notes_come_too(error: BaseException) -> None:
+def test_notes_come_home(error: BaseException) -> None:
     error.__notes__ = ["one", "two"]  # type: ignore[attr-defined]  # what add_note does, from Python 3.11 on
     assert failure.rebuild(record_of(caught(error))).__notes__ == ["one", "two"]  # type: ignore[attr-defined]
 
@@ -214,7 +214,7 @@ class ReducesItself(Exception):
         return ReducesItself, self.args
 
 
-def test_notes_of_an_exception_that_pickles_in_its_own_way_come_too() -> None:
+def test_notes_with_a_custom_reduce_come_home() -> None:
     error = ReducesItself("a")
     error.__notes__ = ["one"]  # type: ignore[attr-defined]
     assert failure.rebuild(record_of(error)).__notes__ == ["one"]  # type: ignore[attr-defined]
@@ -250,7 +250,7 @@ class TestGroups:
         assert names(back.exceptions[1]) == ["caught"]
         assert names(back.exceptions[1].exceptions[1]) == ["caught"]
 
-    def test_a_member_that_is_the_context_too_is_one_exception(self) -> None:
+    def test_member_and_context_stay_one_exception(self) -> None:
         member = caught(ValueError("one"))
         error = self.group(member)
         error.__context__ = member
@@ -258,22 +258,22 @@ class TestGroups:
         assert back.__context__ is back.exceptions[0]
         assert names(back.__context__) == ["caught"]
 
-    def test_a_member_of_two_groups(self) -> None:
+    def test_member_of_two_groups_stays_one_exception(self) -> None:
         member = caught(ValueError("one"))
         back: Any = failure.rebuild(record_of(self.group(self.group(member), self.group(member))))
         assert [names(inner.exceptions[0]) for inner in back.exceptions] == [["caught"]] * 2
 
-    def test_a_group_as_the_cause(self) -> None:
+    def test_group_may_be_the_cause(self) -> None:
         back: Any = failure.rebuild(record_of(caught(ValueError("top"), self.group(caught(KeyError("one"))))))
         assert names(back.__cause__.exceptions[0]) == ["caught"]
 
-    def test_a_member_that_cannot_be_pickled_says_so(self) -> None:
+    def test_unpicklable_member_is_described(self) -> None:
         record = record_of(self.group(caught(ValueError("one")), caught(HoldsAGenerator())))
         assert record["kind"] == "exception-dump"
         assert "one" in record["remote_traceback"]
         assert "generated" in record["remote_traceback"]
 
-    def test_the_exception_itself_is_as_it_was_afterwards(self) -> None:
+    def test_exception_is_not_changed(self) -> None:
         member = caught(ValueError("one"), caught(KeyError("cause")))
         record_of(self.group(member))
         assert names(member) == ["caught"]
@@ -287,7 +287,7 @@ class Leaves(Exception):
     __repr__ = __str__
 
 
-def test_what_ends_the_process_when_it_is_to_say_its_message_is_described() -> None:
+def test_exception_whose_message_exits_is_described() -> None:
     assert failure.describe(Leaves()) == "Leaves: <its __str__ raised SystemExit>"
     record = record_of(caught(Leaves()))
     assert "Leaves" in record["text"]
@@ -303,7 +303,7 @@ def test_what_ends_the_process_when_it_is_to_say_its_message_is_described() -> N
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_cannot_be_pickled_and_read_back_says_so(error: Exception, why: str) -> None:
+def test_unpicklable_exception_is_described(error: Exception, why: str) -> None:
     record = record_of(caught(error))
     assert record["kind"] == "exception-dump"
     assert record["subject"] == type(error).__name__
@@ -311,7 +311,7 @@ def test_what_cannot_be_pickled_and_read_back_says_so(error: Exception, why: str
     assert "in caught" in record["remote_traceback"]
 
 
-def test_what_cannot_say_its_message_comes_home_without() -> None:
+def test_exception_without_a_readable_message_comes_home() -> None:
     record = record_of(caught(CannotSay()))
     assert "CannotSay" in record["text"]
     assert isinstance(failure.rebuild(record), CannotSay)
@@ -327,7 +327,7 @@ def endless(level: int) -> int:
     return endless(level + 1) + 1
 
 
-def test_endless_recursion_comes_home_as_what_it_is() -> None:
+def test_endless_recursion_comes_home() -> None:
     with pytest.raises(RecursionError) as info:
         endless(0)
     back = failure.rebuild(record_of(info.value))
@@ -335,17 +335,17 @@ def test_endless_recursion_comes_home_as_what_it_is() -> None:
     assert "endless" in names(back)
 
 
-def test_of_a_deep_traceback_both_ends_are_kept() -> None:
+def test_deep_traceback_keeps_both_ends() -> None:
     with pytest.raises(ValueError) as info:
         deep(500)
     record = record_of(info.value)
     kept = traceback.extract_tb(failure.rebuild(record).__traceback__)
     assert 10 < len(kept) < 200
-    assert kept[0].name == "test_of_a_deep_traceback_both_ends_are_kept"
+    assert kept[0].name == "test_deep_traceback_keeps_both_ends"
     assert kept[-1].line == 'raise ValueError("deep")'
 
 
-def test_of_a_long_text_both_ends_are_kept() -> None:
+def test_long_text_keeps_both_ends() -> None:
     record = record_of(caught(ValueError("x" * 100_000 + "the end")))
     assert len(record["text"]) < 30_000
     assert record["text"].startswith("Traceback")
@@ -375,7 +375,7 @@ def test_paths_that_are_missing_are_recorded(
     assert record["directory"] == str(tmp_path)
 
 
-def test_what_is_said_of_missing_paths_becomes_a_note() -> None:
+def test_missing_paths_become_a_note() -> None:
     cause = caught(FileNotFoundError(2, "No such file", "a"))
     record = record_of(caught(ValueError("top"), cause))
     back: Any = failure.rebuild(record, lambda paths, directory: f"{paths} in {directory}")
@@ -392,11 +392,11 @@ def test_what_is_said_of_missing_paths_becomes_a_note() -> None:
         ("sort", 1, []),
     ],
 )
-def test_words_of_a_command_that_failed(
+def test_words_of_a_failed_command_are_found(
     command: str, status: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def remote_side_bash_executor() -> None:
-        executable = command  # Parsl's own has it in a local variable too
+        executable = command  # Parsl's own error has it in a local variable too
         raise BashExitFailure(executable.partition(" ")[0], status)
 
     monkeypatch.chdir(tmp_path)
@@ -405,7 +405,7 @@ def test_words_of_a_command_that_failed(
     assert record_of(info.value)["exceptions"][0]["missing"] == paths
 
 
-def test_a_record_of_what_was_lost_keeps_its_fields() -> None:
+def test_record_of_a_lost_task_keeps_its_fields() -> None:
     record = pickle.loads(failure.lost("memory", "too much", limit_mb=1.0, used_mb=2.0))
     assert record == {"kind": "memory", "reason": "too much", "limit_mb": 1.0, "used_mb": 2.0}
 
@@ -420,5 +420,5 @@ def test_a_record_of_what_was_lost_keeps_its_fields() -> None:
     ],
     ids=["lost file", "dead slot", "exception", "path"],
 )
-def test_a_lost_file_is_known_by_its_record(record: object, file: str | None) -> None:
+def test_lost_file_is_recognised_by_its_record(record: object, file: str | None) -> None:
     assert failure.lost_file(record) == file

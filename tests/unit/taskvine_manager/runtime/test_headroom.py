@@ -1,4 +1,4 @@
-"""What is left of a control group's memory, from its statistics as Linux gives them."""
+"""The free memory of a control group, from statistics in the format of Linux."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_half_of_a_group_is_left_to_processes(tmp_path: Path, version: int, said
     assert not headroom.allows(101)
 
 
-def test_without_a_limit_or_where_it_cannot_be_read(tmp_path: Path) -> None:
+def test_headroom_without_a_known_limit(tmp_path: Path) -> None:
     assert headroom.allows(1 << 60)
     headroom.keep_to((str(tmp_path / "gone"), 2, 1000))
     assert headroom.allows(1 << 60)

@@ -1,4 +1,4 @@
-"""A library's process, its slots, and what it tells the node. The test takes the part of the node."""
+"""A library's process, its slots, and its messages to the node. The test acts as the node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ library.Library(socket.socket(fileno=int(sys.argv[1]))).run()
 
 
 class Library:
-    """The process of a library, with the node's end of its socket."""
+    """The process of a library, and the node's end of its socket."""
 
     def __init__(self, directory: Path, **config: Any) -> None:
         self.slots: list[Slot] = []

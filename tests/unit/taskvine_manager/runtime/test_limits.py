@@ -1,4 +1,4 @@
-"""Limits of processes: what is restored, what cannot be, and when memory is measured."""
+"""Limits of processes: which are restored, which cannot be, and when memory is measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskvine_manager.runtime.limits import Limits, Room
 
 @pytest.fixture
 def core() -> Iterator[tuple[int, int]]:
-    """A limit that nothing here depends on, as it was found; its soft one is above 0."""
+    """A limit that no test here depends on, restored at the end; its soft limit is above 0."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     if before[1] == 0:
         pytest.skip("no core files are allowed here at all")
@@ -61,11 +61,11 @@ assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 17
 
 
 @pytest.mark.parametrize("module", ["resource", "psutil"])
-def test_limits_are_restored_after_the_shortest_call_that_has_set_them(module: str) -> None:
+def test_limits_are_restored_after_the_shortest_call(module: str) -> None:
     subprocess.run([sys.executable, "-c", _SHORT_CALLS, module], check=True, timeout=30)
 
 
-def test_hard_limit_that_cannot_be_raised(core: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lowered_hard_limit_is_reported(core: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     now = {number: resource.getrlimit(number) for number in limits.NAMES}
 
     def change(number: int, wanted: tuple[int, int]) -> None:
@@ -86,13 +86,13 @@ def test_hard_limit_that_cannot_be_raised(core: tuple[int, int], monkeypatch: py
         assert now[resource.RLIMIT_NOFILE][0] > 1
 
 
-def test_held_is_what_psutil_says() -> None:
+def test_memory_agrees_with_psutil() -> None:
     process = psutil.Process()
     assert limits.held(1e9) == pytest.approx(process.memory_info().rss / 2**20, rel=0.1)
     assert limits.held(1.0) == pytest.approx(process.memory_full_info().uss / 2**20, rel=0.1)
 
 
-def test_memory_is_looked_at_when_a_function_is_new_and_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_measured_for_new_functions_and_sometimes(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     clock = 100.0
     monkeypatch.setattr(limits.time, "monotonic", lambda: clock)
@@ -100,7 +100,7 @@ def test_memory_is_looked_at_when_a_function_is_new_and_now_and_then(monkeypatch
     room = Room(100.0)
     for look, used, seconds, expected in [
         (True, False, 0.0, 120.0),
-        (False, False, 0.0, 120.0),  # nothing has run yet: the next call is told the same
+        (False, False, 0.0, 120.0),  # no task has run yet: the next call gets the same answer
         (False, True, 0.05, 0.0),
         (True, True, 0.0, 120.0),
         (False, True, 0.11, 120.0),
@@ -113,6 +113,6 @@ def test_memory_is_looked_at_when_a_function_is_new_and_now_and_then(monkeypatch
     assert room.excess(look=True) == 0.0
 
 
-def test_without_a_limit_memory_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_limit_memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "held", lambda limit: os.abort())
     assert Room(0.0).excess(look=True) == 0.0

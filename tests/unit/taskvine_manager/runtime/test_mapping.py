@@ -1,4 +1,4 @@
-"""The bytes of files: mapped or read, private to their reader, and without descriptors that stay open."""
+"""The bytes of files: mapped or read, private to their reader, and without open descriptors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(path: Path, size: int) -> str:
 
 @pytest.fixture
 def few_descriptors() -> Iterator[int]:
-    """Leave this process with some descriptors only."""
+    """Leave this process only a few descriptors."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))
@@ -43,7 +43,7 @@ def use_up_descriptors() -> list[int]:
 
 
 @pytest.mark.parametrize("size", [0, 1, MAPPED_FROM - 1, MAPPED_FROM, MAPPED_FROM + 1])
-def test_what_is_read_is_writable_and_private(tmp_path: Path, size: int) -> None:
+def test_bytes_are_writable_and_private(tmp_path: Path, size: int) -> None:
     path = write(tmp_path / "file", size)
     before = mapping.count()
     whole = bytes_of(path)
@@ -55,13 +55,13 @@ def test_what_is_read_is_writable_and_private(tmp_path: Path, size: int) -> None
     assert len(bytes(whole)) == size
 
 
-def test_files_that_are_held_keep_no_descriptors(tmp_path: Path, few_descriptors: int) -> None:
+def test_mapped_files_keep_no_descriptors(tmp_path: Path, few_descriptors: int) -> None:
     paths = [write(tmp_path / str(number), MAPPED_FROM) for number in range(10 * few_descriptors)]
     assert len([bytes_of(path) for path in paths]) == len(paths)
 
 
 @pytest.mark.parametrize("why", ["refused", "too many"])
-def test_what_cannot_be_mapped_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+def test_unmappable_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOMEM, "too many mappings")
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_mapped_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     whole[0] = 7
 
 
-def test_the_spare_descriptor_is_used_and_kept_again(
+def test_spare_descriptor_is_used_and_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_descriptors: int
 ) -> None:
     path = write(tmp_path / "file", 10)

@@ -1,4 +1,4 @@
-"""Values arrive as they were sent, are their reader's own, and a damaged file is told from a whole one."""
+"""Values arrive as they were sent, belong to their reader, and damaged files are detected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4) | st.tuples(inner, inner),
     max_leaves=10,
 )
-#: Around what stays in the pickle, what goes out of band, and nothing at all.
+#: Values that stay in the pickle, values that go out of band, and empty ones.
 lengths = st.sampled_from([0, 1, 2047, 2048, 2049, 4095, 4096, 4097, 9000])
 limits = st.sampled_from([0, 1, 5, 64, 2048, 20_000, payload.INLINE_LIMIT, payload.LARGEST_INLINE_LIMIT])
 types = st.sampled_from(["<f8", ">f8", "<i8", "<c16", "u1", "?", "<U3", "datetime64[s]"])
@@ -41,7 +41,7 @@ types = st.sampled_from(["<f8", ">f8", "<i8", "<c16", "u1", "?", "<U3", "datetim
 @given(values, st.sampled_from([pickle.dumps, cloudpickle.dumps]))
 @example(b"x" * LARGE, pickle.dumps)
 @example({"key": ["x" * LARGE]}, cloudpickle.dumps)
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, value: Any, dumps: payload.Dumps) -> None:
+def test_values_round_trip(tmp_path_factory: pytest.TempPathFactory, value: Any, dumps: payload.Dumps) -> None:
     spool = tmp_path_factory.mktemp("spool")
     encoded = payload.encode(value, str(spool), dumps)
     assert payload.decode(encoded) == value
@@ -50,7 +50,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, value: Any, dumps:
 
 
 @given(st.lists(st.integers(0, 20_000), max_size=6), limits)
-def test_the_limit_is_what_parts_messages_from_files(
+def test_limit_decides_between_message_and_file(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int
 ) -> None:
     spool = tmp_path_factory.mktemp("spool")
@@ -82,7 +82,7 @@ def test_arrays_round_trip_in_and_out_of_band(
         assert after.flags.f_contiguous == before.flags.f_contiguous
 
 
-def test_small_values_are_inline_and_large_ones_a_file_of_the_users_alone(tmp_path: Path) -> None:
+def test_large_values_are_private_files(tmp_path: Path) -> None:
     assert isinstance(payload.encode("x" * 100, str(tmp_path), pickle.dumps), bytes)
     path = payload.encode("x" * LARGE, str(tmp_path), pickle.dumps)
     assert isinstance(path, str)
@@ -106,7 +106,7 @@ def test_large_buffers_are_laid_out_for_mapping(tmp_path: Path) -> None:
         assert whole[offset : offset + size] == array.tobytes()
 
 
-def test_what_is_read_is_writable_and_private(tmp_path: Path) -> None:
+def test_values_are_writable_and_private(tmp_path: Path) -> None:
     path = payload.encode(np.zeros(10_000), str(tmp_path), pickle.dumps)
     before = Path(str(path)).read_bytes()
     first, second = payload.decode(path), payload.decode(path)
@@ -116,7 +116,7 @@ def test_what_is_read_is_writable_and_private(tmp_path: Path) -> None:
     assert Path(str(path)).read_bytes() == before
 
 
-def test_what_was_read_outlives_its_file(tmp_path: Path) -> None:
+def test_value_outlives_its_file(tmp_path: Path) -> None:
     path = payload.encode(np.arange(10_000), str(tmp_path), pickle.dumps)
     array = payload.decode(path)[5000:]
     payload.discard(path)
@@ -125,13 +125,13 @@ def test_what_was_read_outlives_its_file(tmp_path: Path) -> None:
     assert array[0] == 5000
 
 
-def test_one_array_twice_stays_one(tmp_path: Path) -> None:
+def test_shared_array_stays_shared(tmp_path: Path) -> None:
     array = np.zeros(10_000)
     first, second = payload.decode(payload.encode((array, array), str(tmp_path), pickle.dumps))
     assert first is second
 
 
-def test_what_was_not_writable_is_not(tmp_path: Path) -> None:
+def test_read_only_arrays_stay_read_only(tmp_path: Path) -> None:
     array = np.zeros(10_000)
     array.flags.writeable = False
     assert not payload.decode(payload.encode(array, str(tmp_path), pickle.dumps)).flags.writeable
@@ -140,7 +140,7 @@ def test_what_was_not_writable_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value", [["x" * LARGE], (np.arange(4096.0), np.arange(2100)), [np.zeros(20_000, "u1"), "y" * LARGE]]
 )
-def test_a_file_cut_short_anywhere_is_a_value_error(tmp_path: Path, value: Any) -> None:
+def test_truncated_file_is_a_value_error(tmp_path: Path, value: Any) -> None:
     path = Path(str(payload.encode(value, str(tmp_path), pickle.dumps)))
     whole = path.read_bytes()
     cuts = {*range(200), *range(0, len(whole), 499), *range(len(whole) - 100, len(whole))}
@@ -156,14 +156,14 @@ def test_a_file_cut_short_anywhere_is_a_value_error(tmp_path: Path, value: Any) 
 @example(payload.MAGIC + struct.pack("<QQQQ", 1, 0, 2**64 - 1, 1))
 @example(payload.MAGIC + struct.pack("<QQQQ", 1, 0, 2**64 - 1, 2**64 - 1))
 @example(b"TVXPAY02" + struct.pack("<QQ", 0, 0) + b"N.")
-def test_a_file_that_is_none_of_ours_is_a_value_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_foreign_file_is_a_value_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("spool") / "file"
     path.write_bytes(data)
     with pytest.raises(ValueError):
         payload.decode(str(path))
 
 
-def test_no_file_is_an_os_error(tmp_path: Path) -> None:
+def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         payload.decode(str(tmp_path / "none"))
 
@@ -183,8 +183,8 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.
     assert not os.listdir(tmp_path)
 
 
-def test_what_has_no_room_in_memory_goes_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory was filled since it was looked at, or has no more inodes."""
+def test_full_memory_directory_falls_back_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory was filled after the check, or has no more inodes."""
     fast = tmp_path / payload.FAST
     fast.mkdir()
     make = tempfile.mkstemp
@@ -201,20 +201,20 @@ def test_what_has_no_room_in_memory_goes_to_disk(tmp_path: Path, monkeypatch: py
     assert np.array_equal(payload.decode(path), np.arange(9000))
 
 
-def test_writes_may_be_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))
     array = np.arange(5000)
     assert np.array_equal(payload.decode(payload.encode(array, str(tmp_path), pickle.dumps)), array)
 
 
-def test_what_cannot_be_pickled_leaves_nothing(tmp_path: Path) -> None:
+def test_unpicklable_value_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         payload.encode([np.zeros(5000), memoryview(b"")], str(tmp_path), pickle.dumps)
     assert not os.listdir(tmp_path)
 
 
-def test_a_mapping_goes_with_the_last_of_its_objects(tmp_path: Path) -> None:
+def test_mapping_ends_with_its_last_object(tmp_path: Path) -> None:
     def mapped() -> int:
         with open("/proc/self/maps") as file:
             return sum(str(tmp_path) in line for line in file)
@@ -237,7 +237,7 @@ def test_a_mapping_goes_with_the_last_of_its_objects(tmp_path: Path) -> None:
         *[(number, False) for number in (errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.ENOSPC, errno.EIO)],
     ],
 )
-def test_only_some_errors_say_that_a_file_is_lost(number: int, lost: bool) -> None:
+def test_only_some_errors_mean_that_a_file_is_lost(number: int, lost: bool) -> None:
     assert payload.is_lost(OSError(number, os.strerror(number))) is lost
     assert payload.is_lost(payload.Damaged("cut short"))
     assert not payload.is_lost(ValueError("of the user's class"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -67,13 +68,13 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=list(PROGRAMS))
-def test_what_python_programs_call_works_elsewhere(program: str) -> None:
+def test_callables_of_all_kinds_work_elsewhere(program: str) -> None:
     f = Program(Change(program, "")).f
     assert elsewhere(f) == f()
 
 
 class Node:
-    """Knows its parent as programs do that want no cycles."""
+    """Knows its parent by a weak reference, as programs do to avoid cycles."""
 
     def __init__(self, parent: Any = None) -> None:
         self.children: list[Node] = []
@@ -103,11 +104,11 @@ def test_a_lock_is_free_where_it_is_loaded(make: Callable[[], Any], beside: Any,
 
 
 class Plain:
-    """Nothing."""
+    """An empty class."""
 
 
 class Holder:
-    """An object that holds a value, beside what only dill can pickle."""
+    """An object that holds a value, and something that only dill can pickle."""
 
     def __init__(self, value: Any) -> None:
         self.reference = weakref.ref(Plain)
@@ -115,7 +116,7 @@ class Holder:
 
 
 def iter_of(value: Any) -> Any:
-    """An iterator that has the value before it."""
+    """An iterator over the value of another one."""
     return iter([value])
 
 
@@ -138,7 +139,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
-def test_whatever_parsl_can_serialize_can_be_pickled(value: Any) -> None:
+def test_everything_that_parsl_serializes_can_be_pickled(value: Any) -> None:
     try:
         parsl.serialize.deserialize(parsl.serialize.serialize(value))
     except Exception:
@@ -146,14 +147,14 @@ def test_whatever_parsl_can_serialize_can_be_pickled(value: Any) -> None:
     pickle.loads(pickling.dumps(value))
 
 
-def test_what_nobody_can_pickle_is_refused_with_the_first_reason() -> None:
+def test_unpicklable_object_is_refused_with_the_first_reason() -> None:
     with pytest.raises(TypeError, match="generator"):
         pickling.dumps([threading.Lock(), (i for i in ())])
 
 
 @pytest.mark.parametrize("future", [Future(), AppFuture({"id": 1})], ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("hide", [lambda future: [future], Holder, lambda future: lambda: future, iter_of])
-def test_a_future_is_refused_wherever_it_is(future: Future[Any], hide: Callable[[Any], Any]) -> None:
+def test_future_is_refused_anywhere(future: Future[Any], hide: Callable[[Any], Any]) -> None:
     with pytest.raises(pickling.FutureLeft, match=rf"holds a future \({type(future).__name__}\)"):
         pickling.dumps(hide(future))
 
@@ -165,7 +166,7 @@ def test_a_function_whose_globals_cannot_be_pickled_is_refused() -> None:
         pickling.dumps(names["function"])
 
 
-def test_without_dill_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_dill_is_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dill", None)
     with pytest.raises(TypeError, match="weakref"):
         pickling.dumps(Node(Node()))
@@ -189,7 +190,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("program", CLASSES.values(), ids=list(CLASSES))
-def test_a_class_that_comes_home_stays_as_it_is(program: str) -> None:
+def test_class_that_comes_home_is_not_changed(program: str) -> None:
     made = Program(Change("S = 1\n" + program, "S = 2\nC.x = 2"))
     variables = made.f.__globals__
     given = pickling.dumps(made.f())
@@ -201,7 +202,7 @@ def test_a_class_that_comes_home_stays_as_it_is(program: str) -> None:
 
 
 def test_a_class_of_another_process_follows_its_changes() -> None:
-    # The two versions are loaded by one process, as by a slot.
+    # One process loads the two versions, as a slot does.
     made = Program(Change("class C: x = 1\ndef f(): return C.x", "C.x = 2"))
     versions = [pickling.dumps(made.f)]
     made.run_on()
@@ -216,17 +217,20 @@ def test_a_class_of_another_process_follows_its_changes() -> None:
     assert elsewhere(load, versions) == [1, 2]
 
 
-def test_equal_objects_are_told_apart() -> None:
-    class Equal:
-        def __eq__(self, other: object) -> bool:
+def test_equal_classes_stay_different_and_are_not_kept() -> None:
+    class Equal(type):
+        def __eq__(cls, other: object) -> bool:
             return True
 
-        def __hash__(self) -> int:
+        def __hash__(cls) -> int:
             return 1
 
-    known, one, other = pickling.Identities(), Equal(), Equal()
-    known.add(one)
-    assert one in known
-    assert other not in known
-    del one
-    assert len(known) == 0
+    one, other, changed = Equal("One", (), {}), Equal("Other", (), {}), []
+    pickling.dumps(one)
+    for kind in (one, other):
+        pickling.set_class_state(kind, (lambda _, name: changed.append(name), kind.__name__))
+    assert changed == ["Other"], "a class of this process stays as it is"
+    gone = weakref.ref(one)
+    del one, kind
+    gc.collect()
+    assert gone() is None

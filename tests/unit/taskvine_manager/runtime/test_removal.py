@@ -1,4 +1,4 @@
-"""Directories of tasks are removed whatever is in them, and nothing that links lead to is touched."""
+"""Directories of tasks are removed with any content, and targets of links stay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def few_descriptors() -> Iterator[None]:
 
 
 def make_deep(top: Path, levels: int) -> None:
-    """Make a directory below a directory, and so on; each has a file."""
+    """Make a chain of nested directories with a file in each."""
     top.mkdir()
     descriptor = os.open(top, os.O_RDONLY)
     for _ in range(levels):
@@ -36,7 +36,7 @@ def make_deep(top: Path, levels: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [3, 1500])
-def test_however_deep(tmp_path: Path, few_descriptors: None, levels: int) -> None:
+def test_deep_directories_are_removed(tmp_path: Path, few_descriptors: None, levels: int) -> None:
     make_deep(tmp_path / "top", levels)
     remove(str(tmp_path / "top"))
     assert not any(tmp_path.iterdir())
@@ -44,7 +44,7 @@ def test_however_deep(tmp_path: Path, few_descriptors: None, levels: int) -> Non
 
 @pytest.mark.parametrize("works", [True, False], ids=["rmtree", "without rmtree"])
 def test_links_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
-    if not works:  # it fails for directories that are closed, but not for root
+    if not works:  # removing fails in directories without permission, except for root
         monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     precious = tmp_path / "precious"
     precious.mkdir(0o500)
@@ -63,7 +63,7 @@ def test_links_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert stat.S_IMODE(precious.stat().st_mode) == 0o500
 
 
-def test_a_link_in_the_place_of_the_directory(tmp_path: Path) -> None:
+def test_link_in_place_of_the_directory_is_removed(tmp_path: Path) -> None:
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "user")
@@ -72,7 +72,7 @@ def test_a_link_in_the_place_of_the_directory(tmp_path: Path) -> None:
     assert (tmp_path / "user" / "file").exists()
 
 
-def test_a_file_and_nothing(tmp_path: Path) -> None:
+def test_file_or_missing_path_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for _ in range(2):
         remove(str(tmp_path / "file"))

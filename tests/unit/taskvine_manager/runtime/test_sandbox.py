@@ -1,4 +1,4 @@
-"""A task's private directory: what is left in it, and files that are found there from elsewhere."""
+"""A task's private directory: files left in it, and how files outside are found from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskvine_manager.runtime import sandbox
 
 
 class Named:
-    """What locate() makes, as a File is made: of its URL."""
+    """Makes a File of a URL, as locate() does."""
 
     local_path: str
 
@@ -27,7 +27,7 @@ def fill(directory: Path, *names: str) -> None:
         (directory / name).touch()
 
 
-def test_what_is_left_are_files_that_were_not_declared(tmp_path: Path) -> None:
+def test_undeclared_files_are_found(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b/c", "b/d", "tree/x/y", "e")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
@@ -36,7 +36,7 @@ def test_what_is_left_are_files_that_were_not_declared(tmp_path: Path) -> None:
     assert sandbox.left_in(str(tmp_path / "gone")) == ()
 
 
-def test_not_all_are_named(tmp_path: Path) -> None:
+def test_number_of_named_files_is_limited(tmp_path: Path) -> None:
     fill(tmp_path, *(f"{number:02}" for number in range(20)))
     assert len(sandbox.left_in(str(tmp_path))) == sandbox.MOST_LEFT
 
@@ -48,7 +48,7 @@ def _none_afterwards() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_none_afterwards")
-def test_files_are_located_where_the_call_has_its_sandbox() -> None:
+def test_files_are_located_from_the_sandbox() -> None:
     state = {"local_path": os.path.join("folder", "a"), "other": 1}
     sandbox.use("/box")
     made = sandbox.locate(Named, "taskvinetemp:///a", state)

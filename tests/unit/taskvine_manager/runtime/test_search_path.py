@@ -1,4 +1,4 @@
-"""Nodes look for modules where the user's process does, in its order."""
+"""Nodes search for modules where the user's process does, in the same order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from taskvine_manager.runtime.search_path import SearchPath, Watch, merged, of_t
 USER = SearchPath(("/script", "/pythonpath", "/lib/python", "/lib/python/site-packages", "/editable"), "/usr")
 
 
-def test_the_same_interpreter_looks_in_the_same_order() -> None:
+def test_same_interpreter_searches_in_the_same_order() -> None:
     own = ["/root", "/lib/python", "/lib/python/site-packages"]
     assert merged(USER, own, "/usr") == [*USER.entries, "/root"]
 
 
-def test_another_interpreter_looks_among_its_own_packages_first() -> None:
+def test_other_interpreter_searches_its_packages_first() -> None:
     own = ["/root", "/env/python", "/env/python/site-packages"]
     assert merged(USER, own, "/env") == [*own, *USER.entries]
 
@@ -46,7 +46,7 @@ def test_a_change_is_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.changed is None
 
 
-def test_a_relative_entry_follows_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relative_entry_follows_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     watch = Watch(of_this_process())
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def test_a_relative_entry_follows_the_working_directory(monkeypatch: pytest.Monk
     assert watch.changed.entries[0] == str(tmp_path)
 
 
-def test_another_path_is_used_until_that_of_the_start_is_again(tmp_path: Path) -> None:
+def test_path_of_a_call_is_used_until_it_is_reset(tmp_path: Path) -> None:
     program = """
 import json, sys
 from taskvine_manager.runtime import search_path
@@ -102,7 +102,7 @@ print(functions.load("plain")())
     assert ran.stdout.strip() == "first"
 
 
-def test_a_process_that_was_never_told_is_left_alone() -> None:
+def test_process_without_a_path_is_left_alone() -> None:
     before = sys.path.copy()
     search_path.use(None)
     assert sys.path == before

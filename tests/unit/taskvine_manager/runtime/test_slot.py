@@ -1,4 +1,4 @@
-"""A slot's process answers each packet. The test takes the part of its node."""
+"""A slot's process answers each packet. The test acts as its node."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Slot:
         return packet
 
     def result(self) -> tuple[int, Any, tuple[str, ...]]:
-        """Hear the answer to a task; return its number, its result, and the files that it has left."""
+        """Receive the answer to a task; return its number, its result, and the files that it has left."""
         kind, number, outcome, body, started, seconds, left = self.hear()
         assert (kind, outcome) == ("r", failure.RETURNED), payload.decode(body)
         assert started > 0
@@ -64,7 +64,7 @@ class Slot:
         return number, payload.decode(body), left
 
     def record(self) -> dict[str, Any]:
-        """Hear the answer to a task that is lost; return its failure record."""
+        """Receive the answer to a task that is lost; return its failure record."""
         kind, _, outcome, body, *_ = self.hear()
         assert (kind, outcome) == ("r", failure.LOST)
         record: dict[str, Any] = pickle.loads(body)

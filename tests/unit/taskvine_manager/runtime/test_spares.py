@@ -1,4 +1,4 @@
-"""Files in memory that are written over; any local file system serves here."""
+"""Files in memory that are overwritten with new values; any local file system works here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 2 * spares.LEAST
 
 @pytest.fixture
 def fast(tmp_path: Path) -> Path:
-    """What a spool's link to memory leads to."""
+    """The directory that a spool's link to memory points to."""
     (tmp_path / "fast").mkdir()
     return tmp_path / "fast"
 
@@ -31,7 +31,7 @@ def left(fast: Path) -> list[str]:
     return sorted(str(path.relative_to(fast)) for path in fast.rglob("*") if path.is_file())
 
 
-def test_a_file_is_written_over(fast: Path) -> None:
+def test_spare_file_is_overwritten(fast: Path) -> None:
     inode = os.stat(path := made(fast)).st_ino
     assert spares.give(path)
     assert not os.path.exists(path)
@@ -44,7 +44,7 @@ def test_a_file_is_written_over(fast: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["open for reading", "open for writing", "mapped"])
-def test_what_somebody_reads_is_no_spare(fast: Path, how: str) -> None:
+def test_file_in_use_is_not_a_spare(fast: Path, how: str) -> None:
     with open(path := made(fast), "r+b" if how == "open for writing" else "rb") as file:
         if how == "mapped":
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -57,7 +57,7 @@ def test_what_somebody_reads_is_no_spare(fast: Path, how: str) -> None:
     assert left(fast) == []
 
 
-def test_what_has_another_name_is_no_spare(fast: Path) -> None:
+def test_file_with_another_name_is_not_a_spare(fast: Path) -> None:
     path = made(fast)
     os.link(path, other := f"{path}-kept")
     assert not spares.give(path)
@@ -66,7 +66,7 @@ def test_what_has_another_name_is_no_spare(fast: Path) -> None:
     assert left(fast) == [os.path.basename(other)]
 
 
-def test_the_best_fit_is_taken(fast: Path) -> None:
+def test_best_fit_is_chosen(fast: Path) -> None:
     for number, factor in enumerate((1, 4, 2, 3)):
         assert spares.give(made(fast, f"value-{number}", factor * spares.LEAST))
     sizes = []
@@ -84,7 +84,7 @@ def test_small_files_and_too_many_are_removed(fast: Path, monkeypatch: pytest.Mo
     assert len(left(fast)) == 2
 
 
-def test_a_file_that_has_gone(fast: Path) -> None:
+def test_removed_spare_is_skipped(fast: Path) -> None:
     assert not spares.give(str(fast / "value-none"))
     assert spares.take(str(fast / "nowhere"), SIZE, "value-") is None
 
@@ -103,9 +103,7 @@ def test_a_spare_that_cannot_be_opened_is_removed(fast: Path, monkeypatch: pytes
     assert left(fast) == []
 
 
-def test_values_are_written_over_longer_ones_and_shorter(
-    tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_overwrite_longer_and_shorter_ones(tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload, "roomy", lambda directory, size: str(fast))
     for count in (1 << 19, 1 << 18, 3 << 18):
         path = payload.encode(array := np.arange(count, dtype=float), str(tmp_path), payload.pickle.dumps)

@@ -41,7 +41,7 @@ class Program:
         self.output = ""
 
     def run(self, program: str, *, project: bool = False, **environment: str) -> list[Any]:
-        """Run the rest of the program; return what it says. Tasks run in the user's project if there is one."""
+        """Run the rest of the program; return its output. Tasks run in the user's project if there is one."""
         command = [sys.executable, "-c", PRELUDE + program, str(self.scratch), str(self.project) if project else ""]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
         ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
@@ -147,7 +147,7 @@ def test_users_directory_may_be_a_link(program: Program, tmp_path: Path) -> None
     assert program.run("task(); task(lambda: say([os.getcwd()]))", project=True) == [[str(tmp_path / "real")]]
 
 
-def test_users_directory_that_is_missing_is_an_error_of_each_task_until_it_is_there(program: Program) -> None:
+def test_missing_users_directory_fails_each_task(program: Program) -> None:
     said = program.run(
         """
 def attempt():
@@ -232,7 +232,7 @@ say(state())
     assert after == before
 
 
-def test_handlers_of_real_time_signals_are_restored_after_a_longer_task(program: Program) -> None:
+def test_real_time_signal_handlers_are_restored_after_a_long_task(program: Program) -> None:
     short, long = program.run("""
 for seconds in (0.0, 1.0):
     task(lambda: signal.signal(signal.SIGRTMIN + 1, signal.SIG_IGN), seconds=seconds)
@@ -262,7 +262,7 @@ say([os.getpgrp()])
     assert after == before
 
 
-def test_process_that_leads_a_session_cannot_be_used_any_more(program: Program) -> None:
+def test_session_leader_cannot_be_used_again(program: Program) -> None:
     assert program.run("""
 try:
     task(os.setsid)

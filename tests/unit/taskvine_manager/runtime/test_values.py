@@ -30,7 +30,7 @@ def call(arguments: Any, spool: Path) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
-def test_a_result_whose_file_is_lost_is_reported_by_its_name(tmp_path: Path, damage: str) -> None:
+def test_result_with_a_lost_file_is_named(tmp_path: Path, damage: str) -> None:
     path = payload.encode(b"x" * LARGE, str(tmp_path), pickle.dumps)
     assert isinstance(path, str)
     if damage == "missing":
@@ -43,7 +43,7 @@ def test_a_result_whose_file_is_lost_is_reported_by_its_name(tmp_path: Path, dam
     assert (record["kind"], record["name"]) == ("file-lost", "result-3")
 
 
-def test_a_result_that_cannot_be_read_just_now_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporarily_unreadable_result_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -56,7 +56,7 @@ def test_a_result_that_cannot_be_read_just_now_is_not_lost(tmp_path: Path, monke
 
 
 class Unreadable:
-    """Raises what a lost file would, from its own code."""
+    """Raises the exception of a lost file from its own code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _raise, (FileNotFoundError(errno.ENOENT, "no such file", "the user's"),)
@@ -66,7 +66,7 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def test_what_the_users_class_raises_is_not_a_loss(tmp_path: Path) -> None:
+def test_exception_of_the_users_class_is_not_a_loss(tmp_path: Path) -> None:
     path = payload.encode([Unreadable(), b"x" * LARGE], str(tmp_path), pickle.dumps)
     values.provide({"result-3": path})
     outcome, record = call((Reference("result-3"),), tmp_path)
@@ -79,7 +79,7 @@ def identities(*arguments: Any) -> list[bool]:
     return [each is first for each in others]
 
 
-def test_a_value_is_one_object_in_one_call_and_another_in_the_next(tmp_path: Path) -> None:
+def test_value_is_one_object_per_call(tmp_path: Path) -> None:
     kept: list[Any] = []
     small, large = pickle.dumps([1]), payload.encode([b"x" * LARGE], str(tmp_path), pickle.dumps)
     values.provide({"small": small, "large": large})
@@ -98,7 +98,7 @@ def test_a_value_is_one_object_in_one_call_and_another_in_the_next(tmp_path: Pat
     assert not values._loaded, "the process keeps arguments of calls that are over"
 
 
-def test_a_copy_that_came_with_the_arguments_is_one_object_too() -> None:
+def test_copy_among_the_arguments_is_one_object() -> None:
     encoded = pickle.dumps([1])
 
     class Copy:

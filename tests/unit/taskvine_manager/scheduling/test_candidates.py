@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core, nodes, replication, transfers
+from taskvine_manager.scheduling import nodes, replication, transfers
+from taskvine_manager.scheduling.events import Completed, Submitted
 from taskvine_manager.scheduling.tasks import Shape
 from taskvine_manager.wire.messages import Completion
 from tests.unit.taskvine_manager.scheduling.world import (
@@ -22,7 +23,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of nodes that were looked at: for room, or as target or source of a transfer."""
+    """Names of nodes that were looked at: for free resources, or as target or source of a transfer."""
     seen: list[str] = []
     capacity, choices, source = nodes.Node.capacity, replication.Replication._choices, transfers.Transfers.source
 
@@ -46,7 +47,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def busy_cluster(count: int, free: int = 3) -> World:
-    """Many nodes of one core, some of them free."""
+    """Make many nodes of one core, some of them free."""
     world = World()
     world.replicate(2)
     for number in range(count):
@@ -56,7 +57,7 @@ def busy_cluster(count: int, free: int = 3) -> World:
 
 
 def decide(world: World, looks: list[str], submit: Any) -> int:
-    """The most that one of several alike decisions has cost."""
+    """Return the highest cost of several similar decisions."""
     costs = []
     for _ in range(6):
         looks.clear()
@@ -84,23 +85,23 @@ def makes_file(world: World) -> Instructions:
 
 @pytest.mark.parametrize("free", [3, 40])
 @pytest.mark.parametrize("submit", [plain, reads_users_file, makes_file], ids=lambda each: each.__name__)
-def test_a_decision_costs_the_same_with_ten_times_the_nodes(submit: Any, free: int, looks: list[str]) -> None:
+def test_cost_of_a_decision_does_not_depend_on_nodes(submit: Any, free: int, looks: list[str]) -> None:
     few = decide(busy_cluster(50, free), looks, submit)
     many = decide(busy_cluster(500, free * 10), looks, submit)
     assert many <= few + nodes.LOOKED_AT
     assert many <= 8 * nodes.LOOKED_AT
 
 
-def test_a_file_that_all_nodes_have_costs_its_readers_no_more(looks: list[str]) -> None:
+def test_file_on_all_nodes_costs_its_readers_no_more(looks: list[str]) -> None:
     costs = []
     for count in (40, 400):
         world = busy_cluster(count)
-        world.handle(core.Submitted((), [world.invocation(makes=["file"])]))
+        world.handle(Submitted((), [world.invocation(makes=["file"])]))
         maker = max(world.invocations)
         world.works(maker)
         stamp = (("file", 100, 1),)
         for name in list(world.core.nodes):
-            world.handle(core.Completed(name, [Completion(-99, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, stamp)]))
+            world.handle(Completed(name, [Completion(-99, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, stamp)]))
         assert len(world.core.stats()["replicas"]["file"]) == count
         looks.clear()
         assert ran(world.call(needs=["file"]))
@@ -108,7 +109,7 @@ def test_a_file_that_all_nodes_have_costs_its_readers_no_more(looks: list[str]) 
     assert costs[1] <= costs[0] + nodes.LOOKED_AT
 
 
-def test_a_completion_is_answered_without_a_look_at_other_nodes(looks: list[str]) -> None:
+def test_completion_looks_at_no_other_nodes(looks: list[str]) -> None:
     costs = []
     for count in (50, 500):
         world = busy_cluster(count)
@@ -120,7 +121,7 @@ def test_a_completion_is_answered_without_a_look_at_other_nodes(looks: list[str]
     assert costs[1] <= costs[0] + 2
 
 
-def test_calls_of_two_kinds_that_wait_cost_no_look_at_all_nodes(looks: list[str]) -> None:
+def test_waiting_calls_of_two_kinds_look_at_few_nodes(looks: list[str]) -> None:
     costs = []
     for count in (50, 500):
         world = busy_cluster(count)

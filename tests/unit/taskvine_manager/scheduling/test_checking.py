@@ -1,4 +1,4 @@
-"""When a core is checked, and the stories of tasks."""
+"""When the state of a core is checked, and the stories of tasks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def counts_agree(parts: list[int]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("value", "wanted"), [(None, False), ("", False), ("0", False), ("1", True), ("yes", True)])
-def test_the_environment_asks_for_checks(value: str | None, wanted: bool) -> None:
+def test_environment_switches_checks_on(value: str | None, wanted: bool) -> None:
     assert checking.is_wanted({} if value is None else {checking.VARIABLE: value}) is wanted
 
 
-def test_a_broken_invariant_is_an_error_with_some_of_its_problems() -> None:
+def test_broken_invariant_is_an_error_with_some_problems() -> None:
     check([counts_agree], [0, 0])
     with pytest.raises(InvariantBroken) as caught:
         check([counts_agree], list(range(100)), "event 7 (Completed)")
@@ -33,9 +33,7 @@ def test_a_broken_invariant_is_an_error_with_some_of_its_problems() -> None:
 
 
 @pytest.mark.parametrize(("size", "events"), [(0, range(1, 11)), (SMALL - 1, range(1, 11)), (3 * SMALL, (1, 5, 9))])
-def test_a_small_state_is_checked_after_every_event_and_a_large_one_after_some(
-    size: int, events: Iterable[int]
-) -> None:
+def test_large_states_are_checked_less_often(size: int, events: Iterable[int]) -> None:
     checker, seen = Checker(), []
 
     def count(parts: None) -> Iterator[str]:
@@ -48,7 +46,7 @@ def test_a_small_state_is_checked_after_every_event_and_a_large_one_after_some(
     assert seen == [f"event {number} (int)" for number in events]
 
 
-def test_the_error_says_which_events_may_have_broken_the_invariant() -> None:
+def test_error_names_the_events_since_the_last_check() -> None:
     checker = Checker()
     for numbers in ([0], [1], [1], [1]):
         checker.begin(0)
@@ -74,7 +72,7 @@ def test_an_illegal_transition_tells_the_story_of_its_task() -> None:
     world = World()
     world.join("a")
     world.call()
-    task = world.core._tables.tasks[0]
+    task = world.core.parts.tables.tasks[0]
     world.leave("a")
     world.join("b")
     world.cancel(0)
@@ -90,20 +88,20 @@ def test_an_illegal_transition_tells_the_story_of_its_task() -> None:
     ]
 
 
-def test_a_task_that_recreates_files_has_a_story_too() -> None:
+def test_recreating_task_has_a_story() -> None:
     world = World()
     world.join("a")
     world.make("x")
     world.leave("a")
     world.join("b")
     world.ask("x")
-    assert "event 7 (Asked): READY -> ASSIGNED, node b" in str(world.core._tables.tasks[-1].story)
+    assert "event 7 (Asked): READY -> ASSIGNED, node b" in str(world.core.parts.tables.tasks[-1].story)
 
 
-def test_without_checks_an_illegal_transition_says_how_to_get_the_story() -> None:
+def test_illegal_transition_tells_how_to_get_the_story() -> None:
     world = World(check=False)
     world.call()
-    task = world.core._tables.tasks[0]
+    task = world.core.parts.tables.tasks[0]
     assert task.story is None
     with pytest.raises(IllegalTransition, match=r"READY -> READY, .*set TASKVINE_EXEC_CHECK=1 to get the task's story"):
         task.move(State.READY)

@@ -1,4 +1,4 @@
-"""The scheduler driven by random events, beside a model of nodes that do what they are told."""
+"""The scheduler driven by random events, beside a model of nodes that carry out its instructions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,40 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import (
+    RELAY,
+    Answer,
+    Asked,
+    Cancelled,
+    Completed,
+    Crowded,
+    Discard,
+    Drop,
+    Event,
+    Fetch,
+    FileCached,
+    FileSpoiled,
+    Finish,
+    Forgotten,
+    Full,
+    InputCached,
+    InputCopy,
+    Kill,
+    NodeDraining,
+    NodeJoined,
+    NodeLeft,
+    Relay,
+    Relayed,
+    Release,
+    Replica,
+    Returned,
+    Run,
+    RunAgain,
+    Submitted,
+    Tuned,
+)
+from taskvine_manager.scheduling.tables import Settings
+from taskvine_manager.scheduling.tasks import State, Task
 from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, Library, NodeInfo, Profile
 
 CORES, MEMORY = 4.0, 100.0
@@ -54,15 +88,15 @@ def file_use(name: str) -> FileUse:
 
 
 class Work:
-    """An invocation that a node was sent, and what it was sent with it."""
+    """A task that was sent to a node, and the values that were sent with it."""
 
-    def __init__(self, task: core.Task, run: core.Run) -> None:
+    def __init__(self, task: Task, run: Run) -> None:
         self.invocation = task.invocation
         self.profile = task.profile
         self.run = run
 
     def follows(self, file: str) -> bool:
-        """Whether it was sent to where a result is being made."""
+        """Whether it was sent to the node where one of its inputs is being made."""
         return file not in self.run.sources and FileUse("value", file, file) in self.invocation.inputs
 
 
@@ -74,15 +108,15 @@ class ModelNode:
         self.killed: dict[int, Work] = {}
         self.files: set[str] = set()
         self.vanished: set[str] = set()
-        """Files that it believes to have."""
+        """The files that the node believes to have."""
         self.recent: set[str] = set()
-        self.inputs: list[tuple[str, core.InputCopy | None]] = []
-        self.fetches: list[tuple[str, core.Replica]] = []
+        self.inputs: list[tuple[str, InputCopy | None]] = []
+        self.fetches: list[tuple[str, Replica]] = []
         self.released = False
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Rules are what may happen; invariants are what must hold after it, and what the scheduler itself checks then."""
+    """Rules are possible events. Invariants hold after each rule; the scheduler checks its own after each event."""
 
     @initialize(
         max_retries=st.sampled_from([None, 0, 1, 2]),
@@ -93,7 +127,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def begin(self, max_retries: int | None, uniform: bool, wait_for_nodes: int, peers: bool, disk: float) -> None:
         self.core = core.Scheduler(
-            max_retries=max_retries, uniform=uniform, wait_for_nodes=wait_for_nodes, peer_transfers=peers, check=True
+            Settings(max_retries=max_retries, uniform=uniform, wait_for_nodes=wait_for_nodes, peer_transfers=peers),
+            check=True,
         )
         self.uniform = uniform
         self.wait_for_nodes = wait_for_nodes
@@ -110,9 +145,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.forgotten: set[str] = set()
         self.inline: set[str] = set()
         self.relay: set[str] = set()
-        self.relays: list[tuple[str, core.Replica]] = []
+        self.relays: list[tuple[str, Replica]] = []
         self.copied: set[str] = set()
-        """Those of them that the manager has copied, but not yet heard of."""
+        """Files that the manager has copied without being told so yet."""
         self.discarded: set[str] = set()
         self.asked: dict[int, str] = {}
         self.answered: set[int] = set()
@@ -122,15 +157,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             "file-source-max-transfers": 1,
             "resource-submit-multiplier": 1,
         }
-        self.handle(core.Submitted(PROFILES, []))
+        self.handle(Submitted(PROFILES, []))
 
     # --- the shell ---
 
-    def handle(self, event: core.Event) -> None:
+    def handle(self, event: Event) -> None:
         for instruction in self.core.handle(event):
             getattr(self, "do_" + type(instruction).__name__.lower())(instruction)
 
-    def do_run(self, run: core.Run) -> None:
+    def do_run(self, run: Run) -> None:
         node = self.nodes[run.node]
         assert not node.released, "a node that was let go is given work"
         assert not self.core.nodes[run.node].draining, "a draining node is given work"
@@ -152,14 +187,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                 if use.kind == "local":
                     node.inputs.append((use.source, run.copies.get(use.source)))
 
-    def see_source(self, target: str, source: core.Replica) -> None:
+    def see_source(self, target: str, source: Replica) -> None:
         assert source.node != target, "a node is to copy from itself"
         if self.peers:
             assert source.node in self.nodes, "a node is to copy from one that has gone"
         else:
-            assert source.node == core.RELAY
+            assert source.node == RELAY
 
-    def do_finish(self, finish: core.Finish) -> None:
+    def do_finish(self, finish: Finish) -> None:
         for completion in finish.completions:
             assert completion.number in self.submitted
             assert completion.number not in self.cancelled, "word of a call that was cancelled"
@@ -168,53 +203,53 @@ class SchedulerMachine(RuleBasedStateMachine):
             if completion.outcome == failure.RETURNED:
                 self.succeeded.add(completion.number)
 
-    def do_runagain(self, again: core.RunAgain) -> None:
+    def do_runagain(self, again: RunAgain) -> None:
         for number in again.numbers:
             assert number in self.succeeded, f"{number} never returned"
 
-    def do_fetch(self, fetch: core.Fetch) -> None:
+    def do_fetch(self, fetch: Fetch) -> None:
         assert not self.core.nodes[fetch.node].draining, "a node that goes is to take a copy"
         self.see_source(fetch.node, fetch.source)
         self.nodes[fetch.node].fetches.append((fetch.file, fetch.source))
 
-    def do_relay(self, relay: core.Relay) -> None:
+    def do_relay(self, relay: Relay) -> None:
         assert not self.peers
         assert relay.source.node in self.nodes
         assert relay.file not in [file for file, _ in self.relays]
         self.relays.append((relay.file, relay.source))
 
-    def do_drop(self, drop: core.Drop) -> None:
-        if drop.node == core.RELAY:
+    def do_drop(self, drop: Drop) -> None:
+        if drop.node == RELAY:
             self.relay -= set(drop.files)
         else:
             self.nodes[drop.node].files -= set(drop.files)
 
-    def do_full(self, full: core.Full) -> None:
+    def do_full(self, full: Full) -> None:
         assert full.node in self.nodes
         self.told_full.append(full.node)
 
-    def do_kill(self, kill: core.Kill) -> None:
+    def do_kill(self, kill: Kill) -> None:
         node = self.nodes[kill.node]
         for number in kill.numbers:
-            if number in node.running:  # else it has just ended
+            if number in node.running:  # otherwise it has just ended
                 node.killed[number] = node.running.pop(number)
 
-    def do_discard(self, discard: core.Discard) -> None:
+    def do_discard(self, discard: Discard) -> None:
         for path in discard.paths:
             assert path not in self.discarded, f"{path} is discarded twice"
             self.discarded.add(path)
             number = int(path.rpartition("/")[2])
             assert self.finished[number] or number in self.cancelled or number not in self.core.tasks
 
-    def do_answer(self, answer: core.Answer) -> None:
+    def do_answer(self, answer: Answer) -> None:
         assert answer.request not in self.answered, "a request is answered twice"
         assert self.asked[answer.request] == answer.file
         self.answered.add(answer.request)
         assert (answer.where is None) == bool(answer.record)
-        if isinstance(answer.where, core.Replica) and answer.where.node != core.RELAY:
+        if isinstance(answer.where, Replica) and answer.where.node != RELAY:
             assert answer.where.node in self.nodes
 
-    def do_release(self, release: core.Release) -> None:
+    def do_release(self, release: Release) -> None:
         node = self.nodes[release.node]
         assert not node.running, "a node that runs something is let go"
         assert not node.released, "a node is let go twice"
@@ -236,7 +271,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             number = next(self.numbers)
             inputs: tuple[FileUse, ...] = ()
             outputs: tuple[FileUse, ...] = ()
-            if count <= 3:  # many at once are plain ones
+            if count <= 3:  # in a large batch, the tasks have no files
                 wanted = data.draw(st.sets(st.sampled_from(self.promised), max_size=2)) if self.promised else set()
                 inputs = tuple(file_use(name) for name in sorted(wanted))
                 if path := data.draw(st.sampled_from(["", "", "", "", "/user/x", "/user/y"])):
@@ -250,13 +285,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             invocation = Invocation(number, profile.number, arguments, inputs, outputs)
             self.submitted[number] = invocation
             invocations.append(invocation)
-        self.handle(core.Submitted((), invocations))
+        self.handle(Submitted((), invocations))
 
     @rule()
     def submit_oversized(self) -> None:
         number = next(self.numbers)
         self.submitted[number] = Invocation(number, 5, b"")
-        self.handle(core.Submitted((), [self.submitted[number]]))
+        self.handle(Submitted((), [self.submitted[number]]))
         if self.uniform and self.nodes:
             assert self.finished[number] == 1
 
@@ -268,10 +303,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def try_again(self, name: str) -> None:
         number = next(self.numbers)
         self.submitted[number] = Invocation(number, 0, b"", (), (file_use(name),))
-        self.handle(core.Submitted((), [self.submitted[number]]))
+        self.handle(Submitted((), [self.submitted[number]]))
 
     def over_without(self, name: str) -> bool:
-        """Whether all calls that make a file are over, and none has: then Parsl may try again."""
+        """Whether all tasks that make a file have ended without success: then Parsl may retry one."""
         makers = [item for item in self.submitted.values() if any(use.source == name for use in item.outputs)]
         over = all(self.finished[item.number] or item.number in self.cancelled for item in makers)
         return over and not any(item.number in self.succeeded for item in makers) and name not in self.forgotten
@@ -283,20 +318,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.joined += 1
         self.nodes[name] = ModelNode()
         info = NodeInfo(name, CORES, MEMORY, self.disk, 1, None if self.uniform else slots, "", 0, "/")
-        self.handle(core.NodeJoined(info))
+        self.handle(NodeJoined(info))
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data(), told=st.booleans())
     def leave(self, data: Any, told: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.nodes)))
         del self.nodes[name]
-        self.handle(core.NodeLeft(name, "its connection ended", told))
+        self.handle(NodeLeft(name, "its connection ended", told))
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data())
     def drain(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(self.nodes)))
-        self.handle(core.NodeDraining(name))
+        self.handle(NodeDraining(name))
 
     def draw_node(self, data: Any, attribute: str) -> str:
         names = [name for name, node in sorted(self.nodes.items()) if getattr(node, attribute)]
@@ -318,19 +353,19 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             missing = self.stage_in(name, node.running[number])
             if number not in node.running:
-                continue  # what was said of its files had it cancelled
+                continue  # the lost files had it cancelled
             work = node.running[number]
             if missing is not None and work.follows(missing) and missing not in node.vanished:
-                # Its maker has not made it here. So does the node.
+                # The task that makes it has not made it here, so the node gives the task back.
                 if completions:
                     done, completions = completions, []
-                    self.handle(core.Completed(name, done))
+                    self.handle(Completed(name, done))
                 if node.running.pop(number, None) is not None:
-                    self.handle(core.Returned(name, (number,)))
+                    self.handle(Returned(name, (number,)))
                 continue
             completions.append(self.end_of(name, work, missing, good=good, large=large))
             del node.running[number]
-        self.handle(core.Completed(name, completions))
+        self.handle(Completed(name, completions))
 
     def end_of(self, name: str, work: Work, missing: str | None, *, good: bool, large: bool) -> Completion:
         node, invocation = self.nodes[name], work.invocation
@@ -350,11 +385,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         return Completion(invocation.number, outcome, where, name, 1.0, 1.0, seconds, tuple(made))
 
     def size_on(self, name: str) -> int:
-        """What is run again makes another size elsewhere."""
+        """A task that runs again makes a file of another size."""
         return SIZE + int(name[1:]) % 3
 
     def stage_in(self, name: str, work: Work) -> str | None:
-        """Bring what a call reads to its node; return what cannot be had."""
+        """Bring the inputs of a task to its node; return the missing ones."""
         node, run = self.nodes[name], work.run
         for use in work.invocation.inputs:
             file = use.source
@@ -364,11 +399,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             if replica is None or not self.is_at(replica.node, file):
                 return file
             node.files.add(file)
-            self.handle(core.FileCached(name, file, SIZE, None, 1, source=replica.node))
+            self.handle(FileCached(name, file, SIZE, None, 1, source=replica.node))
         return None
 
     def is_at(self, place: str, file: str) -> bool:
-        if place == core.RELAY:
+        if place == RELAY:
             return file in self.relay
         return place in self.nodes and file in self.nodes[place].files
 
@@ -379,7 +414,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def input_on(self, name: str, *, good: bool = True) -> None:
         path, _ = self.nodes[name].inputs.pop(0)
-        self.handle(core.InputCached(name, path, SIZE if good else 0, path if good else "", (1,) if good else ()))
+        self.handle(InputCached(name, path, SIZE if good else 0, path if good else "", (1,) if good else ()))
 
     @precondition(lambda self: any(node.running for node in self.nodes.values()))
     @rule(data=st.data())
@@ -388,17 +423,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         numbers = list(self.nodes[name].running)[1:]
         for number in numbers:
             del self.nodes[name].running[number]
-        self.handle(core.Returned(name, tuple(numbers)))
+        self.handle(Returned(name, tuple(numbers)))
 
     @precondition(lambda self: any(node.killed for node in self.nodes.values()))
     @rule(data=st.data(), heard=st.booleans())
     def killed(self, data: Any, heard: bool) -> None:
         name = self.draw_node(data, "killed")
         number, work = self.nodes[name].killed.popitem()
-        if heard:  # it ran; it may even have ended well before the word came
+        if heard:  # it ran; it may even have ended well before the message came
             made = tuple((use.source, self.size_on(name), 1) for use in work.invocation.outputs)
             self.nodes[name].files.update(file for file, _, _ in made)
-            self.handle(core.Completed(name, [Completion(number, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, made)]))
+            self.handle(Completed(name, [Completion(number, failure.RETURNED, b"", name, 1.0, 1.0, 1.0, made)]))
 
     @precondition(lambda self: any(node.fetches for node in self.nodes.values()))
     @rule(data=st.data(), room=st.sampled_from([True, True, True, False]))
@@ -416,7 +451,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 problem, spoiled = "No such file or directory", True
             else:
                 node.files.add(file)
-        event = core.FileCached(name, file, 0 if problem else SIZE, problem, 1, spoiled=spoiled, source=source.node)
+        event = FileCached(name, file, 0 if problem else SIZE, problem, 1, spoiled=spoiled, source=source.node)
         self.handle(event)
 
     @precondition(lambda self: self.relays)
@@ -437,7 +472,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.copied.discard(file)
         if good:
             self.relay.add(file)
-        self.handle(core.Relayed(file, 1, None if good else "it could not be read"))
+        self.handle(Relayed(file, 1, None if good else "it could not be read"))
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
@@ -447,7 +482,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def cancel_now(self, numbers: set[int]) -> None:
         self.cancelled.update(number for number in numbers if not self.finished[number])
-        self.handle(core.Cancelled(tuple(sorted(numbers))))
+        self.handle(Cancelled(tuple(sorted(numbers))))
 
     @precondition(lambda self: self.promised)
     @rule(data=st.data())
@@ -457,7 +492,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def forget_now(self, name: str) -> None:
         self.forgotten.add(name)
         self.promised.remove(name)
-        self.handle(core.Forgotten((name,)))
+        self.handle(Forgotten((name,)))
 
     @precondition(lambda self: any(node.files for node in self.nodes.values()))
     @rule(data=st.data())
@@ -473,7 +508,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = self.draw_node(data, "files")
         file = data.draw(st.sampled_from(sorted(self.nodes[name].files)))
         self.nodes[name].files.discard(file)
-        self.handle(core.FileSpoiled(name, file, 1))
+        self.handle(FileSpoiled(name, file, 1))
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data(), size=st.sampled_from([1, SIZE, 5 * SIZE]))
@@ -486,7 +521,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         before = len(node.files)
         self.told_full = []
         kept = {file.name for file in self.core.files if file.holders and (file.asked or not file.recoverable)}
-        self.handle(core.Crowded(name, number, size))
+        self.handle(Crowded(name, number, size))
         others = set(node.assigned) - set(node.crowded)
         assert len(node.files) < before or self.told_full == [name] or others, "it waits for ever"
         assert all(file.holders or file.name not in kept for file in self.core.files)
@@ -496,19 +531,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     def ask(self, data: Any) -> None:
         request = len(self.asked)
         self.asked[request] = data.draw(st.sampled_from(self.made()))
-        self.handle(core.Asked(request, self.asked[request]))
+        self.handle(Asked(request, self.asked[request]))
 
     def made(self) -> list[str]:
-        """Files that the user knows to have been made: Parsl waits for that before it asks."""
+        """Files that the user knows to exist: Parsl waits for that before it asks for them."""
         made = {use.source for number in self.succeeded for use in self.submitted[number].outputs}
         return [name for name in self.promised if name in made]
 
     @rule(name=st.sampled_from(sorted(TUNED)), data=st.data())
     def tune(self, name: str, data: Any) -> None:
         number = data.draw(st.sampled_from(TUNED[name]))
-        if name in self.limits:  # what has begun under a higher one goes on
+        if name in self.limits:  # tasks that began under a higher limit go on
             self.limits[name] = max(self.limits[name], number)
-        self.handle(core.Tuned({name: float(number)}))
+        self.handle(Tuned({name: float(number)}))
 
     # --- what must hold ---
 
@@ -524,8 +559,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         tasks = self.core.tasks
         assert {number for number in tasks if number >= 0} == alive
         own = Counter(task.state for task in tasks.values() if task.origin is None)
-        ready = sum(task.state is core.State.READY for task in tasks.values())
-        assert (self.core.waiting, self.core.ready) == (own[core.State.WAITING], ready)
+        ready = sum(task.state is State.READY for task in tasks.values())
+        assert (self.core.waiting, self.core.ready) == (own[State.WAITING], ready)
 
     @invariant()
     def long_calls_fit(self) -> None:
@@ -551,12 +586,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def transfers_are_within_their_limits(self) -> None:
-        for known in self.core._storage.inputs.by_path.values():
-            reading = sum(source == core.RELAY for source in known.coming.values())
+        for known in self.core.parts.storage.inputs.by_path.values():
+            reading = sum(source == RELAY for source in known.coming.values())
             assert reading <= self.limits["file-source-max-transfers"]
-        assert sorted(self.core._storage.transfers.relays) == sorted(file for file, _ in self.relays)
+        assert sorted(self.core.parts.storage.transfers.relays) == sorted(file for file, _ in self.relays)
         sending = [node.sending for node in self.core.nodes.values()]
-        assert max([*sending, self.core._storage.transfers.relaying]) <= self.limits["worker-source-max-transfers"]
+        assert max([*sending, self.core.parts.storage.transfers.relaying]) <= self.limits["worker-source-max-transfers"]
 
     def teardown(self) -> None:
         if not hasattr(self, "core"):
@@ -566,8 +601,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             if len(self.nodes) < 8:
                 self.join(None)
         self.work_until_quiet()
-        # Nobody will make what these wait for: the user's process cancels them.
-        stuck = {number for number, task in self.core.tasks.items() if task.state is core.State.WAITING and number >= 0}
+        # No task will make the files that these wait for, so the user's process cancels them.
+        stuck = {number for number, task in self.core.tasks.items() if task.state is State.WAITING and number >= 0}
         never = {number for number, task in self.core.tasks.items() if task.profile.number == 5}
         self.cancel_now(stuck | never)
         self.work_until_quiet()
@@ -582,7 +617,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.all_is_gone()
 
     def all_is_gone(self) -> None:
-        """Everything has been forgotten and nothing is being done: nothing is left of it."""
+        """Check that nothing is left after everything has been forgotten and no task runs."""
         assert not self.core.tasks
         assert not [file.name for file in self.core.files]
         assert not self.relay
@@ -591,9 +626,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any((node.assigned, node.shapes, node.fetching, node.sending, node.reads)), name
             assert not any((node.files, node.used)), name
             assert not self.nodes[name].files or self.nodes[name].killed
-        graph = self.core._tables.graph
-        assert graph._graph is None or not len(graph._graph)
-        assert not any((len(graph), graph._there, graph._ranks))
+        graph = self.core.parts.tables.graph
+        assert not any((graph.size, graph.lacking, graph.available, graph.ranks))
         kept = {item.arguments for item in self.submitted.values() if isinstance(item.arguments, str)}
         assert kept == self.discarded
 
@@ -619,7 +653,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.complete_on(name, list(node.running))
                 if node.released:
                     del self.nodes[name]
-                    self.handle(core.NodeLeft(name, "it was let go", told=True))
+                    self.handle(NodeLeft(name, "it was let go", told=True))
                     busy = True
             self.views_agree()
             self.nothing_is_forgotten()

@@ -1,4 +1,4 @@
-"""The dependency graph: what is released, when, and that nothing stays behind."""
+"""The dependency graph: which tasks become ready, when, and that nothing stays behind."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ import pytest
 from hypothesis import given
 
 from taskvine_manager.scheduling.graph import DependencyGraph
+from tests.unit.taskvine_manager.scheduling.world import is_empty
 
 
-def test_what_needs_nothing_is_ready() -> None:
+def test_task_without_inputs_is_ready() -> None:
     graph = DependencyGraph()
     assert graph.add(1, [], ["a"])
-    assert len(graph) == 0
+    assert len(graph.lacking) == 0
 
 
-def test_ready_once_all_its_files_are_there() -> None:
+def test_task_is_ready_once_all_files_exist() -> None:
     graph = DependencyGraph()
     assert not graph.add(1, ["a", "b", "a"], [])
-    assert (len(graph), graph.is_ready(1), sorted(graph.missing(1))) == (1, False, ["a", "b"])
+    assert (len(graph.lacking), graph.is_ready(1), sorted(graph.missing(1))) == (1, False, ["a", "b"])
     assert graph.made(["a"]) == []
     assert graph.made(["a"]) == []
     assert graph.missing(1) == ["b"]
     assert graph.made(["b"]) == [1]
-    assert (len(graph), graph.is_ready(1), graph.missing(1)) == (0, True, [])
+    assert (len(graph.lacking), graph.is_ready(1), graph.missing(1)) == (0, True, [])
 
 
-def test_ready_at_once_if_its_files_are_there_already() -> None:
+def test_task_is_ready_at_once_if_its_files_exist() -> None:
     graph = DependencyGraph()
     graph.made(["a"])
     assert graph.add(1, ["a"], [])
 
 
-def test_what_becomes_ready_together_is_ordered_by_number() -> None:
+def test_ready_tasks_are_ordered_by_number() -> None:
     graph = DependencyGraph()
     for number, needs in ((3, ["a"]), (1, ["b"]), (2, ["a", "b"]), (4, ["b"])):
         graph.add(number, needs, [])
     assert graph.made(["a", "b"]) == [1, 2, 3, 4]
 
 
-def test_a_lost_file_is_waited_for_again() -> None:
+def test_lost_file_is_waited_for_again() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a", "b"], [])
     graph.made(["a"])
@@ -53,14 +54,14 @@ def test_a_lost_file_is_waited_for_again() -> None:
     assert graph.made(["a"]) == [1]
 
 
-def test_who_was_ready_is_named_when_a_file_is_lost_and_released_when_it_is_there_again() -> None:
+def test_ready_task_waits_again_for_a_lost_file() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a"], [])
     graph.add(2, ["a", "b"], [])
     assert graph.made(["a"]) == [1]
     assert graph.lost("a") == [1]
     assert graph.lost("a") == []
-    assert len(graph) == 2
+    assert len(graph.lacking) == 2
     assert graph.made(["a"]) == [1]
     assert graph.made(["b"]) == [2]
     assert sorted(graph.lost("a")) == [1, 2]
@@ -70,14 +71,14 @@ def test_who_was_ready_is_named_when_a_file_is_lost_and_released_when_it_is_ther
     assert graph.made(["a", "b"]) == [2]
 
 
-def test_a_lost_file_is_missing_to_who_comes_later() -> None:
+def test_later_task_waits_for_a_lost_file() -> None:
     graph = DependencyGraph()
     graph.made(["a"])
     graph.lost("a")
     assert not graph.add(1, ["a"], [])
 
 
-def test_losing_what_nobody_knows_is_nothing() -> None:
+def test_losing_an_unknown_file_changes_nothing() -> None:
     graph = DependencyGraph()
     graph.lost("a")
     graph.add(1, ["a"], [])
@@ -85,7 +86,7 @@ def test_losing_what_nobody_knows_is_nothing() -> None:
     assert graph.made(["a"]) == [1]
 
 
-def test_makers_are_known_until_they_are_over() -> None:
+def test_producers_are_known_until_they_end() -> None:
     graph = DependencyGraph()
     assert graph.makers("a") == []
     graph.add(1, [], ["a"])
@@ -105,32 +106,32 @@ def test_makers_are_known_until_they_are_over() -> None:
     assert graph.consumers("never") == graph.makers("never") == []
 
 
-def test_it_contains_those_that_are_not_over() -> None:
+def test_graph_contains_unfinished_tasks() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a"], [])
-    assert 1 in graph
-    assert 2 not in graph
+    assert 1 in graph.ranks
+    assert 2 not in graph.ranks
     graph.prune(1)
-    assert 1 not in graph
+    assert 1 not in graph.ranks
 
 
-def test_losing_what_nobody_needs_names_nobody() -> None:
+def test_losing_an_unneeded_file_names_no_task() -> None:
     graph = DependencyGraph()
     graph.made(["a"])
     assert graph.lost("a") == []
     assert graph.lost("never") == []
 
 
-def test_what_is_over_waits_no_more() -> None:
+def test_ended_task_does_not_wait() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a"], [])
     graph.prune(1)
     graph.prune(1)
-    assert len(graph) == 0
+    assert len(graph.lacking) == 0
     assert graph.made(["a"]) == []
 
 
-def test_a_file_is_kept_for_its_consumers_when_its_maker_is_over() -> None:
+def test_file_is_kept_for_its_consumers_after_its_producer() -> None:
     graph = DependencyGraph()
     graph.add(1, [], ["a"])
     graph.add(2, ["a"], [])
@@ -138,7 +139,7 @@ def test_a_file_is_kept_for_its_consumers_when_its_maker_is_over() -> None:
     assert graph.made(["a"]) == [2]
     graph.prune(2)
     graph.lost("a")
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 @pytest.mark.parametrize(
@@ -155,18 +156,18 @@ def test_cycles_are_refused_and_leave_no_trace(
     graph = DependencyGraph()
     for edge in edges:
         graph.add(*edge)
-    before = len(graph)
+    before = len(graph.lacking)
     with pytest.raises(ValueError, match=story):
         graph.add(*last)
-    assert len(graph) == before
+    assert len(graph.lacking) == before
     assert graph.makers("y") == []
-    assert last[0] not in graph
+    assert last[0] not in graph.ranks
     for number, _, _ in edges:
         graph.prune(number)
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
-def test_who_makes_a_name_again_closes_no_cycle_with_what_is_over() -> None:
+def test_ended_tasks_close_no_cycle() -> None:
     graph = DependencyGraph()
     graph.add(1, ["a"], ["b"])
     graph.prune(1)
@@ -176,7 +177,7 @@ def test_who_makes_a_name_again_closes_no_cycle_with_what_is_over() -> None:
 
 @st.composite
 def dags(draw: st.DrawFn) -> dict[int, set[int]]:
-    """Predecessors of each invocation."""
+    """Return the tasks that each task depends on."""
     count = draw(st.integers(1, 15))
     order = draw(st.permutations(range(count)))
     return {
@@ -186,7 +187,7 @@ def dags(draw: st.DrawFn) -> dict[int, set[int]]:
 
 
 @given(dags(), st.randoms(use_true_random=False))
-def test_released_in_the_rounds_of_a_topological_sort(dag: dict[int, set[int]], random: object) -> None:
+def test_tasks_become_ready_in_topological_order(dag: dict[int, set[int]], random: object) -> None:
     graph = DependencyGraph()
     numbers = list(dag)
     random.shuffle(numbers)  # type: ignore[attr-defined]
@@ -202,31 +203,31 @@ def test_released_in_the_rounds_of_a_topological_sort(dag: dict[int, set[int]], 
     assert not ready
     for number in dag:
         graph.lost(f"f{number}")
-    assert graph.is_empty
+    assert is_empty(graph)
 
 
 # --- ranks ---
 
 
 def ranks(graph: DependencyGraph, *numbers: int) -> list[int]:
-    """Ranks as they are now: nothing changes by asking."""
+    """Return the present ranks, without changing them."""
     found = graph.rank(list(numbers))
     return [found[number] for number in numbers]
 
 
-def test_the_rank_is_the_length_of_the_longest_way_to_the_end() -> None:
+def test_rank_is_the_longest_path_to_the_end() -> None:
     graph = DependencyGraph()
     graph.add(1, [], ["a"])
     assert graph.rank([1]) == {1: 1}
     graph.add(2, ["a"], ["b"])
     assert graph.rank([2]) == {1: 2, 2: 1}
     graph.add(3, ["a"], [])
-    assert graph.rank([3]) == {3: 1}  # beside a way that is as long
+    assert graph.rank([3]) == {3: 1}  # beside a path of the same length
     graph.add(4, ["b", "a"], [])
     assert graph.rank([4]) == {1: 3, 2: 2, 4: 1}
 
 
-def test_ranks_of_who_is_over_are_not_known() -> None:
+def test_ended_tasks_have_no_rank() -> None:
     graph = DependencyGraph()
     graph.add(1, [], ["a"])
     graph.add(2, ["a"], [])
@@ -253,7 +254,7 @@ def test_ranks_are_right_however_the_graph_grew(dag: dict[int, set[int]], whole:
     assert known == right
 
 
-def test_one_more_call_in_a_long_chain_costs_no_walk_to_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_task_of_a_long_chain_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = DependencyGraph()
     length = 2000
     for number in range(length):

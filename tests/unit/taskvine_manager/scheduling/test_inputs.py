@@ -1,4 +1,4 @@
-"""Users' files: who reads them, and who copies them."""
+"""Users' files: which nodes read them, and which copy them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 )
 
 
-def test_a_users_file_is_read_once_and_copied_by_the_nodes() -> None:
+def test_users_file_is_read_once_and_copied_by_nodes() -> None:
     world = World()
     spread(world, 5)
     told = world.call(count=5, inputs=(local("/x"),))
@@ -28,7 +28,7 @@ def test_a_users_file_is_read_once_and_copied_by_the_nodes() -> None:
     assert (stats["inputs_read"], stats["bytes_between_nodes"]) == (10, 40)
 
 
-def test_each_round_of_copies_doubles_those_that_have_a_file() -> None:
+def test_each_round_of_copies_doubles_the_holders() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1)
     spread(world, 16)
@@ -43,7 +43,7 @@ def test_each_round_of_copies_doubles_those_that_have_a_file() -> None:
     assert all(node.sending == 0 for node in world.core.nodes.values())
 
 
-def test_so_many_read_the_file_itself_at_a_time() -> None:
+def test_readers_of_the_original_file_are_limited() -> None:
     world = World()
     world.tune(file_source_max_transfers=3)
     spread(world, 5)
@@ -59,7 +59,7 @@ def test_different_files_do_not_wait_for_each_other() -> None:
     assert len(ran(told)) == 3
 
 
-def test_who_could_not_have_the_file_leaves_it_to_the_next() -> None:
+def test_failed_reader_leaves_its_turn_to_the_next() -> None:
     world = World()
     spread(world, 2)
     world.call(count=2, inputs=(local("/x"),))
@@ -68,7 +68,7 @@ def test_who_could_not_have_the_file_leaves_it_to_the_next() -> None:
     assert copies(told) == {world.nodes[1]: None}
 
 
-def test_a_file_goes_on_being_read_when_its_reader_goes() -> None:
+def test_next_node_reads_when_the_reader_leaves() -> None:
     world = World()
     spread(world, 2)
     world.call(count=2, inputs=(local("/x"),))
@@ -77,7 +77,7 @@ def test_a_file_goes_on_being_read_when_its_reader_goes() -> None:
     assert list(copies(told).values()) == [None]
 
 
-def test_a_node_that_leaves_gives_the_turn_of_its_inputs_back() -> None:
+def test_leaving_node_frees_its_turns() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1)
     spread(world, 2)
@@ -89,7 +89,7 @@ def test_a_node_that_leaves_gives_the_turn_of_its_inputs_back() -> None:
     assert world.core.nodes[first].sending == 0
 
 
-def test_a_call_goes_where_its_input_is() -> None:
+def test_call_goes_to_the_node_with_its_input() -> None:
     world = World()
     spread(world, 3)
     world.call(inputs=(local("/x"),))
@@ -99,7 +99,7 @@ def test_a_call_goes_where_its_input_is() -> None:
     assert runs(told) == {world.nodes[0]: [1]}
 
 
-def test_a_call_that_waits_for_its_input_keeps_nobody_else_waiting() -> None:
+def test_call_that_waits_for_its_input_delays_no_others() -> None:
     world = World()
     spread(world, 3)
     world.call(count=3, inputs=(local("/x"),))

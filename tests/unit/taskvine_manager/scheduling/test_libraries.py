@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import LibrariesRun
 from taskvine_manager.wire.messages import Library
 from tests.unit.taskvine_manager.scheduling.world import World, records
 
@@ -91,11 +91,11 @@ def test_calls_go_where_their_library_runs() -> None:
     world = World()
     world.join("a", cores=2, gpus=1)
     world.join("b", cores=8, gpus=1)
-    world.handle(core.LibrariesRun("a", ("model",)))
+    world.handle(LibrariesRun("a", ("model",)))
     world.call(1, library=MODEL)
     assert assigned(world) == [0]
     assert world.core.stats()["libraries"] == {"model": 1}
-    world.handle(core.LibrariesRun("gone", ("model",)))
+    world.handle(LibrariesRun("gone", ("model",)))
     world.leave("a")
     assert world.core.stats()["libraries"] == {}
     assert assigned(world, "b") == [0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop, Kill, Returned
+from taskvine_manager.scheduling.tuning import SHORT
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     finished,
@@ -20,7 +21,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- nodes go ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_lost_node_ran_is_run_elsewhere() -> None:
+def test_tasks_of_a_lost_node_run_elsewhere() -> None:
     world = World()
     world.join("a")
     world.call(count=2)
@@ -29,8 +30,8 @@ def test_what_a_lost_node_ran_is_run_elsewhere() -> None:
     assert [each.number for each in finished(world.done(0))] == [0]
 
 
-def test_what_may_have_killed_a_node_runs_one_by_one() -> None:
-    """With others beside it; on each node that there is."""
+def test_suspects_run_one_by_one() -> None:
+    """On each node, calls run beside it."""
     world = World()
     world.join("a", cores=3)
     world.call(count=3)
@@ -45,7 +46,7 @@ def test_what_may_have_killed_a_node_runs_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-def test_so_often_and_no_more(retries: int) -> None:
+def test_retries_are_limited(retries: int) -> None:
     world = World(max_retries=retries)
     world.call()
     for _ in range(retries):
@@ -59,7 +60,7 @@ def test_so_often_and_no_more(retries: int) -> None:
     assert "its connection ended" in record["reason"]
 
 
-def test_for_ever_if_there_is_no_limit() -> None:
+def test_retries_may_be_unlimited() -> None:
     world = World(max_retries=None)
     world.call()
     for _ in range(20):
@@ -67,17 +68,17 @@ def test_for_ever_if_there_is_no_limit() -> None:
         assert not finished(world.leave("a"))
 
 
-def test_only_what_can_have_been_running_is_charged() -> None:
+def test_only_tasks_that_may_have_run_are_charged() -> None:
     world = World(max_retries=0)
     world.join("a", cores=2)
     world.call(count=12)
-    world.done(0, 1, seconds=core.SHORT / 5)
+    world.done(0, 1, seconds=SHORT / 5)
     assert len(world.core.nodes["a"].assigned) == 10
     assert set(records(world.leave("a"))) == {2, 3}
     assert world.core.ready == 8
 
 
-def test_a_node_that_is_unknown_or_gone_is_nobody() -> None:
+def test_unknown_node_is_ignored() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -85,18 +86,18 @@ def test_a_node_that_is_unknown_or_gone_is_nobody() -> None:
     assert not world.leave("a")
     assert not world.drain("a")
     assert not world.done(0, made=[("file", 1)])
-    assert not world.handle(core.Returned("a", (0,)))
+    assert not world.handle(Returned("a", (0,)))
     assert not world.cached("a", "file")
     assert ran(world.join("b")) == [0]
 
 
-def test_what_a_node_gives_back_is_run_elsewhere_without_a_charge() -> None:
+def test_returned_task_runs_elsewhere_without_charge() -> None:
     world = World(max_retries=0)
     world.join("a")
     world.call(count=2)
     world.join("b")
     world.drain("a")
-    assert runs(world.handle(core.Returned("a", (0, 1)))) == {"b": [0, 1]}
+    assert runs(world.handle(Returned("a", (0, 1)))) == {"b": [0, 1]}
     assert {number: task.attempts for number, task in world.core.nodes["b"].assigned.items()} == {0: 0, 1: 0}
 
 
@@ -126,12 +127,12 @@ def test_cancelled_while_it_runs() -> None:
     world.join("a", cores=1)
     world.call(count=2)
     told = world.cancel(0)
-    assert only(core.Kill, told) == [core.Kill("a", [0])]
+    assert only(Kill, told) == [Kill("a", [0])]
     assert ran(told) == [1]
     assert not world.done(0)
 
 
-def test_what_was_cancelled_keeps_no_room_though_nothing_more_is_heard_of_it() -> None:
+def test_cancelled_task_frees_its_resources() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(count=2)
@@ -139,7 +140,7 @@ def test_what_was_cancelled_keeps_no_room_though_nothing_more_is_heard_of_it() -
     assert ran(world.call(count=2)) == [2, 3]
 
 
-def test_what_was_cancelled_may_lose_its_node() -> None:
+def test_cancelled_task_may_lose_its_node() -> None:
     world = World()
     world.join("a")
     world.call()
@@ -148,18 +149,18 @@ def test_what_was_cancelled_may_lose_its_node() -> None:
     assert not world.join("b")
 
 
-def test_what_was_cancelled_may_be_given_back() -> None:
+def test_cancelled_task_may_be_given_back() -> None:
     world = World()
     world.join("a")
     world.call()
     world.cancel(0)
-    assert not world.handle(core.Returned("a", (0,)))
+    assert not world.handle(Returned("a", (0,)))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_consumer_runs_when_its_file_is_made_and_where() -> None:
+def test_consumer_runs_where_its_file_was_made() -> None:
     world = World()
     world.join("a")
     world.join("b")
@@ -170,7 +171,7 @@ def test_a_consumer_runs_when_its_file_is_made_and_where() -> None:
     assert sources(told) == {}
 
 
-def test_a_cycle_through_names_is_refused() -> None:
+def test_cycle_of_names_is_refused() -> None:
     world = World()
     world.join("a")
     world.call(needs=["x"], makes=["y"])
@@ -192,7 +193,7 @@ def test_consumers_of_a_lost_file_fail_and_name_the_node() -> None:
     assert "node a" in record["reason"]
 
 
-def test_a_consumer_that_was_ready_fails_with_its_file() -> None:
+def test_ready_consumer_fails_with_its_file() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file", recoverable=False)
@@ -202,7 +203,7 @@ def test_a_consumer_that_was_ready_fails_with_its_file() -> None:
     assert ran(world.join("b", cores=1)) == [1]
 
 
-def test_who_comes_after_the_loss_of_a_file_fails_at_once() -> None:
+def test_later_consumer_of_a_lost_file_fails_at_once() -> None:
     world = World()
     world.join("a")
     world.make("file", recoverable=False)
@@ -210,7 +211,7 @@ def test_who_comes_after_the_loss_of_a_file_fails_at_once() -> None:
     assert records(world.call(needs=["file"]))[1]["node"] == "a"
 
 
-def test_a_lost_file_that_somebody_is_making_again_is_waited_for() -> None:
+def test_lost_file_with_a_new_producer_is_waited_for() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -221,7 +222,7 @@ def test_a_lost_file_that_somebody_is_making_again_is_waited_for() -> None:
     assert ran(world.done(1, made=[("file", 1)])) == [2]
 
 
-def test_with_another_replica_nothing_is_lost() -> None:
+def test_another_replica_prevents_a_loss() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -233,7 +234,7 @@ def test_with_another_replica_nothing_is_lost() -> None:
     assert runs(world.call(needs=["file"])) == {"b": [1]}
 
 
-def test_a_copy_that_arrives_after_its_source_went_is_as_good() -> None:
+def test_copy_may_arrive_after_its_source_has_left() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -244,7 +245,7 @@ def test_a_copy_that_arrives_after_its_source_went_is_as_good() -> None:
     assert runs(world.call(needs=["file"])) == {"b": [1]}
 
 
-def test_a_consumer_whose_source_went_reads_another_replica() -> None:
+def test_consumer_reads_another_replica() -> None:
     world = World(max_retries=0)
     world.replicate(2)
     world.join("a", cores=1)
@@ -255,15 +256,15 @@ def test_a_consumer_whose_source_went_reads_another_replica() -> None:
     world.call()
     world.join("c", cores=1)
     assert sources(world.call(needs=["file"])) == {"file": "a"}
-    told = world.done(3, **unread("file"))  # a is on its way out, and nobody here knows yet
+    told = world.done(3, **unread("file"))  # node a is leaving, but its message has not arrived yet
     assert not finished(told)
     assert runs(told) == {"c": [3]}
     assert sources(told) == {"file": "b"}
     assert world.core.stats()["replicas"]["file"] == ["b"]
-    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert only(Drop, told) == [Drop("a", ["file"])]
 
 
-def test_a_consumer_that_could_not_read_the_last_replica_fails() -> None:
+def test_consumer_fails_without_a_readable_replica() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file", recoverable=False)
@@ -274,7 +275,7 @@ def test_a_consumer_that_could_not_read_the_last_replica_fails() -> None:
     assert world.where("file") is None
 
 
-def test_another_failure_of_a_consumer_is_its_own() -> None:
+def test_other_failures_of_a_consumer_lose_no_file() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -284,7 +285,7 @@ def test_another_failure_of_a_consumer_is_its_own() -> None:
     assert world.where("file") == "a"
 
 
-def test_what_a_failing_task_made_is_not_what_it_promised() -> None:
+def test_outputs_of_a_failed_task_do_not_count() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -306,9 +307,9 @@ def test_forgotten_everywhere() -> None:
     world.make("file")
     world.join("b")
     world.cached("b", "file")
-    assert sorted(only(core.Drop, world.forget("file")), key=str) == [
-        core.Drop("a", ["file"]),
-        core.Drop("b", ["file"]),
+    assert sorted(only(Drop, world.forget("file")), key=str) == [
+        Drop("a", ["file"]),
+        Drop("b", ["file"]),
     ]
     assert world.core.stats()["replicas"] == {}
     assert not world.join("c")
@@ -320,8 +321,8 @@ def test_forgotten_while_it_is_fetched() -> None:
     world.join("a")
     world.make("file")
     world.join("b")
-    assert world.forget("file") == [core.Drop("a", ["file"])]
-    assert world.cached("b", "file") == [core.Drop("b", ["file"])]
+    assert world.forget("file") == [Drop("a", ["file"])]
+    assert world.cached("b", "file") == [Drop("b", ["file"])]
 
 
 def test_forgotten_before_it_is_made() -> None:
@@ -332,22 +333,22 @@ def test_forgotten_before_it_is_made() -> None:
     assert records(world.forget("file"))[1]["reason"] == "file was forgotten"
     assert world.core.waiting == 0
     told = world.done(0, made=[("file", 1)])
-    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert only(Drop, told) == [Drop("a", ["file"])]
     assert world.is_clean()
 
 
-def test_who_comes_for_a_forgotten_file_that_is_being_made_is_served() -> None:
+def test_later_consumer_gets_a_forgotten_file_that_is_being_made() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
     world.forget("file")
     assert not world.call(needs=["file"])
     assert ran(world.works(0)) == [1]
-    assert only(core.Drop, world.works(1)) == [core.Drop("a", ["file"])]
+    assert only(Drop, world.works(1)) == [Drop("a", ["file"])]
     assert world.is_clean()
 
 
-def test_a_consumer_that_waits_for_more_fails_when_one_is_forgotten() -> None:
+def test_consumer_of_several_files_fails_when_one_is_forgotten() -> None:
     world = World()
     world.join("a")
     world.make("file")

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop, Run
+from taskvine_manager.scheduling.nodes import AHEAD
+from taskvine_manager.scheduling.tuning import SHORT
 from taskvine_manager.wire.messages import L1
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -22,7 +24,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 
 
 def one_by_one(world: World) -> list[int]:
-    """Have a node of one core do everything; say in which order."""
+    """Run all tasks on a node of one core; return their order."""
     world.join("a", cores=1)
     return world.work()
 
@@ -38,7 +40,7 @@ def test_calls_are_spread_evenly_over_the_nodes() -> None:
     assert {name: len(numbers) for name, numbers in given.items()} == {"a": 2, "b": 2}
 
 
-def test_a_task_goes_where_most_of_its_bytes_are() -> None:
+def test_task_goes_to_the_node_with_most_of_its_bytes() -> None:
     world = World()
     world.join("a")
     small = world.make("small", 10)
@@ -51,7 +53,7 @@ def test_a_task_goes_where_most_of_its_bytes_are() -> None:
     assert sources(told) == {"small": "a"}
 
 
-def test_a_task_goes_elsewhere_when_where_its_bytes_are_is_no_room() -> None:
+def test_task_goes_elsewhere_if_that_node_is_full() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
@@ -62,14 +64,14 @@ def test_a_task_goes_elsewhere_when_where_its_bytes_are_is_no_room() -> None:
     assert sources(told) == {"file": "a"}
 
 
-def test_between_nodes_with_the_same_bytes_the_emptier_is_taken() -> None:
+def test_emptier_of_equal_nodes_is_chosen() -> None:
     world = World()
     world.join("a", cores=2)
     world.join("b", cores=4)
     assert runs(world.call(inputs=(local("/x"),))) == {"b": [0]}
 
 
-def test_what_a_task_had_fetched_is_a_replica() -> None:
+def test_fetched_input_is_a_replica() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
@@ -81,33 +83,33 @@ def test_what_a_task_had_fetched_is_a_replica() -> None:
     assert world.core.stats()["bytes_between_nodes"] == 7
     world.cached("b", "file")
     assert world.core.stats()["bytes_between_nodes"] == 7
-    assert not only(core.Drop, world.forget("file"))  # it may not have read it to the end
-    assert {drop.node for drop in only(core.Drop, world.done(2))} == {"a", "b"}
+    assert not only(Drop, world.forget("file"))  # the task may not have read it to the end
+    assert {drop.node for drop in only(Drop, world.done(2))} == {"a", "b"}
 
 
-def test_calls_not_known_to_be_short_are_given_out_one_to_a_slot() -> None:
+def test_calls_of_unknown_length_are_sent_one_to_a_slot() -> None:
     world = World()
     world.join("a", cores=2)
     assert ran(world.call(count=10)) == [0, 1]
     assert ran(world.done(0, seconds=1.0)) == [2]
 
 
-def test_short_calls_are_given_out_ahead() -> None:
+def test_short_calls_are_sent_ahead() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(count=100)
-    ahead = ran(world.done(0, 1, seconds=core.SHORT / 10))
+    ahead = ran(world.done(0, 1, seconds=SHORT / 10))
     assert ahead == list(range(2, 34))  # 10 for each slot, rounded up to a power of two
 
 
-def test_very_short_calls_are_given_out_so_far_ahead_and_no_further() -> None:
+def test_very_short_calls_are_sent_ahead_up_to_a_limit() -> None:
     world = World()
     world.join("a", cores=1)
-    world.call(count=2 * core.AHEAD)
-    assert len(ran(world.done(0, seconds=0.0))) == core.AHEAD
+    world.call(count=2 * AHEAD)
+    assert len(ran(world.done(0, seconds=0.0))) == AHEAD
 
 
-def test_a_single_long_call_ends_giving_out_ahead() -> None:
+def test_one_long_call_ends_sending_ahead() -> None:
     world = World()
     world.join("a", cores=1)
     world.call(count=1000)
@@ -116,7 +118,7 @@ def test_a_single_long_call_ends_giving_out_ahead() -> None:
     assert not ran(world.done(ahead[0], seconds=10.0))
 
 
-def test_short_calls_of_one_kind_do_not_have_those_of_another_given_out_ahead() -> None:
+def test_only_short_kinds_are_sent_ahead() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(category="short")
@@ -125,7 +127,7 @@ def test_short_calls_of_one_kind_do_not_have_those_of_another_given_out_ahead() 
     assert not ran(world.call(category="long"))
 
 
-def test_ahead_of_one_kind_leaves_no_room_to_another() -> None:
+def test_calls_sent_ahead_leave_no_slot_to_other_kinds() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(category="short")
@@ -134,7 +136,7 @@ def test_ahead_of_one_kind_leaves_no_room_to_another() -> None:
     assert not ran(world.call(cores=2.0))
 
 
-def test_higher_priority_first_then_first_come() -> None:
+def test_order_is_priority_then_arrival() -> None:
     world = World()
     world.submit(*(world.invocation(priority=priority) for priority in (0, 5, -1, 5, 0)))
     order = []
@@ -144,7 +146,7 @@ def test_higher_priority_first_then_first_come() -> None:
     assert order == [1, 3, 0, 4, 2]
 
 
-def test_priority_and_order_hold_between_calls_that_ask_for_different_things() -> None:
+def test_order_applies_across_requests() -> None:
     world = World()
     one, two = {"cores": 1.0}, {"cores": 1.0, "memory": 1.0}
     world.submit(
@@ -160,7 +162,7 @@ def test_priority_and_order_hold_between_calls_that_ask_for_different_things() -
     assert ran(world.done(4)) == [3]
 
 
-def test_the_oldest_that_does_not_fit_is_not_starved_by_smaller_ones() -> None:
+def test_oldest_task_is_not_starved_by_smaller_ones() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(cores=1.0)
@@ -170,7 +172,7 @@ def test_the_oldest_that_does_not_fit_is_not_starved_by_smaller_ones() -> None:
     assert ran(world.done(1)) == [2, 3]
 
 
-def test_what_is_kept_for_the_oldest_is_not_kept_from_the_more_urgent() -> None:
+def test_reserved_node_is_open_to_higher_priorities() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(cores=1.0)
@@ -181,7 +183,7 @@ def test_what_is_kept_for_the_oldest_is_not_kept_from_the_more_urgent() -> None:
     assert ran(world.done(2)) == [1]
 
 
-def test_what_the_oldest_does_not_keep_for_itself_is_used() -> None:
+def test_unreserved_resources_are_used() -> None:
     world = World()
     world.join("small", cores=1)
     world.join("large", cores=4)
@@ -193,7 +195,7 @@ def test_what_the_oldest_does_not_keep_for_itself_is_used() -> None:
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_longest_path_goes_first() -> None:
+def test_longest_path_goes_first() -> None:
     world = World()
     world.submit(
         world.invocation(),
@@ -206,7 +208,7 @@ def test_the_longest_path_goes_first() -> None:
     assert one_by_one(world) == [3, 4, 5, 1, 2, 0]
 
 
-def test_a_chain_that_has_begun_ends_before_another_of_its_length_begins() -> None:
+def test_started_chain_ends_before_the_next_starts() -> None:
     world = World()
     steps = [
         world.invocation(needs=[f"{name}{step - 1}"] if step else [], makes=[f"{name}{step}"])
@@ -225,20 +227,20 @@ def test_priority_comes_before_the_path() -> None:
     assert one_by_one(world) == [2, 0, 1, 3]
 
 
-def test_a_path_that_grows_later_makes_those_urgent_that_are_ready_by_then() -> None:
+def test_path_that_grows_makes_ready_tasks_urgent() -> None:
     world = World()
     world.submit(world.invocation(), world.invocation(makes=["a"]))
     world.submit(world.invocation(needs=["a"]))
     assert one_by_one(world) == [1, 2, 0]
 
 
-def test_what_is_alike_goes_by_arrival() -> None:
+def test_equal_tasks_go_by_arrival() -> None:
     world = World()
     world.call(count=5)
     assert one_by_one(world) == [0, 1, 2, 3, 4]
 
 
-def test_a_call_that_waits_for_a_transfer_lets_others_go_first() -> None:
+def test_call_that_waits_for_a_transfer_delays_no_others() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1)
     world.join("a", cores=1)
@@ -273,13 +275,13 @@ def test_a_call_that_waits_for_a_transfer_lets_others_go_first() -> None:
         ({"cores": 4.0, "slots": 8}, {"mode": L1, "cores": 2.0}, 2),
     ],
 )
-def test_as_many_run_at_once_as_fit(node: dict[str, Any], asked: dict[str, Any], fit: int) -> None:
+def test_as_many_tasks_run_as_fit(node: dict[str, Any], asked: dict[str, Any], fit: int) -> None:
     world = World()
     world.join("a", **node)
     assert len(ran(world.call(count=20, **asked))) == fit
 
 
-def test_what_different_kinds_take_adds_up() -> None:
+def test_resources_of_all_kinds_add_up() -> None:
     world = World()
     world.join("a", cores=4, memory=100)
     assert ran(world.call(cores=2.0)) == [0]
@@ -288,7 +290,7 @@ def test_what_different_kinds_take_adds_up() -> None:
     assert ran(world.done(1)) == [2]
 
 
-def test_what_can_never_fit_is_refused_with_both_amounts() -> None:
+def test_impossible_task_is_refused_with_both_amounts() -> None:
     world = World()
     world.join("a", cores=2, memory=100)
     record = records(world.call(cores=3.0, memory=50.0))[0]
@@ -298,20 +300,20 @@ def test_what_can_never_fit_is_refused_with_both_amounts() -> None:
     assert world.core.ready == 0
 
 
-def test_tasks_of_several_shapes_that_can_never_fit_are_refused_in_their_order() -> None:
+def test_impossible_tasks_are_refused_in_order() -> None:
     world = World()
     for number in range(20):
         world.call(cores=100.0 + number)
     assert [each.number for each in finished(world.join("a"))] == list(range(20))
 
 
-def test_what_can_never_fit_is_refused_when_there_is_a_node_to_judge_by() -> None:
+def test_impossible_task_is_refused_at_the_first_node() -> None:
     world = World()
     assert not world.call(gpus=1)
     assert records(world.join("a"))[0]["kind"] == "unsatisfiable"
 
 
-def test_what_can_never_fit_is_refused_when_its_files_are_there() -> None:
+def test_impossible_task_is_refused_once_it_is_ready() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
@@ -319,7 +321,7 @@ def test_what_can_never_fit_is_refused_when_its_files_are_there() -> None:
     assert records(world.done(0, made=[("file", 1)]))[1]["kind"] == "unsatisfiable"
 
 
-def test_what_fitted_a_node_that_went_is_judged_anew() -> None:
+def test_loss_of_a_node_may_make_a_task_impossible() -> None:
     world = World()
     world.join("a", disk=500.0)
     world.join("b", disk=400.0)
@@ -327,7 +329,7 @@ def test_what_fitted_a_node_that_went_is_judged_anew() -> None:
     assert set(records(world.leave("a"))) == {0, 1, 2}
 
 
-def test_on_nodes_that_may_differ_what_fits_none_waits_for_one_that_it_fits() -> None:
+def test_task_waits_for_a_larger_node_if_nodes_differ() -> None:
     world = World(uniform=False)
     world.join("a", cores=2)
     assert not world.call(cores=3.0)
@@ -335,7 +337,7 @@ def test_on_nodes_that_may_differ_what_fits_none_waits_for_one_that_it_fits() ->
     assert ran(world.join("b", cores=4)) == [0]
 
 
-def test_nothing_is_placed_before_enough_nodes_have_joined() -> None:
+def test_tasks_wait_until_enough_nodes_have_joined() -> None:
     world = World(wait_for_nodes=2)
     world.call()
     assert not world.join("a")
@@ -347,12 +349,12 @@ def test_nothing_is_placed_before_enough_nodes_have_joined() -> None:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_small_value_goes_with_its_consumers() -> None:
+def test_small_value_is_sent_with_its_consumers() -> None:
     world = World()
     world.join("a", cores=1)
     maker = world.invocation(outputs=(value("v"),))
     world.submit(maker, world.invocation(inputs=(value("v"),)))
-    (run,) = only(core.Run, world.done(maker.number, body=b"encoded"))
+    (run,) = only(Run, world.done(maker.number, body=b"encoded"))
     assert run.values == {"v": b"encoded"}
     assert run.sources == {}
     world.forget("v")
@@ -360,7 +362,7 @@ def test_a_small_value_goes_with_its_consumers() -> None:
     assert world.is_clean()
 
 
-def test_a_small_value_that_nobody_can_ask_for_is_not_kept() -> None:
+def test_small_value_without_readers_is_not_kept() -> None:
     world = World()
     world.join("a")
     maker = world.invocation(outputs=(value("v"),))
@@ -370,7 +372,7 @@ def test_a_small_value_that_nobody_can_ask_for_is_not_kept() -> None:
     assert world.is_clean()
 
 
-def test_of_short_calls_that_may_have_killed_a_node_none_is_given_out_ahead() -> None:
+def test_suspect_calls_are_not_sent_ahead() -> None:
     world = World(max_retries=None)
     world.join("a", cores=4)
     world.call(count=5)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Kill, Returned, Run
 from taskvine_manager.wire.messages import L1, Invocation
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -37,25 +37,25 @@ def short_world(cores: float = 1.0, count: int = 1) -> World:
     return world
 
 
-def test_short_calls_are_sent_behind_those_that_make_their_inputs() -> None:
+def test_short_calls_are_sent_behind_their_producers() -> None:
     world = short_world()
     told = world.submit(
         follower(world, makes="v1"), follower(world, "v1", makes="v2"), follower(world, "v1", "v2", makes="v3")
     )
     assert runs(told) == {"n0": [1, 2, 3]}
-    (run,) = only(core.Run, told)
+    (run,) = only(Run, told)
     assert (run.values, run.sources) == ({}, {})
     assert world.core.waiting == 0
-    assert not only(core.Run, world.done(1, body=b"one", seconds=0.001))
+    assert not only(Run, world.done(1, body=b"one", seconds=0.001))
 
 
-def test_short_calls_follow_a_maker_that_was_there_before() -> None:
+def test_short_calls_follow_an_earlier_producer() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"))
     assert runs(world.submit(follower(world, "v1"))) == {"n0": [2]}
 
 
-def test_calls_not_known_to_be_short_do_not_follow() -> None:
+def test_calls_of_unknown_length_do_not_follow() -> None:
     world = short_world()
     told = world.submit(follower(world, makes="v1"), follower(world, "v1", category="unknown"))
     assert ran(told) == [1]
@@ -63,7 +63,7 @@ def test_calls_not_known_to_be_short_do_not_follow() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"needs": ["file"]}, {"makes_file": True}, {"mode": L1}])
-def test_calls_with_files_or_processes_of_their_own_do_not_follow(fields: dict[str, Any]) -> None:
+def test_l1_tasks_and_calls_with_files_do_not_follow(fields: dict[str, Any]) -> None:
     world = short_world()
     world.make("file")
     first = follower(world, makes="v1")
@@ -93,17 +93,17 @@ def test_calls_follow_where_their_other_input_is() -> None:
     assert runs(world.submit(follower(world, "v1", "v2"))) == {home: [3]}
 
 
-def test_small_inputs_that_are_there_go_with_those_that_follow() -> None:
+def test_small_inputs_are_sent_with_followers() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"))
     world.done(1, body=b"one", seconds=0.001)
     told = world.submit(follower(world, makes="v2"), follower(world, "v1", "v2"))
-    (run,) = only(core.Run, told)
+    (run,) = only(Run, told)
     assert [task.invocation.number for task in run.tasks] == [2, 3]
     assert run.values == {"v1": b"one"}
 
 
-def test_no_more_follow_than_are_given_out_ahead() -> None:
+def test_number_of_followers_is_limited() -> None:
     world = short_world()
     chain = [follower(world, makes="v0")] + [follower(world, f"v{step}", makes=f"v{step + 1}") for step in range(100)]
     first = ran(world.submit(*chain))
@@ -113,7 +113,7 @@ def test_no_more_follow_than_are_given_out_ahead() -> None:
     assert rest == [len(first) + 1]
 
 
-def test_all_of_a_long_chain_runs_in_order() -> None:
+def test_long_chain_runs_in_order() -> None:
     world = short_world(count=3, cores=2)
     chain = [follower(world, makes="v0")] + [follower(world, f"v{step}", makes=f"v{step + 1}") for step in range(300)]
     world.submit(*chain)
@@ -127,24 +127,24 @@ def test_all_of_a_long_chain_runs_in_order() -> None:
     assert world.is_clean()
 
 
-def test_followers_come_back_when_their_maker_fails() -> None:
-    """The node gives them back; they wait for a maker that is tried again."""
+def test_followers_come_back_when_their_producer_fails() -> None:
+    """The node gives them back; they wait for the task that makes their input, which is retried."""
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
     world.done(1, outcome=failure.RAISED)
-    world.handle(core.Returned("n0", (2,)))
+    world.handle(Returned("n0", (2,)))
     assert world.core.waiting == 1
     retry = follower(world, makes="v1")
     assert ran(world.submit(retry)) == [2, retry.number]  # behind it, again
     assert world.core.waiting == 0
 
 
-def test_a_follower_that_was_given_back_and_has_its_input_is_ready() -> None:
+def test_returned_follower_with_its_input_is_ready() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
     told = world.done(1, body=b"one", seconds=0.001)
-    told = world.handle(core.Returned("n0", (2,)))
-    (run,) = only(core.Run, told)
+    told = world.handle(Returned("n0", (2,)))
+    (run,) = only(Run, told)
     assert run.values == {"v1": b"one"}
 
 
@@ -160,7 +160,7 @@ def test_followers_of_a_lost_node_follow_on_the_next() -> None:
     assert not world.core.tasks
 
 
-def test_followers_of_what_lost_its_node_too_often_wait_for_a_retry() -> None:
+def test_followers_wait_for_a_retry_of_their_producer() -> None:
     world = World(max_retries=0)
     world.join("a", cores=1)
     world.call(**SHORT)
@@ -175,16 +175,16 @@ def test_followers_of_what_lost_its_node_too_often_wait_for_a_retry() -> None:
     assert 2 in [number for node in world.core.nodes.values() for number in node.assigned]
 
 
-def test_a_follower_is_cancelled_with_its_node_told() -> None:
+def test_node_is_told_of_a_cancelled_follower() -> None:
     world = short_world()
     world.submit(follower(world, makes="v1"), follower(world, "v1"))
-    assert only(core.Kill, world.cancel(2)) == [core.Kill("n0", [2])]
+    assert only(Kill, world.cancel(2)) == [Kill("n0", [2])]
     world.done(1, body=b"x", seconds=0.001)
     world.forget("v1")
     assert world.is_clean()
 
 
-def test_nothing_follows_to_a_node_that_drains() -> None:
+def test_draining_node_gets_no_followers() -> None:
     world = short_world(count=2)
     world.submit(follower(world, makes="v1"))
     world.drain(world.nodes[1])

@@ -1,8 +1,8 @@
-"""Recovery: lost files are made again, as far as somebody needs them."""
+"""Recovery: lost files are recreated if a task or the user needs them."""
 
 from __future__ import annotations
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Answer, Drop, FileSpoiled, Replica, Run, RunAgain
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     again,
@@ -21,24 +21,24 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- what is run again ------------------------------------------------------------------------------------------------
 
 
-def test_a_consumer_that_waits_has_its_lost_file_made_again_and_runs() -> None:
+def test_waiting_consumer_gets_its_lost_file() -> None:
     world = World()
     world.join("a")
     world.make("file")
     world.call(needs=["file", "other"])
     told = world.leave("a")
     assert not finished(told)
-    assert only(core.RunAgain, told) == [core.RunAgain([0])]
+    assert only(RunAgain, told) == [RunAgain([0])]
     told = world.join("b")
     assert again(told) == [(temp("file"),)]
-    assert not finished(world.works(*ran(told)))  # nobody is told of it
+    assert not finished(world.works(*ran(told)))  # no node is told of it
     world.make("other")
     assert world.nodes[1] == "b"
     assert world.core.stats()["tasks_recovered"] == 1
     assert world.core.stats()["tasks_done"] == 2
 
 
-def test_a_consumer_that_was_ready_waits_for_its_file_again() -> None:
+def test_ready_consumer_waits_for_its_file_again() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
@@ -52,7 +52,7 @@ def test_a_consumer_that_was_ready_waits_for_its_file_again() -> None:
     assert world.core.stats()["tasks_pending"] == 0
 
 
-def test_a_consumer_that_ran_on_the_lost_node_runs_after_its_file_is_made_again() -> None:
+def test_consumer_of_the_lost_node_runs_after_the_recovery() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -64,7 +64,7 @@ def test_a_consumer_that_ran_on_the_lost_node_runs_after_its_file_is_made_again(
     assert ran(world.works(-1)) == [1]
 
 
-def test_who_comes_after_the_loss_has_it_made_again() -> None:
+def test_later_consumer_starts_the_recovery() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -74,7 +74,7 @@ def test_who_comes_after_the_loss_has_it_made_again() -> None:
     assert made_again(world.call(needs=["file"])) == ["file"]
 
 
-def test_nothing_is_run_again_that_nobody_needs() -> None:
+def test_unneeded_files_are_not_recreated() -> None:
     world = World()
     world.join("a")
     chain(world, 3)
@@ -84,7 +84,7 @@ def test_nothing_is_run_again_that_nobody_needs() -> None:
     assert world.core.stats()["tasks_recovered"] == 0
 
 
-def test_a_chain_is_run_again_from_its_beginning() -> None:
+def test_lost_chain_runs_again_from_its_beginning() -> None:
     world = World()
     world.join("a")
     chain(world, 5)
@@ -95,7 +95,7 @@ def test_a_chain_is_run_again_from_its_beginning() -> None:
     assert world.core.stats()["tasks_done"] == 6
 
 
-def test_of_a_chain_only_what_comes_after_the_last_copy_is_run_again() -> None:
+def test_chain_runs_again_from_its_last_copy() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("f0")
@@ -114,7 +114,7 @@ def test_of_a_chain_only_what_comes_after_the_last_copy_is_run_again() -> None:
     assert recover(world) == ["f2", "f3"]
 
 
-def test_of_a_diamond_each_call_is_run_again_once() -> None:
+def test_each_call_of_a_diamond_runs_again_once() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("top")
@@ -124,7 +124,7 @@ def test_of_a_diamond_each_call_is_run_again_once() -> None:
     world.forget("top", "left", "right")
     world.call(needs=["bottom", "never"])
     told = world.leave("a")
-    (numbers,) = only(core.RunAgain, told)
+    (numbers,) = only(RunAgain, told)
     assert sorted(numbers.numbers) == [0, 1, 2, 3]
     world.join("b", cores=1)
     order = recover(world)
@@ -132,7 +132,7 @@ def test_of_a_diamond_each_call_is_run_again_once() -> None:
     assert (order[0], order[-1]) == ("top", "bottom")
 
 
-def test_of_a_diamond_only_the_lost_side_is_run_again() -> None:
+def test_only_the_lost_side_of_a_diamond_runs_again() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("top")
@@ -151,7 +151,7 @@ def test_of_a_diamond_only_the_lost_side_is_run_again() -> None:
 
 
 def test_a_ladder_of_diamonds_is_planned_in_one_walk() -> None:
-    """There are 2**40 ways from its end to its beginning."""
+    """There are 2**40 paths from its end to its beginning."""
     world = World()
     world.join("a", cores=1)
     for step in range(40):
@@ -160,14 +160,14 @@ def test_a_ladder_of_diamonds_is_planned_in_one_walk() -> None:
         world.make(f"r{step}", needs=before)
         world.forget(*before)
     world.call(needs=["l39", "r39", "never"])
-    (numbers,) = only(core.RunAgain, world.leave("a"))
+    (numbers,) = only(RunAgain, world.leave("a"))
     assert sorted(numbers.numbers) == list(range(80))
     world.join("b", cores=1)
     assert len(recover(world)) == 80
 
 
-def test_several_files_lost_at_once_are_one_set() -> None:
-    """Each call of it is run again once, and all that can run at once does."""
+def test_files_lost_together_are_one_set() -> None:
+    """Each of its calls runs again once, and all that can run at once do."""
     world = World()
     world.join("a", cores=8)
     world.make("root")
@@ -176,14 +176,14 @@ def test_several_files_lost_at_once_are_one_set() -> None:
     for each in range(4):
         world.call(needs=[f"leaf{each}", f"never{each}"])
     told = world.leave("a")
-    (numbers,) = only(core.RunAgain, told)
+    (numbers,) = only(RunAgain, told)
     assert sorted(numbers.numbers) == [0, 1, 2, 3, 4]
     told = world.join("b", cores=8)
     assert made_again(told) == ["root"]
     assert made_again(world.works(*ran(told))) == [f"leaf{each}" for each in range(4)]
 
 
-def test_of_a_call_that_made_several_files_all_are_made_again_by_one() -> None:
+def test_one_task_recreates_all_files_of_a_call() -> None:
     world = World()
     world.join("a")
     world.call(makes=["x", "y"])
@@ -195,7 +195,7 @@ def test_of_a_call_that_made_several_files_all_are_made_again_by_one() -> None:
     assert world.core.stats()["tasks_recovered"] == 1
 
 
-def test_a_file_that_was_forgotten_is_not_kept_when_it_is_made_again_beside_another() -> None:
+def test_forgotten_file_is_not_kept_when_recreated() -> None:
     world = World()
     world.join("a")
     world.call(makes=["x", "y"])
@@ -205,11 +205,11 @@ def test_a_file_that_was_forgotten_is_not_kept_when_it_is_made_again_beside_anot
     world.leave("a")
     world.join("b")
     told = world.works(-1)
-    assert core.Drop("b", ["x"]) in told
+    assert Drop("b", ["x"]) in told
     assert world.core.stats()["replicas"] == {"y": ["b"]}
 
 
-def test_a_large_result_is_made_again_like_a_file() -> None:
+def test_large_result_is_recreated() -> None:
     world = World()
     world.join("a")
     world.call(outputs=(value("v"),))
@@ -219,20 +219,20 @@ def test_a_large_result_is_made_again_like_a_file() -> None:
     assert again(world.join("b")) == [(value("v"),)]
 
 
-def test_a_small_result_is_never_lost() -> None:
+def test_small_result_is_never_lost() -> None:
     world = World()
     world.join("a")
     world.call(outputs=(value("v"),))
     world.done(0, body=b"encoded")
     world.leave("a")
     world.join("b")
-    (run,) = only(core.Run, world.call(inputs=(value("v"),)))
+    (run,) = only(Run, world.call(inputs=(value("v"),)))
     assert run.values == {"v": b"encoded"}
     assert world.core.stats()["tasks_recovered"] == 0
 
 
-def test_a_small_result_of_what_is_run_again_reaches_it() -> None:
-    """Its bytes are kept for as long as it may have to be given again."""
+def test_small_result_reaches_a_recreating_task() -> None:
+    """Its bytes are kept as long as the call may run again."""
     world = World()
     world.join("a")
     world.call(outputs=(value("v"),))
@@ -242,22 +242,22 @@ def test_a_small_result_of_what_is_run_again_reaches_it() -> None:
     world.forget("v")
     world.call(needs=["file", "never"])
     world.leave("a")
-    (run,) = only(core.Run, world.join("b"))
+    (run,) = only(Run, world.join("b"))
     assert run.values == {"v": b"encoded"}
     assert [task.invocation.number for task in run.tasks] == [-1]
 
 
-def test_a_lost_file_that_is_asked_for_is_made_again() -> None:
+def test_requested_file_is_recreated() -> None:
     world = World()
     world.join("a")
     world.make("file")
     world.leave("a")
-    assert not only(core.Answer, world.ask("file"))
+    assert not only(Answer, world.ask("file"))
     assert made_again(world.join("b")) == ["file"]
-    assert only(core.Answer, world.works(-1)) == [core.Answer(1, "file", core.Replica("b", 100, 1))]
+    assert only(Answer, world.works(-1)) == [Answer(1, "file", Replica("b", 100, 1))]
 
 
-def test_at_once_what_was_lost_is_made_again_if_that_is_asked_for() -> None:
+def test_lost_files_are_recreated_at_once_on_request() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -272,18 +272,18 @@ def test_at_once_what_was_lost_is_made_again_if_that_is_asked_for() -> None:
     assert made_again(world.leave("b")) == ["file"]
 
 
-def test_a_replica_that_was_spoiled_was_the_last_and_is_made_again() -> None:
+def test_damaged_last_replica_is_recreated() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
     world.call(needs=["file"])
     told = world.done(1, **unread("file"))
-    assert only(core.Drop, told) == [core.Drop("a", ["file"])]
+    assert only(Drop, told) == [Drop("a", ["file"])]
     assert made_again(told) == ["file"]
     assert ran(world.works(-1)) == [1]
 
 
-def test_a_spoiled_replica_beside_another_costs_nothing_but_itself() -> None:
+def test_damaged_replica_beside_another_is_dropped() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -291,25 +291,25 @@ def test_a_spoiled_replica_beside_another_costs_nothing_but_itself() -> None:
     world.join("b")
     world.arrive()
     told = world.spoiled("a", "file")
-    assert core.Drop("a", ["file"]) in told
+    assert Drop("a", ["file"]) in told
     assert not again(told)
     assert world.where("file") == "b"
 
 
-def test_word_of_a_replica_that_was_replaced_is_old() -> None:
+def test_report_on_a_replaced_replica_is_ignored() -> None:
     world = World()
     world.join("a")
     world.make("file")
-    assert not world.handle(core.FileSpoiled("a", "file", 2))
-    assert not world.handle(core.FileSpoiled("z", "file", 1))
-    assert not world.handle(core.FileSpoiled("a", "other", 1))
+    assert not world.handle(FileSpoiled("a", "file", 2))
+    assert not world.handle(FileSpoiled("z", "file", 1))
+    assert not world.handle(FileSpoiled("a", "other", 1))
     assert world.where("file") == "a"
 
 
 # --- in what order ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_made_again_is_as_urgent_as_it_was() -> None:
+def test_recreating_task_keeps_its_priority() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file", priority=5.0)
@@ -319,7 +319,7 @@ def test_what_is_made_again_is_as_urgent_as_it_was() -> None:
     assert ran(world.join("b", cores=1)) == [-1]
 
 
-def test_what_is_made_again_is_tried_as_often_as_anything() -> None:
+def test_recreating_task_has_the_usual_retries() -> None:
     world = World(max_retries=1)
     world.join("a")
     world.make("file")

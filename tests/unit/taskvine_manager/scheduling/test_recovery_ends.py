@@ -1,9 +1,9 @@
-"""Recovery: what ends it, and what ends with it."""
+"""Recovery: how it ends, and what ends with it."""
 
 from __future__ import annotations
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Answer, Kill
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     chain,
@@ -20,7 +20,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- what ends it -----------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_made_again_ends_its_consumers_and_names_file_and_node() -> None:
+def test_unrecoverable_file_fails_its_consumers() -> None:
     world = World()
     world.join("a")
     world.make("source", recoverable=False)
@@ -32,7 +32,7 @@ def test_what_cannot_be_made_again_ends_its_consumers_and_names_file_and_node() 
     assert world.core.stats()["tasks_recovered"] == 0
 
 
-def test_of_a_lost_set_only_what_hangs_on_the_irrecoverable_fails() -> None:
+def test_only_consumers_of_the_unrecoverable_file_fail() -> None:
     world = World()
     world.join("a")
     world.make("once", recoverable=False)
@@ -45,7 +45,7 @@ def test_of_a_lost_set_only_what_hangs_on_the_irrecoverable_fails() -> None:
     assert made_again(world.join("b")) == ["again"]
 
 
-def test_a_recovery_that_raises_ends_its_consumers() -> None:
+def test_failed_recovery_fails_its_consumers() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -62,7 +62,7 @@ def test_a_recovery_that_raises_ends_its_consumers() -> None:
     assert not world.core.tasks
 
 
-def test_a_recovery_that_fails_in_the_middle_ends_what_comes_after_it() -> None:
+def test_recovery_that_fails_in_the_middle_fails_later_tasks() -> None:
     world = World()
     world.join("a")
     chain(world, 4)
@@ -77,23 +77,23 @@ def test_a_recovery_that_fails_in_the_middle_ends_what_comes_after_it() -> None:
     assert (record["kind"], record["name"], record["node"]) == ("file-lost", "f3", "a")
     for words in ("the last replica of f3", "f2", "f1", "killed by signal 9"):
         assert words in record["reason"]
-    assert len(only(core.Answer, told)) == 1
+    assert len(only(Answer, told)) == 1
     assert not world.core.tasks
 
 
-def test_a_request_is_answered_when_the_recovery_fails() -> None:
+def test_request_is_answered_if_the_recovery_fails() -> None:
     world = World()
     world.join("a")
     world.make("file")
     world.leave("a")
     world.ask("file", 7)
     world.join("b")
-    (answer,) = only(core.Answer, world.done(-1, outcome=failure.LOST, body=failure.lost("slot-died", "killed")))
+    (answer,) = only(Answer, world.done(-1, outcome=failure.LOST, body=failure.lost("slot-died", "killed")))
     assert (answer.request, answer.where) == (7, None)
     assert b"file-lost" in answer.record
 
 
-def test_recoveries_are_cancelled_when_their_consumers_are() -> None:
+def test_recovery_is_cancelled_with_its_consumers() -> None:
     world = World()
     world.join("a")
     world.call(outputs=(value("v0"),))
@@ -106,12 +106,12 @@ def test_recoveries_are_cancelled_when_their_consumers_are() -> None:
     world.join("b")
     assert sorted(world.core.tasks) == [-2, -1, 2]
     told = world.cancel(2)
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     world.forget("never")
     assert world.is_clean()
 
 
-def test_a_recovery_ends_when_its_file_is_forgotten() -> None:
+def test_recovery_ends_when_its_file_is_forgotten() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -120,13 +120,13 @@ def test_a_recovery_ends_when_its_file_is_forgotten() -> None:
     world.join("b")
     told = world.forget("file")
     assert set(records(told)) == {1}
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     world.forget("never")
     assert world.is_clean()
 
 
-def test_a_recovery_outlives_what_its_inputs_are_called() -> None:
-    """Nobody but it will read them: a name that is forgotten meanwhile is none of its business."""
+def test_recovery_outlives_the_names_of_its_inputs() -> None:
+    """Only the recovery reads them, so it does not matter that their name is forgotten meanwhile."""
     world = World()
     world.join("a")
     world.make("f0")
@@ -138,7 +138,7 @@ def test_a_recovery_outlives_what_its_inputs_are_called() -> None:
     assert recover(world) == ["f0", "f1"]
 
 
-def test_a_recovery_that_others_need_goes_on() -> None:
+def test_recovery_goes_on_for_other_consumers() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -146,11 +146,11 @@ def test_a_recovery_that_others_need_goes_on() -> None:
     world.call(needs=["file", "never"])
     world.leave("a")
     world.join("b")
-    assert not only(core.Kill, world.cancel(1))
+    assert not only(Kill, world.cancel(1))
     assert -1 in world.core.tasks
 
 
-def test_a_copy_that_arrives_meanwhile_ends_the_recovery() -> None:
+def test_arriving_copy_ends_the_recovery() -> None:
     world = World()
     world.replicate(2)
     world.join("a", cores=1)
@@ -163,12 +163,12 @@ def test_a_copy_that_arrives_meanwhile_ends_the_recovery() -> None:
     world.cancel(3)
     assert world.nodes[-1] == "b"
     told = world.cached("b", "f1", source="a")
-    assert only(core.Kill, told) == [core.Kill("b", [-1])]
+    assert only(Kill, told) == [Kill("b", [-1])]
     assert runs(told) == {"b": [2]}
     assert not [number for number in world.core.tasks if number < 0]
 
 
-def test_the_same_loss_twice_is_recovered_from_twice() -> None:
+def test_second_loss_is_recovered_too() -> None:
     world = World()
     world.join("a")
     chain(world, 3)
@@ -183,7 +183,7 @@ def test_the_same_loss_twice_is_recovered_from_twice() -> None:
     assert world.is_clean()
 
 
-def test_a_loss_during_the_recovery_adds_what_is_needed_again() -> None:
+def test_loss_during_the_recovery_extends_it() -> None:
     world = World(max_retries=None)
     world.join("a")
     chain(world, 3)
@@ -196,7 +196,7 @@ def test_a_loss_during_the_recovery_adds_what_is_needed_again() -> None:
     assert recover(world)[-3:] == ["f0", "f1", "f2"]
 
 
-def test_who_makes_a_file_anew_makes_it_for_all() -> None:
+def test_new_producer_serves_all_consumers() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -212,7 +212,7 @@ def test_who_makes_a_file_anew_makes_it_for_all() -> None:
 
 
 def lost_chain(length: int) -> tuple[World, int]:
-    """Have the whole chain before a waiting task be recreated; return the number of that task."""
+    """Recreate the whole chain before a waiting task; return the number of that task."""
     world = World()
     world.join("a", cores=1)
     for step in range(length):
@@ -227,20 +227,20 @@ def lost_chain(length: int) -> tuple[World, int]:
     return world, length
 
 
-def test_a_failure_at_the_start_of_a_long_chain_ends_all_of_it() -> None:
+def test_failure_at_the_start_fails_a_long_chain() -> None:
     world, last = lost_chain(1000)
     told = world.done(-1, outcome=failure.RAISED, body=failure.raised(ValueError("not this time"), ()))
     assert set(records(told)) == {last}
     assert not world.core.tasks
 
 
-def test_cancelling_the_end_of_a_long_chain_ends_all_of_it() -> None:
+def test_cancelling_the_end_cancels_a_long_chain() -> None:
     world, last = lost_chain(1000)
-    assert only(core.Kill, world.cancel(last)) == [core.Kill("b", [-1])]
+    assert only(Kill, world.cancel(last)) == [Kill("b", [-1])]
     assert not world.core.tasks
 
 
-def test_a_recovery_that_ends_with_its_consumer_may_read_the_file_that_is_forgotten() -> None:
+def test_recovery_may_end_together_with_its_consumer() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
@@ -252,11 +252,11 @@ def test_a_recovery_that_ends_with_its_consumer_may_read_the_file_that_is_forgot
     assert sorted(world.core.tasks) == [-1, 2]
     told = world.forget("file")
     assert set(records(told)) == {2}
-    assert only(core.Kill, told) == [core.Kill("a", [-1])]
+    assert only(Kill, told) == [Kill("a", [-1])]
     assert not world.core.tasks
 
 
-def test_a_recovery_that_lost_its_node_with_its_last_consumer_is_not_retried() -> None:
+def test_recovery_without_consumers_is_not_retried() -> None:
     world = World()
     world.join("a", cores=2)
     world.call(outputs=(value("v"),), category="short")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Drop
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     fetches,
@@ -17,7 +17,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- replicas ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_replica_is_enough_unless_more_are_asked_for() -> None:
+def test_one_replica_is_the_default() -> None:
     world = World()
     world.join("a")
     world.join("b")
@@ -28,7 +28,7 @@ def test_one_replica_is_enough_unless_more_are_asked_for() -> None:
     assert not world.replicate(2)
 
 
-def test_replicas_are_made_as_files_are() -> None:
+def test_new_files_are_replicated() -> None:
     world = World()
     world.replicate(3)
     for name in "abcd":
@@ -38,7 +38,7 @@ def test_replicas_are_made_as_files_are() -> None:
     assert len({node for node, _, _ in copies} - {world.nodes[0]}) == 2
 
 
-def test_replicas_are_made_for_a_node_that_joins() -> None:
+def test_files_are_replicated_to_a_new_node() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -48,7 +48,7 @@ def test_replicas_are_made_for_a_node_that_joins() -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_replicas_are_made_for_a_node_that_left_if_that_is_asked_for(again: bool) -> None:
+def test_lost_replicas_are_replaced_on_request(again: bool) -> None:
     world = World()
     world.replicate(2)
     world.tune(transfer_temps_recovery=again)
@@ -60,7 +60,7 @@ def test_replicas_are_made_for_a_node_that_left_if_that_is_asked_for(again: bool
     assert fetches(world.leave("a")) == [("c", "file", "b")] * again
 
 
-def test_a_replica_that_was_on_its_way_to_a_node_that_left_goes_to_another() -> None:
+def test_replica_for_a_lost_node_goes_to_another() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -70,7 +70,7 @@ def test_a_replica_that_was_on_its_way_to_a_node_that_left_goes_to_another() -> 
     assert fetches(world.leave("b")) == [("c", "file", "a")]
 
 
-def test_the_scarcest_file_is_copied_first() -> None:
+def test_scarcest_file_is_copied_first() -> None:
     world = World()
     world.join("a")
     world.make("common")
@@ -85,7 +85,7 @@ def test_the_scarcest_file_is_copied_first() -> None:
     assert [file for _, file, _ in fetches(world.join("c"))] == ["rare", "common"]
 
 
-def test_a_node_that_cannot_take_a_file_is_not_asked_again_and_another_is() -> None:
+def test_refused_replica_goes_to_another_node() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -95,7 +95,7 @@ def test_a_node_that_cannot_take_a_file_is_not_asked_again_and_another_is() -> N
     assert fetches(world.join("c")) == [("c", "file", "a")]
 
 
-def test_a_copy_whose_source_went_is_tried_from_another() -> None:
+def test_copy_is_retried_from_another_source() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -113,7 +113,7 @@ def test_a_copy_whose_source_went_is_tried_from_another() -> None:
 # --- how many replicas ------------------------------------------------------------------------------------------------
 
 
-def test_so_many_copies_are_begun_at_a_time() -> None:
+def test_concurrent_replications_are_limited() -> None:
     world = World()
     world.tune(transfer_replica_per_cycle=2)
     world.join("a")
@@ -126,7 +126,7 @@ def test_so_many_copies_are_begun_at_a_time() -> None:
     assert not fetches(world.call())
 
 
-def test_a_file_may_ask_for_more_replicas_than_others() -> None:
+def test_file_may_have_more_replicas_than_others() -> None:
     world = World()
     spread(world, 4, cores=2)
     world.call(outputs=(temp("common"), temp("precious", 3)))
@@ -136,7 +136,7 @@ def test_a_file_may_ask_for_more_replicas_than_others() -> None:
     assert (len(replicas["common"]), len(replicas["precious"])) == (1, 3)
 
 
-def test_a_file_may_ask_for_fewer_replicas_than_others() -> None:
+def test_file_may_have_fewer_replicas_than_others() -> None:
     world = World()
     world.replicate(3)
     spread(world, 4, cores=2)
@@ -144,7 +144,7 @@ def test_a_file_may_ask_for_fewer_replicas_than_others() -> None:
     assert {file for _, file, _ in fetches(world.works(0))} == {"three"}
 
 
-def test_what_is_made_again_is_replicated_again() -> None:
+def test_recreated_file_is_replicated_again() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -156,7 +156,7 @@ def test_what_is_made_again_is_replicated_again() -> None:
     assert len(fetches(world.works(-1))) == 1
 
 
-def test_redundant_replicas_are_cleaned_only_if_that_is_asked_for() -> None:
+def test_redundant_replicas_are_removed_on_request() -> None:
     for clean in (False, True):
         world = World()
         world.replicate(3)
@@ -165,11 +165,11 @@ def test_redundant_replicas_are_cleaned_only_if_that_is_asked_for() -> None:
         world.make("file")
         world.arrive()
         told = world.replicate(2)
-        assert len(only(core.Drop, told)) == clean
+        assert len(only(Drop, told)) == clean
         assert len(world.core.stats()["replicas"]["file"]) == 3 - clean
 
 
-def test_what_a_call_has_brought_makes_the_replica_redundant_that_nothing_reads() -> None:
+def test_unread_replica_becomes_redundant() -> None:
     world = World()
     world.tune(clean_redundant_replicas=1)
     world.join("a", cores=1)
@@ -177,11 +177,11 @@ def test_what_a_call_has_brought_makes_the_replica_redundant_that_nothing_reads(
     world.call(cores=1.0)
     world.join("b", cores=1)
     assert sources(world.call(needs=["file"])) == {"file": "a"}
-    assert only(core.Drop, world.cached("b", "file")) == [core.Drop("a", ["file"])]  # on b it is being read
+    assert only(Drop, world.cached("b", "file")) == [Drop("a", ["file"])]  # on b it is being read
     assert world.core.stats()["replicas"] == {"file": ["b"]}
 
 
-def test_a_redundant_replica_that_is_read_is_kept_for_as_long() -> None:
+def test_redundant_replica_in_use_is_kept() -> None:
     world = World()
     world.replicate(2)
     world.join("a", cores=1)
@@ -189,12 +189,12 @@ def test_a_redundant_replica_that_is_read_is_kept_for_as_long() -> None:
     world.join("b", cores=1)
     world.arrive()
     world.call(count=2, needs=["file"])
-    assert not only(core.Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
-    assert len(only(core.Drop, world.works(1))) == 1
-    assert not only(core.Drop, world.works(2))
+    assert not only(Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
+    assert len(only(Drop, world.works(1))) == 1
+    assert not only(Drop, world.works(2))
 
 
-def test_nothing_is_cleaned_while_a_copy_is_under_way() -> None:
+def test_no_replica_is_removed_during_a_copy() -> None:
     world = World()
     world.replicate(3)
     world.join("a")
@@ -202,11 +202,11 @@ def test_nothing_is_cleaned_while_a_copy_is_under_way() -> None:
     world.join("b")
     world.arrive()
     world.join("c")
-    assert not only(core.Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
-    assert len(only(core.Drop, world.cached("c", "file"))) == 2
+    assert not only(Drop, world.tune(temp_replica_count=1, clean_redundant_replicas=1))
+    assert len(only(Drop, world.cached("c", "file"))) == 2
 
 
-def test_the_fuller_node_is_cleaned() -> None:
+def test_replica_is_removed_from_the_fuller_node() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -217,10 +217,10 @@ def test_the_fuller_node_is_cleaned() -> None:
     world.make("more", 1000)
     full = world.core.stats()["replicas"]["more"]
     told = world.tune(clean_redundant_replicas=1)
-    assert [drop.node for drop in only(core.Drop, told)] == full
+    assert [drop.node for drop in only(Drop, told)] == full
 
 
-def test_replicas_on_nodes_that_go_are_not_redundant() -> None:
+def test_replicas_on_draining_nodes_do_not_count() -> None:
     world = World()
     world.replicate(2)
     world.join("a", cores=1)
@@ -233,7 +233,7 @@ def test_replicas_on_nodes_that_go_are_not_redundant() -> None:
     assert world.core.stats()["replicas"]["file"] == ["a", "b"]
 
 
-def test_bytes_are_counted_off_as_they_were_counted() -> None:
+def test_removed_bytes_equal_added_bytes() -> None:
     world = World()
     world.join("a", cores=1)
     world.call(makes=["file"])

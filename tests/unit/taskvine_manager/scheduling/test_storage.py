@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import RELAY, Answer, Discard, Relayed, Replica
 from taskvine_manager.wire.messages import FileUse
 from tests.unit.taskvine_manager.scheduling.world import (
     Instructions,
@@ -23,17 +23,17 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def test_records_of_a_chain_go_with_its_end() -> None:
+def test_records_of_a_chain_are_removed_with_its_end() -> None:
     world = World()
     world.join("a")
     chain(world, 6)
-    assert world.names() == {f"f{step}" for step in range(6)}  # what f5 may have to be made again from
+    assert world.names() == {f"f{step}" for step in range(6)}  # the origins from which f5 may have to be recreated
     assert world.core.stats()["replicas"] == {"f5": ["a"]}  # and no bytes
     world.forget("f5")
     assert world.is_clean()
 
 
-def test_a_small_result_ends_what_is_remembered_of_the_chain_before_it() -> None:
+def test_small_result_frees_the_records_of_its_chain() -> None:
     world = World()
     world.join("a")
     chain(world, 4)
@@ -45,7 +45,7 @@ def test_a_small_result_ends_what_is_remembered_of_the_chain_before_it() -> None
     assert world.is_clean()
 
 
-def test_a_call_without_outputs_keeps_no_record() -> None:
+def test_call_without_outputs_keeps_no_record() -> None:
     world = World()
     world.join("a")
     chain(world, 2)
@@ -56,7 +56,7 @@ def test_a_call_without_outputs_keeps_no_record() -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "raise", "forget"])
-def test_nothing_is_kept_of_what_was_never_made(end: str) -> None:
+def test_failed_producer_leaves_no_record(end: str) -> None:
     world = World()
     world.join("a")
     world.call(outputs=(temp("file"), value("v")))
@@ -74,7 +74,7 @@ def test_nothing_is_kept_of_what_was_never_made(end: str) -> None:
     assert world.is_clean()
 
 
-def test_nothing_is_kept_after_a_recovery() -> None:
+def test_recovery_leaves_no_record() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("top")
@@ -89,7 +89,7 @@ def test_nothing_is_kept_after_a_recovery() -> None:
     assert world.is_clean()
 
 
-def test_a_value_that_was_forgotten_lives_on_for_its_consumers_and_a_named_file_does_not() -> None:
+def test_forgotten_value_is_kept_for_its_consumers() -> None:
     world = World()
     world.join("a")
     world.call(outputs=(value("v"), temp("file")))
@@ -109,10 +109,10 @@ def test_a_value_that_was_forgotten_lives_on_for_its_consumers_and_a_named_file_
 
 
 def discards(instructions: Instructions) -> list[str]:
-    return [path for item in only(core.Discard, instructions) for path in item.paths]
+    return [path for item in only(Discard, instructions) for path in item.paths]
 
 
-def test_arguments_without_files_are_discarded_at_the_end_of_their_call() -> None:
+def test_arguments_are_discarded_with_a_call_without_files() -> None:
     world = World()
     world.join("a", cores=1)
     for number, end in enumerate((world.works, world.cancel)):
@@ -125,7 +125,7 @@ def test_arguments_without_files_are_discarded_at_the_end_of_their_call() -> Non
     assert not discards(world.forget("file"))
 
 
-def test_arguments_are_kept_for_as_long_as_their_call_may_be_run_again() -> None:
+def test_arguments_are_kept_while_their_call_may_run_again() -> None:
     world = World()
     world.join("a")
     told = []
@@ -147,7 +147,7 @@ def test_arguments_are_kept_for_as_long_as_their_call_may_be_run_again() -> None
     assert world.is_clean()
 
 
-def test_arguments_of_a_call_with_two_files_go_with_the_second() -> None:
+def test_arguments_are_discarded_with_the_last_file() -> None:
     world = World()
     world.join("a")
     world.call(arguments="/args/0", makes=["x", "y"])
@@ -164,7 +164,7 @@ def test_arguments_of_a_small_result_are_discarded_at_once() -> None:
     assert not discards(world.forget("v"))
 
 
-def test_arguments_are_discarded_once_when_a_second_call_makes_the_file_anew() -> None:
+def test_arguments_are_discarded_once_if_another_call_makes_the_file() -> None:
     world = World()
     world.join("a")
     world.call(arguments="/args/0", makes=["file"])
@@ -177,7 +177,7 @@ def test_arguments_are_discarded_once_when_a_second_call_makes_the_file_anew() -
     assert world.is_clean()
 
 
-def test_arguments_of_what_lost_its_node_once_too_often_are_discarded() -> None:
+def test_arguments_of_a_call_without_retries_are_discarded() -> None:
     world = World(max_retries=0)
     world.join("a")
     world.call(arguments="/args/0", makes=["file"])
@@ -193,7 +193,7 @@ def test_arguments_of_tasks_that_cannot_run_are_discarded() -> None:
     assert discards(world.call(arguments="/args/2", needs=["once"])) == ["/args/2"]
 
 
-def test_a_forgotten_result_is_not_known_anew_when_its_call_runs_again_for_another_file() -> None:
+def test_forgotten_result_stays_forgotten_when_its_call_runs_again() -> None:
     world = World()
     world.tune(immediate_recovery=1)
     world.join("a")
@@ -210,18 +210,18 @@ def test_a_forgotten_result_is_not_known_anew_when_its_call_runs_again_for_anoth
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def answers(instructions: Instructions) -> dict[int, core.Replica | bytes | None]:
-    return {answer.request: answer.where for answer in only(core.Answer, instructions)}
+def answers(instructions: Instructions) -> dict[int, Replica | bytes | None]:
+    return {answer.request: answer.where for answer in only(Answer, instructions)}
 
 
-def test_where_a_file_is() -> None:
+def test_request_is_answered_with_the_node() -> None:
     world = World()
     world.join("a")
     world.make("file")
-    assert answers(world.ask("file", 7)) == {7: core.Replica("a", 100, 1)}
+    assert answers(world.ask("file", 7)) == {7: Replica("a", 100, 1)}
 
 
-def test_a_small_result_is_answered_with_its_bytes() -> None:
+def test_request_for_a_small_result_is_answered_with_its_bytes() -> None:
     world = World()
     world.join("a")
     world.call(outputs=(value("v"),))
@@ -229,28 +229,28 @@ def test_a_small_result_is_answered_with_its_bytes() -> None:
     assert answers(world.ask("v")) == {1: b"encoded"}
 
 
-def test_what_nobody_has_or_makes_is_lost() -> None:
+def test_unknown_file_is_lost() -> None:
     world = World()
     world.join("a")
-    (answer,) = only(core.Answer, world.ask("file"))
+    (answer,) = only(Answer, world.ask("file"))
     assert answer.where is None
     record = pickle.loads(answer.record)
     assert (record["kind"], record["name"]) == ("file-lost", "file")
     assert world.names() == set()
 
 
-def test_what_is_being_made_is_answered_when_it_is_there() -> None:
+def test_request_waits_for_the_producer() -> None:
     world = World()
     world.join("a")
     world.call(makes=["file"])
     assert answers(world.ask("file", 1)) == {}
     assert answers(world.ask("file", 2)) == {}
-    there = core.Replica("a", 100, 1)
+    there = Replica("a", 100, 1)
     assert answers(world.works(0)) == {1: there, 2: there}
     assert answers(world.call()) == {}
 
 
-def test_who_asked_for_what_was_not_made_in_the_end_is_told() -> None:
+def test_request_is_answered_if_the_producer_fails() -> None:
     for end in ("raise", "cancel"):
         world = World()
         world.join("a")
@@ -261,17 +261,17 @@ def test_who_asked_for_what_was_not_made_in_the_end_is_told() -> None:
         assert world.names() == set()
 
 
-def test_what_is_lost_for_good_is_said_with_its_node() -> None:
+def test_lost_file_is_answered_with_its_node() -> None:
     world = World()
     world.join("a")
     world.make("file", recoverable=False)
     world.leave("a")
-    (answer,) = only(core.Answer, world.ask("file"))
+    (answer,) = only(Answer, world.ask("file"))
     record = pickle.loads(answer.record)
     assert (record["kind"], record["name"], record["node"]) == ("file-lost", "file", "a")
 
 
-def test_what_is_asked_for_is_kept_until_it_is_answered() -> None:
+def test_requested_file_is_kept_until_the_answer() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -279,11 +279,11 @@ def test_what_is_asked_for_is_kept_until_it_is_answered() -> None:
     world.ask("file")
     world.forget("file")
     world.join("b")
-    assert answers(world.works(-1)) == {1: core.Replica("b", 100, 1)}
+    assert answers(world.works(-1)) == {1: Replica("b", 100, 1)}
     assert world.is_clean()
 
 
-def test_a_file_is_read_from_a_node_that_is_not_about_to_go() -> None:
+def test_file_is_read_from_a_node_that_stays() -> None:
     world = World()
     world.replicate(2)
     world.join("a", cores=1)
@@ -295,20 +295,20 @@ def test_a_file_is_read_from_a_node_that_is_not_about_to_go() -> None:
     assert world.where("file") == "b"
 
 
-def test_a_file_that_only_the_manager_has_is_read_there() -> None:
+def test_file_is_read_from_the_manager() -> None:
     world = World(peer_transfers=False)
     world.join("a", cores=1)
     world.make("file")
     world.call(cores=1.0)
     world.join("b", cores=1)
     world.call(needs=["file"])
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     world.cancel(2)
     world.leave("a")
-    assert answers(world.ask("file")) == {1: core.Replica(core.RELAY, 100, 5)}
+    assert answers(world.ask("file")) == {1: Replica(RELAY, 100, 5)}
 
 
-def test_a_spoiled_replica_is_answered_with_another() -> None:
+def test_damaged_replica_is_answered_with_another() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -321,7 +321,7 @@ def test_a_spoiled_replica_is_answered_with_another() -> None:
     assert world.where("file") not in (first, None)
 
 
-def test_the_snapshot_shows_what_is_live() -> None:
+def test_snapshot_shows_tasks_and_files() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")

@@ -1,4 +1,4 @@
-"""Transfers: their limits, and the way through the manager."""
+"""Transfers: their limits, and the path through the manager."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import RELAY, Drop, Finish, Relay, Relayed, Release, Replica, Run
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
     again,
@@ -28,7 +28,7 @@ from tests.unit.taskvine_manager.scheduling.world import (
 # --- limits of transfers ----------------------------------------------------------------------------------------------
 
 
-def test_so_many_read_from_one_node_at_a_time() -> None:
+def test_transfers_from_one_node_are_limited() -> None:
     world = World()
     world.tune(worker_source_max_transfers=2)
     world.join("a", cores=1)
@@ -40,14 +40,14 @@ def test_so_many_read_from_one_node_at_a_time() -> None:
     assert sources(told) == {"file": "a"}
     assert world.core.nodes["a"].sending == 2
     told = world.cached(world.nodes[2], "file")
-    assert sorted(source.node for run in only(core.Run, told) for source in run.sources.values()) == [
+    assert sorted(source.node for run in only(Run, told) for source in run.sources.values()) == [
         "a",
         *[world.nodes[2]] * 2,
     ]
     assert world.core.nodes["a"].sending == 2
 
 
-def test_a_transfer_that_failed_or_was_not_needed_gives_its_turn_back() -> None:
+def test_failed_or_unneeded_transfer_frees_its_place() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1)
     world.join("a", cores=1)
@@ -61,7 +61,7 @@ def test_a_transfer_that_failed_or_was_not_needed_gives_its_turn_back() -> None:
     assert world.core.nodes["a"].sending == 0
 
 
-def test_a_transfer_of_a_forgotten_file_leaves_no_record_when_its_source_is_lost() -> None:
+def test_transfer_of_a_forgotten_file_leaves_no_record() -> None:
     world = World()
     world.join("a")
     world.make("file")
@@ -73,7 +73,7 @@ def test_a_transfer_of_a_forgotten_file_leaves_no_record_when_its_source_is_lost
     assert world.is_clean()
 
 
-def test_replicas_are_copied_within_the_limit_too() -> None:
+def test_replicas_count_for_the_limit() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1, temp_replica_count=4)
     spread(world, 4)
@@ -88,7 +88,7 @@ def test_replicas_are_copied_within_the_limit_too() -> None:
     assert len(world.core.stats()["replicas"]["file"]) == 4
 
 
-def test_nothing_is_under_way_in_the_end() -> None:
+def test_no_transfer_is_left_at_the_end() -> None:
     world = World()
     world.tune(worker_source_max_transfers=1, temp_replica_count=3)
     spread(world, 4)
@@ -103,7 +103,7 @@ def test_nothing_is_under_way_in_the_end() -> None:
     assert world.is_clean()
 
 
-def test_a_copy_that_ended_with_its_call_is_begun_for_its_own_sake() -> None:
+def test_copy_that_ended_with_its_call_starts_again_as_replica() -> None:
     world = World()
     world.join("a", cores=1)
     world.make("file")
@@ -147,8 +147,8 @@ def test_copies_go_to_the_emptier_node() -> None:
         world.arrive()
 
 
-def test_who_refused_a_copy_is_asked_again_when_its_source_has_gone() -> None:
-    """It may have been the source that would not give it."""
+def test_refused_copy_is_tried_again_when_its_source_has_left() -> None:
+    """Its source may have refused to send it."""
     world = World()
     world.tune(temp_replica_count=2, transfer_temps_recovery=1)
     world.join("a")
@@ -160,7 +160,7 @@ def test_who_refused_a_copy_is_asked_again_when_its_source_has_gone() -> None:
     assert fetches(world.leave("a")) == [("b", "file", "c")]
 
 
-def test_a_node_that_sends_a_users_file_is_not_let_go() -> None:
+def test_node_that_sends_a_users_file_is_not_released() -> None:
     world = World()
     spread(world, 2)
     world.call(count=2, inputs=(local("/x"),))
@@ -168,11 +168,11 @@ def test_a_node_that_sends_a_users_file_is_not_let_go() -> None:
     ((second, source),) = copies(world.brought(first, "/x")).items()
     assert source == first
     world.works(0)
-    assert not only(core.Release, world.drain(first))
-    assert only(core.Release, world.brought(second, "/x")) == [core.Release(first)]
+    assert not only(Release, world.drain(first))
+    assert only(Release, world.brought(second, "/x")) == [Release(first)]
 
 
-def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
+def test_changed_source_is_given_up() -> None:
     world = World()
     world.replicate(2)
     world.join("a")
@@ -180,7 +180,7 @@ def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
     world.join("b")
     world.call(needs=["file", "never"])
     told = world.cached("b", "file", "it was written to since it was made", spoiled=True, source="a")
-    assert core.Drop("a", ["file"]) in told
+    assert Drop("a", ["file"]) in told
     assert again(told) == [(temp("file"),)]
 
 
@@ -188,7 +188,7 @@ def test_a_source_that_is_not_what_it_was_is_given_up() -> None:
 
 
 def relayed(world: World, **fields: Any) -> World:
-    """A file on a busy node, and another node that wants it."""
+    """A file on a busy node, and another node that needs it."""
     world.join("a", cores=1)
     world.make("file", **fields)
     world.call(cores=1.0)
@@ -196,83 +196,83 @@ def relayed(world: World, **fields: Any) -> World:
     return world
 
 
-def test_without_peers_a_file_passes_through_the_manager() -> None:
+def test_without_peers_files_pass_through_the_manager() -> None:
     world = relayed(World(peer_transfers=False))
     told = world.call(needs=["file"])
     assert not ran(told)
-    assert told == [core.Relay("file", core.Replica("a", 100, 1))]
-    told = world.handle(core.Relayed("file", 5, None))
-    (run,) = only(core.Run, told)
-    assert run.sources == {"file": core.Replica(core.RELAY, 100, 5)}
+    assert told == [Relay("file", Replica("a", 100, 1))]
+    told = world.handle(Relayed("file", 5, None))
+    (run,) = only(Run, told)
+    assert run.sources == {"file": Replica(RELAY, 100, 5)}
     assert world.core.stats()["bytes_between_nodes"] == 100
-    world.cached("b", "file", source=core.RELAY)
+    world.cached("b", "file", source=RELAY)
     world.works(2)
-    assert world.core._storage.transfers.relaying == 0
+    assert world.core.parts.storage.transfers.relaying == 0
     told = world.forget("file")
-    assert {drop.node for drop in only(core.Drop, told)} == {"a", "b", core.RELAY}
+    assert {drop.node for drop in only(Drop, told)} == {"a", "b", RELAY}
 
 
-def test_a_file_is_brought_to_the_manager_once() -> None:
+def test_file_is_brought_to_the_manager_once() -> None:
     world = relayed(World(peer_transfers=False))
     world.join("c", cores=1)
-    assert len(only(core.Relay, world.call(count=2, needs=["file"]))) == 1
+    assert len(only(Relay, world.call(count=2, needs=["file"]))) == 1
     assert world.core.nodes["a"].sending == 1
-    assert len(ran(world.handle(core.Relayed("file", 5, None)))) == 2
+    assert len(ran(world.handle(Relayed("file", 5, None)))) == 2
     assert world.core.nodes["a"].sending == 0
 
 
-def test_what_the_manager_has_outlives_its_node() -> None:
+def test_managers_copy_outlives_its_node() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     world.cancel(1, 2)
     assert not world.leave("a")
-    (run,) = only(core.Run, world.call(needs=["file"]))
-    assert run.sources == {"file": core.Replica(core.RELAY, 100, 5)}
+    (run,) = only(Run, world.call(needs=["file"]))
+    assert run.sources == {"file": Replica(RELAY, 100, 5)}
     assert world.core.stats()["tasks_recovered"] == 0
 
 
-def test_what_could_not_be_brought_to_the_manager_is_made_again() -> None:
+def test_file_that_did_not_reach_the_manager_is_recreated() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    told = world.handle(core.Relayed("file", 0, "it was written to since it was made"))
-    assert core.Drop("a", ["file"]) in told
+    told = world.handle(Relayed("file", 0, "it was written to since it was made"))
+    assert Drop("a", ["file"]) in told
     assert again(told) == [(temp("file"),)]
 
 
-def test_a_full_disk_at_the_manager_neither_removes_a_replica_nor_runs_a_task_again() -> None:
+def test_full_disk_at_the_manager_loses_no_replica() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    assert told == [core.Relay("file", core.Replica("a", 100, 1))]  # it may have room now
-    world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    told = world.handle(core.Relayed("file", 0, "no space left", lost=False))
-    (finish,) = only(core.Finish, told)
+    told = world.handle(Relayed("file", 0, "no space left", lost=False))
+    assert told == [Relay("file", Replica("a", 100, 1))]  # it may have space now
+    world.handle(Relayed("file", 0, "no space left", lost=False))
+    told = world.handle(Relayed("file", 0, "no space left", lost=False))
+    (finish,) = only(Finish, told)
     (completion,) = finish.completions
     said = pickle.loads(completion.body)
     assert said["kind"] == "file-unreadable"
     assert "no space left" in said["reason"]
     assert not again(told)
     assert world.core.stats()["replicas"] == {"file": ["a"]}
-    assert only(core.Relay, world.call(needs=["file"])), "later ones try anew"
+    assert only(Relay, world.call(needs=["file"])), "later ones try anew"
 
 
-def test_what_nobody_needs_any_more_when_it_comes_is_removed() -> None:
+def test_unneeded_copy_is_removed_on_arrival() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
     world.forget("file")
-    told = world.handle(core.Relayed("file", 5, None))
-    assert only(core.Drop, told) == [core.Drop(core.RELAY, ["file"])]
+    told = world.handle(Relayed("file", 5, None))
+    assert only(Drop, told) == [Drop(RELAY, ["file"])]
 
 
-def test_what_the_manager_has_and_is_spoiled_there_is_brought_again() -> None:
+def test_damaged_managers_copy_is_brought_again() -> None:
     world = relayed(World(peer_transfers=False))
     world.call(needs=["file"])
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     told = world.done(2, **unread("file"))
     assert not finished(told)
-    assert only(core.Relay, told) == [core.Relay("file", core.Replica("a", 100, 1))]
-    assert ran(world.handle(core.Relayed("file", 6, None))) == [2]
+    assert only(Relay, told) == [Relay("file", Replica("a", 100, 1))]
+    assert ran(world.handle(Relayed("file", 6, None))) == [2]
 
 
 def test_replicas_pass_through_the_manager_too() -> None:
@@ -280,42 +280,42 @@ def test_replicas_pass_through_the_manager_too() -> None:
     world.replicate(2)
     world.join("a")
     world.make("file")
-    assert only(core.Relay, world.join("b")) == [core.Relay("file", core.Replica("a", 100, 1))]
-    told = world.handle(core.Relayed("file", 5, None))
-    assert fetches(told) == [("b", "file", core.RELAY)]
+    assert only(Relay, world.join("b")) == [Relay("file", Replica("a", 100, 1))]
+    told = world.handle(Relayed("file", 5, None))
+    assert fetches(told) == [("b", "file", RELAY)]
 
 
-def test_a_copy_for_the_manager_counts_even_if_its_source_has_left_in_the_meantime() -> None:
+def test_managers_copy_counts_after_its_source_has_left() -> None:
     world = relayed(World(peer_transfers=False))
-    assert only(core.Relay, world.call(needs=["file"]))
+    assert only(Relay, world.call(needs=["file"]))
     world.leave("a")
     assert -1 in world.core.tasks
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     assert list(world.core.tasks) == [1, 2]
     told = world.cancel(1)
-    assert (ran(told), sources(told)) == ([2], {"file": core.RELAY})
+    assert (ran(told), sources(told)) == ([2], {"file": RELAY})
 
 
-def test_the_same_copy_of_a_file_that_cannot_be_recreated_serves_later_tasks() -> None:
+def test_copy_of_an_unrecoverable_file_serves_later_tasks() -> None:
     world = relayed(World(peer_transfers=False), recoverable=False)
-    assert only(core.Relay, world.call(needs=["file"]))
+    assert only(Relay, world.call(needs=["file"]))
     assert records(world.leave("a")).keys() == {2}
-    world.handle(core.Relayed("file", 5, None))
+    world.handle(Relayed("file", 5, None))
     world.cancel(1)
     told = world.call(needs=["file"])
-    assert (ran(told), sources(told)) == ([3], {"file": core.RELAY})
+    assert (ran(told), sources(told)) == ([3], {"file": RELAY})
 
 
-def test_a_draining_node_leaves_what_it_has_to_the_manager() -> None:
+def test_draining_node_leaves_its_files_to_the_manager() -> None:
     world = World(peer_transfers=False)
     world.join("a")
     world.make("file")
     world.join("b")
     told = world.drain("a")
-    assert only(core.Relay, told)
-    assert not only(core.Release, told)
-    told = world.handle(core.Relayed("file", 5, None))
-    while not only(core.Release, told):
+    assert only(Relay, told)
+    assert not only(Release, told)
+    told = world.handle(Relayed("file", 5, None))
+    while not only(Release, told):
         ((node, file, source),) = fetches(told)
         told = world.cached(node, file, source=source)
     assert world.leave("a") == []
@@ -323,7 +323,7 @@ def test_a_draining_node_leaves_what_it_has_to_the_manager() -> None:
 
 
 @pytest.mark.parametrize("peers", [True, False])
-def test_it_ends_alike_with_and_without_peers(peers: bool) -> None:
+def test_outcome_is_the_same_with_and_without_peers(peers: bool) -> None:
     world = World(peer_transfers=peers)
     spread(world, 3)
     for number in range(4):
@@ -332,8 +332,8 @@ def test_it_ends_alike_with_and_without_peers(peers: bool) -> None:
     world.call(needs=["g0", "g1", "g2", "g3", "f3"])
     for _ in range(100):
         orders = world.work()
-        for name in list(world.core._storage.transfers.relays):
-            world.handle(core.Relayed(name, 5, None))
+        for name in list(world.core.parts.storage.transfers.relays):
+            world.handle(Relayed(name, 5, None))
         if not orders and not world.core.tasks:
             break
     assert all(number >= 0 for number in world.core.tasks)

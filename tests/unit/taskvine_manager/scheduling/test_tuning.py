@@ -12,14 +12,14 @@ def test_defaults_are_those_of_taskvine() -> None:
     assert (tuning.worker_source_max_transfers, tuning.file_source_max_transfers) == (10, 1)
 
 
-def test_what_is_not_honoured_is_left_out_and_what_is_given_is_kept() -> None:
+def test_only_supported_parameters_are_taken() -> None:
     tuning = Tuning()
     tuning.tune({"temp-replica-count": 3.0, "hungry-minimum": 5})
     tuning.tune({"immediate_recovery": 1})
     assert tuning == Tuning(temp_replica_count=3, immediate_recovery=1)
 
 
-def test_no_limit_is_written_as_none_at_all() -> None:
+def test_missing_limit_is_none() -> None:
     tuning = Tuning()
     tuning.tune({"worker-source-max-transfers": 0, "file-source-max-transfers": -1, "temp-replica-count": 0})
     assert tuning.worker_source_max_transfers > 10**6

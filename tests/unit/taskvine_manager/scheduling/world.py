@@ -1,4 +1,4 @@
-"""A scheduler, short ways to tell it what happened, and short ways to read what it says to that."""
+"""A scheduler, with short methods that send it events and read its instructions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,33 @@ from typing import Any
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import (
+    Answer,
+    Asked,
+    Cancelled,
+    Completed,
+    Event,
+    Fetch,
+    FileCached,
+    FileSpoiled,
+    Finish,
+    Forgotten,
+    InputCached,
+    Instruction,
+    NodeDraining,
+    NodeJoined,
+    NodeLeft,
+    Replica,
+    Run,
+    Submitted,
+    Tuned,
+)
+from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.scheduling.storage import Storage
-from taskvine_manager.scheduling.tables import Tables
+from taskvine_manager.scheduling.tables import Settings, Tables
 from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Library, NodeInfo, Profile
 
-Instructions = list[core.Instruction]
+Instructions = list[Instruction]
 
 
 def temp(name: str, replicas: int = 0) -> FileUse:
@@ -29,42 +51,47 @@ def local(path: str) -> FileUse:
 
 
 def tables(scheduler: core.Scheduler) -> Tables:
-    """The tables of a scheduler, which only tests look into from outside."""
-    return scheduler._tables
+    """The tables of a scheduler."""
+    return scheduler.parts.tables
 
 
 def storage(scheduler: core.Scheduler) -> Storage:
-    """The storage of a scheduler, which only tests look into from outside."""
-    return scheduler._storage
+    """The storage of a scheduler."""
+    return scheduler.parts.storage
+
+
+def is_empty(graph: DependencyGraph) -> bool:
+    """Whether a graph holds no task, and no file is available."""
+    return not (graph.ranks or graph.lacking or graph.available or graph.size)
 
 
 class World:
-    """A scheduler, and short ways to tell it what happened."""
+    """A scheduler, with short methods that send it events."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.core = core.Scheduler(**{"check": True, **settings})
+    def __init__(self, *, check: bool = True, **settings: Any) -> None:
+        self.core = core.Scheduler(Settings(**settings), check=check)
         self.numbers = itertools.count()
         self.profiles: dict[tuple[Any, ...], Profile] = {}
         self.nodes: dict[int, str] = {}
         self.invocations: dict[int, Invocation] = {}
 
-    def handle(self, event: core.Event) -> Instructions:
+    def handle(self, event: Event) -> Instructions:
         instructions = self.core.handle(event)
         for instruction in instructions:
-            if isinstance(instruction, core.Run):
+            if isinstance(instruction, Run):
                 self.nodes.update((task.invocation.number, instruction.node) for task in instruction.tasks)
                 self.invocations.update((task.invocation.number, task.invocation) for task in instruction.tasks)
         return instructions
 
     def join(self, name: str, cores: float = 2.0, memory: float = 1000.0, **fields: Any) -> Instructions:
         info = {"disk": 1000.0, "gpus": 0, "slots": None, "block": "", "pid": 0, "directory": "/", **fields}
-        return self.handle(core.NodeJoined(NodeInfo(name, cores, memory, **info)))
+        return self.handle(NodeJoined(NodeInfo(name, cores, memory, **info)))
 
     def leave(self, name: str, *, told: bool = False) -> Instructions:
-        return self.handle(core.NodeLeft(name, "its connection ended", told))
+        return self.handle(NodeLeft(name, "its connection ended", told))
 
     def drain(self, name: str) -> Instructions:
-        return self.handle(core.NodeDraining(name))
+        return self.handle(NodeDraining(name))
 
     def invocation(
         self,
@@ -89,14 +116,14 @@ class World:
         if profile is None:
             profile = Profile(len(self.profiles), "f", "name", *key)
             self.profiles[key] = profile
-            self.handle(core.Submitted((profile,), []))
+            self.handle(Submitted((profile,), []))
         number = next(self.numbers)
         inputs = (*inputs, *(temp(name) for name in needs))
         outputs = (*outputs, *(temp(name) for name in makes))
         return Invocation(number, profile.number, arguments, inputs, outputs)
 
     def submit(self, *invocations: Invocation) -> Instructions:
-        return self.handle(core.Submitted((), list(invocations)))
+        return self.handle(Submitted((), list(invocations)))
 
     def call(self, count: int = 1, **fields: Any) -> Instructions:
         return self.submit(*(self.invocation(**fields) for _ in range(count)))
@@ -112,10 +139,10 @@ class World:
         node = self.nodes[numbers[0]]
         stamped = tuple((file, size, 1) for file, size in made)
         completions = [Completion(each, outcome, body, node, 1.0, 1.0, seconds, stamped) for each in numbers]
-        return self.handle(core.Completed(node, completions))
+        return self.handle(Completed(node, completions))
 
     def works(self, *numbers: int, size: int = 100, seconds: float = 1.0) -> Instructions:
-        """Have calls end as they should, one after another, with their files; return what is said to all that."""
+        """End tasks successfully, one after another, with their files; return all instructions that follow."""
         told = []
         for number in numbers:
             uses = self.invocations[number].outputs
@@ -125,7 +152,7 @@ class World:
         return told
 
     def work(self) -> list[int]:
-        """Have all that is given out end as it should, until nothing is; return the numbers in order."""
+        """End all assigned tasks successfully until none is left; return their numbers in order."""
         ended = []
         while assigned := [number for node in self.core.nodes.values() for number in node.assigned]:
             ended.append(assigned[0])
@@ -134,7 +161,7 @@ class World:
         return ended
 
     def arrive(self) -> Instructions:
-        """Have all that is under way between nodes arrive."""
+        """End all transfers between nodes."""
         told = []
         for name, node in list(self.core.nodes.items()):
             for file in list(node.fetching):
@@ -143,84 +170,82 @@ class World:
 
     def cached(self, node: str, file: str, problem: str | None = None, **fields: Any) -> Instructions:
         fields = {"stamp": 0 if problem else 1, **fields}
-        return self.handle(core.FileCached(node, file, 0 if problem else 7, problem, **fields))
+        return self.handle(FileCached(node, file, 0 if problem else 7, problem, **fields))
 
     def spoiled(self, node: str, file: str) -> Instructions:
-        return self.handle(core.FileSpoiled(node, file, 1))
+        return self.handle(FileSpoiled(node, file, 1))
 
     def brought(self, node: str, path: str, size: int = 10) -> Instructions:
-        """A node says that it has a user's file; or, of no bytes, that it has not."""
-        return self.handle(core.InputCached(node, path, size, path.strip("/") if size else "", (1,) if size else ()))
+        """A node reports that it has a user's file; of no bytes, that it could not get it."""
+        return self.handle(InputCached(node, path, size, path.strip("/") if size else "", (1,) if size else ()))
 
     def cancel(self, *numbers: int) -> Instructions:
-        return self.handle(core.Cancelled(numbers))
+        return self.handle(Cancelled(numbers))
 
     def forget(self, *files: str) -> Instructions:
-        return self.handle(core.Forgotten(files))
+        return self.handle(Forgotten(files))
 
     def ask(self, file: str, request: int = 1) -> Instructions:
-        return self.handle(core.Asked(request, file))
+        return self.handle(Asked(request, file))
 
     def where(self, file: str) -> str | None:
-        """The node that a file would be read from."""
-        (answer,) = only(core.Answer, self.ask(file))
-        return answer.where.node if isinstance(answer.where, core.Replica) else None
+        """Return the node from which a file would be read."""
+        (answer,) = only(Answer, self.ask(file))
+        return answer.where.node if isinstance(answer.where, Replica) else None
 
     def tune(self, **parameters: float) -> Instructions:
-        return self.handle(core.Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
+        return self.handle(Tuned({name.replace("_", "-"): number for name, number in parameters.items()}))
 
     def replicate(self, count: int) -> Instructions:
         return self.tune(temp_replica_count=count)
 
     def make(self, file: str, size: int = 100, **fields: Any) -> str:
-        """Have a file made, and say where."""
+        """Make a file; return its node."""
         invocation = self.invocation(makes=[file], **fields)
         self.submit(invocation)
         self.done(invocation.number, made=[(file, size)])
         return self.nodes[invocation.number]
 
     def names(self) -> set[str]:
-        """The files of which there is a record."""
+        """Return the files that have a record."""
         return {file.name for file in self.core.files}
 
     def is_clean(self) -> bool:
-        """Whether nothing is left of anything that was submitted."""
+        """Whether nothing is left of all tasks."""
         nodes = self.core.nodes.values()
         busy = any(
             node.assigned or node.shapes or node.files or node.used or node.fetching or node.sending or node.reads
             for node in nodes
         )
-        return not (busy or self.core.tasks or self.names()) and tables(self.core).graph.is_empty
+        return not (busy or self.core.tasks or self.names()) and is_empty(tables(self.core).graph)
 
 
 def runs(instructions: Instructions) -> dict[str, list[int]]:
     return {
-        item.node: [task.invocation.number for task in item.tasks]
-        for item in instructions
-        if isinstance(item, core.Run)
+        item.node: [task.invocation.number for task in item.tasks] for item in instructions if isinstance(item, Run)
     }
 
 
 def ran(instructions: Instructions) -> list[int]:
-    """Numbers given out, in the order in which they were submitted."""
+    """Return the numbers of assigned tasks, in the order of their submission."""
     return sorted(number for numbers in runs(instructions).values() for number in numbers)
 
 
 def again(instructions: Instructions) -> list[tuple[FileUse, ...]]:
-    """Outputs of what is given out to make again what was lost."""
-    tasks = [task for item in instructions if isinstance(item, core.Run) for task in item.tasks]
+    """Return the outputs of assigned tasks that recreate lost files."""
+    tasks = [task for item in instructions if isinstance(item, Run) for task in item.tasks]
     return [task.invocation.outputs for task in tasks if task.origin is not None]
 
 
 def sources(instructions: Instructions) -> dict[str, str]:
-    fetched = [item.sources for item in instructions if isinstance(item, core.Run)]
+    fetched = [item.sources for item in instructions if isinstance(item, Run)]
     return {file: replica.node for each in fetched for file, replica in each.items()}
 
 
 def copies(instructions: Instructions) -> dict[str, str | None]:
-    """Where nodes that are given work are to get users' files from: another node, or the file itself."""
+    """Return from where nodes with new tasks get users' files: from another node, or the original file."""
     found: dict[str, str | None] = {}
-    for run in only(core.Run, instructions):
+    for run in only(Run, instructions):
         paths = [use.source for task in run.tasks for use in task.invocation.inputs if use.kind == "local"]
         for path in paths:
             found[run.node] = run.copies[path].node if path in run.copies else None
@@ -228,16 +253,16 @@ def copies(instructions: Instructions) -> dict[str, str | None]:
 
 
 def fetches(instructions: Instructions) -> list[tuple[str, str, str]]:
-    """Copies that are ordered: to which node, of what, from which node."""
-    return [(item.node, item.file, item.source.node) for item in instructions if isinstance(item, core.Fetch)]
+    """Return the copies that are ordered: to which node, of what, from which node."""
+    return [(item.node, item.file, item.source.node) for item in instructions if isinstance(item, Fetch)]
 
 
 def finished(instructions: Instructions) -> list[Completion]:
-    return [each for item in instructions if isinstance(item, core.Finish) for each in item.completions]
+    return [each for item in instructions if isinstance(item, Finish) for each in item.completions]
 
 
 def records(instructions: Instructions) -> dict[int, dict[str, Any]]:
-    """What is said of those that were lost."""
+    """Return the failure records of the tasks that were lost."""
     lost = [each for each in finished(instructions) if each.outcome == failure.LOST]
     return {each.number: pickle.loads(each.body) for each in lost if isinstance(each.body, bytes)}
 
@@ -247,18 +272,18 @@ def only(kind: type, instructions: Instructions) -> list[Any]:
 
 
 def unread(file: str) -> dict[str, Any]:
-    """The end of a call that could not read a file."""
+    """Make the failure of a task that could not read a file."""
     return {"outcome": failure.LOST, "body": failure.lost("file-lost", "no replica could be read", name=file)}
 
 
 def spread(world: World, count: int, cores: float = 1.0) -> None:
-    """Have so many nodes, n0, n1 and so on, each with room for one call."""
+    """Make nodes n0, n1 and so on, each for one call."""
     for number in range(count):
         world.join(f"n{number}", cores=cores)
 
 
 def chain(world: World, length: int, **fields: Any) -> list[int]:
-    """Have a chain of calls run; each forgets what came before, as results are when only the last is kept."""
+    """Run a chain of calls. Each forgets the file before it, as results are when only the last one is kept."""
     numbers = []
     for step in range(length):
         invocation = world.invocation(needs=[f"f{step - 1}"] if step else [], makes=[f"f{step}"], **fields)
@@ -275,5 +300,5 @@ def made_again(instructions: Instructions) -> list[str]:
 
 
 def recover(world: World) -> list[str]:
-    """Have everything run to its end; say what was made again, in order."""
+    """Run everything to its end; return the recreated files, in order."""
     return [use.source for number in world.work() if number < 0 for use in world.invocations[number].outputs]

@@ -12,7 +12,7 @@ from taskvine_manager.vine.parcels import Answer, Parcel
 from taskvine_manager.wire.messages import Invocation
 
 
-def test_small_parcel_rides_in_the_command(tmp_path: Path) -> None:
+def test_small_parcel_is_in_the_command(tmp_path: Path) -> None:
     parcel = Parcel("run", 3, invocations=(tuple(Invocation(1, 2, b"args")),), values={"x": b"y"})
     command, data = parcels.pack(parcel)
     assert data is None
@@ -30,7 +30,7 @@ def test_large_parcel_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 600, 760, 5000])
-def test_small_answer_is_output_and_a_large_one_is_not(size: int) -> None:
+def test_only_a_small_answer_is_output(size: int) -> None:
     answer = Answer("node", ((1, 0, b"\0" * size),))
     data, is_output = parcels.to_output(answer)
     assert is_output is (size <= 600)

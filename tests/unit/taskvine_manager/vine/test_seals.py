@@ -1,4 +1,4 @@
-"""Seals: whether a file is all that was made."""
+"""Seals: they show whether a file is complete."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def sealed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_length_is_that_of_what_was_made(sealed: Path) -> None:
+def test_seal_contains_the_length(sealed: Path) -> None:
     length = seals.check(str(sealed))
     assert sealed.read_bytes()[:length].count(b"x") == length
 
 
-def test_every_cut_is_noticed(sealed: Path) -> None:
+def test_truncated_file_is_noticed(sealed: Path) -> None:
     whole = sealed.stat().st_size
     for left in {0, 1, 7, 8, 15, 16, whole // 2, whole - 1} - {whole}:
         content = sealed.read_bytes()
@@ -34,13 +34,13 @@ def test_every_cut_is_noticed(sealed: Path) -> None:
         sealed.write_bytes(content)
 
 
-def test_what_was_added_to_is_not_whole(sealed: Path) -> None:
+def test_extended_file_is_noticed(sealed: Path) -> None:
     with sealed.open("ab") as file:
         file.write(b"more")
     with pytest.raises(seals.Cut):
         seals.check(str(sealed))
 
 
-def test_missing_file_is_not_a_cut(tmp_path: Path) -> None:
+def test_missing_file_is_not_truncated(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         seals.check(str(tmp_path / "never"))

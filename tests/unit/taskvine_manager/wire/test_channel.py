@@ -1,4 +1,4 @@
-"""A channel loses nothing, never blocks, and knows when nobody is there any more."""
+"""A channel loses nothing, never blocks, and notices when the other end is closed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_messages_arrive_in_order(ends: tuple[Channel, Channel]) -> None:
     assert not other.ended
 
 
-def test_what_a_socket_does_not_take_stays_and_follows(ends: tuple[Channel, Channel]) -> None:
+def test_unsent_bytes_follow_later(ends: tuple[Channel, Channel]) -> None:
     one, other = ends
     told = [("load", number, bytes([number % 251]) * 100_000) for number in range(30)]
     for message in told:
@@ -52,7 +52,7 @@ def test_what_a_socket_does_not_take_stays_and_follows(ends: tuple[Channel, Chan
     assert not one.full
 
 
-def test_a_selector_says_when_there_is_room_for_the_rest(ends: tuple[Channel, Channel]) -> None:
+def test_selector_reports_when_the_rest_can_be_sent(ends: tuple[Channel, Channel]) -> None:
     one, other = ends
     with selectors.DefaultSelector() as selector:
         selector.register(one, selectors.EVENT_READ, "mine")
@@ -67,7 +67,7 @@ def test_a_selector_says_when_there_is_room_for_the_rest(ends: tuple[Channel, Ch
         assert selector.get_key(one).events == selectors.EVENT_READ
 
 
-def test_the_last_words_are_heard_before_the_end(ends: tuple[Channel, Channel]) -> None:
+def test_last_messages_are_read_before_the_end(ends: tuple[Channel, Channel]) -> None:
     one, other = ends
     one.queue("broken", "text")
     one.finish(1.0)
@@ -77,15 +77,15 @@ def test_the_last_words_are_heard_before_the_end(ends: tuple[Channel, Channel]) 
     assert other.ended
 
 
-def test_the_last_words_are_not_waited_for_longer_than_said(ends: tuple[Channel, Channel]) -> None:
+def test_last_messages_are_waited_for_a_limited_time(ends: tuple[Channel, Channel]) -> None:
     one, _ = ends
     one.queue("load", b"\0" * 10_000_000)
-    one.finish(0.05)  # nobody reads: this returns nevertheless
+    one.finish(0.05)  # no process reads, but this returns
     assert not one.full
 
 
 @pytest.mark.parametrize("unread", [False, True])
-def test_what_nobody_reads_any_more_is_dropped(ends: tuple[Channel, Channel], unread: bool) -> None:
+def test_messages_to_a_closed_end_are_dropped(ends: tuple[Channel, Channel], unread: bool) -> None:
     one, other = ends
     if unread:  # the end is a reset then
         one.send("never read")
@@ -97,14 +97,14 @@ def test_what_nobody_reads_any_more_is_dropped(ends: tuple[Channel, Channel], un
     assert one.ended
 
 
-def test_a_closed_channel_takes_what_it_is_told(ends: tuple[Channel, Channel]) -> None:
+def test_closed_channel_accepts_messages(ends: tuple[Channel, Channel]) -> None:
     one, _ = ends
     one.close()
     one.send("too late")
     assert not one.full
 
 
-def test_nonsense_is_a_value_error(ends: tuple[Channel, Channel]) -> None:
+def test_malformed_message_is_a_value_error(ends: tuple[Channel, Channel]) -> None:
     plain, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     channel = Channel(end)
     plain.send(b"\xc1")

@@ -1,4 +1,4 @@
-"""What is said arrives as it was said, however it is cut, and nonsense is told from it."""
+"""Messages arrive as they were sent, however they are cut, and malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def feed_in_pieces(stream: bytes, cuts: list[int]) -> list[tuple[Any, ...]]:
 
 
 @given(said)
-def test_round_trip(message: tuple[Any, ...]) -> None:
+def test_messages_round_trip(message: tuple[Any, ...]) -> None:
     assert decode(encode(*message)) == message
 
 
@@ -86,11 +86,11 @@ def test_paths_need_not_be_text() -> None:
 
 
 @given(st.lists(said, max_size=5), st.lists(st.integers(0, 500)))
-def test_a_stream_may_be_cut_anywhere(told: list[tuple[Any, ...]], cuts: list[int]) -> None:
+def test_stream_may_be_cut_anywhere(told: list[tuple[Any, ...]], cuts: list[int]) -> None:
     assert feed_in_pieces(b"".join(encode(*message) for message in told), cuts) == told
 
 
-def test_a_stream_may_be_cut_everywhere() -> None:
+def test_stream_may_be_cut_everywhere() -> None:
     told = [("submit", ("key", b"\0" * 300), (1.5, None)), ("stop",), ("cancel", tuple(range(70000, 70020)))]
     stream = b"".join(encode(*message) for message in told)
     assert feed_in_pieces(stream, list(range(len(stream)))) == told
@@ -117,7 +117,7 @@ def test_records_round_trip(kind: Any, records: st.SearchStrategy[Any]) -> None:
     check()
 
 
-def test_these_are_all_the_records() -> None:
+def test_all_records_are_tested() -> None:
     tuples = {
         each
         for each in vars(messages).values()
@@ -138,20 +138,20 @@ NONSENSE = [
     b"\x91" * 5000,
     b"\xdd\xff\xff\xff\xff",  # a list of 2**32 - 1
     b"\xdd\x02\x00\x00\x00",  # a list of 2**25
-    b"\xdf\xff\xff\xff\xff",  # a dict of as many
+    b"\xdf\xff\xff\xff\xff",  # a dict of this size
     b"\xc7\x05\xff12345",  # no time stamp
 ]
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda data: data[:8].hex())
-def test_nonsense_is_a_value_error(nonsense: bytes) -> None:
+def test_malformed_message_is_a_value_error(nonsense: bytes) -> None:
     with pytest.raises(ValueError):
         list(fed(Decoder(), nonsense))
     with pytest.raises(ValueError):
         decode(nonsense)
 
 
-def test_what_was_said_before_the_nonsense_is_heard() -> None:
+def test_messages_before_a_malformed_one_are_read() -> None:
     stream = fed(Decoder(), encode("stop") + b"\xc1")
     assert next(stream) == ("stop",)
     with pytest.raises(ValueError):
@@ -169,7 +169,7 @@ def test_random_bytes_are_a_message_or_a_value_error(data: bytes) -> None:
 
 
 @given(said)
-def test_a_message_cut_short_is_a_value_error(message: tuple[Any, ...]) -> None:
+def test_truncated_message_is_a_value_error(message: tuple[Any, ...]) -> None:
     whole = encode(*message)
     for end in {0, 1, len(whole) // 2, len(whole) - 1}:
         with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""The command in this process, with what it has written."""
+"""The command in this process, and its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``list``, ``explain`` and ``check`` show, and what they write for programs."""
+"""The output of ``list``, ``explain`` and ``check``, for people and for programs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_explain(run: Any) -> None:
     assert (told["type"], told["default"], told["since"]) == ("flag", False, "7.11.0")
 
 
-def test_explain_what_does_not_exist(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_of_an_unknown_name(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "temp-replicas"]) == INVALID
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -75,7 +75,7 @@ def test_check_of_a_valid_file(run: Any, tmp_path: Path) -> None:
     assert "the manager already has the whole graph" in run("check", str(path), "--engine", "embedded")
 
 
-def test_check_names_everything_that_is_wrong(run: Any, tmp_path: Path) -> None:
+def test_check_names_all_errors(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(BAD)
     shown = run("check", str(path), code=INVALID)
@@ -92,7 +92,7 @@ def test_check_names_everything_that_is_wrong(run: Any, tmp_path: Path) -> None:
     assert len({each["message"] for each in told["problems"]}) == 5
 
 
-def test_check_of_what_cannot_be_read(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_an_unreadable_file(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("absent.toml", "tuning.ini"):
         assert main(["check", str(tmp_path / name)]) == INVALID
         assert name in capsys.readouterr().err

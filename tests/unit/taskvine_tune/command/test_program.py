@@ -43,20 +43,20 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ["sweep", "--timeout", "0", "a.toml", "true"],
     ],
 )
-def test_command_lines_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_command_lines_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "usage: taskvine-tune" in capsys.readouterr().err
 
 
-def test_as_a_program(tmp_path: Path) -> None:
+def test_command_runs_as_a_program(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(BAD)
     for arguments, code, says in (
         (["--help"], 0, "COMMAND"),
         (["explain", "--help"], 0, "executor.prefetch"),
-        (["explain", "temp-replica-count"], 0, "Number of workers that hold each temp file"),
+        (["explain", "temp-replica-count"], 0, "Number of nodes that hold each temp file"),
         (["check", str(path)], 1, "did you mean 'hungry-minimum'"),
     ):
         done = program(*arguments)
@@ -70,7 +70,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert json.loads(program("list", "--json", PYTHONUTF8="0", LC_ALL="C.UTF-8").stdout)
 
 
-def test_output_that_nobody_reads() -> None:
+def test_closed_output_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

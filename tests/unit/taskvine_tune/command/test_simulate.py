@@ -1,4 +1,4 @@
-"""The command ``taskvine-tune simulate``: what it shows, and what it refuses."""
+"""The command ``taskvine-tune simulate``: its output, and the input that it refuses."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ def test_tuning_from_a_file(run: Any, tmp_path: Path) -> None:
         ([*SMALL, "--failure-rate", "90000"], "the others never will"),
     ],
 )
-def test_what_cannot_be_simulated(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_simulations_are_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == INVALID
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -101,7 +103,7 @@ def test_what_cannot_be_simulated(arguments: list[str], says: str, capsys: pytes
 
 
 @pytest.mark.parametrize("text", ["1X", "-1", "nan", "", "G"])
-def test_bytes_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_sizes_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*SMALL, "--size", text])
     assert ended.value.code == 2

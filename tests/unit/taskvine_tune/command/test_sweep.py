@@ -1,4 +1,4 @@
-"""What ``sweep`` shows, and what it writes for programs."""
+"""The output of ``sweep``, for people and for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskvine_tune.command import INVALID, main
 
 ROOT = str(Path(taskvine_tune.__file__).parent.parent)
 
-# A program that takes longer with more replicas, as a sweep's should.
+# A program that takes longer with more replicas.
 SLOWER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -63,13 +63,13 @@ def test_sweep_with_losses(run: Any, tmp_path: Path, slower: list[str]) -> None:
     assert [each["parameters"] for each in told["settings"]] == [
         {"temp-replica-count": count, "executor.loss-interval": 1.5} for count in (1, 2)
     ]
-    # An axis of the space goes before.
+    # An axis of the space takes precedence.
     space.write_text("temp-replica-count = 1\n[executor]\nloss-interval = [0, 2]\n")
     told = run("sweep", "--losses", "1.5", "--repetitions", "1", "--json", str(space), *slower)
     assert [each["parameters"]["executor.loss-interval"] for each in told["settings"]] == [0, 2]
 
 
-def test_sweep_with_a_setting_that_fails(tmp_path: Path, slower: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_with_a_failing_setting(tmp_path: Path, slower: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     space = tmp_path / "space.toml"
     space.write_text("temp-replica-count = [1, 9]\n")
     assert main(["sweep", "--repetitions", "1", str(space), *slower]) == INVALID
@@ -87,7 +87,7 @@ def test_sweep_with_a_setting_that_fails(tmp_path: Path, slower: list[str], caps
         ("temp-replica-count = [1, 2]\n", "false", "no setting has wall_seconds in every run"),
     ],
 )
-def test_sweeps_that_come_to_nothing(
+def test_impossible_sweep_is_refused(
     tmp_path: Path, space: str, program: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "space.toml"

@@ -1,4 +1,4 @@
-"""Simulations: cases whose outcome is known, bounds that hold for all, and what losses do."""
+"""Simulations: cases with a known outcome, bounds that always hold, and the effects of losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskvine_tune.simulation.workloads import Job, Kind, Result, Workload
 
 MB = 1 << 20
 
-#: Nodes where nothing takes time but what a test says.
+#: Nodes where everything takes no time, except what a test sets.
 QUICK: dict[str, Any] = {"latency": 0.0, "bandwidth": math.inf, "manager_bandwidth": math.inf}
 
 
@@ -43,8 +43,8 @@ def test_a_chain_takes_the_sum_of_its_run_times() -> None:
     outcome = simulate(generate("chain", 50, seconds=2.0), Cluster(3, 2, **QUICK))
     assert all_done(outcome, 50)
     assert outcome.makespan == pytest.approx(100.0)
-    assert outcome.moved == 0  # each where the one before was
-    assert outcome.storage_peak == 2_000_000  # what is read, and what is made of it
+    assert outcome.moved == 0  # each on the node of the one before
+    assert outcome.storage_peak == 2_000_000  # the input, and the output
     assert (outcome.rerun, outcome.evicted, outcome.lost_nodes) == (0, 0, 0)
     assert outcome.transfers == {"results": Traffic(1, 1_000_000)}
     assert outcome.utilization == pytest.approx(1 / 6)
@@ -70,14 +70,14 @@ def test_a_node_joins_after_its_start() -> None:
     assert outcome.makespan == pytest.approx(32.0)
 
 
-def test_overhead_and_writing_take_a_slot() -> None:
+def test_overhead_and_writing_occupy_a_slot() -> None:
     cluster = Cluster(1, overhead=0.5, write_rate=1e6, **QUICK)
     assert simulate(generate("chain", 4, seconds=1.0, size=2_000_000), cluster).makespan == pytest.approx(4 * 3.5)
     assert simulate(generate("chain", 4, seconds=1.0, size=1000), cluster).makespan == pytest.approx(4 * 1.5)
 
 
-def test_what_is_not_there_is_copied_at_the_bandwidth_of_the_nodes() -> None:
-    # Two jobs read one result, and there is a slot for one at each of two nodes: one has to have it copied.
+def test_missing_inputs_are_copied_at_the_nodes_bandwidth() -> None:
+    # Two jobs read one result, and each of two nodes has one slot: one node has to copy the result.
     jobs = workload(job(1.0, makes="a", size=10 * MB), job(100.0, "a"), job(100.0, "a"))
     outcome = simulate(jobs, Cluster(2, **QUICK | {"bandwidth": 2.0 * MB}))
     assert outcome.makespan == pytest.approx(1.0 + 5.0 + 100.0)
@@ -86,7 +86,7 @@ def test_what_is_not_there_is_copied_at_the_bandwidth_of_the_nodes() -> None:
     assert outcome.storage_peak == 20 * MB
 
 
-def test_what_the_user_reads_is_brought_home_at_the_bandwidth_of_the_manager() -> None:
+def test_results_are_fetched_at_the_managers_bandwidth() -> None:
     outcome = simulate(generate("independent", 4, size=10 * MB), Cluster(4, **QUICK | {"manager_bandwidth": 2.0 * MB}))
     assert outcome.makespan == pytest.approx(1.0 + 20.0)
     assert outcome.transfers == {"results": Traffic(4, 40 * MB)}
@@ -111,19 +111,19 @@ def test_a_users_file_is_read_once_and_passed_on() -> None:
     assert outcome.transfers["nodes"] == Traffic(3, 300)
 
 
-def test_jobs_come_when_they_were_submitted() -> None:
+def test_jobs_arrive_at_their_submission_times() -> None:
     jobs = [job(1.0, submitted=10.0 * place) for place in range(4)]
     assert simulate(workload(*jobs), Cluster(1, **QUICK)).makespan == pytest.approx(31.0)
 
 
-def test_results_are_held_until_so_many_have_ended() -> None:
+def test_results_are_held_until_a_number_of_jobs_has_ended() -> None:
     held = [job(1.0, makes=f"r{place}", forgets=((f"r{place}", 6),)) for place in range(10)]
     at_once = [job(1.0, makes=f"r{place}", forgets=((f"r{place}", 0),)) for place in range(10)]
     assert simulate(workload(*held), Cluster(1, **QUICK)).storage_peak == 6 * MB
     assert simulate(workload(*at_once), Cluster(1, **QUICK)).storage_peak == MB
 
 
-def test_requests_limit_what_runs_beside_each_other() -> None:
+def test_requests_limit_concurrent_jobs() -> None:
     kinds = (Kind(cores=2.0), Kind(memory=600.0))
     jobs = [job(1.0, kind=place % 2) for place in range(8)]
     outcome = simulate(workload(*jobs, kinds=kinds), Cluster(1, 4, memory=1000.0, **QUICK))
@@ -132,7 +132,7 @@ def test_requests_limit_what_runs_beside_each_other() -> None:
     assert wide.makespan == pytest.approx(2.0)
 
 
-def test_a_disk_without_limit_holds_what_is_asked_for() -> None:
+def test_unlimited_disk_fits_every_request() -> None:
     jobs = workload(job(1.0), kinds=(Kind(disk=1e9),))
     assert simulate(jobs, Cluster(1, **QUICK)).done == 1
     assert simulate(jobs, Cluster(1, disk=1e9, **QUICK)).failed == 1
@@ -153,17 +153,17 @@ def test_library_slots_are_slots() -> None:
     assert simulate(jobs, Cluster(1, 2, **QUICK), {"executor.library-slots": 4}).makespan == pytest.approx(2.0)
 
 
-def test_what_no_node_can_hold_fails() -> None:
+def test_impossible_job_fails() -> None:
     jobs = [job(1.0, makes="a"), job(1.0, kind=1), job(1.0, "a")]
     outcome = simulate(workload(*jobs, kinds=(Kind(), Kind(cores=8.0))), Cluster(3, 4, **QUICK))
     assert (outcome.done, outcome.failed) == (2, 1)
 
 
-def test_what_has_no_room_fails_or_is_evicted() -> None:
+def test_full_disk_fails_or_evicts() -> None:
     too_large = workload(job(1.0, makes="a", size=20 * MB, is_final=True), job(1.0, "a"))
     outcome = simulate(too_large, Cluster(1, disk=10 * MB, **QUICK))
     assert (outcome.done, outcome.failed, outcome.undelivered) == (0, 2, 1)
-    # Six results that all are read at the end do not fit; what is evicted is made again.
+    # Six results that are all read at the end do not fit; evicted ones are recreated.
     names = [f"r{place}" for place in range(6)]
     jobs = [job(1.0, makes=name, size=4 * MB) for name in names] + [job(1.0, name) for name in names]
     outcome = simulate(workload(*jobs), Cluster(1, disk=10 * MB, **QUICK))
@@ -176,7 +176,7 @@ def test_short_calls_are_sent_ahead() -> None:
     far: dict[str, Any] = QUICK | {"latency": 0.05}
     short = simulate(generate("independent", 400, seconds=0.001, size=0), Cluster(1, **far))
     assert all_done(short, 400)
-    assert short.makespan < 400 * 0.1 / 4  # each would have taken a message there and back
+    assert short.makespan < 400 * 0.1 / 4  # each would have taken a message in both directions
     chain = simulate(generate("chain", 400, seconds=0.001, size=0), Cluster(1, **far))
     assert all_done(chain, 400)
     assert chain.makespan < 400 * 0.1 / 4
@@ -219,7 +219,7 @@ def test_each_job_runs_once_and_none_before_what_it_reads(
 
 @settings(max_examples=25, deadline=None)
 @given(jobs=graphs(), nodes=st.integers(1, 4), seed=st.integers(0, 1000), disk=st.sampled_from([0, 40 * MB]))
-def test_whatever_is_lost_each_job_is_done(jobs: list[Job], nodes: int, seed: int, disk: int) -> None:
+def test_every_job_is_done_despite_losses(jobs: list[Job], nodes: int, seed: int, disk: int) -> None:
     outcome = simulate(workload(*jobs), Cluster(nodes, 2, disk=disk, loss_rate=100.0, bandwidth=2.0 * MB), seed=seed)
     assert outcome.done + outcome.failed == len(jobs)
     assert outcome.failed == 0 or disk
@@ -233,14 +233,14 @@ LOSSY = Cluster(8, 2, loss_rate=15.0, startup=5.0)
 LAYERS = generate("layered", 200, seconds=10.0, size=5_000_000, width=40, seed=1)
 
 
-def test_the_same_seed_comes_out_the_same() -> None:
+def test_same_seed_gives_the_same_outcome() -> None:
     one, other = simulate(LAYERS, LOSSY, seed=3), simulate(LAYERS, LOSSY, seed=3)
     assert one == other
     assert one.lost_nodes > 0
     assert one != simulate(LAYERS, LOSSY, seed=4)
 
 
-def test_strings_hash_differently_in_each_process_and_it_still_comes_out_the_same() -> None:
+def test_outcome_does_not_depend_on_hashes_of_strings() -> None:
     program = (
         "from taskvine_tune.simulation.api import *\n"
         "layers = generate('layered', 200, seconds=10.0, size=5_000_000, width=40)\n"
@@ -261,7 +261,7 @@ def test_strings_hash_differently_in_each_process_and_it_still_comes_out_the_sam
     assert len(said) == 1
 
 
-def test_replicas_save_what_would_be_made_again() -> None:
+def test_replicas_avoid_recreations() -> None:
     seeds = range(4)
     alone, double = compare(LAYERS, LOSSY, "temp-replica-count", [1, 2], seeds=seeds).values()
     for outcome in (*alone, *double):
@@ -272,7 +272,7 @@ def test_replicas_save_what_would_be_made_again() -> None:
     assert sum(each.moved for each in double) > sum(each.moved for each in alone)
 
 
-def test_a_lost_node_takes_what_it_ran_with_it() -> None:
+def test_lost_node_loses_its_running_jobs() -> None:
     outcome = simulate(generate("independent", 40, seconds=60.0, size=0), Cluster(4, loss_rate=10.0, **QUICK), seed=2)
     assert all_done(outcome, 40)
     assert outcome.lost_nodes > 0
@@ -280,7 +280,7 @@ def test_a_lost_node_takes_what_it_ran_with_it() -> None:
     assert outcome.makespan > 600.0
 
 
-def test_without_replacement_or_retries_not_all_is_done() -> None:
+def test_without_replacement_or_retries_jobs_fail() -> None:
     jobs = generate("independent", 60, seconds=100.0, size=0)
     alone = simulate(jobs, Cluster(3, loss_rate=30.0, replace=False), seed=1)
     assert alone.lost_nodes == 3
@@ -292,7 +292,7 @@ def test_without_replacement_or_retries_not_all_is_done() -> None:
     assert once.done + once.failed == 60
 
 
-def test_what_will_never_end_is_said() -> None:
+def test_hopeless_simulation_is_an_error() -> None:
     with pytest.raises(BadSimulation, match="the others never will"):
         simulate(generate("chain", 3, seconds=1000.0), Cluster(2, loss_rate=3600.0))
 
@@ -300,7 +300,7 @@ def test_what_will_never_end_is_said() -> None:
 # --- scale ---
 
 
-def test_what_is_submitted_is_bounded_by_the_window() -> None:
+def test_window_limits_submitted_jobs() -> None:
     jobs = generate("layered", 600, width=50)
     narrow = simulate(jobs, Cluster(10, 2, **QUICK), window=120)
     assert all_done(narrow, 600)
@@ -309,16 +309,16 @@ def test_what_is_submitted_is_bounded_by_the_window() -> None:
 
 
 def test_generated_jobs_are_not_held() -> None:
-    """Neither the simulation nor the scheduler keeps anything of what is over."""
+    """Neither the simulation nor the scheduler keeps anything of jobs that have ended."""
     from taskvine_tune.simulation.engine import Simulation
     from taskvine_tune.tuning import TuneParameters
 
     simulation = Simulation(generate("layered", 400, width=20), Cluster(5, 2), TuneParameters(), 0, 100)
     assert simulation.run().done == 400
-    assert not simulation._user._live
-    assert not simulation._core.tasks
-    assert not list(simulation._core.files)
-    assert not any(node.files or node.assigned for node in simulation._core.nodes.values())
+    assert simulation.user.is_content
+    assert not simulation.core.tasks
+    assert not list(simulation.core.files)
+    assert not any(node.files or node.assigned for node in simulation.core.nodes.values())
 
 
 # --- the interface ---
@@ -348,12 +348,12 @@ def test_generated_jobs_are_not_held() -> None:
         ({"retries": -1}, "retries must be at least 0"),
     ],
 )
-def test_clusters_that_cannot_be(fields: dict[str, Any], says: str) -> None:
+def test_impossible_clusters_are_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(BadSimulation, match=says):
         Cluster(**{"nodes": 1, **fields})
 
 
-def test_what_makes_no_sense_together() -> None:
+def test_contradictory_arguments_are_refused() -> None:
     with pytest.raises(TuningError, match="did you mean 'temp-replica-count'"):
         simulate(LAYERS, Cluster(2), {"temp-replicas": 2})
     with pytest.raises(TuningError, match="2 nodes at most"):
@@ -372,7 +372,7 @@ def test_fields_and_parameters_are_varied_by_their_names() -> None:
         compare(LAYERS, Cluster(2), "nodez", [1])
 
 
-def test_an_outcome_as_plain_data() -> None:
+def test_outcome_as_plain_data() -> None:
     outcome = simulate(generate("chain", 3), Cluster(1))
     told = outcome.as_dict()
     assert told["transfers"] == {"results": {"transfers": 1, "size": 1_000_000}}
@@ -380,8 +380,8 @@ def test_an_outcome_as_plain_data() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_all_tasks_run_however_few_of_their_files_fit_at_once(seed: int) -> None:
-    """A task needs room for three files; a node has it for four to six, with more tasks than that at once."""
+def test_all_tasks_run_on_small_disks(seed: int) -> None:
+    """A task needs space for three files; a node has space for four to six, but more than one task at a time."""
     draw = random.Random(seed)
     slots, fit, later = draw.randint(1, 4), draw.randint(4, 6), draw.choice([0.0, 0.02, 0.5])
     size = int(4 * MB / (fit + 0.2))
@@ -400,7 +400,7 @@ def test_all_tasks_run_however_few_of_their_files_fit_at_once(seed: int) -> None
 
 
 def test_batch_limits_how_many_short_tasks_a_slot_gets_at_once() -> None:
-    """Some of these tasks are a thousand times longer than others, which may then wait behind them in the same slot."""
+    """Some tasks are a thousand times longer than others, which may then wait behind them in the same slot."""
     tasks = generate("independent", 2000, seconds=0.0004, spread=3, seed=1)
     alone, together = (simulate(tasks, Cluster(1, 4, **QUICK), {"executor.batch": batch}) for batch in (1, 0))
     assert alone.makespan != together.makespan

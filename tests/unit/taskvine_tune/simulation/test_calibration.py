@@ -1,4 +1,4 @@
-"""Clusters that are like those of recorded runs."""
+"""Clusters calibrated from recorded runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def record(*calls: Done, nodes: int = 1, joined: float = 0.0, slots: int | None 
     )
 
 
-def test_what_calls_cost() -> None:
+def test_costs_of_calls_are_measured() -> None:
     run = record(
         ended(0, 101.0, 104.0, 1.0, 0.01),  # the first: 3 s until it began
         ended(1, 101.0, 105.5, 1.0, 0.01),  # half a second after the one before it had ended
@@ -51,7 +51,7 @@ def test_what_calls_cost() -> None:
     assert cluster.loss_rate == 0
 
 
-def test_what_a_record_does_not_tell_is_nothing() -> None:
+def test_unrecorded_costs_are_zero() -> None:
     cluster = calibrate(record(nodes=3, joined=10.0, slots=7))
     assert (cluster.nodes, cluster.slots) == (3, 7)
     assert (cluster.startup, cluster.overhead, cluster.setup) == (0.0, 0.0, 0.0)
@@ -63,11 +63,11 @@ def test_what_a_record_does_not_tell_is_nothing() -> None:
         calibrate("/nothing/such")
 
 
-def test_a_run_on_such_a_cluster_takes_as_long() -> None:
-    """Calls one after another that cost what they do here are simulated to the second."""
+def test_simulated_run_takes_as_long() -> None:
+    """Calls one after another, with the costs measured here, are simulated to the second."""
     calls, now = [], 101.0
     for number in range(20):
-        dispatched = now + 2 * 0.125  # the node says that it is free, and is told what to do
+        dispatched = now + 2 * 0.125  # the node reports that it is free, and is sent the next call
         began = dispatched + (3.0 if number == 0 else 0.25)
         calls.append(ended(number, dispatched, began, 2.0, 0.125))
         now = began + 2.0
@@ -78,6 +78,6 @@ def test_a_run_on_such_a_cluster_takes_as_long() -> None:
     assert simulate(workload, cluster).makespan == pytest.approx(workload.measured)
 
 
-def test_the_parameters_of_a_run() -> None:
+def test_parameters_of_a_run_are_read() -> None:
     assert tuned(record()) == {"temp-replica-count": 2, "immediate-recovery": True}
     assert tuned(Record()) == {}

@@ -1,19 +1,19 @@
-"""The simulated shell carries out what the scheduler can tell it."""
+"""The simulated shell carries out every instruction of the scheduler."""
 
 from __future__ import annotations
 
 from typing import get_args
 
-from taskvine_manager.scheduling import core
+from taskvine_manager.scheduling.events import Discard, Instruction, Release
 from taskvine_tune.simulation.engine import Simulation
 from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.workloads import generate
 from taskvine_tune.tuning import TuneParameters
 
-NEVER = {core.Discard, core.Release}
-"""Imagined tasks have no files of arguments, and no imagined node is asked to leave."""
+NEVER = {Discard, Release}
+"""Simulated tasks have no files of arguments, and no simulated node is asked to leave."""
 
 
 def test_every_instruction_has_an_action() -> None:
     simulation = Simulation(generate("chain", tasks=1), Cluster(1, 1), TuneParameters(), seed=0, window=1)
-    assert set(simulation._actions) == set(get_args(core.Instruction)) - NEVER
+    assert set(simulation.actions) == set(get_args(Instruction)) - NEVER

@@ -13,12 +13,12 @@ from taskvine_tune.simulation.network import Clock, Network
 
 
 class Around:
-    """An environment in which nothing runs."""
+    """An environment in which no task runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
         self.clock = Clock()
         self.network = Network(self.clock)
-        self.setup = 0.0
         self.most_calls = 64
         self.events: list[Event] = []
 
@@ -27,9 +27,9 @@ class Around:
 
 
 def fleet_of(cluster: Cluster, loss_rate: float = 0.0, seed: int = 0) -> tuple[Fleet, Any, list[float]]:
-    around: Any = Around()
+    around: Any = Around(cluster)
     times: list[float] = []
-    fleet = Fleet(cluster, cluster.nodes, loss_rate, None, seed, around, lambda: times.append(around.clock.now))
+    fleet = Fleet(cluster.nodes, loss_rate, None, seed, around, lambda: times.append(around.clock.now))
     fleet.start()
     return fleet, around, times
 

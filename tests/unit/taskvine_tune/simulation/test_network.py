@@ -1,4 +1,4 @@
-"""Simulated time, and bandwidth that is shared in it."""
+"""Simulated time, and bandwidth that transfers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskvine_tune.simulation.network import Clock, Network, Port
 
 
 class Wires:
-    """A network, and the times at which transfers came to their ends."""
+    """A network, and the times at which transfers ended."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -35,7 +35,7 @@ class Wires:
             pass
 
 
-def test_what_happens_at_the_same_time_happens_in_the_order_of_calls() -> None:
+def test_simultaneous_events_keep_their_order() -> None:
     clock, seen = Clock(), list[Any]()
     for name in "abc":
         clock.after(1.0, seen.append, name)
@@ -47,23 +47,23 @@ def test_what_happens_at_the_same_time_happens_in_the_order_of_calls() -> None:
     assert not clock.step()
 
 
-def test_one_transfer_has_the_lesser_bandwidth_of_its_ends() -> None:
+def test_transfer_has_the_lower_bandwidth_of_its_ends() -> None:
     wires = Wires()
     wires.send("a", Port(100.0), Port(10.0), 50)
     wires.run()
     assert wires.ended == {"a": 5.0}
 
 
-def test_a_port_is_shared_evenly_and_what_ends_leaves_its_share() -> None:
+def test_port_is_shared_evenly() -> None:
     wires, source = Wires(), Port(10.0)
     wires.send("long", source, Port(math.inf), 100)
     wires.send("short", source, Port(math.inf), 20, at=2.0)
     wires.run()
-    # The first has 20 of 100 when the second comes, and gets 20 of the 40 of the next 4 s; then it is alone again.
+    # The first has sent 20 of 100 when the second comes, and 20 of 40 in the next 4 s; then it is alone again.
     assert wires.ended == {"short": 6.0, "long": 12.0}
 
 
-def test_directions_of_a_port_are_apart() -> None:
+def test_directions_of_a_port_are_independent() -> None:
     wires, here, there = Wires(), Port(10.0), Port(10.0)
     wires.send("out", here, there, 100)
     wires.send("in", there, here, 100)
@@ -71,7 +71,7 @@ def test_directions_of_a_port_are_apart() -> None:
     assert wires.ended == {"out": 10.0, "in": 10.0}
 
 
-def test_no_bytes_and_no_limit_take_no_time() -> None:
+def test_empty_or_unlimited_transfer_takes_no_time() -> None:
     wires = Wires()
     wires.send("nothing", Port(1.0), Port(1.0), 0, at=3.0)
     wires.send("unlimited", Port(math.inf), Port(math.inf), 10**12, at=4.0)
@@ -79,7 +79,7 @@ def test_no_bytes_and_no_limit_take_no_time() -> None:
     assert wires.ended == {"nothing": 3.0, "unlimited": 4.0}
 
 
-def test_what_a_port_that_is_cut_was_sending_fails_and_what_it_was_to_get_is_forgotten() -> None:
+def test_cut_port_fails_its_transfers() -> None:
     wires, gone, other = Wires(), Port(10.0), Port(10.0)
     wires.send("from", gone, Port(10.0), 100)
     wires.send("to", other, gone, 100)
@@ -95,8 +95,8 @@ def test_what_a_port_that_is_cut_was_sending_fails_and_what_it_was_to_get_is_for
     sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=8),
     starts=st.lists(st.floats(0, 50), min_size=8, max_size=8),
 )
-def test_a_busy_port_sends_all_that_it_can(sizes: list[int], starts: list[float]) -> None:
-    """As many bytes come as were sent, and one source never sends faster than its port, nor idles with work to do."""
+def test_busy_port_uses_its_bandwidth(sizes: list[int], starts: list[float]) -> None:
+    """All bytes arrive, and a source never sends faster than its port, and never idles while it has work."""
     wires, source = Wires(), Port(10.0)
     for place, (size, start) in enumerate(zip(sizes, starts, strict=False)):
         wires.send(place, source, Port(math.inf), size, at=start)

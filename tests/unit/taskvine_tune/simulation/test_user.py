@@ -7,17 +7,18 @@ from collections.abc import Callable
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Answer, Asked, Event, Finish, Forgotten, Replica, Submitted
 from taskvine_manager.wire.messages import Completion
+from taskvine_tune.simulation.model import Cluster
 from taskvine_tune.simulation.network import Clock
 from taskvine_tune.simulation.user import FETCHES, User
 from taskvine_tune.simulation.workloads import Job, Result, Workload, generate
 
 
 class Desk:
-    """A manager that keeps what it is told."""
+    """A manager that notes its requests."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.latency = 0.0
+        self.cluster = Cluster(1, latency=0.0)
         self.events: list[Event] = []
         self.is_there = True
         self.traffic: list[tuple[str, int]] = []
@@ -32,7 +33,7 @@ class Desk:
         self.traffic.append((source, size))
 
     def told(self) -> list[Event]:
-        """What came since the last call, and until nothing is due any more."""
+        """Return the requests since the last call, until nothing more is due."""
         while self.clock.step():
             pass
         events, self.events = self.events, []
@@ -85,7 +86,7 @@ def test_results_are_fetched_a_few_at_a_time_and_then_forgotten() -> None:
     assert desk.traffic == [("results", 70_000)]
 
 
-def test_a_result_that_is_gone_is_asked_for_again() -> None:
+def test_missing_result_is_requested_again() -> None:
     user, desk = user_of(generate("independent", 1))
     desk.told()
     user.finish(ends(0))
@@ -113,7 +114,7 @@ def test_a_result_is_forgotten_when_enough_tasks_have_ended() -> None:
     assert desk.told() == [Forgotten(("r0",))]
 
 
-def test_what_has_not_ended_has_failed() -> None:
+def test_unfinished_tasks_have_failed() -> None:
     user, desk = user_of(generate("independent", 9), window=4)
     desk.told()
     user.finish(ends(0))

@@ -1,4 +1,4 @@
-"""Generated graphs have the shapes that they are said to have, and records become what they record."""
+"""Generated graphs have the promised shapes, and records become the workloads that they record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROFILE = Profile(0, "key", "work", "L2", 2.0, 100.0, None, None, 1.0, "work", T
 
 
 def consumers(jobs: list[Job]) -> dict[str, int]:
-    """By name, how many jobs read a result."""
+    """The number of jobs that read each result, by its name."""
     counts = {each.name: 0 for job in jobs for each in job.outputs}
     for job in jobs:
         for name in job.inputs:
@@ -35,7 +35,7 @@ def consumers(jobs: list[Job]) -> dict[str, int]:
     fan=st.integers(1, 5),
     seed=st.integers(0, 5),
 )
-def test_every_graph_is_whole(kind: str, tasks: int, width: int, fan: int, seed: int) -> None:
+def test_graphs_are_complete(kind: str, tasks: int, width: int, fan: int, seed: int) -> None:
     workload = generate(kind, tasks, width=width, fan=fan, seed=seed)
     jobs = list(workload.jobs())
     assert len(jobs) == workload.count == (tasks - 1 if kind == "tree" and tasks % 2 == 0 and tasks > 1 else tasks)
@@ -48,7 +48,7 @@ def test_every_graph_is_whole(kind: str, tasks: int, width: int, fan: int, seed:
         forgotten = {name for name, _ in job.forgets}
         assert not forgotten & gone
         gone |= forgotten
-    # What is read is let go with its last reader; the user has the rest.
+    # A result that is read is forgotten with its last reader; the user reads the others.
     read = {name for name, count in consumers(jobs).items() if count}
     assert gone == read
     assert {each.name for job in jobs if job.is_final for each in job.outputs} == made - read
@@ -90,7 +90,7 @@ def test_run_times_are_spread_around_their_mean() -> None:
         ("chain", {"spread": float("inf")}, "spread must be a number of at least 0"),
     ],
 )
-def test_what_cannot_be_generated(kind: str, options: dict[str, Any], says: str) -> None:
+def test_impossible_workloads_are_refused(kind: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(BadSimulation, match=says):
         generate(kind, **{"tasks": 10, **options})
 
@@ -113,7 +113,7 @@ def path(tmp_path: Path) -> str:
 
 
 def write(path: str, outcome: int = failure.RETURNED, *, end: bool = True, body: bytes = b"xyz") -> None:
-    """A run: 1 reads the large result of 0 and a user's file; 2 was cancelled."""
+    """A run: task 1 reads the large result of 0 and a user's file; 2 was cancelled."""
     recorder = Recorder(path, engine="embedded")
     reads = (value("r0"), FileUse("local", "in", path), FileUse("temp", "t", "t@9"))
     recorder.submitted(
@@ -125,10 +125,10 @@ def write(path: str, outcome: int = failure.RETURNED, *, end: bool = True, body:
         ],
     )
     recorder.done([Completion(0, failure.RETURNED, "/gone", "n", 1.0, 1.0, 2.5, (("r0", 10**6, 1), ("t@9", 77, 1)))])
-    recorder.forgotten(["r0"])
+    recorder.note("forgotten", ["r0"])
     if end:
         recorder.done([Completion(1, outcome, body, "n", 1.0, 1.0, 0.5)])
-    recorder.cancelled([2])
+    recorder.note("cancelled", [2])
     recorder.close()
 
 
@@ -141,7 +141,7 @@ def test_a_record_becomes_a_workload(path: str) -> None:
     assert (first.seconds, first.inputs, first.forgets) == (2.5, (), ())
     assert (second.seconds, second.inputs, second.temps, second.reads) == (0.5, ("r0",), ("t@9",), (path,))
     assert [tuple(each) for each in second.outputs] == [("r1", 3, "value", 0)]
-    assert second.forgets == (("r0", 1),)  # from when its last reader is there, and one has ended
+    assert second.forgets == (("r0", 1),)  # from the time when its last reader exists, and one task has ended
     assert workload.kinds == (Kind("work", "L2", 2.0, 100.0, None, None, 1.0, "work", True),)
     assert workload.files == {path: os.path.getsize(path)}
     assert workload.measured is not None
@@ -151,7 +151,7 @@ def test_a_record_becomes_a_workload(path: str) -> None:
     assert paced[0] == 0
 
 
-def test_records_that_cannot_be_replayed(path: str, tmp_path: Path) -> None:
+def test_unusable_records_are_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(BadSimulation, match="cannot be read"):
         recorded(path)
     write(path, end=False)

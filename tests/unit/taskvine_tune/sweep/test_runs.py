@@ -52,7 +52,7 @@ def test_losses_are_the_same_for_all_settings_of_a_round(tmp_path: Path) -> None
     assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
     assert seeds == [run["executor.loss-seed"] for run in told(0, settings)]
     assert not set(seeds) & {run["executor.loss-seed"] for run in told(1, settings)}
-    # A setting's own word goes before, and where nothing is lost nothing is drawn.
+    # The setting of the parameter itself takes precedence, and without losses there is no seed.
     own = TuneParameters({"executor.loss-interval": 1, "executor.loss-seed": 5})
     none = TuneParameters({"executor.loss-interval": 0})
     assert set(told(0, [own, none])) == {own, none}
@@ -67,10 +67,10 @@ def test_a_failed_run_is_shown_and_its_setting_left_out() -> None:
     assert {setting: failed for setting, _, failed in summary(results)} == {ONE: 0, TWO: 2}
 
 
-def test_a_run_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_run_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskvine_tune.sweep.runs._GRACE", 0.2)
     pids = tmp_path / "pids"
-    # The shell waits for a child that would outlive it, and both ignore a polite request.
+    # The shell waits for a child that would outlive it, and both ignore SIGTERM.
     code = f"trap '' TERM; sleep 300 & echo $$ $! > {pids}; wait; wait"
     (run,) = sweep(["sh", "-c", code], [ONE], repetitions=1, timeout=1.0).runs
     assert (run.exit_code, run.failed) == (None, True)
@@ -79,7 +79,7 @@ def test_a_run_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, mo
     assert settle(lambda: psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE) is False
 
 
-def test_a_report_that_is_none_does_not_spoil_the_sweep() -> None:
+def test_invalid_report_fails_only_its_run() -> None:
     code = "import os; open(os.environ['TASKVINE_TUNE_REPORT'], 'w').write('{')"
     (run,) = sweep([sys.executable, "-c", code], [ONE], repetitions=1).runs
     assert not run.failed
@@ -87,7 +87,7 @@ def test_a_report_that_is_none_does_not_spoil_the_sweep() -> None:
 
 
 @pytest.mark.parametrize(("settings", "repetitions"), [([], 1), ([ONE, ONE], 1), ([ONE], 0)])
-def test_sweeps_of_nothing(settings: list[TuneParameters], repetitions: int) -> None:
+def test_empty_sweep_is_refused(settings: list[TuneParameters], repetitions: int) -> None:
     with pytest.raises(BadSamples):
         sweep([sys.executable], settings, repetitions=repetitions)
 

@@ -32,7 +32,7 @@ def test_a_grid_from_a_file(tmp_path: Path) -> None:
     assert len(grid(path)) == 4
 
 
-def test_random_settings_are_valid_different_and_the_same_for_a_seed() -> None:
+def test_random_settings_follow_from_the_seed() -> None:
     space = {
         "temp-replica-count": {"min": 1, "max": 3},
         "sandbox-grow-factor": {"min": 1.5, "max": 3.0},
@@ -47,17 +47,18 @@ def test_random_settings_are_valid_different_and_the_same_for_a_seed() -> None:
     assert {setting["executor.prefetch"] for setting in settings} == {0.01, 0.1}
 
 
-def test_logarithmic_draws_are_as_many_in_each_octave() -> None:
+def test_logarithmic_draws_are_even_over_octaves() -> None:
     many = sample(
         {"executor.batch": {"min": 1, "max": 1023, "log": True}, "max-workers": {"min": 1, "max": 10**9}}, 4000
     )
     octaves = Counter(int(setting["executor.batch"]).bit_length() for setting in many)
     assert sorted(octaves) == list(range(1, 11))
-    # An eleventh or so each, since the first reaches from 0.5; three standard errors of 4,000 draws are 1.4 percent.
+    # About an eleventh each, since the first one reaches from 0.5; three standard errors of 4,000 draws are 1.4
+    # percent.
     assert all(abs(octaves[octave] / 4000 - 1 / 11) < 0.025 for octave in range(2, 11))
 
 
-def test_a_small_space_is_found_whole() -> None:
+def test_small_space_is_drawn_completely() -> None:
     assert len(sample({"temp-replica-count": {"min": 1, "max": 4}}, 100)) == 4
 
 
@@ -79,7 +80,7 @@ def test_a_small_space_is_found_whole() -> None:
         ({"temp-replica-count": [3], "max-workers": [2]}, Conflict, "in conflict"),
     ],
 )
-def test_spaces_that_are_not_valid(space: dict[str, Any], error: type[TuningError], says: str) -> None:
+def test_invalid_spaces_are_refused(space: dict[str, Any], error: type[TuningError], says: str) -> None:
     for use in (lambda: grid(space), lambda: sample(space, 3)):
         with pytest.raises(error, match=says):
             use()
@@ -90,7 +91,7 @@ def test_a_range_has_no_grid() -> None:
         grid({"temp-replica-count": {"min": 1, "max": 2}})
 
 
-def test_labels_say_what_differs() -> None:
+def test_labels_name_the_differences() -> None:
     settings = grid({"temp-replica-count": [1, 2], "prefer-dispatch": True, "sandbox-grow-factor": [1.5]})
     assert [label(setting, settings) for setting in settings] == ["temp-replica-count=1", "temp-replica-count=2"]
     assert label(settings[0]) == "temp-replica-count=1, prefer-dispatch=true, sandbox-grow-factor=1.5"

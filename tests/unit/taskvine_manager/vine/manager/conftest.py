@@ -1,4 +1,4 @@
-"""What the tests of the TaskVine engine share."""
+"""Fixtures of the tests of the TaskVine engine."""
 
 from __future__ import annotations
 

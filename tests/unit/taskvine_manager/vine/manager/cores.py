@@ -1,4 +1,4 @@
-"""The core alone: what goes in, and what comes out."""
+"""Events and cores for tests of the core alone."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Manager:
         self.temps: list[File] = []
         self.closed = False
         self.hold = False
-        """Whether nothing is sent to workers."""
+        """Whether no file is sent to workers."""
         self.stats = SimpleNamespace(tasks_recovery=0, bytes_sent=0)
 
     def set_password_file(self, file: str) -> None:
@@ -245,7 +245,7 @@ class Manager:
 
 
 def module() -> SimpleNamespace:
-    """What stands for ``ndcctools.taskvine``."""
+    """Stands for ``ndcctools.taskvine``."""
 
     def set_scheduler(task: Task, algorithm: int) -> None:
         task.spread = True

@@ -1,4 +1,4 @@
-"""The engine over a fake TaskVine whose workers the test plays."""
+"""The engine over a fake TaskVine. The test acts as its workers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Play:
         raise AssertionError("it never comes to rest")
 
     def hear(self) -> None:
-        """Let the engine take the tasks that have ended."""
+        """Make the engine take the tasks that have ended."""
         self.engine._cycles.hear()
 
     def join(self, name: str = "b0-1", **node: Any) -> str:
@@ -124,7 +124,7 @@ class Play:
         self.tick()
 
     def end(self, task: fake.Task, answer: Answer | None, result: str = "success") -> None:
-        """End a TaskVine task on its worker, and let the engine hear of it."""
+        """End a TaskVine task on its worker, and make the engine take it."""
         self.manager.end(task, answer, result)
         self.hear()
         self.tick()

@@ -1,4 +1,4 @@
-"""Who is admitted to TaskVine, and what of theirs is passed on. A server of the test's stands for TaskVine."""
+"""Connections that are passed on to TaskVine, and those that are refused. A server of the test stands for TaskVine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class World:
-    """An Admission, and what stands for TaskVine behind it."""
+    """An Admission, and a stand-in for TaskVine behind it."""
 
     def __init__(self, server: asyncio.Server, port: int, joined: asyncio.Queue[Streams]) -> None:
         self.server = server
         self.port = port
         self.joined = joined
         self.writers: list[asyncio.StreamWriter] = []
-        """Connections that TaskVine got, once they had shown the password to it."""
+        """Connections that TaskVine got, after they had shown it the password."""
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Streams:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
@@ -35,7 +35,7 @@ class World:
         return reader, writer
 
     async def enter(self, context: ssl.SSLContext | None = None) -> tuple[Streams, Streams]:
-        """Connect as a worker does; return its streams and TaskVine's."""
+        """Connect as a worker does; return the streams of both ends."""
         streams = await self.connect(context)
         await authenticate(*streams, PASSWORD)
         return streams, await asyncio.wait_for(self.joined.get(), SECONDS)
@@ -79,7 +79,7 @@ def play(scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | Non
 
 @pytest.fixture
 def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """For a server and a client, which checks nothing, like TaskVine's workers."""
+    """Contexts for a server and a client that checks nothing, like TaskVine's workers."""
     key, certificate = port.make_key(str(tmp_path))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
@@ -90,7 +90,7 @@ def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
-    """Whether a connection is ended by the other side, whatever that has said before."""
+    """Whether the other side has ended a connection, whatever it has sent before."""
     try:
         await asyncio.wait_for(reader.read(), SECONDS)
     except ConnectionError:
@@ -109,7 +109,7 @@ def test_a_worker_is_admitted_and_named(contexts: tuple[ssl.SSLContext, ssl.SSLC
         assert told == (
             b"taskvine 11 host\ninfo worker-id w\ntransfer-hostport 127.0.0.1 7000\ninfo worker-end-time 0\n\0"
         )
-        worker.write(b"transfer-port 7001\n")  # a file may hold anything
+        worker.write(b"transfer-port 7001\n")  # a password file may contain any bytes
         assert await ours.readline() == b"transfer-port 7001\n"
         large = bytes(range(256)) * (1 << 14)
         manager.write(large)
@@ -123,7 +123,7 @@ def test_a_worker_is_admitted_and_named(contexts: tuple[ssl.SSLContext, ssl.SSLC
     play(scene, server)
 
 
-def test_a_worker_that_leaves(contexts: Any) -> None:
+def test_worker_may_leave(contexts: Any) -> None:
     async def scene(made: World) -> None:
         (_, worker), (ours, _) = await made.enter()
         worker.write(b"taskvine 11 host\nlast words\n")
@@ -133,7 +133,7 @@ def test_a_worker_that_leaves(contexts: Any) -> None:
     play(scene)
 
 
-def test_one_who_asks_for_the_status_is_answered() -> None:
+def test_status_request_is_answered() -> None:
     async def scene(made: World) -> None:
         (theirs, asker), (ours, manager) = await made.enter()
         asker.write(b"manager_status\n")
@@ -158,12 +158,12 @@ def test_strangers_never_reach_taskvine(caplog: pytest.LogCaptureFixture) -> Non
 
     play(scene)
     (said,) = [record.getMessage() for record in caplog.records if record.name == admission.logger.name]
-    assert "127.0.0.1 was refused: it does not speak TaskVine's protocol" in said  # once a minute for an address
+    assert "127.0.0.1 was refused: it does not speak TaskVine's protocol" in said  # once a minute for each address
 
 
 @pytest.mark.parametrize("said", [b"", b"auth password", bytes.fromhex("160301020001")])
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_the_silent_are_heard_for_a_while_beside_others(
+def test_silent_connections_delay_no_others(
     monkeypatch: pytest.MonkeyPatch, contexts: tuple[ssl.SSLContext, ssl.SSLContext], said: bytes, encrypted: bool
 ) -> None:
     server, client = contexts if encrypted else (None, None)
@@ -176,7 +176,7 @@ def test_the_silent_are_heard_for_a_while_beside_others(
         (theirs, worker), (ours, manager) = await made.enter(client)
         for reader, _ in silent:
             assert await ended(reader)
-        worker.write(b"still here\n")  # it has been admitted: no limit holds for it
+        worker.write(b"still here\n")  # it has been admitted: no time limit applies
         assert await ours.readline() == b"still here\n"
         manager.close()
         assert await ended(theirs)
@@ -185,7 +185,7 @@ def test_the_silent_are_heard_for_a_while_beside_others(
     play(scene, server)
 
 
-def test_of_too_many_the_oldest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_of_too_many_connections_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_WAITING", 3)
     monkeypatch.setattr(admission, "PATIENCE", 0.2)
 
@@ -198,7 +198,7 @@ def test_of_too_many_the_oldest_is_closed(monkeypatch: pytest.MonkeyPatch) -> No
     play(scene)
 
 
-def test_many_that_come_at_once_are_all_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_workers_are_all_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_WAITING", 3)
 
     async def scene(made: World) -> None:
@@ -212,7 +212,7 @@ def test_many_that_come_at_once_are_all_admitted(monkeypatch: pytest.MonkeyPatch
     play(scene)
 
 
-def test_taskvine_that_is_gone_ends_the_connection() -> None:
+def test_end_of_taskvine_ends_the_connection() -> None:
     async def scene(made: World) -> None:
         made.server.close()
         await made.server.wait_closed()
@@ -236,5 +236,5 @@ def test_password_is_read_as_taskvine_does(tmp_path: Path) -> None:
         (b"info transfer-port 7000\n", b"info transfer-port 7000\n"),
     ],
 )
-def test_only_a_port_without_a_host_is_given_one(line: bytes, as_told: bytes) -> None:
+def test_missing_host_is_added_to_a_port(line: bytes, as_told: bytes) -> None:
     assert located(line, "::1") == as_told

@@ -1,4 +1,4 @@
-"""vine_factory is watched; a script of the test's stands for it."""
+"""vine_factory is watched. A script of the test stands for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Make = Callable[..., BatchFactory]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Start what stands for vine_factory: a shell script that gets its options."""
+    """Start the stand-in for vine_factory: a shell script that gets its options."""
     monkeypatch.setattr(batch, "LOOK_SECONDS", 0.0)
     made: list[BatchFactory] = []
     (tmp_path / "scratch").mkdir()
@@ -46,7 +46,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def failure(factory: BatchFactory, *, joined: bool = False) -> NodesFail:
-    """What it fails with."""
+    """Return the reason with which it fails."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -61,9 +61,7 @@ def fail(tmp_path: Path, number: int) -> None:
     (tmp_path / "scratch" / f"worker-n1-{number}.out{batch.ENDED}").write_text(f"worker {number} said this")
 
 
-def test_it_is_told_where_to_write_and_nothing_of_the_run(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_factory_gets_its_directory_and_no_secrets(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cleanup.TOKEN, "/tmp/run")
     error = failure(make(f'echo "$*"; echo "token: ${cleanup.TOKEN}"', last="exit 3"))
     assert error.reason == f"vine_factory ended with status 3: see {tmp_path}/factory.out"
@@ -73,7 +71,7 @@ def test_it_is_told_where_to_write_and_nothing_of_the_run(
 
 @pytest.mark.parametrize("said", [REFUSED, REFUSED_BY_CONDOR])
 @pytest.mark.parametrize("where", ["factory.out", "factory.debug"])
-def test_one_that_cannot_submit_fails_the_run(make: Make, tmp_path: Path, said: str, where: str) -> None:
+def test_failing_submission_fails_the_run(make: Make, tmp_path: Path, said: str, where: str) -> None:
     factory = make("echo sbatch: error: invalid partition")
     factory.check(joined=False)
     with open(tmp_path / where, "a") as file:
@@ -84,7 +82,7 @@ def test_one_that_cannot_submit_fails_the_run(make: Make, tmp_path: Path, said: 
     assert "invalid partition" in error.stderr
 
 
-def test_once_workers_have_joined_a_refusal_is_logged(
+def test_failing_submission_after_the_first_worker_is_logged(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     factory = make("")
@@ -100,7 +98,7 @@ def test_once_workers_have_joined_a_refusal_is_logged(
 
 
 @pytest.mark.parametrize(("submitted", "enough"), [(1, 1), (2, 2), (5, 3)])
-def test_workers_that_fail_before_one_has_joined(make: Make, tmp_path: Path, submitted: int, enough: int) -> None:
+def test_failing_first_workers_fail_the_run(make: Make, tmp_path: Path, submitted: int, enough: int) -> None:
     factory = make("")
     (tmp_path / "factory.debug").write_text(SUBMITTED * submitted)
     factory.check(joined=False)
@@ -114,7 +112,7 @@ def test_workers_that_fail_before_one_has_joined(make: Make, tmp_path: Path, sub
     assert "said this" in error.stderr
 
 
-def test_at_the_end_it_may_cancel_its_jobs(make: Make, tmp_path: Path) -> None:
+def test_factory_may_cancel_its_jobs_at_the_end(make: Make, tmp_path: Path) -> None:
     (tmp_path / "scratch" / "pwfile").touch()
     factory = make(
         f"trap 'sleep 0.3; touch {tmp_path}/cancelled; kill $!; exit 0' TERM; touch {tmp_path}/begun; sleep 60 & wait"
@@ -127,7 +125,7 @@ def test_at_the_end_it_may_cancel_its_jobs(make: Make, tmp_path: Path) -> None:
     assert not (tmp_path / "scratch" / "pwfile").exists()
 
 
-def test_it_is_told_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_factory_ends_with_its_parent(tmp_path: Path) -> None:
     program = tmp_path / "vine_factory"
     program.write_text(
         f"#!/bin/sh\ntrap 'touch {tmp_path}/told; kill $!; exit' TERM\ntouch {tmp_path}/begun\nsleep 60 & wait\n"
@@ -145,7 +143,7 @@ os.kill(os.getpid(), 9)
     eventually((tmp_path / "told").exists)
 
 
-def test_one_that_does_not_end_is_killed(
+def test_factory_that_does_not_end_is_killed(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(batch, "END_SECONDS", 0.2)

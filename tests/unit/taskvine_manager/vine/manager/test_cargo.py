@@ -1,4 +1,4 @@
-"""What travels in one parcel."""
+"""The contents of one parcel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def task(number: int, arguments: bytes | str = b"", *inputs: FileUse, outputs: t
     return Task(Invocation(number, 0, arguments, inputs, outputs), PROFILE, number)
 
 
-def test_what_is_shared_travels_once() -> None:
+def test_shared_parts_travel_once() -> None:
     cargo = Cargo(7, [("f", b"code")], {"r": b"value"})
     for number in range(3):
         cargo.add(task(number, b"", FileUse("value", "", "r"), FileUse("local", "a", "/a")), [])
@@ -39,7 +39,7 @@ def test_files_for_other_machines_travel() -> None:
     assert cargo.inputs == [Staged("local", "/spool/f", "f0"), Staged("arguments", "/spool/a", "a1")]
 
 
-def test_buffers_that_arguments_share_travel_beside_them() -> None:
+def test_shared_buffers_travel_beside_arguments() -> None:
     outputs = [FileUse("temp", "x", "x@1")]
     cargo = Cargo(7, [], {}, local=False)
     cargo.add(task(1, "/spool/sharing2-a"), [])
@@ -56,7 +56,7 @@ def test_buffers_that_arguments_share_travel_beside_them() -> None:
     assert here.inputs == [Staged("kept", "/spool/sharing1-b", "/spool/sharing1-b-7")]
 
 
-def test_arguments_are_kept_for_what_may_be_made_again() -> None:
+def test_arguments_are_kept_for_recreations() -> None:
     outputs = (FileUse("temp", "x", "x@1"), FileUse("local", "y", "/y"), FileUse("local", "log", "/log", 0, "a"))
     cargo = Cargo(7, [], {})
     cargo.add(task(1, "/spool/a", FileUse("temp", "w", "w@0"), outputs=outputs), list(outputs))

@@ -20,7 +20,7 @@ from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Libr
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, new_core, of, returned, said, started, submitted
 
 
-def test_nothing_is_launched_before_the_turn() -> None:
+def test_tasks_are_launched_only_in_a_cycle() -> None:
     core = started()
     assert core.handle(submitted(Invocation(1, 0, b""))) == []
     (launch,) = core.handle(events.Cycle())
@@ -29,7 +29,7 @@ def test_nothing_is_launched_before_the_turn() -> None:
     assert launch.parcel.functions == (("f", b"function"),)
 
 
-def test_answer_finishes_a_task_and_lets_its_task_go() -> None:
+def test_answer_finishes_a_task_and_releases_its_parcel() -> None:
     core = started()
     core.handle(submitted(Invocation(1, 0, "/spool/arguments")))
     (launch,) = core.handle(events.Cycle())
@@ -42,7 +42,7 @@ def test_answer_finishes_a_task_and_lets_its_task_go() -> None:
     assert core.workload.tasks == {}
 
 
-def test_kind_that_is_known_for_large_results_has_a_file_for_its_answer() -> None:
+def test_kind_with_large_results_gets_an_answer_file() -> None:
     core = started()
     brief = []
     for body in (b"x" * 1000, b"", b""):
@@ -53,7 +53,7 @@ def test_kind_that_is_known_for_large_results_has_a_file_for_its_answer() -> Non
     assert brief == [True, False, False]
 
 
-def test_least_running_time_of_a_batch_is_that_of_its_longest() -> None:
+def test_minimum_running_time_of_a_batch_is_its_longest() -> None:
     core = started()
     core.handle(submitted(Invocation(1, 0, b"")))
     (launch,) = core.handle(events.Cycle())
@@ -73,7 +73,7 @@ def test_least_running_time_of_a_batch_is_that_of_its_longest() -> None:
     assert any(len({item[1] for item in launch.parcel.invocations}) > 1 for launch in launches)
 
 
-def test_late_answer_of_a_parcel_that_is_over_changes_nothing() -> None:
+def test_late_answer_changes_nothing() -> None:
     core = started(max_retries=0)
     core.handle(submitted(Invocation(1, 0, b"")))
     (launch,) = core.handle(events.Cycle())
@@ -90,7 +90,7 @@ def test_late_answer_of_a_parcel_that_is_over_changes_nothing() -> None:
         assert core.handle(event) == []
 
 
-def test_what_cannot_be_launched_fails_with_its_reason() -> None:
+def test_failed_launch_has_a_reason() -> None:
     core = started()
     core.handle(submitted(Invocation(1, 0, b"", (FileUse("local", "a", "/no/a"),))))
     (launch,) = core.handle(events.Cycle())
@@ -100,7 +100,7 @@ def test_what_cannot_be_launched_fails_with_its_reason() -> None:
     assert finish.completion.body == record
 
 
-def test_room_is_given_back_however_a_parcel_ends() -> None:
+def test_every_end_of_a_parcel_frees_its_resources() -> None:
     core = started(max_retries=None)
     profile = PROFILE._replace(cores=2.0)
     for number, end in enumerate(
@@ -140,7 +140,7 @@ def test_cancelled_task_that_fits_no_node_does_not_fail() -> None:
     assert core.workload.done == 0
 
 
-def test_forgotten_file_whose_reader_is_cancelled_is_removed_once_it_is_made() -> None:
+def test_forgotten_file_without_readers_is_removed_once_made() -> None:
     core = started()
     use = FileUse("temp", "x", "x@1")
     core.handle(submitted(Invocation(1, 0, b"", (), (use,)), Invocation(2, 0, b"", (use,))))
@@ -153,7 +153,7 @@ def test_forgotten_file_whose_reader_is_cancelled_is_removed_once_it_is_made() -
     assert told == [Finish(done), events.Drop("x@1"), events.Release(number)]
 
 
-def test_forgotten_file_that_no_task_makes_any_more_leaves_no_trace() -> None:
+def test_forgotten_file_of_a_cancelled_task_leaves_no_record() -> None:
     core = started()
     core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),))))
     core.handle(events.Cancelled((1,)))
@@ -181,7 +181,7 @@ PROFILES = (
 
 
 class Cluster(RuleBasedStateMachine):
-    """Whatever happens, each task finishes once, nothing is lost, and what is given out is let go.
+    """Whatever happens, each task finishes once, no file is lost, and everything sent is released.
 
     After each event, the core checks its invariants.
     """
@@ -281,14 +281,14 @@ class Cluster(RuleBasedStateMachine):
 
     @rule()
     def serve(self) -> None:
-        """All that is out returns, quickly; then what there is room for is launched."""
+        """End all parcels quickly; then launch what fits."""
         for number in list(self.out):
             self.end_one(number, "returned", 0.0001)
         self.turn()
 
     def end_one(self, number: int, how: str, seconds: float) -> None:
         launch = self.out.pop(number)
-        address = next(sent.where for sent in self.core._sent if sent.number == number) or "h:0"
+        address = next(sent.where for sent in self.core.parts.sent if sent.number == number) or "h:0"
         if how == "refused":
             self.tell(events.Refused(number, failure.lost("file-missing", "gone")))
         elif how in ("returned", "raised", "cut short"):
@@ -361,7 +361,7 @@ class Cluster(RuleBasedStateMachine):
         kept |= {temp.parcel.number for temp in self.core.files.pruned.values() if temp.parcel is not None}
         assert self.held.keys() == self.out.keys() | kept
         assert self.declared == self.core.files.temps.keys() | self.core.files.pruned.keys()
-        assert {sent.number for sent in self.core._sent} == self.out.keys()
+        assert {sent.number for sent in self.core.parts.sent} == self.out.keys()
 
 
 TestCluster = Cluster.TestCase
@@ -370,7 +370,7 @@ TestCluster = Cluster.TestCase
 TestCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_request_for_what_is_yet_to_be_made_is_kept() -> None:
+def test_request_waits_for_the_producer() -> None:
     core = started()
     core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),))))
     (launch,) = core.handle(events.Cycle())
@@ -380,7 +380,7 @@ def test_request_for_what_is_yet_to_be_made_is_kept() -> None:
     assert core.handle(events.Wanted("never@0", 0))[0].well is False
 
 
-def test_file_that_is_not_to_be_made_again_is_lost_for_good() -> None:
+def test_unrecoverable_file_is_lost() -> None:
     core = started()
     profile = PROFILE._replace(recoverable=False)
     core.handle(submitted(Invocation(1, 0, b"", (), (FileUse("temp", "x", "x@1"),)), profile=profile))
@@ -397,5 +397,5 @@ def test_file_that_is_not_to_be_made_again_is_lost_for_good() -> None:
 
 def test_every_event_and_every_errand_has_a_handler() -> None:
     core = new_core()
-    assert core._handlers.keys() == set(events.Event.__subclasses__())
-    assert core._errands.keys() == set(get_args(Errand))
+    assert core.handlers.keys() == set(events.Event.__subclasses__())
+    assert core.errands.keys() == set(get_args(Errand))

@@ -5,28 +5,30 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from taskvine_manager.vine.manager.batching import MOST
 from taskvine_manager.vine.manager.cycles import Cycles
 from taskvine_manager.vine.manager.port import VinePort
+from taskvine_manager.vine.manager.shell import Shell
 from tests.unit.taskvine_manager.vine.manager.play import Play, invocation
 
 
-def test_window_is_bounded(make: Callable[..., Play]) -> None:
+def test_number_of_submitted_tasks_is_limited(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(*(invocation(number) for number in range(5000)))
     assert len(play.manager.ready) + len(play.manager.running) <= 2
 
 
-def test_parameters_that_the_engine_needs_and_those_of_the_user(make: Callable[..., Play]) -> None:
+def test_engine_and_user_parameters_are_set(make: Callable[..., Play]) -> None:
     play = make(tune={"temp-replica-count": 2, "transient-error-interval": 5})
     tuned = play.manager.tuned
     assert (tuned["temp-replica-count"], tuned["transient-error-interval"], tuned["perf-log-interval"]) == (2, 5, 1e6)
 
 
-def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
+def test_engine_limits_batches(make: Callable[..., Play]) -> None:
     play = make(tune={"executor.batch": 7})
     assert "executor.batch" not in play.manager.tuned
     assert play.engine._core.workload.backlog.most == 7
@@ -35,7 +37,7 @@ def test_batches_are_bounded_by_the_engine(make: Callable[..., Play]) -> None:
 
 
 class Port:
-    """TaskVine's port, which only says which sockets there are."""
+    """TaskVine's port, reduced to the list of sockets."""
 
     sockets = VinePort.sockets
 
@@ -43,7 +45,7 @@ class Port:
         self.port = number
 
 
-def test_a_connection_with_the_number_of_one_that_has_ended_is_watched() -> None:
+def test_reused_descriptor_is_watched() -> None:
     watched: list[tuple[str, int]] = []
 
     def watch(descriptor: int, callback: Callable[[], None]) -> None:
@@ -55,7 +57,9 @@ def test_a_connection_with_the_number_of_one_that_has_ended_is_watched() -> None
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: Any = Port(listener.getsockname()[1])
         unused: Any = None
-        cycles = Cycles(port, unused, unused, unused, unused, unused, watch, unwatch)
+        core: Any = SimpleNamespace(workload=unused)
+        shell = Shell(core, unused, port, unused, unused, unused)
+        cycles = Cycles(shell, unused, unused, watch, unwatch)
 
         def connection() -> tuple[socket.socket, socket.socket]:
             worker = socket.create_connection(listener.getsockname())

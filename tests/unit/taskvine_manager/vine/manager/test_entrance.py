@@ -1,4 +1,4 @@
-"""The port at which workers reach TaskVine's manager, with sockets of this machine in the place of TaskVine."""
+"""The port at which workers reach TaskVine's manager. Sockets of this machine stand for TaskVine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.entrance import MUST_TUNE, Entrance
 from tests.unit.taskvine_manager.node.test_config import config
 
-# It notes its settings and its port, accepts nobody, and ends with its standard input.
+# It notes its settings and its port, accepts no connection, and ends with its standard input.
 ADMISSION = """
 import json, os, socket, sys
 settings = sys.stdin.readline()
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 
 class Vine:
-    """TaskVine: a manager that listens on all interfaces."""
+    """Stands for TaskVine: a manager that listens on all interfaces."""
 
     def __init__(self) -> None:
         self.made_with: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 # --- who listens where ---
 
 
-def test_taskvine_of_this_machine_listens_on_loopback(make: Callable[..., World]) -> None:
+def test_local_taskvine_listens_on_loopback(make: Callable[..., World]) -> None:
     world = make(this_machine=True)
     assert world.address == ("127.0.0.1", world.entrance.port)
     assert world.vine.password == "/password"
@@ -120,11 +120,11 @@ def test_workers_of_other_machines_are_admitted_by_a_process(make: Callable[...,
     assert (host, port) == ("0.0.0.0", world.entrance.port)
     assert world.address == ("127.0.0.1", settings["port"])
     assert settings["port"] != world.entrance.port
-    assert (settings["password_file"], settings["key"], settings["certificate"]) == ("/password", None, None)
+    assert (settings["password_file"], settings["ssl"]) == ("/password", None)
     assert settings["log"] == str(world.directory / "manager.log")
 
 
-def test_port_that_the_user_has_chosen_is_that_of_workers(make: Callable[..., World]) -> None:
+def test_workers_use_the_configured_port(make: Callable[..., World]) -> None:
     with socket.create_server(("", 0)) as listener:
         free = int(listener.getsockname()[1])
     world = make(admits=True, port=free)
@@ -132,22 +132,22 @@ def test_port_that_the_user_has_chosen_is_that_of_workers(make: Callable[..., Wo
     assert world.admission()[0][1] == free
 
 
-def test_process_uses_tls_in_the_place_of_taskvine(make: Callable[..., World]) -> None:
+def test_process_uses_tls_instead_of_taskvine(make: Callable[..., World]) -> None:
     world = make(admits=True, this_machine=True, ssl=("/key", "/certificate"))
     (host, _), settings = world.admission()
     assert host == "127.0.0.1"
-    assert (settings["key"], settings["certificate"]) == ("/key", "/certificate")
+    assert settings["ssl"] == ["/key", "/certificate"]
     assert world.vine.made_with["ssl"] is None
 
 
 def test_key_is_made_if_none_is_given(make: Callable[..., World]) -> None:
     world = make(admits=True, ssl=True)
     _, settings = world.admission()
-    assert Path(settings["key"]).parent == world.directory
-    assert Path(settings["certificate"]).exists()
+    assert {Path(path).parent for path in settings["ssl"]} == {world.directory}
+    assert all(Path(path).exists() for path in settings["ssl"])
 
 
-def test_nobody_is_admitted_in_the_place_of_a_manager_with_a_name(make: Callable[..., World]) -> None:
+def test_named_manager_admits_its_workers_itself(make: Callable[..., World]) -> None:
     world = make(admits=True, name="project", this_machine=True)
     assert world.address[0] == "0.0.0.0", "the catalog server reports TaskVine's own port"
     assert world.entrance.port == world.address[1]

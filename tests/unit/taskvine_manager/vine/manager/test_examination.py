@@ -1,4 +1,4 @@
-"""Cached files that a node has lost or spoiled."""
+"""Cached files that a node has lost or that are damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_temps(core: Core, *names: str, recoverable: bool = True) -> None:
 
 
 def reader(core: Core, *names: str) -> Launch:
-    """A call that reads them and a file of the user's, and is on a node."""
+    """Submit a call that reads these files and a file of the user; it runs on a node."""
     uses = (*(FileUse("temp", name, name) for name in names), FileUse("local", "given", "/given"))
     core.handle(submitted(Invocation(1, 0, b"", uses)))
     (launch,) = core.handle(events.Cycle())
@@ -48,13 +48,13 @@ def reader(core: Core, *names: str) -> Launch:
 
 
 def probes(core: Core, launch: Launch) -> dict[str, int]:
-    """The parcels that look for each input on the node that gave a call up."""
+    """Return the parcels that look for each input on the node that gave a call up."""
     sent = of(Launch, core.handle(events.Failed(launch.parcel.number, "forsaken")))
     assert {(probe.parcel.kind, probe.feature, len(probe.inputs)) for probe in sent} == {("hello", "b0-1", 1)}
     return {probe.inputs[0].source: probe.parcel.number for probe in sent}
 
 
-def test_each_input_of_a_task_that_was_given_up_is_looked_for() -> None:
+def test_inputs_of_a_given_up_task_are_examined() -> None:
     core = started(max_retries=0)
     with_temps(core, "a", "b")
     sent = probes(core, reader(core, "a", "b"))
@@ -71,7 +71,7 @@ def test_each_input_of_a_task_that_was_given_up_is_looked_for() -> None:
     assert (core.workload.tasks, core.workload.retried) == ({}, 0)
 
 
-def test_functions_and_shared_arguments_are_looked_for_too() -> None:
+def test_functions_and_shared_arguments_are_examined() -> None:
     core = started(local=False)
     call = Invocation(1, 0, "/spool/sharing1-a", (FileUse("local", "given", "/given"),))
     core.handle(events.Submitted((("f", "/spool/function"),), (PROFILE,), [call]))
@@ -85,7 +85,7 @@ def test_functions_and_shared_arguments_are_looked_for_too() -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
-def test_node_that_made_what_must_not_be_made_again_has_the_last_word(elsewhere: bool) -> None:
+def test_producer_node_decides_on_an_unrecoverable_file(elsewhere: bool) -> None:
     core = started()
     with_temps(core, "a", recoverable=False)
     core.handle(events.Connected({"h:2": said("b0-2")}, (), 0.0))
@@ -103,7 +103,7 @@ def test_node_that_made_what_must_not_be_made_again_has_the_last_word(elsewhere:
     assert of(events.Renew, core.handle(events.Answered(probe.parcel.number, "h:2", []))) == []
 
 
-def test_task_whose_inputs_are_all_there_is_charged_as_before() -> None:
+def test_task_with_all_inputs_is_charged() -> None:
     core = started(max_retries=0)
     with_temps(core, "a")
     sent = probes(core, reader(core, "a"))
@@ -113,7 +113,7 @@ def test_task_whose_inputs_are_all_there_is_charged_as_before() -> None:
     assert failure.lost_kind(finish.completion.body) == "node-lost"
 
 
-def test_node_that_goes_while_it_is_looked_at_has_spoiled_nothing() -> None:
+def test_node_lost_during_examination_damaged_nothing() -> None:
     core = started(max_retries=0)
     with_temps(core, "a")
     probes(core, reader(core, "a"))
@@ -134,7 +134,7 @@ def test_task_that_is_cancelled_meanwhile_stays_so() -> None:
 
 
 @pytest.mark.parametrize("recoverable", [True, False])
-def test_input_that_is_not_whole_is_made_again_a_few_times(recoverable: bool) -> None:
+def test_truncated_input_is_recreated_a_few_times(recoverable: bool) -> None:
     core = started(max_retries=0)
     with_temps(core, "a", recoverable=recoverable)
     launch, renewed = reader(core, "a"), 0
@@ -151,7 +151,7 @@ def test_input_that_is_not_whole_is_made_again_a_few_times(recoverable: bool) ->
     assert renewed == MOST_RENEWALS + 1
 
 
-def test_file_that_was_found_cut_short_while_it_came_home_is_made_again() -> None:
+def test_file_truncated_on_its_way_home_is_recreated() -> None:
     core = started()
     with_temps(core, "a")
     assert core.handle(events.CutShort("a")) == [events.Renew("a", True)]

@@ -1,4 +1,4 @@
-"""What TaskVine's results mean here."""
+"""The meanings of TaskVine's results."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def test_every_result_is_an_error_of_ours(result: str) -> None:
     assert result in str(error)
 
 
-def test_result_of_a_later_release_is_taken_for_a_fault_of_the_system() -> None:
+def test_unknown_result_is_a_fault_of_the_system() -> None:
     said = failures.verdict("struck by lightning")
-    assert said.fault is failures.Fault.SYSTEM
+    assert said.is_retried
     assert "struck by lightning" in said.words
 
 
-def test_record_says_which_try_it_was() -> None:
+def test_record_contains_the_attempt() -> None:
     assert "at the 3. try" in pickle.loads(failures.record("forsaken", 3))["reason"]

@@ -1,4 +1,4 @@
-"""The fake has the signatures of what it stands for."""
+"""The fake has the signatures of the real TaskVine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_fake_has_the_signatures_of_the_real_one(name: str) -> None:
         assert list(inspect.signature(function).parameters) == real[: len(inspect.signature(function).parameters)]
 
 
-def test_what_is_not_of_a_class_is_there() -> None:
+def test_module_level_names_exist() -> None:
     cvine = pytest.importorskip("ndcctools.taskvine.cvine", reason="ndcctools is not installed")
     made = fake.module().cvine
     assert made.VINE_SCHEDULE_WORST == cvine.VINE_SCHEDULE_WORST

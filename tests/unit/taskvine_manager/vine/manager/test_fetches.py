@@ -17,7 +17,7 @@ from taskvine_manager.wire.messages import FileUse
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
 
 
-def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play]) -> None:
+def test_lost_file_is_recreated_before_its_fetch(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(X,)))
@@ -25,7 +25,7 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     play.manager.temps[0].replicas = 0
     play.engine.locate(7, "x@1")
     assert play.outlet.answers == {}
-    assert play.engine.waiting == -1  # something is to run: there may be no node left to do so
+    assert play.engine.waiting == -1  # a task has to run: there may be no node left for it
     play.tick()
     for asked, piece in (((0, PIECE), b"ag"), ((2, PIECE), b"ain")):
         (reading,) = play.work
@@ -40,10 +40,8 @@ def test_lost_file_is_made_again_before_it_is_fetched(make: Callable[..., Play])
     assert not os.path.exists(path)
 
 
-def test_piece_that_does_not_come_is_asked_for_again(
-    make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So is the whole file, if it is another one now."""
+def test_missing_piece_is_requested_again(make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same holds for the whole file if it has been replaced."""
     monkeypatch.setattr(fetches, "FETCH_PAUSE", 0.0)
     play = make()
     play.join()
@@ -79,7 +77,7 @@ def test_file_that_never_comes_is_lost(
     assert os.listdir(tmp_path / "spool") == []
 
 
-def test_file_that_is_forgotten_while_it_comes_home_is_lost(make: Callable[..., Play], tmp_path: Path) -> None:
+def test_file_forgotten_during_its_fetch_is_lost(make: Callable[..., Play], tmp_path: Path) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(X,)))
@@ -92,7 +90,7 @@ def test_file_that_is_forgotten_while_it_comes_home_is_lost(make: Callable[..., 
     assert os.listdir(tmp_path / "spool") == []
 
 
-def test_small_result_is_told_as_it_is_and_what_is_nowhere_is_said_to_be(make: Callable[..., Play]) -> None:
+def test_small_result_is_sent_and_unknown_file_is_lost(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.engine.locate(1, "r1")

@@ -1,25 +1,29 @@
-"""Workers, and which of them are to go."""
+"""Workers, and which of them should leave."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from taskvine_manager.vine.manager.batching import Need
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Instruction
 from taskvine_manager.vine.manager.fleet import Fleet, VineNode
+from taskvine_manager.vine.manager.tasks import Need
 from taskvine_manager.vine.worker.worker import MARK
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 
 
 class Harbour:
-    """A fleet, what it says, and the nodes that have something that no other has."""
+    """A fleet, its instructions, and the nodes that have files that no other node has."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, slots: int | None = None, **settings: Any) -> None:
         self.said: list[Instruction] = []
         self.precious: set[str] = set()
         self.rescues: list[tuple[str, list[str]]] = []
         self.busy: set[str] = set()
-        defaults: dict[str, Any] = {"slots": None, "min_nodes": 0, "idle_timeout": 10.0}
-        self.fleet = Fleet(self.said.append, **{**defaults, **settings})
+        nodes = node_config(slots=slots)
+        self.fleet = Fleet(
+            self.said.append, VineConfig(nodes=nodes, python="", log="", **{"idle_timeout": 10.0, **settings})
+        )
 
     def rescue(self, node: VineNode, others: list[VineNode]) -> bool:
         if node.name in self.precious:
@@ -35,10 +39,10 @@ class Harbour:
 
     def retire(self, now: float) -> None:
         busy: set[str | None] = {f"h:{name}" for name in self.busy}
-        self.fleet.dismiss_idle(now, busy, lambda name: name in self.precious, self.rescue)
+        self.fleet.dismiss_idle(now, busy, lambda name: self.precious & {name}, self.rescue)
 
 
-def test_name_tells_a_block_and_a_process() -> None:
+def test_name_contains_block_and_process() -> None:
     node = Harbour().join("b7-123")
     assert (node.ours, node.info.block, node.info.pid, node.slots) == (True, "7", 123, 2)
     stranger = VineNode("h:9", {"arch": "x86_64", "ncpus": 4}, None, 0.0)
@@ -53,7 +57,7 @@ def test_names_outlive_nodes() -> None:
     assert harbour.fleet.name(None) == harbour.fleet.name("h:other") == ""
 
 
-def test_any_need_could_be_met_while_there_is_no_node() -> None:
+def test_without_nodes_any_request_may_be_met() -> None:
     harbour = Harbour()
     assert harbour.fleet.could(Need(99.0))
     harbour.join("b0-1")
@@ -94,7 +98,7 @@ def test_last_node_with_data_works_on_until_another_joins() -> None:
     assert harbour.said == [Drained("0")]
 
 
-def test_idle_nodes_go_all_but_the_fewest_and_not_the_last_with_data() -> None:
+def test_idle_nodes_leave_except_the_minimum_and_the_last_data() -> None:
     harbour = Harbour(min_nodes=1)
     for number in range(3):
         harbour.join(f"n-{number}", now=0.0)

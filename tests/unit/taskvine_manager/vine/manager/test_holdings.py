@@ -1,4 +1,4 @@
-"""What there is of results and temp files."""
+"""Results and temp files that exist, and their uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taskvine_manager.vine.manager.sent import SentParcel
 
 
 class Held:
-    """Holdings, what they say, which files tasks wait for, and which were removed because nobody reads them."""
+    """Holdings, their instructions, the tasks that wait for files, and the files that were removed unread."""
 
     def __init__(self) -> None:
         self.said: list[Instruction] = []
@@ -21,14 +21,14 @@ class Held:
         return [1] if name in self.needed else []
 
     def make(self, name: str, number: int, *reads: str) -> SentParcel:
-        sent = SentParcel(number)
-        self.files.expect(name, sent, reads, recoverable=True)
+        sent = SentParcel(number, reads=reads)
+        self.files.expect(name, sent, recoverable=True)
         self.files.made(name, 10, "node")
         self.files.release(sent)
         return sent
 
 
-def test_file_goes_with_what_could_make_it_again() -> None:
+def test_removed_file_releases_its_parcel() -> None:
     held = Held()
     held.make("x", 1)
     held.files.remove("x")
@@ -37,11 +37,11 @@ def test_file_goes_with_what_could_make_it_again() -> None:
     assert held.files.most_stored == 10
 
 
-def test_sent_that_is_under_way_is_let_go_as_it_lands() -> None:
+def test_running_parcel_is_released_when_it_ends() -> None:
     held = Held()
     sent = SentParcel(1)
     for name in "xy":
-        held.files.expect(name, sent, (), recoverable=True)
+        held.files.expect(name, sent, recoverable=True)
     held.files.abandon("x")
     held.files.abandon("y")
     assert held.said == [Drop("x"), Drop("y")]
@@ -52,7 +52,7 @@ def test_sent_that_is_under_way_is_let_go_as_it_lands() -> None:
 def test_long_chain_is_pruned_and_dropped_with_its_last_file() -> None:
     held = Held()
     held.make("x0", 0)
-    for number in range(1, 5000):  # more than Python's stack would hold
+    for number in range(1, 5000):  # deeper than Python's stack allows
         held.make(f"x{number}", number, f"x{number - 1}")
         held.files.remove(f"x{number - 1}")
     assert [type(said) for said in held.said] == [Prune] * 4999
@@ -68,8 +68,8 @@ def test_result_in_a_file_is_kept_while_its_readers_may_be_recreated() -> None:
     held.files.keep("small", b"1")
     held.files.keep("large", "/spool/v")
     for number, name in enumerate("xy"):
-        sent = SentParcel(number)
-        held.files.expect(name, sent, (), ("large",), recoverable=True)
+        sent = SentParcel(number, reads_by_path=("large",))
+        held.files.expect(name, sent, recoverable=True)
         held.files.made(name, 10, "node")
         held.files.release(sent)
     held.files.forget("small")
@@ -82,12 +82,12 @@ def test_result_in_a_file_is_kept_while_its_readers_may_be_recreated() -> None:
     assert held.said[3:] == [Drop("y"), Release(1), Discard("/spool/v")]
 
 
-def test_file_of_a_try_that_was_lost_goes_with_the_next() -> None:
+def test_file_of_a_lost_attempt_is_released_with_the_next() -> None:
     held = Held()
     lost, again = SentParcel(1), SentParcel(2)
-    held.files.expect("x", lost, (), recoverable=True)
+    held.files.expect("x", lost, recoverable=True)
     held.files.release(lost)
-    held.files.expect("x", again, (), recoverable=True)
+    held.files.expect("x", again, recoverable=True)
     assert held.said == [Drop("x"), Release(1)]
     assert held.files.temps["x"].parcel is again
 
@@ -112,7 +112,7 @@ def test_forgotten_file_stays_for_those_that_read_it() -> None:
 def test_forgotten_file_is_waited_for_while_it_is_made() -> None:
     held = Held()
     sent = SentParcel(1)
-    held.files.expect("x", sent, (), recoverable=True)
+    held.files.expect("x", sent, recoverable=True)
     held.files.forget("x")
     assert held.said == []
     held.files.made("x", 5, "node")
@@ -120,9 +120,9 @@ def test_forgotten_file_is_waited_for_while_it_is_made() -> None:
     assert held.gone == ["x"]
 
 
-def test_forgotten_file_whose_reader_is_cancelled_is_waited_for_while_it_is_made() -> None:
+def test_forgotten_file_without_readers_is_waited_for() -> None:
     held = Held()
-    held.files.expect("x", SentParcel(1), (), recoverable=True)
+    held.files.expect("x", SentParcel(1), recoverable=True)
     held.needed = {"x"}
     held.files.forget("x")
     held.needed = set()
@@ -133,9 +133,9 @@ def test_forgotten_file_whose_reader_is_cancelled_is_waited_for_while_it_is_made
     assert held.gone == ["x"]
 
 
-def test_those_who_ask_for_what_is_never_made_are_told() -> None:
+def test_request_for_a_file_that_is_never_made_is_answered() -> None:
     held = Held()
-    held.files.expect("x", SentParcel(1), (), recoverable=True)
+    held.files.expect("x", SentParcel(1), recoverable=True)
     held.files.ask("x", 7)
     held.files.abandon("x")
     lost = held.said[1]
@@ -144,7 +144,7 @@ def test_those_who_ask_for_what_is_never_made_are_told() -> None:
     assert held.files.asked("x") == []
 
 
-def test_result_that_has_come_home_needs_no_sent() -> None:
+def test_result_at_home_needs_no_parcel() -> None:
     held = Held()
     held.files.adopt("r", "/spool/r", 99)
     assert held.said == [Adopt("r", "/spool/r")]

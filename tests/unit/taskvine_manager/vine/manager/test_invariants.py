@@ -8,12 +8,11 @@ import pytest
 
 from taskvine_manager.scheduling.checking import IllegalTransition, Invariant, InvariantBroken, check
 from taskvine_manager.vine.manager import events, invariants
-from taskvine_manager.vine.manager.batching import Need
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.events import Launch
 from taskvine_manager.vine.manager.holdings import TempFile
 from taskvine_manager.vine.manager.sent import Fetch, Probe, SentParcel
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.wire.messages import FileUse, Invocation, Library
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, new_core, of, returned, said, submitted
 
@@ -68,13 +67,13 @@ def task(core: Core, number: int) -> Task:
 
 def parcel(core: Core, number: int) -> SentParcel:
     """The parcel that a task is in."""
-    found = core._sent.get(task(core, number).parcel)
+    found = core.parts.sent.get(task(core, number).parcel)
     assert found is not None
     return found
 
 
 def probe(core: Core) -> Probe:
-    return next(sent.errand for sent in core._sent if isinstance(sent.errand, Probe))
+    return next(sent.errand for sent in core.parts.sent if isinstance(sent.errand, Probe))
 
 
 def test_the_busy_core_is_sound() -> None:
@@ -140,7 +139,7 @@ def wait_for_nothing(core: Core) -> None:
 
 
 def leave_the_graph(core: Core) -> None:
-    core._graph.prune(10)
+    core.parts.graph.prune(10)
 
 
 def end_early(core: Core) -> None:
@@ -192,7 +191,7 @@ def misname_a_node(core: Core) -> None:
 
 
 def miscount_reads(core: Core) -> None:
-    core._reads.open = 0
+    core.parts.reads.open = 0
 
 
 def keep_it_twice(core: Core) -> None:
@@ -232,7 +231,7 @@ def miscount_files_of_a_parcel(core: Core) -> None:
 
 
 def make_it_missing(core: Core) -> None:
-    core._graph.lost("y@2")
+    core.parts.graph.lost("y@2")
 
 
 def expect_what_nobody_makes(core: Core) -> None:
@@ -299,13 +298,13 @@ BREAKS: list[tuple[Invariant, Callable[[Core], None], str]] = [
 
 
 @pytest.mark.parametrize(("invariant", "tamper", "problem"), BREAKS, ids=[each[1].__name__ for each in BREAKS])
-def test_a_broken_invariant_is_named_with_its_values(
+def test_broken_invariant_is_named_with_its_values(
     invariant: Invariant, tamper: Callable[[Core], None], problem: str
 ) -> None:
     core = busy()
     tamper(core)
     with pytest.raises(InvariantBroken, match=problem) as caught:
-        check((invariant,), core._parts)
+        check((invariant,), core.parts)
     assert caught.value.invariant == invariant.__name__
 
 
@@ -314,7 +313,7 @@ def test_every_invariant_is_checked_and_broken_here() -> None:
 
 
 @pytest.mark.parametrize("checks", [True, False])
-def test_the_core_checks_itself_after_an_event_only_if_it_is_to(checks: bool) -> None:
+def test_core_checks_itself_if_asked(checks: bool) -> None:
     core = new_core(check=checks)
     core.files.stored += 1
     if checks:

@@ -1,4 +1,4 @@
-"""What is left out of TaskVine's log."""
+"""Entries that are left out of TaskVine's log."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def cleaned(tmp_path: Path, lines: list[bytes], **options: float) -> list[bytes]
     return log.read_bytes().splitlines(keepends=True)
 
 
-def test_what_was_never_sent_is_left_out(tmp_path: Path) -> None:
+def test_tasks_never_sent_are_left_out(tmp_path: Path) -> None:
     lines = [*SENT, *SENTINEL[:2], OTHER, *SENTINEL[2:], *ENDED]
     assert cleaned(tmp_path, lines) == [*SENT, OTHER, *ENDED]
 
 
-def test_what_was_sent_and_then_cancelled_stays_but_for_the_change_that_nobody_knows(tmp_path: Path) -> None:
+def test_cancelled_task_stays_without_its_unknown_state(tmp_path: Path) -> None:
     lines = [*SENT, change(1, "RUNNING", "READY"), change(1, "READY", "RETRIEVED"), ENDED[-1]]
     assert cleaned(tmp_path, lines) == [*lines[:3], lines[4]]
 
 
-def test_bytes_that_are_no_text_stay(tmp_path: Path) -> None:
+def test_invalid_text_stays(tmp_path: Path) -> None:
     lines = [b"\xff state change: \xfe\n", b"a line that was cut: Task"]
     assert cleaned(tmp_path, lines) == lines
 
 
-def test_a_long_log_is_left_as_it_is(tmp_path: Path) -> None:
+def test_long_log_is_not_changed(tmp_path: Path) -> None:
     assert cleaned(tmp_path, SENTINEL, at_most=100) == SENTINEL
 
 
@@ -65,6 +65,6 @@ def test_the_log_remains_private(tmp_path: Path) -> None:
     assert (tmp_path / "vine-logs" / "debug").stat().st_mode & 0o777 == 0o600
 
 
-def test_no_log(tmp_path: Path) -> None:
+def test_missing_log_is_ignored(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         logs.clean(str(tmp_path))

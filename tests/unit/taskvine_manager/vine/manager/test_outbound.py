@@ -16,7 +16,7 @@ from tests.unit.taskvine_manager.vine.manager import fake
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
 
 
-def test_temp_file_is_an_edge_and_goes_with_its_last_reader(make: Callable[..., Play]) -> None:
+def test_temp_file_is_an_edge_until_its_last_reader(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(X,)), invocation(2, inputs=(X,)))
@@ -35,7 +35,7 @@ def test_temp_file_is_an_edge_and_goes_with_its_last_reader(make: Callable[..., 
     assert not producer.outputs["out"].declared
 
 
-def test_result_that_others_read_stays_until_it_is_known_to_be_small(make: Callable[..., Play]) -> None:
+def test_shared_result_stays_until_it_is_known_to_be_small(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(FileUse("value", "", "r1"),)))
@@ -49,10 +49,10 @@ def test_result_that_others_read_stays_until_it_is_known_to_be_small(make: Calla
     assert len(play.manager.temps) == 1
 
 
-def test_what_makes_temp_files_is_tied_to_its_node_only_after_it_was_submitted(
+def test_producer_is_tied_to_its_node_after_submission(
     make: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TaskVine copies a task as it is submitted, to make its files again: the node may be gone then."""
+    """TaskVine copies a task at its submission, to recreate its files later: the node may be gone then."""
     copies: list[list[str]] = []
     submit = fake.Manager.submit
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def test_file_is_forgotten_while_its_task_runs(make: Callable[..., Play]) -> Non
     assert not temp.declared
 
 
-def test_what_a_lost_attempt_was_to_make_is_let_go_with_the_next(make: Callable[..., Play]) -> None:
+def test_files_of_a_lost_attempt_are_released_with_the_next(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(X,)))
@@ -89,7 +89,7 @@ def test_what_a_lost_attempt_was_to_make_is_let_go_with_the_next(make: Callable[
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_large_arguments_go_with_their_task_or_with_what_it_has_made(
+def test_large_arguments_are_removed_with_task_or_outputs(
     make: Callable[..., Play], tmp_path: Path, local: bool
 ) -> None:
     play = make(local=local)
@@ -107,7 +107,7 @@ def test_large_arguments_go_with_their_task_or_with_what_it_has_made(
     play.end(task, Answer("b0-1", done))
     assert not any(file.exists() for file in files)
     (kept,) = (tmp_path / "spool").iterdir()
-    if local:  # nothing travels
+    if local:  # no file travels
         assert task.parcel.staged == {str(files[2]): str(kept), ">x@1": "o1"}
     else:
         assert any(file.content == str(kept) for file in task.inputs.values())
@@ -116,9 +116,7 @@ def test_large_arguments_go_with_their_task_or_with_what_it_has_made(
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_a_buffer_that_arguments_share_goes_with_the_last_who_may_need_it(
-    make: Callable[..., Play], tmp_path: Path, local: bool
-) -> None:
+def test_shared_buffer_is_removed_with_its_last_user(make: Callable[..., Play], tmp_path: Path, local: bool) -> None:
     play = make(local=local)
     play.join(cores=8)
     spool = tmp_path / "spool"
@@ -150,9 +148,7 @@ def test_a_buffer_that_arguments_share_goes_with_the_last_who_may_need_it(
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, 0), (0.0, 0), (30.0, 30), (0.2, 1), (59.5, 60)])
-def test_least_running_time_is_told_in_whole_seconds(
-    make: Callable[..., Play], said: float | None, expected: int
-) -> None:
+def test_minimum_running_time_is_in_whole_seconds(make: Callable[..., Play], said: float | None, expected: int) -> None:
     play = make()
     play.join()
     play.submit(invocation(0), running_time_min=said)

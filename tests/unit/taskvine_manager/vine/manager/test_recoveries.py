@@ -14,7 +14,7 @@ from tests.unit.taskvine_manager.vine.manager import fake
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
 
 
-def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[..., Play]) -> None:
+def test_unrecoverable_file_is_not_recreated(make: Callable[..., Play]) -> None:
     play = make()
     play.join()
     play.submit(invocation(1, outputs=(X,)), recoverable=False)
@@ -28,9 +28,8 @@ def test_lost_file_that_is_not_recoverable_is_not_made_again(make: Callable[...,
 
 
 def chain(play: Play, *, forget: bool = False) -> tuple[fake.Task, fake.Task, fake.Task]:
-    """Two calls that make a file each, the second from the first's, and one that waits for the second's, which is lost.
-
-    The middle one's file is pruned with its maker's, if nobody else is to read it.
+    """Submit two calls that make a file each, the second from the file of the first, and one that waits for the second
+    file, which is lost. The first file is pruned with its task if no other task reads it.
     """
     play.join()
     play.submit(invocation(1, outputs=(X,)))
@@ -43,14 +42,14 @@ def chain(play: Play, *, forget: bool = False) -> tuple[fake.Task, fake.Task, fa
         play.engine.forget(("x@1",))
     for temp in play.manager.temps:
         temp.replicas = 0
-    play.manager.hold = True  # what reads them is not sent anywhere
+    play.manager.hold = True  # tasks that read the file are not sent
     play.submit(invocation(3, inputs=(FileUse("temp", "y", "y@2"),)))
     return first, second, play.manager.ready[-1]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_file_whose_task_fails_when_it_runs_again_is_lost(make: Callable[..., Play], failing: int) -> None:
-    """TaskVine would run it for ever, and says nothing of it; but the second answer is where the first was."""
+    """TaskVine would run the task for ever without a message; but the second answer comes from the same node."""
     play = make()
     tasks = chain(play)
     assert play.outlet.completions.keys() == {1, 2}
@@ -64,7 +63,7 @@ def test_file_whose_task_fails_when_it_runs_again_is_lost(make: Callable[..., Pl
     assert tasks[2] not in play.manager.ready
 
 
-def test_file_that_is_made_again_in_vain_is_lost(make: Callable[..., Play]) -> None:
+def test_file_recreated_in_vain_is_lost(make: Callable[..., Play]) -> None:
     play = make()
     waiting = chain(play)[2]
     play.engine.locate(7, "y@2")
@@ -78,7 +77,7 @@ def test_file_that_is_made_again_in_vain_is_lost(make: Callable[..., Play]) -> N
     assert waiting not in play.manager.ready
 
 
-def test_file_that_others_were_made_from_can_be_made_again_until_they_are_gone(make: Callable[..., Play]) -> None:
+def test_input_can_be_recreated_as_long_as_its_outputs_exist(make: Callable[..., Play]) -> None:
     play = make()
     first, second, waiting = chain(play, forget=True)
     x, y = play.manager.temps

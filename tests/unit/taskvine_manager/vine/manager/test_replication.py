@@ -11,7 +11,7 @@ from taskvine_manager.vine.worker.worker import MARK
 
 
 class Archive:
-    """A temp file on one of three nodes, and the parcels that bring it to others."""
+    """A temp file on one of three nodes, and the parcels that copy it to others."""
 
     def __init__(self, *, replicas: int) -> None:
         self.said: list[Instruction] = []
@@ -21,11 +21,11 @@ class Archive:
             f"h:{number}": VineNode(f"h:{number}", {"arch": f"{MARK}b{number}-1"}, 1, 0.0) for number in "012"
         }
         self.replication = Replication(self.files, self.sent, self.nodes)
-        self.files.expect("x", SentParcel(99), (), recoverable=True, replicas=replicas)
+        self.files.expect("x", SentParcel(99), recoverable=True, replicas=replicas)
         self.files.made("x", 10, "b0-1")
 
     def launched(self) -> list[tuple[str | None, SentParcel]]:
-        """Take what was launched: nodes, and parcels."""
+        """Return the nodes and parcels of the new launches."""
         launches = [each for each in self.said if isinstance(each, Launch)]
         self.said.clear()
         found = [(launch.feature, self.sent.take(launch.parcel.number)) for launch in launches]
@@ -37,7 +37,7 @@ def test_rescue_names_the_node_that_has_copied_the_files() -> None:
     leaving, *others = archive.nodes.values()
     assert archive.replication.rescue(leaving, [])
     assert archive.launched() == []
-    for _ in range(2):  # it is not asked twice
+    for _ in range(2):  # the same copy is not ordered twice
         assert archive.replication.rescue(leaving, others)
     ((feature, sent),) = archive.launched()
     assert (feature, sent.errand) == ("b1-1", Rescue(("x",)))
@@ -49,7 +49,7 @@ def test_rescue_names_the_node_that_has_copied_the_files() -> None:
     assert not archive.replication.rescue(leaving, others)
 
 
-def test_replicas_are_made_up_to_the_number_that_the_user_wants() -> None:
+def test_replicas_reach_the_configured_number() -> None:
     archive = Archive(replicas=3)
     archive.replication.replicate_all()
     (first, sent), (second, _) = archive.launched()
@@ -62,7 +62,7 @@ def test_replicas_are_made_up_to_the_number_that_the_user_wants() -> None:
     assert again == first
 
 
-def test_replica_stands_in_for_a_lost_maker() -> None:
+def test_replica_replaces_a_lost_original() -> None:
     archive = Archive(replicas=2)
     archive.replication.replicate("x")
     assert [feature for feature, _ in archive.launched()] == ["b1-1"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from taskvine_manager.vine.manager.batching import Need, Room
+from taskvine_manager.vine.manager.batching import Room
 from taskvine_manager.vine.manager.events import Abort, Instruction, Launch, Placed, Staged
 from taskvine_manager.vine.manager.fleet import VineNode
 from taskvine_manager.vine.manager.sent import Greeting, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import State, Task
+from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import Invocation
@@ -60,7 +60,7 @@ def test_node_is_busy_with_tasks_and_rescues_but_not_with_greetings() -> None:
     assert (sent.working(), sent.count_tasks(), sent.has_suspect()) == ({"h:1"}, 1, True)
 
 
-def test_room_is_left_once() -> None:
+def test_resources_are_freed_once() -> None:
     room = Room(Need(2.0), 2)
     room.take(Need(1.0))
     room.batches = 1

@@ -1,4 +1,4 @@
-"""Files of TaskVine's as the manager process sees them."""
+"""Files of TaskVine as the manager process sees them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from taskvine_manager.runtime import claims, payload
 from taskvine_manager.vine import seals
 from taskvine_manager.vine.manager import store as module
+from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import OVERUSED, Store
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager import fake
 
 
@@ -19,12 +21,12 @@ from tests.unit.taskvine_manager.vine.manager import fake
 def store(tmp_path: Path) -> Store:
     (tmp_path / "spool").mkdir()
     (tmp_path / "nodes" / "n" / "cache").mkdir(parents=True)
-    vine = VinePort(fake.module(), port=0, name=None, directory=str(tmp_path), password_file=None, ssl=None, tune={})
+    vine = VinePort(fake.module(), VineConfig(nodes=node_config(), python="", log=str(tmp_path)), None)
     return Store(str(tmp_path), vine, lambda node: str(tmp_path / "nodes" / node) if node == "n" else "")
 
 
 def put(store: Store, tmp_path: Path, content: bytes) -> Path:
-    """Have a worker on this machine make the temp file x."""
+    """Make the temp file x on a worker of this machine."""
     store.declare("x")
     path = tmp_path / "nodes" / "n" / "cache" / "temp-1"
     path.write_bytes(content)
@@ -33,7 +35,7 @@ def put(store: Store, tmp_path: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_shared_buffer_is_declared_once_while_somebody_may_read_it(store: Store, tmp_path: Path) -> None:
+def test_shared_buffer_is_declared_once(store: Store, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     (spool / "buffer").write_bytes(b"shared")
     claims.offer(str(spool / "buffer"))
@@ -66,19 +68,19 @@ def test_file_on_this_machine_is_read_where_it_is(store: Store, tmp_path: Path) 
     assert found == ("n", str(path), 4, path.stat().st_ctime_ns)
 
 
-def test_other_file_with_its_name_is_not_it(store: Store, tmp_path: Path) -> None:
+def test_replaced_file_is_not_read(store: Store, tmp_path: Path) -> None:
     path = put(store, tmp_path, b"made")
     path.write_bytes(b"longer than it was")
     assert store.found("x") is None
 
 
-def test_file_of_a_node_that_is_gone_is_nowhere(store: Store, tmp_path: Path) -> None:
+def test_file_of_a_lost_node_is_missing(store: Store, tmp_path: Path) -> None:
     put(store, tmp_path, b"made")
     store.made("x", "other", (1, 2, 3, 4))
     assert store.path("x") is None
 
 
-def test_file_that_changes_time_and_again_gets_a_copy(store: Store, tmp_path: Path) -> None:
+def test_file_that_changes_often_is_copied(store: Store, tmp_path: Path) -> None:
     path = put(store, tmp_path, b"made")
     for _ in range(OVERUSED):
         store.spoiled("x", "n", 1)
@@ -91,7 +93,7 @@ def test_file_that_changes_time_and_again_gets_a_copy(store: Store, tmp_path: Pa
     assert not os.path.exists(found[1])
 
 
-def test_copy_that_was_written_to_is_not_given_again(store: Store, tmp_path: Path) -> None:
+def test_modified_copy_is_not_used_again(store: Store, tmp_path: Path) -> None:
     put(store, tmp_path, b"made")
     home = store.spool(b"home")
     store.bring_home("x", home)
@@ -101,7 +103,7 @@ def test_copy_that_was_written_to_is_not_given_again(store: Store, tmp_path: Pat
     assert store.found("x") == ("n", *(store.found("x") or ())[1:])
 
 
-def test_result_that_came_home_is_sealed_like_those_that_nodes_make(store: Store) -> None:
+def test_result_at_home_is_sealed(store: Store) -> None:
     home = store.spool(b"home")
     store.adopt("x", home)
     assert seals.check(home) == 4
@@ -118,13 +120,13 @@ def test_result_that_came_home_is_kept_when_it_is_pruned(store: Store) -> None:
     assert not os.path.exists(home)
 
 
-def test_home_of_what_was_dropped_meanwhile_is_removed(store: Store) -> None:
+def test_fetched_copy_of_a_dropped_file_is_removed(store: Store) -> None:
     home = store.spool(b"late")
     store.bring_home("x", home)
     assert not os.path.exists(home)
 
 
-def test_file_that_took_the_place_of_another_is_not_it(store: Store, tmp_path: Path) -> None:
+def test_replacement_file_is_a_new_version(store: Store, tmp_path: Path) -> None:
     path = put(store, tmp_path, b"made")
     times = path.stat()
     path.write_bytes(b"else")
@@ -137,7 +139,7 @@ def test_file_that_took_the_place_of_another_is_not_it(store: Store, tmp_path: P
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of the user's; whether it has changed does not depend on the clock of the file system."""
+    """A file of the user; whether it has changed does not depend on the clock of the file system."""
     monkeypatch.setattr(module, "SETTLED_NS", 10**18)
     path = tmp_path / "given"
     path.write_text("one")
@@ -145,7 +147,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def declared(base: Path) -> int:
-    """Paths that stand for versions."""
+    """Return the paths that stand for versions."""
     return len([name for name in os.listdir(os.path.join(base, "files")) if name.startswith("input-")])
 
 
@@ -158,7 +160,7 @@ def test_every_version_of_a_file_is_declared_once(store: Store, given: Path) -> 
         store.local(str(given.parent / "never"))
 
 
-def test_versions_of_equal_size_and_second_have_names_of_their_own(store: Store, given: Path) -> None:
+def test_versions_with_equal_size_and_second_differ(store: Store, given: Path) -> None:
     first = store.local(str(given))
     status = given.stat()
     for change in ("two", "six"):
@@ -171,7 +173,7 @@ def test_versions_of_equal_size_and_second_have_names_of_their_own(store: Store,
 
 
 @pytest.mark.parametrize("changed", [True, False])
-def test_file_that_may_have_changed_within_a_tick_is_compared_by_content(
+def test_recently_changed_file_is_compared_by_content(
     store: Store, given: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
 ) -> None:
     monkeypatch.setattr(module.trees, "stamp", lambda status: (status.st_ino,))  # a clock that never ticks
@@ -184,23 +186,23 @@ def test_settled_file_is_not_read_again(store: Store, given: Path, monkeypatch: 
     first = store.local(str(given))
     monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
     assert store.local(str(given)) is first  # compared for the last time
-    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(module, "content_name", lambda path, seen: pytest.fail(f"{path} was read"))
     assert store.local(str(given)) is first
 
 
 @pytest.mark.parametrize("changed", [True, False])
-def test_large_file_that_has_just_changed_is_looked_at_twice(
+def test_recently_changed_large_file_is_checked_twice(
     store: Store, given: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
 ) -> None:
     monkeypatch.setattr(module, "LARGE", 1)
     monkeypatch.setattr(module.time, "sleep", lambda _: given.write_text("longer") if changed else None)
-    monkeypatch.setattr(module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(module, "content_name", lambda path, seen: pytest.fail(f"{path} was read"))
     first = store.local(str(given))
     assert first.size == len("longer" if changed else "one")
     assert first.settled != changed
 
 
-def test_old_version_goes_with_its_last_user(store: Store, tmp_path: Path, given: Path) -> None:
+def test_old_version_is_removed_with_its_last_user(store: Store, tmp_path: Path, given: Path) -> None:
     first, again = store.local(str(given)), store.local(str(given))
     given.write_text("two")
     second = store.local(str(given))
@@ -235,7 +237,7 @@ def test_lost_file_is_removed_from_workers_and_stays_declared(store: Store, tmp_
     store.renew("never")
 
 
-def test_name_that_taskvine_does_not_take_is_given_another(store: Store, tmp_path: Path) -> None:
+def test_name_unsupported_by_taskvine_is_replaced(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "two words"
     path.write_text("text")
     plain = store.local(str(path)).file.content

@@ -39,7 +39,7 @@ def test_illegal_transition_describes_the_task() -> None:
         ({}, (FileUse("temp", "x", "x@1"),), True),
     ],
 )
-def test_tasks_with_files_or_other_resources_than_cores_share_no_parcel(
+def test_tasks_with_files_or_special_resources_share_no_parcel(
     profile: dict[str, object], uses: tuple[FileUse, ...], alone: bool
 ) -> None:
     made = PROFILE._replace(**profile)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from taskvine_manager.wire.messages import Completion, FileUse
 from tests.unit.taskvine_manager.vine.manager.play import Play, X, invocation
 
 
-def test_lost_node_is_charged_and_the_suspect_tried_alone(make: Callable[..., Play]) -> None:
+def test_suspect_of_a_lost_node_runs_alone(make: Callable[..., Play]) -> None:
     play = make(max_retries=1)
     first = play.join("b0-1")
     play.submit(invocation(1), invocation(2))
@@ -19,7 +19,7 @@ def test_lost_node_is_charged_and_the_suspect_tried_alone(make: Callable[..., Pl
     second = play.join("b1-2")
     play.manager.leave(first)
     play.tick()
-    (again,) = play.work  # one of the two, for either may have done it
+    (again,) = play.work  # one of the two, because either may have caused it
     play.manager.leave(second)
     play.join("b2-3")
     number = again.parcel.invocations[0][0]
@@ -40,7 +40,7 @@ def test_request_for_a_larger_node_waits_where_nodes_differ(make: Callable[..., 
     assert [task.features for task in play.work] == [["b9-9"]]
 
 
-def test_draining_node_gets_nothing_new_and_is_let_go(make: Callable[..., Play]) -> None:
+def test_draining_node_gets_no_tasks_and_is_released(make: Callable[..., Play]) -> None:
     play = make()
     play.join("b0-1")
     play.submit(invocation(1))
@@ -66,12 +66,12 @@ def test_draining_node_goes_once_another_has_its_files(make: Callable[..., Play]
     assert play.outlet.gone == []  # the last node with data stays
     play.manager.join("b1-2")
     play.tick()
-    play.greet()  # this brings the copy, too
+    play.greet()  # this carries out the copy, too
     play.tick()
     assert play.outlet.gone == ["0"]
 
 
-def test_as_many_nodes_have_a_file_as_the_user_wants(make: Callable[..., Play]) -> None:
+def test_files_have_the_configured_number_of_replicas(make: Callable[..., Play]) -> None:
     play = make()
     for number in range(2):
         play.join(f"b{number}-{number}")
@@ -91,7 +91,7 @@ def test_as_many_nodes_have_a_file_as_the_user_wants(make: Callable[..., Play]) 
     assert [task.addrport for task in play.manager.running if temp in task.inputs.values()] == [address]
 
 
-def test_waits_for_workers(make: Callable[..., Play]) -> None:
+def test_tasks_wait_for_workers(make: Callable[..., Play]) -> None:
     play = make(wait_for_nodes=2)
     play.join("b0-1")
     play.submit(invocation(1))

@@ -6,7 +6,6 @@ from typing import Any
 
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.graph import DependencyGraph
-from taskvine_manager.vine.manager.batching import Estimates
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Discard, Finish, Instruction, Locate, RunAgain
 from taskvine_manager.vine.manager.fleet import Fleet
@@ -15,6 +14,7 @@ from taskvine_manager.vine.manager.sent import SentParcel
 from taskvine_manager.vine.manager.tasks import State, Task
 from taskvine_manager.vine.manager.workload import MOST_RENEWALS, Workload
 from taskvine_manager.wire.messages import FileUse, Invocation
+from tests.unit.taskvine_manager.node.test_config import config as node_config
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, of, returned, said
 
 LOST = failure.lost("node-lost", "its worker was lost")
@@ -27,9 +27,9 @@ class Desk:
         self.said: list[Instruction] = []
         graph = DependencyGraph()
         self.files = Holdings(self.said.append, graph.consumers, graph.lost)
-        self.fleet = Fleet(self.said.append, slots=None, min_nodes=0, idle_timeout=0.0)
-        config = VineConfig(nodes={}, python="", log="", **settings)
-        self.workload = Workload(self.said.append, graph, self.files, self.fleet, Estimates(), config)
+        config = VineConfig(nodes=node_config(slots=None), python="", log="", **settings)
+        self.fleet = Fleet(self.said.append, config)
+        self.workload = Workload(self.said.append, graph, self.files, self.fleet, config, None)
 
     def add(self, number: int, *inputs: FileUse, makes: str = "", cores: float | None = None) -> Task:
         outputs = (FileUse("temp", makes, makes),) if makes else ()
@@ -42,7 +42,7 @@ class Desk:
         self.workload.reconsider()
 
     def take(self, *, has_suspect: bool = False) -> list[Task]:
-        """Take what nodes have room for, and give the room back."""
+        """Take the tasks that fit the nodes, and give their resources back."""
         found = []
         for room, taken, tasks in self.workload.take(self.fleet.rooms, lambda: has_suspect):
             SentParcel(0, room=room, taken=taken).leave_room()

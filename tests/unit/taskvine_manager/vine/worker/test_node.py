@@ -1,4 +1,4 @@
-"""A worker's node, with the test in the place of ``vine_worker``."""
+"""A worker's node. The test acts as ``vine_worker``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Worker:
-    """A worker that runs one supervisor, and makes its function calls."""
+    """A worker that runs one supervisor, and sends it function calls."""
 
     def __init__(self, directory: Path, **fields: Any) -> None:
         self.directory = directory
@@ -92,7 +92,7 @@ class Worker:
         os.close(results[1])
         self.numbers = iter(range(10, 1000))
         self._data = b""
-        self._frame()  # its greeting
+        self._frame()  # the supervisor's greeting
 
     def _config(self, fields: dict[str, Any]) -> Any:
         return config(
@@ -128,7 +128,7 @@ class Worker:
         return task, sandbox
 
     def answer(self, call: tuple[int, Path]) -> tuple[Answer, int]:
-        """Await the end of a call; return its answer and status."""
+        """Wait for the end of a call; return its answer and status."""
         task, sandbox = call
         number, status = map(int, self._frame().split())
         assert number == task
@@ -175,7 +175,7 @@ def run(*calls: Invocation, number: int = 1, functions: dict[str, Payload] | Non
 
 
 def results(answer: Answer) -> dict[int, Any]:
-    """The values that tasks returned, or how they were lost."""
+    """Return the values that tasks returned, or how they were lost."""
     found = {}
     for completion in (Completion(*item) for item in answer.done):
         assert isinstance(completion.body, bytes)
@@ -183,7 +183,7 @@ def results(answer: Answer) -> dict[int, Any]:
     return found
 
 
-def test_it_says_what_it_has(worker: Worker) -> None:
+def test_node_describes_itself(worker: Worker) -> None:
     answer, status = worker.ask(Parcel("hello", 1))
     assert answer.info is not None
     info = NodeInfo(*answer.info)
@@ -234,14 +234,14 @@ def test_files_in_and_out(worker: Worker) -> None:
     assert (sent[1] / "o2").read_bytes() == b"text"
 
 
-def test_input_that_is_shorter_than_announced(worker: Worker) -> None:
+def test_truncated_input_is_noticed(worker: Worker) -> None:
     parcel = run(call(1, COPY, **FILES), staged=STAGED, sizes={"/home/in.txt": 5})
     answer, status = worker.ask(parcel, {"i0": b"text"})
     assert results(answer)[1]["kind"] == "file-lost"
     assert status == 1
 
 
-def test_missing_output_and_what_was_left(worker: Worker) -> None:
+def test_missing_output_is_reported_with_undeclared_files(worker: Worker) -> None:
     uses = [FileUse("temp", "gone.txt", "file"), FileUse("local", "out.txt", "/home/out.txt")]
     parcel = run(call(1, NO_OUTPUT, outputs=uses), staged={">file": "o0", ">/home/out.txt": "o1"})
     answer, status = worker.ask(parcel)
@@ -282,7 +282,7 @@ def test_cancelled_call_is_lost(worker: Worker) -> None:
 
 
 def file_of(value: Any, directory: Path) -> bytes:
-    """The bytes of a value's file."""
+    """Return the bytes of a value's file."""
     return Path(str(payload.encode(value, str(directory), pickling.dumps, limit=0))).read_bytes()
 
 
@@ -296,7 +296,7 @@ def test_function_files_are_kept_until_they_are_retired(worker: Worker, tmp_path
     eventually(lambda: not kept.exists(), SECONDS)
 
 
-def test_piece_of_a_file(worker: Worker, tmp_path: Path) -> None:
+def test_pieces_of_files_are_sent(worker: Worker, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.write_bytes(b"0123456789")
     seals.seal(str(whole))
@@ -306,7 +306,7 @@ def test_piece_of_a_file(worker: Worker, tmp_path: Path) -> None:
     assert worker.ask(ask)[0].piece is None
 
 
-def test_call_that_needs_more_than_the_node_has(worker: Worker) -> None:
+def test_impossible_call_is_refused(worker: Worker) -> None:
     profile = ADD._replace(number=9, cores=3.0)
     parcel = run(call(1, ADD, 1, 2)._replace(profile=9))._replace(profiles=(tuple(profile),))
     record = results(worker.ask(parcel)[0])[1]

@@ -35,16 +35,16 @@ def test_path_of_a_sandbox_ends_at_its_first_space() -> None:
     assert call.sandbox == "/with"
 
 
-def test_what_is_no_frame_is_refused() -> None:
+def test_invalid_frames_are_refused() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         list(pipe.CallReader().feed(b"hello\n"))
 
 
-def test_greeting_says_what_the_worker_looks_for() -> None:
+def test_greeting_contains_what_the_worker_expects() -> None:
     length, body = pipe.greeting("lib", 7).split(b"\n", 1)
     assert int(length) == len(body)
     assert json.loads(body) == {"name": "lib", "taskid": 7, "exec_mode": "fork"}
 
 
-def test_end_of_a_call() -> None:
+def test_end_of_a_call_is_encoded() -> None:
     assert pipe.ended(12, 0) == b"4\n12 0"

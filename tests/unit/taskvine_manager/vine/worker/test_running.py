@@ -1,4 +1,4 @@
-"""When a parcel's results are sent, and how."""
+"""When and how a parcel's results are sent."""
 
 from __future__ import annotations
 
@@ -86,6 +86,6 @@ def test_answer_that_does_not_fit_is_collected() -> None:
     assert (call, answer.done, answer.radio) == (LATER, (ended(1, bytes(IN_OUTPUT)),), (b"radio",))
 
 
-def test_least_sizes() -> None:
+def test_minimum_sizes_of_inputs_are_known() -> None:
     running = parcel(1, sizes={"/home/in": 5})
     assert (running.least_size("/home/in"), running.least_size("/home/other")) == (5, 0)

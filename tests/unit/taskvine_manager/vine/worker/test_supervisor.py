@@ -31,7 +31,7 @@ def unpack(directory: Path) -> Path:
     return directory / "runtime" / "taskvine_manager"
 
 
-def test_nothing_but_the_standard_library_before_the_greeting(tmp_path: Path) -> None:
+def test_only_the_standard_library_is_imported_before_the_greeting(tmp_path: Path) -> None:
     program = unpack(tmp_path)
     code = (
         f"import sys; sys.path.insert(0, {str(program.parent)!r}); before = set(sys.modules)\n"
@@ -44,7 +44,7 @@ def test_nothing_but_the_standard_library_before_the_greeting(tmp_path: Path) ->
 
 
 def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = False) -> dict[str, Any]:
-    """What a supervisor that cannot be set up answers a call."""
+    """Return the answer to a call of a supervisor that cannot be set up."""
     program = unpack(tmp_path)
     calls, results = os.pipe(), os.pipe()
     profile = Profile(0, "f", "f", L2, None, None, None, None, 0.0, "f")
@@ -70,8 +70,8 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
         os.close(calls[0])
         os.close(results[1])
         os.write(calls[1], pipe.frame(f"3 {command} {sandbox} {sandbox}/.out"))
-        assert select.select([results[0]], [], [], 30)[0]  # its greeting
-        # TaskVine kills it by its group, and fails to make that if the supervisor was quick to start.
+        assert select.select([results[0]], [], [], 30)[0]  # the supervisor's greeting
+        # TaskVine kills its process group, and fails to make that group if the supervisor starts too quickly.
         assert os.getpgid(process.pid) == process.pid
         os.close(calls[1])
         assert process.wait(30) == 0
@@ -84,7 +84,7 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
     assert json.loads(rest[: int(length)])["name"] == "lib"
     if rest[int(length) :] == pipe.ended(3, 0):
         answer = parcels.from_output((sandbox / ".out").read_text())
-    else:  # with long paths in its traceback it is too large for a call's output
+    else:  # with long paths in its traceback, it is too large for a call's output
         assert rest[int(length) :] == pipe.ended(3, 1)
         assert not brief
         answer = (sandbox / parcels.OUT).read_bytes()
@@ -96,13 +96,13 @@ def complaint(tmp_path: Path, *, python: str = sys.executable, brief: bool = Fal
 
 
 @pytest.mark.parametrize("brief", [False, True])
-def test_node_that_cannot_be_set_up_says_why_to_every_call(tmp_path: Path, brief: bool) -> None:
+def test_failed_setup_is_reported_to_every_call(tmp_path: Path, brief: bool) -> None:
     assert "no-such-config" in complaint(tmp_path, brief=brief)["reason"]
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_one_that_was_late_and_hears_nothing_ends(tmp_path: Path, late: bool) -> None:
-    """Its worker may have tried to kill it before it led its group, and wait for its end."""
+def test_late_supervisor_without_messages_ends(tmp_path: Path, late: bool) -> None:
+    """Its worker may have tried to kill it before it led its group, and now waits for its end."""
     program = unpack(tmp_path)
     calls, results = os.pipe(), os.pipe()
     code = (
@@ -121,7 +121,7 @@ def test_one_that_was_late_and_hears_nothing_ends(tmp_path: Path, late: bool) ->
     try:
         if late:
             assert process.wait(30) == 0
-        else:  # it goes on to be set up, which fails here, and says so to every call
+        else:  # it goes on, fails to be set up here, and reports that for every call
             os.close(calls[0])
             os.close(results[1])
             with pytest.raises(subprocess.TimeoutExpired):
@@ -146,14 +146,14 @@ def old_python() -> str | None:
 
 
 @pytest.mark.skipif(old_python() is None, reason="there is no Python 3.7 to 3.9")
-def test_python_that_is_too_old_is_said_to_be(tmp_path: Path) -> None:
+def test_too_old_python_is_reported(tmp_path: Path) -> None:
     python = old_python()
     assert python is not None
     assert "Python 3.10 or later is needed" in complaint(tmp_path, python=python)["reason"]
 
 
 @pytest.mark.parametrize("name", ["msgpack", "networkx", "ndcctools"])
-def test_node_needs_nothing_that_parsl_does_not_bring(tmp_path: Path, name: str) -> None:
+def test_node_needs_only_dependencies_of_parsl(tmp_path: Path, name: str) -> None:
     program = unpack(tmp_path)
     code = (
         f"import sys; sys.path.insert(0, {str(program.parent)!r}); sys.modules[{name!r}] = None\n"

@@ -1,4 +1,4 @@
-"""What a worker leaves, and what becomes of it."""
+"""Processes and directories that a worker leaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start processes that sleep, each in a session of its own."""
+    """Start processes that sleep, each in a new session."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**variables: str) -> subprocess.Popen[bytes]:
@@ -42,7 +42,7 @@ def of(worker: subprocess.Popen[bytes], directory: Path, **more: str) -> Traces:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_strays_end_whether_or_not_the_workspace_is_there(start: Start, tmp_path: Path, there: bool) -> None:
+def test_strays_end_with_or_without_the_workspace(start: Start, tmp_path: Path, there: bool) -> None:
     token = {cleanup.TOKEN: str(tmp_path), cleanup.TOKEN + "_NODE": "b0-1"}
     worker, stray, other = start(**token), start(**token), start(**{**token, cleanup.TOKEN + "_NODE": "b1-2"})
     if there:
@@ -73,7 +73,7 @@ def test_a_group_without_its_first_process_is_killed(tmp_path: Path) -> None:
     eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_process_that_has_its_number_by_now_is_left_alone(start: Start, tmp_path: Path) -> None:
+def test_process_with_a_reused_number_is_left_alone(start: Start, tmp_path: Path) -> None:
     worker = start()
     there = of(worker, tmp_path)
     assert there.begun is not None
@@ -84,8 +84,8 @@ def test_a_process_that_has_its_number_by_now_is_left_alone(start: Start, tmp_pa
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("done", [True, False])
-def test_standing_by(start: Start, tmp_path: Path, done: bool) -> None:
-    """It acts at the end of the one before it, unless that one has."""
+def test_waiting_process_cleans_up(start: Start, tmp_path: Path, done: bool) -> None:
+    """It acts when the process before it ends, unless that one has acted."""
     worker = start()
     (tmp_path / "node").mkdir()
     second, channel = traces.stand_by(of(worker, tmp_path))
@@ -98,7 +98,7 @@ def test_standing_by(start: Start, tmp_path: Path, done: bool) -> None:
 
 
 def ended() -> int:
-    """Id of a process that has ended."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
@@ -113,7 +113,7 @@ def ended() -> int:
         ("another.example.org", "gone", "gone", True),
     ],
 )
-def test_the_last_node_of_a_run_that_nobody_looks_after_removes_its_directory(
+def test_last_node_of_an_abandoned_run_removes_its_directory(
     start: Start, tmp_path: Path, host: str, user: str, other: str, stays: bool
 ) -> None:
     numbers = {"gone": ended(), "here": os.getpid()}
@@ -123,7 +123,7 @@ def test_the_last_node_of_a_run_that_nobody_looks_after_removes_its_directory(
     assert run.exists() == stays
 
 
-def test_a_process_that_nobody_has_waited_for_is_not_alive() -> None:
+def test_zombie_is_not_alive() -> None:
     process = subprocess.Popen(["true"], stdout=-1)
     with process:
         assert process.stdout is not None
@@ -134,7 +134,7 @@ def test_a_process_that_nobody_has_waited_for_is_not_alive() -> None:
     assert cleanup.is_alive(1)
 
 
-def test_start_times_tell_processes_apart(start: Start) -> None:
+def test_start_times_distinguish_processes(start: Start) -> None:
     process = start()
     assert cleanup.start_time(process.pid) == cleanup.start_time(process.pid) is not None
     process.kill()

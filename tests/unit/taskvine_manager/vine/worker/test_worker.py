@@ -1,4 +1,4 @@
-"""The launcher of a worker, with a program that plays the worker."""
+"""The launcher of a worker. A small program acts as the worker."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_output_and_status_are_passed_on(launch: Launch) -> None:
     assert os.listdir(tempfile.gettempdir()) == []
 
 
-def test_arguments(launch: Launch) -> None:
+def test_arguments_are_passed_on(launch: Launch) -> None:
     out, _ = launch('mkdir $w/cache; echo "$*"; sleep 0.5', "--cores=7", "--single-shot", "login1", "1").communicate(
         timeout=30
     )
@@ -52,10 +52,11 @@ def test_arguments(launch: Launch) -> None:
     assert words[-4:] == ["--cores=7", "--single-shot", "login1", "1"]
     assert "--cores" not in words
     assert words[words.index("--connect-timeout") + 1] == "60"
-    assert words.index("--connect-timeout") < words.index("--cores=7")  # of two, a worker takes the last
+    # if an option is given twice, a worker takes the last one
+    assert words.index("--connect-timeout") < words.index("--cores=7")
 
 
-def test_a_worker_is_told_what_it_may_use(launch: Launch) -> None:
+def test_worker_gets_its_limits(launch: Launch) -> None:
     out, _ = launch('mkdir $w/cache; echo "$*"; sleep 0.5', sized=False).communicate(timeout=30)
     why, given, left = out.splitlines()
     assert left == LEFT
@@ -67,31 +68,31 @@ def test_a_worker_is_told_what_it_may_use(launch: Launch) -> None:
     assert words[words.index("--memory") + 1] == str(int(megabytes.amount))
 
 
-def test_much_output(launch: Launch) -> None:
+def test_large_output_is_passed_on(launch: Launch) -> None:
     out, err = launch("mkdir $w/cache; yes | head -c 3000000; yes no | head -c 3000000 >&2; sleep 0.5").communicate(
         timeout=30
     )
     assert (len(out), len(err)) == (3000000 + len(f"{LEFT}\n"), 3000000)
 
 
-def test_a_worker_that_ends_without_having_joined(launch: Launch) -> None:
+def test_worker_that_never_joined_is_reported(launch: Launch) -> None:
     process = launch("echo odd >&2", "login1", "9123")
     _, err = process.communicate(timeout=30)
-    assert process.returncode == trouble.UNREACHABLE
+    assert process.returncode == trouble.Status.UNREACHABLE
     assert "vine_worker ended before the manager at login1:9123 had accepted it: odd" in err
 
 
-def test_wrong_password_ends_it(launch: Launch, tmp_path: Path) -> None:
+def test_wrong_password_ends_the_worker(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
     script = "for i in 1 2; do echo vine_worker: wrong password for manager login1:1 >&2; done; exec sleep 1000"
     process = launch(script, "-P", str(tmp_path / "secret"), "login1", "1")
     _, err = process.communicate(timeout=30)
-    assert process.returncode == trouble.REFUSED
+    assert process.returncode == trouble.Status.REFUSED
     assert f"refuses the password in {tmp_path}/secret" in err
 
 
 @pytest.mark.parametrize("script", ["exec sleep 1000", "trap '' TERM; while :; do sleep 1; done"])
-def test_told_to_end(launch: Launch, script: str) -> None:
+def test_launcher_ends_its_worker(launch: Launch, script: str) -> None:
     process = launch(f"mkdir $w/cache; echo begun; {script}")
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
@@ -101,11 +102,11 @@ def test_told_to_end(launch: Launch, script: str) -> None:
     assert err == ""
 
 
-def test_launcher_killed(launch: Launch) -> None:
+def test_killed_launcher_leaves_no_worker(launch: Launch) -> None:
     process = launch("mkdir $w/cache; echo $$ $w; exec sleep 1000")
     assert process.stdout is not None
     worker, directory = process.stdout.readline().split()
     process.kill()
-    process.communicate(timeout=30)  # the end of its output: nobody is left who could write to it
+    process.communicate(timeout=30)  # the end of its output: no process is left that could write to it
     eventually(lambda: not psutil.pid_exists(int(worker)))
     eventually(lambda: not os.path.exists(directory))
