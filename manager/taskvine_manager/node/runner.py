@@ -165,6 +165,7 @@ class Runner:
             "start_timeout": config.start_timeout,
             "memory_group": hardware.memory_group(),
             "has_gpus": has_gpus,
+            "slot_cores": self._slot_cores,
             "env_vars": config.env_vars,
             "temporary": None if "TMPDIR" in config.env_vars else site.temporary,
         }
