@@ -33,8 +33,8 @@ class NamedSlots(Slots):
         self.used = time.monotonic()
         """When it last had a task."""
         self._ending: float | None = None
-        self._exiting: set[int] = set()  # slots that were told to end
-        self._keepers: set[int] = set()  # processes that must end before the place is free
+        self._exiting: dict[int, int | None] = {}  # slots that were told to end, with their keepers
+        self._keepers: set[int] = set()  # of a library that has ended: its place is free when they have ended
 
     # --- start ---
 
@@ -97,24 +97,24 @@ class NamedSlots(Slots):
         """End the idle library: first its slots, which may run exit handlers, then its own process."""
         self._ending = time.monotonic()
         for slot in list(self._pool.slots.values()):
-            self._exiting.add(slot.number)
-            if slot.pid is not None:
-                self._keepers.add(slot.pid)
             self._end_idle(slot)
         self.look(self._ending)
 
+    def _end_idle(self, slot: SlotProcess) -> None:
+        self._exiting[slot.number] = slot.pid
+        super()._end_idle(slot)
+
     def _slot_gone(self, number: int, status: int) -> None:
+        self._exiting.pop(number, None)
         super()._slot_gone(number, status)
-        self._exiting.discard(number)
 
     def _library_gone(self) -> None:
-        self._keepers |= {slot.pid for slot in self._pool.slots.values() if slot.pid is not None}
+        keepers = [*self._exiting.values(), *(slot.pid for slot in self._pool.slots.values())]
+        self._keepers = {pid for pid in keepers if pid is not None}
+        self._exiting.clear()
         super()._library_gone()
-        if self._library.channel is None:
-            self._exiting.clear()
+        if self._library.channel is None:  # else it was started again for pending tasks
             self._ending = self._ending or time.monotonic()
-        else:  # it was started again for pending tasks
-            self._keepers.clear()
 
     @property
     def wait(self) -> float | None:

@@ -114,7 +114,7 @@ class Runner:
         self._named: Libraries | None = None
         if config.libraries:
             named = {}
-            own |= {**hardware.thread_limits(self._process_cores), **config.env_vars}
+            own = {**base, **hardware.thread_limits(self._process_cores), **config.env_vars}
             for library in config.libraries:
                 settings = {**runtime, **_settings(library), "slot_cores": self._process_cores}
                 process, place = Library(start, own, settings, kills, notice), Place(resources, library.kind)
