@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -114,6 +114,10 @@ bench-memory: $(DEV)
 # What each trick with Parsl and CPython saves: make bench-hooks ARGS="--hooks records" for one of them alone.
 bench-hooks: $(DEV)
 	$(RUN) -m benchmarks.hooks $(ARGS)
+
+# No-op apps beside Parsl's own limit, with and without the tricks: make bench-noop-apps ARGS="--contenders null,ours".
+bench-noop-apps: $(DEV)
+	$(RUN) -m benchmarks.noop_apps $(ARGS)
 
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)

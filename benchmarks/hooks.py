@@ -31,11 +31,14 @@ LARGE = 40_000
 ARGUMENT = 10_000_000
 """Bytes of a large argument of many apps."""
 WORK = {
+    "collector": "no-op",
     "comparison": "arguments",
     "conditions": "no-op",
     "files": "lists",
     "frames": "chain",
     "futures": "pairs",
+    "launching": "no-op",
+    "lock": "no-op",
     "proxies": "proxies",
     "records": "pairs",
     "resolver": "chain",

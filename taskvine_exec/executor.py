@@ -50,7 +50,8 @@ from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.errors import ExecutorNotStarted, ExecutorShutDown, ManagerLost, WorkerLaunchFailed
 from taskvine_exec.insight import graph as graph_module
 from taskvine_exec.link import ManagerLink
-from taskvine_exec.parsl_hooks import switches
+from taskvine_exec.parsl_hooks import frames, launching, lock, switches
+from taskvine_exec.parsl_hooks.collector import Pace
 from taskvine_exec.radio import TaskVineRadio, read_message
 from taskvine_exec.results.completions import Completions
 from taskvine_exec.results.futures import TaskFuture
@@ -209,6 +210,8 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         self._session = Session(label, self._bad_state)
         self._pending = PendingTasks(self._tasks, partial(self._session.say, "cancel"))
         self._node_files = NodeFiles(label, self._session, sealed=self._engine == "taskvine")
+        self._pace = Pace(self._tasks)
+        self._kernel: weakref.ref[Any] | None = None  # until it has launched a task
         self._run: Run | None = None
         self._begun = time.monotonic()
 
@@ -236,6 +239,10 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         how = f"using the {self._engine} engine (engine={self.engine!r}): {self._engine_reason}"
         logger.info("executor %s: %s", self.label, how)
         switches.mention(self.label)
+        if (kernel := frames.starting()) is not None:
+            lock.replace(kernel)
+            self._pace.count(kernel)
+            self._kernel = weakref.ref(kernel)
         # Without a DFK there is no run directory. Logs are then removed at shutdown.
         under_dfk = self.run_id is not None
         chosen = under_dfk or self.run_dir != self._default_run_dir
@@ -274,8 +281,15 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         launch.remove_leftovers(run.places, self.label)  # while nodes start
 
     def _connect(self, end: socket.socket, manager: subprocess.Popen[bytes]) -> ManagerLink:
-        responsive, awaits = self._engine == "embedded", lambda: bool(self._tasks)
-        return ManagerLink(end, manager, self._on_message, self._on_manager_death, awaits, responsive=responsive)
+        return ManagerLink(
+            end,
+            manager,
+            self._on_message,
+            self._on_manager_death,
+            lambda: bool(self._tasks),
+            self._pace.look,
+            responsive=self._engine == "embedded",
+        )
 
     @property
     def settings(self) -> config.EngineSettings:
@@ -354,6 +368,9 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
         """
         session = self._session
         session.link()  # raises an exception if the session is not open
+        if self._kernel is not None:
+            launching.replace(self._kernel())
+            self._kernel = None
         future = self._submitter.submit(func, resource_specification, args, kwargs)
         if self._blockless:
             self._look_now()
@@ -423,6 +440,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             self._executor_exception = exception
             self._executor_bad_state.set()
             self._session.fail(exception)
+            self._pace.end()
         self._pending.fail_all(self._session.error)
 
     def _bad_state(self) -> BadStateException:
@@ -621,6 +639,7 @@ class TaskVineExecutor(BlockExecutor, RepresentationMixin):
             serving = self._nodes.blocks()
             run.stop_manager()
             self._end_blocks(serving)
+            self._pace.end()
             run.remove()
         super().shutdown()
 

@@ -56,6 +56,8 @@ class ManagerLink:
     awaits : callable
         Returns whether a message from the manager is expected. A silent manager is pinged only then, while it is
         stopping, and while a request is open.
+    on_turn : callable
+        Called in each turn of the link's loop. It may return the seconds after which there must be another turn.
     responsive : bool
         Whether the manager always answers soon. TaskVine's manager may be busy with one large transfer for long, and
         counts as lost only if its process is stopped.
@@ -66,6 +68,7 @@ class ManagerLink:
     on_message: Callable[..., Any]
     on_death: Callable[[int], None]
     awaits: Callable[[], bool] = bool
+    on_turn: Callable[[], float | None] = lambda: None
     responsive: bool = field(default=True, kw_only=True)
 
     def __post_init__(self, end: socket.socket) -> None:
@@ -220,9 +223,9 @@ class ManagerLink:
             while not self._closing:
                 if not self._channel.ended:
                     poller.register(link, select.POLLIN | (select.POLLOUT if self._channel.full else 0))
-                wait = self._memory.wait
-                seconds = [0.5] if death is None else []
-                seconds += [wait] if wait is not None else []
+                seconds = [wait for wait in (self._memory.wait, self.on_turn()) if wait is not None]
+                if death is None:
+                    seconds.append(0.5)
                 if self._is_awaited():
                     seconds.append(self.patience.pause)
                 events = dict(poller.poll(1000 * min(seconds) if seconds else None))

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import psutil
 import pytest
 
+import tests
 from taskvine_manager import cleanup
 from taskvine_manager.scheduling.checking import VARIABLE
 
@@ -61,6 +63,17 @@ def _managers_check_themselves() -> Iterator[None]:
         if VARIABLE not in os.environ:  # set it to 0 to measure what the checks cost
             patch.setenv(VARIABLE, "1")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tasks_take_their_functions_along() -> Iterator[None]:
+    """Pickle functions and classes of the tests by value, as those of a script.
+
+    A task that imports the module of its test imports pytest and parsl too, which takes most of the time of an L1 task.
+    """
+    cloudpickle.register_pickle_by_value(tests)
+    yield
+    cloudpickle.unregister_pickle_by_value(tests)
 
 
 @pytest.fixture(autouse=True)

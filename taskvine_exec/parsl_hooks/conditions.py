@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from taskvine_exec.parsl_hooks.futures import end_cycles
 from taskvine_exec.parsl_hooks.switches import CONDITIONS
 
 
@@ -30,6 +31,7 @@ class LightFuture(Future[Any]):
 
     def _invoke_callbacks(self) -> None:
         super()._invoke_callbacks()  # type: ignore[misc]
+        end_cycles(self._done_callbacks)
         if CONDITIONS.on:
             self._done_callbacks.clear()  # the DFK keeps this future as long as its own
 

@@ -30,6 +30,7 @@ def _codes(*names: str) -> tuple[CodeType, ...]:
 
 _SUBMIT = _codes("submit", "_launch_if_ready_async")
 _LAUNCH = _codes("launch_task")
+_START = _codes("add_executors")
 _UNWRAP = _codes("_unwrap_futures")
 _CLOSE = (JobStatusPoller.close.__code__,)
 _AT_START = (Strategy._strategy_init_only.__code__,)
@@ -57,6 +58,12 @@ def consumer() -> dict[str, Any] | None:
 def launched() -> dict[str, Any] | None:
     """Return the record of the task that the DFK is submitting. To be called in an executor's ``submit``."""
     return _record(_find(_LAUNCH))
+
+
+def starting() -> Any:
+    """Return the DataFlowKernel that is starting an executor. To be called in an executor's ``start``."""
+    frame = _find(_START)
+    return frame.f_locals.get("self") if frame is not None else None
 
 
 def run_ends() -> bool:

@@ -1,4 +1,4 @@
-"""AppFutures that load their result when it is read.
+"""AppFutures that load their result when it is read, and are freed with their last reference.
 
 The DFK has no hook for another class of futures, and sets the result itself. The AppFuture of a task that keeps its
 result on a node is therefore given another class. A *value* here is an object with the method ``load(timeout)``, which
@@ -13,8 +13,10 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
+from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.parsl_hooks.switches import FUTURES, RECORDS
@@ -85,9 +87,7 @@ class ValueFuture(AppFuture):
     def _invoke_callbacks(self) -> None:
         super()._invoke_callbacks()  # type: ignore[misc]
         if RECORDS.on:
-            self._done_callbacks: list[Any] = []  # all were called, and some refer to the task record
-            record: Any = _Record(self)
-            self.task_record = record
+            _end_cycle(self)
 
     # A thread that asked for the result before the task was launched runs Future.result: the future did not have this
     # class yet. Future.result ends with a call of Future.__get_result, which is looked up late and finds this method.
@@ -107,12 +107,31 @@ def _timeout_of_result() -> float | None:
     return timeout if isinstance(timeout, (int, float)) else None
 
 
+_UPDATE = DataFlowKernel.handle_exec_update
+
+
+def end_cycles(callbacks: list[Any]) -> None:
+    """End the cycle of an AppFuture with its task record, given the called callbacks of the executor's future."""
+    if not RECORDS.on:
+        return
+    for callback in callbacks:
+        if type(callback) is partial and getattr(callback.func, "__func__", None) is _UPDATE:
+            future = callback.args[0]["app_fu"]
+            if type(future) is AppFuture and future.done():  # not if the task is retried, or joins others
+                _end_cycle(future)
+
+
+def _end_cycle(future: Any) -> None:
+    future._done_callbacks = []  # all were called, and some refer to task records
+    future.task_record = _Record(future)
+
+
 class _Record(dict[str, Any]):
     """A copy of the task record of a done future, with a weak reference to the future.
 
     The DFK keeps using its own record, which does not change. If the future referred to that record, the two would form
-    a cycle, and nodes would keep the result until Python's garbage collector runs. With this copy, the future is freed
-    as soon as the DFK has dropped its record and nothing else refers to the future.
+    a cycle, and the result would stay in memory and on nodes until Python's garbage collector runs. With this copy, the
+    future is freed as soon as the DFK has dropped its record and nothing else refers to the future.
     """
 
     __slots__ = ("_future",)

@@ -43,6 +43,11 @@ class Hook:
     on: bool = True
 
 
+COLLECTOR = Hook(
+    "collector",
+    "Python's cyclic garbage collector looks at old objects less often while many apps are called",
+    "it takes up to half of the time that an app costs in the user's process",
+)
 COMPARISON = Hook(
     "comparison",
     "large arguments are compared with stored ones by memcmp, with addresses from Python's Py_buffer",
@@ -75,6 +80,16 @@ JOBS = Hook(
     "the state of a job in its provider's table is reset, so that the provider asks the batch system again",
     "a job that its batch system did not list for a moment counts as ended after a minute",
 )
+LAUNCHING = Hook(
+    "launching",
+    "the DataFlowKernel launches tasks in a thread with a queue, instead of a pool of one thread",
+    "launching a task takes longer, and threads may switch several times at every task",
+)
+LOCK = Hook(
+    "lock",
+    "the lock on the DataFlowKernel's counters is only tried, so that no thread owns it while it waits to run",
+    "threads may switch several times at every task",
+)
 PROXIES = Hook(
     "proxies",
     "a proxy shows its own class to Parsl and to picklers, known by the calling frame",
@@ -83,7 +98,7 @@ PROXIES = Hook(
 RECORDS = Hook(
     "records",
     "a finished AppFuture gets a copy of its task record, so that the two form no reference cycle",
-    "results that nobody uses stay on nodes until Python's garbage collector runs",
+    "results that nobody uses stay in memory and on nodes until Python's garbage collector runs",
 )
 RESOLVER = Hook(
     "resolver",
@@ -101,7 +116,22 @@ WRAPPERS = Hook(
     "functions are recognised inside Parsl's wrappers by the wrappers' code",
     "functions with a walltime, monitoring or staging are pickled for each call, and tasks import Parsl",
 )
-HOOKS = (COMPARISON, CONDITIONS, FILES, FRAMES, FUTURES, JOBS, PROXIES, RECORDS, RESOLVER, STAND_INS, WRAPPERS)
+HOOKS = (
+    COLLECTOR,
+    COMPARISON,
+    CONDITIONS,
+    FILES,
+    FRAMES,
+    FUTURES,
+    JOBS,
+    LAUNCHING,
+    LOCK,
+    PROXIES,
+    RECORDS,
+    RESOLVER,
+    STAND_INS,
+    WRAPPERS,
+)
 """All hooks."""
 
 

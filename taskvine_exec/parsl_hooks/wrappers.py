@@ -47,7 +47,8 @@ _KNOWN: dict[CodeType, str] = {
 def without_wrap_error(function: Callable[..., Any]) -> Callable[..., Any]:
     """Unwrap a function from Parsl's outermost ``wrap_error``. Slots report exceptions themselves, with traceback."""
     while WRAPPERS.on and type(function) is FunctionType and function.__code__ in _WRAP_ERROR:
-        function = _variables(function)[_WRAP_ERROR[function.__code__]]
+        code = function.__code__
+        function = function.__closure__[code.co_freevars.index(_WRAP_ERROR[code])].cell_contents  # type: ignore[index]
     return function
 
 

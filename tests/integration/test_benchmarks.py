@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import apart, hooks
+from benchmarks import apart, hooks, noop_apps
 from benchmarks.suite import processes
 from benchmarks.suite.__main__ import main
 from benchmarks.suite.cases import CASES
-from taskvine_exec.parsl_hooks.switches import HOOKS
+from taskvine_exec.parsl_hooks.switches import HOOKS, VARIABLE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -73,3 +74,15 @@ def test_each_workload_of_the_hooks_is_measured(work: str) -> None:
 
 def test_the_measured_hooks_exist() -> None:
     assert hooks.WORK.keys() <= {hook.name for hook in HOOKS}
+
+
+def test_noop_apps_are_measured_beside_parsl_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    words = ["noop_apps", "--apps", "20", "--rounds", "1", "--contenders", "null,ours,off"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert noop_apps.main() == 0
+    shown = capsys.readouterr().out
+    for title in ("finished futures", "TaskVineExecutor, hooks off", "ours by finished futures", "20 apps by 20"):
+        assert title in shown

@@ -90,12 +90,23 @@ def _run(
                 try:
                     ending = function(*args, **kwargs), None
                 except BaseException as error:
-                    ending = None, error
+                    ending = None, _timed_out(error)
             _end_walltimes()
             return ending
         except BaseException as late:
             if ending is None:
                 ending = None, late
+
+
+def _timed_out(error: BaseException) -> BaseException:
+    """Return the AppTimeout of a walltime that was over before its timer's ``start()`` had returned.
+
+    ``Thread.start`` then handles AppTimeout as a failure to start, and raises KeyError: the thread has started.
+    """
+    key = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if isinstance(key, threading.Timer) and error.__context__ is not None:
+        return error.__context__
+    return error
 
 
 def _end_walltimes() -> None:

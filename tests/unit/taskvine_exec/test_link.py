@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -31,7 +32,19 @@ class Manager:
         self.socket = theirs
         self.said: list[tuple[Any, ...]] = []
         self.gone: Future[int] = Future()
-        self.link = ManagerLink(ours, self.process, lambda *message: self.said.append(message), self.gone.set_result)
+        self.turns: queue.Queue[int | None] = queue.Queue()
+        self.pause: float | None = None
+        self.link = ManagerLink(
+            ours,
+            self.process,
+            lambda *message: self.said.append(message),
+            self.gone.set_result,
+            on_turn=self.turn,
+        )
+
+    def turn(self) -> float | None:
+        self.turns.put(threading.current_thread().native_id)
+        return self.pause
 
     def heard(self, *, seconds: float = 10.0) -> tuple[Any, ...] | None:
         """The next message; None if none comes."""
@@ -72,6 +85,21 @@ def numbers(message: tuple[Any, ...] | None) -> list[int]:
     assert message is not None
     assert message[0] == "submit"
     return [item[0] for item in message[3]]
+
+
+@pytest.mark.parametrize("pause", [None, 0.001])
+def test_there_is_a_turn_when_one_is_asked_for(manager: Manager, pause: float | None) -> None:
+    manager.pause = pause
+    manager.link.start()
+    turns = {manager.turns.get(timeout=10)}
+    if pause is None:
+        with pytest.raises(queue.Empty):
+            manager.turns.get(timeout=0.05)
+        manager.link.say("ping")
+    for _ in range(1 if pause is None else 10):
+        turns.add(manager.turns.get(timeout=10))
+    assert len(turns) == 1, "two threads have looked"
+    assert threading.get_native_id() not in turns
 
 
 def test_other_threads_send_urgent_messages_directly(manager: Manager) -> None:

@@ -27,10 +27,15 @@ class Seen:
     def __init__(self, directory: Path) -> None:
         seen = self
         self.launched: list[Any] = []
+        self.started: list[Any] = []
         self.gathered: list[tuple[object, Any]] = []
         self.unwrapped: list[tuple[object, Any, bool]] = []
 
         class Executor(ThreadPoolExecutor):
+            def start(self) -> None:
+                seen.started.append(frames.starting())
+                super().start()  # type: ignore[no-untyped-call]
+
             def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
                 seen.launched.append(frames.launched())
                 future: Future[Any] = super().submit(*args, **kwargs)
@@ -61,6 +66,13 @@ def seen(tmp_path: Path) -> Iterator[Seen]:
     made.dfk.cleanup()
 
 
+def test_the_kernel_that_starts_an_executor_is_known(tmp_path: Path, switch: Switch) -> None:
+    on = switch(FRAMES)
+    seen = Seen(tmp_path)
+    seen.dfk.cleanup()
+    assert seen.started == [seen.dfk if on else None]
+
+
 def test_task_is_known_while_its_arguments_are_searched(seen: Seen, switch: Switch) -> None:
     on = switch(FRAMES)
     app = parsl.python_app(lambda x, inputs=(): [x, *inputs], data_flow_kernel=seen.dfk)
@@ -79,6 +91,7 @@ def test_task_is_known_while_its_arguments_are_searched(seen: Seen, switch: Swit
 
 def test_no_task_is_known_elsewhere() -> None:
     assert frames.launched() is None
+    assert frames.starting() is None
     assert frames.consumer() is None
     assert not frames.unwraps_inputs()
     assert not frames.run_ends()

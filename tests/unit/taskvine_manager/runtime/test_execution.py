@@ -6,12 +6,13 @@ import errno
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from parsl.app.errors import wrap_error
+from parsl.app.errors import AppTimeout, wrap_error
 
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.execution import call, load_or_explain, no_directory
@@ -57,6 +58,23 @@ def test_exception_in_parsls_wrapper_is_raised(tmp_path: Path) -> None:
     assert outcome == failure.RAISED
     assert "ValueError: no" in record["text"]
     assert "in inner" in record["text"]
+
+
+def test_walltime_that_is_over_before_its_timer_has_started(tmp_path: Path) -> None:
+    """As Thread.start ends if AppTimeout hits it when the timer's thread runs already."""
+
+    def late() -> None:
+        timer = threading.Timer(1000, print)
+        starting: dict[threading.Timer, str] = {}
+        try:
+            raise AppTimeout("2 ms")
+        except Exception:
+            del starting[timer]
+            raise
+
+    outcome, record = run(tmp_path, late)
+    assert outcome == failure.RAISED
+    assert record["text"].splitlines()[-1] == "parsl.app.errors.AppTimeout: 2 ms"
 
 
 def test_large_exception_is_in_a_file(tmp_path: Path) -> None:
