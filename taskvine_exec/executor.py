@@ -131,6 +131,9 @@ class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
         the same path. Relative paths are files there. 'sandbox': each call in a private directory with the files that
         its app declares. The directory is removed after the call. Default: 'submit' if all nodes are on this machine or
         ``shared_fs`` is set, otherwise 'sandbox'.
+    libraries : dict, optional
+        Further libraries by name, each a dict with the keys of ``library_config``. A call runs in the library that
+        ``"library"`` in its resource specification names. Other calls need none of these libraries' resources.
     **settings
         Fields of the two configuration classes.
 
@@ -163,6 +166,7 @@ class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
         inline_limit: int = payload.INLINE_LIMIT,
         results: Literal["value", "reference"] = "value",
         working_directory: config.WorkingDirectory | None = None,
+        libraries: dict[str, dict[str, Any]] | None = None,
         **settings: Any,
     ) -> None:
         self.label = label
@@ -174,6 +178,7 @@ class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
         self.inline_limit = inline_limit
         self.results = results
         self.working_directory = working_directory
+        self.libraries = config.own_libraries(libraries)
         self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(manager_config, factory_config, settings)
         self.manager_config = manager
@@ -195,6 +200,7 @@ class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
             worker_launch_method=worker_launch_method,
             provider=provider,
             inline_limit=inline_limit,
+            libraries=self.libraries,
         )
         super().__init__(provider=provider)
         self._tuning = self._settings.tuning
@@ -341,7 +347,7 @@ class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
             The function. cloudpickle must be able to pickle it.
         resource_specification : dict
             Keys cores, memory (MB), disk (MB), gpus, priority, running_time_min (s), category, function_exec_mode,
-            recoverable.
+            recoverable, library.
         *args, **kwargs
             The call's arguments.
 
@@ -533,6 +539,7 @@ class TaskVineExecutor(BulkExecutor, BlockExecutor, RepresentationMixin):
         | ``tasks_recovered`` | tasks run again to recreate lost files |
         | ``tasks_retried`` | tasks run again because their node was lost |
         | ``nodes`` | nodes now |
+        | ``libraries`` | dict of the number of nodes on which each named library runs now |
         | ``bytes_between_nodes`` | bytes of transfers between nodes; always 0 with TaskVine |
         | ``inputs_read`` | bytes of user files that were read; with TaskVine, all bytes that its manager sent |
         | ``bytes_stored`` | bytes of temp files and results on all nodes now |

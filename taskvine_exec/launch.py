@@ -25,17 +25,17 @@ from parsl.errors import ConfigurationError
 import taskvine_manager
 from taskvine_exec import addresses, passwords
 from taskvine_exec.blocks.providers import survives_shell
-from taskvine_exec.config import EngineSettings, VineSettings
+from taskvine_exec.config import EngineSettings, LibrarySettings, VineSettings
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.node import hardware, leftovers, staging
-from taskvine_manager.node.config import NodeConfig
+from taskvine_manager.node.config import LibraryConfig, NodeConfig
 from taskvine_manager.node.deaths import tail
 from taskvine_manager.patience import Limits
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
-from taskvine_manager.wire.messages import L2
+from taskvine_manager.wire.messages import L2, Library
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +132,16 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
 
     ``path`` is where nodes import modules from. Apps run in ``directory``, or in sandboxes if that is None.
     """
-    context = None
-    if settings.context is not None:
-        made = (settings.context, settings.context_args, settings.context_kwargs)
-        context = payload.encode(made, places.spool, pickling.dumps)
+    libraries = tuple(
+        LibraryConfig(
+            Library(name, library.slots, library.memory, library.gpus),
+            library.import_modules,
+            _context(library, places),
+            library.context_scope,
+            library.start_timeout,
+        )
+        for name, library in settings.libraries.items()
+    )
     nodes = NodeConfig(
         base=places.base,
         log=places.log,
@@ -150,12 +156,13 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
         slots=settings.slots,
         inline_limit=settings.inline_limit,
         import_modules=settings.import_modules,
-        context=context,
+        context=_context(settings, places),
         context_scope=settings.context_scope,
         start_timeout=settings.start_timeout,
         serverless=settings.function_exec_mode == L2,
         tune=settings.tune_parameters,
         user=os.getpid(),
+        libraries=libraries,
     ).checked()
     by_factory = settings.worker_launch_method == "factory"
     if isinstance(settings, VineSettings):
@@ -177,6 +184,15 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
     _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
 
 
+def _context(settings: EngineSettings | LibrarySettings, places: Places) -> payload.Payload | None:
+    """Encode the context of a library."""
+    if settings.context is None:
+        return None
+    return payload.encode(
+        (settings.context, settings.context_args, settings.context_kwargs), places.spool, pickling.dumps
+    )
+
+
 def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> dict[str, Any]:
     # Imported here because only executors of the TaskVine engine need it.
     from taskvine_manager.vine.manager.config import VineConfig
@@ -186,9 +202,11 @@ def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> d
             passwords.make(settings.password_file or places.password)
     except OSError as error:
         raise ConfigurationError(f"the password file cannot be made: {error}. Give project_password_file") from error
-    if isinstance(nodes.context, str):  # a path on this machine; each node writes the bytes to its own file
-        with open(nodes.context, "rb") as file:
-            nodes = nodes._replace(context=None, context_body=file.read()).checked()
+    # Paths on this machine: each node writes the bytes to its own file.
+    nodes = nodes._replace(
+        **_with_body(nodes.context),
+        libraries=tuple(library._replace(**_with_body(library.context)) for library in nodes.libraries),
+    ).checked()
     by_factory = settings.worker_launch_method == "factory"
     submits = by_factory and not settings.local
     scratch = factory_scratch(places, settings) if submits else ""
@@ -219,6 +237,14 @@ def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> d
         idle_timeout=settings.worker_timeout,
     )
     return {"engine": engine, "log": places.log, "record": places.record}
+
+
+def _with_body(context: payload.Payload | None) -> dict[str, Any]:
+    """Return the fields of a context: as it is, or with the content of its file."""
+    if not isinstance(context, str):
+        return {"context": context}
+    with open(context, "rb") as file:
+        return {"context": None, "context_body": file.read()}
 
 
 def stays_here(settings: VineSettings) -> bool:

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskvine_exec.config import EngineSettings
+from parsl.executors.errors import InvalidResourceSpecification
+
+from taskvine_exec.config import EngineSettings, LibrarySettings
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost, is_interruption
 from taskvine_exec.link import ManagerLink
 from taskvine_exec.parsl_hooks import containers, frames
@@ -37,7 +39,7 @@ from taskvine_exec.submission.temp_files import Outcome
 from taskvine_exec.values import Edge, Value, collect
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.search_path import SearchPath
-from taskvine_manager.wire.messages import FEW_TASKS, L1, FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import FEW_TASKS, L1, L2, FileUse, Invocation, Library, Profile
 
 if TYPE_CHECKING:
     from taskvine_exec.results.proxies import References
@@ -165,7 +167,13 @@ class Submitter:
                 return known
             number = next(self._profile_numbers)
             settings = self.settings
-            mode = asked.mode or settings.function_exec_mode
+            mode = asked.mode or (settings.function_exec_mode if asked.library is None else L2)
+            library = None if asked.library is None else self._library(asked.library, asked)
+            if library is None:
+                shares = (settings.library_cores, settings.library_memory, settings.library_disk, settings.slots)
+            else:
+                shares = (library.cores, library.memory, library.disk, library.slots)
+            cores, memory, disk, slots = (None if mode == L1 else share for share in shares)
             shown = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be sent
             category = asked.category or (shown if settings.autocategory else "parsl-default")
             profile = Profile(
@@ -173,15 +181,16 @@ class Submitter:
                 function.key,
                 shown,
                 mode,
-                self._share(asked.cores, settings.library_cores, mode),
-                self._share(asked.memory, settings.library_memory, mode),
-                self._share(asked.disk, settings.library_disk, mode),
+                _share(asked.cores, cores, slots),
+                _share(asked.memory, memory, slots),
+                _share(asked.disk, disk, slots),
                 asked.gpus,
                 asked.priority,
                 category,
                 asked.recoverable,
                 asked.running_time_min,
                 uninterrupted,
+                None if library is None else Library(str(asked.library), library.slots, library.memory, library.gpus),
             )
             # The manager keeps the function until _retire says that no more tasks will call it.
             functions = [] if function.profiles else [(function.key, function.encoded)]
@@ -190,11 +199,26 @@ class Submitter:
             function.profiles[asked, name] = number
             return number
 
-    def _share(self, asked: float | None, library: float | None, mode: str) -> float | None:
-        """Return a call's amount of a resource: its request, or a slot's share of the library."""
-        if asked is not None or library is None or mode == L1:
-            return asked
-        return library / (self.settings.slots or 1)
+    def _library(self, name: str, asked: ResourceSpecification) -> LibrarySettings:
+        """Return the settings of the library that a call names.
+
+        Raises
+        ------
+        InvalidResourceSpecification
+            If there is no such library, or if the call asks for what the library cannot give it.
+        """
+        libraries = self.settings.libraries
+        library = libraries.get(name)
+        if library is None:
+            known = resources.did_you_mean(name, libraries) if libraries else "the executor has no libraries={...}."
+            raise InvalidResourceSpecification({"library"}, f"Unknown library {name!r}: {known}")
+        if library.gpus and asked.gpus is not None:
+            reason = f"gpus: the library {name!r} shares out its own {library.gpus} gpus. Leave gpus out."
+            raise InvalidResourceSpecification({"gpus"}, reason)
+        if library.memory is not None and (asked.memory or 0.0) > library.memory:
+            reason = f"memory={asked.memory:g}: the library {name!r} has only {library.memory:g} MB."
+            raise InvalidResourceSpecification({"memory"}, reason)
+        return library
 
     # --- arguments and files ---
 
@@ -311,6 +335,11 @@ class Submitter:
         elif version not in self.files.temp_files.made:
             reason = f"the task that should make {version} has ended without it (its result may be memoized)"
             self.tasks.fail(number, FileLost(task_id=number, reason=reason, name=version))
+
+
+def _share(asked: float | None, library: float | None, slots: float | None) -> float | None:
+    """Return a call's amount of a resource: its request, or a slot's share of the library."""
+    return asked if asked is not None or library is None else library / (slots or 1)
 
 
 def _unresolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

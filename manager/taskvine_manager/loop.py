@@ -27,7 +27,7 @@ from taskvine_manager.record import Recorder
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.channel import Channel
-from taskvine_manager.wire.messages import Completion, Profile
+from taskvine_manager.wire.messages import Completion
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class Manager:
         profiles: tuple[tuple[Any, ...], ...],
         invocations: tuple[tuple[Any, ...], ...],
     ) -> None:
-        new = [Profile(*item) for item in profiles]
+        new = list(map(messages.profile, profiles))
         came = messages.invocations(invocations)
         if came and not self._begun:
             self._begun = self._ended = time.monotonic()

@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from taskvine_manager.runtime import failure, payload
+from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
 
 logger = logging.getLogger(__name__)
@@ -277,7 +278,7 @@ def _take(record: Record, tag: str, rest: list[Any]) -> None:
         record.started, record.facts = rest[1], dict(rest[2])
     elif tag == "profiles":
         for item in rest[0]:
-            profile = Profile(*item[: len(Profile._fields)])
+            profile = messages.profile(item[: len(Profile._fields)])
             record.profiles[profile.number] = profile
     elif tag == "submitted":
         for number, profile, size, inputs, outputs, *_ in rest[1]:

@@ -6,11 +6,12 @@ because Parsl's are. The executor works on copies. :func:`embedded_settings` and
 object from them.
 """
 
-from taskvine_exec.config.copies import own_factory_config, own_manager_config, with_overrides
+from taskvine_exec.config.copies import own_factory_config, own_libraries, own_manager_config, with_overrides
 from taskvine_exec.config.derivation import embedded_settings, vine_settings
 from taskvine_exec.config.settings import (
     EmbeddedSettings,
     EngineSettings,
+    LibrarySettings,
     VineSettings,
     WorkingDirectory,
     working_directory,
@@ -25,12 +26,14 @@ __all__ = [
     "LIBRARY_KEYS",
     "EmbeddedSettings",
     "EngineSettings",
+    "LibrarySettings",
     "TaskVineFactoryConfig",
     "TaskVineManagerConfig",
     "VineSettings",
     "WorkingDirectory",
     "embedded_settings",
     "own_factory_config",
+    "own_libraries",
     "own_manager_config",
     "retuned",
     "validate",

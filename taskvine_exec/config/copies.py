@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from parsl.errors import ConfigurationError
 
+from taskvine_exec.config.redaction import redacted
 from taskvine_exec.config.rules import is_whole
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.config.validation import LIBRARY_KEYS
@@ -101,6 +102,18 @@ def _container(value: object) -> object:
     return list(value) if isinstance(value, list) else value
 
 
+class Libraries(dict[str, Any]):
+    """Settings of named libraries by name. Its repr hides possible passwords: Parsl logs it."""
+
+    def __repr__(self) -> str:
+        return repr(redacted("libraries", dict(self)))
+
+
+def own_libraries(libraries: Mapping[str, Any] | None) -> Libraries | None:
+    """Copy the settings of named libraries."""
+    return None if libraries is None else Libraries((name, _copied(library)) for name, library in libraries.items())
+
+
 def with_overrides(
     manager: object, factory: object, settings: Mapping[str, Any]
 ) -> tuple[TaskVineManagerConfig, TaskVineFactoryConfig]:
@@ -131,7 +144,7 @@ def with_overrides(
         if name in owners:
             setattr(owners[name], name, _copied(value))
         elif name in LIBRARY_KEYS:
-            raise TypeError(f"unknown setting {name!r}: it is a key of library_config")
+            raise TypeError(f"unknown setting {name!r}: it is a key of library_config and of libraries")
         else:
             raise TypeError(f"unknown setting {name!r}: {did_you_mean(name, owners)}")
     return own

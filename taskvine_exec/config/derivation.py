@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from parsl.errors import ConfigurationError
@@ -11,9 +12,15 @@ from parsl.errors import ConfigurationError
 from taskvine_exec import passwords
 from taskvine_exec.config import nodes, support, tuning, worker_options
 from taskvine_exec.config.rules import one_of, refuse, whole
-from taskvine_exec.config.settings import START_TIMEOUT, EmbeddedSettings, EngineSettings, VineSettings
+from taskvine_exec.config.settings import (
+    START_TIMEOUT,
+    EmbeddedSettings,
+    EngineSettings,
+    LibrarySettings,
+    VineSettings,
+)
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
-from taskvine_exec.config.validation import validate
+from taskvine_exec.config.validation import validate, validate_libraries
 from taskvine_exec.submission.resources import MODES_ALLOWED, normalise_mode
 from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
@@ -27,6 +34,7 @@ def embedded_settings(
     worker_launch_method: str,
     provider: Any | None = None,
     inline_limit: int = INLINE_LIMIT,
+    libraries: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> EmbeddedSettings:
     """Derive the settings of the embedded engine.
 
@@ -42,6 +50,8 @@ def embedded_settings(
         The Parsl provider that starts nodes, if any. It stays unchanged.
     inline_limit
         Largest encoded argument list or result, in bytes, that is sent inside messages.
+    libraries
+        Settings of the named libraries, with the keys of ``library_config``.
 
     Returns
     -------
@@ -53,7 +63,9 @@ def embedded_settings(
     ConfigurationError
         If a value is not valid, or this engine does not support it.
     """
-    common = _common("embedded", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit)
+    common = _common(
+        "embedded", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
+    )
     return EmbeddedSettings(**vars(common))
 
 
@@ -65,6 +77,7 @@ def vine_settings(
     worker_launch_method: str,
     provider: Any | None = None,
     inline_limit: int = INLINE_LIMIT,
+    libraries: Mapping[str, Mapping[str, Any]] | None = None,
     ssl: bool | tuple[str, str] = False,
     batching: bool = True,
 ) -> VineSettings:
@@ -72,7 +85,7 @@ def vine_settings(
 
     Parameters
     ----------
-    manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit
+    manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
         As in :func:`embedded_settings`.
     ssl, batching
         As in :class:`VineSettings`.
@@ -82,7 +95,9 @@ def vine_settings(
     ConfigurationError
         If a value is not valid, or this engine does not support it.
     """
-    common = _common("taskvine", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit)
+    common = _common(
+        "taskvine", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
+    )
     if factory.python_env and (common.local or worker_launch_method != "factory"):
         refuse("python_env", factory.python_env, "left out where vine_factory is not used: give it as env_pack")
     if factory.python_env is not None and not os.path.isfile(os.path.expanduser(factory.python_env)):
@@ -113,6 +128,7 @@ def _common(
     worker_launch_method: str,
     provider: Any | None,
     inline_limit: int,
+    libraries: Mapping[str, Mapping[str, Any]] | None,
 ) -> EngineSettings:
     """Check all values, and derive the settings that both engines share."""
     validate(manager, factory)
@@ -133,7 +149,10 @@ def _common(
     library = manager.library_config or {}
     options = worker_options.parse(factory.worker_options) if engine == "embedded" else {}
     node = nodes.size(factory, options, provider)
-    nodes.refuse_larger_library(library, node)
+    nodes.refuse_larger_library("library_config", library, node)
+    validate_libraries(libraries)
+    for name, named in (libraries or {}).items():
+        nodes.refuse_larger_library(f"libraries[{name!r}]", named, node)
     if worker_launch_method == "factory" and (manager.wait_for_workers or 0) > factory.max_workers:
         # No other workers can join, and the first task would wait forever.
         allowed = f"at most max_workers, which is {factory.max_workers}"
@@ -150,12 +169,8 @@ def _common(
         library_cores=_number_or_none(library.get("cores")),
         library_memory=_number_or_none(library.get("memory")),
         library_disk=_number_or_none(library.get("disk")),
-        import_modules=tuple(getattr(each, "__name__", each) for each in library.get("import_modules") or ()),
-        context=library.get("context"),
-        context_args=tuple(library.get("context_args") or ()),
-        context_kwargs=dict(library.get("context_kwargs") or {}),
-        context_scope=library.get("context_scope") or "library",
-        start_timeout=float(library.get("start_timeout") or START_TIMEOUT),
+        **_process(library, scope="library"),
+        libraries={name: _named(named) for name, named in (libraries or {}).items()},
         shared_fs=manager.shared_fs,
         autocategory=manager.autocategory,
         enable_peer_transfers=manager.enable_peer_transfers,
@@ -177,6 +192,31 @@ def _common(
         scratch_dir=_absolute(factory.scratch_dir),
         inline_limit=tuning.inline_limit(operator.index(inline_limit), tune),
     )
+
+
+def _named(library: Mapping[str, Any]) -> LibrarySettings:
+    """Resolve the settings of a named library. Its slots share its gpus, and CUDA does not survive a fork."""
+    gpus = int(library.get("gpus") or 0)
+    return LibrarySettings(
+        slots=int(library.get("num_slots") or 0) or gpus or None,
+        cores=_number_or_none(library.get("cores")),
+        memory=_number_or_none(library.get("memory")),
+        disk=_number_or_none(library.get("disk")),
+        gpus=gpus,
+        **_process(library, scope="slot" if gpus else "library"),
+    )
+
+
+def _process(library: Mapping[str, Any], *, scope: str) -> dict[str, Any]:
+    """Resolve the settings of a library's process; ``scope`` is the default of its context's scope."""
+    return {
+        "import_modules": tuple(getattr(each, "__name__", each) for each in library.get("import_modules") or ()),
+        "context": library.get("context"),
+        "context_args": tuple(library.get("context_args") or ()),
+        "context_kwargs": dict(library.get("context_kwargs") or {}),
+        "context_scope": library.get("context_scope") or scope,
+        "start_timeout": float(library.get("start_timeout") or START_TIMEOUT),
+    }
 
 
 def _password_file(given: str | None, local: bool) -> str | None:

@@ -94,9 +94,9 @@ def size(factory: TaskVineFactoryConfig, options: Mapping[str, int], provider: A
     return found
 
 
-def refuse_larger_library(library: Mapping[str, Any], node: Mapping[str, float | None]) -> None:
-    """Raise if a library asks for more than a node has."""
+def refuse_larger_library(where: str, library: Mapping[str, Any], node: Mapping[str, float | None]) -> None:
+    """Raise if a library asks for more than a node has; ``where`` names its settings."""
     for name in SIZES:
         wanted, there = library.get(name), node[name]
         if wanted is not None and there is not None and wanted > there:
-            refuse(f"library_config[{name!r}]", wanted, f"at most the {there:.10g} that a node has")
+            refuse(f"{where}[{name!r}]", wanted, f"at most the {there:.10g} that a node has")

@@ -20,6 +20,8 @@ def redacted(name: str, value: object) -> object:
         return dict.fromkeys(value, _HIDDEN) if isinstance(value, Mapping) else _HIDDEN
     if name == "library_config" and isinstance(value, Mapping):
         return {key: redacted(str(key), inner) for key, inner in value.items()}
+    if name == "libraries" and isinstance(value, Mapping):
+        return {key: redacted("library_config", inner) for key, inner in value.items()}
     if isinstance(value, str):
         return _URL_SECRET.sub(_HIDDEN, _SECRET.sub(rf"\g<1>{_HIDDEN}", value))
     return value

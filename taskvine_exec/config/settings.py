@@ -12,10 +12,40 @@ from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT
 from taskvine_tune.tuning import TuneParameters
 
-#: Default of library_config's start_timeout, in seconds.
+#: Default of a library's start_timeout, in seconds.
 START_TIMEOUT = 1800.0
 
 WorkingDirectory = Literal["submit", "sandbox"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LibrarySettings:
+    """The settings of a named library, checked and resolved.
+
+    Fields mean the same as those of :class:`EngineSettings` for the default library. Memory and gpus belong to the
+    library for as long as it runs.
+
+    Parameters
+    ----------
+    slots
+        Calls that run at a time. None: as many as the node's cores allow.
+    gpus
+        GPUs of the whole library.
+    """
+
+    slots: int | None = None
+    cores: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+    gpus: int = 0
+    import_modules: tuple[str, ...] = ()
+    context: Callable[..., Any] | None = None
+    context_args: tuple[Any, ...] = ()
+    context_kwargs: dict[str, Any] = field(default_factory=dict)
+    context_scope: Literal["library", "slot"] = "library"
+    start_timeout: float = START_TIMEOUT
+
+    __repr__ = redacted_repr
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -40,6 +70,8 @@ class EngineSettings:
         The library's setup function, its arguments, and its scope.
     start_timeout
         Seconds that a library may take to start.
+    libraries
+        The named libraries.
     tune_parameters
         Tuning parameters to send to the engine, by name with dashes.
     tuning
@@ -76,6 +108,7 @@ class EngineSettings:
     context_kwargs: dict[str, Any] = field(default_factory=dict)
     context_scope: Literal["library", "slot"] = "library"
     start_timeout: float = START_TIMEOUT
+    libraries: dict[str, LibrarySettings] = field(default_factory=dict)
 
     shared_fs: bool = False
     autocategory: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
+import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec.config import tuning
 from taskvine_exec.config.redaction import redacted
-from taskvine_exec.config.rules import AMOUNT, POSITIVE, Rule, one_of, or_none, refuse, whole
+from taskvine_exec.config.rules import AMOUNT, DICT, POSITIVE, Rule, one_of, or_none, refuse, whole
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.submission.resources import did_you_mean
 
@@ -55,7 +56,7 @@ _LIBRARY_RULES: Mapping[str, Rule] = {
     "start_timeout": or_none(POSITIVE),
 }
 
-#: The keys of TaskVineManagerConfig.library_config.
+#: The keys of TaskVineManagerConfig.library_config, and of each library of ``libraries``.
 LIBRARY_KEYS = tuple(_LIBRARY_RULES)
 
 #: Names that other software uses for the keys of library_config.
@@ -71,6 +72,13 @@ _FOREIGN_LIBRARY_KEYS: Mapping[str, str] = {
     "modules": "import_modules",
     "imports": "import_modules",
 }
+
+
+#: Names of libraries: they become names of files and go into messages.
+_LIBRARY_NAME = Rule(
+    "a name of at most 100 letters, digits, '_', '-' and '.', which begins with a letter or digit",
+    lambda value: isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value) is not None,
+)
 
 
 def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> None:
@@ -91,11 +99,26 @@ def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> 
             if "rule" in each.metadata:
                 each.metadata["rule"].check(f"{type(config).__name__}.{each.name}", getattr(config, each.name))
     _check_env_vars(manager.env_vars or {})
-    _check_library(manager.library_config or {})
+    _check_library("library_config", manager.library_config or {})
     tuning.load(manager.tune_parameters, peer_transfers=manager.enable_peer_transfers)
     if factory.min_workers > factory.max_workers:
         allowed = f"at most max_workers, which is {factory.max_workers}"
         refuse(f"{type(factory).__name__}.min_workers", factory.min_workers, allowed)
+
+
+def validate_libraries(libraries: Mapping[Any, Any] | None) -> None:
+    """Check the names and the settings of named libraries.
+
+    Raises
+    ------
+    ConfigurationError
+        For the first name or setting that is not valid.
+    """
+    or_none(DICT).check("libraries", libraries)
+    for name, library in (libraries or {}).items():
+        _LIBRARY_NAME.check("a name in libraries", name)
+        DICT.check(f"libraries[{name!r}]", library)
+        _check_library(f"libraries[{name!r}]", library)
 
 
 def _check_env_vars(env_vars: Mapping[Any, object]) -> None:
@@ -106,17 +129,15 @@ def _check_env_vars(env_vars: Mapping[Any, object]) -> None:
             raise ConfigurationError(f"env_vars[{name!r}] of type {kind} is not valid: must be {_VARIABLE.allowed}")
 
 
-def _check_library(library: Mapping[Any, Any]) -> None:
+def _check_library(where: str, library: Mapping[Any, Any]) -> None:
     for key, value in library.items():
         if key not in _LIBRARY_RULES:
             hint = did_you_mean(str(key), _LIBRARY_RULES, _FOREIGN_LIBRARY_KEYS)
-            raise ConfigurationError(f"library_config has the unknown key {key!r}: {hint}")
+            raise ConfigurationError(f"{where} has the unknown key {key!r}: {hint}")
         rule = _LIBRARY_RULES[key]
         if not rule.accepts(value):
-            refuse(f"library_config[{key!r}]", redacted(key, value), rule.allowed)
+            refuse(f"{where}[{key!r}]", redacted(key, value), rule.allowed)
     if library.get("context") is None:
         idle = [key for key in ("context_args", "context_kwargs", "context_scope") if library.get(key)]
         if idle:
-            raise ConfigurationError(
-                f"library_config has {' and '.join(idle)}, but no context: add it or drop these keys"
-            )
+            raise ConfigurationError(f"{where} has {' and '.join(idle)}, but no context: add it or drop these keys")

@@ -67,6 +67,8 @@ class ResourceSpecification(NamedTuple):
     recoverable
         Whether the task may be run again after its end to recreate lost files or a lost large result. Otherwise, tasks
         that read them fail.
+    library
+        Name of the library that runs the call. Default: the executor's default library.
     """
 
     cores: float | None = None
@@ -78,6 +80,7 @@ class ResourceSpecification(NamedTuple):
     running_time_min: float | None = None
     mode: Mode | None = None
     recoverable: bool = True
+    library: str | None = None
 
 
 UNSPECIFIED = ResourceSpecification()
@@ -122,6 +125,8 @@ def parse(spec: Mapping[str, Any] | None) -> ResourceSpecification:
                 continue
             if values.setdefault(name, result) != result:  # only the mode has two names
                 problems[key] = "exec_mode and function_exec_mode disagree: they are two names of one thing."
+    if values.get("mode") == "L1" and "library" in values:
+        problems["library"] = "library needs the mode 'L2': an L1 task runs in its own process, not in a library."
     if problems:
         raise InvalidResourceSpecification(set(problems), " ".join(problems.values()))
     return ResourceSpecification(**values) if values else UNSPECIFIED
@@ -250,4 +255,5 @@ READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "function_exec_mode": ("mode", _mode),
     "exec_mode": ("mode", _mode),
     "recoverable": ("recoverable", _flag),
+    "library": ("library", _name),
 }

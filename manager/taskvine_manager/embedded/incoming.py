@@ -86,6 +86,7 @@ FORMS: dict[str, Check] = {
     "cached": _record(_text, _whole, _maybe(_text), _integer, _amount, _flag, _text),
     "input": _record(_text, _whole, _text, _many(_integer)),
     "crowded": _record(_integer, _whole),
+    "libraries": _record(_names),
     "radio": _record(_many(_is(bytes))),
     "idle": _record(),
     "pong": _record(),
@@ -147,5 +148,6 @@ EVENTS: dict[str, Callable[..., events.Event]] = {
     "cached": events.FileCached,
     "input": events.InputCached,
     "crowded": events.Crowded,
+    "libraries": events.LibrariesRun,
 }
 """The scheduler's events for checked messages: by tag, made of the node's name and the parts of the message."""

@@ -118,6 +118,7 @@ class Node:
         os.environ[cleanup.TOKEN + "_NODE"] = self.name
         if options.block:
             os.environ["PARSL_WORKER_BLOCK_ID"] = options.block
+        self._libraries: tuple[str, ...] = ()
         self._loop = Loop()
         self._manager = ManagerLink(self._loop)
         exits.callback(self._close_manager)
@@ -189,6 +190,9 @@ class Node:
             self._loop.turn(self._timeout())
             self._runner.look_after()
             self._look_for_work()
+            if (names := self._runner.libraries) != self._libraries:
+                self._libraries = names
+                self._manager.send("libraries", names)
             self._manager.flush(len(self._runner.calls))
         self._manager.flush()
         self._manager.send("leaving")

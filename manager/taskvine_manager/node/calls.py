@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.runtime.payload import Payload
@@ -29,10 +29,27 @@ def shares(cores: float, slots: int | None) -> tuple[float, float]:
 
 def needed(profile: Profile, process_cores: float, slot_cores: float) -> Need:
     """Return what a task takes of its node; see :func:`shares`."""
-    cores = profile.cores
+    cores, library = profile.cores, profile.library
     if cores is None:
-        cores = process_cores if profile.mode == L1 else slot_cores
-    return cores, profile.memory or 0.0, profile.gpus or 0
+        cores = process_cores if profile.mode == L1 or library is not None else slot_cores
+    gpus = 1 if library is not None and library.gpus else profile.gpus or 0  # one share of the library's gpus
+    return cores, profile.memory or 0.0, gpus
+
+
+class Supply(Protocol):
+    """Free resources that tasks take: those of a node, or of a library on it."""
+
+    @property
+    def cores(self) -> float: ...
+    @property
+    def gpus(self) -> list[str]: ...
+
+    def fits(self, cores: float, memory: float, gpus: int) -> bool: ...
+    def take(self, cores: float, memory: float, gpus: Iterable[str]) -> None: ...
+    def give(self, cores: float, memory: float, gpus: Iterable[str]) -> None: ...
+    def visible(self, gpus: Iterable[str]) -> str:
+        """Return the ``CUDA_VISIBLE_DEVICES`` of a task that has taken these gpus."""
+        ...
 
 
 class Resources:
@@ -58,6 +75,10 @@ class Resources:
         self.cores += cores
         self.memory += memory
         self.gpus = sorted([*self.gpus, *gpus])
+
+    def visible(self, gpus: Iterable[str]) -> str:
+        """Return the ``CUDA_VISIBLE_DEVICES`` of a task that has taken these gpus."""
+        return ",".join(gpus)
 
 
 class Call:
@@ -128,8 +149,8 @@ class Shared(NamedTuple):
         ``temporary``.
     functions : mapping of str to (bytes or str)
         The functions of the tasks, encoded.
-    resources : Resources
-        The node's resources.
+    resources : Supply
+        The resources that they take.
     report : callable
         Called with ``(call, outcome, body, started, seconds)`` for each task that has ended.
     kills : Kills
@@ -138,6 +159,6 @@ class Shared(NamedTuple):
 
     config: dict[str, Any]
     functions: Mapping[str, Payload]
-    resources: Resources
+    resources: Supply
     report: Report
     kills: Kills

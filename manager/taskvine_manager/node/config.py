@@ -7,6 +7,24 @@ from typing import NamedTuple
 
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.search_path import SearchPath
+from taskvine_manager.wire.messages import Library
+
+
+class LibraryConfig(NamedTuple):
+    """What nodes need to know of a named library; fields mean the same as those of :class:`NodeConfig`.
+
+    Parameters
+    ----------
+    kind : Library
+        Its name, its slots, and what it takes of its node.
+    """
+
+    kind: Library
+    import_modules: tuple[str, ...]
+    context: Payload | None
+    context_scope: str
+    start_timeout: float
+    context_body: bytes | None = None
 
 
 class NodeConfig(NamedTuple):
@@ -52,6 +70,8 @@ class NodeConfig(NamedTuple):
         Whether function calls are expected, so that the library is started at once.
     tune : dict of str to float
         Tuning parameters.
+    libraries : tuple of LibraryConfig
+        The named libraries.
     """
 
     base: str
@@ -74,6 +94,7 @@ class NodeConfig(NamedTuple):
     serverless: bool
     tune: dict[str, float]
     context_body: bytes | None = None
+    libraries: tuple[LibraryConfig, ...] = ()
 
     def checked(self) -> NodeConfig:
         """Return this configuration.
@@ -92,6 +113,8 @@ class NodeConfig(NamedTuple):
         self._require("context_scope", "'library' or 'slot'", self.context_scope in ("library", "slot"))
         self._require("context_body", "None if there is a context", self.context is None or self.context_body is None)
         self._require("start_timeout", "above 0", self.start_timeout > 0)
+        names = [library.kind.name for library in self.libraries]
+        self._require("libraries", "libraries with different names", len(set(names)) == len(names))
         return self
 
     def _require(self, name: str, what: str, holds: bool) -> None:

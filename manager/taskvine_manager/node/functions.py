@@ -9,9 +9,11 @@ from typing import Any
 
 from taskvine_manager.node.calls import Call
 from taskvine_manager.node.copying import copy
+from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
+from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import Profile
 
 
@@ -22,13 +24,13 @@ class Functions:
     ----------
     encoded : dict of str to (bytes or str)
         The encoded functions, which slots and L1 tasks read.
-    slots : Slots
+    slots : Slots or Libraries
         Is told which functions to forget.
     directory : str or None
         Directory for copies of functions' files, if this node has to make any.
     """
 
-    def __init__(self, encoded: dict[str, Payload], slots: Slots, directory: str | None = None) -> None:
+    def __init__(self, encoded: dict[str, Payload], slots: Slots | Libraries, directory: str | None = None) -> None:
         self.profiles: dict[int, Profile] = {}
         self._encoded = encoded
         self._slots = slots
@@ -55,7 +57,7 @@ class Functions:
     def add_profiles(self, items: Iterable[tuple[Any, ...]]) -> None:
         """Keep the profiles of a message."""
         for item in items:
-            profile = Profile(*item)
+            profile = messages.profile(item)
             self.profiles[profile.number] = profile
 
     def retire(self, functions: Iterable[str], profiles: Iterable[int]) -> None:

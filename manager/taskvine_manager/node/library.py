@@ -11,7 +11,7 @@ import pickle
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskvine_manager import cleanup
@@ -62,7 +62,10 @@ class Library:
         self._config = config
         self._kills = kills
         self._notice = notice
-        self._log = os.path.join(config["log"], "library.log")
+        name = config.get("name")
+        self._name = "the library" if name is None else f"the library {name!r}"
+        self._settings = "library_config" if name is None else f"libraries[{name!r}]"
+        self._log = os.path.join(config["log"], "library.log" if name is None else f"library-{name}.log")
         self._timeout: float = config["start_timeout"]
         self._process: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
@@ -78,8 +81,14 @@ class Library:
         self._hung: str | None = None
         self._broken: bytes | None = None
 
-    def start(self) -> socket.socket:
-        """Start the process without waiting for it; return the socket at which it is heard."""
+    def start(self, environment: Mapping[str, str] | None = None) -> socket.socket:
+        """Start the process without waiting for it; return the socket at which it is heard.
+
+        Parameters
+        ----------
+        environment : dict of str to str, optional
+            Further environment variables.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.send(pickle.dumps(self._config))  # sent first: the process may end without reading it
         with open_log(self._log) as output, theirs:
@@ -89,7 +98,7 @@ class Library:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self._environment,
+                env={**self._environment, **(environment or {})},
                 cwd=start_directory(self._config["directory"], self._config["scratch"]),
                 start_new_session=True,  # Ctrl-C in a terminal does not reach it
             )
@@ -128,6 +137,11 @@ class Library:
             self._is_ready, self._starting = True, 0.0
         elif kind == "warm":
             self.is_warm, self._cold_deaths = True, 0
+        elif kind == "gpu":
+            self._notice(
+                f"the context or a module of {self._name} has used a gpu before the library forks its slots. CUDA does "
+                "not work in them then: give the context the scope 'slot', or import the module in the function"
+            )
         elif kind == "failed":
             self._broken = rest[1]
         return message
@@ -162,7 +176,7 @@ class Library:
         self._starting += min(now - self._looked, 2 * LOOK_AT_START)
         self._looked = now
         if self._hung is None and self._starting >= self._timeout + TRACE_SECONDS * self._is_ready:
-            self._hung = f"{self._phase()} after {self._timeout:g} s (start_timeout of library_config)"
+            self._hung = f"{self._phase()} after {self._timeout:g} s (start_timeout of {self._settings})"
             self.kill(None)
         elif self._starting >= self._notice_at:
             self._notice_at = NEXT_NOTICE if self._notice_at < NEXT_NOTICE else math.inf
@@ -171,17 +185,17 @@ class Library:
     def _phase(self) -> str:
         """Describe the step that it has not finished."""
         if self._is_ready:
-            return "import_modules and the context of the library are not ready"
+            return f"import_modules and the context of {self._name} are not ready"
         if self._command[:1] == [SHELL]:
-            return "init_command of the library has not ended"
-        return "the Python of the library has not started"
+            return f"init_command of {self._name} has not ended"
+        return f"the Python of {self._name} has not started"
 
     def kill(self, why: str | None) -> None:
         """Kill it, and tell the user why; its slots end with it."""
         if self._process is None or self.channel is None:
             return
         if why is not None:
-            self._notice(f"the library is killed: {why}")
+            self._notice(f"{self._name} is killed: {why}")
         cleanup.kill_group(self._process.pid)
 
     def bury(self) -> tuple[bytes, bool]:
@@ -205,9 +219,9 @@ class Library:
             return failure.lost(kind, self._hung, stderr=_last_trace(deaths.tail(self._log, 50_000))), was_warm
         if not was_warm and self._broken is None and status == INIT_FAILED:
             return failure.lost("environment", "init_command failed", stderr=deaths.tail(self._log)), False
-        record = self._broken or deaths.killed("the library", status, self._kills)
+        record = self._broken or deaths.killed(self._name, status, self._kills)
         if record is None:
-            reason = f"the library {deaths.describe(status)}"
+            reason = f"{self._name} {deaths.describe(status)}"
             record = failure.lost("library", reason, stderr=deaths.tail(self._log))
         is_retried = not was_warm and status < 0 and self._cold_deaths < self.retries
         self._cold_deaths += is_retried

@@ -144,6 +144,10 @@ class OneShots:
         """Return the process id of each keeper, and its task."""
         return [(process.pid, call) for process, (call, _) in self._running.items()]
 
+    def first(self) -> Call | None:
+        """Return the first pending task, if there is one."""
+        return self.pending[0] if self.pending else None
+
     def hand_back(self) -> list[Call]:
         """Remove all pending tasks, and return them."""
         given, self.pending = list(self.pending), deque()

@@ -15,7 +15,7 @@ import math
 from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
-from taskvine_manager.node.calls import Call, Need, Resources
+from taskvine_manager.node.calls import Call, Need, Supply
 from taskvine_manager.run_times import RunTimes
 
 CHUNK_SECONDS = 0.002
@@ -84,11 +84,11 @@ class Pool(Generic[S]):
 
     Parameters
     ----------
-    resources : Resources
-        The node's resources, shared with its L1 tasks.
+    resources : Supply
+        The node's resources, shared with its L1 tasks, or those of a named library.
     """
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Supply) -> None:
         self.pending: deque[Call] = deque()
         self.slots: dict[int, S] = {}
         self.most_calls = CHUNK_CALLS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -11,11 +12,14 @@ from typing import Any, NamedTuple
 from taskvine_manager.node import environment, hardware
 from taskvine_manager.node.calls import Call, Report, Resources, Shared, needed, shares
 from taskvine_manager.node.commands import with_init
-from taskvine_manager.node.config import NodeConfig
+from taskvine_manager.node.config import LibraryConfig, NodeConfig
 from taskvine_manager.node.functions import Functions
+from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.loop import Loop
+from taskvine_manager.node.named_slots import NamedSlots
 from taskvine_manager.node.oneshots import OneShots
+from taskvine_manager.node.places import Place
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.node.watchdog import Watchdog
 from taskvine_manager.runtime import failure, headroom, keeper
@@ -97,18 +101,30 @@ class Runner:
         runtime = self._runtime(config, site, has_gpus=bool(gpus))
         headroom.keep_to(runtime["memory_group"])
         kills = hardware.kills()
+        known: dict[str, Payload] = {}
+        resources = Resources(info.cores, info.memory, gpus)
         start = with_init(config.init_command, [*command, "library"])
         own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
-        self._library = Library(start, own, runtime, kills, notice)
-        known: dict[str, Payload] = {}
-        shared = Shared(runtime, known, Resources(info.cores, info.memory, gpus), report, kills)
-        self._slots = Slots(self._library, shared, loop.watch, loop.unwatch)
-        own = {**base, **config.env_vars}
-        start = [*command, "task"]
-        self._oneshots = OneShots(start, config.init_command, own, shared)
+        self._libraries = [Library(start, own, runtime, kills, notice)]
+        shared = Shared(runtime, known, resources, report, kills)
+        numbers = itertools.count()
+        slots = Slots(self._libraries[0], shared, loop.watch, loop.unwatch, numbers)
+        self._slots: Slots | Libraries = slots
+        self._oneshots = OneShots([*command, "task"], config.init_command, {**base, **config.env_vars}, shared)
+        self._named: Libraries | None = None
+        if config.libraries:
+            named = {}
+            own = {**base, **hardware.thread_limits(self._process_cores), **config.env_vars}
+            for library in config.libraries:
+                settings = {**runtime, **_settings(library), "slot_cores": self._process_cores}
+                process, place = Library(start, own, settings, kills, notice), Place(resources, library.kind)
+                self._libraries.append(process)
+                shared = Shared(settings, known, place, report, kills)
+                named[library.kind.name] = NamedSlots(place, process, shared, loop.watch, loop.unwatch, numbers)
+            self._slots = self._named = Libraries(slots, named, resources, self._oneshots.first)
         self.functions = Functions(known, self._slots, site.copies)
         self._profiles = self.functions.profiles
-        self._watchdog = Watchdog(self._library, self._slots, self._oneshots, kills)
+        self._watchdog = Watchdog(self._libraries, self._slots, self._oneshots, kills)
         self._watchdog.tune(config.tune)
         self.add, self.pump = self._slots.add, self._slots.pump
         """Queue a function call; hand queued ones to slots. Both are called for every task."""
@@ -153,6 +169,11 @@ class Runner:
             "env_vars": config.env_vars,
             "temporary": None if "TMPDIR" in config.env_vars else site.temporary,
         }
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the named libraries that run."""
+        return () if self._named is None else self._named.names
 
     # --- tasks ---
 
@@ -201,7 +222,10 @@ class Runner:
         waits = self._watchdog.waits(busy=bool(self.calls))
         if self._watch_slots:
             waits.append(LOOK_AT_SLOTS)
-        waits += [wait for wait in (self._library.wait, self.functions.memory.wait) if wait is not None]
+        found = [self.functions.memory.wait, *(library.wait for library in self._libraries)]
+        if self._named is not None:
+            found.append(self._named.wait)
+        waits += [wait for wait in found if wait is not None]
         return waits
 
     def look_after(self) -> None:
@@ -211,15 +235,29 @@ class Runner:
         self.functions.memory.tidy()
         self._oneshots.pump()  # slots may have freed the resources that it waits for
         now = time.monotonic()
-        self._library.look(now)
+        for library in self._libraries:
+            library.look(now)
+        if self._named is not None:
+            self._named.look(now)
         self._watchdog.look(now)
 
     def _reap(self) -> None:
         self._oneshots.reap()
-        keeper.reap({*self._oneshots.processes(), self._library.pid})
+        keeper.reap({*self._oneshots.processes(), *(library.pid for library in self._libraries)})
 
     def stop(self) -> None:
         """End the library, slots and L1 tasks."""
         self._slots.stop()
         self._oneshots.stop()
         keeper.end_children()
+
+
+def _settings(library: LibraryConfig) -> dict[str, Any]:
+    """Return the settings of a named library that differ from those of the default one."""
+    return {
+        "name": library.kind.name,
+        "import_modules": library.import_modules,
+        "context": library.context,
+        "context_scope": library.context_scope,
+        "start_timeout": library.start_timeout,
+    }

@@ -50,7 +50,8 @@ class SlotDirectories:
             timeout: float = self._config["start_timeout"]
             if not by_slot or slot.has_spoken or time.monotonic() - slot.made < timeout:
                 return None
-            log = self.log(slot.number)
-            reason = f"the context is not ready after {timeout:g} s (start_timeout of library_config)"
+            log, name = self.log(slot.number), self._config.get("name")
+            settings = "library_config" if name is None else f"libraries[{name!r}]"
+            reason = f"the context is not ready after {timeout:g} s (start_timeout of {settings})"
             return failure.lost("library", f"{reason}; see {log}", stderr=tail(log))
         return record

@@ -11,7 +11,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from taskvine_manager.node.calls import Call, Shared
 from taskvine_manager.node.deaths import died, not_started
@@ -39,6 +39,8 @@ class Slots:
         What they share with L1 tasks.
     watch, unwatch : callable
         Register and unregister a socket with the node's loop: ``watch(socket, callback)``.
+    numbers : iterator of int, optional
+        Numbers of new slots, if slots of several libraries must have different ones.
     """
 
     def __init__(
@@ -47,13 +49,14 @@ class Slots:
         shared: Shared,
         watch: Callable[[socket.socket, Callable[[], None]], None],
         unwatch: Callable[[socket.socket], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
-        self._config, self._functions, resources, self._report, self._kills = shared
+        self._config, self._functions, self._resources, self._report, self._kills = shared
         self._directories = SlotDirectories(self._config)
         self._watch = watch
         self._unwatch = unwatch
-        self._numbers = itertools.count()
-        self._pool: Pool[SlotProcess] = Pool(resources)
+        self._numbers = itertools.count() if numbers is None else numbers
+        self._pool: Pool[SlotProcess] = Pool(self._resources)
         self._library = library
 
     def tune(self, parameters: Mapping[str, float]) -> None:
@@ -64,9 +67,9 @@ class Slots:
 
     # --- the library ---
 
-    def start(self) -> None:
-        """Start the library, without waiting for it."""
-        channel = self._library.start()
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the library, without waiting for it; ``environment`` are further variables for its process."""
+        channel = self._library.start(environment)
         self._watch(channel, lambda: self._library_speaks(channel))
 
     def _library_speaks(self, channel: socket.socket) -> None:
@@ -176,7 +179,7 @@ class Slots:
         cores, memory, _ = fork.need
         environment = thread_limits(cores, config["env_vars"]) if cores != config["slot_cores"] else {}
         if config["has_gpus"]:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(fork.gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = self._resources.visible(fork.gpus)
         environment.update(self._directories.make(number))
         slot = SlotProcess(number, fork.need, fork.gpus)
         if not self._library.fork(number, environment, memory, slot.other_end):
@@ -308,6 +311,10 @@ class Slots:
             and slot.pid is not None
             and (not slot.need[1] or slot.calls[0].profile.function in slot.loaded)
         ]
+
+    def first(self) -> Call | None:
+        """Return the first pending task, if there is one."""
+        return self._pool.pending[0] if self._pool.pending else None
 
     def hand_back(self) -> list[Call]:
         """Remove all tasks that have not begun, and return them."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from taskvine_manager import cleanup, patience
 from taskvine_manager.node import memory
+from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
@@ -22,9 +23,9 @@ class Watchdog:
 
     Parameters
     ----------
-    library : Library
-        The parent of the slots.
-    slots : Slots
+    libraries : sequence of Library
+        The parents of the slots.
+    slots : Slots or Libraries
         Runs function calls.
     oneshots : OneShots
         Runs L1 tasks.
@@ -32,8 +33,10 @@ class Watchdog:
         Detects processes that the system has killed for lack of memory.
     """
 
-    def __init__(self, library: Library, slots: Slots, oneshots: OneShots, kills: Kills) -> None:
-        self._library = library
+    def __init__(
+        self, libraries: Sequence[Library], slots: Slots | Libraries, oneshots: OneShots, kills: Kills
+    ) -> None:
+        self._libraries = libraries
         self._slots = slots
         self._oneshots = oneshots
         self._kills = kills
@@ -76,16 +79,17 @@ class Watchdog:
             memory.enforce([*self._slots.running(), *self._oneshots.running()])
 
     def _end_stopped(self, now: float) -> None:
-        """Kill tasks, or the library, whose processes have been stopped (SIGSTOP) for too long."""
+        """Kill tasks and libraries whose processes have been stopped (SIGSTOP) for too long."""
         running = [*self._slots.running(), *self._oneshots.running()]
         # A keeper's first child is the task's process. Processes that the task has started may be stopped.
         parts = {pid: {pid, *keeper.children(pid)[:1]} for pid, _ in running}
-        library = self._library.pid
-        lost = self._stopped.look(filter(cleanup.is_stopped, {library}.union(*parts.values())), now)
+        libraries = {library.pid for library in self._libraries}
+        lost = self._stopped.look(filter(cleanup.is_stopped, libraries.union(*parts.values())), now)
         why = f"its process had been stopped (SIGSTOP) for {self._patience.timeout:g} s"
         for pid, call in running:
             if lost & parts[pid] and call.kill_record is None:
                 call.kill_record = failure.lost("slot-died", f"while it ran {call.profile.name}: {why}")
                 keeper.end(pid)
-        if library in lost:
-            self._library.kill(why)
+        for library in self._libraries:
+            if library.pid in lost:
+                library.kill(why)

@@ -33,13 +33,15 @@ def load_variable_from_library(name: str) -> Any:
         raise KeyError(f"no variable {name!r} in the library's context (there are: {known})") from None
 
 
-def build_or_explain(encoded: payload.Payload) -> bytes | None:
+def build_or_explain(encoded: payload.Payload, library: str | None = None) -> bytes | None:
     """Run a context's setup function and keep the variables that it returns.
 
     Parameters
     ----------
     encoded : bytes or str
         The encoded ``(setup, args, kwargs)``.
+    library : str or None
+        Name of the library, None for the default one.
 
     Returns
     -------
@@ -49,7 +51,8 @@ def build_or_explain(encoded: payload.Payload) -> bytes | None:
     try:
         _build(*payload.decode(encoded))
     except BaseException as error:  # the user's code runs here and may call sys.exit
-        reason = f"the context cannot be built: {failure.describe(error)}"
+        of = "" if library is None else f" of the library {library!r}"
+        reason = f"the context{of} cannot be built: {failure.describe(error)}"
         return failure.lost("context", reason, remote_traceback=failure.text(error, (__file__,)))
     return None
 

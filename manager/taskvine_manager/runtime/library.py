@@ -18,6 +18,7 @@ from the node                                 meaning
 to the node                            meaning
 ====================================== ==============================================================
 ``("ready", pid)``                     sent before the user's modules are imported
+``("gpu",)``                           a module or the context uses a gpu, which slots then cannot
 ``("warm",)``                          modules are imported and the context is built; forks may follow
 ``("forked", slot, pid)``              ``pid`` of the slot's keeper (:mod:`~taskvine_manager.runtime.keeper`)
 ``("exited", slot, status)``           ``status`` is that of :func:`os.waitpid`
@@ -45,6 +46,9 @@ from typing import Any, NoReturn
 
 from taskvine_manager.runtime import context, exits, failure, headroom, keeper, limits, search_path, slot
 from taskvine_manager.runtime.stage import standard_stream
+
+GPU_DEVICES = ("/dev/nvidia-uvm", "/dev/kfd")
+"""Devices that CUDA and ROCm open when they are initialised."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -79,6 +83,7 @@ class Library:
         - ``import_modules``: names of modules;
         - ``context``: path or bytes of the encoded ``(setup, args, kwargs)``, or None;
         - ``context_scope``: ``"library"`` or ``"slot"``;
+        - ``name``: name of the library, missing or None for the default one;
         - ``start_timeout``: time limit of ``import_modules`` and the context, in seconds, which the node enforces;
         - ``memory_group``: argument of :func:`~taskvine_manager.runtime.headroom.keep_to`.
     """
@@ -129,12 +134,14 @@ class Library:
                 return False
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "library":
-            record = context.build_or_explain(encoded)
+            record = context.build_or_explain(encoded, self._config.get("name"))
             if record is not None:
                 self._say("failed", "context", record)
                 return False
         faulthandler.cancel_dump_traceback_later()
         if encoded is not None or self._config["import_modules"]:
+            if uses_gpu():
+                self._say("gpu")
             gc.collect()  # without the user's code, there is too little garbage to be worth the time
         gc.freeze()
         return True
@@ -194,7 +201,7 @@ class Library:
         encoded = self._config["context"]
         if encoded is not None and self._config["context_scope"] == "slot":
             faulthandler.dump_traceback_later(self._config["start_timeout"], exit=True)
-            record = context.build_or_explain(encoded)
+            record = context.build_or_explain(encoded, self._config.get("name"))
             faulthandler.cancel_dump_traceback_later()
             if record is not None:
                 # The node reads the record when it learns that the slot is gone.
@@ -244,6 +251,16 @@ def _open_files() -> Iterator[str]:
                 is_file = stat.S_ISREG(os.fstat(int(number)).st_mode)
                 if is_file and not fcntl.fcntl(int(number), fcntl.F_GETFL) & os.O_APPEND:
                     yield os.readlink(f"/proc/self/fd/{number}")
+
+
+def uses_gpu() -> bool:
+    """Return whether this process has initialised CUDA or ROCm, which keep a device open and do not survive a fork."""
+    with contextlib.suppress(OSError):
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{number}") in GPU_DEVICES:
+                    return True
+    return False
 
 
 def import_failure(name: str, error: BaseException) -> bytes:

@@ -61,12 +61,16 @@ class Candidates:
         return rooms
 
     def is_free(self, name: str, task: Task) -> bool:
-        """Whether a node is not reserved for an earlier task of another shape."""
+        """Whether a node is not reserved for an earlier task of another shape.
+
+        A node that has as many tasks of that shape as it can run at once is free for others beside them.
+        """
         for shape, reserved in self.reserved.items():
             if reserved == name and shape != task.shape:
                 head = self._queues[shape].head()
                 if head is not None and head.order < task.order:
-                    return False
+                    node = self._nodes[name]
+                    return node.shapes[shape] >= node.capacity(shape, others=False)
         return True
 
     def reserve(self, shape: Shape) -> None:

@@ -21,6 +21,7 @@ the nodes that may be able to take one. It looks at only a few nodes of that lis
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ from taskvine_manager.scheduling.events import (
     Forgotten,
     InputCached,
     Instruction,
+    LibrariesRun,
     NodeDraining,
     NodeEvent,
     NodeJoined,
@@ -104,6 +106,7 @@ class Scheduler:
             InputCached: self._storage.inputs.cached,
             Relayed: self._relayed,
             Crowded: self._eviction.crowded,
+            LibrariesRun: self._libraries_run,
             Cancelled: self._lifecycle.cancel,
             Forgotten: self._lifecycle.forget,
             Asked: self._asked,
@@ -182,6 +185,7 @@ class Scheduler:
             "tasks_retried": self._retried,
             "tasks_returned": self._returned_tasks,
             "nodes": len(self.nodes),
+            "libraries": dict(Counter(name for node in self.nodes.values() for name in node.libraries)),
             "bytes_between_nodes": storage.transfers.moved,
             "inputs_read": storage.inputs.read,
             "bytes_stored": storage.replicas.stored,
@@ -302,6 +306,9 @@ class Scheduler:
                 self._lifecycle.lost([file])
         elif self._storage.transfers.relay_failed(event.file):
             self._lifecycle.unreadable(file, str(event.problem))
+
+    def _libraries_run(self, event: LibrariesRun) -> None:
+        self.nodes[event.node].libraries = event.names
 
     def _asked(self, event: Asked) -> None:
         missing = self._storage.ask(event.request, event.file)

@@ -151,6 +151,13 @@ class Crowded(NodeEvent):
 
 
 @dataclass(frozen=True)
+class LibrariesRun(NodeEvent):
+    """From now on, these named libraries run on a node."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Cancelled(Event):
     """The outcome of these tasks is not awaited any more."""
 

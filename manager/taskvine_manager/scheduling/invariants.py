@@ -199,6 +199,16 @@ def first_task_has_no_room(parts: Parts) -> Iterator[str]:
             yield f"task {first.invocation.number} waits, although it fits on node {node.info.name}"
 
 
+def libraries_fit_together(parts: Parts) -> Iterator[str]:
+    """The libraries of a node's tasks take no more memory and gpus than it has."""
+    for name, node in parts.tables.nodes.items():
+        libraries = {shape.library for shape in node.shapes if shape.library is not None}
+        memory, gpus = sum(each.memory or 0.0 for each in libraries), sum(each.gpus for each in libraries)
+        if memory > node.info.memory or gpus > node.info.gpus:
+            names = sorted(each.name for each in libraries)
+            yield f"node {name}: its libraries {names} take {memory} MB and {gpus} gpus"
+
+
 def draining_nodes_leave_in_time(parts: Parts) -> Iterator[str]:
     """The draining nodes are known; one is released exactly when nothing on it is needed."""
     nodes = parts.tables.nodes

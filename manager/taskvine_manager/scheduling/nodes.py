@@ -33,7 +33,8 @@ class Node:
     and ``sending`` counts the transfers from it. ``reads`` counts its tasks that read each file. While it drains,
     ``unsaved`` holds the files that may have to be copied from it first. ``crowded`` maps tasks to the bytes of
     their outputs that do not fit yet; the tasks in ``yielding`` give theirs up to others and run again.
-    ``needs`` must be cleared when ``tuning`` changes.
+    ``needs`` must be cleared when ``tuning`` changes. ``libraries`` names the named libraries that run there, as far as
+    the node has reported it.
     """
 
     info: NodeInfo
@@ -51,6 +52,7 @@ class Node:
     crowded: dict[int, int] = field(default_factory=dict)
     yielding: set[int] = field(default_factory=set)
     needs: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
 
     @property
     def room(self) -> float:
@@ -73,15 +75,18 @@ class Node:
 
     def measure(self, shape: Shape) -> tuple[float, ...]:
         """Return the same, without the memory of earlier answers that ``needs`` is."""
-        info, called = self.info, shape.mode == L2
+        info, library = self.info, shape.library
+        called = shape.mode == L2 and library is None
         slots = info.slots if called else None
         cores = shape.cores
         if cores is None:
             cores = info.cores / slots if slots else min(1.0, info.cores)
         slot = 1.0 if called and info.slots else 0.0
         amounts = (cores, shape.memory or 0.0, shape.disk or 0.0)
-        if self.tuning.proportional_resources:
+        if self.tuning.proportional_resources and library is None:
             amounts = self.share(shape, amounts)
+        elif library is not None and library.memory is not None:
+            amounts = (cores, 0.0, amounts[2])  # it is in what the library takes
         return (*amounts, float(shape.gpus or 0), slot, float(shape.suspect))
 
     def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -104,14 +109,29 @@ class Node:
         return cores, memory, disk
 
     def capacity(self, shape: Shape, *, others: bool) -> int:
-        """Return how many tasks of a shape fit at once, beside those of other shapes (``others``) or alone."""
+        """Return how many tasks of a shape fit at once, beside those of other shapes (``others``) or alone.
+
+        A library takes memory and gpus once, however many of its calls run.
+        """
         free = list(self.total)
+        library = shape.library
+        libraries = {} if library is None else {library.name: library}
+        slots = AHEAD if library is None or library.slots is None else library.slots
         if others:
             for other, count in self.shapes.items():
                 if other != shape and count:
                     running = min(count, self.capacity(other, others=False))
                     free = [have - running * take for have, take in zip(free, self.need(other), strict=True)]
-        fits = [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
+                    if other.library is not None:
+                        libraries[other.library.name] = other.library
+                        slots -= running * (other.library == library)
+        if libraries:
+            free[1] -= sum(each.memory or 0.0 for each in libraries.values())
+            free[3] -= sum(each.gpus for each in libraries.values())
+            if min(free[1], free[3], slots) < 0:
+                return 0
+        fits = [slots] if library is not None and library.slots is not None else []
+        fits += [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
         return max(0, min(fits, default=AHEAD))
 
     def room_for(self, shape: Shape, depth: float) -> int:

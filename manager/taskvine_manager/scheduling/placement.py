@@ -50,6 +50,9 @@ class Placement:
             has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
             asked = zip(Shape._fields[1:5], shape[1:5], strict=True)
             requested = {key: value for key, value in asked if value is not None}
+            if (library := shape.library) is not None:
+                of_library = {"memory": library.memory or 0.0, "gpus": float(library.gpus)}
+                requested |= {key: value for key, value in of_library.items() if value}
             reason = "it asks for more than the largest node has"
             while queue.head() is not None:
                 self._lifecycle.end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has)
@@ -96,7 +99,8 @@ class Placement:
         if not rooms:
             return False
         share = max(1, math.ceil(len(queue) / max(len(rooms), len(self._candidates.of(shape, depth)))))
-        for name in sorted(rooms, key=lambda name: -rooms[name]):
+        library = "" if shape.library is None else shape.library.name
+        for name in sorted(rooms, key=lambda name: (library not in self._nodes[name].libraries, -rooms[name])):
             node = self._nodes[name]
             candidates = self._candidates.of(shape, depth)
             candidates[name] = candidates.pop(name, None)  # to the end: next time, others come first

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskvine_manager.scheduling.checking import Checker, IllegalTransition, Story, tell
-from taskvine_manager.wire.messages import FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import FileUse, Invocation, Library, Profile
 
 if TYPE_CHECKING:
     from taskvine_manager.scheduling.files import Origin
@@ -60,6 +60,7 @@ class Shape(NamedTuple):
     gpus: int | None
     suspect: bool = False
     """Whether the task may have killed its node. A node runs one suspect at a time, so that it cannot kill another."""
+    library: Library | None = None
 
 
 Order = tuple[float, int, int, int]
@@ -195,7 +196,9 @@ class TaskTable(dict[int, Task]):
 
     def learn(self, profiles: tuple[Profile, ...]) -> None:
         """Hold profiles for new tasks."""
-        self._profiles.update((profile.number, (profile, Shape(*profile[3:8]))) for profile in profiles)
+        self._profiles.update(
+            (profile.number, (profile, Shape(*profile[3:8], library=profile.library))) for profile in profiles
+        )
 
     def retire(self, profiles: tuple[int, ...]) -> None:
         """Forget profiles."""
@@ -210,8 +213,8 @@ class TaskTable(dict[int, Task]):
     def recreate(self, origin: Origin) -> Task:
         """Add a task that runs a finished one again for its files."""
         self.recovered += 1
-        again = origin.invocation._replace(number=-self.recovered)
-        return self._enter(again, origin.profile, Shape(*origin.profile[3:8]), origin)
+        again, profile = origin.invocation._replace(number=-self.recovered), origin.profile
+        return self._enter(again, profile, Shape(*profile[3:8], library=profile.library), origin)
 
     def _enter(self, invocation: Invocation, profile: Profile, shape: Shape, origin: Origin | None = None) -> Task:
         story = Story(self._checker) if self._checker is not None else None

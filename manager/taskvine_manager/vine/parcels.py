@@ -70,6 +70,8 @@ class Answer(NamedTuple):
     :class:`~taskvine_manager.wire.messages.NodeInfo` after ``"hello"``. ``files`` identifies the temp files of this
     answer on their node, by id. ``left`` holds what a failed task wrote to the user's files, which may show why it
     failed. ``piece`` is the size of the whole file and a piece of it, or :data:`CUT` if the file is not whole.
+    ``libraries`` names the named libraries that run on the node, None if they are those of its last answer that named
+    any.
     """
 
     node: str
@@ -80,6 +82,7 @@ class Answer(NamedTuple):
     files: dict[str, Inode] | None = None
     left: dict[str, bytes] | None = None
     piece: tuple[int, bytes] | None = None
+    libraries: tuple[str, ...] | None = None
 
 
 class Body(NamedTuple):

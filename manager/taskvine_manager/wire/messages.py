@@ -46,7 +46,8 @@ stamp, node)``, a copy of a user's file ``(path, name, stamp)``.
 Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returned", ids)``, ``("cached", file, size,
 problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
 copy of a user's file), ``("crowded", id, size)`` (a task's outputs do not fit), ``("radio", messages)``, ``("idle",)``
-(for its whole ``--timeout``), ``("leaving",)`` (it was told to leave), ``("pong",)``, ``("notice", text)``.
+(for its whole ``--timeout``), ``("leaving",)`` (it was told to leave), ``("pong",)``, ``("notice", text)``,
+``("libraries", names)`` (of the named libraries that run there from now on).
 """
 
 from __future__ import annotations
@@ -76,12 +77,25 @@ L1, L2 = "L1", "L2"
 """A task in a fresh process; a function call in a warm library."""
 
 
+class Library(NamedTuple):
+    """A named library: how many of its calls run at once, and what it takes of its node for as long as it runs.
+
+    ``slots`` is None for as many calls as the node's cores allow. ``memory`` is in MB, None if calls count their own.
+    """
+
+    name: str
+    slots: int | None
+    memory: float | None
+    gpus: int
+
+
 class Profile(NamedTuple):
     """The properties that many tasks share, sent once.
 
     Memory and disk are in MB, ``None`` if the user requested nothing. A task that is not ``recoverable`` is never run
     again to recreate its lost files. ``running_time_min`` is the minimum run time of each task in seconds, if the user
-    gave one. An ``uninterrupted`` task runs to its end if it has begun when it is cancelled.
+    gave one. An ``uninterrupted`` task runs to its end if it has begun when it is cancelled. ``library`` is None for
+    the default library.
     """
 
     number: int
@@ -97,6 +111,7 @@ class Profile(NamedTuple):
     recoverable: bool = True
     running_time_min: float | None = None
     uninterrupted: bool = False
+    library: Library | None = None
 
 
 class FileUse(NamedTuple):
@@ -242,6 +257,12 @@ class Decoder:
                 self._start()  # an unpacker's buffer never shrinks
             return None
         return _tagged(message)
+
+
+def profile(item: tuple[Any, ...]) -> Profile:
+    """Return a profile of a decoded message."""
+    made = Profile(*item)
+    return made if made.library is None else made._replace(library=Library(*made.library))
 
 
 def invocations(items: tuple[tuple[Any, ...], ...]) -> list[Invocation]:

@@ -14,8 +14,10 @@ import pytest
 from parsl.data_provider.files import File
 from parsl.dataflow.errors import DependencyError
 from parsl.dataflow.futures import AppFuture
+from parsl.executors.errors import InvalidResourceSpecification
 
 from taskvine_exec.config import EmbeddedSettings
+from taskvine_exec.config.settings import LibrarySettings
 from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
@@ -25,7 +27,7 @@ from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload
 from taskvine_manager.runtime.search_path import of_this_process
-from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Library, Profile
 
 
 class Link:
@@ -67,7 +69,7 @@ class Sent:
             self.session,
             self.link,
             self.tasks,
-            EmbeddedSettings(function_exec_mode=L2, worker_launch_method="manual", **settings),
+            EmbeddedSettings(**{"function_exec_mode": L2, "worker_launch_method": "manual", **settings}),
             str(directory),
             of_this_process(),
             FileRules(
@@ -245,3 +247,53 @@ def test_future_that_was_left_is_named_by_its_place(sent: Sent) -> None:
 
     with pytest.raises(ArgumentNotSerializable, match=r"model\.weights\[0\] is a future that was not replaced"):
         sent.submit(len, model=Model())
+
+
+LIBRARIES = {
+    "plain": LibrarySettings(cores=4.0, memory=100.0, slots=2),
+    "model": LibrarySettings(gpus=2, slots=2),
+}
+
+
+def test_profile_says_which_library_runs_the_call(tmp_path: Path) -> None:
+    sent = Sent(tmp_path, libraries=LIBRARIES, library_memory=10.0)
+    for asks in ({"library": "plain"}, {"library": "plain", "memory": 70, "cores": 1}, {"library": "model"}, {}):
+        sent.submit(int, asks=asks)
+    first, second, third, fourth = sent.link.profiles
+    assert first.library == second.library == Library("plain", 2, 100.0, 0)
+    assert (first.cores, first.memory) == (2.0, 50.0)
+    assert (second.cores, second.memory) == (1.0, 70.0)
+    assert (third.library, third.memory, third.gpus) == (Library("model", 2, None, 2), None, None)
+    assert (fourth.library, fourth.memory) == (None, 10.0)
+
+
+def test_call_of_a_library_is_a_function_call(tmp_path: Path) -> None:
+    sent = Sent(tmp_path, libraries=LIBRARIES, function_exec_mode=L1)
+    sent.submit(int, asks={"library": "plain"})
+    sent.submit(int)
+    assert [profile.mode for profile in sent.link.profiles] == [L2, L1]
+
+
+@pytest.mark.parametrize(
+    ("asks", "key", "says"),
+    [
+        ({"library": "modle"}, "library", "Unknown library 'modle': did you mean 'model'?"),
+        ({"library": "xyz"}, "library", "Unknown library 'xyz': known are model, plain."),
+        ({"library": "model", "gpus": 1}, "gpus", "the library 'model' shares out its own 2 gpus"),
+        ({"library": "plain", "memory": 101}, "memory", "the library 'plain' has only 100 MB"),
+        ({"library": "plain", "function_exec_mode": "L1"}, "library", "library needs the mode 'L2'"),
+        ({"library": ""}, "library", "must be a non-empty string"),
+    ],
+)
+def test_library_that_cannot_run_a_call_is_refused(tmp_path: Path, asks: dict[str, Any], key: str, says: str) -> None:
+    sent = Sent(tmp_path, libraries=LIBRARIES)
+    with pytest.raises(InvalidResourceSpecification) as caught:
+        sent.submit(int, asks=asks)
+    assert caught.value.invalid_keys == {key}
+    assert says in str(caught.value)
+    assert (sent.tasks.futures, sent.link.profiles, sent.link.functions) == ({}, [], [])
+
+
+def test_library_of_an_executor_without_any_is_refused(sent: Sent) -> None:
+    with pytest.raises(InvalidResourceSpecification, match="the executor has no libraries"):
+        sent.submit(int, asks={"library": "model"})

@@ -25,7 +25,7 @@ __all__ = ["GENERATORS", "Job", "Kind", "Result", "Workload", "generate", "read"
 
 class Kind(NamedTuple):
     """Properties that many tasks share, as in :class:`taskvine_manager.wire.messages.Profile`; memory in MB, times in
-    s.
+    s. Calls of named libraries are simulated as calls of the default library.
     """
 
     name: str = "job"
@@ -371,4 +371,4 @@ def _jobs(record: Record, paced: bool) -> tuple[list[Job], tuple[Kind, ...]]:
         gone = tuple(forgets.get(number, ()))
         place = kinds[invocation.profile]
         jobs.append(Job(done.seconds, inputs, outputs, place, submitted, gone, False, reads, temps))
-    return jobs, tuple(Kind(*profile[2:]) for profile in record.profiles.values())
+    return jobs, tuple(Kind(*profile[2:12]) for profile in record.profiles.values())

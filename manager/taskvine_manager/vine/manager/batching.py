@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from taskvine_manager.run_times import RunTimes
 from taskvine_manager.vine.manager.tasks import Need, State, Task
+from taskvine_manager.wire.messages import Library
 
 TARGET = 0.040
 """Seconds of work, for each slot of a node, that one parcel should contain."""
@@ -49,6 +52,8 @@ class Room:
     """Resources of a node, and those that its tasks use.
 
     ``batches`` counts its parcels of several tasks. They share the slots, and their resources are not counted.
+    ``libraries`` counts the parcels in each named library. A library takes its memory and gpus once. ``warm`` names the
+    libraries that run there, as far as the node has reported it.
     """
 
     total: Need
@@ -56,22 +61,70 @@ class Room:
     key: str = ""
     busy: Need = field(default_factory=lambda: Need(0.0))
     batches: int = 0
+    libraries: Counter[Library] = field(default_factory=Counter)
+    warm: tuple[str, ...] = ()
 
     def could(self, need: Need) -> bool:
         """Return whether an empty node of this kind has the resources."""
-        return all(take <= has + 1e-9 for take, has in zip(need, self.total, strict=True))
+        return _is_within(need if need.library is None else _of(need, need.library), self.total)
 
     def fits(self, need: Need) -> bool:
-        """Return whether the resources are free."""
-        return all(busy + take <= has + 1e-9 for busy, take, has in zip(self.busy, need, self.total, strict=True))
+        """Return whether the resources are free, and a slot of the library."""
+        amounts = zip(self.busy[:4], need[:4], self.total[:4], strict=True)
+        if not all(busy + take <= has + 1e-9 for busy, take, has in amounts):
+            return False
+        library = need.library
+        if library is not None and library.slots is not None and self.libraries[library] >= library.slots:
+            return False
+        return self.admits(need)
+
+    def admits(self, need: Need) -> bool:
+        """Return whether the memory and gpus of libraries leave room for a task, and for its library."""
+        if need.library is None and not self.libraries:
+            return True
+        taken = _sum(self.busy, need)
+        for library in self.libraries.keys() | ({need.library} if need.library is not None else set()):
+            taken = _of(taken, library)
+        return taken.memory <= self.total.memory + 1e-9 and taken.gpus <= self.total.gpus + 1e-9
 
     def take(self, need: Need) -> None:
         """Count a task's resources as used."""
-        self.busy = Need(*(busy + take for busy, take in zip(self.busy, need, strict=True)))
+        self.busy = _sum(self.busy, need)
+        self.enter(need.library)
 
     def give(self, need: Need) -> None:
         """Count a task's resources as free again."""
-        self.busy = Need(*(busy - take for busy, take in zip(self.busy, need, strict=True)))
+        self.busy = _sum(self.busy, need, -1)
+        self.leave(need.library)
+
+    def enter(self, library: Library | None) -> None:
+        """Count a parcel in a library."""
+        if library is not None:
+            self.libraries[library] += 1
+
+    def leave(self, library: Library | None) -> None:
+        """Count a parcel in a library as ended."""
+        if library is not None:
+            self.libraries[library] -= 1
+            self.libraries += Counter()  # drops those without a parcel
+
+    def is_warm(self, need: Need) -> bool:
+        """Return whether the library of a task runs here."""
+        return need.library is not None and need.library.name in self.warm
+
+
+def _sum(busy: Need, need: Need, sign: int = 1) -> Need:
+    cores, memory, disk, gpus = (have + sign * take for have, take in zip(busy[:4], need[:4], strict=True))
+    return Need(cores, memory, disk, gpus)
+
+
+def _of(need: Need, library: Library) -> Need:
+    """Return a need, and what its library takes."""
+    return need._replace(memory=need.memory + (library.memory or 0.0), gpus=need.gpus + library.gpus)
+
+
+def _is_within(need: Need, total: Need) -> bool:
+    return all(take <= has + 1e-9 for take, has in zip(need[:4], total[:4], strict=True))
 
 
 def cost(need: Need, seconds: float | None) -> Need:
@@ -174,13 +227,14 @@ class Backlog:
         while (head := self._first(blocked)) is not None:
             seconds = self._estimates.seconds.get(head.profile.category)
             if self._is_short(head, seconds):
-                open_rooms = [room for room in rooms if room.batches < AHEAD]
+                open_rooms = [room for room in rooms if room.batches < AHEAD and room.admits(head.need)]
                 if not open_rooms:
                     blocked.add(head.need)
                     continue
-                room = min(open_rooms, key=_emptiness)
+                room = min(open_rooms, key=partial(_emptiness, head.need))
                 taken.append((room, None, self._batch(head, room, places)))
                 room.batches += 1
+                room.enter(head.need.library)
                 places -= 1
             else:
                 need = cost(head.need, seconds)
@@ -193,10 +247,18 @@ class Backlog:
         return taken
 
     def place(self, task: Task, need: Need, rooms: Iterable[Room]) -> Room | None:
-        """Return the node for a single task: the one with most bytes of its inputs, then with most free cores."""
+        """Return the node for a single task.
+
+        It is the one with most bytes of its inputs, then where its library runs, then with most free cores.
+        """
         return max(
             (room for room in rooms if room.fits(need)),
-            key=lambda room: (self._affinity(task, room), room.total.cores - room.busy.cores, -room.batches),
+            key=lambda room: (
+                self._affinity(task, room),
+                room.is_warm(need),
+                room.total.cores - room.busy.cores,
+                -room.batches,
+            ),
             default=None,
         )
 
@@ -224,5 +286,5 @@ class Backlog:
         return batch
 
 
-def _emptiness(room: Room) -> tuple[bool, int, float]:
-    return room.busy.cores >= room.total.cores, room.batches, room.busy.cores
+def _emptiness(need: Need, room: Room) -> tuple[bool, bool, int, float]:
+    return not room.is_warm(need), room.busy.cores >= room.total.cores, room.batches, room.busy.cores

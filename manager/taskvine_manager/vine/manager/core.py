@@ -300,7 +300,8 @@ class Core:
 
     def _run(self, tasks: list[Task], room: Room, taken: Need | None) -> None:
         """Give TaskVine a parcel of tasks for a node."""
-        sent = SentParcel(self._sent.number(), {task.invocation.number: task for task in tasks}, room, taken)
+        library = tasks[0].need.library if taken is None else None
+        sent = SentParcel(self._sent.number(), {task.invocation.number: task for task in tasks}, room, taken, library)
         functions = {task.profile.function: self._functions[task.profile.function] for task in tasks}
         sent.functions = tuple(functions)
         cargo = Cargo(sent.number, functions.items(), self.files.values, local=self._local)
@@ -355,6 +356,8 @@ class Core:
         for completion in event.completions:
             self._completed(completion, sent, event.spooled or {})
         node = self.fleet.nodes.get(event.node)
+        if node is not None and event.libraries is not None:
+            node.room.warm = event.libraries
         if event.open and sent.tasks and node is not None:
             if not sent.temps:
                 self._said.append(Release(sent.number))

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -189,6 +190,7 @@ class VineEngine:
             "tasks_recovered": self._vine.recoveries,
             "tasks_retried": core.workload.retried,
             "nodes": len(core.fleet.nodes),
+            "libraries": dict(Counter(name for node in core.fleet.nodes.values() for name in node.room.warm)),
             "bytes_between_nodes": 0,
             "inputs_read": int(self._vine.manager.stats.bytes_sent),
             "bytes_stored": stored,
@@ -265,7 +267,7 @@ class VineEngine:
         completions = [self._brought(parcel, Completion(*item), spooled) for item in answer.done]
         info = NodeInfo(*answer.info) if answer.info is not None else None
         node = str(task.addrport)
-        self._handle(events.Answered(parcel, node, completions, answer.open, info, spooled or None))
+        self._handle(events.Answered(parcel, node, completions, answer.open, info, spooled or None, answer.libraries))
 
     def _brought(self, parcel: int, completion: Completion, spooled: dict[str, int]) -> Completion:
         """Store the large result and the output files of a task, unless the task is over already."""

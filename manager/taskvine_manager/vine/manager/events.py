@@ -162,6 +162,7 @@ class Answered(Event):
     """Event: a node's supervisor has answered, see :class:`~taskvine_manager.vine.parcels.Answer`.
 
     Large bodies are paths by now. ``spooled`` holds the sizes in bytes of those that came with the answer.
+    ``libraries`` names the named libraries that run on the node, None if the answer does not say.
     """
 
     parcel: int
@@ -170,6 +171,7 @@ class Answered(Event):
     open: bool = False
     info: NodeInfo | None = None
     spooled: dict[str, int] | None = None
+    libraries: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

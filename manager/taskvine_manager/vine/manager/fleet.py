@@ -8,7 +8,7 @@ from typing import Any
 from taskvine_manager.vine.manager.batching import Room
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Say, SayNodes
-from taskvine_manager.vine.manager.tasks import Need
+from taskvine_manager.vine.manager.tasks import RESOURCES, Need
 from taskvine_manager.vine.worker.worker import MARK
 from taskvine_manager.wire.messages import NodeInfo
 
@@ -123,7 +123,7 @@ class Fleet:
     def largest(self) -> dict[str, float]:
         """Return the largest amount of each resource on one node."""
         totals = [node.room.total for node in self.nodes.values()]
-        return {name: max(getattr(total, name) for total in totals) for name in Need._fields}
+        return {name: max(getattr(total, name) for total in totals) for name in RESOURCES}
 
     # --- release of nodes ---
 

@@ -18,7 +18,7 @@ from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings, TempFile
 from taskvine_manager.vine.manager.reads import Reads
 from taskvine_manager.vine.manager.sent import Fetch, Probe, Rescue, SentParcel, SentParcels
-from taskvine_manager.vine.manager.tasks import Need, State, Task
+from taskvine_manager.vine.manager.tasks import RESOURCES, State, Task
 from taskvine_manager.vine.manager.workload import Workload
 
 ROUNDING = 1e-6
@@ -141,10 +141,18 @@ def resources_add_up(parts: Parts) -> Iterator[str]:
             yield f"node {node.name} at {node.address} is in the table as {address}, its room as {node.room.key}"
         held = [sent for sent in parts.sent if sent.room is node.room]
         taken = [sent.taken for sent in held if sent.taken is not None]
-        found = Need(*map(sum, zip(Need(0.0), *taken, strict=True)))
-        for name, busy, sum_, total in zip(Need._fields, node.room.busy, found, node.room.total, strict=True):
+        found = [sum(amounts) for amounts in zip((0.0,) * 4, *(need[:4] for need in taken), strict=True)]
+        for name, busy, sum_, total in zip(RESOURCES, node.room.busy[:4], found, node.room.total[:4], strict=True):
             if abs(busy - sum_) > ROUNDING or busy > total + ROUNDING:
                 yield f"node {node.name}: counted {busy} {name}, found {sum_}, has {total}"
+        libraries = Counter(sent.library if sent.taken is None else sent.taken.library for sent in held)
+        del libraries[None]
+        if node.room.libraries != libraries:
+            yield f"node {node.name}: counted {node.room.libraries} of libraries, found {libraries}"
+        for name in ("memory", "gpus"):
+            sum_ = getattr(node.room.busy, name) + sum(getattr(library, name) or 0 for library in libraries)
+            if sum_ > getattr(node.room.total, name) + ROUNDING:
+                yield f"node {node.name}: its libraries and tasks take {sum_} {name}"
         batches = sum(sent.taken is None for sent in held)
         if not node.room.batches == batches <= AHEAD:
             yield f"node {node.name}: counted {node.room.batches} batches, found {batches}, at most {AHEAD}"

@@ -11,6 +11,7 @@ from taskvine_manager.vine.manager.events import CACHED, Abort, Launch, Placed, 
 from taskvine_manager.vine.manager.fleet import VineNode
 from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.vine.parcels import Parcel
+from taskvine_manager.wire.messages import Library
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,18 @@ class SentParcel:
     """A parcel for which TaskVine has a TaskVine task, or a series of them: each collection of open results is another.
 
     ``room`` is the room of the node that it was placed on, and ``taken`` the resources counted there for it, None for a
-    batch. ``pinned`` is the address of the node that it is tied to, and ``node`` the address where it was last seen.
-    ``temps`` counts the temp files that it creates or has created. Its inputs are released once it has ``ended`` and
-    these files are gone: until then TaskVine may run it again to recreate them. The temp files that it ``reads``, the
-    results that it names by path (``reads_by_path``) and the ``functions`` of its tasks are needed for as long.
-    ``given`` maps those of its inputs that nodes cache to their kinds, by name or path.
+    batch, whose ``library`` is counted there. ``pinned`` is the address of the node that it is tied to, and ``node``
+    the address where it was last seen. ``temps`` counts the temp files that it creates or has created. Its inputs are
+    released once it has ``ended`` and these files are gone: until then TaskVine may run it again to recreate them. The
+    temp files that it ``reads``, the results that it names by path (``reads_by_path``) and the ``functions`` of its
+    tasks are needed for as long. ``given`` maps those of its inputs that nodes cache to their kinds, by name or path.
     """
 
     number: int
     tasks: dict[int, Task] = field(default_factory=dict)
     room: Room | None = None
     taken: Need | None = None
+    library: Library | None = None
     node: str | None = None
     pinned: str | None = None
     temps: int = 0
@@ -96,6 +98,7 @@ class SentParcel:
         if self.room is not None:
             if self.taken is None:
                 self.room.batches -= 1
+                self.room.leave(self.library)
             else:
                 self.room.give(self.taken)
             self.room = None

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from taskvine_manager.scheduling.checking import IllegalTransition, Story, tell
-from taskvine_manager.wire.messages import L1, Invocation, Profile
+from taskvine_manager.wire.messages import L1, Invocation, Library, Profile
 
 
 class State(enum.Enum):
@@ -53,12 +53,17 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class Need(NamedTuple):
-    """Resources; memory and disk in MB."""
+    """Resources, memory and disk in MB; and the named library that a task runs in, which has some of its own."""
 
     cores: float
     memory: float = 0.0
     disk: float = 0.0
     gpus: float = 0.0
+    library: Library | None = None
+
+
+RESOURCES = Need._fields[:4]
+"""Names of the resources."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,10 +91,12 @@ class Task:
     def __post_init__(self) -> None:
         profile, invocation = self.profile, self.invocation
         cores = 1.0 if profile.cores is None else profile.cores
-        self.need = Need(cores, profile.memory or 0.0, profile.disk or 0.0, float(profile.gpus or 0))
+        library = profile.library
+        memory = 0.0 if library is not None and library.memory is not None else profile.memory or 0.0
+        self.need = Need(cores, memory, profile.disk or 0.0, float(profile.gpus or 0), library)
         self.alone = (
             profile.mode == L1
-            or any((profile.memory, profile.disk, profile.gpus))
+            or any(self.need[1:4])
             or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
         )
 

@@ -14,7 +14,7 @@ from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Discard, Finish, Locate, RunAgain, Say
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
-from taskvine_manager.vine.manager.tasks import Need, State, Task
+from taskvine_manager.vine.manager.tasks import RESOURCES, Need, State, Task
 from taskvine_manager.wire.messages import Completion, Invocation, Profile
 
 MOST_RENEWALS = 10
@@ -122,8 +122,11 @@ class Workload:
             self.unfit.append(task)
 
     def _refuse(self, task: Task) -> None:
-        asked = {name: getattr(task.profile, name) for name in Need._fields}
+        asked = {name: getattr(task.profile, name) for name in RESOURCES}
         requested = {name: amount for name, amount in asked.items() if amount is not None}
+        if (library := task.profile.library) is not None:
+            of_library = {"memory": library.memory or 0.0, "gpus": float(library.gpus)}
+            requested |= {name: amount for name, amount in of_library.items() if amount}
         reason = "it asks for more than the largest node has"
         self.fail(task, failure.lost("unsatisfiable", reason, requested=requested, largest=self._fleet.largest()))
 

@@ -70,11 +70,7 @@ class Node:
         if here and os.path.isdir(config.log):
             log = os.path.join(config.log, f"node-{self.name}")
             os.makedirs(log, exist_ok=True)
-        if config.context_body is not None:
-            kept = os.path.join(directory, "functions", "context")
-            with open(kept, "wb") as file:
-                file.write(config.context_body)
-            config = config._replace(context=kept, context_body=None)
+        config = _with_files(config, os.path.join(directory, "functions"))
         # TaskVine gives a library GPUs only if all workers have equally many, so the worker's launcher passes them.
         gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
         self.info = _describe(self.name, directory, options, config.slots, len(gpus))
@@ -83,6 +79,7 @@ class Node:
         temporary.empty(self._temporary)
         self._radio = Radio(self._temporary)
         self._said: list[bytes] = []
+        self._libraries: tuple[str, ...] | None = None if config.libraries else ()  # as the manager was told
         self._loop.watch(self._radio, self._radio_speaks)
         program = os.path.abspath(sys.argv[0])
         config = config._replace(
@@ -143,7 +140,11 @@ class Node:
         for parcel in list(self._running.values()):
             if parcel.wait(now) == 0.0:
                 self._radio_speaks()  # a task's radio messages must arrive before its result
-                call, answer, status = parcel.answer(self.name, tuple(self._said))
+                names = self._runner.libraries
+                told = None if names == self._libraries else names
+                call, answer, status = parcel.answer(self.name, tuple(self._said), told)
+                if answer.libraries is not None:
+                    self._libraries = names
                 if answer.radio:  # else they await a larger answer
                     self._said = []
                 if not answer.open:
@@ -236,6 +237,9 @@ class Node:
     def _refuse(self, call: Call) -> bytes | None:
         """Return the failure record of a task that needs more than the node has."""
         info, (cores, megabytes, gpus) = self.info, call.need
+        if (library := call.profile.library) is not None:
+            megabytes = library.memory or megabytes
+            gpus = library.gpus or gpus
         if cores <= info.cores + 1e-9 and megabytes <= info.memory and gpus <= info.gpus:
             return None
         asked = {"cores": cores, "memory": megabytes, "gpus": gpus}
@@ -304,6 +308,29 @@ class Node:
         parcel.end(completion, time.monotonic(), kept, left or {}, failed=failed)
         if call.directory is not None:
             self._sandboxes.remove(call.directory)
+
+
+def _with_files(config: NodeConfig, directory: str) -> NodeConfig:
+    """Return a configuration in which contexts are paths of files that are there."""
+    libraries = tuple(
+        library
+        if library.context_body is None
+        else library._replace(
+            context=_written(os.path.join(directory, f"context-{library.kind.name}"), library.context_body),
+            context_body=None,
+        )
+        for library in config.libraries
+    )
+    config = config._replace(libraries=libraries)
+    if config.context_body is None:
+        return config
+    return config._replace(context=_written(os.path.join(directory, "context"), config.context_body), context_body=None)
+
+
+def _written(path: str, data: bytes) -> str:
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
 
 
 def _describe(name: str, directory: str, options: Any, slots: int | None, gpus: int) -> NodeInfo:

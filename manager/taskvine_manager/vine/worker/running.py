@@ -80,7 +80,9 @@ class RunningParcel:
         # An answer ends the function call, which removes the sandbox and its staged files.
         return None if self._staged else max(0.0, self._since + PATIENCE - now)
 
-    def answer(self, node: str, radio: tuple[bytes, ...]) -> tuple[FunctionCall, Answer, int | None]:
+    def answer(
+        self, node: str, radio: tuple[bytes, ...], libraries: tuple[str, ...] | None = None
+    ) -> tuple[FunctionCall, Answer, int | None]:
         """Answer the function call with the results so far.
 
         Returns
@@ -95,7 +97,13 @@ class RunningParcel:
         assert self.call is not None
         call, self.call = self.call, None
         answer = Answer(
-            node, tuple(self._done), bool(self._open), radio=radio, files=self._files or None, left=self._left or None
+            node,
+            tuple(self._done),
+            bool(self._open),
+            radio=radio,
+            files=self._files or None,
+            left=self._left or None,
+            libraries=libraries,
         )
         if self._brief and not parcels.to_output(answer)[1]:
             self._brief = False

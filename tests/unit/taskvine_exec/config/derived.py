@@ -27,6 +27,7 @@ def embedded(
     launch: str = "factory",
     provider: Any = None,
     limit: Any = INLINE_LIMIT,
+    libraries: Any = None,
     **fields: Any,
 ) -> EmbeddedSettings:
     manager, factory = with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), fields)
@@ -37,6 +38,7 @@ def embedded(
         worker_launch_method=launch,
         provider=provider,
         inline_limit=limit,
+        libraries=libraries,
     )
 
 

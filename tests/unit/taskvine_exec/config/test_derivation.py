@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from parsl.errors import ConfigurationError
 
-from taskvine_exec.config import EmbeddedSettings, TaskVineFactoryConfig, TaskVineManagerConfig, embedded_settings
+from taskvine_exec.config import (
+    EmbeddedSettings,
+    LibrarySettings,
+    TaskVineFactoryConfig,
+    TaskVineManagerConfig,
+    embedded_settings,
+)
 from taskvine_tune import TuneParameters
 from tests.unit.taskvine_exec.config.derived import embedded, local_provider, vine
 
@@ -168,3 +174,41 @@ def test_python_env_is_for_vine_factory(tmp_path: Path) -> None:
 def test_invalid_combinations_with_taskvine_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         vine(launch="provider", **fields)
+
+
+def test_settings_of_named_libraries_arrive() -> None:
+    given = {"num_slots": 3, "cores": 2, "memory": 100, "disk": 200, "import_modules": [os.path], "start_timeout": 5}
+    context = {"context": len, "context_args": ["abc"], "context_kwargs": {"a": 1}, "context_scope": "slot"}
+    settings = embedded(libraries={"all": {**given, **context}, "none": {}}, library_config={"num_slots": 7})
+    assert settings.libraries == {
+        "all": LibrarySettings(
+            slots=3,
+            cores=2.0,
+            memory=100.0,
+            disk=200.0,
+            import_modules=(os.path.__name__,),
+            context=len,
+            context_args=("abc",),
+            context_kwargs={"a": 1},
+            context_scope="slot",
+            start_timeout=5.0,
+        ),
+        "none": LibrarySettings(),
+    }
+    assert settings.slots == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "slots", "scope"),
+    [
+        ({"gpus": 2}, 2, "slot"),
+        ({"gpus": 2, "num_slots": 1}, 1, "slot"),
+        ({"gpus": 1, "context_scope": "library"}, 1, "library"),
+        ({"gpus": 0}, None, "library"),
+    ],
+)
+def test_library_with_gpus_has_a_slot_for_each_and_contexts_there(
+    given: dict[str, Any], slots: int | None, scope: str
+) -> None:
+    library = embedded(libraries={"model": {"context": len, **given}}).libraries["model"]
+    assert (library.slots, library.context_scope) == (slots, scope)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from parsl.errors import ConfigurationError
 
-from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig, with_overrides
+from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig, own_libraries, with_overrides
 from tests.unit.taskvine_exec.config.derived import embedded
 
 SECRET = "hunter2"
@@ -59,3 +59,12 @@ def test_repr_shows_other_fields() -> None:
     assert "project_password_file='/home/me/pw'" in shown
     assert "max_retries=None" in shown
     assert "_project" not in repr(TaskVineFactoryConfig())
+
+
+def test_repr_of_libraries_hides_what_may_be_secret() -> None:
+    given = {"model": {"context": len, "context_args": (SECRET,), "context_kwargs": {"key": SECRET}}}
+    own = own_libraries(given)
+    for shown in (repr(own), repr(embedded(libraries=own))):
+        assert SECRET not in shown
+        assert "***" in shown
+    assert own == given

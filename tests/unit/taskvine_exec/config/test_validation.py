@@ -185,3 +185,26 @@ def test_good_values_are_accepted(settings: dict[str, Any]) -> None:
 def test_error_names_a_parsl_class_too() -> None:
     with pytest.raises(ConfigurationError, match="port=-1"):
         validate(own_manager_config(ParslManagerConfig(port=-1)), own_factory_config(ParslFactoryConfig()))
+
+
+@pytest.mark.parametrize(
+    ("libraries", "says"),
+    [
+        (["resnet"], r"libraries=\['resnet'\] is not valid: must be a dict, or None"),
+        ({"": {}}, r"a name in libraries='' .*which begins with a letter or digit"),
+        ({"../up": {}}, r"a name in libraries='\.\./up'"),
+        ({3: {}}, r"a name in libraries=3"),
+        ({"x" * 101: {}}, r"at most 100 letters"),
+        ({"resnet": len}, r"libraries\['resnet'\]=.*must be a dict"),
+        ({"one": {}, "two": {"slots": 2}}, r"libraries\['two'\] has the unknown key 'slots': did you mean 'num_slots'"),
+        ({"resnet": {"gpus": 0.5}}, r"libraries\['resnet'\]\['gpus'\]=0\.5"),
+        ({"resnet": {"context_scope": "slot"}}, r"libraries\['resnet'\] has context_scope, but no context"),
+        (
+            {"resnet": {"gpus": 2}},
+            r"libraries\['resnet'\]\['gpus'\]=2 .*at most the 1 that a node has",
+        ),
+    ],
+)
+def test_bad_libraries_are_named(libraries: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        embedded(gpus=1, libraries=libraries)

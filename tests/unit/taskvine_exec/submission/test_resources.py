@@ -37,6 +37,7 @@ def test_empty_specification_is_the_shared_constant(spec: Any) -> None:
         ({"exec_mode": "serverless"}, ResourceSpecification(mode="L2")),
         ({"exec_mode": "serverless", "function_exec_mode": "L2"}, ResourceSpecification(mode="L2")),
         ({"exec_mode": None, "function_exec_mode": "L1"}, ResourceSpecification(mode="L1")),
+        ({"library": "resnet", "exec_mode": "L2"}, ResourceSpecification(library="resnet", mode="L2")),
         (UserDict({"cores": 1}), ResourceSpecification(cores=1.0)),
     ],
 )

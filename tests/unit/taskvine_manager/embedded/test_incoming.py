@@ -69,6 +69,7 @@ VALID: list[tuple[Any, ...]] = [
     ("cached", "file", 0, "it is gone", 0, 0.1, True, "good"),
     ("input", "/home/input", 3, "name-644", (1, 2, 3)),
     ("crowded", 1, 10),
+    ("libraries", ("model", "other")),
     ("radio", [b"said"]),
     ("idle",),
     ("pong",),

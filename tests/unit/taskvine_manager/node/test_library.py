@@ -190,3 +190,37 @@ def test_warm_library_is_left_alone(started: Any) -> None:
     assert may_start
     node.library.kill("it is dead already")
     assert len(node.notices) == 1
+
+
+def test_library_that_has_used_a_gpu_is_reported(started: Any) -> None:
+    made = started("say('gpu');" + WARM + "wait()")
+    assert made.hear(3)[-1] == ("warm",)
+    (notice,) = made.notices
+    assert "the library has used a gpu before" in notice
+    assert "give the context the scope 'slot'" in notice
+
+
+def test_named_library_is_named(tmp_path: Path) -> None:
+    config = {"log": str(tmp_path), "scratch": str(tmp_path), "directory": None, "start_timeout": 2.0, "name": "model"}
+    notices: list[str] = []
+    library = Library(
+        [sys.executable, "-Ic", PRELUDE + READY + "wait()"],
+        dict(os.environ),
+        config,
+        Kills([], 0.0, lambda path: None),
+        notices.append,
+    )
+    try:
+        library.start({"SET": "value"})
+        assert library.receive() == ("ready", library.pid)
+        looked = time.monotonic()
+        for seconds in (1.0, 2.0, 3.0):
+            library.look(looked + seconds)
+        while library.receive() != ("gone",):
+            pass
+        record = pickle.loads(library.bury()[0])
+    finally:
+        library.stop()
+    assert "of the library 'model' are not ready" in notices[0]
+    assert record["reason"].endswith("(start_timeout of libraries['model'])")
+    assert (tmp_path / "library-model.log").exists()

@@ -15,10 +15,11 @@ import pytest
 
 from taskvine_manager.node import memory
 from taskvine_manager.node.calls import Call
+from taskvine_manager.node.config import LibraryConfig
 from taskvine_manager.node.runner import LOOK_AT_SLOTS, Runner, Site
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
-from taskvine_manager.wire.messages import L1, L2, Invocation, NodeInfo, Profile
+from taskvine_manager.wire.messages import L1, L2, Invocation, Library, NodeInfo, Profile
 from tests.unit.taskvine_manager.node import test_oneshots, test_slots
 from tests.unit.taskvine_manager.node.test_config import config
 
@@ -279,3 +280,15 @@ def test_retired_function_is_forgotten_when_its_tasks_have_ended(make: Make) -> 
     late = node.take(2, "answer(b'')")
     with pytest.raises(KeyError, match="f"):
         node.runner.run(late)
+
+
+def test_named_library_runs_its_calls_beside_the_default_one(make: Make) -> None:
+    kind = Library("plain", 2, None, 0)
+    node = make(libraries=(LibraryConfig(kind, ("json",), None, "library", 60.0),))
+    assert node.runner.libraries == ()
+    program = SAY.format(expression="[os.environ['OMP_NUM_THREADS'], config.get('name'), config['import_modules']]")
+    node.run(1, program)
+    assert evaluated(node.result()) == ["2", None, ()]
+    node.run(2, program, library=kind)
+    assert evaluated(node.result(2)) == ["1", "plain", ("json",)]
+    assert node.runner.libraries == ("plain",)

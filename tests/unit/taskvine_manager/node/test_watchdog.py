@@ -46,7 +46,7 @@ class World:
         self.kills = Kills([Group("/group", 2)], 1000.0, lambda path: f"oom_kill {self.count}")
         slots: Any = self.slots
         oneshots: Any = self.oneshots
-        self.watchdog = Watchdog(slots, slots, oneshots, self.kills)
+        self.watchdog = Watchdog([slots], slots, oneshots, self.kills)
         self.watchdog.tune({KEEPALIVE_INTERVAL: 1.0, KEEPALIVE_TIMEOUT: 2.0})
         self._started: list[subprocess.Popen[bytes]] = []
 

@@ -272,3 +272,18 @@ def test_slot_with_a_memory_limit_does_not_count_the_library(start: Start) -> No
     assert library.hear() == ("warm",)
     slot = library.fork(0, memory=40.0)
     assert slot.call(lambda: 5) == 5
+
+
+def test_library_that_uses_a_gpu_says_so(start: Start, tmp_path: Path) -> None:
+    """An open device means that; here it is a file."""
+    (tmp_path / "device").touch()
+
+    def use(path: str) -> dict[str, Any]:
+        from taskvine_manager.runtime import library
+
+        library.GPU_DEVICES = (path,)  # type: ignore[assignment]
+        return {"file": open(path, "a")}
+
+    library = start(context=encoded(use, str(tmp_path / "device")))
+    assert library.hear() == ("gpu",)
+    assert library.hear() == ("warm",)

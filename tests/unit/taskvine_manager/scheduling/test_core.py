@@ -52,6 +52,7 @@ def test_stats_count() -> None:
         "tasks_retried": 0,
         "tasks_returned": 0,
         "nodes": 1,
+        "libraries": {},
         "bytes_between_nodes": 0,
         "inputs_read": 0,
         "bytes_stored": 0,

@@ -46,7 +46,7 @@ from taskvine_manager.scheduling.events import (
 )
 from taskvine_manager.scheduling.tables import Settings
 from taskvine_manager.scheduling.tasks import State, Task
-from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, NodeInfo, Profile
+from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, Library, NodeInfo, Profile
 
 CORES, MEMORY = 4.0, 100.0
 SIZE = 10
@@ -58,6 +58,8 @@ PROFILES = (
     Profile(4, "f", "whole", L1, 4.0, None, None, None, 0.0, "long"),
     Profile(5, "f", "oversized", L2, 8.0, None, None, None, 0.0, "long"),
     Profile(6, "f", "once", L2, None, None, None, None, 0.0, "long", False),
+    Profile(7, "f", "model", L2, None, None, None, None, 0.0, "short", library=Library("model", 1, None, 1)),
+    Profile(8, "f", "other", L2, None, None, None, None, 0.0, "long", library=Library("other", None, MEMORY / 2, 1)),
 )
 GOOD = [profile for profile in PROFILES if profile.number != 5]
 RAISED = failure.raised(ValueError("not this time"), ())
@@ -315,7 +317,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = f"n{self.joined}"
         self.joined += 1
         self.nodes[name] = ModelNode()
-        info = NodeInfo(name, CORES, MEMORY, self.disk, 0, None if self.uniform else slots, "", 0, "/")
+        info = NodeInfo(name, CORES, MEMORY, self.disk, 1, None if self.uniform else slots, "", 0, "/")
         self.handle(NodeJoined(info))
 
     @precondition(lambda self: self.nodes)

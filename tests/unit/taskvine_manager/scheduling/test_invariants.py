@@ -11,7 +11,7 @@ from taskvine_manager.scheduling.checking import Invariant, InvariantBroken, che
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.nodes import Node, Transfer
 from taskvine_manager.scheduling.tasks import Shape, State, Task
-from taskvine_manager.wire.messages import L1
+from taskvine_manager.wire.messages import L1, Library
 from tests.unit.taskvine_manager.scheduling.world import World, local, temp
 
 ODD = Shape(L1, 1.0, None, None, None)
@@ -171,6 +171,11 @@ def miscount_shapes(world: World) -> None:
 
 def miscount_reads(world: World) -> None:
     node(world, "a").reads["x"] += 1
+
+
+def crowd_with_libraries(world: World) -> None:
+    for library in (Library("model", None, None, 1), Library("other", None, 600.0, 2)):
+        node(world, "a").shapes[ODD._replace(library=library)] = 1
 
 
 def crowd_with_nobody(world: World) -> None:
@@ -344,6 +349,7 @@ BREAKS: list[tuple[Invariant, Callable[[World], None], str]] = [
     (invariants.candidates_have_room, overlook_a_node, "node a has room for 1 tasks"),
     (invariants.candidates_have_room, reserve_a_draining_node, "node c is reserved"),
     (invariants.first_task_has_no_room, leave_the_first_waiting, "task 5 waits, although it fits on node a"),
+    (invariants.libraries_fit_together, crowd_with_libraries, r"\['model', 'other'\] take 600.0 MB and 3 gpus"),
     (invariants.draining_nodes_leave_in_time, drain_unknown, r"nodes \['a', 'c'\] drain, known are \['c'\]"),
     (invariants.draining_nodes_leave_in_time, release_a_busy_node, "node a is released"),
     (invariants.draining_nodes_leave_in_time, keep_a_drained_node, "node c drains, but nothing on it is needed"),

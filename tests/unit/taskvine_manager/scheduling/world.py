@@ -33,7 +33,7 @@ from taskvine_manager.scheduling.events import (
 from taskvine_manager.scheduling.graph import DependencyGraph
 from taskvine_manager.scheduling.storage import Storage
 from taskvine_manager.scheduling.tables import Settings, Tables
-from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, NodeInfo, Profile
+from taskvine_manager.wire.messages import L2, Completion, FileUse, Invocation, Library, NodeInfo, Profile
 
 Instructions = list[Instruction]
 
@@ -109,8 +109,9 @@ class World:
         priority: float = 0.0,
         category: str = "c",
         recoverable: bool = True,
+        library: Library | None = None,
     ) -> Invocation:
-        key = (mode, cores, memory, disk, gpus, priority, category, recoverable)
+        key = (mode, cores, memory, disk, gpus, priority, category, recoverable, None, library)
         profile = self.profiles.get(key)
         if profile is None:
             profile = Profile(len(self.profiles), "f", "name", *key)

@@ -13,9 +13,19 @@ import pytest
 from hypothesis import given
 
 from taskvine_manager.wire import messages
-from taskvine_manager.wire.messages import Completion, Decoder, FileUse, Invocation, NodeInfo, Profile, decode, encode
+from taskvine_manager.wire.messages import (
+    Completion,
+    Decoder,
+    FileUse,
+    Invocation,
+    Library,
+    NodeInfo,
+    Profile,
+    decode,
+    encode,
+)
 
-RECORDS = (Profile, FileUse, Invocation, Completion, NodeInfo)
+RECORDS = (Profile, Library, FileUse, Invocation, Completion, NodeInfo)
 
 numbers = st.integers(0, 2**63 - 1)
 amounts = st.none() | st.floats(0, allow_nan=False)
@@ -34,6 +44,8 @@ profiles = st.builds(
     *(numbers, st.text(), st.text(), st.sampled_from([messages.L1, messages.L2])),
     *(amounts, amounts, amounts, st.none() | st.integers(0, 64), st.floats(allow_nan=False), st.text()),
     st.booleans(),
+    amounts,
+    st.none() | st.builds(Library, st.text(), st.none() | st.integers(1, 99), amounts, st.integers(0, 8)),
 )
 infos = st.builds(
     NodeInfo,
@@ -92,7 +104,10 @@ def test_invocations_round_trip(given_out: list[Invocation]) -> None:
     assert all(type(use) is FileUse for item in back for use in (*item.inputs, *item.outputs))
 
 
-@pytest.mark.parametrize(("kind", "records"), [(Completion, completions), (Profile, profiles), (NodeInfo, infos)])
+@pytest.mark.parametrize(
+    ("kind", "records"),
+    [(Completion, completions), (lambda *item: messages.profile(item), profiles), (NodeInfo, infos)],
+)
 def test_records_round_trip(kind: Any, records: st.SearchStrategy[Any]) -> None:
     @given(records)
     def check(record: Any) -> None:

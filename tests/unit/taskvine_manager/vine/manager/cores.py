@@ -21,7 +21,7 @@ def new_core(*, check: bool = True, **settings: Any) -> Core:
 
 
 def said(name: str, cores: int = 2) -> dict[str, Any]:
-    return {"arch": MARK + name, "cores_total": cores, "memory_total": 4000, "disk_total": 9000, "gpus_total": 0}
+    return {"arch": MARK + name, "cores_total": cores, "memory_total": 4000, "disk_total": 9000, "gpus_total": 1}
 
 
 def submitted(*invocations: Invocation, profile: Profile = PROFILE) -> events.Submitted:

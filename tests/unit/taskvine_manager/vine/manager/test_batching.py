@@ -23,6 +23,7 @@ from taskvine_manager.vine.manager.batching import (
     size,
 )
 from taskvine_manager.vine.manager.tasks import Need, State
+from taskvine_manager.wire.messages import Library
 
 _sequence = count()
 
@@ -219,3 +220,67 @@ def test_every_call_is_taken_once(kinds: list[tuple[str, int, bool]]) -> None:
         taken += [call for task in calls_of(tasks) for call in task]
     assert sorted(call.sequence for call in taken) == sorted(call.sequence for call in calls)
     assert [call.priority for call in taken] == sorted((call.priority for call in calls), reverse=True)
+
+
+# --- named libraries ---
+
+
+MODEL, OTHER = Library("model", 2, None, 1), Library("other", None, 3000.0, 1)
+
+
+def one_gpu(key: str = "n") -> Room:
+    return Room(Need(8.0, 4000.0, 100.0, 1.0), 8, key=key)
+
+
+def of(library: Library | None, category: str = "long", **need: float) -> Call:
+    return Call(category, need=Need(1.0, **need, library=library))
+
+
+def test_library_takes_its_gpus_once_and_has_its_slots() -> None:
+    calls = [of(MODEL) for _ in range(3)]
+    made, room = backlog(*calls), one_gpu()
+    assert calls_of(made.take([room])) == [[call] for call in calls[:2]]
+    assert room.libraries == {MODEL: 2}
+    room.give(calls[0].need)
+    assert calls_of(made.take([room])) == [[calls[2]]]
+
+
+@pytest.mark.parametrize(("library", "gpus"), [(OTHER, 0.0), (None, 1.0)])
+def test_others_wait_for_a_librarys_gpu(library: Library | None, gpus: float) -> None:
+    model, other, plain = of(MODEL), of(library, gpus=gpus), of(None)
+    made, room = backlog(model, other, plain), one_gpu()
+    assert calls_of(made.take([room])) == [[model], [plain]]
+    room.give(model.need)
+    assert room.libraries == {}
+    assert calls_of(made.take([room])) == [[other]]
+
+
+def test_library_takes_its_memory_once() -> None:
+    made, room = backlog(*(of(OTHER) for _ in range(3)), of(None, memory=1001.0), of(None, memory=1000.0)), one_gpu()
+    assert [call.need.memory for (call,) in calls_of(made.take([room]))] == [0.0, 0.0, 0.0, 1000.0]
+
+
+def test_batch_of_a_library_takes_its_gpus() -> None:
+    made, room = backlog(*(of(MODEL, "short") for _ in range(10)), of(OTHER, "short")), one_gpu()
+    batches = calls_of(made.take([room]))
+    assert sum(map(len, batches)) == 10
+    assert room.libraries == {MODEL: 2}
+    for _ in batches:
+        room.batches -= 1
+        room.leave(MODEL)
+    assert len(calls_of(made.take([room]))) == 1
+
+
+@pytest.mark.parametrize("category", ["short", "long"])
+def test_calls_go_where_their_library_runs(category: str) -> None:
+    rooms = [one_gpu(key) for key in "abc"]
+    rooms[1].warm = ("model",)
+    ((room, _, _),) = backlog(of(MODEL, category)).take(rooms)
+    assert room is rooms[1]
+
+
+@pytest.mark.parametrize(
+    ("library", "could"), [(MODEL, True), (Library("m", 1, None, 2), False), (Library("m", 1, 5000.0, 0), False)]
+)
+def test_library_that_can_never_fit(library: Library, could: bool) -> None:
+    assert one_gpu().could(of(library).need) is could

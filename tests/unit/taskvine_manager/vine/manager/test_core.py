@@ -16,7 +16,7 @@ from taskvine_manager.runtime import failure
 from taskvine_manager.vine.manager import events
 from taskvine_manager.vine.manager.events import Finish, Launch, Staged
 from taskvine_manager.vine.manager.sent import Errand
-from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
+from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Library, Profile
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, new_core, of, returned, said, started, submitted
 
 
@@ -175,6 +175,8 @@ PROFILES = (
     PROFILE._replace(number=1, recoverable=False),
     PROFILE._replace(number=2, cores=2.0, category="large"),
     PROFILE._replace(number=3, cores=64.0, category="hopeless"),
+    PROFILE._replace(number=4, category="model", library=Library("model", 1, None, 1)),
+    PROFILE._replace(number=5, category="other", library=Library("other", None, 2000.0, 1)),
 )
 
 

@@ -13,7 +13,7 @@ from taskvine_manager.vine.manager.events import Launch
 from taskvine_manager.vine.manager.holdings import TempFile
 from taskvine_manager.vine.manager.sent import Fetch, Probe, SentParcel
 from taskvine_manager.vine.manager.tasks import Need, State, Task
-from taskvine_manager.wire.messages import FileUse, Invocation
+from taskvine_manager.wire.messages import FileUse, Invocation, Library
 from tests.unit.taskvine_manager.vine.manager.cores import PROFILE, new_core, of, returned, said, submitted
 
 DATA = FileUse("local", "data", "/data")
@@ -172,6 +172,16 @@ def overcommit(core: Core) -> None:
     core.fleet.nodes["h:1"].room.busy = Need(2.0)
 
 
+def miscount_libraries(core: Core) -> None:
+    core.fleet.nodes["h:2"].room.enter(Library("model", None, None, 0))
+
+
+def crowd_with_a_library(core: Core) -> None:
+    library = Library("model", None, 9999.0, 0)
+    parcel(core, 4).taken = Need(1.0, library=library)
+    core.fleet.nodes["h:1"].room.enter(library)
+
+
 def miscount_batches(core: Core) -> None:
     core.fleet.nodes["h:2"].room.batches = 1
 
@@ -264,6 +274,8 @@ BREAKS: list[tuple[Invariant, Callable[[Core], None], str]] = [
     (invariants.cases_are_open, miscount_probes, r"examination of tasks \[5\] counts 2 probes, found 1"),
     (invariants.resources_add_up, miscount_cores, "node b2-2: counted 0.5 cores, found 0.0, has 1.0"),
     (invariants.resources_add_up, overcommit, "node b1-1: counted 2.0 cores, found 2.0, has 1.0"),
+    (invariants.resources_add_up, miscount_libraries, r"counted .*'model'.* of libraries, found"),
+    (invariants.resources_add_up, crowd_with_a_library, "libraries and tasks take 9999.0 memory"),
     (invariants.resources_add_up, miscount_batches, "node b2-2: counted 1 batches, found 0"),
     (invariants.resources_add_up, misname_a_node, "node other at h:1 is in the table as h:1, its room as b1-1"),
     (invariants.reads_are_counted, miscount_reads, "counted 0 reads, found 1"),
