@@ -111,7 +111,7 @@ class World:
         recoverable: bool = True,
         library: Library | None = None,
     ) -> Invocation:
-        key = (mode, cores, memory, disk, gpus, priority, category, recoverable, None, library)
+        key = (mode, cores, memory, disk, gpus, priority, category, recoverable, None, False, library)
         profile = self.profiles.get(key)
         if profile is None:
             profile = Profile(len(self.profiles), "f", "name", *key)
