@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -114,6 +114,22 @@ bench-memory: $(DEV)
 # What each trick with Parsl and CPython saves: make bench-hooks ARGS="--hooks records" for one of them alone.
 bench-hooks: $(DEV)
 	$(RUN) -m benchmarks.hooks $(ARGS)
+
+# Task Bench's patterns, and the smallest tasks that pay: make bench-metg ARGS="--quick --patterns stencil".
+bench-metg: $(BENCH)
+	$(RUN) -m benchmarks.metg $(ARGS)
+
+# Parsl's own parsl-perf, with this executor and with HighThroughputExecutor.
+bench-perf: $(DEV)
+	$(RUN) -m benchmarks.parsl_perf $(ARGS)
+
+# Inference with a model that takes seconds to load: loaded by each task, or once by the library.
+bench-inference: $(DEV)
+	$(RUN) -m benchmarks.inference $(ARGS)
+
+# One array of 100 MB as an argument of 500 calls: time, and what the node stores.
+bench-argument: $(BENCH)
+	$(RUN) -m benchmarks.argument $(ARGS)
 
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)
