@@ -133,7 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.inner:
         from benchmarks import inference  # by its name, workers import it: __main__ would be sent with each task
 
-        found = inference.measure(*options.inner, options.seconds, options.tasks, options.cores)
+        name, way = options.inner
+        found = inference.measure(name, way, options.seconds, options.tasks, options.cores)
         print("\n" + json.dumps(found))
         return 0
     if options.quick:

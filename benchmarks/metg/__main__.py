@@ -102,7 +102,7 @@ def _steps(name: str, plan: Plan) -> int:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    quick = {"runs": 1, "within": 1.5} if options.quick else {}
+    quick: dict[str, Any] = {"runs": 1, "within": 1.5} if options.quick else {}
     width = options.width or max(16, options.cores)
     steps = options.steps or (8 if options.quick else 64)
     return Plan(

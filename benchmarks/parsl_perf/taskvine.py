@@ -4,6 +4,7 @@
 """
 
 import os
+from typing import Any
 
 from parsl.config import Config
 from parsl.providers import LocalProvider
@@ -13,8 +14,9 @@ from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 
 def fresh_config() -> Config:
     """Return the configuration; parsl-perf calls this."""
+    engine: Any = os.environ.get("TASKVINE_PERF_ENGINE", "embedded")
     executor = TaskVineExecutor(
-        engine=os.environ.get("TASKVINE_PERF_ENGINE", "embedded"),
+        engine=engine,
         cores=int(os.environ.get("TASKVINE_PERF_CORES", "2")),
         provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),
     )
