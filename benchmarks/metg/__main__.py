@@ -126,7 +126,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="default: 64; 8 with --quick")
     parser.add_argument("--payload", type=int, default=work.SMALLEST, metavar="BYTES", help="size of each result")
     parser.add_argument("--target", type=float, default=0.5, help="efficiency to reach (default: 0.5)")
-    parser.add_argument("--most", type=float, default=4.0, metavar="SECONDS", help="longest task to try (default: 4)")
+    parser.add_argument("--most", type=float, default=0.5, metavar="SECONDS", help="longest task to try (default: 0.5)")
     parser.add_argument("--output", default="bench-results", metavar="DIRECTORY", help="default: bench-results")
     options = parser.parse_args(arguments)
     options.repeat = options.repeat or (1 if options.quick else 2)

@@ -54,7 +54,7 @@ class Plan:
     target: float = 0.5
     within: float = 1.1
     least: float = 20e-6
-    most: float = 4.0
+    most: float = 0.5
 
 
 class Speed(NamedTuple):

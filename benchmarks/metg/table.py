@@ -75,7 +75,8 @@ def _print(console: Console, title: str, facts: dict[str, Any], found: list[tupl
     from rich import box
     from rich.table import Table
 
-    table = Table("", title=title, title_justify="left", box=box.SIMPLE)
+    console.print(title, soft_wrap=True)
+    table = Table("", box=box.SIMPLE)
     for pattern in facts["patterns"]:
         table.add_column(pattern, justify="right")
     for line in found:
