@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-simulated bench-bulk docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-simulated bench-bulk docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -115,13 +115,29 @@ bench-memory: $(DEV)
 bench-hooks: $(DEV)
 	$(RUN) -m benchmarks.hooks $(ARGS)
 
-# No-op apps beside Parsl's own limit, with and without the tricks: make bench-noop-apps ARGS="--contenders null,ours".
+# No-op apps beside Parsl's own limit, with hooks and without: make bench-noop-apps ARGS="--contenders null,ours".
 bench-noop-apps: $(DEV)
 	$(RUN) -m benchmarks.noop_apps $(ARGS)
 
 # Many short calls through executor.map, beside a process pool.
 bench-bulk: $(DEV)
 	$(RUN) -m benchmarks.bulk $(ARGS)
+
+# Task Bench's patterns, and the smallest tasks that pay: make bench-metg ARGS="--quick --patterns stencil".
+bench-metg: $(BENCH)
+	$(RUN) -m benchmarks.metg $(ARGS)
+
+# Parsl's own parsl-perf, with this executor and with HighThroughputExecutor.
+bench-perf: $(DEV)
+	$(RUN) -m benchmarks.parsl_perf $(ARGS)
+
+# Inference with a model that takes seconds to load: loaded by each task, or once by the library.
+bench-inference: $(DEV)
+	$(RUN) -m benchmarks.inference $(ARGS)
+
+# One array of 100 MB as an argument of 500 calls: time, and what the node stores.
+bench-argument: $(BENCH)
+	$(RUN) -m benchmarks.argument $(ARGS)
 
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)

@@ -478,7 +478,7 @@ _ONE_BY_ONE: dict[str, tuple[int, ...]] = {
     "upstream-regular": (10,),
 }
 """Sizes for contenders that start a process for each call, or are as slow."""
-_OTHERS = ("dask", "executorlib", "pool")
+_OTHERS = ("dask", "ray", "executorlib", "pool")
 
 CASES: dict[str, Case] = {
     "a": Case(
@@ -501,7 +501,7 @@ CASES: dict[str, Case] = {
         quick=(5000,),
         unit="calls",
         only={**dict.fromkeys(("threads", "htex", *_OTHERS), (5000,)), **_ONE_BY_ONE},
-        slow=("htex", "dask", "executorlib"),
+        slow=("htex", "dask", "ray", "executorlib"),
     ),
     "c": Case(
         title="one call after another",

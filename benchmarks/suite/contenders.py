@@ -58,11 +58,14 @@ class Session:
         Parsl's executor, if there is one.
     as_completed : callable
         Yields its futures as they complete.
+    share : callable
+        Sends a large argument of several calls ahead, if the user must do that, and returns what stands for it.
     """
 
     call: Call
     executor: Any = None
     as_completed: Callable[[list[Any]], Iterable[Any]] = as_completed
+    share: Callable[[Any], Any] = lambda data: data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +270,9 @@ def _dask(setting: Setting) -> Iterator[Session]:
         cluster_class(n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
         client_class(cluster) as client,
     ):
-        yield Session(call=partial(client.submit, pure=False), as_completed=distributed.as_completed)
+        yield Session(
+            call=partial(client.submit, pure=False), as_completed=distributed.as_completed, share=client.scatter
+        )
 
 
 @contextmanager
@@ -288,6 +293,45 @@ def _executorlib(setting: Setting) -> Iterator[Session]:
         executor = SingleNodeExecutor(max_workers=setting.cores * setting.nodes, block_allocation=True)
     with executor:
         yield Session(call=executor.submit)
+
+
+class _Ray:
+    """Futures and remote functions of Ray as the cases use them."""
+
+    def __init__(self, module: Any) -> None:
+        self._ray = module
+        self._remote: dict[Any, Any] = {}
+
+    def call(self, function: Callable[..., Any], *args: Any) -> _RayFuture:
+        if function not in self._remote:
+            self._remote[function] = self._ray.remote(function)
+        own = (arg.reference if isinstance(arg, _RayFuture) else arg for arg in args)
+        return _RayFuture(self._ray, self._remote[function].remote(*own))
+
+
+@dataclass(frozen=True, eq=False)
+class _RayFuture:
+    ray: Any
+    reference: Any
+
+    def result(self, timeout: float | None = None) -> Any:
+        return self.ray.get(self.reference, timeout=timeout)
+
+
+@contextmanager
+def _ray(setting: Setting) -> Iterator[Session]:
+    ray = importlib.import_module("ray")
+    ray.init(
+        address="local",
+        num_cpus=setting.cores * setting.nodes,
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+    )
+    try:
+        yield Session(call=_Ray(ray).call, as_completed=iter)
+    finally:
+        ray.shutdown()
 
 
 def _contender(key: str, title: str, open: Any, *modules: str, programs: tuple[str, ...] = ()) -> Contender:
@@ -337,6 +381,7 @@ CONTENDERS: dict[str, Contender] = {
             programs=_VINE,
         ),
         _contender("dask", "dask.distributed", _dask, "distributed"),
+        _contender("ray", "Ray", _ray, "ray"),
         _contender("executorlib", "executorlib", _executorlib, "executorlib"),
         _contender("pool", "ProcessPoolExecutor", _pool, "concurrent.futures.process"),
     )

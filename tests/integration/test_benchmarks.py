@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import apart, hooks, noop_apps
+from benchmarks import apart, argument, hooks, noop_apps, stored
+from benchmarks.metg import __main__ as metg
+from benchmarks.metg.measure import Inputs, timed
+from benchmarks.metg.patterns import Graph
 from benchmarks.suite import processes
 from benchmarks.suite.__main__ import main
 from benchmarks.suite.cases import CASES
+from benchmarks.suite.contenders import CONTENDERS, Setting
 from taskvine_exec.parsl_hooks.switches import HOOKS, VARIABLE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -86,3 +91,60 @@ def test_noop_apps_are_measured_beside_parsl_alone(
     shown = capsys.readouterr().out
     for title in ("finished futures", "TaskVineExecutor, hooks off", "ours by finished futures", "20 apps by 20"):
         assert title in shown
+
+
+def test_smallest_tasks_are_found(tmp_path: Path) -> None:
+    words = ["--patterns", "tree", "--contenders", "threads", "--steps", "3", "--width", "4", "--target", "0.02"]
+    assert metg.main([*words, "--quick", "--output", str(tmp_path)]) == 0
+    read = json.loads((tmp_path / "metg.json").read_text())
+    assert [(each["contender"], each["pattern"], each["tasks"]) for each in read["samples"]] == [("threads", "tree", 7)]
+    (median,) = read["medians"]
+    assert median["median"] == pytest.approx(read["samples"][0]["metg"] * 1e6)
+
+
+@pytest.mark.parametrize("name", ["threads", "ours-dag"])
+def test_a_graph_gives_the_right_results(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with CONTENDERS[name].open(Setting(cores=2)) as session:
+        assert timed(session, Inputs.of(Graph("fft", 4, 4)), 10, 1000) > 0
+
+
+def test_parsl_perf_runs_with_the_configuration() -> None:
+    found = apart.measure(
+        "benchmarks.parsl_perf", "--inner", "taskvine.py", "--iterate", "5,20", timeout=100, quiet=True
+    )
+    assert [count for count, _ in found] == [5, 20]
+
+
+# HighThroughputExecutor alone would take seconds to start.
+@pytest.mark.parametrize(("name", "way"), [("ours", "context"), ("threads", "loads"), ("threads", "global")])
+def test_inferences_are_counted(name: str, way: str) -> None:
+    words = ("--seconds", 0.01, "--tasks", 3, "--inner", name, way)
+    found = apart.measure("benchmarks.inference", *words, timeout=100, quiet=True)
+    assert found["tasks"] == 3
+    assert found["rate"] > 0
+
+
+def test_a_large_argument_is_measured_and_its_changes_are_seen(tmp_path: Path) -> None:
+    words = ["--megabytes", "2", "--calls", "3", "--contenders", "ours", "--repeat", "1"]
+    assert argument.main([*words, "--json", str(tmp_path / "argument.json")]) == 0
+    (found,) = json.loads((tmp_path / "argument.json").read_text())["rounds"]["ours"]
+    assert found["changed"] == 3
+    assert found["calls"] == 3
+
+
+def test_a_process_that_stores_too_much_is_ended(tmp_path: Path) -> None:
+    program = f"""
+from benchmarks.stored import Watch
+with Watch([{str(tmp_path)!r}], 1_000_000):
+    open({str(tmp_path / "large")!r}, "wb").write(bytes(2_000_000))
+raise AssertionError("it goes on")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=apart.ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (stored.LIMIT_STATUS, "more than 1 MB were stored on the node\n")
+
+
+def test_files_with_two_names_count_once(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"x" * 100_000)
+    (tmp_path / "two").hardlink_to(tmp_path / "one")
+    assert stored.size_of([str(tmp_path), str(tmp_path)]) == (tmp_path / "one").stat().st_blocks * 512
