@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import tests
+from taskvine_exec import TaskVineExecutor
 from taskvine_manager import cleanup
 from taskvine_manager.scheduling.checking import VARIABLE
 
@@ -125,6 +126,12 @@ def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
         assert time.monotonic() < deadline, "it never came to be"
         time.sleep(0.01)
     return seen
+
+
+def first_node(executor: TaskVineExecutor) -> dict[str, Any]:
+    """Return the first node. The executor may hear of it after a task has begun there."""
+    nodes: list[dict[str, Any]] = eventually(lambda: executor.nodes)
+    return nodes[0]
 
 
 class Gate:

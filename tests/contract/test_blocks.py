@@ -15,7 +15,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import WorkerLaunchFailed
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, eventually, first_node
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -288,7 +288,7 @@ def test_failed_replacement_is_replaced(make_executor: Make, tmp_path: Any) -> N
     count = f"$(wc -l < {tmp_path}/blocks)"
     executor = make_executor(provider=local(worker_init=f"echo >> {tmp_path}/blocks; [ {count} != 2 ] || exit 3"))
     assert executor.submit(int, {}).result(30) == 0
-    psutil.Process(executor.nodes[0]["pid"]).kill()
+    psutil.Process(first_node(executor)["pid"]).kill()
     eventually(lambda: not executor.nodes)
     assert executor.submit(int, {}).result(30) == 0
     assert list(executor.blocks_to_job_id) == ["0", "1", "2"]
@@ -338,7 +338,7 @@ def test_nodes_started_by_hand_join(make_executor: Make, mode: str, start_node: 
     future = executor.submit(int, {})
     process = start_node(executor)
     assert future.result(30) == 0
-    assert executor.nodes[0]["pid"] == process.pid
+    assert first_node(executor)["pid"] == process.pid
     assert executor.status() == {}
     executor.shutdown()
     assert process.wait(30) == 0
@@ -387,7 +387,7 @@ def test_factory_starts_no_more_nodes_than_needed(make_executor: Make, gate: Gat
 def test_factory_replaces_a_node(make_executor: Make) -> None:
     executor = make_executor(worker_launch_method="factory")
     assert executor.wait_for_nodes(1, 30)
-    pid = executor.nodes[0]["pid"]
+    pid = first_node(executor)["pid"]
     psutil.Process(pid).kill()
     eventually(lambda: [node["pid"] for node in executor.nodes] not in ([], [pid]))
     assert executor.submit(int, {}).result(30) == 0

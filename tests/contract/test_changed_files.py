@@ -15,6 +15,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import FileLost
+from tests.conftest import first_node
 from tests.contract.conftest import cached
 
 Make = Callable[..., TaskVineExecutor]
@@ -172,7 +173,7 @@ def test_damaged_inputs_are_recreated_too(make_executor: Make, tmp_path: Path, h
     executor.submit(write, {}, "x", str(log), outputs=[File(T + "a")]).result(30)
     first = the_only_cached(executor)
     executor.submit(lengthen, {}, File(T + "a"), outputs=[File(T + "b")]).result(30)
-    (second,) = {entry.path for entry in cached(executor.nodes[0])} - {first}
+    (second,) = {entry.path for entry in cached(first_node(executor))} - {first}
     harm(first)
     harm(second)
     assert executor.submit(read, {}, File(T + "b")).result(100) == "x" * SIZE + "!"
@@ -184,7 +185,7 @@ def test_users_file_is_sent_again_for_a_recreation(
     (home / "given").write_text("x" * SIZE)
     executor = make_executor()
     executor.submit(lengthen, {}, File("given"), outputs=[File(T + "t")]).result(30)
-    for entry in cached(executor.nodes[0]):
+    for entry in cached(first_node(executor)):
         harm(entry.path)
     assert executor.submit(read, {}, File(T + "t")).result(100) == "x" * SIZE + "!"
 

@@ -16,6 +16,7 @@ import pytest
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ContextFailed, EnvironmentFailed, LibraryFailed, SlotDied, TaskLost
+from tests.conftest import first_node
 
 Make = Callable[..., TaskVineExecutor]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -151,7 +152,7 @@ def test_context_that_fails_fails_every_call(
             assert words in error.remote_traceback
             if context is not return_a_list:
                 assert f"in {context.__name__}" in error.remote_traceback
-            assert error.node == executor.nodes[0]["name"]
+            assert error.node == first_node(executor)["name"]
     if scope == "library":  # tasks without a library are not affected
         assert executor.stats()["tasks_pending"] == 0
 
@@ -255,7 +256,7 @@ def test_packed_environment_is_unpacked_once_on_a_node(
     assert answers[0] == answers[1] == answers[2]
     values, prefix, virtual, python = answers[0]
     assert values == ["packed", "packed"]
-    directory = os.path.join(executor.nodes[0]["directory"], "environments")
+    directory = os.path.join(first_node(executor)["directory"], "environments")
     (root,) = os.scandir(directory)
     assert prefix == virtual == root.path
     assert python == os.path.join(root.path, "bin", "python")
@@ -266,7 +267,7 @@ def test_environment_directory_is_used_in_place(make_executor: Make, environment
     executor = make_executor(env_pack=str(environment))
     values, prefix, _, _ = executor.submit(look, {}).result(30)
     assert (values, prefix) == (["packed", "packed"], str(environment))
-    assert os.listdir(os.path.join(executor.nodes[0]["directory"], "environments")) == []
+    assert os.listdir(os.path.join(first_node(executor)["directory"], "environments")) == []
     assert sorted(environment.rglob("*.py")) == before
 
 

@@ -14,6 +14,7 @@ from parsl.data_provider.files import File
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import DiskFull, FileMissing, OutputMissing
+from tests.conftest import first_node
 from tests.contract.conftest import cached, embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -109,7 +110,7 @@ def test_absolute_directories_are_used_in_place(make_executor: Make, mode: str, 
     make_tree([given])
     executor.submit(copy_tree, {}, inputs=[File(given)], outputs=[File(made)]).result(30)
     assert listing(made) == as_made()
-    assert cached(executor.nodes[0]) == []
+    assert cached(first_node(executor)) == []
 
 
 def test_task_may_write_into_its_input_directory(make_executor: Make, mode: str, home: Path) -> None:
@@ -174,7 +175,7 @@ def test_unchanged_directory_is_cached_once(make_executor: Make, home: Path) -> 
     for count in (1, 8):
         futures = [executor.submit(listing, {}, File("given")) for _ in range(count)]
         assert [future.result(30) for future in futures] == [as_made()] * count
-        (entry,) = cached(executor.nodes[0])
+        (entry,) = cached(first_node(executor))
         assert known in (None, (entry.name, entry.inode()))
         known = entry.name, entry.inode()
 
@@ -290,7 +291,7 @@ def test_quota_counts_all_files_of_a_directory(make_executor: Make, home: Path) 
     assert isinstance(made, DiskFull)
     (home / "given" / "c").unlink()
     assert len(executor.submit(listing, {}, File("given")).result(30)) == 2
-    (entry,) = cached(executor.nodes[0])
+    (entry,) = cached(first_node(executor))
     assert 800_000 < entry.stat().st_size < 801_000
 
 

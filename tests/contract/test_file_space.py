@@ -16,7 +16,7 @@ from parsl.data_provider.files import File
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import DiskFull
 from taskvine_manager.node import staging
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -63,7 +63,7 @@ def test_cache_keeps_to_its_quota(make_executor: Make, home: Path) -> None:
     assert "no room for large" in str(large)
     made = executor.submit(write, {}, "x" * 2**21, outputs=[File(T + "large")]).exception(30)
     assert isinstance(made, DiskFull)
-    cache = os.path.join(executor.nodes[0]["directory"], "cache")
+    cache = os.path.join(first_node(executor)["directory"], "cache")
     assert os.listdir(cache) == []
 
     for number in range(8):
@@ -107,7 +107,7 @@ def test_full_disk_is_reported(small_disk: str, make_executor: Make, mode: str, 
         assert "No space left" in str(error)
     assert isinstance(executor.submit(lambda: bytes(9_000_000), {}).exception(30), DiskFull)
     assert len(executor.submit(read, {}, File("small")).result(30)) == 100_000
-    directory = executor.nodes[0]["directory"]
+    directory = first_node(executor)["directory"]
     eventually(lambda: not os.listdir(os.path.join(directory, "sandboxes")))
     left = {entry.name: entry.stat().st_size for entry in os.scandir(os.path.join(directory, "cache"))}
     assert sum(left.values()) in (100_000, 5_100_000)

@@ -18,7 +18,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ArgumentNotSerializable, FileLost, FileMissing, OutputMissing
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 from tests.contract.conftest import cached, embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -139,7 +139,7 @@ def test_absolute_and_outside_paths_are_used_in_place(make_executor: Make, home:
     for path in (str(tmp_path / "a.txt"), "../a.txt", "folder/../../a.txt"):
         assert executor.submit(append, {}, path[0], inputs=[File(path)], outputs=[File(path)]).result(30)
     assert (tmp_path / "a.txt").read_text() == f"a{str(tmp_path)[0]}.f"
-    assert cached(executor.nodes[0]) == []
+    assert cached(first_node(executor)) == []
     # The executor does not check files that it does not stage, so the function raises the error.
     with pytest.raises(FileNotFoundError):
         executor.submit(read, {}, File(str(tmp_path / "missing"))).result(30)
@@ -150,7 +150,7 @@ def test_relative_paths_on_a_shared_file_system_are_used_in_place(make_executor:
     executor = make_executor(shared_fs=True)
     executor.submit(append, {}, "b", inputs=[File("a.txt")], outputs=[File("a.txt")]).result(30)
     assert (home / "a.txt").read_text() == "ab"
-    assert cached(executor.nodes[0]) == []
+    assert cached(first_node(executor)) == []
 
 
 def test_task_may_write_into_its_input(make_executor: Make, mode: str, home: Path) -> None:
@@ -178,7 +178,7 @@ def test_input_of_many_tasks_is_copied_to_a_node_once(make_executor: Make, home:
     for count in (1, 20):
         futures = [executor.submit(read, {}, File("a.txt")) for _ in range(count)]
         assert [future.result(30) for future in futures] == ["a"] * count
-        (entry,) = cached(executor.nodes[0])
+        (entry,) = cached(first_node(executor))
         assert known in (None, (entry.name, entry.inode()))
         known = entry.name, entry.inode()
     (home / "a.txt").write_text("b")
@@ -246,7 +246,7 @@ def test_temp_file_is_fetched_and_forgotten(make_executor: Make, home: Path, lat
     assert executor.fetch(file, "sub/x.txt", timeout=30) == str(home / "sub" / "x.txt")
     assert (home / "sub" / "x.txt").read_text() == "made"
     future.result(30)
-    node = executor.nodes[0]
+    node = first_node(executor)
     assert len(cached(node)) == 1
     executor.submit(append, {}, " again", inputs=[file], outputs=[file]).result(30)
     assert len(cached(node)) == 2
@@ -268,7 +268,7 @@ def test_file_forgotten_before_it_is_made_leaves_nothing(make_executor: Make, la
     executor.forget(File(T + "x"))
     latch.open()
     future.result(30)
-    node = executor.nodes[0]
+    node = first_node(executor)
     eventually(lambda: not cached(node))
     executor.submit(write, {}, "new", outputs=[File(T + "x")])
     assert executor.submit(read, {}, File(T + "x")).result(30) == "new"
@@ -373,7 +373,7 @@ def test_replicated_file_outlives_its_node(two_nodes: Make, home: Path) -> None:
         lambda: [nodes for nodes in executor.stats()["replicas"].values() if len(nodes) == 2],
     )
     assert sorted(nodes) == sorted(node["name"] for node in executor.nodes)
-    kill(executor, executor.nodes[0])
+    kill(executor, first_node(executor))
     assert executor.submit(read, {}, File(T + "x")).result(30) == "x"
     assert Path(executor.fetch(File(T + "x"), "x")).read_text() == "x"
 

@@ -20,7 +20,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import EnvironmentFailed, LibraryFailed, ManagerLost, TaskLost
-from tests.conftest import Gate, command, eventually, our_processes
+from tests.conftest import Gate, command, eventually, first_node, our_processes
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -40,7 +40,7 @@ def make(make_executor: Make) -> Make:
 
 def node_process(executor: TaskVineExecutor) -> psutil.Process:
     """Return the process that does a node's work: on TaskVine, the worker."""
-    node = psutil.Process(executor.nodes[0]["pid"])
+    node = psutil.Process(first_node(executor)["pid"])
     workers = [child for child in node.children() if child.name() == "vine_worker"]
     return workers[0] if workers else node
 

@@ -21,7 +21,7 @@ from parsl.providers import LocalProvider
 from taskvine_exec import TaskVineExecutor, launch
 from taskvine_exec.errors import LibraryFailed
 from taskvine_manager.vine.worker import trouble
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
@@ -228,9 +228,9 @@ def test_strays_end_although_their_workspace_is_gone(make_executor: Make, tmp_pa
     path = str(tmp_path / "pids")
     stray = executor.submit(leave, {}, path).result(SECONDS)
     keeper = int(Path(path).read_text().split()[1])
-    launcher = psutil.Process(executor.nodes[0]["pid"])
+    launcher = psutil.Process(first_node(executor)["pid"])
     worker, second = sorted(launcher.children(), key=lambda child: "vine_worker" not in child.name())
-    directory = executor.nodes[0]["directory"]
+    directory = first_node(executor)["directory"]
     second.suspend()
     psutil.Process(keeper).kill()
     launcher.kill()

@@ -16,7 +16,7 @@ from parsl.data_provider.files import File
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import DiskFull, ManagerLost
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, eventually, first_node
 from tests.contract.conftest import cached
 
 Make = Callable[..., TaskVineExecutor]
@@ -61,7 +61,7 @@ def let_go(executor: TaskVineExecutor) -> bool:
 def large_files(executor: TaskVineExecutor) -> list[str]:
     """Return the files as large as an argument that a worker has cached."""
     found = []
-    for entry in cached(executor.nodes[0]):
+    for entry in cached(first_node(executor)):
         with contextlib.suppress(FileNotFoundError):
             if entry.stat().st_size >= SIZE:
                 found.append(entry.name)
@@ -149,7 +149,7 @@ def test_argument_is_kept_for_the_retry_of_a_lost_task(make_executor: Make, mode
     array = np.arange(COUNT, dtype=float)
     futures = [executor.submit(held(gate), {}, array, index) for index in range(4)]
     gate.wait(2)
-    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    os.kill(first_node(executor)["pid"], signal.SIGKILL)
     array += 1
     gate.wait(4)
     gate.open()
@@ -169,7 +169,7 @@ def test_argument_is_kept_as_long_as_results_may_be_recreated(make_executor: Mak
         future.result(SECONDS)
     assert executor.stats()["arguments_stored"] == SIZE
     assert stored(executor) == SIZE
-    node = executor.nodes[0]["pid"]
+    node = first_node(executor)["pid"]
     os.kill(node, signal.SIGKILL)
     eventually(lambda: node not in [other["pid"] for other in executor.nodes])
     reading = [executor.submit(_read, {}, file) for file in made]

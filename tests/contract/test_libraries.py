@@ -14,6 +14,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ContextFailed, ResourcesUnsatisfiable
+from tests.conftest import first_node
 
 Make = Callable[..., TaskVineExecutor]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -178,7 +179,7 @@ def test_library_starts_again_on_another_node(make_executor: Make) -> None:
     )
 
     before = executor.submit(look, of("one")).result(60)
-    node = executor.nodes[0]
+    node = first_node(executor)
     os.kill(node["pid"], 9)
     after = executor.submit(look, of("one")).result(60)
     assert (before[0], after[0]) == ("first", "first")

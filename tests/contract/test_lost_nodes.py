@@ -11,7 +11,7 @@ import pytest
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import NodeLost
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, eventually, first_node
 
 Make = Callable[..., TaskVineExecutor]
 
@@ -95,7 +95,7 @@ def test_task_without_retries_fails_with_its_node(make_executor: Make, mode: str
     executor = make_executor(function_exec_mode=mode, max_retries=0)
     futures = [executor.submit(gate.task, {}, number) for number in range(6)]
     gate.wait(2)
-    name = executor.nodes[0]["name"]
+    name = first_node(executor)["name"]
     kill_a_node(executor)
     gate.open()
     for future in futures[:2]:
@@ -136,7 +136,7 @@ def test_after_a_lost_node_its_tasks_run_one_by_one(make_executor: Make, gate: G
     kill_a_node(executor)
     second = [executor.submit(gate.task, {}, f"second{number}") for number in range(4)]
     assert gate.wait(6)[-2:] == ["second0", "second1"]
-    os.kill(executor.nodes[0]["pid"], signal.SIGTERM)
+    os.kill(first_node(executor)["pid"], signal.SIGTERM)
     gate.wait(9)
     gate.open()
     for future in first + second:
@@ -148,7 +148,7 @@ def test_tasks_of_a_terminated_node_run_elsewhere(make_executor: Make, mode: str
     executor = make_executor(function_exec_mode=mode)
     futures = [executor.submit(gate.task, {}, number) for number in range(4)]
     gate.wait(2)
-    os.killpg(os.getpgid(executor.nodes[0]["pid"]), signal.SIGTERM)
+    os.killpg(os.getpgid(first_node(executor)["pid"]), signal.SIGTERM)
     gate.wait(4)
     gate.open()
     assert [future.result(30)[0] for future in futures] == list(range(4))
@@ -158,5 +158,5 @@ def test_node_may_be_terminated_before_its_library_is_warm(make_executor: Make) 
     executor = make_executor(worker_launch_method="factory")
     futures = [executor.submit(lambda x: x, {}, number) for number in range(4)]
     assert executor.wait_for_nodes(1, 30)
-    os.killpg(os.getpgid(executor.nodes[0]["pid"]), signal.SIGTERM)
+    os.killpg(os.getpgid(first_node(executor)["pid"]), signal.SIGTERM)
     assert [future.result(30) for future in futures] == list(range(4))

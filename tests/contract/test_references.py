@@ -20,7 +20,7 @@ from parsl.errors import OptionalModuleMissing
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ArgumentNotSerializable, FileLost
 from taskvine_manager.runtime import payload
-from tests.conftest import Gate, eventually, settle
+from tests.conftest import Gate, eventually, first_node, settle
 
 proxystore = pytest.importorskip("proxystore.proxy")
 
@@ -170,8 +170,8 @@ def test_result_of_a_lost_node_cannot_be_used(make_executor: Make) -> None:
     untouched, touched = (executor.submit(make, once, LARGE).result(30) for _ in range(2))
     again = executor.submit(make, {}, LARGE).result(30)
     assert touched[0] == 1.0
-    pid = executor.nodes[0]["pid"]
-    directory = executor.nodes[0]["directory"]
+    pid = first_node(executor)["pid"]
+    directory = first_node(executor)["directory"]
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: pid not in {node["pid"] for node in executor.nodes} and not os.path.exists(directory))
     with pytest.raises(FileLost):

@@ -22,7 +22,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import ContextFailed, LibraryFailed, ResourcesUnsatisfiable
 from taskvine_manager.node.hardware import THREAD_VARIABLES
-from tests.conftest import command, eventually
+from tests.conftest import command, eventually, first_node
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
@@ -383,7 +383,7 @@ def kill_library(executor: TaskVineExecutor) -> None:
     assert executor.wait_for_nodes(1, SECONDS)
 
     def libraries() -> list[psutil.Process]:
-        children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+        children = psutil.Process(first_node(executor)["pid"]).children(recursive=True)
         alike = [child for child in children if "library" in command(child)]
         return [child for child in alike if child.ppid() not in {other.pid for other in alike}]
 

@@ -18,7 +18,7 @@ import pytest
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import MemoryExceeded, SlotDied
-from tests.conftest import Gate, command, eventually, settle
+from tests.conftest import Gate, command, eventually, first_node, settle
 from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
@@ -171,7 +171,7 @@ def test_daemon_ends_with_its_node(
     executor = make_executor(function_exec_mode=mode, max_retries=0)
     future = executor.submit(start_daemon_then, {}, str(tmp_path / "daemon"), gate.task)
     assert alive(daemon())
-    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    os.kill(first_node(executor)["pid"], signal.SIGKILL)
     assert future.exception(SECONDS) is not None
     assert ends(daemon())
 
@@ -242,7 +242,7 @@ def test_shared_memory_is_removed(make_executor: Make, mode: str, keep: Callable
     assert mode == "L1" or there(paths) == paths
     if mode == "L2":
         if end == "node":
-            os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+            os.kill(first_node(executor)["pid"], signal.SIGKILL)
         else:
             executor.shutdown()
     assert not settle(lambda: there(paths))
@@ -400,7 +400,7 @@ def test_next_supervisor_has_a_temporary_directory(make_executor: Make, mode: st
     executor = make_executor(function_exec_mode=mode)
     for _ in range(2):
         assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])
-        children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+        children = psutil.Process(first_node(executor)["pid"]).children(recursive=True)
         (supervisor,) = (child for child in children if "supervise" in command(child))
         supervisor.kill()
     assert executor.submit(use_sockets, {}).result(SECONDS) == (1, [1])

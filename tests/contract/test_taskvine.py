@@ -29,7 +29,7 @@ from parsl.executors.errors import BadStateException
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import NodeLost, WorkerLaunchFailed
-from tests.conftest import Gate, command
+from tests.conftest import Gate, command, first_node
 from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
@@ -45,7 +45,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 def descendants(executor: TaskVineExecutor, program: str) -> list[psutil.Process]:
-    children = psutil.Process(executor.nodes[0]["pid"]).children(recursive=True)
+    children = psutil.Process(first_node(executor)["pid"]).children(recursive=True)
     return [child for child in children if any(program in word for word in command(child)[:3])]
 
 
@@ -283,7 +283,7 @@ def test_killed_worker_is_replaced(make_executor: Make, gate: Gate, what: str) -
     executor = make_executor(worker_launch_method="factory")
     future = executor.submit(gate.task, {})
     gate.wait(1)
-    launcher = psutil.Process(executor.nodes[0]["pid"])
+    launcher = psutil.Process(first_node(executor)["pid"])
     (worker,) = (child for child in launcher.children() if child.name() == "vine_worker")
     if what == "launcher":
         launcher.kill()
@@ -315,7 +315,7 @@ def test_files_made_before_libraries_died_can_be_recreated(make_executor: Make) 
         (supervisor,) = descendants(executor, "supervise")
         supervisor.kill()
         assert executor.submit(int, {}).result(SECONDS) == 0
-    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    os.kill(first_node(executor)["pid"], signal.SIGKILL)
     assert executor.submit(read, {}, File("taskvinetemp:///x")).result(SECONDS) == "made"
 
 
@@ -324,14 +324,14 @@ def test_supervisor_that_dies_is_started_again(make_executor: Make) -> None:
     executor = make_executor()
     for round in range(3):  # TaskVine gives up a library that has ended twice
         executor.submit(int, {}).result(SECONDS)
-        worker = executor.nodes[0]["name"]
+        worker = first_node(executor)["name"]
         (supervisor,) = descendants(executor, "supervise")
         for descriptor in (1, 2):
             with open(f"/proc/{supervisor.pid}/fd/{descriptor}", "a") as stream:
                 stream.write("x" * 100 * round)
         supervisor.kill()
     assert executor.submit(int, {}).result(SECONDS) == 0
-    assert executor.nodes[0]["name"] == worker
+    assert first_node(executor)["name"] == worker
 
 
 def test_call_that_kills_its_workers_is_given_up(make_executor: Make) -> None:
@@ -388,7 +388,7 @@ def test_report_tool_reads_the_log(make_executor: Make, gate: Gate) -> None:
     executor.submit(int, {"function_exec_mode": "L1"}).result(SECONDS)
     held = executor.submit(gate.task, {})
     gate.wait(1)
-    psutil.Process(executor.nodes[0]["pid"]).kill()
+    psutil.Process(first_node(executor)["pid"]).kill()
     gate.wait(2)
     gate.open()
     held.result(SECONDS)

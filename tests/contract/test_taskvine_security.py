@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from taskvine_exec import TaskVineExecutor, passwords
-from tests.conftest import command, eventually
+from tests.conftest import command, eventually, first_node
 from tests.engines import ABSENT
 
 Make = Callable[..., TaskVineExecutor]
@@ -141,6 +141,6 @@ def test_directories_are_private(make_executor: Make) -> None:
     executor = make_executor()
     assert executor.submit(int, {}).result(SECONDS) == 0
     (logs,) = [entry for entry in os.scandir(executor.run.places.log) if re.fullmatch(r"vine-\d+", entry.name)]
-    for path in (logs.path, executor.nodes[0]["directory"]):
+    for path in (logs.path, first_node(executor)["directory"]):
         assert os.stat(path).st_mode & 0o077 == 0
     eventually(lambda: os.path.getsize(os.path.join(logs.path, "vine-logs", "debug")))

@@ -25,7 +25,7 @@ from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.parameters import honoured
 from taskvine_manager.scheduling.events import Drop, FileCached, Tuned
 from taskvine_manager.scheduling.tuning import Tuning
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 from tests.contract.conftest import cached, embedded_only
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -444,7 +444,7 @@ def test_silent_node_is_given_up(make_executor: Make, interval: int, timeout: in
     begun = time.monotonic()
     future = executor.submit(time.sleep, {}, 1000)
     eventually(lambda: executor.nodes)
-    os.kill(executor.nodes[0]["pid"], signal.SIGSTOP)
+    os.kill(first_node(executor)["pid"], signal.SIGSTOP)
     with pytest.raises(NodeLost, match=f"not answered for {timeout} s"):
         future.result(30)
     assert time.monotonic() - begun >= interval + timeout - 0.1

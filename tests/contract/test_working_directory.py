@@ -21,6 +21,7 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import WorkingDirectoryMissing
+from tests.conftest import first_node
 from tests.contract.conftest import cached
 
 Make = Callable[..., TaskVineExecutor]
@@ -135,7 +136,7 @@ def test_files_are_used_in_place(make_executor: Make, mode: str, home: Path) -> 
     assert future.result(SECONDS) == ["a", "folder/b", "../home/a", "c", "new/folder/d"]
     for name in ("c", "new/folder/d", "log/e"):
         assert (home / name).read_text() == "a+folder/b+a"
-    assert cached(executor.nodes[0]) == []
+    assert cached(first_node(executor)) == []
 
 
 def test_standard_streams_are_appended_to_in_place(make_executor: Make, mode: str, home: Path) -> None:

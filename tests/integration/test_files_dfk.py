@@ -22,7 +22,7 @@ from parsl.dataflow.memoization import id_for_memo
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import FileLost, OutputMissing
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 from tests.contract.conftest import cached
 
 Load = Callable[..., DataFlowKernel]
@@ -208,7 +208,7 @@ def test_missing_output_is_no_edge(load: Load, latch: str) -> None:
     error = consumer.exception(30)
     assert isinstance(error, DependencyError)
     assert isinstance(producer.exception(30), OutputMissing)
-    assert cached(executor.nodes[0]) == []
+    assert cached(first_node(executor)) == []
 
 
 def test_file_without_a_producer_is_refused(load: Load) -> None:

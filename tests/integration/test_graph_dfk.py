@@ -11,7 +11,7 @@ import parsl
 from parsl.dataflow.dflow import DataFlowKernel
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 
 Load = Callable[..., DataFlowKernel]
 
@@ -53,7 +53,7 @@ def test_graph_of_a_tree_before_and_after_its_end(load: Load, tmp_path: Path) ->
     assert set(graph.edges) - {(results[1], 2)} == edges
     assert graph.nodes[results[0]]["state"] == "there"
     assert graph.nodes[results[0]]["size"] > 100_000
-    assert graph.nodes[results[0]]["places"] == executor.nodes[0]["name"]
+    assert graph.nodes[results[0]]["places"] == first_node(executor)["name"]
     assert graph.nodes[results[2]]["state"] == "pending"
     marker.touch()
     assert len(top.result(30)) == 200_020

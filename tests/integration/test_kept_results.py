@@ -16,6 +16,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
 from taskvine_exec.errors import FileMissing
+from tests.conftest import first_node
 from tests.contract.conftest import cached, engine, mode  # noqa: F401
 
 Load = Callable[..., DataFlowKernel]
@@ -178,7 +179,7 @@ def test_damaged_result_is_recreated(
     log = tmp_path / "log"
     large = make_large(str(log))
     assert count(large).result(60) == (3_000_000, 3_000_000)
-    (entry,) = (entry for entry in cached(executor.nodes[0]) if entry.stat().st_size >= 3_000_000)
+    (entry,) = (entry for entry in cached(first_node(executor)) if entry.stat().st_size >= 3_000_000)
     harm(os.path.realpath(entry.path))
     assert ask(large) == 3_000_000
     assert log.read_text() == "ran\n" * 2

@@ -139,7 +139,7 @@ def test_unexpectedly_large_result_is_used_for_recoveries(cluster: Callable[...,
     eventually(total.done)
     del large
     gc.collect()
-    it.kill(it.executor.nodes[0]["name"])
+    it.kill(first_node(it.executor)["name"])
     assert np.array_equal(total.result(30), np.ones(LARGE))
     assert it.runs == {"sum": 2}
 
@@ -154,7 +154,7 @@ def test_exactly_the_lost_set_is_recreated(cluster: Callable[..., Cluster], tmp_
     last = add(it.account, "last", *sums, gate=gate)
     eventually(lambda: it.runs["last"] == 1)
     del leaves
-    it.kill(it.executor.nodes[0]["name"])
+    it.kill(first_node(it.executor)["name"])
     Path(gate).touch()
     assert last.result(60)[0] == 6.0
     # The sums and their leaves were lost with the node, so all calls before the last one ran again.
@@ -169,7 +169,7 @@ def test_with_two_replicas_no_task_runs_again(cluster: Callable[..., Cluster], t
     for part in parts:
         eventually(part.done)
     eventually(lambda: [len(nodes) for nodes in it.replicas().values()] == [2] * 6)
-    it.kill(it.executor.nodes[0]["name"])
+    it.kill(first_node(it.executor)["name"])
     gate.touch()
     assert add(it.account, "sum", *parts).result(30)[0] == 15.0
     assert it.runs == {**{f"part{number}": 1 for number in range(6)}, "sum": 1}
@@ -215,7 +215,7 @@ def test_unrecoverable_file_is_lost(cluster: Callable[..., Cluster]) -> None:
     once = {"recoverable": False}
     future = make(it.account, "a", 1.0, parsl_resource_specification=once)
     eventually(future.done)
-    node = it.executor.nodes[0]["name"]
+    node = first_node(it.executor)["name"]
     it.kill(node)
     error = add(it.account, "sum", future).exception(30)
     assert isinstance(error, FileLost)
@@ -239,7 +239,7 @@ def test_failed_recovery_names_the_failed_task(cluster: Callable[..., Cluster], 
     it = cluster(1)
     future = once(str(tmp_path / "flag"))
     eventually(future.done)
-    it.kill(it.executor.nodes[0]["name"])
+    it.kill(first_node(it.executor)["name"])
     error = add(it.account, "sum", future).exception(30)
     assert isinstance(error, FileLost)
     assert "FileExistsError" in str(error)
@@ -254,7 +254,7 @@ def test_temp_files_are_recreated(cluster: Callable[..., Cluster], tmp_path: Pat
     second = write(it.account, "second", "two", outputs=[File("taskvinetemp:///second")])
     for future in (first, second):
         future.result(30)
-    it.kill(it.executor.nodes[0]["name"])
+    it.kill(first_node(it.executor)["name"])
     assert read(inputs=[first.outputs[0]]).result(30) == "one"
     assert it.runs == {"first": 2, "second": 1}
     it.executor.fetch(second.outputs[0], tmp_path / "home")
@@ -266,7 +266,7 @@ def test_immediate_recovery_needs_no_request(cluster: Callable[..., Cluster]) ->
     it = cluster(1, tune_parameters={"immediate-recovery": 1})
     future = make(it.account, "a", 1.0)
     eventually(future.done)
-    it.kill(it.executor.nodes[0]["name"])
+    it.kill(first_node(it.executor)["name"])
     eventually(lambda: it.runs["a"] == 2)
 
 
@@ -320,7 +320,7 @@ def test_without_peer_transfers_data_passes_through_the_manager(
     assert len(held) == 4
     del parts, part, blocker
     eventually(lambda: gc.collect() >= 0 and it.replicas() == {})
-    base = Path(it.executor.nodes[0]["directory"]).parent.parent
+    base = Path(first_node(it.executor)["directory"]).parent.parent
     eventually(lambda: not any((base / "relay").iterdir()))
 
 

@@ -17,7 +17,7 @@ from parsl.jobs.states import TERMINAL_STATES, JobState
 from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
-from tests.conftest import Gate, eventually
+from tests.conftest import Gate, eventually, first_node
 
 Load = Callable[..., DataFlowKernel]
 PERIOD = 0.05
@@ -137,7 +137,7 @@ def test_killed_block_is_replaced(load: Load, gate: Gate) -> None:
     app = parsl.python_app(gate.task)
     future = app()
     gate.wait(1)
-    os.kill(executor.nodes[0]["pid"], signal.SIGKILL)
+    os.kill(first_node(executor)["pid"], signal.SIGKILL)
     gate.wait(2)
     gate.open()
     assert future.result() == ("task", "1")

@@ -11,7 +11,7 @@ from parsl.data_provider.files import File
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.providers import LocalProvider
 
-from taskvine_exec import DAG_RESOLVER, TaskVineExecutor
+from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TaskVineManagerConfig
 from taskvine_manager.record import read_record
 from taskvine_tune.simulation.api import recorded, simulate
 from taskvine_tune.simulation.calibration import calibrate
@@ -38,7 +38,9 @@ def join(a: bytes, b: bytes, inputs: tuple[File, ...] = (), outputs: tuple[File,
 
 def test_run_is_replayed_from_its_record(load: Load) -> None:
     provider = LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2)
-    executor = TaskVineExecutor(label="tv", cores=1, provider=provider)
+    # The time to import Parsl, for Files, is no part of the tasks' run times in the record.
+    manager = TaskVineManagerConfig(library_config={"import_modules": ["parsl"]})
+    executor = TaskVineExecutor(label="tv", cores=1, provider=provider, manager_config=manager)
     kernel = load([executor], dependency_resolver=DAG_RESOLVER)
     assert executor.wait_for_nodes(2, 30)
     make, add = parsl.python_app(leaf), parsl.python_app(join)
