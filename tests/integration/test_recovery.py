@@ -24,7 +24,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TempFile
 from taskvine_exec.errors import FileLost
-from tests.conftest import eventually
+from tests.conftest import eventually, first_node
 from tests.engines import on_both
 
 LARGE = 100_000  # doubles: far more than fits a message
