@@ -374,12 +374,10 @@ class Run:
         """Fail unless the results that are held equal those of the serial run."""
         for number in sorted(self.plan.held):
             future = self.futures[number]
+            result = _read(future)
             if future.outputs:
-                future.result(SECONDS)
                 path = self.executor.fetch(future.outputs[0], f"{self.gate}-fetched", SECONDS)
                 result = np.fromfile(path)
-            else:
-                result = future.result(SECONDS)
             ensure(type(result) is type(expected[number]), f"task {number} returned a {type(result).__name__}")
             ensure(np.array_equal(result, expected[number]), f"task {number} has another result than in a serial run")
 
@@ -441,6 +439,18 @@ def run(seed: int, engine: Literal["embedded", "taskvine"]) -> dict[str, Any]:
         raise
     shutil.rmtree(directory)
     return report
+
+
+def _read(future: Future[Any]) -> Any:
+    """Return a task's result. If a full disk prevented that a lost one was recreated, reading it tries again."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            return future.result(SECONDS)
+        except Exception as error:
+            if not _is_for_want_of_space(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)  # the disk is full for a while
 
 
 def _is_for_want_of_space(error: BaseException) -> bool:
