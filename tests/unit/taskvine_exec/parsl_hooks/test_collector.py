@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -237,30 +238,40 @@ def test_slow_collections_are_rare(pace: Callable[..., Pace], clock: Clock, coll
         gc.callbacks.remove(slow)
 
 
+def test_size_of_the_process_has_its_mappings_and_its_memory() -> None:
+    before = collector._sizes()
+    with mmap.mmap(-1, 64 << 20) as mapped:
+        mapped.write(bytes(64 << 20))
+        assert all(now - then >= 32 << 20 for now, then in zip(collector._sizes(), before, strict=True))
+
+
 def test_large_garbage_goes_when_the_process_has_grown(
     pace: Callable[..., Pace], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each result of a megabyte is in a cycle and old: only a collection of all objects frees it."""
-    sizes, base = collector._sizes, collector._sizes()
-    monkeypatch.setattr(collector, "_sizes", lambda: [now - before for now, before in zip(sizes(), base, strict=True)])
-    monkeypatch.setattr(collector, "GROWTH", 20 << 20)
+    """Each result is in a cycle and old: only a collection of all objects frees it."""
 
     class Result:
         def __init__(self) -> None:
-            self.me, self.data = self, b"x" * (1 << 20)
+            self.me = self
 
-    executor = pace(BUSY)
     results: list[weakref.ref[Result]] = []
-    alive = []
+
+    def alive() -> int:
+        return sum(each() is not None for each in results)
+
+    monkeypatch.setattr(collector, "_sizes", lambda: [alive() << 20, 0])  # as if each had a megabyte
+    monkeypatch.setattr(collector, "GROWTH", 20 << 20)
+    executor = pace(BUSY)
+    most = 0
     for _ in range(100):
         result = Result()
         gc.collect(1)
         results.append(weakref.ref(result))
         del result
+        most = max(most, alive())
         clock.now += collector.PAUSE
         executor.look()
-        alive.append(sum(each() is not None for each in results))
-    assert 10 < max(alive) < 50
+    assert 20 <= most <= 22
 
 
 def test_a_forked_child_has_the_users_thresholds(pace: Callable[..., Pace]) -> None:
