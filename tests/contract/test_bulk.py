@@ -13,7 +13,6 @@ from concurrent.futures import Future, TimeoutError, wait
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import parsl
 import psutil
@@ -37,8 +36,6 @@ from tests.conftest import Gate, eventually, settle
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def echo(value: Any) -> Any:

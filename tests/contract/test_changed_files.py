@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from parsl.data_provider.files import File
 from parsl.providers import LocalProvider
@@ -21,7 +19,6 @@ from tests.contract.conftest import cached
 Make = Callable[..., TaskVineExecutor]
 T = "taskvinetemp:///"
 SIZE = 100_000
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture

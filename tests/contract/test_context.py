@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from taskvine_exec import TaskVineExecutor
@@ -19,7 +18,6 @@ from taskvine_exec.errors import ContextFailed, EnvironmentFailed, LibraryFailed
 from tests.conftest import first_node
 
 Make = Callable[..., TaskVineExecutor]
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 # --- tasks and contexts ---

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cloudpickle
 import pytest
 from parsl.data_provider.files import File
 
@@ -19,7 +17,6 @@ from tests.contract.conftest import cached, embedded_only
 
 Make = Callable[..., TaskVineExecutor]
 T = "taskvinetemp:///"
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cloudpickle
 import pytest
 from parsl.data_provider.files import File
 
@@ -21,8 +20,6 @@ from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
 T = "taskvinetemp:///"
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(autouse=True)

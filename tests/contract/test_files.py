@@ -5,12 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from parsl.data_provider.files import File
 from parsl.dataflow.errors import DependencyError
@@ -23,7 +21,6 @@ from tests.contract.conftest import cached, embedded_only
 
 Make = Callable[..., TaskVineExecutor]
 T = "taskvinetemp:///"
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 
@@ -22,7 +21,6 @@ Make = Callable[..., TaskVineExecutor]
 Write = Callable[[str, str], ModuleType]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 WITH_MANY_WAYS_IN = """
 import os

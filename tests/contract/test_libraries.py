@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from parsl.executors.errors import InvalidResourceSpecification
 
@@ -17,7 +16,6 @@ from taskvine_exec.errors import ContextFailed, ResourcesUnsatisfiable
 from tests.conftest import first_node
 
 Make = Callable[..., TaskVineExecutor]
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def named(value):  # type: ignore[no-untyped-def]
@@ -196,7 +194,6 @@ def test_library_larger_than_every_node_fails_only_its_calls(make_executor: Make
 
 def test_modules_of_a_library_are_imported_in_it_alone(make_executor: Make) -> None:
     def has(name):  # type: ignore[no-untyped-def]
-        import sys
 
         return name in sys.modules
 

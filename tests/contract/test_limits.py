@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from taskvine_exec import TaskVineExecutor
@@ -25,8 +24,6 @@ Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
 MEGABYTE = 2**20
 LIMITS = ["RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_STACK"]
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def limits() -> tuple[int, list[tuple[int, int]]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from taskvine_exec import TaskVineExecutor
@@ -27,8 +26,6 @@ from taskvine_exec.errors import (
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def echo(value: Any = "well") -> Any:

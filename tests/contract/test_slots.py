@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cloudpickle
 import psutil
 import pytest
 from parsl.executors.errors import InvalidResourceSpecification
@@ -26,8 +25,6 @@ from tests.conftest import command, eventually, first_node
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def echo(value: Any = "well") -> Any:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 
@@ -23,8 +22,6 @@ from tests.contract.conftest import embedded_only
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def alive(pid: int) -> bool:

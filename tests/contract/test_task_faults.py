@@ -19,7 +19,6 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 from parsl.app.errors import AppTimeout
@@ -36,8 +35,6 @@ from taskvine_manager.runtime import payload
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def echo(value: Any = "well") -> Any:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-import cloudpickle
 import psutil
 
 from taskvine_exec import TaskVineExecutor
@@ -17,8 +16,6 @@ from tests.conftest import Gate, command
 
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60  # far more than any test here takes, only so that none hangs
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 C_LIBRARY = (1 << 31) | (1 << 32)

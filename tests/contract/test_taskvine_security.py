@@ -8,13 +8,11 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import psutil
 import pytest
@@ -26,8 +24,6 @@ from tests.engines import ABSENT
 Make = Callable[..., TaskVineExecutor]
 Start = Callable[[TaskVineExecutor], Any]
 SECONDS = 30
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(params=["taskvine"])

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from parsl.app.bash import remote_side_bash_executor
 from parsl.app.errors import BashExitFailure
@@ -27,7 +26,6 @@ from tests.contract.conftest import cached
 Make = Callable[..., TaskVineExecutor]
 SECONDS = 60
 T = "taskvinetemp:///"
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(autouse=True)

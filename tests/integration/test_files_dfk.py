@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import http.server
 import os
-import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from parsl.app.app import bash_app, python_app
 from parsl.app.errors import BadStdStreamFile, BashExitFailure
@@ -27,7 +25,6 @@ from tests.contract.conftest import cached
 
 Load = Callable[..., DataFlowKernel]
 T = "taskvinetemp:///"
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(autouse=True)

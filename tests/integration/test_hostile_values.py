@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import cloudpickle
 import parsl
 import pytest
 from parsl.dataflow.dflow import DataFlowKernel
@@ -26,7 +24,6 @@ from tests.contract.conftest import engine  # noqa: F401  (fixtures)
 
 SECONDS = 60
 Load = Callable[..., DataFlowKernel]
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Leaves:
