@@ -75,6 +75,46 @@ class OutputMissing(TaskLost):
 
 
 @dataclass(eq=False, repr=False)
+class RemoteInputFailed(TaskLost):
+    """A remote input could not be fetched, or is not what it should be.
+
+    Parameters
+    ----------
+    url : str
+        Its URL, without passwords.
+    status : int or None
+        The HTTP status, if there was one.
+    """
+
+    url: str = ""
+    status: int | None = None
+
+    def _what(self) -> str:
+        return (
+            f"its remote input {self.url} could not be fetched" if self.url else "a remote input could not be fetched"
+        )
+
+
+@dataclass(eq=False, repr=False)
+class RemoteOutputFailed(TaskLost):
+    """The task succeeded, but a remote output could not be written.
+
+    Parameters
+    ----------
+    url : str
+        Its URL, without passwords.
+    status : int or None
+        The HTTP status, if there was one.
+    """
+
+    url: str = ""
+    status: int | None = None
+
+    def _what(self) -> str:
+        return f"its remote output {self.url} could not be written" if self.url else "a remote output was not written"
+
+
+@dataclass(eq=False, repr=False)
 class WorkingDirectoryMissing(TaskLost):
     """The node does not see the directory in which apps run.
 
