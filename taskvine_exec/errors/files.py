@@ -90,14 +90,12 @@ class RemoteInputFailed(TaskLost):
     status: int | None = None
 
     def _what(self) -> str:
-        return (
-            f"its remote input {self.url} could not be fetched" if self.url else "a remote input could not be fetched"
-        )
+        return f"its remote input {self.url} could not be fetched{_http(self.status)}"
 
 
 @dataclass(eq=False, repr=False)
 class RemoteOutputFailed(TaskLost):
-    """The task succeeded, but a remote output could not be written.
+    """The app returned, but a remote output could not be written.
 
     Parameters
     ----------
@@ -111,7 +109,11 @@ class RemoteOutputFailed(TaskLost):
     status: int | None = None
 
     def _what(self) -> str:
-        return f"its remote output {self.url} could not be written" if self.url else "a remote output was not written"
+        return f"its remote output {self.url} could not be written{_http(self.status)}"
+
+
+def _http(status: int | None) -> str:
+    return "" if status is None else f" (HTTP status {status})"
 
 
 @dataclass(eq=False, repr=False)

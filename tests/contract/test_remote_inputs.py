@@ -143,7 +143,7 @@ def test_an_error_of_the_server_names_url_and_status(make_executor: Make, mode: 
     executor = make_executor(function_exec_mode=mode)
     error = refusal(executor, server.of("none.txt"))
     assert (error.url, error.status) == (server.of("none.txt"), 404)
-    assert f"remote input {server.of('none.txt')} could not be fetched: HTTP status 404 Not Found" in str(error)
+    assert f"remote input {server.of('none.txt')} could not be fetched (HTTP status 404): Not Found" in str(error)
     assert server.requests["none.txt"] == 1
     server.files["none.txt"] = b"there now"
     assert executor.submit(read, {}, File(server.of("none.txt"))).result(SECONDS) == "there now"

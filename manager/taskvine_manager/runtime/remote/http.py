@@ -91,7 +91,7 @@ def _check_status(response: Any, expected: set[int]) -> None:
     wait = 0.0
     with contextlib.suppress(ValueError):
         wait = float(response.headers.get("Retry-After", 0))
-    raise Problem(f"HTTP status {status} {response.reason}".rstrip(), status, may_pass=status in _PASSING, wait=wait)
+    raise Problem(str(response.reason or "refused"), status, may_pass=status in _PASSING, wait=wait)
 
 
 def _problem(requests: Any, error: Exception) -> Problem:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,10 @@ def test_an_encoded_file_is_decoded(get: Callable[[Answer], Version], tmp_path: 
 
 @pytest.mark.parametrize(("status", "may_pass"), [(404, False), (403, False), (204, False), (500, True), (429, True)])
 def test_other_statuses_are_problems(get: Callable[[Answer], Version], status: int, may_pass: bool) -> None:
-    with pytest.raises(Problem, match=f"HTTP status {status}") as caught:
+    with pytest.raises(Problem) as caught:
         get(Answer(b"", status, {"Retry-After": "7"}))
     assert (caught.value.status, caught.value.may_pass, caught.value.wait) == (status, may_pass, 7.0)
+    assert str(caught.value) == HTTPStatus(status).phrase
 
 
 def test_a_file_that_is_cut_off_is_a_problem(get: Callable[[Answer], Version]) -> None:
@@ -108,7 +110,7 @@ def test_a_file_is_put(server: FileServer, tmp_path: Path, data: bytes) -> None:
     http.put(str(tmp_path / "made"), server.of("made"))
     assert server.files["made"] == data
     server.files["refused/made"] = Answer(status=403)
-    with pytest.raises(Problem, match="HTTP status 403"):
+    with pytest.raises(Problem, match="Forbidden"):
         http.put(str(tmp_path / "made"), server.of("made"))
 
 
