@@ -107,7 +107,7 @@ def test_nodes_get_a_file_from_each_other(make_executor: Make, server: FileServe
     server.files["large.bin"] = os.urandom(2 << 20)
     (tmp_path / "meeting").mkdir()
     executor = make_executor(cores=1, worker_launch_method="factory", min_workers=3, max_workers=3)
-    eventually(lambda: len(executor.nodes) == 3)
+    eventually(lambda: len(executor.nodes) == 3, SECONDS)
     file = File(server.of("large.bin"))
     futures = [executor.submit(task, {}, file, str(tmp_path / "meeting"), 3) for _ in range(12)]
     answers = [future.result(SECONDS) for future in futures]

@@ -17,7 +17,13 @@ from taskvine_manager.runtime.remote.addresses import (
 
 @pytest.mark.parametrize(
     "url",
-    ["https://host/a", "s3://bucket/a", "simplecache::s3://bucket/a", "zip://a::https://host/b.zip", "tar://::s3://b/c"],
+    [
+        "https://host/a",
+        "s3://bucket/a",
+        "simplecache::s3://bucket/a",
+        "zip://a::https://host/b.zip",
+        "tar://::s3://b/c",
+    ],
 )
 def test_remote(url: str) -> None:
     assert is_remote(url)
