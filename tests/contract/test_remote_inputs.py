@@ -17,10 +17,11 @@ from parsl.data_provider.files import File
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import FileLost, RemoteInputFailed
 from tests.conftest import eventually
+from tests.contract.conftest import cached, embedded_only
 from tests.file_server import Answer, FileServer, serve
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than any test here takes, only so that none hangs
+SECONDS = 100  # far more than any test here takes, only so that none hangs
 
 
 @pytest.fixture
@@ -224,3 +225,20 @@ def test_members_of_archives(
     error = refusal(executor, f"{kind}://none::{archive}")
     assert f"{archive} could not be fetched: the archive has no member 'none'" in str(error)
     assert refusal(executor, f"{kind}://::{server.of('none.zip')}").status == 404
+
+
+@embedded_only  # TaskVine's workers do not evict
+@pytest.mark.parametrize("working_directory", ["submit"], indirect=True)
+def test_fetched_files_keep_to_the_quota(make_executor: Make, server: FileServer) -> None:
+    for number in range(4):
+        server.files[str(number)] = str(number).encode() * 600_000
+    executor = make_executor(disk=1)
+    for turn in (1, 2):
+        for number in range(4):
+            assert executor.submit(read, {}, File(server.of(str(number)))).result(SECONDS)[0] == str(number)
+            assert sum(entry.stat().st_size for entry in cached(executor.nodes[0])) == 600_000
+            assert server.requests[str(number)] == turn
+    server.files["large"] = b"x" * 2**21
+    error = executor.submit(read, {}, File(server.of("large"))).exception(SECONDS)
+    assert isinstance(error, RemoteInputFailed)
+    assert "no space was left" in str(error)

@@ -13,7 +13,7 @@ from taskvine_exec.errors import OutputMissing, RemoteOutputFailed
 from tests.file_server import Answer, FileServer, serve
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than any test here takes, only so that none hangs
+SECONDS = 100  # far more than any test here takes, only so that none hangs
 
 
 @pytest.fixture

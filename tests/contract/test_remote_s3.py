@@ -17,7 +17,7 @@ moto = pytest.importorskip("moto.server")
 boto3 = pytest.importorskip("boto3")
 
 Make = Callable[..., TaskVineExecutor]
-SECONDS = 60  # far more than any test here takes, only so that none hangs
+SECONDS = 100  # far more than any test here takes, only so that none hangs
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from taskvine_exec.errors import RemoteInputFailed, RemoteOutputFailed
 from tests.file_server import Answer, FileServer, serve
 
 Load = Callable[..., DataFlowKernel]
-SECONDS = 60  # far more than any test here takes, only so that none hangs
+SECONDS = 100  # far more than any test here takes, only so that none hangs
 
 
 @pytest.fixture(autouse=True)
