@@ -7,7 +7,6 @@ outputs with equal names do not meet.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,8 @@ _paths: dict[str, str] = {}
 def locate(make: Callable[[str], Any], url: str, name: str, state: dict[str, Any]) -> Any:
     """Make the File of an argument that is a remote output. The File was pickled as a call of this function."""
     if url not in _paths:
+        import tempfile  # imported here, because every L1 task imports this module
+
         _paths[url] = os.path.join(tempfile.mkdtemp(prefix="output-"), name)
     file = make(url)
     file.__dict__.update(state)

@@ -59,7 +59,7 @@ def _fetch(url: str, target: str) -> Version:
         from taskvine_manager.runtime.remote import http
 
         return http.get(url, target)
-    if scheme == "file":
+    if scheme in ("", "file"):
         return _copy(urlsplit(url).path, target)
     from taskvine_manager.runtime.remote import filesystems
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Output:
 def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Contents of the outputs that were sent, by URL."""
     found: dict[str, str] = {}
-    monkeypatch.setattr(outputs.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(transfer, "put", lambda path, url: found.__setitem__(url, Path(path).read_text()))
     yield found
     assert not outputs.expected()
