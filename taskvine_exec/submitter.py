@@ -164,7 +164,7 @@ class Submitter:
         self, function: Callable[..., Any], args: tuple[Any, ...], inputs: tuple[FileUse, ...], output: FileUse
     ) -> TaskFuture:
         """Submit a task of the executor's own, which makes a temp file."""
-        prepared = self.prepare(function, None)
+        prepared = self.prepare(function, {"category": "remote-files"})
         number = next(self._numbers)
         future = TaskFuture(number, time.time())
         self._futures[number] = future

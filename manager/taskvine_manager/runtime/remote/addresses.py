@@ -97,6 +97,19 @@ def _without_secrets(url: str) -> str:
     return urlunsplit(parts) if parts != urlsplit(url) else url
 
 
+def without_password(text: str, url: str) -> str:
+    """Return a message of another library without the secrets of a URL that it may quote."""
+    text = text.replace(url, shown(url))
+    for part in url.split("::"):
+        try:
+            password = urlsplit(part).password
+        except ValueError:
+            continue
+        if password:
+            text = text.replace(password, _HIDDEN)
+    return text
+
+
 def identity(url: str) -> str:
     """Return a name for a URL that holds no secret. Different URLs have different names."""
     name = shown(url)

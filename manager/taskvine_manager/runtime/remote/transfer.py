@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from taskvine_manager.runtime import failure, payload
-from taskvine_manager.runtime.remote.addresses import shown, without_checksum
+from taskvine_manager.runtime.remote.addresses import shown, without_checksum, without_password
 from taskvine_manager.runtime.remote.problems import Problem, Version
 
 _T = TypeVar("_T")
@@ -107,7 +107,8 @@ def _patiently(action: Callable[[], _T], kind: str, url: str, path: str) -> _T:
         except Problem as problem:
             if not problem.may_pass or not left:
                 tried = f" ({ATTEMPTS} attempts)" if problem.may_pass else ""
-                record = failure.lost(kind, f"{problem}{tried}", url=shown(url), status=problem.status)
+                reason = without_password(str(problem), url)
+                record = failure.lost(kind, f"{reason}{tried}", url=shown(url), status=problem.status)
                 raise failure.Lost(record) from problem
             time.sleep(min(max(wait, problem.wait), _LONGEST_WAIT))
             wait *= 2

@@ -71,6 +71,15 @@ def test_the_last_failure_is_reported(storage: Any, waits: list[float], tmp_path
     assert (len(left.answers), waits) == (6, [0.5, 1.0, 2.0])
 
 
+def test_messages_of_libraries_show_no_secrets(storage: Any, tmp_path: Path) -> None:
+    url = "sftp://me:secret@host/a?token=hidden"
+    storage(Problem(f"cannot open {url}"), Problem("no user me with the password secret"))
+    for _ in range(2):
+        reason = refusal(url, tmp_path / "a")["reason"]
+        assert "secret" not in reason
+        assert "hidden" not in reason
+
+
 def test_failures_that_last_are_reported_at_once(storage: Any, waits: list[float], tmp_path: Path) -> None:
     storage(Problem("none", 404))
     assert refusal("s3://bucket/a", tmp_path / "a")["reason"] == "none"
