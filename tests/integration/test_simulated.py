@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import parsl
-import pytest
 from parsl.data_provider.files import File
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.providers import LocalProvider
