@@ -29,8 +29,8 @@ from parsl.utils import RepresentationMixin
 
 from taskvine_exec.errors import RemoteInputFailed
 from taskvine_exec.submission.temp_files import TaskVineTempStaging, TempFiles
-from taskvine_manager.runtime import outputs, sandbox
-from taskvine_manager.runtime.remote import addresses, tasks
+from taskvine_manager.runtime import sandbox
+from taskvine_manager.runtime.remote import addresses, outputs, tasks
 from taskvine_manager.wire.messages import FileUse
 
 logger = logging.getLogger(__name__)

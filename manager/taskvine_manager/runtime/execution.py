@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from taskvine_manager.runtime import failure, functions, outputs, payload, values
+from taskvine_manager.runtime import failure, functions, payload, values
 from taskvine_manager.runtime.limits import Limits
+from taskvine_manager.runtime.remote import outputs
 
 OWN_FILES = (__file__, functions.__file__, payload.__file__)
 """Source files whose frames are left out at the top of a task's traceback."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.remote.addresses import shown, without_checksum, without_password
 from taskvine_manager.runtime.remote.problems import Problem, Version
+from taskvine_manager.runtime.removal import remove
 
 _T = TypeVar("_T")
 ATTEMPTS = 4
@@ -34,6 +35,7 @@ def get(url: str, target: str) -> Version:
     address, algorithm, digest = without_checksum(url)
 
     def attempt() -> Version:
+        remove(target)  # what an earlier attempt has left
         version = _fetch(address, target)
         if algorithm and (found := _digest(target, algorithm)) != digest:
             raise Problem(f"its {algorithm} is {found}, and should be {digest}")

@@ -16,8 +16,8 @@ from taskvine_exec.errors import DiskFull, RemoteInputFailed
 from taskvine_exec.submission.files import FilePlan, FileRules
 from taskvine_exec.submission.remote import RemoteInputs, TaskVineRemoteStaging, staging_providers
 from taskvine_exec.submission.temp_files import TempFiles
-from taskvine_manager.runtime import outputs, sandbox
-from taskvine_manager.runtime.remote import tasks
+from taskvine_manager.runtime import sandbox
+from taskvine_manager.runtime.remote import outputs, tasks
 from taskvine_manager.wire.messages import FileUse
 
 

@@ -59,6 +59,19 @@ def test_failures_that_may_pass_are_tried_again(storage: Any, waits: list[float]
     assert waits == [0.5, 9.0]
 
 
+def test_each_attempt_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fetch(url: str, target: str) -> Version:
+        Path(target).mkdir()  # fails if the directory of the first attempt is there
+        if not attempts:
+            attempts.append(target)
+            raise Problem("cut", may_pass=True)
+        return Version(0)
+
+    attempts: list[str] = []
+    monkeypatch.setattr(transfer, "_fetch", fetch)
+    assert transfer.get("s3://bucket/a/", str(tmp_path / "a")) == Version(0)
+
+
 def test_the_last_failure_is_reported(storage: Any, waits: list[float], tmp_path: Path) -> None:
     left = storage(*[Problem("busy", 503, may_pass=True)] * 10)
     record = refusal("https://me:secret@host/a", tmp_path / "a")

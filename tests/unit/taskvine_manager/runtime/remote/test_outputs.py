@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.runtime import execution, failure, outputs
+from taskvine_manager.runtime import execution, failure
 from taskvine_manager.runtime.limits import Limits
-from taskvine_manager.runtime.remote import transfer
+from taskvine_manager.runtime.remote import outputs, transfer
 
 
 class Output:
