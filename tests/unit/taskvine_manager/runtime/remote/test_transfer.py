@@ -120,5 +120,5 @@ def test_a_file_is_the_same_each_time_in_a_run(storage: Any, tmp_path: Path) -> 
     with pytest.raises(failure.Lost) as caught:
         tasks.fetch("s3://bucket/a", target, spool, "a@1")
     assert "it has changed" in pickle.loads(caught.value.record)["reason"]
-    assert tasks.fetch("s3://bucket/a", target, spool, "a@2")[0] == 5  # forgotten and fetched anew
+    assert tasks.fetch("s3://bucket/a", target, spool, "a@2")[0] == 5  # forgotten, then fetched again
     assert tasks.fetch("s3://bucket/a", target, str(tmp_path / "elsewhere"), "a@1")[0] == 5
