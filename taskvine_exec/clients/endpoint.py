@@ -135,7 +135,14 @@ class EndpointExecutor(TaskVineExecutor):
         -------
         TaskFuture
             The call's future.
+
+        Raises
+        ------
+        Exception
+            The reason why the executor takes no more tasks, if it has failed, and all exceptions of ``submit``.
         """
+        if self.bad_state_is_set and self.executor_exception is not None:
+            raise self.executor_exception
         how = context.get("task_executor") or {}
         function = _function(how.get("f", _DEFAULT_TASK))
         asked = {**self._task_resources, **(context.get("resource_spec") or {})}

@@ -29,7 +29,7 @@ class TaskVineEngine(GlobusComputeEngine):  # type: ignore[misc]
     """Engine that runs an endpoint's functions with ``TaskVineExecutor``.
 
     Functions are calls in a warm library, which has imported the endpoint's packages once for all slots. Each function
-    id is a category of its own, so that short functions are not scheduled like long ones.
+    id is a category, so that short functions are not scheduled like long ones.
 
     Parameters
     ----------
