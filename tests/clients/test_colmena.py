@@ -18,9 +18,12 @@ from colmena.task_server import ParslTaskServer
 
 from taskvine_exec import local_config
 from taskvine_exec.clients.colmena import FETCH, RELEASE, TaskVineTaskServer
+from tests.integration import test_pages
+from tests.pages import PROGRAMS, Block
 
 Serve = Callable[..., PipeQueues]
 SECONDS = 100
+PAGE = [block for block in PROGRAMS if block.page.name == "colmena.md"]
 
 
 @pytest.fixture
@@ -179,3 +182,13 @@ def test_options_are_checked(tmp_path: Path) -> None:
         TaskVineTaskServer(PipeQueues(), [square, square])
     with pytest.raises(Exception, match="into the config"):
         TaskVineTaskServer(PipeQueues(), [square], local_config(), cores=2)
+
+
+@pytest.mark.parametrize("block", PAGE, ids=lambda block: block.name)
+def test_the_page(tmp_path: Path, nothing_left: str, block: Block) -> None:
+    """The programs on the page print what it shows."""
+    test_pages.test_programs_print_what_the_page_shows(tmp_path, nothing_left, block)
+
+
+def test_there_are_such_programs() -> None:
+    assert PAGE
