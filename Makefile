@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -88,6 +88,10 @@ example: $(EXAMPLES)
 # How many copies of intermediate data are worth their storage, if nodes are lost.
 example-tune: $(EXAMPLES)
 	$(RUN) examples/tune_replication/run.py $(ARGS)
+
+# Simulations that a model chooses, steered by Colmena.
+example-colmena: build/clients/.installed
+	PATH="$(CURDIR)/build/clients/bin:$$PATH" python examples/colmena_steering/run.py $(ARGS)
 
 # Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
 bench: $(BENCH)

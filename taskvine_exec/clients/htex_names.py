@@ -33,6 +33,9 @@ _TUNED: Mapping[str, str] = {
     "heartbeat_period": "keepalive-interval",
     "heartbeat_threshold": "keepalive-timeout",
 }
+LEAST_TIMEOUT = 30.0
+"""Seconds of silence that are always allowed. HighThroughputExecutor loses a node after heartbeat_threshold; here a
+manager that is silent for so long ends the run."""
 _NO_MPI = "each task runs on one node"
 
 
@@ -108,6 +111,8 @@ def translate(given: Mapping[str, Any]) -> Translation:
     if (port := settings.pop("worker_port", None)) is not None:
         settings["port"] = port
     tuned = {_TUNED[name]: settings.pop(name) for name in _TUNED if settings.get(name) is not None}
+    if "keepalive-timeout" in tuned:
+        tuned["keepalive-timeout"] = max(LEAST_TIMEOUT, tuned["keepalive-timeout"])
     if tuned:
         more = settings.get("tune_parameters") or {}
         if not isinstance(more, Mapping):

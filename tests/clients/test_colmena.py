@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,12 @@ from colmena.task_server import ParslTaskServer
 from taskvine_exec import local_config
 from taskvine_exec.clients.colmena import FETCH, RELEASE, TaskVineTaskServer
 from tests.integration import test_pages
-from tests.pages import PROGRAMS, Block
+from tests.integration.test_programs import ROOTS
+from tests.pages import PROGRAMS, ROOT, Block
 
 Serve = Callable[..., PipeQueues]
-SECONDS = 100
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+SECONDS = 200
 PAGE = [block for block in PROGRAMS if block.page.name == "colmena.md"]
 
 
@@ -188,6 +193,19 @@ def test_options_are_checked(tmp_path: Path) -> None:
 def test_the_page(tmp_path: Path, nothing_left: str, block: Block) -> None:
     """The programs on the page print what it shows."""
     test_pages.test_programs_print_what_the_page_shows(tmp_path, nothing_left, block)
+
+
+def test_the_example(tmp_path: Path, nothing_left: str, engine: str) -> None:
+    """The model finds better candidates than chance."""
+    command = [sys.executable, str(ROOT / "examples" / "colmena_steering" / "run.py"), "--engine", engine]
+    command += ["--candidates", "2000", "--batch", "8", "--rounds", "4", "--steps", "1000"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*ROOTS, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    by_chance, by_model = re.findall(r"best of 32 is (\S+),", done.stdout)
+    assert float(by_model) > float(by_chance), done.stdout
 
 
 def test_there_are_such_programs() -> None:

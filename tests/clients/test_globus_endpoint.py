@@ -26,6 +26,7 @@ from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import Result, Task
 from globus_compute_sdk.serialize import ComputeSerializer
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROGRAM = Path(__file__).with_name("endpoint_process.py")
 FUNCTIONS = runpy.run_path(str(Path(__file__).with_name("endpoint_functions.py")), run_name="__main__")
 """The functions of a user's script, which are pickled by value."""

@@ -25,6 +25,7 @@ from globus_compute_sdk.serialize import ComputeSerializer
 from taskvine_exec.clients import registration
 from taskvine_exec.clients.globus import TaskVineEngine
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 Start = Callable[..., TaskVineEngine]
 SERIALIZER = ComputeSerializer()
 PAGE = [block for block in blocks(ROOT / "docs" / "how-to" / "globus-compute.md") if block.language == "yaml"]

@@ -30,12 +30,13 @@ from taskvine_exec.clients.htex_names import NO_EFFECT, translate
         ({"available_accelerators": []}, {}, {}),
         ({"address": "a", "worker_port": 9123}, {"address": "a", "port": 9123}, {}),
         (
-            {"heartbeat_period": 5, "heartbeat_threshold": 20, "tune_parameters": {"temp-replica-count": 2}},
+            {"heartbeat_period": 5, "heartbeat_threshold": 120, "tune_parameters": {"temp-replica-count": 2}},
             {
-                "tune_parameters": {"keepalive-interval": 5, "keepalive-timeout": 20, "temp-replica-count": 2},
+                "tune_parameters": {"keepalive-interval": 5, "keepalive-timeout": 120, "temp-replica-count": 2},
             },
             {},
         ),
+        ({"heartbeat_threshold": 2}, {"tune_parameters": {"keepalive-timeout": 30}}, {}),
         ({"cpu_affinity": "none", "enable_mpi_mode": False}, {}, {}),
     ],
 )
