@@ -29,7 +29,9 @@ __all__ = ["FETCH", "RELEASE", "TaskVineTaskServer"]
 FETCH, RELEASE = "fetch", "release"
 """Methods that every server has: return a kept result; let nodes remove kept results."""
 _PREFIX = "taskvine-kept:"
-_LONGEST = 4 * len(_PREFIX) + 500
+_MARKS = (_PREFIX, _PREFIX.encode().hex())
+"""The beginning of a name, as Colmena serializes it by JSON and by pickle."""
+_LONGEST = 600
 """Most characters of a serialized argument that may be the name of a kept result."""
 
 
@@ -178,11 +180,11 @@ _fetch.__name__ = FETCH
 
 
 def _names_in(task: Result) -> list[str]:
-    """Return the names of kept results among the arguments of a task, without reading large arguments."""
+    """Return the names of kept results among the arguments of a task. Other arguments are not deserialized."""
     args, kwargs = task.inputs
-    names = []
+    names: list[str] = []
     for argument in [*args, *kwargs.values()]:
-        if isinstance(argument, str) and len(argument) <= _LONGEST:
+        if isinstance(argument, str) and len(argument) <= _LONGEST and any(mark in argument for mark in _MARKS):
             value = SerializationMethod.deserialize(task.serialization_method, argument)
             if type(value) is str and value.startswith(_PREFIX) and value not in names:
                 names.append(value)

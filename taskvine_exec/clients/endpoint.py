@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import itertools
 import pkgutil
 import platform
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -75,7 +75,7 @@ class EndpointExecutor(TaskVineExecutor):
         self.prefetch_capacity = 0
         self.launch_cmd = launch_cmd or NODE_COMMAND
         self._task_counter = 0
-        self._payloads = itertools.count(1)
+        self._counting = threading.Lock()
         self._task_resources = translation.task
         self._idle_since: dict[str, float] = {}
 
@@ -147,7 +147,8 @@ class EndpointExecutor(TaskVineExecutor):
         function = _function(how.get("f", _DEFAULT_TASK))
         asked = {**self._task_resources, **(context.get("resource_spec") or {})}
         future = self.submit(function, asked, buffer, *how.get("a", ()), **how.get("k", {}))
-        self._task_counter = next(self._payloads)
+        with self._counting:
+            self._task_counter += 1
         return future
 
     # --- reports ---

@@ -139,6 +139,7 @@ def test_our_server(serve: Serve, engine: str, tmp_path: Path) -> None:
         broken,
         infer,
         total,
+        Echo(),
         (make_array, {"keep": True}),
         (where, {"function_exec_mode": "L1"}),
     ]
@@ -149,6 +150,7 @@ def test_our_server(serve: Serve, engine: str, tmp_path: Path) -> None:
         )
     )
     assert ask(queues, "square", 3) == 9
+    assert ask(queues, "echo", "hello").strip() == "hello"
     # an array could not be sent as JSON, which is the default of the queues
     first, second = ask(queues, "make_array", 500_000), ask(queues, "make_array", 10)
     assert isinstance(first, str)
