@@ -18,6 +18,9 @@ pytest.importorskip("colmena")
 from colmena.models.methods import ExecutableMethod
 from colmena.queue.python import PipeQueues
 from colmena.task_server import ParslTaskServer
+from proxystore.connectors.file import FileConnector
+from proxystore.proxy import Proxy
+from proxystore.store import Store
 
 from taskvine_exec import local_config
 from taskvine_exec.clients.colmena import FETCH, RELEASE, TaskVineTaskServer
@@ -180,6 +183,33 @@ def test_values_can_be_fetched(serve: Serve, engine: str, tmp_path: Path) -> Non
     failed = done(queues)
     assert not failed.success
     assert not os.path.exists(str(failed.value))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    """The name of a store of proxystore, with files."""
+    with Store("clients", FileConnector(str(tmp_path / "store")), register=True) as made:
+        yield made.name
+
+
+def twice(text: str) -> str:
+    return 2 * text
+
+
+def test_proxystore(store: str, serve: Serve, engine: str, tmp_path: Path) -> None:
+    """Large values that the thinker sends and gets pass through its store, beside results that stay on nodes."""
+    methods = [twice, total, (make_array, {"keep": True})]
+    queues = serve(
+        lambda queues: TaskVineTaskServer(queues, methods, engine=engine, run_dir=str(tmp_path / "runs")),
+        serialization_method="pickle",
+        proxystore_name=store,
+        proxystore_threshold=10_000,
+    )
+    value = ask(queues, "twice", 50_000 * "x")
+    assert type(value) is Proxy
+    assert value == 100_000 * "x"
+    kept = ask(queues, "make_array", 100_000)
+    assert ask(queues, "total", kept, kept) == 2 * sum(range(100_000))
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
