@@ -7,7 +7,6 @@ It needs the package ``globus-compute-endpoint``. An endpoint's configuration fi
 from __future__ import annotations
 
 import pkgutil
-import threading
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,13 +22,15 @@ __all__ = ["TaskVineEngine"]
 
 _TASK_MODULE = "globus_compute_endpoint.engines.helper"
 """The module of the function that runs each task."""
+_MOST_CATEGORIES = 1000
+"""Functions with a category of their own. All others share one, because the manager remembers each category."""
 
 
 class TaskVineEngine(GlobusComputeEngine):  # type: ignore[misc]
     """Engine that runs an endpoint's functions with ``TaskVineExecutor``.
 
-    Functions are calls in a warm library, which has imported the endpoint's packages once for all slots. Each function
-    id is a category, so that short functions are not scheduled like long ones.
+    Functions are calls in a warm library, which has imported the endpoint's packages once for all slots. Each of the
+    first 1,000 function ids is a category, so that short functions are not scheduled like long ones.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class TaskVineEngine(GlobusComputeEngine):  # type: ignore[misc]
         elif library_config is not None or libraries is not None:
             raise ConfigurationError("give library_config and libraries to the executor, not to the engine too")
         self._placed: dict[uuid.UUID, GCFuture] | None = None
-        self._placing = threading.Lock()
+        self._categories: set[str] = set()
         super().__init__(*args, executor=executor, **settings)
 
     def assert_ha_compliant(self) -> None:
@@ -97,8 +98,13 @@ class TaskVineEngine(GlobusComputeEngine):  # type: ignore[misc]
             task_f.add_done_callback(lambda done: self._placed.pop(done.gc_task_id, None))
         specification = dict(resource_specification or {})
         if task_f.function_id is not None:
-            specification.setdefault("category", str(task_f.function_id))
+            specification.setdefault("category", self._category(str(task_f.function_id)))
         super().submit(task_f, packed_task, specification, result_serializers)
+
+    def _category(self, function: str) -> str | None:
+        if len(self._categories) < _MOST_CATEGORIES:
+            self._categories.add(function)
+        return function if function in self._categories else None
 
     def _submit(
         self,
@@ -120,7 +126,7 @@ class TaskVineEngine(GlobusComputeEngine):  # type: ignore[misc]
         if times is None or found is None:
             return
         block = next((node["block"] for node in self.executor.nodes if node["name"] == times.node), None)
-        found.job_id = self.executor.blocks.get(block)
+        found.job_id = self.executor.blocks_to_job_id.get(block)
         found.block_id = block
 
 

@@ -28,7 +28,7 @@ def from_context() -> Any:
 
 
 def die(marks: str, times: int) -> int:
-    """Kill the process that runs this, so many times; return how often it has died."""
+    """Kill the process that runs the first calls; return how many calls came before this one."""
     import os
     import signal
 

@@ -1,4 +1,4 @@
-"""A Globus Compute user endpoint, in a process of its own, runs our engine as its YAML asks."""
+"""The process of a Globus Compute user endpoint runs our engine as its YAML asks."""
 
 from __future__ import annotations
 

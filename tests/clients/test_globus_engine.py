@@ -22,7 +22,7 @@ from globus_compute_endpoint.endpoint.config.utils import load_config_yaml
 from globus_compute_endpoint.engines import GCFuture
 from globus_compute_sdk.serialize import ComputeSerializer
 
-from taskvine_exec.clients import registration
+from taskvine_exec.clients import globus, registration
 from taskvine_exec.clients.globus import TaskVineEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -80,6 +80,16 @@ def test_functions_are_categories(start: Start) -> None:
     assert (value(first), value(second)) == (2, 3)
     categories = {data.get("category") for _, data in engine.executor.graph().nodes(data=True)}
     assert {str(first.function_id), str(second.function_id)} <= categories
+
+
+def test_categories_are_limited(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    """An endpoint may run for months, and each registration of a function has a new id."""
+    monkeypatch.setattr(globus, "_MOST_CATEGORIES", 1)
+    engine = start()
+    futures = [send(engine, abs, -number) for number in range(3)]
+    assert [value(future) for future in futures] == [0, 1, 2]
+    categories = {data.get("category") for _, data in engine.executor.graph().nodes(data=True)}
+    assert [str(future.function_id) in categories for future in futures] == [True, False, False]
 
 
 def test_a_node_in_a_container(start: Start, tmp_path: Path) -> None:
