@@ -97,6 +97,10 @@ class NodeCore:
         for call in [*queued, *self._inputs.waiting(numbers)]:
             self._give_back(self._clear(call))
 
+    def give_back(self, queued: list[Call]) -> None:
+        """Give back ``queued`` tasks."""
+        self._give_back(queued)
+
     def drain(self, queued: list[Call]) -> None:
         """Give back ``queued`` tasks, and from now on each task that has not begun."""
         self._is_draining = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from taskvine_manager.run_times import RunTimes
+from taskvine_manager.run_times import LARGE_RESULT, RunTimes
 from taskvine_manager.scheduling.nodes import AHEAD, Node
 from taskvine_manager.scheduling.tasks import Shape, Task
 from taskvine_manager.scheduling.tuning import Tuning
@@ -21,13 +21,23 @@ class Estimates:
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
         self._seconds = RunTimes()
+        self._large: set[str] = set()
+        """Categories whose last result was large."""
 
     def learn(self, category: str, seconds: float, stored: int) -> None:
         """Take account of a task that ran for some seconds, and whose results are ``stored`` bytes."""
         self._seconds.learn(category, seconds + stored / _STORED_PER_SECOND)
+        if stored >= LARGE_RESULT:
+            self._large.add(category)
+        elif self._large:
+            self._large.discard(category)
 
     def depth(self, task: Task) -> float:
-        """Return how many tasks like this one a node may hold for each that fits at once."""
+        """Return how many tasks like this one a node may hold for each that fits at once.
+
+        If its result is expected to be large, only one may wait for each that runs. More would be made before the
+        consumers of the first ones, which are sent later, and fill memory.
+        """
         if task.suspect:
             return 1
         tuning = self._tuning
@@ -35,7 +45,8 @@ class Estimates:
         if seconds is None or seconds >= tuning.prefetch:
             return tuning.resource_submit_multiplier
         # Powers of two keep the number of depths small: each has its own list of candidates.
-        ahead = min(float(AHEAD), 2.0 ** math.ceil(math.log2(tuning.prefetch / max(seconds, 1e-6))))
+        most = 2.0 if task.profile.category in self._large else float(AHEAD)
+        ahead = min(most, 2.0 ** math.ceil(math.log2(tuning.prefetch / max(seconds, 1e-6))))
         return max(ahead, tuning.resource_submit_multiplier)
 
     def depth_of_reader(self, task: Task) -> float:

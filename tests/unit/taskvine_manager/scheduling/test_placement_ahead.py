@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from taskvine_manager.run_times import LARGE_RESULT
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Kill, Returned, Run
 from taskvine_manager.wire.messages import L1, Invocation
@@ -234,3 +235,17 @@ def test_readers_are_not_sent_ahead_if_that_is_off() -> None:
     world = reader_world()
     world.tune(**{"executor.prefetch": 0})
     assert readers(world, 2) == ["a", "b"]
+
+
+# --- tasks with large results ---
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([100], 10), ([LARGE_RESULT], 2), ([LARGE_RESULT, 100], 10)])
+def test_one_call_with_a_large_result_waits_behind_another(sizes: list[int], expected: int) -> None:
+    world = World()
+    world.join("a", cores=1)
+    for index, size in enumerate(sizes):
+        task = world.invocation(makes=[f"file{index}"], **SHORT)
+        world.submit(task)
+        world.done(task.number, made=[(f"file{index}", size)], seconds=0.0001)
+    assert len(ran(world.call(count=10, **SHORT))) == expected
