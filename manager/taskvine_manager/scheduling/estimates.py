@@ -21,22 +21,24 @@ class Estimates:
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
         self._seconds = RunTimes()
-        self._large: set[str] = set()
-        """Categories whose last result was large."""
+        self._small: dict[str, int] = {}
+        """Number of small results since the last large one, by category, unless there are many."""
 
     def learn(self, category: str, seconds: float, stored: int) -> None:
         """Take account of a task that ran for some seconds, and whose results are ``stored`` bytes."""
         self._seconds.learn(category, seconds + stored / _STORED_PER_SECOND)
         if stored >= LARGE_RESULT:
-            self._large.add(category)
-        elif self._large:
-            self._large.discard(category)
+            self._small[category] = 0
+        elif category in self._small:
+            self._small[category] += 1
+            if self._small[category] >= AHEAD:
+                del self._small[category]
 
     def depth(self, task: Task) -> float:
         """Return how many tasks like this one a node may hold for each that fits at once.
 
-        If its result is expected to be large, only one may wait for each that runs. More would be made before the
-        consumers of the first ones, which are sent later, and fill memory.
+        After a large result, only one may wait for each that runs; after further small results, as many as these. More
+        large results would be made before the consumers of the first ones, which are sent later, and fill memory.
         """
         if task.suspect:
             return 1
@@ -45,7 +47,8 @@ class Estimates:
         if seconds is None or seconds >= tuning.prefetch:
             return tuning.resource_submit_multiplier
         # Powers of two keep the number of depths small: each has its own list of candidates.
-        most = 2.0 if task.profile.category in self._large else float(AHEAD)
+        small = self._small.get(task.profile.category, AHEAD)
+        most = min(float(AHEAD), 2.0 ** ((small + 2).bit_length() - 1))
         ahead = min(most, 2.0 ** math.ceil(math.log2(tuning.prefetch / max(seconds, 1e-6))))
         return max(ahead, tuning.resource_submit_multiplier)
 

@@ -9,6 +9,7 @@ import pytest
 from taskvine_manager.run_times import LARGE_RESULT
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Kill, Returned, Run
+from taskvine_manager.scheduling.nodes import AHEAD
 from taskvine_manager.wire.messages import L1, Invocation
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -240,8 +241,11 @@ def test_readers_are_not_sent_ahead_if_that_is_off() -> None:
 # --- tasks with large results ---
 
 
-@pytest.mark.parametrize(("sizes", "expected"), [([100], 10), ([LARGE_RESULT], 2), ([LARGE_RESULT, 100], 10)])
-def test_one_call_with_a_large_result_waits_behind_another(sizes: list[int], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [([100], 10), ([LARGE_RESULT], 2), ([LARGE_RESULT, 100, 100], 4), ([LARGE_RESULT, *[100] * AHEAD], 10)],
+)
+def test_few_calls_are_sent_ahead_after_a_large_result(sizes: list[int], expected: int) -> None:
     world = World()
     world.join("a", cores=1)
     for index, size in enumerate(sizes):
