@@ -65,6 +65,10 @@ class Libraries:
         """Remove all tasks that have not begun, and return them."""
         return [call for slots in self._all for call in slots.hand_back()]
 
+    def surplus(self, categories: set[str]) -> list[Call]:
+        """Remove most tasks of some categories that have not begun, and return them."""
+        return [call for slots in self._all for call in slots.surplus(categories)]
+
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """Cancel tasks: remove and return those not begun; kill the slots of those that run."""
         return [call for slots in self._all for call in slots.cancel(numbers, record)]

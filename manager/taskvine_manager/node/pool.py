@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
+from collections.abc import Collection
 from typing import Generic, NamedTuple, TypeVar
 
 from taskvine_manager.node.calls import Call, Need, Supply
@@ -94,6 +95,7 @@ class Pool(Generic[S]):
         self.most_calls = CHUNK_CALLS
         self._resources = resources
         self._idle: list[S] = []
+        self._cores = int(resources.cores)
         self._most_idle = max(IDLE_SLOTS, 2 * int(resources.cores))
         self._run_times = RunTimes()
         self._least_memory: dict[str, float] = {}  # MB that a slot needs to load a function, if known
@@ -310,6 +312,14 @@ class Pool(Generic[S]):
             gone = [call for call in self.pending if call.invocation.number in numbers]
             self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         return gone
+
+    def surplus(self, categories: Collection[str]) -> list[Call]:
+        """Remove and return the pending tasks of some categories, but for the first ones: one for each slot."""
+        most = max(self._cores, len(self.slots))
+        if len(self.pending) <= most:
+            return []
+        numbers = [call.invocation.number for call in self.pending if call.profile.category in categories]
+        return self.withdraw(set(numbers[most:]))
 
     def forget(self, keys: set[str]) -> list[S]:
         """Forget functions that no task here needs; return the slots that have some of them."""

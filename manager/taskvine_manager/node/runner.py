@@ -203,6 +203,10 @@ class Runner:
         """Remove queued tasks and those that a slot has not begun, and return them."""
         return [*self._slots.hand_back(), *self._oneshots.hand_back()]
 
+    def surplus(self, categories: set[str]) -> list[Call]:
+        """Remove most L2 tasks of some categories that have not begun, and return them."""
+        return self._slots.surplus(categories)
+
     def drop(self, call: Call) -> None:
         """Forget a task that has ended or was given back."""
         if call.profile.memory is not None:

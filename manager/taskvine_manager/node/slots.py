@@ -322,6 +322,21 @@ class Slots:
             self._take_back(slot)
         return self._pool.withdraw()
 
+    def surplus(self, categories: set[str]) -> list[Call]:
+        """Remove most tasks of some categories that have not begun, and return them: one for each slot stays."""
+        crowded = [
+            slot
+            for slot in self._pool.slots.values()
+            if any(call.profile.category in categories for call in itertools.islice(slot.calls, 1, None))
+        ]
+        for slot in crowded:
+            self._take_back(slot)
+        gone = self._pool.surplus(categories)
+        for slot in crowded:
+            self._free_or_end(slot)
+        self.pump()
+        return gone
+
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """Cancel tasks: remove and return those not begun; kill the slots of those that run, which are reported.
 

@@ -131,7 +131,7 @@ class Placement:
         if not inputs and not paths:
             depth = self.estimates.depth(task)  # small values travel with the task, which may be sent ahead anywhere
         else:
-            depth = 1 if task.suspect else tuning.resource_submit_multiplier
+            depth = self.estimates.depth_of_reader(task)
         rooms = self._candidates.rooms(task, depth)
         if not rooms:
             return False

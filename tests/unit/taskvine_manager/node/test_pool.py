@@ -487,3 +487,15 @@ def first_of(slot: Slot) -> int:
 
 TestPoolMachine = PoolMachine.TestCase
 TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# --- surplus ---
+
+
+def test_surplus_tasks_are_those_behind_one_for_each_core() -> None:
+    node = Node(cores=2)
+    wide, others = node.add("wide", count=5), node.add("other", count=3)
+    assert node.pool.surplus({"unknown"}) == []
+    assert node.pool.surplus({"wide"}) == wide[2:]
+    assert list(node.pool.pending) == [*wide[:2], *others]
+    assert node.pool.surplus({"wide"}) == []

@@ -221,6 +221,21 @@ def test_pending_tasks_can_be_taken_back(node: Node) -> None:
     assert len(node.endings) == 1
 
 
+def test_surplus_tasks_are_taken_back_from_slots(node: Node, tmp_path: Path) -> None:
+    node.add(1, "answer(b'', 1e-5)")
+    node.run(1)  # tasks like it are known to be short, so a slot gets several at once
+    began, gate = tmp_path / "began", tmp_path / "gate"
+    os.mkfifo(began)
+    program = f"open({str(began)!r}, 'w')\nwhile not os.path.exists({str(gate)!r}): pass\nanswer(b'')"
+    node.add(2, program)
+    calls = [node.add(number, "answer(b'')") for number in (3, 4, 5)]
+    began.read_text()  # waits until the task has begun
+    assert node.slots.surplus({"other"}) == []
+    assert node.slots.surplus({"f"}) == calls[1:]
+    gate.touch()
+    assert [ending[0] for ending in node.run(3)[1:]] == [2, 3]
+
+
 def test_cancelled_task_is_reported_when_its_slot_has_died(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"say(slot, 'l', 'f')\nwhile not os.path.exists({str(gate)!r}): pass\ndie()")
