@@ -23,7 +23,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.embedded.manager_link import ManagerLink
 from taskvine_manager.embedded.staging_in import Sent, StagingIn
 from taskvine_manager.embedded.staging_out import StagingOut
-from taskvine_manager.node import hardware, staging
+from taskvine_manager.node import accelerators, hardware, staging
 from taskvine_manager.node.cache import Cache, release
 from taskvine_manager.node.calls import Call, Ending
 from taskvine_manager.node.config import NodeConfig
@@ -131,17 +131,18 @@ class Node:
             os.makedirs(os.path.join(self._directory, name), mode=0o700)
         config = config._replace(log=os.path.join(config.log, f"node-{self.name}"))
         os.makedirs(config.log, exist_ok=True)
-        gpus = hardware.gpus(options.gpus)
+        gpus = accelerators.find(options.gpus, config.accelerators)
         info = NodeInfo(
             self.name,
             options.cores or float(hardware.cores()),
             options.memory or hardware.memory(),
             options.disk or hardware.disk(self._directory),
-            len(gpus),
+            len(gpus.names),
             config.slots,
             options.block,
             os.getpid(),
             self._directory,
+            accelerators.memories(gpus, config.gpu_memory),
         )
         spool = os.path.join(self._base, "spool")
         directory = os.path.join(self._directory, "cache")
