@@ -47,6 +47,7 @@ from taskvine_exec import config, engines, launch
 from taskvine_exec.blocks import providers
 from taskvine_exec.blocks.executor import BlockExecutor
 from taskvine_exec.bulk.calls import BulkExecutor
+from taskvine_exec.bulk.dependent import DependentCalls
 from taskvine_exec.bulk.sender import Tasks, tasks_of
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.control import ControlExecutor
@@ -308,6 +309,11 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         return self._run
 
     @property
+    def has_started(self) -> bool:
+        """Whether the executor was started, even if it has ended."""
+        return self._run is not None
+
+    @property
     def launch_cmd(self) -> str:
         """The shell command that starts a node of this executor by hand.
 
@@ -390,6 +396,10 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
             cancel=self._pending.fail,
             slots=lambda: int(self.workers_per_node) * max(1, len(self.nodes)),
         )
+
+    def dependent_calls(self) -> DependentCalls:  # noqa: D102 - inherited
+        self._session.link()
+        return DependentCalls(self._submitter, self._session.link, self._watched, self._pending.fail_all)
 
     @staticmethod
     def edge_to(future: AppFuture) -> Any:

@@ -1,0 +1,1 @@
+"""Clients: programs that drive an executor."""
