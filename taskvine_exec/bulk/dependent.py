@@ -87,14 +87,14 @@ class DependentCalls:
         """
         return self._submitter.prepare(function, specification, name=name)
 
-    def submit(self, prepared: Prepared, *args: Any, retries: int = 0, **kwargs: Any) -> Value:
+    def submit(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], retries: int = 0) -> Value:
         """Submit one call.
 
         Parameters
         ----------
         prepared : Prepared
             The function, from :meth:`prepare`.
-        *args, **kwargs
+        args, kwargs
             The call's arguments.
         retries : int
             How often the call is submitted again if it fails. A lost node does not count.

@@ -9,6 +9,7 @@ place of its dependencies. Results stay on nodes until no task needs them. Only 
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -27,6 +28,7 @@ from parsl.dataflow.errors import PropagatedException
 from parsl.errors import ConfigurationError, NoDataFlowKernelError
 
 from taskvine_exec.bulk.dependent import DependentCalls
+from taskvine_exec.errors import ExecutorNotStarted
 from taskvine_exec.executor import TaskVineExecutor
 from taskvine_exec.submitter import Prepared
 from taskvine_exec.values import Value
@@ -150,7 +152,9 @@ class DaskScheduler:
     def __enter__(self) -> DaskScheduler:
         with ExitStack() as stack:
             executor = self.executor
-            if not executor.has_started:
+            try:
+                _ = executor.run
+            except ExecutorNotStarted:
                 stack.callback(executor.shutdown)
                 executor.start()
             stack.enter_context(dask.config.set({"scheduler": self, "dataframe.shuffle.method": "tasks"}))
@@ -234,6 +238,7 @@ class _Computation:
         with local_callbacks() as callbacks:
             events = _Events(callbacks, graph)
             try:
+                events.start()
                 awaited = 0
                 for key in sorted(graph, key=ranks.__getitem__):
                     value = self._submit(key, graph[key])
@@ -257,8 +262,7 @@ class _Computation:
 
     def result(self, key: Hashable) -> Any:
         """Return the result of a wanted key, whose task has ended."""
-        value = self._values.get(key)
-        return self._data[key] if value is None else value.read()
+        return self._data[key] if key in self._data else self._values[key].read()
 
     def _put(self, key: Hashable, value: Value) -> None:
         self._settled.put((key, value))
@@ -281,24 +285,25 @@ class _Computation:
                 self._release(node.dependencies)
             return value
         retries = self._annotations.get(key, {}).get("retries", self._retries)
-        function, args, kwargs = node, None, {}
+        function, args, kwargs = self._call(node)
+        if self._callers[id(function)] > 1:
+            return self._calls.submit(self._prepare(key, function), args, kwargs, retries)
+        # A function of one task alone is an argument: nothing of it is kept for later tasks.
+        return self._calls.submit(self._prepare(key, execution.apply), (function, *args), kwargs, retries)
+
+    def _call(self, node: GraphNode) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """Return a node as a function and its arguments."""
         if isinstance(node, Task):
             with suppress(_Nested):
                 args = tuple(map(self._argument, node.args))
-                kwargs = {name: self._argument(value) for name, value in node.kwargs.items()}
-                function = node.func
-        if args is None:
-            args, kwargs = ({each: self._found(each) for each in node.dependencies},), {}
-        if self._callers[id(function)] > 1:
-            return self._calls.submit(self._prepare(key, function), *args, retries=retries, **kwargs)
-        return self._calls.submit(self._prepare(key, execution.apply), function, *args, retries=retries, **kwargs)
+                return node.func, args, {name: self._argument(value) for name, value in node.kwargs.items()}
+        return node, ({key: self._found(key) for key in node.dependencies},), {}
 
     def _submit_data(self, key: Hashable, data: Any) -> Value | None:
         if self._readers[key] > 1 and sizeof(data) >= SHARED_FROM:
-            value = self._calls.submit(self._prepare(key, execution.apply), _itself, data)
             if key in self._wanted:
                 self._data[key] = data
-            return value
+            return self._calls.submit(self._prepare(key, execution.apply), (operator.getitem, (data,), 0), {})
         self._data[key] = data
         return None
 
@@ -339,7 +344,7 @@ class _Computation:
             if "priority" in annotation:
                 asked["priority"] = annotation["priority"]
         asked.setdefault("category", category)
-        known = (id(function), category, *sorted(asked.items()))
+        known = (id(function), category, repr(asked))
         prepared = self._prepared.get(known)
         if prepared is None:
             name = category if function is execution.apply else None
@@ -363,44 +368,48 @@ class _Events:
     """
 
     def __init__(self, callbacks: Iterable[tuple[Any, ...]], graph: Graph) -> None:
-        callbacks = list(callbacks)
-        start, start_state, self._pretask, self._posttask, self._finish = unpack_callbacks(callbacks)
-        self.any = bool(callbacks)
+        self._callbacks = list(callbacks)
+        _, self._start_state, self._pretask, self._posttask, _ = unpack_callbacks(self._callbacks)
+        self._started: list[tuple[Any, ...]] = []
+        self.any = bool(self._callbacks)
         self._graph = graph
-        self._state: dict[str, Any] = {
-            "cache": {key: node.value for key, node in graph.items() if isinstance(node, DataNode)},
-            "dependencies": {key: set(node.dependencies) for key, node in graph.items()} if self.any else {},
-            "waiting": {},
-            "ready": [],
-            "running": set(),
-            "finished": set(),
-        }
-        if self.any:
-            self._state["waiting"] = {key: set() for key, node in graph.items() if not isinstance(node, DataNode)}
-        for each in start:
-            each(graph)
-        for each in start_state:
-            each(graph, self._state)
+        self._state: dict[str, Any] = {"running": set(), "finished": set(), "ready": [], "waiting": {}, "cache": {}}
+
+    def start(self) -> None:
+        """Say that the computation begins."""
+        if not self.any:
+            return
+        for each in self._callbacks:
+            if each[0]:
+                each[0](self._graph)
+            self._started.append(each)
+        for key, node in self._graph.items():
+            if isinstance(node, DataNode):
+                self._state["cache"][key] = node.value
+            else:
+                self._state["waiting"][key] = set(node.dependencies)
+        for start_state in self._start_state:
+            start_state(self._graph, self._state)
 
     def begun(self, key: Hashable) -> None:
+        """Say that a task was submitted."""
         self._state["waiting"].pop(key, None)
         self._state["running"].add(key)
         for each in self._pretask:
             each(key, self._graph, self._state)
 
     def ended(self, key: Hashable) -> None:
+        """Say that a task has returned."""
         self._state["running"].discard(key)
         self._state["finished"].add(key)
         for each in self._posttask:
             each(key, None, self._graph, self._state, None)
 
     def finish(self, *, failed: bool) -> None:
-        for each in self._finish:
-            each(self._graph, self._state, failed)
-
-
-def _itself(value: Any) -> Any:
-    return value
+        """Say that the computation has ended, to those who know that it began."""
+        for *_, finish in self._started:
+            if finish:
+                finish(self._graph, self._state, failed)
 
 
 def _cause(error: BaseException) -> BaseException:
