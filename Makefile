@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -138,6 +138,10 @@ bench-inference: $(DEV)
 # One array of 100 MB as an argument of 500 calls: time, and what the node stores.
 bench-argument: $(BENCH)
 	$(RUN) -m benchmarks.argument $(ARGS)
+
+# Dask graphs beside Dask's own schedulers: make bench-dask ARGS="--cases svd --contenders ours,distributed".
+bench-dask: $(BENCH)
+	$(RUN) -m benchmarks.dask_graphs $(ARGS)
 
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)

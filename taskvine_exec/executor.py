@@ -397,7 +397,7 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
             slots=lambda: int(self.workers_per_node) * max(1, len(self.nodes)),
         )
 
-    def dependent_calls(self) -> DependentCalls:  # noqa: D102 - inherited
+    def dependent_calls(self) -> DependentCalls:
         self._session.link()
         return DependentCalls(self._submitter, self._session.link, self._watched, self._pending.fail_all)
 

@@ -101,8 +101,8 @@ class BulkExecutor:
     def dependent_calls(self) -> DependentCalls:
         """Return an object that submits calls which read results of each other, for programs that run graphs.
 
-        It does what ``DAG_RESOLVER`` does for apps, without a DataFlowKernel: large results stay on nodes, and calls are
-        sent before their inputs exist.
+        It does what ``DAG_RESOLVER`` does for apps, without a DataFlowKernel: large results stay on nodes, and calls
+        are sent before their inputs exist.
 
         Raises
         ------

@@ -4,7 +4,7 @@
     dask.config.set(scheduler=taskvine_exec.clients.dask.get)
 
 The graph is culled, linear chains are fused, and each remaining task is sent to the manager at once, with edges in
-place of its dependencies. Results stay on nodes until no task needs them. Only the results of the wanted keys come home.
+place of its dependencies. Results stay on nodes until no task needs them. Only the wanted keys' results come home.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ _OWN_ANNOTATIONS = frozenset({"resources", "priority", "retries"})
 class DaskScheduler:
     """A scheduler for ``dask.compute(scheduler=...)`` and ``dask.config.set(scheduler=...)``.
 
-    As a context manager, it is Dask's default scheduler meanwhile, and dataframes are shuffled by tasks. If its executor
-    has not been started, it is started, and shut down at the end.
+    As a context manager, it is Dask's default scheduler meanwhile, and dataframes are shuffled by tasks. If its
+    executor has not been started, it is started, and shut down at the end.
 
     Parameters
     ----------
