@@ -3,9 +3,9 @@
     python -m benchmarks.dask_graphs                           about 200 MB of data for each case
     python -m benchmarks.dask_graphs --megabytes 8 --cases tree,stencil --contenders ours,threads
 
-Each contender runs all cases in a process of its own, after a first graph that starts its workers and imports numpy
-there. Results are compared with those of Dask's threads. The user's memory is the growth of the peak over that of the
-first graph, with the results of the cases, which are small. A case that fails is reported, and the others go on.
+Each contender runs all cases in a separate process. A first graph starts its workers, which import numpy. Results
+are compared with those of Dask's threads. The user's memory is the growth of the process's peak after the first graph;
+results are small. A case that fails is reported, and the others go on.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class _FailAll(Protocol):
 
 
 class _Call(NamedTuple):
-    """What is needed to submit a call again."""
+    """A call that can be submitted again."""
 
     prepared: Prepared
     args: tuple[Any, ...]

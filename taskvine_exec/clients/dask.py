@@ -104,8 +104,8 @@ class DaskScheduler:
         keys : key, or nested list of keys
             The wanted keys.
         **kwargs
-            ``resources``, ``retries`` and ``fuse`` as for the class; they come from ``compute(...)``. Others are
-            ignored, as Dask's own schedulers do.
+            ``resources``, ``retries`` and ``fuse`` as for the class; they come from ``compute(...)``. Dask passes other
+            keywords too, which are ignored.
 
         Returns
         -------
@@ -255,10 +255,10 @@ class _Computation:
                     if value.error is not None:
                         raise _cause(value.error)
                     events.ended(key)
-                events.finish(failed=False)
             except BaseException:
                 events.finish(failed=True)
                 raise
+            events.finish(failed=False)
 
     def result(self, key: Hashable) -> Any:
         """Return the result of a wanted key, whose task has ended."""
