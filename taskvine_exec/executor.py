@@ -309,11 +309,6 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         return self._run
 
     @property
-    def has_started(self) -> bool:
-        """Whether the executor was started, even if it has ended."""
-        return self._run is not None
-
-    @property
     def launch_cmd(self) -> str:
         """The shell command that starts a node of this executor by hand.
 

@@ -62,7 +62,7 @@ def test_small_results_are_copies(make_executor: Make) -> None:
 
 def test_a_failure_reaches_the_calls_that_depend_on_it(make_executor: Make) -> None:
     calls = make_executor().dependent_calls()
-    failed = submit(calls, large, "no number")
+    failed = submit(calls, int, "no number")
     last = settled(submit(calls, total, [submit(calls, total, [failed.argument()]).argument()]))
     with pytest.raises(DependencyError) as caught:
         last.read()
