@@ -1,1 +1,1 @@
-"""Clients: programs that drive an executor."""
+"""Adapters to programs that drive executors. Each module imports its program, which need not be installed."""
