@@ -131,6 +131,14 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
     libraries : dict, optional
         Further libraries by name, each a dict with the keys of ``library_config``. A call runs in the library that
         ``"library"`` in its resource specification names. Other calls need none of these libraries' resources.
+    available_accelerators : int or list of str, optional
+        Names of the gpus of a node, as HighThroughputExecutor takes them, or their number. Default: the gpus that the
+        batch system has granted, or else all that the node finds.
+    gpu_memory : int, optional
+        Memory of each gpu in MB. Default: what the driver says.
+    cpu_affinity : str
+        How tasks are bound to CPUs: ``'none'``, ``'block'``, ``'block-reverse'``, ``'alternating'`` or a list such as
+        ``'list:0-1:2-3'``, as for HighThroughputExecutor.
     **settings
         Fields of the two configuration classes.
 
@@ -164,6 +172,9 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         results: Literal["value", "reference"] = "value",
         working_directory: config.WorkingDirectory | None = None,
         libraries: dict[str, dict[str, Any]] | None = None,
+        available_accelerators: int | list[str] | tuple[str, ...] | None = None,
+        gpu_memory: int | None = None,
+        cpu_affinity: str = "none",
         **settings: Any,
     ) -> None:
         self.label = label
@@ -176,6 +187,9 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         self.results = results
         self.working_directory = working_directory
         self.libraries = config.own_libraries(libraries)
+        self.available_accelerators = available_accelerators
+        self.gpu_memory = gpu_memory
+        self.cpu_affinity = cpu_affinity
         self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(manager_config, factory_config, settings)
         self.manager_config = manager
@@ -198,6 +212,7 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
             provider=provider,
             inline_limit=inline_limit,
             libraries=self.libraries,
+            hardware=config.Hardware(available_accelerators, gpu_memory, cpu_affinity),
         )
         super().__init__(provider=provider)
         self._tuning = self._settings.tuning

@@ -41,7 +41,7 @@ from taskvine_exec.submission.temp_files import Outcome
 from taskvine_exec.values import Edge, Value, collect
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.search_path import SearchPath
-from taskvine_manager.wire.messages import FEW_TASKS, L1, L2, FileUse, Invocation, Library, Profile
+from taskvine_manager.wire.messages import FEW_TASKS, L1, L2, FileUse, Invocation, Profile
 
 if TYPE_CHECKING:
     from taskvine_exec.results.proxies import References
@@ -230,7 +230,8 @@ class Submitter:
                 asked.recoverable,
                 asked.running_time_min,
                 uninterrupted,
-                None if library is None else Library(str(asked.library), library.slots, library.memory, library.gpus),
+                None if library is None else library.described(str(asked.library)),
+                asked.gpu_memory,
             )
             # The manager keeps the function until _retire says that no more tasks will call it.
             functions = [] if function.profiles else [(function.key, function.encoded)]
@@ -252,9 +253,11 @@ class Submitter:
         if library is None:
             known = resources.did_you_mean(name, libraries) if libraries else "the executor has no libraries={...}."
             raise InvalidResourceSpecification({"library"}, f"Unknown library {name!r}: {known}")
-        if library.gpus and asked.gpus is not None:
-            reason = f"gpus: the library {name!r} shares out its own {library.gpus} gpus. Leave gpus out."
-            raise InvalidResourceSpecification({"gpus"}, reason)
+        if library.gpus or library.gpu_memory:
+            for key in ("gpus", "gpu_memory"):
+                if getattr(asked, key) is not None:
+                    reason = f"{key}: the library {name!r} shares out its own gpus. Leave {key} out."
+                    raise InvalidResourceSpecification({key}, reason)
         if library.memory is not None and (asked.memory or 0.0) > library.memory:
             reason = f"memory={asked.memory:g}: the library {name!r} has only {library.memory:g} MB."
             raise InvalidResourceSpecification({"memory"}, reason)

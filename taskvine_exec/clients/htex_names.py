@@ -104,10 +104,10 @@ def translate(given: Mapping[str, Any]) -> Translation:
         task["cores"] = cores
     if memory is not None:
         task["memory"] = memory * MB_PER_GB
-    accelerators = settings.pop("available_accelerators", None)
-    if accelerators:
-        settings["gpus"] = _number_of(accelerators)
+    if settings.get("available_accelerators"):
         task["gpus"] = 1
+    else:
+        settings.pop("available_accelerators", None)
     if (port := settings.pop("worker_port", None)) is not None:
         settings["port"] = port
     tuned = {_TUNED[name]: settings.pop(name) for name in _TUNED if settings.get(name) is not None}
@@ -127,18 +127,3 @@ def _refuse(settings: dict[str, Any]) -> None:
     """Raise an error for what this executor cannot do; remove arguments that ask for nothing."""
     if settings.pop("enable_mpi_mode", False) or settings.pop("mpi_launcher", None):
         raise ConfigurationError(f"enable_mpi_mode is not supported: {_NO_MPI}")
-    affinity = settings.pop("cpu_affinity", "none")
-    if affinity != "none":
-        raise ConfigurationError(f"cpu_affinity={affinity!r} is not supported: only 'none' is")
-
-
-def _number_of(accelerators: object) -> int:
-    if isinstance(accelerators, int):
-        return accelerators
-    names = [str(name) for name in accelerators] if isinstance(accelerators, list | tuple) else []
-    if names != [str(number) for number in range(len(names))] or not names:
-        raise ConfigurationError(
-            f"available_accelerators={accelerators!r} is not supported: give a number. To use certain gpus of a node, "
-            "set CUDA_VISIBLE_DEVICES in the provider's worker_init"
-        )
-    return len(names)

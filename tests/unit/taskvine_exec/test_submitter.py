@@ -280,7 +280,8 @@ def test_call_of_a_library_is_a_function_call(tmp_path: Path) -> None:
     [
         ({"library": "modle"}, "library", "Unknown library 'modle': did you mean 'model'?"),
         ({"library": "xyz"}, "library", "Unknown library 'xyz': known are model, plain."),
-        ({"library": "model", "gpus": 1}, "gpus", "the library 'model' shares out its own 2 gpus"),
+        ({"library": "model", "gpus": 1}, "gpus", "the library 'model' shares out its own gpus"),
+        ({"library": "model", "gpu_memory": 1}, "gpu_memory", "the library 'model' shares out its own gpus"),
         ({"library": "plain", "memory": 101}, "memory", "the library 'plain' has only 100 MB"),
         ({"library": "plain", "function_exec_mode": "L1"}, "library", "library needs the mode 'L2'"),
         ({"library": ""}, "library", "must be a non-empty string"),
