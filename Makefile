@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -143,6 +143,10 @@ bench-inference: $(DEV)
 bench-argument: $(BENCH)
 	$(RUN) -m benchmarks.argument $(ARGS)
 
+# Dask graphs beside Dask's own schedulers: make bench-dask ARGS="--cases svd --contenders ours,distributed".
+bench-dask: $(BENCH)
+	$(RUN) -m benchmarks.dask_graphs $(ARGS)
+
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)
 	$(RUN) -m benchmarks.simulated $(ARGS)
@@ -162,7 +166,7 @@ docs-tuning: $(DEV)
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 
-# Programs that drive the executor (Globus Compute, Colmena), in an environment of their own: make clients ARGS="-k colmena".
+# Programs that drive the executor (Globus Compute, Colmena, Dask), in an environment of their own: make clients ARGS="-k colmena".
 clients: build/clients/.installed
 	PATH="$(CURDIR)/build/clients/bin:$$PATH" python -m pytest tests/clients $(ARGS)
 

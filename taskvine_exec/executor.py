@@ -47,6 +47,7 @@ from taskvine_exec import config, engines, launch
 from taskvine_exec.blocks import providers
 from taskvine_exec.blocks.executor import BlockExecutor
 from taskvine_exec.bulk.calls import BulkExecutor
+from taskvine_exec.bulk.dependent import DependentCalls
 from taskvine_exec.bulk.sender import Tasks, tasks_of
 from taskvine_exec.config import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.control import ControlExecutor
@@ -406,6 +407,10 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
             cancel=self._pending.fail,
             slots=lambda: int(self.workers_per_node) * max(1, len(self.nodes)),
         )
+
+    def dependent_calls(self) -> DependentCalls:
+        self._session.link()
+        return DependentCalls(self._submitter, self._session.link, self._watched, self._pending.fail_all)
 
     @staticmethod
     def edge_to(future: AppFuture) -> Any:

@@ -101,6 +101,7 @@ class Submitter:
         self._limit = self.settings.inline_limit
         self._may_keep = self.under_dfk
         self._numbers, self._profile_numbers = itertools.count(), itertools.count()
+        self._value_numbers = itertools.count()
         self._profile_lock = threading.Lock()
         self._remote = RemoteInputs(self.files.temp_files, self._run_own, self.spool)
         self.files = replace(self.files, remote=self._remote)
@@ -112,15 +113,21 @@ class Submitter:
         return self.call(self.prepare(func, specification), args, kwargs)
 
     def prepare(
-        self, func: Callable[..., Any], specification: Mapping[str, Any] | None, *, is_chunk: bool = False
+        self,
+        func: Callable[..., Any],
+        specification: Mapping[str, Any] | None,
+        *,
+        is_chunk: bool = False,
+        name: str | None = None,
     ) -> Prepared:
         """Prepare calls of a function as it is now, with the same resources.
 
         The results of chunks always come home, and a chunk that has begun is not interrupted when it is cancelled.
+        ``name`` is shown in place of the function's name.
         """
         asked = resources.parse(specification)
         function = self.functions.reference(func)
-        name = getattr(func, "__name__", function.name)
+        name = name or getattr(func, "__name__", function.name)
         if type(name) is not str:
             name = function.name
         profile = function.profiles.get((asked, name))
@@ -128,8 +135,13 @@ class Submitter:
             profile = self._new_profile(function, asked, name, is_chunk)
         return Prepared(function, name, profile, is_chunk)
 
-    def call(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture:
-        """Submit one call of a prepared function, as :meth:`submit` does."""
+    def call(
+        self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], value: Value | None = None
+    ) -> TaskFuture:
+        """Submit one call of a prepared function, as :meth:`submit` does.
+
+        If ``value`` is given, it stands for the result, which is kept while something refers to the value.
+        """
         _, name, profile, is_chunk = prepared
         number = next(self._numbers)
         future = TaskFuture(number, time.time())
@@ -148,17 +160,23 @@ class Submitter:
             future.argument_bytes = own + self.buffers.written - written
         self._futures[number] = future
         try:
-            record = None if is_chunk else self._record()
-            keeps = not is_chunk and self._keeps_result(record)
+            record = None if is_chunk or value is not None else self._record()
+            keeps = value is not None or (not is_chunk and self._keeps_result(record))
             if plan is None and not values and not keeps:
                 self.link.submit(Invocation(number, profile, arguments), at_once=len(self._futures) <= FEW_TASKS)
             else:
-                self._send(future, Invocation(number, profile, arguments), record, plan, values, edges, keeps=keeps)
+                if keeps and value is None:
+                    value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+                self._send(future, Invocation(number, profile, arguments), record, plan, values, edges, value)
         except BaseException as error:  # such as Ctrl-C: the caller gets no future
             self._futures.pop(number, None)
             set_exception(future, error)
             raise
         return future
+
+    def new_value(self) -> Value:
+        """Make the value of a call that :meth:`call` submits, perhaps several times."""
+        return Value.dependent(next(self._value_numbers))
 
     def _run_own(
         self, function: Callable[..., Any], args: tuple[Any, ...], inputs: tuple[FileUse, ...], output: FileUse
@@ -319,17 +337,15 @@ class Submitter:
         plan: FilePlan | None,
         values: Sequence[Value],
         edges: Sequence[Edge],
-        *,
-        keeps: bool,
+        value: Value | None,
     ) -> None:
-        """Send a call that has files, reads results of other tasks, or keeps its result on nodes."""
-        if record is None and self.under_dfk:
+        """Send a call that has files, reads results of other tasks, or keeps its result on nodes as ``value``."""
+        if record is None and value is None and self.under_dfk:
             record = frames.launched()
         number = invocation.number
-        inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", value.number) for value in values)]
+        inputs = [*(plan.inputs if plan else ()), *(FileUse("value", "", read.number) for read in values)]
         outputs = [*(plan.outputs if plan else ())]
-        if keeps:
-            value = Value.unattended(number) if record is None else Value.of(record["app_fu"])
+        if value is not None:
             future.value = value
             outputs.append(FileUse("value", "", value.number))
         invocation = invocation._replace(inputs=tuple(inputs), outputs=tuple(outputs))
@@ -339,8 +355,8 @@ class Submitter:
             self._follow_producers(number, consumer, plan.inputs)
         if record is not None and edges:
             record["app_fu"].add_done_callback(partial(_let_go, edges))
-        for value in values:
-            value.when_settled(partial(self._value_settled, number, consumer))
+        for read in values:
+            read.when_settled(partial(self._value_settled, number, consumer))
 
     def _follow_producers(self, number: int, consumer: int, inputs: Sequence[FileUse]) -> None:
         """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""

@@ -22,7 +22,7 @@ from parsl.dataflow.futures import AppFuture
 
 from taskvine_exec.errors import ExecutorShutDown, FileLost, ResultNotSerializable, is_interruption
 from taskvine_exec.parsl_hooks import futures
-from taskvine_manager.runtime import failure
+from taskvine_manager.runtime import failure, payload
 
 _lock = threading.Lock()
 _IMMUTABLE = frozenset({int, float, bool, str, bytes, complex, type(None)})
@@ -100,12 +100,20 @@ class Value:
         return value
 
     @classmethod
+    def dependent(cls, number: int) -> Value:
+        """Make the value of a call that is not a task of the DFK, but whose result other calls read.
+
+        ``number`` is that of the call among such calls. Whoever makes it calls :meth:`settle`.
+        """
+        return cls(f"dependent-{number}", number)
+
+    @classmethod
     def of(cls, future: AppFuture) -> Value:
         """Return the value of a task's AppFuture. From now on, the future loads the value when its result is read."""
         tid: int = future.tid
         value, is_new = futures.value_of(future, lambda: cls(f"result-{tid}", tid))
         if is_new:
-            future.add_done_callback(value._settle)
+            future.add_done_callback(value.settle)
         return value
 
     def argument(self) -> Any:
@@ -189,7 +197,22 @@ class Value:
                 return
         callback(self)
 
-    def _settle(self, future: Future[Any]) -> None:
+    def read(self) -> Any:
+        """Return the result of a task that has ended, wherever it is.
+
+        Raises
+        ------
+        Exception
+            If the task failed, or as :meth:`load` does.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.place is Place.NODES:
+            return self.load()
+        return self._at_home if self._encoded is None else payload.decode(self._encoded)
+
+    def settle(self, future: Future[Any]) -> None:
+        """Record that the task is over for good, with the outcome of its future."""
         self.error = future.exception()
         with _lock:
             if self.error is not None:

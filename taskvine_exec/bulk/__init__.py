@@ -7,6 +7,7 @@ arguments   arguments taken from the user's iterables, a limited number of bytes
 sender      sends pieces as tasks, and sends again what has not run
 mapping     ``map``: results in order, with few chunks at a time
 many        ``submit_many``: a future for each call
-calls       the base class of the executor with both methods
+dependent   calls that read results of other calls, without a DataFlowKernel
+calls       the base class of the executor with these methods
 =========== ======================================================================================
 """

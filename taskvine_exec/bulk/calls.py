@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskvine_exec.bulk.arguments import Arguments
+from taskvine_exec.bulk.dependent import DependentCalls
 from taskvine_exec.bulk.many import Many
 from taskvine_exec.bulk.mapping import Mapping
 from taskvine_exec.bulk.sender import Tasks
@@ -15,7 +16,7 @@ from taskvine_exec.bulk.sizes import Sizes
 
 
 class BulkExecutor:
-    """Base class of the executor with ``map`` and ``submit_many``."""
+    """Base class of the executor with ``map``, ``submit_many`` and ``dependent_calls``."""
 
     def map(
         self,
@@ -95,6 +96,19 @@ class BulkExecutor:
         """
         tasks = self._bulk_tasks(function, resource_specification, spread=True)
         return Many(tasks, arguments, Sizes()).futures()
+
+    @abstractmethod
+    def dependent_calls(self) -> DependentCalls:
+        """Return an object that submits calls which read results of each other, for programs that run graphs.
+
+        It does what ``DAG_RESOLVER`` does for apps, without a DataFlowKernel: large results stay on nodes, and calls
+        are sent before their inputs exist.
+
+        Raises
+        ------
+        ExecutorNotStarted, ExecutorShutDown, BadStateException
+            As :meth:`submit` does.
+        """
 
     @abstractmethod
     def _bulk_tasks(self, function: Callable[..., Any], specification: dict[str, Any] | None, *, spread: bool) -> Tasks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
@@ -48,10 +48,11 @@ class PendingTasks:
             self._cancel([number])
             set_exception(future, error)
 
-    def fail_all(self, error: Callable[[int], Exception]) -> None:
-        """Fail every task with the error that ``error`` makes for its number."""
-        numbers = list(self.futures)
-        futures = [(number, self.futures.pop(number, None)) for number in numbers]
+    def fail_all(self, error: Callable[[int], Exception], among: Iterable[int] | None = None) -> None:
+        """Fail every task, or those ``among`` the given numbers, with the error that ``error`` makes for its number."""
+        known = self.futures
+        numbers = list(known) if among is None else [number for number in among if number in known]
+        futures = [(number, known.pop(number, None)) for number in numbers]
         if numbers:
             self._cancel(numbers)
         for number, future in futures:

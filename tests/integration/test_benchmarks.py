@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import apart, argument, hooks, noop_apps, stored
+from benchmarks import apart, argument, dask_graphs, hooks, noop_apps, stored
 from benchmarks.metg import __main__ as metg
 from benchmarks.metg.measure import Inputs, timed
 from benchmarks.metg.patterns import Graph
@@ -148,3 +148,13 @@ def test_files_with_two_names_count_once(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"x" * 100_000)
     (tmp_path / "two").hardlink_to(tmp_path / "one")
     assert stored.size_of([str(tmp_path), str(tmp_path)]) == (tmp_path / "one").stat().st_blocks * 512
+
+
+def test_dask_graphs_are_measured(tmp_path: Path) -> None:
+    pytest.importorskip("dask.array")
+    words = ["--megabytes", "1", "--cases", "tree,stencil", "--contenders", "ours,threads", "--repeat", "1"]
+    assert dask_graphs.main([*words, "--json", str(tmp_path / "dask.json")]) == 0
+    found = json.loads((tmp_path / "dask.json").read_text())["rounds"]
+    digests = {name: [each["digest"] for each in rounds[0]["cases"].values()] for name, rounds in found.items()}
+    assert digests["ours"] == pytest.approx(digests["threads"])
+    assert digests["ours"][0] == 1024 * 1025 / 2

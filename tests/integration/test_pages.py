@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.integration.test_programs import ROOTS
 from tests.pages import PROGRAMS, Block, write_files
 
 SAME = doctest.OutputChecker().check_output
-OPTIONAL = ("colmena",)
+OPTIONAL = ("colmena", "dask")
 """Packages whose programs are run only where they are installed."""
 
 
@@ -25,7 +26,7 @@ def test_programs_print_what_the_page_shows(tmp_path: Path, nothing_left: str, b
     if 'engine="taskvine"' in block.code and ABSENT:
         pytest.skip(ABSENT)
     for module in OPTIONAL:
-        if f"from {module}" in block.code:
+        if re.search(rf"^ *(from|import) {module}\b", block.code, re.MULTILINE):
             pytest.importorskip(module)
     write_files(block.page, block.line, tmp_path)
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
