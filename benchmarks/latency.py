@@ -132,7 +132,9 @@ def measured(names: list[str], calls: int, rounds: int) -> Found:
                         future = app(future)
                     future.result()
                     found[name]["chain"].append(time.time() - called)
-        paths = {name: os.path.join(executors[name].run.places.log, "record.msgpack") for name in names if name != "htex"}
+        paths = {
+            name: os.path.join(executors[name].run.places.log, "record.msgpack") for name in names if name != "htex"
+        }
     for name, done in marked.items():
         found[name]["call"] = [returned - called for _, called, returned in done]
     for name, path in paths.items():

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import ipaddress
 import json
 import logging
 import os
 import resource
-import secrets
 import socket
 import ssl
 import subprocess
@@ -28,12 +25,12 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from taskvine_manager.vine import access
+from taskvine_manager.vine.access import ACCEPTED, DENIED, DIRECT, IDENTITY, SECONDS, Refused, read_password
 from taskvine_manager.vine.manager.listening import LOOPBACK
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 10.0
-"""Seconds that a connection has to show the password."""
 MOST_WAITING = 1024
 """Most connections that have not shown it yet; beyond that, the next one waits, or the oldest is closed."""
 PATIENCE = 2.0
@@ -46,13 +43,7 @@ PIECE = 1 << 18
 """Most bytes that are passed on at a time."""
 SILENCE_SECONDS = 60.0
 """Minimum seconds between two log lines about one address."""
-IDENTITY = b"auth password sha1"
-"""The first line that each side sends."""
 _LONGEST_LINE = 1023
-
-
-class Refused(Exception):
-    """A connection is not admitted; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,45 +60,45 @@ class AdmissionConfig:
         Paths of TLS key and certificate; None for no TLS.
     log : str
         Path of the manager's log.
+    direct : str
+        Path of the socket at which the manager accepts direct connections; empty for none.
     """
 
     port: int
     password_file: str
     ssl: tuple[str, str] | None
     log: str
+    direct: str = ""
 
 
-def read_password(path: str) -> bytes:
-    """Read a password as TaskVine does: the whole file, up to the first NUL."""
-    with open(path, "rb") as file:
-        return file.read().split(b"\0", 1)[0]
-
-
-async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> None:
+async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> bytes:
     """Prove knowledge of the password to the other side and check the other side's.
 
     TaskVine's protocol is the same for both sides: each sends a random key, and answers the other's with a hash of
     password and key.
+
+    Returns
+    -------
+    bytes
+        The other side's last line.
 
     Raises
     ------
     Refused
         If the other side speaks another protocol, or has another password.
     """
-    key = secrets.token_hex(32).encode()
+    key = access.new_key()
     writer.write(IDENTITY + b"\n" + key + b"\n")
     if await _line(reader) != IDENTITY:
         raise Refused("it does not speak TaskVine's protocol, or was started without a password")
-    writer.write(_digest(password, await _line(reader)) + b"\n")
-    right = hmac.compare_digest(await _line(reader), _digest(password, key))
-    writer.write(b"ok\n" if right else b"failure\n")
+    writer.write(access.digest(password, await _line(reader)) + b"\n")
+    right = access.is_right(await _line(reader), password, key)
+    writer.write((ACCEPTED if right else DENIED) + b"\n")
     await writer.drain()
-    if await _line(reader) != b"ok" or not right:
+    last = await _line(reader)
+    if last not in (ACCEPTED, DIRECT) or not right:
         raise Refused("it has another password")
-
-
-def _digest(password: bytes, key: bytes) -> bytes:
-    return hashlib.sha1(password + b" " + key, usedforsecurity=False).hexdigest().encode()
+    return last
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -141,15 +132,23 @@ class Admission:
         Password that clients must show.
     context : ssl.SSLContext, optional
         For TLS with clients.
+    direct : str
+        As in :class:`AdmissionConfig`.
     """
 
     def __init__(
-        self, listener: socket.socket, port: int, password: bytes, context: ssl.SSLContext | None = None
+        self,
+        listener: socket.socket,
+        port: int,
+        password: bytes,
+        context: ssl.SSLContext | None = None,
+        direct: str = "",
     ) -> None:
         self._listener = listener
         self._port = port
         self._password = password
         self._context = context
+        self._direct = direct
         self._waiting: dict[asyncio.Task[None], float] = {}  # with start times
         self._decided = asyncio.Event()  # when one of them is admitted or refused
         self._admitted: set[asyncio.Task[None]] = set()
@@ -200,14 +199,14 @@ class Admission:
         writers: list[asyncio.StreamWriter] = []
         try:
             try:
-                streams = await asyncio.wait_for(self._admit(connection, writers), SECONDS)
+                reader, wanted = await asyncio.wait_for(self._admit(connection, writers), SECONDS)
             except asyncio.TimeoutError:
                 raise Refused(f"it has not shown the password within {SECONDS:.0f} s") from None
             task = asyncio.current_task()
             assert task is not None
             self._no_longer_waits(task)
             self._admitted.add(task)
-            await self._join(streams, writers, address)
+            await self._join(reader, writers, None if wanted == DIRECT else address)
         except (Refused, ssl.SSLError) as error:
             self._say(address, f"a connection from {address} was refused: {error}")
         except (OSError, EOFError):
@@ -217,7 +216,9 @@ class Admission:
                 writer.transport.abort()
             connection.close()
 
-    async def _admit(self, connection: socket.socket, writers: list[asyncio.StreamWriter]) -> asyncio.StreamReader:
+    async def _admit(
+        self, connection: socket.socket, writers: list[asyncio.StreamWriter]
+    ) -> tuple[asyncio.StreamReader, bytes]:
         loop = asyncio.get_running_loop()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -228,18 +229,25 @@ class Admission:
             lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=limit
         )
         writers.append(asyncio.StreamWriter(transport, protocol, reader, loop))
-        await authenticate(reader, writers[0], self._password)
-        return reader
+        wanted = await authenticate(reader, writers[0], self._password)
+        if wanted == DIRECT:
+            access.set_up(connection)
+        return reader, wanted
 
-    async def _join(self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str) -> None:
-        """Connect to TaskVine, and pass data on in both directions until one side ends."""
-        ours, writer = await asyncio.open_connection(LOOPBACK, self._port, limit=PIECE)
-        writers.append(writer)
-        await authenticate(ours, writer, self._password)
-        directions = [
-            asyncio.create_task(_pass_on(ours, writers[0])),
-            asyncio.create_task(self._pass_greeting_on(theirs, writer, address)),
-        ]
+    async def _join(
+        self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str | None
+    ) -> None:
+        """Connect to TaskVine, or the manager if there is no ``address``, and pass data on until one side ends."""
+        if address is None:
+            ours, writer = await asyncio.open_unix_connection(self._direct, limit=PIECE)
+            writers.append(writer)
+            onward = _pass_on(theirs, writer)
+        else:
+            ours, writer = await asyncio.open_connection(LOOPBACK, self._port, limit=PIECE)
+            writers.append(writer)
+            await authenticate(ours, writer, self._password)
+            onward = self._pass_greeting_on(theirs, writer, address)
+        directions = [asyncio.create_task(_pass_on(ours, writers[0])), asyncio.create_task(onward)]
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             for each in writers:
@@ -335,7 +343,7 @@ def main(descriptor: int) -> None:
         context.load_cert_chain(certificate, key)
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
-    admission = Admission(listener, config.port, read_password(config.password_file), context)
+    admission = Admission(listener, config.port, read_password(config.password_file), context, config.direct)
     asyncio.run(_until_told(admission))
 
 

@@ -29,7 +29,7 @@ from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.cycles import Cycles
 from taskvine_manager.vine.manager.direct import DirectLinks
-from taskvine_manager.vine.manager.entrance import Entrance
+from taskvine_manager.vine.manager.entrance import Entrance, takes_direct
 from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.fetches import Fetches
 from taskvine_manager.vine.manager.outbound import Traffic
@@ -89,8 +89,8 @@ class VineEngine:
         self._entrance = Entrance(base, config, vine if vine is not None else port.load())
         self._vine = self._entrance.vine
         self._store = Store(base, self._vine, self._directory_of)
-        if listener is not None and (config.name is not None or config.factory_command):
-            listener.close()  # vine_factory counts the tasks that TaskVine has
+        if listener is not None and not takes_direct(config):
+            listener.close()
             listener = None
         self._direct = DirectLinks(listener, watch, unwatch, self._answered, self._cut)
         self._traffic = Traffic(base, self._vine, self._store, self._direct)

@@ -33,6 +33,14 @@ MUST_TUNE = {
 }
 
 
+def takes_direct(config: VineConfig) -> bool:
+    """Return whether supervisors may connect to the manager directly.
+
+    The calls that they get are unknown to TaskVine, and both ``vine_factory`` and the catalog count TaskVine's.
+    """
+    return config.name is None and not config.factory_command
+
+
 class Entrance:
     """TaskVine's manager (``vine``), which listens only where the expected workers can connect (at ``port``).
 
@@ -48,6 +56,7 @@ class Entrance:
 
     def __init__(self, base: str, config: VineConfig, vine: Any) -> None:
         self._address = os.path.join(base, ADDRESS)
+        self._direct = os.path.join(base, "manager.sock") if takes_direct(config) else ""
         ssl = config.ssl if isinstance(config.ssl, tuple) else (port.make_key(base) if config.ssl else None)
         # Not with a name: the catalog server reports TaskVine's own port, and whether TaskVine itself uses TLS.
         admits = config.name is None and bool(config.admission_command)
@@ -70,7 +79,9 @@ class Entrance:
         assert config.password_file is not None
         self.vine.listen_on_loopback(same_port=False)
         log = os.path.join(config.log, "manager.log")
-        told = admission.AdmissionConfig(port=self.vine.port, password_file=config.password_file, ssl=ssl, log=log)
+        told = admission.AdmissionConfig(
+            port=self.vine.port, password_file=config.password_file, ssl=ssl, log=log, direct=self._direct
+        )
         host = listening.LOOPBACK if config.this_machine else ""
         with listening.listen(host, self.port, fixed=bool(config.port)) as listener:
             self.port = listener.getsockname()[1]

@@ -26,7 +26,7 @@ from taskvine_manager.vine.worker import files
 from taskvine_manager.vine.worker.direct_link import DirectLink
 from taskvine_manager.vine.worker.pipe import FunctionCall
 from taskvine_manager.vine.worker.running import Request, RunningParcel
-from taskvine_manager.vine.worker.worker import GPUS
+from taskvine_manager.vine.worker.worker import DIRECT, GPUS
 from taskvine_manager.vine.worker.worker_link import WorkerLink
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import L1, Completion, NodeInfo
@@ -40,6 +40,7 @@ OF_THE_LIBRARY = (
     "GPUS_LIST",
     "VECLIB_NUM_THREADS",
     GPUS,
+    DIRECT,
     temporary.VARIABLE,
 )
 """Environment variables that describe the library, which has the whole worker."""
@@ -114,9 +115,8 @@ class Node:
         }
         self._worker = WorkerLink(options, self._loop)
         self._loop.watch(self._worker, self._worker_speaks)
-        self._direct = DirectLink(self._loop, self._manager_speaks)
-        if here:
-            self._direct.connect(config.base, self.name)
+        self._direct = DirectLink(self.name, self._loop, self._manager_speaks)
+        self._direct.connect(config.base if here else "", os.environ.get(DIRECT, ""), _notice)
 
     # --- the loop ---
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from taskvine_manager.vine import access
+from taskvine_manager.vine.access import Refused, read_password
 from taskvine_manager.vine.manager import admission, listening, port
-from taskvine_manager.vine.manager.admission import Admission, Refused, authenticate, located, read_password
+from taskvine_manager.vine.manager.admission import Admission, authenticate, located
 
 PASSWORD = b"secret\n"
 SECONDS = 10
@@ -42,7 +44,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(context: ssl.SSLContext | None = None) -> AsyncIterator[World]:
+async def world(context: ssl.SSLContext | None = None, direct: str = "") -> AsyncIterator[World]:
     joined: asyncio.Queue[Streams] = asyncio.Queue()
     writers: list[asyncio.StreamWriter] = []
 
@@ -53,7 +55,7 @@ async def world(context: ssl.SSLContext | None = None) -> AsyncIterator[World]:
 
     server = await asyncio.start_server(taskvine, "127.0.0.1", 0)
     with listening.listen("127.0.0.1", 0, fixed=False) as listener:
-        admits = Admission(listener, server.sockets[0].getsockname()[1], PASSWORD, context)
+        admits = Admission(listener, server.sockets[0].getsockname()[1], PASSWORD, context, direct)
         serving = asyncio.create_task(admits.serve())
         made = World(server, listener.getsockname()[1], joined)
         try:
@@ -69,9 +71,9 @@ async def world(context: ssl.SSLContext | None = None) -> AsyncIterator[World]:
             )
 
 
-def play(scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | None = None) -> None:
+def play(scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | None = None, direct: str = "") -> None:
     async def all_of_it() -> None:
-        async with world(context) as made:
+        async with world(context, direct) as made:
             await scene(made)
 
     asyncio.run(asyncio.wait_for(all_of_it(), 30))
@@ -121,6 +123,54 @@ def test_a_worker_is_admitted_and_named(contexts: tuple[ssl.SSLContext, ssl.SSLC
         assert await theirs.read() == b"exit\n"
 
     play(scene, server)
+
+
+def test_supervisor_is_connected_to_the_manager(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(PASSWORD)
+    path = str(tmp_path / "manager.sock")
+
+    async def scene(made: World) -> None:
+        said: asyncio.Queue[Streams] = asyncio.Queue()
+        manager = await asyncio.start_unix_server(lambda *streams: said.put(streams), path)
+        loop = asyncio.get_running_loop()
+        address = ("127.0.0.1", made.port, str(tmp_path / "password"))
+        with await loop.run_in_executor(None, access.connect, *address) as supervisor:
+            ours, writer = await asyncio.wait_for(said.get(), SECONDS)
+            said_first = b"taskvine, no greeting\ntransfer-port 7000\n"
+            supervisor.sendall(said_first)
+            assert await ours.readexactly(len(said_first)) == said_first
+            writer.write(b"parcel")
+            assert await loop.run_in_executor(None, supervisor.recv, 100) == b"parcel"
+        assert await ours.read() == b""
+        writer.close()
+        manager.close()
+        assert made.joined.empty()
+
+    play(scene, direct=path)
+
+
+def test_supervisor_with_another_password_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"another")
+
+    async def scene(made: World) -> None:
+        address = ("127.0.0.1", made.port, str(tmp_path / "password"))
+        with pytest.raises(access.Refused, match="another password"):
+            await asyncio.get_running_loop().run_in_executor(None, access.connect, *address)
+
+    play(scene, direct=str(tmp_path / "manager.sock"))
+
+
+def test_supervisor_notices_what_is_no_manager(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(PASSWORD)
+
+    async def scene(_: World) -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.write(b"220 welcome\r\n"), "127.0.0.1", 0)
+        address = (*server.sockets[0].getsockname(), str(tmp_path / "password"))
+        with pytest.raises(access.Refused, match="TaskVine's protocol"):
+            await asyncio.get_running_loop().run_in_executor(None, access.connect, *address)
+        server.close()
+
+    play(scene)
 
 
 def test_worker_may_leave(contexts: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import pickle
 import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +22,11 @@ import taskvine_manager
 from taskvine_manager.runtime import failure, payload, pickling, search_path
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels, seals
+from taskvine_manager.vine.manager import listening
+from taskvine_manager.vine.manager.admission import Admission
 from taskvine_manager.vine.parcels import ANSWER, HELLO, PARCEL, Answer, Body, Parcel
 from taskvine_manager.vine.worker import pipe
+from taskvine_manager.vine.worker.worker import DIRECT
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, NodeInfo, Profile
 from tests.conftest import eventually
@@ -414,3 +420,45 @@ def test_answer_to_an_ended_connection_is_dropped(direct: Manager, worker: Worke
     path.touch()
     answer, _ = worker.ask(run(call(3, ADD, 3, 4), number=5))
     assert results(answer) == {3: 7}
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    """A manager on another machine, behind the process that admits connections."""
+    manager = Manager(tmp_path / "far")
+    password = tmp_path / "password"
+    password.write_text("secret")
+    loop = asyncio.new_event_loop()
+    with listening.listen("127.0.0.1", 0, fixed=False) as listener:
+        monkeypatch.setenv(DIRECT, json.dumps([*listener.getsockname(), str(password)]))
+        admits = Admission(listener, 0, b"secret", direct=str(tmp_path / "far" / "manager.sock"))
+        serving = loop.create_task(admits.serve())
+        thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([serving])))
+        thread.start()
+        yield manager
+        manager.close()
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join()
+    loop.run_until_complete(admits.finish(SECONDS))
+    loop.close()
+
+
+def test_supervisor_on_another_machine_connects_too(far: Manager, worker: Worker) -> None:
+    far.accept()
+    far.send(run(call(1, ADD, 1, 2)))
+    assert results(far.answer(1)) == {1: 3}
+    far.send(run(call(2, LARGE), number=2))
+    ((_, _, body, *_),) = far.answer(2).done
+    assert isinstance(body, Body), "the manager does not see the node's files"
+    assert len(body.data) > 100_000
+    answer, _ = worker.ask(run(call(3, ADD, 3, 4), number=3))
+    assert results(answer) == {3: 7}
+
+
+def test_supervisor_serves_without_a_direct_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(DIRECT, json.dumps(["127.0.0.1", 9, str(tmp_path / "no password")]))
+    worker = Worker(tmp_path / "w")
+    answer, _ = worker.ask(run(call(1, ADD, 1, 2)))
+    assert results(answer) == {1: 3}
+    worker.close()
+    assert "no direct connection to the manager at 127.0.0.1:9" in (tmp_path / "w" / "output").read_text()
