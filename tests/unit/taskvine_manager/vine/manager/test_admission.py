@@ -163,8 +163,13 @@ def test_supervisor_with_another_password_is_refused(tmp_path: Path) -> None:
 def test_supervisor_notices_what_is_no_manager(tmp_path: Path) -> None:
     (tmp_path / "password").write_bytes(PASSWORD)
 
+    async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 welcome\r\n")
+        await reader.read()
+        writer.close()
+
     async def scene(_: World) -> None:
-        server = await asyncio.start_server(lambda _, writer: writer.write(b"220 welcome\r\n"), "127.0.0.1", 0)
+        server = await asyncio.start_server(welcome, "127.0.0.1", 0)
         address = (*server.sockets[0].getsockname(), str(tmp_path / "password"))
         with pytest.raises(access.Refused, match="TaskVine's protocol"):
             await asyncio.get_running_loop().run_in_executor(None, access.connect, *address)
