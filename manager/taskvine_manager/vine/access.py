@@ -54,7 +54,7 @@ def set_up(end: socket.socket) -> None:
 
 
 def connect(host: str, port: int, password_file: str) -> socket.socket:
-    """Connect to the process that admits connections, as a supervisor.
+    """Connect to the process that admits connections, which hands the connection over to the manager.
 
     Raises
     ------
@@ -76,6 +76,8 @@ def connect(host: str, port: int, password_file: str) -> socket.socket:
             end.sendall((DIRECT if right else DENIED) + b"\n")
             if lines.readline() != ACCEPTED + b"\n" or not right:
                 raise Refused("it has another password")
+            if lines.readline() != DIRECT + b"\n":  # the manager has not got the connection before that
+                raise Refused("it accepts no direct connections")
     except BaseException:
         end.close()
         raise

@@ -60,15 +60,15 @@ class AdmissionConfig:
         Paths of TLS key and certificate; None for no TLS.
     log : str
         Path of the manager's log.
-    direct : str
-        Path of the socket at which the manager accepts direct connections; empty for none.
+    direct : int or None
+        Descriptor of the socket over which the manager gets direct connections; None if it accepts none.
     """
 
     port: int
     password_file: str
     ssl: tuple[str, str] | None
     log: str
-    direct: str = ""
+    direct: int | None = None
 
 
 async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> bytes:
@@ -132,8 +132,8 @@ class Admission:
         Password that clients must show.
     context : ssl.SSLContext, optional
         For TLS with clients.
-    direct : str
-        As in :class:`AdmissionConfig`.
+    direct : socket.socket, optional
+        Blocking socket over which the manager gets direct connections.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Admission:
         port: int,
         password: bytes,
         context: ssl.SSLContext | None = None,
-        direct: str = "",
+        direct: socket.socket | None = None,
     ) -> None:
         self._listener = listener
         self._port = port
@@ -206,7 +206,10 @@ class Admission:
             assert task is not None
             self._no_longer_waits(task)
             self._admitted.add(task)
-            await self._join(reader, writers, None if wanted == DIRECT else address)
+            if wanted == DIRECT:
+                await self._hand_over(connection, writers[0])
+            else:
+                await self._join(reader, writers, address)
         except (Refused, ssl.SSLError) as error:
             self._say(address, f"a connection from {address} was refused: {error}")
         except (OSError, EOFError):
@@ -229,25 +232,31 @@ class Admission:
             lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=limit
         )
         writers.append(asyncio.StreamWriter(transport, protocol, reader, loop))
-        wanted = await authenticate(reader, writers[0], self._password)
-        if wanted == DIRECT:
-            access.set_up(connection)
-        return reader, wanted
+        return reader, await authenticate(reader, writers[0], self._password)
 
-    async def _join(
-        self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str | None
-    ) -> None:
-        """Connect to TaskVine, or the manager if there is no ``address``, and pass data on until one side ends."""
-        if address is None:
-            ours, writer = await asyncio.open_unix_connection(self._direct, limit=PIECE)
-            writers.append(writer)
-            onward = _pass_on(theirs, writer)
-        else:
-            ours, writer = await asyncio.open_connection(LOOPBACK, self._port, limit=PIECE)
-            writers.append(writer)
-            await authenticate(ours, writer, self._password)
-            onward = self._pass_greeting_on(theirs, writer, address)
-        directions = [asyncio.create_task(_pass_on(ours, writers[0])), asyncio.create_task(onward)]
+    async def _hand_over(self, connection: socket.socket, writer: asyncio.StreamWriter) -> None:
+        """Give a connection to the manager, which this process then closes.
+
+        The supervisor sends nothing before it is told that the manager gets the connection.
+        """
+        if self._direct is None or self._context is not None:
+            raise Refused("it asks for a direct connection to the manager, which accepts none")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        access.set_up(connection)
+        writer.write(DIRECT + b"\n")
+        await writer.drain()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, socket.send_fds, self._direct, [DIRECT], [connection.fileno()])
+
+    async def _join(self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str) -> None:
+        """Connect to TaskVine, and pass data on in both directions until one side ends."""
+        ours, writer = await asyncio.open_connection(LOOPBACK, self._port, limit=PIECE)
+        writers.append(writer)
+        await authenticate(ours, writer, self._password)
+        directions = [
+            asyncio.create_task(_pass_on(ours, writers[0])),
+            asyncio.create_task(self._pass_greeting_on(theirs, writer, address)),
+        ]
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             for each in writers:
@@ -317,7 +326,7 @@ def start(command: list[str], listener: socket.socket, config: AdmissionConfig) 
     process = subprocess.Popen(
         [*command, str(listener.fileno())],
         stdin=subprocess.PIPE,
-        pass_fds=(listener.fileno(),),
+        pass_fds=(listener.fileno(), *([] if config.direct is None else [config.direct])),
         start_new_session=True,
     )
     assert process.stdin is not None
@@ -343,7 +352,8 @@ def main(descriptor: int) -> None:
         context.load_cert_chain(certificate, key)
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
-    admission = Admission(listener, config.port, read_password(config.password_file), context, config.direct)
+    direct = None if config.direct is None else socket.socket(fileno=config.direct)
+    admission = Admission(listener, config.port, read_password(config.password_file), context, direct)
     asyncio.run(_until_told(admission))
 
 

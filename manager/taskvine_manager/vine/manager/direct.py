@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from taskvine_manager.engine_api import Watch
+from taskvine_manager.vine.access import DIRECT
 from taskvine_manager.vine.manager.events import Launch
 from taskvine_manager.vine.parcels import ANSWER, HELLO, PARCEL, Answer, Parcel
 from taskvine_manager.wire.channel import Channel
@@ -69,6 +71,7 @@ class DirectLinks:
         self._nodes: dict[str, DirectLink] = {}
         self._parcels: dict[int, DirectLink] = {}  # by number, until they are answered
         self._blocked: set[DirectLink] = set()
+        self._givers: list[socket.socket] = []
         if listener is not None:
             listener.setblocking(False)
             watch(listener.fileno(), self._accept)
@@ -104,9 +107,33 @@ class DirectLinks:
         assert self._listener is not None
         with contextlib.suppress(BlockingIOError):
             end, _ = self._listener.accept()
-            link = DirectLink(end)
-            self._links.add(link)
-            self._watch(end.fileno(), lambda: self._speaks(link))
+            self._add(end)
+
+    def take_from(self, giver: socket.socket) -> None:
+        """Take over the connections that another process has accepted, and sends over this socket."""
+        giver.setblocking(False)
+
+        def take() -> None:
+            with contextlib.suppress(BlockingIOError):
+                data, descriptors, _, _ = socket.recv_fds(giver, len(DIRECT), 1)
+                for descriptor in descriptors:
+                    os.set_inheritable(descriptor, False)
+                    self._add(socket.socket(fileno=descriptor))
+                if not data:  # the process has ended
+                    self._leave(giver)
+
+        self._givers.append(giver)
+        self._watch(giver.fileno(), take)
+
+    def _leave(self, giver: socket.socket) -> None:
+        self._givers.remove(giver)
+        self._unwatch(giver.fileno())
+        giver.close()
+
+    def _add(self, end: socket.socket) -> None:
+        link = DirectLink(end)
+        self._links.add(link)
+        self._watch(end.fileno(), lambda: self._speaks(link))
 
     def _speaks(self, link: DirectLink) -> None:
         link.channel.read()
@@ -161,6 +188,8 @@ class DirectLinks:
         self._links.clear()
         self._nodes.clear()
         self._parcels.clear()
+        for giver in list(self._givers):
+            self._leave(giver)
         if self._listener is not None:
             self._unwatch(self._listener.fileno())
             self._listener.close()

@@ -93,6 +93,8 @@ class VineEngine:
             listener.close()
             listener = None
         self._direct = DirectLinks(listener, watch, unwatch, self._answered, self._cut)
+        if self._entrance.direct is not None:
+            self._direct.take_from(self._entrance.direct)
         self._traffic = Traffic(base, self._vine, self._store, self._direct)
         shell = Shell(core, self._handle, self._vine, self._store, self._traffic, outlet)
         self._recoveries = Recoveries(shell)

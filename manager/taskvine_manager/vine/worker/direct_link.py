@@ -50,7 +50,7 @@ class DirectLink:
         notice : callable
             Takes the reason if the manager cannot be reached over the network.
         """
-        if messages.msgpack is None:
+        if not messages.AVAILABLE:
             return
         if base:
             end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -44,7 +45,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(context: ssl.SSLContext | None = None, direct: str = "") -> AsyncIterator[World]:
+async def world(context: ssl.SSLContext | None = None, direct: socket.socket | None = None) -> AsyncIterator[World]:
     joined: asyncio.Queue[Streams] = asyncio.Queue()
     writers: list[asyncio.StreamWriter] = []
 
@@ -71,7 +72,9 @@ async def world(context: ssl.SSLContext | None = None, direct: str = "") -> Asyn
             )
 
 
-def play(scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | None = None, direct: str = "") -> None:
+def play(
+    scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | None = None, direct: socket.socket | None = None
+) -> None:
     async def all_of_it() -> None:
         async with world(context, direct) as made:
             await scene(made)
@@ -125,44 +128,50 @@ def test_a_worker_is_admitted_and_named(contexts: tuple[ssl.SSLContext, ssl.SSLC
     play(scene, server)
 
 
-def test_supervisor_is_connected_to_the_manager(tmp_path: Path) -> None:
+@pytest.fixture
+def password(tmp_path: Path) -> str:
     (tmp_path / "password").write_bytes(PASSWORD)
-    path = str(tmp_path / "manager.sock")
+    return str(tmp_path / "password")
+
+
+async def reach(made: World, password: str) -> socket.socket:
+    """Connect to the manager as a supervisor does."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, access.connect, "127.0.0.1", made.port, password)
+
+
+def test_supervisors_connection_is_handed_over_to_the_manager(password: str) -> None:
+    manager, direct = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     async def scene(made: World) -> None:
-        said: asyncio.Queue[Streams] = asyncio.Queue()
-        manager = await asyncio.start_unix_server(lambda *streams: said.put(streams), path)
         loop = asyncio.get_running_loop()
-        address = ("127.0.0.1", made.port, str(tmp_path / "password"))
-        with await loop.run_in_executor(None, access.connect, *address) as supervisor:
-            ours, writer = await asyncio.wait_for(said.get(), SECONDS)
-            said_first = b"taskvine, no greeting\ntransfer-port 7000\n"
-            supervisor.sendall(said_first)
-            assert await ours.readexactly(len(said_first)) == said_first
-            writer.write(b"parcel")
-            assert await loop.run_in_executor(None, supervisor.recv, 100) == b"parcel"
-        assert await ours.read() == b""
-        writer.close()
-        manager.close()
+        with await reach(made, password) as supervisor:
+            _, (descriptor,), _, _ = await loop.run_in_executor(None, socket.recv_fds, manager, 10, 2)
+            with socket.socket(fileno=descriptor) as ours:
+                supervisor.sendall(b"answer")
+                assert ours.recv(100) == b"answer"
+                ours.sendall(b"parcel")
+                assert supervisor.recv(100) == b"parcel"
+            assert await loop.run_in_executor(None, supervisor.recv, 100) == b"", "both have closed it"
         assert made.joined.empty()
 
-    play(scene, direct=path)
+    with manager, direct:
+        play(scene, direct=direct)
 
 
-def test_supervisor_with_another_password_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "password").write_bytes(b"another")
+@pytest.mark.parametrize("reason", ["another password", "no direct connections"])
+def test_supervisor_is_refused(tmp_path: Path, password: str, reason: str) -> None:
+    if reason == "another password":
+        (tmp_path / "password").write_bytes(b"another")
 
     async def scene(made: World) -> None:
-        address = ("127.0.0.1", made.port, str(tmp_path / "password"))
-        with pytest.raises(access.Refused, match="another password"):
-            await asyncio.get_running_loop().run_in_executor(None, access.connect, *address)
+        with pytest.raises(access.Refused, match=reason):
+            await reach(made, password)
 
-    play(scene, direct=str(tmp_path / "manager.sock"))
+    play(scene)
 
 
-def test_supervisor_notices_what_is_no_manager(tmp_path: Path) -> None:
-    (tmp_path / "password").write_bytes(PASSWORD)
-
+def test_supervisor_notices_what_is_no_manager(password: str) -> None:
     async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 welcome\r\n")
         await reader.read()
@@ -170,7 +179,7 @@ def test_supervisor_notices_what_is_no_manager(tmp_path: Path) -> None:
 
     async def scene(_: World) -> None:
         server = await asyncio.start_server(welcome, "127.0.0.1", 0)
-        address = (*server.sockets[0].getsockname(), str(tmp_path / "password"))
+        address = (*server.sockets[0].getsockname(), password)
         with pytest.raises(access.Refused, match="TaskVine's protocol"):
             await asyncio.get_running_loop().run_in_executor(None, access.connect, *address)
         server.close()

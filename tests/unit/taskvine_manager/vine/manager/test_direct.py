@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from taskvine_manager.runtime import failure
+from taskvine_manager.vine import access
 from taskvine_manager.vine.manager import direct
 from taskvine_manager.vine.manager.direct import DirectLinks
 from taskvine_manager.vine.manager.events import Launch, Staged
@@ -221,6 +222,21 @@ def test_what_a_socket_does_not_take_is_sent_later(net: Net, links: Direct) -> N
 
     eventually(come)
     assert found[0].values == {"x": bytes(1 << 22)}
+
+
+def test_connection_is_taken_over_from_another_process(net: Net, links: Direct) -> None:
+    giver, taken = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with giver:
+        links.take_from(taken)
+        supervisor, end = socket.socketpair()
+        with end:
+            socket.send_fds(giver, [access.DIRECT], [end.fileno()])
+        net.ends.append(Channel(supervisor))
+        net.tell(net.ends[-1], HELLO, "b0-7")
+        assert links.takes(Launch(RUN, feature="b0-7"))
+    net.turn()
+    assert taken.fileno() == -1, "the process has ended"
+    assert links.takes(Launch(RUN, feature="b0-7"))
 
 
 # --- the engine ---

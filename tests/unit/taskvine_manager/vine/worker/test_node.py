@@ -345,9 +345,13 @@ class Manager:
         self._listener.listen()
         self._listener.settimeout(SECONDS)
 
-    def accept(self) -> str:
-        """Accept the supervisor; return the name of its node."""
-        self._channel = Channel(self._listener.accept()[0])
+    def accept(self, giver: socket.socket | None = None) -> str:
+        """Accept the supervisor, or take its connection over; return the name of its node."""
+        if giver is None:
+            end = self._listener.accept()[0]
+        else:
+            end = socket.socket(fileno=socket.recv_fds(giver, 10, 1)[1][0])
+        self._channel = Channel(end)
         kind, name = self.hear()
         assert kind == HELLO
         return str(name)
@@ -423,34 +427,37 @@ def test_answer_to_an_ended_connection_is_dropped(direct: Manager, worker: Worke
 
 
 @pytest.fixture
-def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
-    """A manager on another machine, behind the process that admits connections."""
-    manager = Manager(tmp_path / "far")
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Admit connections to a manager on another machine; return the socket that brings them."""
     password = tmp_path / "password"
     password.write_text("secret")
     loop = asyncio.new_event_loop()
-    with listening.listen("127.0.0.1", 0, fixed=False) as listener:
+    ours, direct = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(SECONDS)
+    with ours, direct, listening.listen("127.0.0.1", 0, fixed=False) as listener:
         monkeypatch.setenv(DIRECT, json.dumps([*listener.getsockname(), str(password)]))
-        admits = Admission(listener, 0, b"secret", direct=str(tmp_path / "far" / "manager.sock"))
+        admits = Admission(listener, 0, b"secret", direct=direct)
         serving = loop.create_task(admits.serve())
         thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([serving])))
         thread.start()
-        yield manager
-        manager.close()
+        yield ours
         loop.call_soon_threadsafe(serving.cancel)
         thread.join()
-    loop.run_until_complete(admits.finish(SECONDS))
+        loop.run_until_complete(admits.finish(SECONDS))
+        loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 
 
-def test_supervisor_on_another_machine_connects_too(far: Manager, worker: Worker) -> None:
-    far.accept()
-    far.send(run(call(1, ADD, 1, 2)))
-    assert results(far.answer(1)) == {1: 3}
-    far.send(run(call(2, LARGE), number=2))
-    ((_, _, body, *_),) = far.answer(2).done
+def test_supervisor_on_another_machine_connects_too(far: socket.socket, worker: Worker, tmp_path: Path) -> None:
+    manager = Manager(tmp_path / "far")
+    manager.accept(far)
+    manager.send(run(call(1, ADD, 1, 2)))
+    assert results(manager.answer(1)) == {1: 3}
+    manager.send(run(call(2, LARGE), number=2))
+    ((_, _, body, *_),) = manager.answer(2).done
     assert isinstance(body, Body), "the manager does not see the node's files"
     assert len(body.data) > 100_000
+    manager.close()
     answer, _ = worker.ask(run(call(3, ADD, 3, 4), number=3))
     assert results(answer) == {3: 7}
 
