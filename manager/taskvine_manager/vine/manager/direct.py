@@ -137,17 +137,23 @@ class DirectLinks:
 
     def _speaks(self, link: DirectLink) -> None:
         link.channel.read()
-        try:
-            while (message := link.channel.next()) is not None:
-                self._hear(link, *message)
-        except Exception:  # what is not a message may raise anything where it is decoded
-            logger.exception("node %s sent a malformed message, and loses its direct connection", link.node)
-            link.channel.ended = True
+        while True:
+            try:
+                message = link.channel.next()
+                answer = self._decoded(link, *message) if message is not None else None
+            except Exception:  # what is not a message may raise anything where it is decoded
+                logger.exception("node %s sent a malformed message, and loses its direct connection", link.node)
+                link.channel.ended = True
+                break
+            if message is None:
+                break
+            if answer is not None:
+                self._take(link, *answer)
         if link.channel.ended:
             self._end(link)
 
-    def _hear(self, link: DirectLink, kind: Any, *rest: Any) -> None:
-        """Take a message of a supervisor.
+    def _decoded(self, link: DirectLink, kind: Any, *rest: Any) -> tuple[int, Answer] | None:
+        """Return the number and the answer of a supervisor's message; None if it names its node.
 
         Raises
         ------
@@ -160,14 +166,16 @@ class DirectLinks:
                 raise ValueError(f"not the name of a node: {name!r:.100}")
             link.node = name
             self._nodes[name] = link  # an earlier supervisor of this worker has ended, or is about to
-        elif kind == ANSWER and link.node:
+            return None
+        if kind == ANSWER and link.node:
             number, data = rest
-            answer = Answer(*pickle.loads(data))
-            if self._parcels.get(number) is link:  # otherwise it was withdrawn
-                del self._parcels[number]
-                self._answered(number, link.node, answer)
-        else:
-            raise ValueError(f"an unexpected message: {kind!r:.100}")
+            return int(number), Answer(*pickle.loads(data))
+        raise ValueError(f"an unexpected message: {kind!r:.100}")
+
+    def _take(self, link: DirectLink, number: int, answer: Answer) -> None:
+        if self._parcels.get(number) is link:  # otherwise it was withdrawn
+            del self._parcels[number]
+            self._answered(number, link.node, answer)
 
     def _end(self, link: DirectLink) -> None:
         self._links.discard(link)

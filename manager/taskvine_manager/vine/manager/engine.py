@@ -55,14 +55,14 @@ class VineEngine:
     ----------
     base : str
         The run's private directory.
+    listener : socket.socket or None
+        Listening socket for direct connections of supervisors; it is closed if they are not possible.
     config : VineConfig
         Its settings.
     outlet : Outlet
         Receives reports of what happens.
     watch, unwatch : callable
         Register and unregister a file descriptor with the manager's loop.
-    listener : socket.socket, optional
-        Listening socket for direct connections of supervisors.
     vine : module, optional
         ``ndcctools.taskvine``, or its replacement in a test.
     """
@@ -70,11 +70,11 @@ class VineEngine:
     def __init__(
         self,
         base: str,
+        listener: socket.socket | None,
         config: VineConfig,
         outlet: Outlet,
         watch: Watch,
         unwatch: Any,
-        listener: socket.socket | None = None,
         vine: Any = None,
     ) -> None:
         self._base = base

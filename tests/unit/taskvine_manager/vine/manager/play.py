@@ -63,7 +63,7 @@ class Play:
         module.Manager = self._make_manager
         watch, unwatch = (lambda *_: None, lambda *_: None) if net is None else (net.watch, net.unwatch)
         listener = None if net is None else net.listener
-        self.engine = VineEngine(str(base), VineConfig(**settings), self.outlet, watch, unwatch, listener, vine=module)
+        self.engine = VineEngine(str(base), listener, VineConfig(**settings), self.outlet, watch, unwatch, vine=module)
         self._profiles: dict[tuple[Any, ...], int] = {}
 
     def _make_manager(self, **settings: Any) -> fake.Manager:

@@ -199,6 +199,14 @@ def test_connection_without_a_node_is_closed(net: Net, links: Direct, message: t
     assert end.ended
 
 
+def test_failure_of_the_engine_is_not_taken_for_a_malformed_message(net: Net, links: Direct) -> None:
+    end = net.connect()
+    links.send("b0-1", RUN)
+    links._answered = lambda *_: 1 / 0  # type: ignore[assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        net.answer(end, 7, Answer("b0-1"))
+
+
 def test_bytes_that_are_no_message_end_the_connection(net: Net, links: Direct) -> None:
     end = net.connect()
     end.queue_encoded(b"\xc1" * 10)
