@@ -62,7 +62,8 @@ from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.run import Run, working_directories
 from taskvine_exec.session import Session
 from taskvine_exec.submission.files import FileRules
-from taskvine_exec.submission.temp_files import TempFiles, staging_providers
+from taskvine_exec.submission.remote import staging_providers
+from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload, search_path
@@ -102,8 +103,8 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         Provider that starts blocks, for ``worker_launch_method='provider'``. It is copied. The embedded engine takes
         only providers of this machine. Default: one block of a ``LocalProvider``.
     storage_access : list of Staging, optional
-        Staging providers. Default: files in place, http and ftp inside the task, and zip. ``taskvinetemp`` files always
-        work.
+        Staging providers, asked in this order. Default: files in place. ``taskvinetemp`` files always work, and so do
+        remote files (``https://``, ``s3://`` and others) that none of these providers takes.
     remote_monitoring_radio : RadioConfig, optional
         Radio for monitoring messages. Default: ``TaskVineRadio``, which sends them with the results.
     engine : {'auto', 'embedded', 'taskvine'}
@@ -129,6 +130,14 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
     libraries : dict, optional
         Further libraries by name, each a dict with the keys of ``library_config``. A call runs in the library that
         ``"library"`` in its resource specification names. Other calls need none of these libraries' resources.
+    available_accelerators : int or list of str, optional
+        Names of the gpus of a node, as HighThroughputExecutor takes them, or their number. Default: the gpus that the
+        batch system has granted, or else all that the node finds.
+    gpu_memory : int, optional
+        Memory of each gpu in MB. Default: what the driver says.
+    cpu_affinity : str
+        How tasks are bound to CPUs: ``'none'``, ``'block'``, ``'block-reverse'``, ``'alternating'`` or a list such as
+        ``'list:0-1:2-3'``, as for HighThroughputExecutor.
     **settings
         Fields of the two configuration classes.
 
@@ -162,6 +171,9 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         results: Literal["value", "reference"] = "value",
         working_directory: config.WorkingDirectory | None = None,
         libraries: dict[str, dict[str, Any]] | None = None,
+        available_accelerators: int | list[str] | tuple[str, ...] | None = None,
+        gpu_memory: int | None = None,
+        cpu_affinity: str = "none",
         **settings: Any,
     ) -> None:
         self.label = label
@@ -174,6 +186,9 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         self.results = results
         self.working_directory = working_directory
         self.libraries = config.own_libraries(libraries)
+        self.available_accelerators = available_accelerators
+        self.gpu_memory = gpu_memory
+        self.cpu_affinity = cpu_affinity
         self._references = _references() if results == "reference" else None
         manager, factory = config.with_overrides(manager_config, factory_config, settings)
         self.manager_config = manager
@@ -196,6 +211,7 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
             provider=provider,
             inline_limit=inline_limit,
             libraries=self.libraries,
+            hardware=config.Hardware(available_accelerators, gpu_memory, cpu_affinity),
         )
         super().__init__(provider=provider)
         self._tuning = self._settings.tuning

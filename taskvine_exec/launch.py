@@ -35,7 +35,7 @@ from taskvine_manager.node.deaths import tail
 from taskvine_manager.patience import Limits
 from taskvine_manager.runtime import payload, pickling
 from taskvine_manager.runtime.search_path import SearchPath
-from taskvine_manager.wire.messages import L2, Library
+from taskvine_manager.wire.messages import L2
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
     """
     libraries = tuple(
         LibraryConfig(
-            Library(name, library.slots, library.memory, library.gpus),
+            library.described(name),
             library.import_modules,
             _context(library, places),
             library.context_scope,
@@ -163,6 +163,9 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
         tune=settings.tune_parameters,
         user=os.getpid(),
         libraries=libraries,
+        accelerators=settings.accelerators,
+        gpu_memory=settings.gpu_memory,
+        cpu_affinity=settings.cpu_affinity,
     ).checked()
     by_factory = settings.worker_launch_method == "factory"
     if isinstance(settings, VineSettings):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LARGE_RESULT = 1 << 20
+"""Size in bytes from which a task's result is large: nodes do not make many of them ahead of their use."""
+
 
 class RunTimes(dict[str, float]):
     """Expected run time in seconds, by category."""

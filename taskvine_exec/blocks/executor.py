@@ -74,7 +74,8 @@ class BlockExecutor(BlockProviderExecutor):
         """The nodes that have joined.
 
         Each is a dict: ``name``, ``cores``, ``memory`` and ``disk`` in MB, ``gpus``, ``slots`` (configured number of
-        function slots; None: one for each core), ``block``, ``pid`` and ``directory``.
+        function slots; None: one for each core), ``block``, ``pid``, ``directory``, and ``gpu_memory`` (MB of each gpu;
+        empty if it is not known).
         """
         return list(self._nodes.now())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from parsl.errors import ConfigurationError
 
 from taskvine_exec import passwords
 from taskvine_exec.config import nodes, support, tuning, worker_options
+from taskvine_exec.config.hardware import UNSAID, Hardware
 from taskvine_exec.config.rules import one_of, refuse, whole
 from taskvine_exec.config.settings import (
     START_TIMEOUT,
@@ -21,7 +23,7 @@ from taskvine_exec.config.settings import (
 )
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
 from taskvine_exec.config.validation import validate, validate_libraries
-from taskvine_exec.submission.resources import MODES_ALLOWED, normalise_mode
+from taskvine_exec.submission.resources import MODES_ALLOWED, normalise_mode, number_of_gpus
 from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT, LARGEST_INLINE_LIMIT
 
@@ -35,6 +37,7 @@ def embedded_settings(
     provider: Any | None = None,
     inline_limit: int = INLINE_LIMIT,
     libraries: Mapping[str, Mapping[str, Any]] | None = None,
+    hardware: Hardware = UNSAID,
 ) -> EmbeddedSettings:
     """Derive the settings of the embedded engine.
 
@@ -52,6 +55,8 @@ def embedded_settings(
         Largest encoded argument list or result, in bytes, that is sent inside messages.
     libraries
         Settings of the named libraries, with the keys of ``library_config``.
+    hardware
+        What the user says of the gpus and CPUs of a node.
 
     Returns
     -------
@@ -64,7 +69,15 @@ def embedded_settings(
         If a value is not valid, or this engine does not support it.
     """
     common = _common(
-        "embedded", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
+        "embedded",
+        manager,
+        factory,
+        function_exec_mode,
+        worker_launch_method,
+        provider,
+        inline_limit,
+        libraries,
+        hardware,
     )
     return EmbeddedSettings(**vars(common))
 
@@ -78,6 +91,7 @@ def vine_settings(
     provider: Any | None = None,
     inline_limit: int = INLINE_LIMIT,
     libraries: Mapping[str, Mapping[str, Any]] | None = None,
+    hardware: Hardware = UNSAID,
     ssl: bool | tuple[str, str] = False,
     batching: bool = True,
 ) -> VineSettings:
@@ -85,7 +99,7 @@ def vine_settings(
 
     Parameters
     ----------
-    manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
+    manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries, hardware
         As in :func:`embedded_settings`.
     ssl, batching
         As in :class:`VineSettings`.
@@ -96,7 +110,15 @@ def vine_settings(
         If a value is not valid, or this engine does not support it.
     """
     common = _common(
-        "taskvine", manager, factory, function_exec_mode, worker_launch_method, provider, inline_limit, libraries
+        "taskvine",
+        manager,
+        factory,
+        function_exec_mode,
+        worker_launch_method,
+        provider,
+        inline_limit,
+        libraries,
+        hardware,
     )
     if factory.python_env and (common.local or worker_launch_method != "factory"):
         refuse("python_env", factory.python_env, "left out where vine_factory is not used: give it as env_pack")
@@ -129,6 +151,7 @@ def _common(
     provider: Any | None,
     inline_limit: int,
     libraries: Mapping[str, Mapping[str, Any]] | None,
+    hardware: Hardware,
 ) -> EngineSettings:
     """Check all values, and derive the settings that both engines share."""
     validate(manager, factory)
@@ -149,6 +172,9 @@ def _common(
     library = manager.library_config or {}
     options = worker_options.parse(factory.worker_options) if engine == "embedded" else {}
     node = nodes.size(factory, options, provider)
+    slots = tuning.slots(library, tune)
+    there = hardware.checked(node["gpus"], slots)
+    node["gpus"] = there.gpus
     nodes.refuse_larger_library("library_config", library, node)
     validate_libraries(libraries)
     for name, named in (libraries or {}).items():
@@ -165,7 +191,7 @@ def _common(
         init_command=manager.init_command,
         env_pack=_environment(manager.env_pack),
         max_retries=manager.max_retries,
-        slots=tuning.slots(library, tune),
+        slots=slots,
         library_cores=_number_or_none(library.get("cores")),
         library_memory=_number_or_none(library.get("memory")),
         library_disk=_number_or_none(library.get("disk")),
@@ -186,7 +212,10 @@ def _common(
         node_cores=node["cores"],
         node_memory=node["memory"],
         node_disk=node["disk"],
-        node_gpus=node["gpus"],
+        node_gpus=there.gpus,
+        accelerators=there.accelerators,
+        gpu_memory=there.gpu_memory,
+        cpu_affinity=there.cpu_affinity,
         local=engine == "embedded" or nodes.are_local(factory, worker_launch_method, provider),
         vine_log_dir=_absolute(manager.vine_log_dir),
         scratch_dir=_absolute(factory.scratch_dir),
@@ -196,14 +225,16 @@ def _common(
 
 def _named(library: Mapping[str, Any]) -> LibrarySettings:
     """Resolve the settings of a named library. Its slots share its gpus, and CUDA does not survive a fork."""
-    gpus = int(library.get("gpus") or 0)
+    gpus = number_of_gpus(library.get("gpus") or 0)
+    gpu_memory = float(library.get("gpu_memory") or 0.0)
     return LibrarySettings(
-        slots=int(library.get("num_slots") or 0) or gpus or None,
+        slots=int(library.get("num_slots") or 0) or math.ceil(gpus or bool(gpu_memory)) or None,
         cores=_number_or_none(library.get("cores")),
         memory=_number_or_none(library.get("memory")),
         disk=_number_or_none(library.get("disk")),
         gpus=gpus,
-        **_process(library, scope="slot" if gpus else "library"),
+        gpu_memory=gpu_memory,
+        **_process(library, scope="slot" if gpus or gpu_memory else "library"),
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from taskvine_exec.config.redaction import redacted_repr
 from taskvine_exec.submission.resources import Mode
+from taskvine_manager.node import pinning
 from taskvine_manager.parameters import Engine
 from taskvine_manager.runtime.payload import INLINE_LIMIT
+from taskvine_manager.wire.messages import Library
 from taskvine_tune.tuning import TuneParameters
 
 #: Default of a library's start_timeout, in seconds.
@@ -30,14 +32,17 @@ class LibrarySettings:
     slots
         Calls that run at a time. None: as many as the node's cores allow.
     gpus
-        GPUs of the whole library.
+        GPUs of the whole library, or a part of one.
+    gpu_memory
+        Memory that it needs of each, in MB.
     """
 
     slots: int | None = None
     cores: float | None = None
     memory: float | None = None
     disk: float | None = None
-    gpus: int = 0
+    gpus: float = 0
+    gpu_memory: float = 0.0
     import_modules: tuple[str, ...] = ()
     context: Callable[..., Any] | None = None
     context_args: tuple[Any, ...] = ()
@@ -46,6 +51,10 @@ class LibrarySettings:
     start_timeout: float = START_TIMEOUT
 
     __repr__ = redacted_repr
+
+    def described(self, name: str) -> Library:
+        """Return what managers and nodes need to know of the library to count its resources."""
+        return Library(name, self.slots, self.memory, self.gpus, self.gpu_memory)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -80,6 +89,12 @@ class EngineSettings:
         Largest possible number of nodes. None: unknown.
     node_cores, node_memory, node_disk, node_gpus
         Size of a node. Memory and disk are in MB. None: the size of the machine.
+    accelerators
+        Names of a node's GPUs. Empty: those that it finds.
+    gpu_memory
+        Memory of each GPU in MB. None: what the node finds.
+    cpu_affinity
+        How tasks are bound to CPUs.
     local
         Whether all nodes are on this machine.
     vine_log_dir, scratch_dir
@@ -128,6 +143,9 @@ class EngineSettings:
     node_memory: float | None = None
     node_disk: float | None = None
     node_gpus: int | None = None
+    accelerators: tuple[str, ...] = ()
+    gpu_memory: float | None = None
+    cpu_affinity: str = pinning.NONE
     local: bool = True
 
     vine_log_dir: str | None = None

@@ -80,6 +80,8 @@ class TaskVineManagerConfig:
             cores divided by ``num_slots``, and have no limits.
         ``gpus``
             Checked to be at most what a node has, without any other effect: calls see only gpus that they ask for.
+        ``gpu_memory``
+            Only for libraries with names: calls of this library ask for it themselves.
         ``import_modules``
             List of modules, or of their names, that the library imports once for all slots.
             ``docs/how-to/context.md`` says which modules are safe to import this way.

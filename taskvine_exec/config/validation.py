@@ -16,7 +16,7 @@ from taskvine_exec.config import tuning
 from taskvine_exec.config.redaction import redacted
 from taskvine_exec.config.rules import AMOUNT, DICT, POSITIVE, Rule, one_of, or_none, refuse, whole
 from taskvine_exec.config.user import TaskVineFactoryConfig, TaskVineManagerConfig
-from taskvine_exec.submission.resources import did_you_mean
+from taskvine_exec.submission.resources import GPUS_ALLOWED, did_you_mean, number_of_gpus
 
 
 def _is_importable(value: object) -> bool:
@@ -42,12 +42,24 @@ _VARIABLE = Rule(
     lambda value: isinstance(value, (str, numbers.Real, os.PathLike)) and "\0" not in str(value),
 )
 
+
+def _is_number_of_gpus(value: object) -> bool:
+    try:
+        number_of_gpus(value)
+    except ValueError:
+        return False
+    return True
+
+
+_GPUS = Rule(GPUS_ALLOWED, _is_number_of_gpus)
+_GPU_MEMORY = Rule("0, or a number of at least 1", lambda value: AMOUNT.accepts(value) and (value == 0 or value >= 1))
 _LIBRARY_RULES: Mapping[str, Rule] = {
     "num_slots": or_none(whole(0)),
     "cores": or_none(AMOUNT),
     "memory": or_none(AMOUNT),
     "disk": or_none(AMOUNT),
-    "gpus": or_none(whole(0)),
+    "gpus": or_none(_GPUS),
+    "gpu_memory": or_none(_GPU_MEMORY),
     "import_modules": or_none(_MODULES),
     "context": or_none(Rule("callable", callable)),
     "context_args": or_none(_ARGUMENTS),
@@ -99,7 +111,11 @@ def validate(manager: TaskVineManagerConfig, factory: TaskVineFactoryConfig) -> 
             if "rule" in each.metadata:
                 each.metadata["rule"].check(f"{type(config).__name__}.{each.name}", getattr(config, each.name))
     _check_env_vars(manager.env_vars or {})
-    _check_library("library_config", manager.library_config or {})
+    library = manager.library_config or {}
+    _check_library("library_config", library)
+    if library.get("gpu_memory"):
+        allowed = "left out: calls of this library ask for gpu_memory themselves"
+        refuse("library_config['gpu_memory']", library["gpu_memory"], allowed)
     tuning.load(manager.tune_parameters, peer_transfers=manager.enable_peer_transfers)
     if factory.min_workers > factory.max_workers:
         allowed = f"at most max_workers, which is {factory.max_workers}"

@@ -186,7 +186,7 @@ class ResourcesUnsatisfiable(TaskLost):
 
 
 def _listing(resources: Mapping[str, Any]) -> str:
-    units = {"memory": " MB of memory", "disk": " MB of disk"}
+    units = {"memory": " MB of memory", "disk": " MB of disk", "gpu_memory": " MB of gpu memory"}
     return ", ".join(f"{amount:g}{units.get(name, ' ' + name)}" for name, amount in resources.items())
 
 

@@ -31,6 +31,9 @@ _FOREIGN_NAMES: Mapping[str, str] = {
     "ram": "memory",
     "gpu": "gpus",
     "num_gpus": "gpus",
+    "gpu_mem": "gpu_memory",
+    "gpumem": "gpu_memory",
+    "vram": "gpu_memory",
     "walltime": "running_time_min",
     "runtime": "running_time_min",
     "mode": "function_exec_mode",
@@ -39,6 +42,8 @@ _FOREIGN_NAMES: Mapping[str, str] = {
 
 MOST_GPUS = 1_000_000
 """More than any node has. Much larger numbers do not fit into a message."""
+LEAST_GPU = 0.01
+"""The smallest part of a GPU."""
 _MPI_NAMES = frozenset({"num_nodes", "num_ranks", "ranks_per_node", "launcher_options"})
 
 
@@ -54,7 +59,9 @@ class ResourceSpecification(NamedTuple):
     disk
         Storage in MB.
     gpus
-        Number of GPUs.
+        Number of GPUs, or a part of one.
+    gpu_memory
+        Memory of each GPU in MB. Without ``gpus``, the task shares one.
     priority
         Any finite number; tasks with larger numbers run first. Default: 0.
     category
@@ -74,13 +81,14 @@ class ResourceSpecification(NamedTuple):
     cores: float | None = None
     memory: float | None = None
     disk: float | None = None
-    gpus: int | None = None
+    gpus: float | None = None
     priority: float = 0.0
     category: str | None = None
     running_time_min: float | None = None
     mode: Mode | None = None
     recoverable: bool = True
     library: str | None = None
+    gpu_memory: float | None = None
 
 
 UNSPECIFIED = ResourceSpecification()
@@ -214,11 +222,34 @@ def _amount(value: object) -> float:
     return number
 
 
-def _count(value: object) -> int:
-    number = _amount(value)
+GPUS_ALLOWED = f"a whole number from 0 to {MOST_GPUS:,}, or a part of one gpu, from {LEAST_GPU} to 1"
+"""The accepted numbers of GPUs, for messages."""
+
+
+def number_of_gpus(value: object) -> float:
+    """Return a number of GPUs: an int, or a float if it is a part of one.
+
+    Raises
+    ------
+    ValueError
+        If it is neither. The message says what is allowed.
+    """
+    try:
+        number = _amount(value)
+    except ValueError:
+        raise ValueError(GPUS_ALLOWED) from None
+    if LEAST_GPU <= number < 1:
+        return number
     if not number.is_integer() or number > MOST_GPUS:
-        raise ValueError(f"a whole number from 0 to {MOST_GPUS:,}")
+        raise ValueError(GPUS_ALLOWED)
     return int(number)
+
+
+def _megabytes(value: object) -> float:
+    number = _amount(value)
+    if 0 < number < 1:
+        raise ValueError("0, or a number of at least 1")
+    return number
 
 
 def _name(value: object) -> str:
@@ -248,7 +279,8 @@ READERS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "cores": ("cores", _amount),
     "memory": ("memory", _amount),
     "disk": ("disk", _amount),
-    "gpus": ("gpus", _count),
+    "gpus": ("gpus", number_of_gpus),
+    "gpu_memory": ("gpu_memory", _megabytes),
     "priority": ("priority", _number),
     "category": ("category", _name),
     "running_time_min": ("running_time_min", _amount),

@@ -78,7 +78,7 @@ def _completion(item: Any) -> bool:
     )
 
 
-_node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text)
+_node = _record(_text, _amount, _amount, _amount, _whole, _maybe(_whole), _text, _whole, _text, _many(_amount))
 # Task numbers may be negative: those of tasks that recreate lost files are.
 FORMS: dict[str, Check] = {
     "done": _record(_many(_completion)),

@@ -23,7 +23,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.embedded.manager_link import ManagerLink
 from taskvine_manager.embedded.staging_in import Sent, StagingIn
 from taskvine_manager.embedded.staging_out import StagingOut
-from taskvine_manager.node import hardware, staging
+from taskvine_manager.node import accelerators, hardware, staging
 from taskvine_manager.node.cache import Cache, release
 from taskvine_manager.node.calls import Call, Ending
 from taskvine_manager.node.config import NodeConfig
@@ -32,6 +32,7 @@ from taskvine_manager.node.loop import Loop, Radio
 from taskvine_manager.node.replicas import Peer, Source
 from taskvine_manager.node.runner import CANCELLED, Runner, Site
 from taskvine_manager.node.sandboxes import Sandboxes
+from taskvine_manager.run_times import LARGE_RESULT
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.removal import remove
@@ -119,6 +120,8 @@ class Node:
         if options.block:
             os.environ["PARSL_WORKER_BLOCK_ID"] = options.block
         self._libraries: tuple[str, ...] = ()
+        self._large: set[str] = set()
+        """Categories of tasks that have just ended with large results."""
         self._loop = Loop()
         self._manager = ManagerLink(self._loop)
         exits.callback(self._close_manager)
@@ -128,17 +131,18 @@ class Node:
             os.makedirs(os.path.join(self._directory, name), mode=0o700)
         config = config._replace(log=os.path.join(config.log, f"node-{self.name}"))
         os.makedirs(config.log, exist_ok=True)
-        gpus = hardware.gpus(options.gpus)
+        gpus = accelerators.find(options.gpus, config.accelerators)
         info = NodeInfo(
             self.name,
             options.cores or float(hardware.cores()),
             options.memory or hardware.memory(),
             options.disk or hardware.disk(self._directory),
-            len(gpus),
+            len(gpus.names),
             config.slots,
             options.block,
             os.getpid(),
             self._directory,
+            accelerators.memories(gpus, config.gpu_memory),
         )
         spool = os.path.join(self._base, "spool")
         directory = os.path.join(self._directory, "cache")
@@ -190,6 +194,7 @@ class Node:
             self._loop.turn(self._timeout())
             self._runner.look_after()
             self._look_for_work()
+            self._give_back_surplus()
             if (names := self._runner.libraries) != self._libraries:
                 self._libraries = names
                 self._manager.send("libraries", names)
@@ -256,6 +261,12 @@ class Node:
         self._core.cancel(wanted, self._runner.cancel(wanted))
         self._staging_in.cancel(wanted, CANCELLED)
 
+    def _give_back_surplus(self) -> None:
+        """Give back tasks that were sent ahead before it was known that tasks like them have large results."""
+        if self._large:
+            self._core.give_back(self._runner.surplus(self._large))
+            self._large.clear()
+
     def _drain(self) -> None:
         self._core.drain(self._runner.hand_back())
 
@@ -275,6 +286,8 @@ class Node:
             self._manager.send("radio", said)
         outcome, body, started, seconds, made = ending
         number, left = call.invocation.number, self._sandboxes.left(call)
+        if sum(size for _, size, _ in made) >= LARGE_RESULT:
+            self._large.add(call.profile.category)
         self._manager.complete(
             Completion(number, outcome, body, self.name, call.dispatched, started, seconds, made, left)
         )

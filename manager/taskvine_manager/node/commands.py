@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 SHELL = "/bin/bash"
@@ -32,6 +34,21 @@ def with_init(init_command: str, command: list[str]) -> list[str]:
 def start_directory(directory: str | None, own: str) -> str:
     """Return where a process for tasks starts: in the user's directory, if there is one that this node sees."""
     return directory if directory is not None and os.access(directory, os.X_OK) else own
+
+
+@contextlib.contextmanager
+def bound_to(cpus: Collection[int]) -> Iterator[None]:
+    """Bind this thread to some CPUs, so that the processes that it starts are; if there are none, change nothing."""
+    if not cpus:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # some of them were taken away meanwhile
+            os.sched_setaffinity(0, before)
 
 
 def open_log(path: str) -> BinaryIO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from taskvine_manager.node import pinning
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.runtime.search_path import SearchPath
 from taskvine_manager.wire.messages import Library
@@ -72,6 +73,12 @@ class NodeConfig(NamedTuple):
         Tuning parameters.
     libraries : tuple of LibraryConfig
         The named libraries.
+    accelerators : tuple of str
+        Names of each node's gpus; empty for those that the node finds.
+    gpu_memory : float or None
+        Memory of each gpu in MB; None for what the node finds.
+    cpu_affinity : str
+        How tasks are bound to CPUs, see :mod:`taskvine_manager.node.pinning`.
     """
 
     base: str
@@ -95,6 +102,9 @@ class NodeConfig(NamedTuple):
     tune: dict[str, float]
     context_body: bytes | None = None
     libraries: tuple[LibraryConfig, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    gpu_memory: float | None = None
+    cpu_affinity: str = pinning.NONE
 
     def checked(self) -> NodeConfig:
         """Return this configuration.

@@ -90,17 +90,28 @@ class NodeCore:
         elif not call.invocation.inputs or (state := self._inputs.wait(call, supply)) is State.READY:
             self._start(call, supply)
         elif state is State.MISSING:
-            self._give_back([call])
+            self.give_back([call])
 
     def cancel(self, numbers: set[int], queued: Iterable[Call]) -> None:
         """Forget tasks that are cancelled before they have begun: ``queued`` ones, and those that wait for inputs."""
         for call in [*queued, *self._inputs.waiting(numbers)]:
-            self._give_back(self._clear(call))
+            self.give_back(self._clear(call))
+
+    def give_back(self, calls: list[Call]) -> None:
+        """Return tasks that have not begun to the manager, with those that wait for their results."""
+        numbers = []
+        while calls:
+            call = calls.pop()
+            if call.invocation.number in self._calls:
+                numbers.append(call.invocation.number)
+                calls += self._clear(call)
+        if numbers:
+            self.do.returned(sorted(numbers))
 
     def drain(self, queued: list[Call]) -> None:
         """Give back ``queued`` tasks, and from now on each task that has not begun."""
         self._is_draining = True
-        self._give_back(queued)
+        self.give_back(queued)
 
     def room_came(self) -> None:
         """Store the outputs that may fit now."""
@@ -126,7 +137,7 @@ class NodeCore:
         if record is not None:
             self.ended(call, Ending(failure.LOST, record, 0.0, 0.0))
         elif self._is_draining:
-            self._give_back([call])
+            self.give_back([call])
         else:
             self.do.run(call)
 
@@ -148,7 +159,7 @@ class NodeCore:
         if ending.outcome == failure.RETURNED and call.invocation.outputs:
             self._go_on(self._inputs.made(call, ending.body))
         if followers := self._clear(call):
-            self._give_back(followers)
+            self.give_back(followers)
 
     # --- tasks ---
 
@@ -166,7 +177,7 @@ class NodeCore:
                 continue
             supply, call.supply = call.supply, None
             if self._is_draining or not self._inputs.are_available(call, supply):
-                self._give_back([call])
+                self.give_back([call])
             else:
                 self._start(call, supply)
 
@@ -174,14 +185,3 @@ class NodeCore:
         """Forget a task; return the tasks that wait for its result in vain."""
         self.do.forget(call)
         return self._inputs.drop(call) if call.behind or call.invocation.outputs else []
-
-    def _give_back(self, calls: list[Call]) -> None:
-        """Return tasks that have not begun to the manager, with those that wait for their results."""
-        numbers = []
-        while calls:
-            call = calls.pop()
-            if call.invocation.number in self._calls:
-                numbers.append(call.invocation.number)
-                calls += self._clear(call)
-        if numbers:
-            self.do.returned(sorted(numbers))

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
 import math
 import os
-import re
 import socket
 from collections.abc import Container
 
 from taskvine_manager.node import limits
 from taskvine_manager.node.limits import Limit, read, smallest
 from taskvine_manager.runtime import headroom
-
-_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
-"""An index or a UUID, as CUDA accepts them."""
 
 
 def cores() -> int:
@@ -77,23 +71,6 @@ def disk(directory: str) -> float:
     """Return the free space of a directory's file system in MB (2**20 bytes)."""
     there = os.statvfs(directory)
     return there.f_bavail * there.f_frsize / 2**20
-
-
-def gpus(count: int | None = None) -> list[str]:
-    """Return the ids of the gpus that this process may use: those in ``CUDA_VISIBLE_DEVICES``, else all of NVIDIA's.
-
-    If ``count`` is given, return so many: indexes are added if fewer are found.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        # CUDA ignores all names after an invalid one. Slurm sets NoDevFiles for a job without gpus.
-        found = list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in visible.split(","))))
-    else:
-        matches = (re.fullmatch(r"/dev/nvidia(\d+)", path) for path in glob.glob("/dev/nvidia*"))
-        found = sorted((match.group(1) for match in matches if match), key=int)
-    if count is None:
-        return found
-    return [*found, *(str(number) for number in range(count) if str(number) not in found)][:count]
 
 
 THREAD_VARIABLES = (

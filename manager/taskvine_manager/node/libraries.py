@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from taskvine_manager.node.calls import Call, Resources
+from taskvine_manager.node.calls import Call, Need, Resources
 from taskvine_manager.node.named_slots import NamedSlots
-from taskvine_manager.node.places import Want, enough
+from taskvine_manager.node.places import enough
 from taskvine_manager.node.slots import Slots
 
+_NOTHING = Need(0.0, 0.0)
 First = Callable[[], Call | None]
 """Returns the first task that waits somewhere else on the node."""
 
@@ -65,6 +66,10 @@ class Libraries:
         """Remove all tasks that have not begun, and return them."""
         return [call for slots in self._all for call in slots.hand_back()]
 
+    def surplus(self, categories: set[str]) -> list[Call]:
+        """Remove most tasks of some categories that have not begun, and return them."""
+        return [call for slots in self._all for call in slots.surplus(categories)]
+
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """Cancel tasks: remove and return those not begun; kill the slots of those that run."""
         return [call for slots in self._all for call in slots.cancel(numbers, record)]
@@ -106,24 +111,24 @@ class Libraries:
 
         A library that takes memory or gpus does not start while an earlier task waits for some.
         """
-        waiting: list[tuple[int, Want, NamedSlots | None]] = []
+        waiting: list[tuple[int, Need, NamedSlots | None]] = []
         for slots in self._named.values():
             if not slots.is_ending and (wanted := slots.want) is not None:
                 waiting.append((*wanted, slots))
         for first in self._firsts:
             if (call := first()) is not None:
-                waiting.append((call.invocation.number, Want(*call.need[1:]), None))
+                waiting.append((call.invocation.number, call.need._replace(cores=0.0), None))
         is_held_back = False
         for _, want, named in sorted(waiting, key=lambda each: each[0]):
-            if is_held_back and any(want):
+            if is_held_back and want != _NOTHING:
                 continue
-            if not self._resources.fits(0.0, *want):
+            if not self._resources.fits(want):
                 self._end_idle(want)
                 is_held_back = True
             elif named is not None:
                 named.start_waiting()
 
-    def _end_idle(self, want: Want) -> None:
+    def _end_idle(self, want: Need) -> None:
         coming = [slots.place for slots in self._named.values() if slots.is_ending and slots.place.is_taken]
         idle = sorted((slots for slots in self._named.values() if slots.is_idle), key=lambda slots: slots.used)
         for slots in enough(want, self._resources, coming, ((slots, slots.place) for slots in idle)):

@@ -146,17 +146,21 @@ class Library:
             self._broken = rest[1]
         return message
 
-    def fork(self, number: int, environment: dict[str, str], memory: float, end: socket.socket) -> bool:
+    def fork(
+        self, number: int, environment: dict[str, str], memory: float, cpus: tuple[int, ...], end: socket.socket
+    ) -> bool:
         """Fork a slot that serves a socket; return false if the library has died, as its socket is about to tell.
 
         Parameters
         ----------
         memory : float
             Limit of its tasks in MB, 0 for none.
+        cpus : tuple of int
+            The CPUs that it is bound to; empty for those of the library.
         """
         assert self.channel is not None
         try:
-            socket.send_fds(self.channel, [pickle.dumps(("fork", number, environment, memory))], [end.fileno()])
+            socket.send_fds(self.channel, [pickle.dumps(("fork", number, environment, memory, cpus))], [end.fileno()])
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True

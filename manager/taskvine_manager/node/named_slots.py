@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from taskvine_manager.node.calls import Call
-from taskvine_manager.node.places import Place, Want
+from taskvine_manager.node import accelerators
+from taskvine_manager.node.calls import Call, Need
+from taskvine_manager.node.places import Place
 from taskvine_manager.node.slot_process import SlotProcess
 from taskvine_manager.node.slots import IDLE_EXIT_SECONDS, Slots
 from taskvine_manager.runtime import keeper
@@ -41,7 +43,7 @@ class NamedSlots(Slots):
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the library if its place is free, without waiting for it."""
         if not self.is_ending and self.place.take_place():
-            seen = {"CUDA_VISIBLE_DEVICES": self.place.seen} if self._config["has_gpus"] else {}
+            seen = accelerators.variables(self._config["gpu_kind"], self.place.seen, os.environ)
             super().start({**seen, **(environment or {})})
 
     def start_waiting(self) -> None:
@@ -82,14 +84,14 @@ class NamedSlots(Slots):
         return self.is_running and not is_busy
 
     @property
-    def want(self) -> tuple[int, Want] | None:
+    def want(self) -> tuple[int, Need] | None:
         """Number of the first pending task, and what the node must have for it; None if nothing is missing there."""
         if not self._pool.pending:
             return None
-        call, kind = self._pool.pending[0], self.place.kind
+        call = self._pool.pending[0]
         if self.is_running:
-            return call.invocation.number, self.place.of_node(call.need)
-        return call.invocation.number, Want(kind.memory or 0.0, kind.gpus)
+            return call.invocation.number, self.place.of_node(call.need)._replace(cores=0.0)
+        return call.invocation.number, self.place.need
 
     # --- end ---
 

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Shared
-from taskvine_manager.node.commands import INIT_FAILED, open_log, start_directory, with_init
+from taskvine_manager.node import accelerators, pinning
+from taskvine_manager.node.calls import Call, Grant, Shared
+from taskvine_manager.node.commands import INIT_FAILED, bound_to, open_log, start_directory, with_init
 from taskvine_manager.node.deaths import died, not_started, tail
 from taskvine_manager.node.hardware import thread_limits
 from taskvine_manager.node.temporary import Folders
@@ -44,7 +45,7 @@ class OneShots:
         self._config, self._functions, self._resources, self._report, self._kills = shared
         self._folders = Folders(self._config["temporary"])
         self.pending: deque[Call] = deque()
-        self._running: dict[subprocess.Popen[bytes], tuple[Call, tuple[str, ...]]] = {}
+        self._running: dict[subprocess.Popen[bytes], tuple[Call, Grant]] = {}
         self._most_output = sys.maxsize
 
     def tune(self, parameters: Mapping[str, float]) -> None:
@@ -53,37 +54,38 @@ class OneShots:
 
     def pump(self) -> None:
         """Start pending tasks while their resources are free."""
-        while self.pending and self._resources.fits(*self.pending[0].need):
+        while self.pending and self._resources.fits(self.pending[0].need):
             self._start(self.pending.popleft())
 
     def _start(self, call: Call) -> None:
         assert call.directory is not None
-        cores, memory, count = call.need
-        gpus = tuple(self._resources.gpus[:count])
-        environment = {**self._environment, **thread_limits(cores, self._config["env_vars"])}
-        if self._config["has_gpus"]:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        resources, config = self._resources, self._config
+        grant = resources.grant(call.need)
+        cpus = resources.cpus(grant)
+        environment = {**self._environment, **thread_limits(call.need.cores, config["env_vars"])}
+        environment.update(accelerators.variables(config["gpu_kind"], resources.visible(grant), environment))
+        environment.update(pinning.variables(cpus, config["env_vars"]))
         call.dispatched = time.time()
         try:
             environment.update(self._folders.make(_folder(call)))
             with open(os.path.join(call.directory, "task"), "wb") as file:
                 pickle.dump(self._task(call), file)
-            with open(os.path.join(call.directory, "output"), "wb") as output:
+            with open(os.path.join(call.directory, "output"), "wb") as output, bound_to(cpus):
                 process = subprocess.Popen(
                     with_init(self._init_command, [*self._command, call.directory, str(os.getpid())]),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     env=environment,
-                    cwd=start_directory(self._config["directory"], os.path.join(call.directory, "sandbox")),
+                    cwd=start_directory(config["directory"], os.path.join(call.directory, "sandbox")),
                     start_new_session=True,
                 )
         except OSError as error:
             self._folders.remove(_folder(call))
             self._report(call, failure.LOST, not_started(call, error, call.directory), 0.0, 0.0)
             return
-        self._resources.take(cores, memory, gpus)
-        self._running[process] = (call, gpus)
+        resources.take(call.need, grant)
+        self._running[process] = (call, grant)
 
     def _task(self, call: Call) -> dict[str, Any]:
         return {
@@ -99,9 +101,9 @@ class OneShots:
     def reap(self) -> None:
         """Report the tasks whose processes have ended, and start pending ones."""
         for process in [process for process in self._running if process.poll() is not None]:
-            call, gpus = self._running.pop(process)
+            call, grant = self._running.pop(process)
             cleanup.kill_group(process.pid)
-            self._resources.give(call.need[0], call.need[1], gpus)
+            self._resources.give(call.need, grant)
             self._folders.remove(_folder(call))
             self._finish(call, process.returncode)
         self.pump()

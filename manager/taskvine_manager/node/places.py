@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from taskvine_manager.node.calls import Need, Resources
+from taskvine_manager.node.calls import NO_GRANT, Grant, Need, Resources
+from taskvine_manager.node.devices import NO_GPUS, Gpus
 from taskvine_manager.wire.messages import Library
-
-
-class Want(NamedTuple):
-    """Memory and gpus of the node that a task or library waits for."""
-
-    memory: float
-    gpus: int
 
 
 class Place:
@@ -36,11 +30,15 @@ class Place:
 
     def __init__(self, node: Resources, kind: Library) -> None:
         self.kind = kind
+        self.need = Need(0.0, kind.memory or 0.0, Gpus(float(kind.gpus), kind.gpu_memory))
+        """What the library takes of its node, besides the cores of its calls."""
+        self.has_gpus = self.need.gpus != NO_GPUS
+        """Whether the library takes gpus."""
         self.is_taken = False
         self._node = node
         self._slots = math.inf if kind.slots is None else kind.slots
         self._memory = 0.0
-        self._gpus: tuple[str, ...] = ()
+        self._grant = NO_GRANT
         self._shares: dict[str, str] = {}  # what each share sees
         self._free: list[str] = []
 
@@ -50,13 +48,14 @@ class Place:
         """Take the library's memory and gpus, unless it has them; return false if they are not free."""
         if self.is_taken:
             return True
-        memory, count = self.kind.memory or 0.0, self.kind.gpus
-        if not self._node.fits(0.0, memory, count):
+        need = self.need
+        if not self._node.fits(need):
             return False
-        self._gpus = tuple(self._node.gpus[:count])
-        self._node.take(0.0, memory, self._gpus)
-        self._memory = memory
-        self._shares = {str(number): seen for number, seen in enumerate(shares(self._gpus, self.kind.slots or count))}
+        self._grant = self._node.grant(need)._replace(groups=())  # its calls are bound to CPUs, it is not
+        self._node.take(need, self._grant)
+        self._memory = need.memory
+        gpus = self._grant.devices
+        self._shares = {str(number): seen for number, seen in enumerate(shares(gpus, self.kind.slots or len(gpus)))}
         self._free = list(self._shares)
         self.is_taken = True
         return True
@@ -64,13 +63,22 @@ class Place:
     def leave(self) -> None:
         """Give the library's memory and gpus back; it has no calls."""
         if self.is_taken:
-            self._node.give(0.0, self.kind.memory or 0.0, self._gpus)
-            self.is_taken, self._gpus, self._shares, self._free = False, (), {}, []
+            self.release(self._node)
+            self.is_taken, self._grant, self._shares, self._free = False, NO_GRANT, {}, []
+
+    def release(self, node: Resources) -> None:
+        """Give what the library has taken to the node, or to a copy of it."""
+        node.give(self.need, self._grant)
+
+    @property
+    def held(self) -> Grant:
+        """The gpus that the library has taken."""
+        return self._grant
 
     @property
     def seen(self) -> str:
-        """The ``CUDA_VISIBLE_DEVICES`` of the library itself."""
-        return ",".join(self._gpus)
+        """The names of the gpus that the library itself sees."""
+        return ",".join(self._grant.devices)
 
     # --- its calls ---
 
@@ -80,41 +88,63 @@ class Place:
         return self._node.cores
 
     @property
-    def gpus(self) -> list[str]:
-        """Free shares of the library's gpus, or the node's free gpus if the library has none."""
-        return self._free if self.kind.gpus else self._node.gpus
+    def free_shares(self) -> list[str]:
+        """Free shares of the library's gpus."""
+        return self._free
 
-    def fits(self, cores: float, memory: float, gpus: int) -> bool:
+    def fits(self, need: Need) -> bool:
         """Return whether the library has a free slot and these resources."""
-        if not self.is_taken or self._slots < 1 or (self.kind.memory is not None and self._memory < memory):
+        if not self.is_taken or self._slots < 1 or (self.kind.memory is not None and self._memory < need.memory):
             return False
-        return len(self.gpus) >= gpus and self._node.fits(cores, *self.of_node((cores, memory, gpus)))
+        return (bool(self._free) or not self.has_gpus) and self._node.fits(self.of_node(need))
 
-    def of_node(self, need: Need) -> Want:
-        """Return what a call takes of the node's own memory and gpus."""
-        _, memory, gpus = need
-        return Want(memory if self.kind.memory is None else 0.0, 0 if self.kind.gpus else gpus)
+    def of_node(self, need: Need) -> Need:
+        """Return what a call takes of the node's own resources."""
+        memory = need.memory if self.kind.memory is None else 0.0
+        return Need(need.cores, memory, NO_GPUS if self.has_gpus else need.gpus)
 
-    def take(self, cores: float, memory: float, gpus: Iterable[str]) -> None:
+    def grant(self, need: Need) -> Grant:
+        """Choose a share of the library's gpus, if it has some; the rest is the node's choice."""
+        grant = self._node.grant(self.of_node(need))
+        return grant._replace(devices=tuple(self._free[:1])) if self.has_gpus else grant
+
+    def suits(self, need: Need, grant: Grant) -> bool:
+        """Return whether a slot with this grant may run such a call now."""
+        if not self.has_gpus:
+            return self._node.suits(need, grant)
+        is_free = {*grant.devices} <= {*self._free}
+        return is_free and self._node.suits(self.of_node(need), grant._replace(devices=()))
+
+    def has_room(self, device: str, need: Need, beside: Sequence[Need]) -> bool:
+        """Return whether a slot may have a share, which no other has, or a gpu of the node."""
+        return not beside if self.has_gpus else self._node.has_room(device, need, beside)
+
+    def take(self, need: Need, grant: Grant) -> None:
         """Take a slot and resources."""
-        self._change(-1, cores, memory, gpus)
+        self._change(-1, need, grant)
 
-    def give(self, cores: float, memory: float, gpus: Iterable[str]) -> None:
+    def give(self, need: Need, grant: Grant) -> None:
         """Give a slot and resources back."""
-        self._change(1, cores, memory, gpus)
+        self._change(1, need, grant)
 
-    def _change(self, sign: int, cores: float, memory: float, gpus: Iterable[str]) -> None:
+    def _change(self, sign: int, need: Need, grant: Grant) -> None:
         self._slots += sign
         if self.kind.memory is not None:
-            self._memory, memory = self._memory + sign * memory, 0.0
-        if self.kind.gpus:
-            self._free = sorted({*self._free} ^ {*gpus}, key=int)
-            gpus = ()
-        (self._node.give if sign > 0 else self._node.take)(cores, memory, gpus)
+            self._memory += sign * need.memory
+        if self.has_gpus:
+            self._free = sorted({*self._free} ^ {*grant.devices}, key=int)
+            grant = grant._replace(devices=())
+        (self._node.give if sign > 0 else self._node.take)(self.of_node(need), grant)
 
-    def visible(self, gpus: Iterable[str]) -> str:
-        """Return the ``CUDA_VISIBLE_DEVICES`` of a call that has taken these."""
-        return ",".join(self._shares[gpu] for gpu in gpus) if self.kind.gpus else ",".join(gpus)
+    def visible(self, grant: Grant) -> str:
+        """Return the names of the gpus that a call with this grant sees."""
+        if not self.has_gpus:
+            return self._node.visible(grant)
+        return ",".join(self._shares[share] for share in grant.devices)
+
+    def cpus(self, grant: Grant) -> tuple[int, ...]:
+        """Return the CPUs of a call with this grant."""
+        return self._node.cpus(grant)
 
 
 def shares(gpus: Sequence[str], slots: int) -> list[str]:
@@ -130,12 +160,12 @@ def shares(gpus: Sequence[str], slots: int) -> list[str]:
 P = TypeVar("P")
 
 
-def enough(want: Want, node: Resources, coming: Iterable[Place], idle: Iterable[tuple[P, Place]]) -> list[P]:
+def enough(want: Need, node: Resources, coming: Iterable[Place], idle: Iterable[tuple[P, Place]]) -> list[P]:
     """Return which idle libraries must end, so that the node has what is wanted.
 
     Parameters
     ----------
-    want : Want
+    want : Need
         What something waits for.
     node : Resources
         The node's resources.
@@ -150,15 +180,21 @@ def enough(want: Want, node: Resources, coming: Iterable[Place], idle: Iterable[
         Of the idle libraries, as few as possible from the beginning. Empty if none must end, or if all of them together
         would not be enough.
     """
-    memory = node.memory + sum(place.kind.memory or 0.0 for place in coming)
-    gpus = len(node.gpus) + sum(place.kind.gpus for place in coming)
-    ending = []
+    after = node.copy()
+    for place in coming:
+        place.release(after)
+    ending: list[tuple[P, Place]] = []
     for library, place in idle:
-        if memory >= want.memory and gpus >= want.gpus:
+        if after.fits(want):
             break
-        of_use = (place.kind.memory and memory < want.memory) or (place.kind.gpus and gpus < want.gpus)
-        if of_use:
-            memory += place.kind.memory or 0.0
-            gpus += place.kind.gpus
-            ending.append(library)
-    return ending if memory >= want.memory and gpus >= want.gpus else []
+        place.release(after)
+        ending.append((library, place))
+    if not after.fits(want):
+        return []
+    needed = []
+    for library, place in ending:
+        after.take(place.need, place.held)
+        if not after.fits(want):
+            place.release(after)
+            needed.append(library)
+    return needed

@@ -13,9 +13,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
+from collections.abc import Collection
 from typing import Generic, NamedTuple, TypeVar
 
-from taskvine_manager.node.calls import Call, Need, Supply
+from taskvine_manager.node.calls import NO_GRANT, Call, Grant, Need, Supply
 from taskvine_manager.run_times import RunTimes
 
 CHUNK_SECONDS = 0.002
@@ -38,14 +39,14 @@ class Slot:
     ----------
     need : tuple
         Needs of the tasks that it runs, which are equal: then the memory that it keeps is within their limit.
-    gpus : tuple of str
-        The gpus that it sees. It holds them only while it has tasks.
+    grant : Grant
+        The gpus that it sees, and the CPUs that it is bound to. It holds them only while it has tasks.
     """
 
-    def __init__(self, number: int, need: Need, gpus: tuple[str, ...]) -> None:
+    def __init__(self, number: int, need: Need, grant: Grant = NO_GRANT) -> None:
         self.number = number
         self.need = need
-        self.gpus = gpus
+        self.grant = grant
         self.functions: set[str] = set()
         self.loaded: set[str] = set()
         """Functions that it has loaded; known only if its tasks have a memory limit."""
@@ -66,10 +67,10 @@ S = TypeVar("S", bound=Slot)
 
 
 class Fork(NamedTuple):
-    """The next task needs a slot that does not exist yet, which may see these gpus."""
+    """The next task needs a slot that does not exist yet, with this grant."""
 
     need: Need
-    gpus: tuple[str, ...]
+    grant: Grant
 
 
 class Refusal(NamedTuple):
@@ -94,6 +95,7 @@ class Pool(Generic[S]):
         self.most_calls = CHUNK_CALLS
         self._resources = resources
         self._idle: list[S] = []
+        self._cores = int(resources.cores)
         self._most_idle = max(IDLE_SLOTS, 2 * int(resources.cores))
         self._run_times = RunTimes()
         self._least_memory: dict[str, float] = {}  # MB that a slot needs to load a function, if known
@@ -113,15 +115,17 @@ class Pool(Generic[S]):
             None if it has to wait. A refused task is no longer pending.
         """
         call = self.pending[0]
-        key, memory = call.profile.function, call.need[1]
+        key, memory = call.profile.function, call.need.memory
         if memory and (held := self._least_memory.get(key, 0.0)) > memory:
             return Refusal(self.pending.popleft(), held)
-        if self._resources.fits(*call.need):
-            free = [slot for slot in self._idle if slot.need == call.need and self._has_free_gpus(slot)]
+        if self._resources.fits(call.need):
+            free = [
+                slot for slot in self._idle if slot.need == call.need and self._resources.suits(slot.need, slot.grant)
+            ]
             for slot in free:
                 if key in slot.functions:
                     return slot
-            return free[0] if free else Fork(call.need, tuple(self._resources.gpus[: call.need[2]]))
+            return free[0] if free else Fork(call.need, self._resources.grant(call.need))
         chunk = self._chunk(call)
         if chunk > 1:
             lively = now - STUCK_SECONDS
@@ -137,10 +141,6 @@ class Pool(Generic[S]):
                 return min(busy, key=lambda slot: len(slot.calls))
         return None
 
-    def _has_free_gpus(self, slot: S) -> bool:
-        # An idle slot holds no gpus: an L1 task may have taken those that it was made for.
-        return not slot.gpus or set(slot.gpus) <= set(self._resources.gpus)
-
     def _chunk(self, call: Call) -> int:
         """Return how many tasks of this kind a slot gets at once."""
         estimate = self._run_times.get(call.profile.category)
@@ -149,8 +149,16 @@ class Pool(Generic[S]):
         return min(self.most_calls, max(1, int(CHUNK_SECONDS / max(estimate, 1e-6))))
 
     def displaced_by(self, fork: Fork) -> list[S]:
-        """Return the idle slots that must end before a fork: they see the same gpus, or have been idle longest."""
-        ending = [slot for slot in self._idle if set(slot.gpus) & set(fork.gpus)]
+        """Return the idle slots that must end before a fork, those first that have been idle longest.
+
+        They may keep data in the memory of their gpus. Together with the new slot they must not need more of a gpu than
+        is free.
+        """
+        ending: list[S] = []
+        for device in fork.grant.devices:
+            seeing = [slot for slot in self._idle if device in slot.grant.devices and slot not in ending]
+            while seeing and not self._resources.has_room(device, fork.need, [slot.need for slot in seeing]):
+                ending.append(seeing.pop(0))
         others = [slot for slot in self._idle if slot not in ending]
         return ending + others[: max(0, len(others) + 1 - self._most_idle)]
 
@@ -163,7 +171,7 @@ class Pool(Generic[S]):
         """Remove a slot that has ended or will end, and free its resources."""
         del self.slots[slot.number]
         if slot.is_busy:
-            self._resources.give(slot.need[0], slot.need[1], slot.gpus)
+            self._resources.give(slot.need, slot.grant)
         else:
             self._idle.remove(slot)
 
@@ -179,7 +187,7 @@ class Pool(Generic[S]):
         if not slot.calls:
             self._idle.remove(slot)
             slot.is_busy, slot.heard = True, now
-            self._resources.take(slot.need[0], slot.need[1], slot.gpus)
+            self._resources.take(slot.need, slot.grant)
         share = math.ceil(len(self.pending) / max(1, len(self.slots)))
         most = min(self._chunk(first) - len(slot.calls), share)
         calls = []
@@ -200,7 +208,7 @@ class Pool(Generic[S]):
         """Free the resources of a slot that has no tasks left; return whether it was busy."""
         if not slot.is_busy:
             return False
-        self._resources.give(slot.need[0], slot.need[1], slot.gpus)
+        self._resources.give(slot.need, slot.grant)
         slot.is_busy = False
         self._idle.append(slot)
         return True
@@ -310,6 +318,14 @@ class Pool(Generic[S]):
             gone = [call for call in self.pending if call.invocation.number in numbers]
             self.pending = deque(call for call in self.pending if call.invocation.number not in numbers)
         return gone
+
+    def surplus(self, categories: Collection[str]) -> list[Call]:
+        """Remove and return the pending tasks of some categories, but for the first ones: one for each slot."""
+        most = max(self._cores, len(self.slots))
+        if len(self.pending) <= most:
+            return []
+        numbers = [call.invocation.number for call in self.pending if call.profile.category in categories]
+        return self.withdraw(set(numbers[most:]))
 
     def forget(self, keys: set[str]) -> list[S]:
         """Forget functions that no task here needs; return the slots that have some of them."""

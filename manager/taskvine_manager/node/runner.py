@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from taskvine_manager.node import environment, hardware
+from taskvine_manager.node import environment, hardware, pinning
+from taskvine_manager.node.accelerators import Found
 from taskvine_manager.node.calls import Call, Report, Resources, Shared, needed, shares
 from taskvine_manager.node.commands import with_init
 from taskvine_manager.node.config import LibraryConfig, NodeConfig
+from taskvine_manager.node.devices import Devices
 from taskvine_manager.node.functions import Functions
 from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.loop import Loop
 from taskvine_manager.node.named_slots import NamedSlots
 from taskvine_manager.node.oneshots import OneShots
+from taskvine_manager.node.pinning import Cpus
 from taskvine_manager.node.places import Place
 from taskvine_manager.node.slots import Slots
 from taskvine_manager.node.watchdog import Watchdog
@@ -69,8 +72,8 @@ class Runner:
         The executor's configuration for all its nodes, with the directory for this node's logs.
     info : NodeInfo
         The node's resources.
-    gpus : list of str
-        Ids of its gpus.
+    gpus : Found
+        Its gpus; the node's resources have their memory.
     site : Site
         Where its tasks run.
     loop : Loop
@@ -85,7 +88,7 @@ class Runner:
         self,
         config: NodeConfig,
         info: NodeInfo,
-        gpus: list[str],
+        gpus: Found,
         site: Site,
         loop: Loop,
         report: Report,
@@ -98,11 +101,12 @@ class Runner:
         self._process_cores, self._slot_cores = shares(info.cores, config.slots)
         self._watch_slots = False
         command, base = self._command(config, site)
-        runtime = self._runtime(config, site, has_gpus=bool(gpus))
+        runtime = self._runtime(config, site, gpus.kind if gpus.names else None)
         headroom.keep_to(runtime["memory_group"])
         kills = hardware.kills()
         known: dict[str, Payload] = {}
-        resources = Resources(info.cores, info.memory, gpus)
+        cpus = self._cpus(config, info)
+        resources = Resources(info.cores, info.memory, Devices(gpus.names, info.gpu_memory), cpus)
         start = with_init(config.init_command, [*command, "library"])
         own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
         self._libraries = [Library(start, own, runtime, kills, notice)]
@@ -150,7 +154,20 @@ class Runner:
             self.broken = failure.lost("library" if config.env_pack is None else "environment", str(error))
         return [python, config.program], environment.activated(config.env_pack, python, base)
 
-    def _runtime(self, config: NodeConfig, site: Site, *, has_gpus: bool) -> dict[str, Any]:
+    def _cpus(self, config: NodeConfig, info: NodeInfo) -> Cpus | None:
+        """Return the groups of CPUs to which tasks are bound, if they are.
+
+        Set :attr:`broken` if a group has no CPU of this node.
+        """
+        slots = config.slots or max(1, int(info.cores))
+        try:
+            groups = pinning.groups(config.cpu_affinity, os.sched_getaffinity(0), slots)
+        except ValueError as error:
+            self.broken = failure.lost("environment", f"cpu_affinity cannot be used on this node: {error}")
+            return None
+        return Cpus(groups, self._slot_cores) if groups else None
+
+    def _runtime(self, config: NodeConfig, site: Site, gpu_kind: str | None) -> dict[str, Any]:
         """Return the settings of the library and of L1 tasks."""
         return {
             "log": config.log,
@@ -164,7 +181,7 @@ class Runner:
             "context_scope": config.context_scope,
             "start_timeout": config.start_timeout,
             "memory_group": hardware.memory_group(),
-            "has_gpus": has_gpus,
+            "gpu_kind": gpu_kind,
             "slot_cores": self._slot_cores,
             "env_vars": config.env_vars,
             "temporary": None if "TMPDIR" in config.env_vars else site.temporary,
@@ -202,6 +219,10 @@ class Runner:
     def hand_back(self) -> list[Call]:
         """Remove queued tasks and those that a slot has not begun, and return them."""
         return [*self._slots.hand_back(), *self._oneshots.hand_back()]
+
+    def surplus(self, categories: set[str]) -> list[Call]:
+        """Remove most L2 tasks of some categories that have not begun, and return them."""
+        return self._slots.surplus(categories)
 
     def drop(self, call: Call) -> None:
         """Forget a task that has ended or was given back."""

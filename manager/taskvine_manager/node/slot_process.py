@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskvine_manager.node.calls import Call, Need
+from taskvine_manager.node.calls import NO_GRANT, Call, Grant, Need
 from taskvine_manager.node.pool import Slot
 from taskvine_manager.runtime import keeper
 from taskvine_manager.runtime.payload import Payload
@@ -29,8 +29,8 @@ _PARTS = {"r": 6, "u": 1, "l": 1, "e": 3}
 class SlotProcess(Slot):
     """A slot with its process, which the library forks and connects to :attr:`other_end`."""
 
-    def __init__(self, number: int, need: Need, gpus: tuple[str, ...]) -> None:
-        super().__init__(number, need, gpus)
+    def __init__(self, number: int, need: Need, grant: Grant = NO_GRANT) -> None:
+        super().__init__(number, need, grant)
         self.socket, self.other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.setblocking(False)
         self.pid: int | None = None

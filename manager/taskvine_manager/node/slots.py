@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from taskvine_manager.node import accelerators, pinning
 from taskvine_manager.node.calls import Call, Shared
 from taskvine_manager.node.deaths import died, not_started
 from taskvine_manager.node.hardware import thread_limits
@@ -168,7 +169,7 @@ class Slots:
         """Fail a task whose memory limit is lower than the memory that a slot needs to load its function."""
         call = refusal.call
         reason = f"ask for more memory to run {call.profile.name}"
-        record = failure.lost("memory", reason, limit_mb=float(call.need[1]), slot_mb=refusal.held)
+        record = failure.lost("memory", reason, limit_mb=call.need.memory, slot_mb=refusal.held)
         self._report(call, failure.LOST, record, 0.0, 0.0)
 
     def _fork(self, fork: Fork) -> bool:
@@ -178,11 +179,12 @@ class Slots:
         config, number = self._config, next(self._numbers)
         cores, memory, _ = fork.need
         environment = thread_limits(cores, config["env_vars"]) if cores != config["slot_cores"] else {}
-        if config["has_gpus"]:
-            environment["CUDA_VISIBLE_DEVICES"] = self._resources.visible(fork.gpus)
+        environment.update(accelerators.variables(config["gpu_kind"], self._resources.visible(fork.grant), os.environ))
+        cpus = self._resources.cpus(fork.grant)
+        environment.update(pinning.variables(cpus, config["env_vars"]))
         environment.update(self._directories.make(number))
-        slot = SlotProcess(number, fork.need, fork.gpus)
-        if not self._library.fork(number, environment, memory, slot.other_end):
+        slot = SlotProcess(number, fork.need, fork.grant)
+        if not self._library.fork(number, environment, memory, cpus, slot.other_end):
             slot.close()
             return False
         self._pool.admit(slot)
@@ -309,7 +311,7 @@ class Slots:
             for slot in self._pool.slots.values()
             if slot.calls
             and slot.pid is not None
-            and (not slot.need[1] or slot.calls[0].profile.function in slot.loaded)
+            and (not slot.need.memory or slot.calls[0].profile.function in slot.loaded)
         ]
 
     def first(self) -> Call | None:
@@ -321,6 +323,21 @@ class Slots:
         for slot in self._pool.slots.values():
             self._take_back(slot)
         return self._pool.withdraw()
+
+    def surplus(self, categories: set[str]) -> list[Call]:
+        """Remove most tasks of some categories that have not begun, and return them: one for each slot stays."""
+        crowded = [
+            slot
+            for slot in self._pool.slots.values()
+            if any(call.profile.category in categories for call in itertools.islice(slot.calls, 1, None))
+        ]
+        for slot in crowded:
+            self._take_back(slot)
+        gone = self._pool.surplus(categories)
+        for slot in crowded:
+            self._free_or_end(slot)
+        self.pump()
+        return gone
 
     def cancel(self, numbers: set[int], record: bytes) -> list[Call]:
         """Cancel tasks: remove and return those not begun; kill the slots of those that run, which are reported.

@@ -39,8 +39,8 @@ BATCH = Whole(
 PREFETCH = Real(
     "executor.prefetch",
     0.020,
-    "Amount of work that is sent to a node ahead of a free slot, for each slot. Calls that take longer are not "
-    "sent ahead.",
+    "Amount of work that is sent to a node ahead of a free slot, for each slot. Calls that take longer are not sent "
+    "ahead; of those that read large results, one is unless it takes five times as long.",
     maximum=60,
     unit="s",
     meanings=_OFF,

@@ -7,12 +7,13 @@ any fresh process.
 
 The library runs no task itself. The node and the library exchange pickled tuples over a ``SOCK_SEQPACKET`` socket:
 
-============================================= =======================================================
-from the node                                 meaning
-============================================= =======================================================
-``("fork", slot, environment, memory)`` + fd  fork a slot that serves the socket behind the descriptor;
-                                              ``memory`` is the limit of its tasks in MB, 0 for none
-============================================= =======================================================
+=================================================== =================================================
+from the node                                       meaning
+=================================================== =================================================
+``("fork", slot, environment, memory, cpus)`` + fd  fork a slot that serves the socket behind the
+                                                    descriptor; ``memory`` is the limit of its tasks in
+                                                    MB, 0 for none; it is bound to ``cpus``, if any
+=================================================== =================================================
 
 ====================================== ==============================================================
 to the node                            meaning
@@ -150,23 +151,31 @@ class Library:
         packet, descriptors, _, _ = socket.recv_fds(self._channel, slot.PACKET_LIMIT, 1)
         if not packet:
             return False
-        _, number, environment, memory = pickle.loads(packet)
-        self._fork(number, environment, memory, descriptors[0])
+        _, number, environment, memory, cpus = pickle.loads(packet)
+        self._fork(number, environment, memory, cpus, descriptors[0])
         return True
 
-    def _fork(self, number: int, environment: dict[str, str], memory: float, descriptor: int) -> None:
+    def _fork(
+        self, number: int, environment: dict[str, str], memory: float, cpus: tuple[int, ...], descriptor: int
+    ) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         library = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._be_slot(number, environment, memory, descriptor, library)
+            self._be_slot(number, environment, memory, cpus, descriptor, library)
         os.close(descriptor)
         self._slots[pid] = number
         self._say("forked", number, pid)
 
     def _be_slot(
-        self, number: int, environment: dict[str, str], memory: float, descriptor: int, library: int
+        self,
+        number: int,
+        environment: dict[str, str],
+        memory: float,
+        cpus: tuple[int, ...],
+        descriptor: int,
+        library: int,
     ) -> NoReturn:
         status = 1
         try:
@@ -179,6 +188,8 @@ class Library:
             os.environ.update(environment)
             _limit_threads(environment)
             _own_output(os.path.join(self._config["log"], f"slot-{number}.log"))
+            if cpus:
+                os.sched_setaffinity(0, cpus)
             faulthandler.enable()
             _reseed()
             own = limits.held(0.0) if memory else 0.0

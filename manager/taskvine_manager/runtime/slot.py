@@ -16,6 +16,7 @@ from typing import Any
 from taskvine_manager.runtime import exits, failure, payload, values
 from taskvine_manager.runtime.execution import call, load_or_explain, no_directory
 from taskvine_manager.runtime.functions import Functions
+from taskvine_manager.runtime.heap import Heap
 from taskvine_manager.runtime.limits import SHORT, Limits, Room
 from taskvine_manager.runtime.stage import Stage
 
@@ -69,15 +70,16 @@ def serve(
     functions = Functions()
     room = Room(memory, own)
     limits = Limits()
+    heap = Heap(is_kept=not memory)
     buffer = memoryview(bytearray(PACKET_LIMIT))
     try:
-        while size := channel.recv_into(buffer):
+        while size := heap.receive(channel, buffer):
             packet = pickle.loads(buffer[:size])
             if packet[0] == "f":
                 functions.add(packet[1], packet[2])
             elif packet[0] == "d":
                 functions.forget(packet[1])
-            elif not _answer(channel, packet, functions, room, limits, stage, spool, limit):
+            elif not _answer(channel, packet, functions, room, limits, heap, stage, spool, limit):
                 break
     except (BrokenPipeError, ConnectionResetError):
         pass
@@ -91,6 +93,7 @@ def _answer(
     functions: Functions,
     room: Room,
     limits: Limits,
+    heap: Heap,
     stage: Stage,
     spool: str,
     limit: int,
@@ -134,6 +137,7 @@ def _answer(
     channel.send(pickle.dumps(("r", number, *ending, stage.left(call_sandbox))))
     try:
         stage.restore(ending[-1])  # after the answer, which need not wait for it
+        heap.used(ending[-1], has_file=isinstance(ending[1], str))
         if not limits.lowered:
             return True
     except OSError:

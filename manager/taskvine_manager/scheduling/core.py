@@ -224,7 +224,8 @@ class Scheduler:
                     self._tables.outbox.discard(completion.body)
                 continue
             if completion.outcome == failure.RETURNED:
-                self._placement.estimates.learn(task.profile.category, completion.seconds)
+                stored = sum(size for _, size, _ in completion.made)
+                self._placement.estimates.learn(task.profile.category, completion.seconds, stored)
             self._lifecycle.complete(node, task, completion)
         if made:
             self._lifecycle.made(made)

@@ -203,8 +203,9 @@ def libraries_fit_together(parts: Parts) -> Iterator[str]:
     """The libraries of a node's tasks take no more memory and gpus than it has."""
     for name, node in parts.tables.nodes.items():
         libraries = {shape.library for shape in node.shapes if shape.library is not None}
-        memory, gpus = sum(each.memory or 0.0 for each in libraries), sum(each.gpus for each in libraries)
-        if memory > node.info.memory or gpus > node.info.gpus:
+        memory = sum(each.memory or 0.0 for each in libraries)
+        gpus = sum(node.gpus(each) for each in libraries)
+        if memory > node.info.memory or gpus > node.info.gpus + 1e-9:
             names = sorted(each.name for each in libraries)
             yield f"node {name}: its libraries {names} take {memory} MB and {gpus} gpus"
 

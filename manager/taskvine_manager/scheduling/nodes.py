@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from taskvine_manager import gpu_shares
 from taskvine_manager.scheduling.tasks import Shape, Task
 from taskvine_manager.scheduling.tuning import Tuning
-from taskvine_manager.wire.messages import L2, NodeInfo
+from taskvine_manager.wire.messages import L2, Library, NodeInfo
 
 AHEAD = 256
 """Maximum number of tasks sent ahead for each slot."""
@@ -87,7 +88,15 @@ class Node:
             amounts = self.share(shape, amounts)
         elif library is not None and library.memory is not None:
             amounts = (cores, 0.0, amounts[2])  # it is in what the library takes
-        return (*amounts, float(shape.gpus or 0), slot, float(shape.suspect))
+        return (*amounts, self.gpus(shape), slot, float(shape.suspect))
+
+    def gpus(self, of: Shape | Library) -> float:
+        """Return as how many gpus a task or library counts here."""
+        return gpu_shares.portion(of.gpus or 0.0, of.gpu_memory or 0.0, self.info.gpus, self.info.gpu_memory)
+
+    def most(self, of: Shape | Library) -> float:
+        """Return how many such tasks or libraries the gpus of the node can serve at once."""
+        return gpu_shares.most(of.gpus or 0.0, of.gpu_memory or 0.0, self.info.gpus, self.info.gpu_memory)
 
     def share(self, shape: Shape, amounts: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return cores, memory and disk of a task: resources that it did not request get the share that it did request.
@@ -127,10 +136,12 @@ class Node:
                         slots -= running * (other.library == library)
         if libraries:
             free[1] -= sum(each.memory or 0.0 for each in libraries.values())
-            free[3] -= sum(each.gpus for each in libraries.values())
-            if min(free[1], free[3], slots) < 0:
+            free[3] -= sum(self.gpus(each) for each in libraries.values())
+            if min(free[1], free[3] + 1e-9, slots) < 0 or (library is not None and not self.most(library)):
                 return 0
         fits = [slots] if library is not None and library.slots is not None else []
+        if shape.gpus or shape.gpu_memory:
+            fits.append(int(self.most(shape)))
         fits += [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
         return max(0, min(fits, default=AHEAD))
 

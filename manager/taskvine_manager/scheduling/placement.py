@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable
 
+from taskvine_manager import gpu_shares
 from taskvine_manager.scheduling.candidates import Candidates
 from taskvine_manager.scheduling.estimates import Estimates
 from taskvine_manager.scheduling.events import InputCopy, Replica, Run
@@ -48,11 +49,9 @@ class Placement:
                 continue
             largest = max(self._nodes.values(), key=lambda node: node.total)
             has = dict(zip(("cores", "memory", "disk", "gpus"), largest.total[:4], strict=True))
-            asked = zip(Shape._fields[1:5], shape[1:5], strict=True)
-            requested = {key: value for key, value in asked if value is not None}
-            if (library := shape.library) is not None:
-                of_library = {"memory": library.memory or 0.0, "gpus": float(library.gpus)}
-                requested |= {key: value for key, value in of_library.items() if value}
+            has |= gpu_shares.largest(largest.info.gpu_memory)
+            asked = dict(zip(Shape._fields[1:5], shape[1:5], strict=True), gpu_memory=shape.gpu_memory)
+            requested = gpu_shares.requested(asked, shape.library)
             reason = "it asks for more than the largest node has"
             while queue.head() is not None:
                 self._lifecycle.end(queue.pop(), "unsatisfiable", reason, requested=requested, largest=has)
@@ -131,7 +130,7 @@ class Placement:
         if not inputs and not paths:
             depth = self.estimates.depth(task)  # small values travel with the task, which may be sent ahead anywhere
         else:
-            depth = 1 if task.suspect else tuning.resource_submit_multiplier
+            depth = self.estimates.depth_of_reader(task)
         rooms = self._candidates.rooms(task, depth)
         if not rooms:
             return False

@@ -57,10 +57,16 @@ class Shape(NamedTuple):
     cores: float | None
     memory: float | None
     disk: float | None
-    gpus: int | None
+    gpus: float | None
     suspect: bool = False
     """Whether the task may have killed its node. A node runs one suspect at a time, so that it cannot kill another."""
     library: Library | None = None
+    gpu_memory: float | None = None
+
+
+def shape_of(profile: Profile) -> Shape:
+    """Return the shape of tasks with a profile."""
+    return Shape(*profile[3:8], library=profile.library, gpu_memory=profile.gpu_memory)
 
 
 Order = tuple[float, int, int, int]
@@ -196,9 +202,7 @@ class TaskTable(dict[int, Task]):
 
     def learn(self, profiles: tuple[Profile, ...]) -> None:
         """Hold profiles for new tasks."""
-        self._profiles.update(
-            (profile.number, (profile, Shape(*profile[3:8], library=profile.library))) for profile in profiles
-        )
+        self._profiles.update((profile.number, (profile, shape_of(profile))) for profile in profiles)
 
     def retire(self, profiles: tuple[int, ...]) -> None:
         """Forget profiles."""
@@ -214,7 +218,7 @@ class TaskTable(dict[int, Task]):
         """Add a task that runs a finished one again for its files."""
         self.recovered += 1
         again, profile = origin.invocation._replace(number=-self.recovered), origin.profile
-        return self._enter(again, profile, Shape(*profile[3:8], library=profile.library), origin)
+        return self._enter(again, profile, shape_of(profile), origin)
 
     def _enter(self, invocation: Invocation, profile: Profile, shape: Shape, origin: Origin | None = None) -> Task:
         story = Story(self._checker) if self._checker is not None else None

@@ -83,12 +83,14 @@ class Library(NamedTuple):
     """A named library: how many of its calls run at once, and what it takes of its node for as long as it runs.
 
     ``slots`` is None for as many calls as the node's cores allow. ``memory`` is in MB, None if calls count their own.
+    ``gpus`` is a whole number or a part of one gpu, and ``gpu_memory`` is what it needs of each in MB, 0 for any.
     """
 
     name: str
     slots: int | None
     memory: float | None
-    gpus: int
+    gpus: float
+    gpu_memory: float = 0.0
 
 
 class Profile(NamedTuple):
@@ -97,7 +99,7 @@ class Profile(NamedTuple):
     Memory and disk are in MB, ``None`` if the user requested nothing. A task that is not ``recoverable`` is never run
     again to recreate its lost files. ``running_time_min`` is the minimum run time of each task in seconds, if the user
     gave one. An ``uninterrupted`` task runs to its end if it has begun when it is cancelled. ``library`` is None for
-    the default library.
+    the default library. ``gpus`` is a whole number or a part of one gpu; ``gpu_memory`` is what the task needs of each.
     """
 
     number: int
@@ -107,13 +109,14 @@ class Profile(NamedTuple):
     cores: float | None
     memory: float | None
     disk: float | None
-    gpus: int | None
+    gpus: float | None
     priority: float
     category: str
     recoverable: bool = True
     running_time_min: float | None = None
     uninterrupted: bool = False
     library: Library | None = None
+    gpu_memory: float | None = None
 
 
 class FileUse(NamedTuple):
@@ -167,7 +170,10 @@ class Completion(NamedTuple):
 
 
 class NodeInfo(NamedTuple):
-    """The resources of a node (cores may be fractional, memory and disk are in MB), and where it runs."""
+    """The resources of a node (cores may be fractional, memory and disk are in MB), and where it runs.
+
+    ``gpu_memory`` is the memory of each of its gpus in MB; empty if it is not known.
+    """
 
     name: str
     cores: float
@@ -178,6 +184,7 @@ class NodeInfo(NamedTuple):
     block: str
     pid: int
     directory: str
+    gpu_memory: tuple[float, ...] = ()
 
 
 def encode(*message: Any) -> bytes:

@@ -22,7 +22,8 @@ from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
 from taskvine_exec.submission.files import FileRules
-from taskvine_exec.submission.temp_files import TempFiles, staging_providers
+from taskvine_exec.submission.remote import staging_providers
+from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload
@@ -279,7 +280,8 @@ def test_call_of_a_library_is_a_function_call(tmp_path: Path) -> None:
     [
         ({"library": "modle"}, "library", "Unknown library 'modle': did you mean 'model'?"),
         ({"library": "xyz"}, "library", "Unknown library 'xyz': known are model, plain."),
-        ({"library": "model", "gpus": 1}, "gpus", "the library 'model' shares out its own 2 gpus"),
+        ({"library": "model", "gpus": 1}, "gpus", "the library 'model' shares out its own gpus"),
+        ({"library": "model", "gpu_memory": 1}, "gpu_memory", "the library 'model' shares out its own gpus"),
         ({"library": "plain", "memory": 101}, "memory", "the library 'plain' has only 100 MB"),
         ({"library": "plain", "function_exec_mode": "L1"}, "library", "library needs the mode 'L2'"),
         ({"library": ""}, "library", "must be a non-empty string"),

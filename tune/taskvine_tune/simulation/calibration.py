@@ -75,6 +75,7 @@ def calibrate(record: str | os.PathLike[str] | Record) -> Cluster:
         disk=first["disk"] * 2**20 if first["disk"] >= 1 else 0,
         memory=first["memory"],
         gpus=first["gpus"],
+        gpu_memory=min(first.get("gpu_memory") or [0.0]),
         latency=latency,
         overhead=overhead,
         setup=max(0.0, _middle(firsts, 0.0) - overhead),

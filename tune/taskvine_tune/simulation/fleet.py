@@ -80,7 +80,8 @@ class Fleet:
         # The scheduler knows a node's disk in whole MB, and takes 0 for a disk that cannot hold what a task requests.
         megabytes = cluster.disk // MB or UNLIMITED
         slots, gpus = self._library_slots, cluster.gpus
-        info = NodeInfo(name, float(cluster.slots), cluster.memory, megabytes, gpus, slots, "", 0, "")
+        memories = (cluster.gpu_memory,) * gpus if cluster.gpu_memory else ()
+        info = NodeInfo(name, float(cluster.slots), cluster.memory, megabytes, gpus, slots, "", 0, "", memories)
         node = self._nodes[name] = ImaginedNode(info, megabytes * MB, self._around)
         self._joined[name] = self._around.clock.now
         if self.loss_rate:

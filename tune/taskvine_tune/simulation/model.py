@@ -46,6 +46,8 @@ class Cluster:
         MB of each node.
     gpus
         GPUs of each node.
+    gpu_memory
+        Memory of each GPU in MB; 0 if it is not known.
     retries
         Retries of a task whose node was lost; None for no limit. The executor's ``max_retries``.
     peer_transfers
@@ -66,6 +68,7 @@ class Cluster:
     write_rate: float = math.inf
     memory: float = 1e6
     gpus: int = 0
+    gpu_memory: float = 0.0
     retries: int | None = None
     peer_transfers: bool = True
 
@@ -74,7 +77,7 @@ class Cluster:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadSimulation(f"{name} must be a whole number of at least {least}, not {value!r}")
-        for name in ("disk", "loss_rate", "latency", "startup", "overhead", "setup", "memory"):
+        for name in ("disk", "loss_rate", "latency", "startup", "overhead", "setup", "memory", "gpu_memory"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise BadSimulation(f"{name} must be a number of at least 0, not {value!r}")

@@ -11,8 +11,9 @@ import struct
 from collections import deque
 from functools import partial
 
-from taskvine_manager.node.calls import Call, Ending, Resources, needed, shares
+from taskvine_manager.node.calls import Call, Ending, Grant, Resources, needed, shares
 from taskvine_manager.node.core import Actions, NodeCore
+from taskvine_manager.node.devices import Devices
 from taskvine_manager.node.pool import STUCK_SECONDS, Fork, Pool, Slot
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Completed, Crowded, FileCached, Replica, Returned, Run
@@ -81,7 +82,8 @@ class ImaginedNode:
         self._shares = shares(info.cores, info.slots)
         self._cold = int(info.slots or info.cores) if around.cluster.setup else 0
         self._calls: dict[int, Simulated] = {}
-        self._resources = Resources(info.cores, info.memory, [str(number) for number in range(info.gpus)])
+        devices = Devices(map(str, range(info.gpus)), info.gpu_memory)
+        self._resources = Resources(info.cores, info.memory, devices)
         self._pool: Pool[Slot] = Pool(self._resources)
         self._pool.most_calls = around.most_calls
         self._core = NodeCore(self.files, self._calls)
@@ -99,7 +101,7 @@ class ImaginedNode:
         self._numbers = itertools.count()
         self._looks = False
         self._processes: deque[Simulated] = deque()  # L1 tasks that wait for resources
-        self._running: dict[int, tuple[str, ...]] = {}  # L1 tasks, and their gpus
+        self._running: dict[int, Grant] = {}  # L1 tasks, and their gpus
         self._staging: dict[int, Simulated] = {}
         self._outbox: list[Completion] = []
         self._packed = -1.0
@@ -175,11 +177,10 @@ class ImaginedNode:
 
     def _pump(self) -> None:
         """Start the tasks whose resources are free."""
-        while self._processes and self._resources.fits(*self._processes[0].need):
+        while self._processes and self._resources.fits(self._processes[0].need):
             call = self._processes.popleft()
-            gpus = tuple(self._resources.gpus[: call.need[2]])
-            self._resources.take(call.need[0], call.need[1], gpus)
-            self._running[call.invocation.number] = gpus
+            grant = self._running[call.invocation.number] = self._resources.grant(call.need)
+            self._resources.take(call.need, grant)
             self._begin(call)
         pool, now = self._pool, self._around.clock.now
         while pool.pending:
@@ -192,7 +193,7 @@ class ImaginedNode:
                 assert isinstance(choice, Fork), f"slots hold no memory here: {choice}"
                 for idle in pool.displaced_by(choice):
                     pool.remove(idle)
-                pool.admit(Slot(next(self._numbers), choice.need, choice.gpus))
+                pool.admit(Slot(next(self._numbers), choice.need, choice.grant))
 
     def _send_first(self, slot: Slot, now: float) -> None:
         is_idle = not slot.calls
@@ -238,8 +239,8 @@ class ImaginedNode:
             return
         self._around.ran(self._around.clock.now - call.began, again=call.again)
         call.began = None
-        if (gpus := self._running.pop(call.invocation.number, None)) is not None:
-            self._resources.give(call.need[0], call.need[1], gpus)
+        if (grant := self._running.pop(call.invocation.number, None)) is not None:
+            self._resources.give(call.need, grant)
 
     def _ended(self, call: Simulated, slot: Slot | None) -> None:
         if not (self.is_alive and call.began is not None and self._calls.get(call.invocation.number) is call):

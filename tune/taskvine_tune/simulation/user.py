@@ -87,7 +87,9 @@ class User:
 
     def begin(self) -> None:
         """Submit the kinds of tasks, and then the tasks."""
-        profiles = tuple(Profile(place, "", *kind) for place, kind in enumerate(self._kinds))
+        profiles = tuple(
+            Profile(place, "", *kind[:-1], gpu_memory=kind.gpu_memory) for place, kind in enumerate(self._kinds)
+        )
         self._manager.handle(Submitted(profiles, []))
         self._manager.clock.after(0.0, self._feed)
 

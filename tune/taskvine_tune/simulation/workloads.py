@@ -33,12 +33,13 @@ class Kind(NamedTuple):
     cores: float | None = None
     memory: float | None = None
     disk: float | None = None
-    gpus: int | None = None
+    gpus: float | None = None
     priority: float = 0.0
     category: str = "job"
     recoverable: bool = True
     running_time_min: float | None = None
     uninterrupted: bool = False
+    gpu_memory: float | None = None
 
 
 class Result(NamedTuple):
@@ -371,4 +372,4 @@ def _jobs(record: Record, paced: bool) -> tuple[list[Job], tuple[Kind, ...]]:
         gone = tuple(forgets.get(number, ()))
         place = kinds[invocation.profile]
         jobs.append(Job(done.seconds, inputs, outputs, place, submitted, gone, False, reads, temps))
-    return jobs, tuple(Kind(*profile[2:12]) for profile in record.profiles.values())
+    return jobs, tuple(Kind(*profile[2:12], gpu_memory=profile.gpu_memory) for profile in record.profiles.values())

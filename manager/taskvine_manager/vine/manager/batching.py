@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from taskvine_manager import gpu_shares
 from taskvine_manager.run_times import RunTimes
 from taskvine_manager.vine.manager.tasks import Need, State, Task
 from taskvine_manager.wire.messages import Library
@@ -25,6 +26,8 @@ TARGET = 0.040
 """Seconds of work, for each slot of a node, that one parcel should contain."""
 SHORT = 0.010
 """Longest expected run time, in seconds, of a task that may share a parcel."""
+SOME = 0.01
+"""A part of a gpu, for a task that asks for gpu memory only."""
 OVERHEAD = 0.00012
 """Seconds that a task occupies its slot beyond the function's run time."""
 MOST = 1024
@@ -51,9 +54,11 @@ class Estimates:
 class Room:
     """Resources of a node, and those that its tasks use.
 
-    ``batches`` counts its parcels of several tasks. They share the slots, and their resources are not counted.
-    ``libraries`` counts the parcels in each named library. A library takes its memory and gpus once. ``warm`` names the
-    libraries that run there, as far as the node has reported it.
+    ``gpu_memory`` is the memory of each of its gpus, in MB. It is None until the node has reported it, and empty if the
+    node does not know it. ``sharing`` counts the tasks with gpus by what they ask for. ``batches`` counts its parcels
+    of several tasks. They share the slots, and their resources are not counted. ``libraries`` counts the parcels in
+    each named library. A library takes its memory and gpus once. ``warm`` names the libraries that run there, as far as
+    the node has reported it.
     """
 
     total: Need
@@ -63,39 +68,72 @@ class Room:
     batches: int = 0
     libraries: Counter[Library] = field(default_factory=Counter)
     warm: tuple[str, ...] = ()
+    gpu_memory: tuple[float, ...] | None = None
+    sharing: Counter[tuple[float, float]] = field(default_factory=Counter)
 
     def could(self, need: Need) -> bool:
         """Return whether an empty node of this kind has the resources."""
-        return _is_within(need if need.library is None else _of(need, need.library), self.total)
+        library = need.library
+        if self.gpu_memory is None:  # it may have enough
+            need = need._replace(gpus=need.gpus or SOME * bool(need.gpu_memory), gpu_memory=0.0)
+            library = library and library._replace(gpus=library.gpus or SOME * bool(library.gpu_memory), gpu_memory=0.0)
+        here = self.here(need)
+        is_large_enough = self._most(need) >= 1 and (library is None or self._most(library) >= 1)
+        return is_large_enough and _is_within(here if library is None else self.beside(here, library), self.total)
+
+    def _most(self, of: Need | Library) -> float:
+        """Return how many such tasks or libraries the gpus of the node can serve at once."""
+        return gpu_shares.most(of.gpus, of.gpu_memory, int(self.total.gpus), self.gpu_memory or ())
+
+    def here(self, need: Need) -> Need:
+        """Return a need with the number of gpus as which it counts on this node."""
+        return need._replace(gpus=self._gpus(need.gpus, need.gpu_memory)) if need.gpus or need.gpu_memory else need
+
+    def _gpus(self, asked: float, memory: float) -> float:
+        return gpu_shares.portion(asked, memory, int(self.total.gpus), self.gpu_memory or ())
+
+    def beside(self, need: Need, library: Library) -> Need:
+        """Return a need, and what a library takes."""
+        gpus = self._gpus(library.gpus, library.gpu_memory) if library.gpus or library.gpu_memory else 0.0
+        return need._replace(memory=need.memory + (library.memory or 0.0), gpus=need.gpus + gpus)
 
     def fits(self, need: Need) -> bool:
         """Return whether the resources are free, and a slot of the library."""
-        amounts = zip(self.busy[:4], need[:4], self.total[:4], strict=True)
+        amounts = zip(self.busy[:4], self.here(need)[:4], self.total[:4], strict=True)
         if not all(busy + take <= has + 1e-9 for busy, take, has in amounts):
             return False
         library = need.library
         if library is not None and library.slots is not None and self.libraries[library] >= library.slots:
             return False
-        return self.admits(need)
+        if library is not None and self._most(library) < 1:
+            return False
+        return self.sharing[need.gpus, need.gpu_memory] < self._most(need) and self.admits(need)
 
     def admits(self, need: Need) -> bool:
         """Return whether the memory and gpus of libraries leave room for a task, and for its library."""
         if need.library is None and not self.libraries:
             return True
-        taken = _sum(self.busy, need)
+        taken = _sum(self.busy, self.here(need))
         for library in self.libraries.keys() | ({need.library} if need.library is not None else set()):
-            taken = _of(taken, library)
+            taken = self.beside(taken, library)
         return taken.memory <= self.total.memory + 1e-9 and taken.gpus <= self.total.gpus + 1e-9
 
     def take(self, need: Need) -> None:
         """Count a task's resources as used."""
-        self.busy = _sum(self.busy, need)
+        self.busy = _sum(self.busy, self.here(need))
+        self._share(need, 1)
         self.enter(need.library)
 
     def give(self, need: Need) -> None:
         """Count a task's resources as free again."""
-        self.busy = _sum(self.busy, need, -1)
+        self.busy = _sum(self.busy, self.here(need), -1)
+        self._share(need, -1)
         self.leave(need.library)
+
+    def _share(self, need: Need, by: int) -> None:
+        if need.gpus or need.gpu_memory:
+            self.sharing[need.gpus, need.gpu_memory] += by
+            self.sharing += Counter()  # drops those without a task
 
     def enter(self, library: Library | None) -> None:
         """Count a parcel in a library."""
@@ -116,11 +154,6 @@ class Room:
 def _sum(busy: Need, need: Need, sign: int = 1) -> Need:
     cores, memory, disk, gpus = (have + sign * take for have, take in zip(busy[:4], need[:4], strict=True))
     return Need(cores, memory, disk, gpus)
-
-
-def _of(need: Need, library: Library) -> Need:
-    """Return a need, and what its library takes."""
-    return need._replace(memory=need.memory + (library.memory or 0.0), gpus=need.gpus + library.gpus)
 
 
 def _is_within(need: Need, total: Need) -> bool:

@@ -353,6 +353,7 @@ class Core:
             return
         if isinstance(sent.errand, Greeting):
             self.fleet.greeted(sent.pinned, event.info)
+            self.workload.reconsider()  # the node has said how much memory its gpus have
         for completion in event.completions:
             self._completed(completion, sent, event.spooled or {})
         node = self.fleet.nodes.get(event.node)

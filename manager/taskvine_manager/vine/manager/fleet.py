@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+from taskvine_manager import gpu_shares
 from taskvine_manager.vine.manager.batching import Room
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Say, SayNodes
@@ -40,7 +41,7 @@ class VineNode:
         pid = int(self.name.rpartition("-")[2]) if self.ours else 0
         self.info = NodeInfo(self.name, cores, memory, disk, gpus, slots, block, pid, "")
         total = Need(max(cores, float(self.slots)), memory, disk, float(gpus))
-        self.room = Room(total, self.slots, self.name)
+        self.room = Room(total, self.slots, self.name, gpu_memory=None if self.ours else ())
         self.functions: set[str] = set()
         """Keys of the functions that it was sent."""
         self.greeted = not self.ours
@@ -98,8 +99,9 @@ class Fleet:
         node = self.nodes.get(str(address))
         if node is not None:
             node.greeted = True
+            node.room.gpu_memory = () if info is None else info.gpu_memory
             if info is not None:
-                node.info = node.info._replace(pid=info.pid, directory=info.directory)
+                node.info = node.info._replace(pid=info.pid, directory=info.directory, gpu_memory=info.gpu_memory)
             self._say(SayNodes())
 
     def name(self, address: str | None) -> str:
@@ -131,7 +133,8 @@ class Fleet:
     def largest(self) -> dict[str, float]:
         """Return the largest amount of each resource on one node."""
         totals = [node.room.total for node in self.nodes.values()]
-        return {name: max(getattr(total, name) for total in totals) for name in RESOURCES}
+        has = {name: max(getattr(total, name) for total in totals) for name in RESOURCES}
+        return has | gpu_shares.largest([size for node in self.nodes.values() for size in node.room.gpu_memory or ()])
 
     # --- release of nodes ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 from taskvine_manager.scheduling.checking import graph_problems, invariants_of
@@ -141,7 +142,9 @@ def resources_add_up(parts: Parts) -> Iterator[str]:
             yield f"node {node.name} at {node.address} is in the table as {address}, its room as {node.room.key}"
         held = [sent for sent in parts.sent if sent.room is node.room]
         taken = [sent.taken for sent in held if sent.taken is not None]
-        found = [sum(amounts) for amounts in zip((0.0,) * 4, *(need[:4] for need in taken), strict=True)]
+        found = [
+            sum(amounts) for amounts in zip((0.0,) * 4, *(node.room.here(need)[:4] for need in taken), strict=True)
+        ]
         for name, busy, sum_, total in zip(RESOURCES, node.room.busy[:4], found, node.room.total[:4], strict=True):
             if abs(busy - sum_) > ROUNDING or busy > total + ROUNDING:
                 yield f"node {node.name}: counted {busy} {name}, found {sum_}, has {total}"
@@ -149,9 +152,9 @@ def resources_add_up(parts: Parts) -> Iterator[str]:
         del libraries[None]
         if node.room.libraries != libraries:
             yield f"node {node.name}: counted {node.room.libraries} of libraries, found {libraries}"
+        together = reduce(node.room.beside, filter(None, libraries), node.room.busy)
         for name in ("memory", "gpus"):
-            sum_ = getattr(node.room.busy, name) + sum(getattr(library, name) or 0 for library in libraries)
-            if sum_ > getattr(node.room.total, name) + ROUNDING:
+            if (sum_ := getattr(together, name)) > getattr(node.room.total, name) + ROUNDING:
                 yield f"node {node.name}: its libraries and tasks take {sum_} {name}"
         batches = sum(sent.taken is None for sent in held)
         if not node.room.batches == batches <= AHEAD:

@@ -53,13 +53,17 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class Need(NamedTuple):
-    """Resources, memory and disk in MB; and the named library that a task runs in, which has some of its own."""
+    """Resources, memory and disk in MB; and the named library that a task runs in, which has some of its own.
+
+    ``gpu_memory`` is what it needs of each gpu, in MB. A node counts both as a number of its gpus.
+    """
 
     cores: float
     memory: float = 0.0
     disk: float = 0.0
     gpus: float = 0.0
     library: Library | None = None
+    gpu_memory: float = 0.0
 
 
 RESOURCES = Need._fields[:4]
@@ -93,10 +97,13 @@ class Task:
         cores = 1.0 if profile.cores is None else profile.cores
         library = profile.library
         memory = 0.0 if library is not None and library.memory is not None else profile.memory or 0.0
-        self.need = Need(cores, memory, profile.disk or 0.0, float(profile.gpus or 0), library)
+        self.need = Need(
+            cores, memory, profile.disk or 0.0, float(profile.gpus or 0), library, profile.gpu_memory or 0.0
+        )
         self.alone = (
             profile.mode == L1
             or any(self.need[1:4])
+            or self.need.gpu_memory > 0
             or any(use.kind != "value" for use in (*invocation.inputs, *invocation.outputs))
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 
+from taskvine_manager import gpu_shares
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
@@ -122,11 +123,8 @@ class Workload:
             self.unfit.append(task)
 
     def _refuse(self, task: Task) -> None:
-        asked = {name: getattr(task.profile, name) for name in RESOURCES}
-        requested = {name: amount for name, amount in asked.items() if amount is not None}
-        if (library := task.profile.library) is not None:
-            of_library = {"memory": library.memory or 0.0, "gpus": float(library.gpus)}
-            requested |= {name: amount for name, amount in of_library.items() if amount}
+        asked = {name: getattr(task.profile, name) for name in (*RESOURCES, "gpu_memory")}
+        requested = gpu_shares.requested(asked, task.profile.library)
         reason = "it asks for more than the largest node has"
         self.fail(task, failure.lost("unsatisfiable", reason, requested=requested, largest=self._fleet.largest()))
 

@@ -7,13 +7,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, sandboxes, temporary
+from taskvine_manager import cleanup, gpu_shares
+from taskvine_manager.node import accelerators, hardware, sandboxes, temporary
+from taskvine_manager.node.accelerators import Found
 from taskvine_manager.node.calls import Call, Ending
 from taskvine_manager.node.config import NodeConfig
+from taskvine_manager.node.devices import Devices, Gpus
 from taskvine_manager.node.loop import Loop, Radio
 from taskvine_manager.node.runner import CANCELLED, Runner, Site
 from taskvine_manager.node.sandboxes import Sandboxes
@@ -74,8 +76,11 @@ class Node:
             os.makedirs(log, exist_ok=True)
         config = _with_files(config, os.path.join(directory, "functions"))
         # TaskVine gives a library GPUs only if all workers have equally many, so the worker's launcher passes them.
-        gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(hardware.gpus())).split(",") if gpu]
-        self.info = _describe(self.name, directory, options, config.slots, len(gpus))
+        gpus = _gpus(config.accelerators)
+        memories = accelerators.memories(gpus, config.gpu_memory)
+        self._devices = Devices(gpus.names, memories)
+        described = _describe(self.name, directory, options, config.slots, len(gpus.names))
+        self.info = described._replace(gpu_memory=memories)
         self._loop = Loop()
         self._temporary = os.environ.get(temporary.VARIABLE) or temporary.link(os.path.join(directory, "tmp"))
         temporary.empty(self._temporary)
@@ -257,15 +262,21 @@ class Node:
         info, (cores, megabytes, gpus) = self.info, call.need
         if (library := call.profile.library) is not None:
             megabytes = library.memory or megabytes
-            gpus = library.gpus or gpus
-        if cores <= info.cores + 1e-9 and megabytes <= info.memory and gpus <= info.gpus:
+            if library.gpus or library.gpu_memory:
+                gpus = Gpus(library.gpus, library.gpu_memory)
+        if cores <= info.cores + 1e-9 and megabytes <= info.memory and self._devices.could(gpus):
             return None
-        asked = {"cores": cores, "memory": megabytes, "gpus": gpus}
+        asked = {"cores": cores, "memory": megabytes, "gpus": gpus.amount, "gpu_memory": gpus.memory}
         return failure.lost(
             "unsatisfiable",
             "its node has less than it asks for",
             requested={name: amount for name, amount in asked.items() if amount},
-            largest={"cores": info.cores, "memory": info.memory, "gpus": info.gpus},
+            largest={
+                "cores": info.cores,
+                "memory": info.memory,
+                "gpus": info.gpus,
+                **gpu_shares.largest(info.gpu_memory),
+            },
         )
 
     def _stage(self, call: Call, parcel: RunningParcel) -> None:
@@ -365,6 +376,14 @@ def _describe(name: str, directory: str, options: Any, slots: int | None, gpus: 
     pid = int(name.rpartition("-")[2]) if ours else options.worker_pid
     memory = megabytes or hardware.memory()
     return NodeInfo(name, cores, memory, disk, gpus, slots, block, pid, os.path.dirname(directory))
+
+
+def _gpus(names: Sequence[str]) -> Found:
+    """Return the worker's gpus: those with the given names, or those that its launcher has found."""
+    kind, is_ours, listed = os.environ.get(GPUS, "").partition(":")
+    if not is_ours:
+        return accelerators.find(None, names)
+    return Found(kind, tuple(names) or tuple(filter(None, listed.split(","))))
 
 
 def _notice(text: str) -> None:

@@ -25,7 +25,8 @@ from typing import IO
 
 import taskvine_manager
 from taskvine_manager import cleanup
-from taskvine_manager.node import hardware, leftovers, temporary
+from taskvine_manager.node import accelerators, hardware, leftovers, temporary
+from taskvine_manager.node.accelerators import Found
 from taskvine_manager.patience import TIMEOUT, Limits, Stopped
 from taskvine_manager.runtime import keeper
 from taskvine_manager.vine.worker import trouble
@@ -39,7 +40,7 @@ ADDRESS = "vine.address"
 DIRECT = "TASKVINE_EXEC_DIRECT"
 """Environment variable with host, port and password file of a manager that accepts direct connections, as JSON."""
 GPUS = "TASKVINE_EXEC_GPUS"
-"""Environment variable with the ids of a node's GPUs."""
+"""Environment variable with the kind and the names of a node's gpus, as in ``nvidia:0,1``."""
 GRACE = 3.0
 """Seconds that a worker has to end after SIGTERM."""
 JOIN_SECONDS = 60
@@ -116,7 +117,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         environment[DIRECT] = json.dumps([to.host, to.port, os.path.abspath(password)])
     calls = _Calls()
     gpus, sizes = _sizes(rest)
-    environment[GPUS] = ",".join(gpus)
+    environment[GPUS] = f"{gpus.kind}:{','.join(gpus.names)}"
     # Tasks create files with the user's umask: only the user can enter the worker's directory.
     command = [program, "--workspace", directory, "--arch", MARK + name, "--feature", name]
     command += ["--connect-timeout", str(JOIN_SECONDS), *sizes, *rest]
@@ -172,8 +173,8 @@ def _make_directory(run: str, name: str) -> str:
     return directory
 
 
-def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
-    """Return the ids of the GPUs, and options with this process's limits where the user has set none.
+def _sizes(rest: list[str]) -> tuple[Found, list[str]]:
+    """Return the gpus, and options with this process's limits where the user has set none.
 
     Without these options a worker would offer the whole machine.
     """
@@ -191,9 +192,9 @@ def _sizes(rest: list[str]) -> tuple[list[str], list[str]]:
         sys.stdout.write(f"taskvine-worker: using {', '.join(said_why)}\n")
         sys.stdout.flush()
     said = trouble.option(rest, "--gpus")
-    gpus = hardware.gpus(None if said is None else int(said))
+    gpus = accelerators.find(None if said is None else int(said))
     if said is None:
-        sizes += ["--gpus", str(len(gpus))]
+        sizes += ["--gpus", str(len(gpus.names))]
     return gpus, sizes
 
 

@@ -8,6 +8,7 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec.config import (
     EmbeddedSettings,
+    Hardware,
     TaskVineFactoryConfig,
     TaskVineManagerConfig,
     VineSettings,
@@ -15,6 +16,7 @@ from taskvine_exec.config import (
     vine_settings,
     with_overrides,
 )
+from taskvine_exec.config.hardware import UNSAID
 from taskvine_manager.runtime.payload import INLINE_LIMIT
 
 #: Parsl does not annotate it.
@@ -28,6 +30,7 @@ def embedded(
     provider: Any = None,
     limit: Any = INLINE_LIMIT,
     libraries: Any = None,
+    hardware: Hardware = UNSAID,
     **fields: Any,
 ) -> EmbeddedSettings:
     manager, factory = with_overrides(TaskVineManagerConfig(), TaskVineFactoryConfig(), fields)
@@ -39,6 +42,7 @@ def embedded(
         provider=provider,
         inline_limit=limit,
         libraries=libraries,
+        hardware=hardware,
     )
 
 

@@ -90,7 +90,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"library_config": {"cores": True}}, r"library_config\['cores'\]=True"),
     ({"library_config": {"memory": float("nan")}}, r"library_config\['memory'\]=nan"),
     ({"library_config": {"disk": -1}}, r"library_config\['disk'\]=-1"),
-    ({"library_config": {"gpus": 0.5}}, r"library_config\['gpus'\]=0\.5"),
+    ({"library_config": {"gpus": 1.5}}, r"library_config\['gpus'\]=1\.5"),
     ({"library_config": {"import_modules": "numpy"}}, r"import_modules'\]='numpy' .*a list of modules"),
     ({"library_config": {"import_modules": ["numpy, scipy"]}}, r"import_modules'\].*a list of modules"),
     ({"library_config": {"import_modules": [".relative"]}}, r"import_modules'\].*their full names"),
@@ -197,7 +197,7 @@ def test_error_names_a_parsl_class_too() -> None:
         ({"x" * 101: {}}, r"at most 100 letters"),
         ({"resnet": len}, r"libraries\['resnet'\]=.*must be a dict"),
         ({"one": {}, "two": {"slots": 2}}, r"libraries\['two'\] has the unknown key 'slots': did you mean 'num_slots'"),
-        ({"resnet": {"gpus": 0.5}}, r"libraries\['resnet'\]\['gpus'\]=0\.5"),
+        ({"resnet": {"gpus": 1.5}}, r"libraries\['resnet'\]\['gpus'\]=1\.5"),
         ({"resnet": {"context_scope": "slot"}}, r"libraries\['resnet'\] has context_scope, but no context"),
         (
             {"resnet": {"gpus": 2}},

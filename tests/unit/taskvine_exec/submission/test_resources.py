@@ -28,6 +28,10 @@ def test_empty_specification_is_the_shared_constant(spec: Any) -> None:
         ({"cores": Fraction(1, 4)}, ResourceSpecification(cores=0.25)),
         ({"memory": 1000, "disk": 0}, ResourceSpecification(memory=1000.0, disk=0.0)),
         ({"gpus": 1.0}, ResourceSpecification(gpus=1)),
+        ({"gpus": 0.25}, ResourceSpecification(gpus=0.25)),
+        ({"gpus": Fraction(1, 4)}, ResourceSpecification(gpus=0.25)),
+        ({"gpu_memory": 1000}, ResourceSpecification(gpu_memory=1000.0)),
+        ({"gpu_memory": 0}, ResourceSpecification(gpu_memory=0.0)),
         ({"priority": -3}, ResourceSpecification(priority=-3.0)),
         ({"priority": None}, ResourceSpecification(priority=0.0)),
         ({"category": "align"}, ResourceSpecification(category="align")),
@@ -84,10 +88,13 @@ def test_numbers_become_pythons() -> None:
         ({"cores": 2j}, {"cores"}, "must be a number"),
         ({"memory": "4GB"}, {"memory"}, "memory='4GB': must be a number"),
         ({"disk": -0.1}, {"disk"}, "at least 0"),
-        ({"gpus": 0.5}, {"gpus"}, "must be a whole number from 0 to"),
+        ({"gpus": 1.5}, {"gpus"}, "must be a whole number from 0 to"),
+        ({"gpus": 0.001}, {"gpus"}, "or a part of one gpu, from 0.01 to 1"),
+        ({"gpu_memory": 0.5}, {"gpu_memory"}, "at least 1"),
+        ({"vram": 1}, {"vram"}, "did you mean 'gpu_memory'"),
         ({"gpus": 2**64}, {"gpus"}, "must be a whole number from 0 to"),
         ({"category": "\ud800"}, {"category"}, "text that UTF-8 can encode"),
-        ({"gpus": False}, {"gpus"}, "must be a number"),
+        ({"gpus": False}, {"gpus"}, "must be a whole number"),
         ({"priority": math.nan}, {"priority"}, "finite"),
         ({"priority": "high"}, {"priority"}, "must be a number"),
         ({"category": ""}, {"category"}, "non-empty string"),
@@ -173,7 +180,7 @@ def test_anything_is_parsed_or_refused_by_name(spec: dict[Any, Any]) -> None:
     else:
         refused, message = set(), "accepted"
         hash(result)
-        amounts = (result.cores, result.memory, result.disk, result.gpus, result.running_time_min)
+        amounts = (result.cores, result.memory, result.disk, result.gpus, result.gpu_memory, result.running_time_min)
         assert all(amount is None or (amount >= 0 and math.isfinite(amount)) for amount in amounts)
     assert bool(refused) == (message != "accepted")
     assert refused <= {str(key) for key in keys}

@@ -19,6 +19,7 @@ import pytest
 
 import taskvine_manager
 from taskvine_manager import cleanup
+from taskvine_manager.run_times import LARGE_RESULT
 from taskvine_manager.runtime import failure, payload, pickling, search_path
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, NodeInfo, Profile
@@ -43,12 +44,16 @@ def write() -> None:
         file.write("text")
 
 
+def fill() -> bytes:
+    return b"x" * LARGE_RESULT
+
+
 PROFILES = [
     Profile(number, each.__name__, each.__name__, mode, None, None, None, None, 0.0, each.__name__)
-    for number, (each, mode) in enumerate([(double, L2), (wait_for, L2), (write, L1), (double, L1)])
+    for number, (each, mode) in enumerate([(double, L2), (wait_for, L2), (write, L1), (double, L1), (fill, L2)])
 ]
-DOUBLE, WAIT, WRITE, DOUBLE_L1 = PROFILES
-FUNCTIONS = [(each.__name__, pickling.dumps(each)) for each in (double, wait_for, write)]
+DOUBLE, WAIT, WRITE, DOUBLE_L1, FILL = PROFILES
+FUNCTIONS = [(each.__name__, pickling.dumps(each)) for each in (double, wait_for, write, fill)]
 
 
 class Manager:
@@ -201,6 +206,21 @@ def test_draining_node_gives_back_what_it_has_not_begun(manager: Manager) -> Non
     assert 4 in numbers
     open(go, "x").close()
     assert set(manager.ended(4 - len(numbers))) == {1, 2, 3, 4} - set(numbers)
+
+
+def test_tasks_sent_ahead_are_given_back_if_their_results_are_large(manager: Manager) -> None:
+    manager.run(*(call(number, FILL, outputs=[FileUse("value", "", f"result{number}")]) for number in range(8)))
+    ended: list[int] = []
+    returned: list[int] = []
+    while len(ended) + len(returned) < 8:
+        kind, items = manager.next()
+        if kind == "returned":
+            assert ended  # the manager learns first how large the result was
+            returned += items
+        else:
+            ended += [Completion(*item).number for item in items]
+    assert len(returned) >= 2
+    assert sorted(ended + returned) == list(range(8))
 
 
 def test_functions_are_forgotten_and_loaded_again(manager: Manager) -> None:

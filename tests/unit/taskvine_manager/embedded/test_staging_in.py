@@ -13,7 +13,7 @@ import pytest
 from taskvine_manager.embedded.staging_in import Sent, StagingIn
 from taskvine_manager.node import cache as cache_module
 from taskvine_manager.node.cache import Cache
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.core import NodeCore
 from taskvine_manager.node.replicas import Source
 from taskvine_manager.node.sandboxes import Sandboxes
@@ -94,7 +94,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def task(number: int, *inputs: FileUse, outputs: tuple[FileUse, ...] = ()) -> Call:
-    return Call(Invocation(number, 0, b"", inputs, outputs), PROFILE, (1.0, 0.0, 0))
+    return Call(Invocation(number, 0, b"", inputs, outputs), PROFILE, Need(1.0, 0.0))
 
 
 def temp(name: str) -> FileUse:

@@ -14,7 +14,7 @@ import pytest
 from taskvine_manager.embedded.staging_out import StagingOut
 from taskvine_manager.node import copying, sandboxes
 from taskvine_manager.node.cache import Cache
-from taskvine_manager.node.calls import Call, Ending
+from taskvine_manager.node.calls import Call, Ending, Need
 from taskvine_manager.node.core import NodeCore
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
@@ -58,7 +58,7 @@ class Node:
 
     def task(self, *outputs: FileUse, **files: str) -> Call:
         """Make a task whose sandbox contains these files."""
-        call = Call(Invocation(1, 0, b"", (), outputs), PROFILE._replace(mode=L1), (1.0, 0.0, 0))
+        call = Call(Invocation(1, 0, b"", (), outputs), PROFILE._replace(mode=L1), Need(1.0, 0.0))
         call.directory = str(self.directory / "task")
         os.makedirs(sandboxes.path(call))
         for name, text in files.items():
@@ -87,7 +87,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def call(*outputs: FileUse) -> Call:
-    return Call(Invocation(1, 0, b"", (), outputs), PROFILE, (1.0, 0.0, 0))
+    return Call(Invocation(1, 0, b"", (), outputs), PROFILE, Need(1.0, 0.0))
 
 
 def temp(name: str) -> FileUse:

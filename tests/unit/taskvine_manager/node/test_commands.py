@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from taskvine_manager.node.commands import INIT_FAILED, open_log, start_directory, with_init
+from taskvine_manager.node.commands import INIT_FAILED, bound_to, open_log, start_directory, with_init
 
 COMMAND = ["/bin/sh", "-c", 'echo "$VALUE $1"', "sh", "an argument"]
 
@@ -46,3 +47,20 @@ def test_log_is_appended_to_and_need_not_be_there(tmp_path: Path) -> None:
     assert os.stat(tmp_path / "log").st_mode & 0o777 == 0o600
     with open_log(str(tmp_path / "none" / "log")) as log:
         log.write(b"lost")
+
+
+def test_processes_are_bound_while_they_start() -> None:
+    allowed = os.sched_getaffinity(0)
+    look = [sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]
+    with bound_to([min(allowed)]):
+        assert subprocess.check_output(look, text=True) == f"[{min(allowed)}]\n"
+    assert os.sched_getaffinity(0) == allowed
+    with bound_to(()):
+        assert os.sched_getaffinity(0) == allowed
+
+
+def test_impossible_cpus_leave_a_process_as_it_was() -> None:
+    allowed = os.sched_getaffinity(0)
+    with pytest.raises(OSError, match="Invalid argument"), bound_to([60_000]):
+        pass
+    assert os.sched_getaffinity(0) == allowed

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Ending
+from taskvine_manager.node.calls import Call, Ending, Need
 from taskvine_manager.node.core import Actions, NodeCore
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire.messages import L1, L2, FileUse, Invocation, Profile
@@ -69,7 +69,7 @@ class World:
         broken: bytes | None = None,
     ) -> Call:
         profile = Profile(0, "key", "f", mode, None, None, None, None, 0.0, "f")
-        call = self.calls[number] = Call(Invocation(number, 0, b"", reads, makes), profile, (1.0, 0.0, 0))
+        call = self.calls[number] = Call(Invocation(number, 0, b"", reads, makes), profile, Need(1.0, 0.0))
         self.core.take(call, supply, broken)
         return call
 

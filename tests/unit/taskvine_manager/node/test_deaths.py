@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from taskvine_manager.node import deaths
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.limits import Kill, Kills
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
-CALL = Call(Invocation(1, 1, b""), Profile(1, "f", "name", L2, None, None, None, None, 0.0, "f"), (1.0, 0.0, 0))
+CALL = Call(Invocation(1, 1, b""), Profile(1, "f", "name", L2, None, None, None, None, 0.0, "f"), Need(1.0, 0.0))
 
 
 @pytest.mark.parametrize(

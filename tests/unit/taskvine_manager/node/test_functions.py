@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.functions import Functions
 from taskvine_manager.runtime import release
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
 PROFILE = Profile(0, "key", "f", L2, None, None, None, None, 0.0, "f")
-CALL = Call(Invocation(1, 0, b""), PROFILE, (1.0, 0.0, 0))
+CALL = Call(Invocation(1, 0, b""), PROFILE, Need(1.0, 0.0))
 
 
 class Pool:

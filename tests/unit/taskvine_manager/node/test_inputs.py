@@ -8,7 +8,7 @@ import pytest
 
 from taskvine_manager.embedded.staging_in import Sent
 from taskvine_manager.node import inputs as module
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.inputs import Inputs, State
 from taskvine_manager.node.replicas import Source
 from taskvine_manager.wire.messages import L2, FileUse, Invocation, Profile
@@ -45,7 +45,7 @@ def temp(name: str) -> FileUse:
 
 
 def call(number: int, reads: tuple[FileUse, ...] = (), makes: tuple[FileUse, ...] = ()) -> Call:
-    return Call(Invocation(number, 0, b"", reads, makes), PROFILE, (1.0, 0.0, 0))
+    return Call(Invocation(number, 0, b"", reads, makes), PROFILE, Need(1.0, 0.0))
 
 
 def test_task_waits_for_the_task_that_makes_its_input(inputs: Inputs) -> None:

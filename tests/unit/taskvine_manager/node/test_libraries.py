@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Resources, Shared
+from taskvine_manager.node.calls import Call, Need, Resources, Shared
+from taskvine_manager.node.devices import Devices, Gpus
 from taskvine_manager.node.libraries import Libraries
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
@@ -41,13 +42,13 @@ class Node:
         usual: dict[str, Any] = {
             **dict.fromkeys(("log", "scratch", "spool"), str(directory)),
             **dict.fromkeys(("directory", "temporary", "context")),
-            "has_gpus": True,
+            "gpu_kind": "nvidia",
             "start_timeout": 60.0,
             "slot_cores": 1.0,
             "env_vars": {},
             "context_scope": "library",
         }
-        self.resources = Resources(2.0, 1000.0, ["0"])
+        self.resources = Resources(2.0, 1000.0, Devices(["0"]))
         self.endings: dict[int, tuple[int, Payload]] = {}
         self.oneshot: Call | None = None
         self._directory = directory
@@ -78,7 +79,7 @@ class Node:
     def call(self, number: int, library: messages.Library | None = None, program: str = NAME, gpus: int = 0) -> Call:
         profile = Profile(1, "f", "name of f", L2, None, None, None, None, 0.0, "f", library=library)
         shares = 1 if library is not None and library.gpus else gpus
-        return Call(Invocation(number, 1, program.encode()), profile, (1.0, 0.0, shares))
+        return Call(Invocation(number, 1, program.encode()), profile, Need(1.0, 0.0, Gpus(shares)))
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         self.libraries.add(self.call(*args, **kwargs))
@@ -148,7 +149,7 @@ def test_named_library_waits_for_a_call(make: Make) -> None:
     node.add(0)
     assert node.results(0) == ["None"]
     assert (node.starts(), node.libraries.names) == (1, ())
-    assert node.resources.gpus == ["0"]
+    assert node.resources.devices.free == ["0"]
 
 
 def test_idle_library_ends_for_another(make: Make) -> None:
@@ -159,7 +160,7 @@ def test_idle_library_ends_for_another(make: Make) -> None:
     node.add(1, TWO)
     assert node.results(1) == ["two"]
     assert node.libraries.names == ("two",)
-    assert (node.resources.gpus, node.resources.memory) == ([], 600.0)
+    assert (node.resources.devices.free, node.resources.memory) == ([], 600.0)
     assert node.processes["one"].channel is None
     assert not os.path.exists(f"/proc/{first}")
     node.add(2, ONE)
@@ -176,7 +177,7 @@ def test_idle_library_ends_for_a_task(make: Make, kind: str) -> None:
         assert node.results(1) == ["None"]
     else:
         node.oneshot = node.call(1, gpus=1)
-        node.until(lambda: node.resources.gpus == ["0"])
+        node.until(lambda: node.resources.devices.free == ["0"])
     assert node.libraries.names == ()
 
 
@@ -212,10 +213,10 @@ def test_later_call_does_not_bring_an_ended_library_back_first(make: Make) -> No
     node.oneshot = node.call(1, gpus=1)
     node.turn()
     node.add(2, ONE)
-    node.until(lambda: node.resources.gpus == ["0"])
+    node.until(lambda: node.resources.devices.free == ["0"])
     for _ in range(5):
         node.turn()
-    assert node.resources.gpus == ["0"], "it is kept for the L1 task"
+    assert node.resources.devices.free == ["0"], "it is kept for the L1 task"
     node.oneshot = None
     assert node.results(2) == ["one"]
 

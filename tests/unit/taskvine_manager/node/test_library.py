@@ -83,7 +83,7 @@ def test_library_gets_its_config_and_forks_once_it_is_warm(started: Any) -> None
     assert library.wait is None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        assert library.fork(7, {"NAME": "value"}, 0.0, theirs)
+        assert library.fork(7, {"NAME": "value"}, 0.0, (), theirs)
         assert ours.recv(PACKET_LIMIT) == b"hello"
 
 
@@ -140,7 +140,7 @@ def test_fork_by_a_library_that_has_died_fails(started: Any) -> None:
     node = started(WARM)
     assert node.hear(3)[-1] == ("gone",)
     with socket.socket() as end:
-        assert not node.library.fork(0, {}, 0.0, end)
+        assert not node.library.fork(0, {}, 0.0, (), end)
 
 
 @pytest.mark.parametrize(

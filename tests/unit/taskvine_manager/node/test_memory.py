@@ -12,7 +12,7 @@ import pytest
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import memory
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
 HOLD = f"held = b'x' * {64 * 2**20}"
@@ -24,7 +24,7 @@ Start = Callable[[str], subprocess.Popen[bytes]]
 
 def task(limit: float | None) -> Call:
     profile = Profile(1, "f", "name of f", L2, None, limit, None, None, 0.0, "f")
-    return Call(Invocation(1, 1, b""), profile, (1.0, limit or 0.0, 0))
+    return Call(Invocation(1, 1, b""), profile, Need(1.0, limit or 0.0))
 
 
 @pytest.fixture

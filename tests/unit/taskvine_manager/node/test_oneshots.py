@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from taskvine_manager import cleanup
-from taskvine_manager.node.calls import Call, Resources, Shared
+from taskvine_manager.node.calls import Call, Need, Resources, Shared
+from taskvine_manager.node.devices import Devices, Gpus
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node_parameters import MAX_TASK_STDOUT_STORAGE
@@ -41,7 +42,7 @@ class Node:
 
     def __init__(self, directory: Path, init_command: str = "", /, **config: Any) -> None:
         self.directory = directory
-        self.resources = Resources(2.0, 1000.0, ["0", "1"])
+        self.resources = Resources(2.0, 1000.0, Devices(["0", "1"]))
         self.endings: list[tuple[int, int, Payload, float, float]] = []
         settings: dict[str, Any] = {
             **dict.fromkeys(("sys_path", "context", "directory", "memory_group", "temporary")),
@@ -49,7 +50,7 @@ class Node:
             "log": str(directory),
             "inline_limit": 1000,
             "env_vars": {},
-            "has_gpus": False,
+            "gpu_kind": None,
             **config,
         }
         self.tasks = OneShots(
@@ -64,7 +65,7 @@ class Node:
 
     def add(self, number: int, program: str, cores: float = 1.0, gpus: int = 0) -> Call:
         """Queue a task, and start it if its resources are free."""
-        call = Call(Invocation(number, 1, program.encode()), PROFILE, (cores, 0.0, gpus))
+        call = Call(Invocation(number, 1, program.encode()), PROFILE, Need(cores, 0.0, Gpus(gpus)))
         call.directory = str(self.directory / f"t{number}")
         (self.directory / f"t{number}" / "sandbox").mkdir(parents=True)
         self.tasks.pending.append(call)
@@ -120,7 +121,7 @@ def test_task_runs_in_the_users_directory(tmp_path: Path) -> None:
 
 
 def test_task_gets_its_function_and_the_results_that_it_reads(node: Node) -> None:
-    call = Call(Invocation(1, 1, b"answer(repr(task).encode())"), PROFILE, (1.0, 0.0, 0))
+    call = Call(Invocation(1, 1, b"answer(repr(task).encode())"), PROFILE, Need(1.0, 0.0))
     call.directory, call.values = str(node.directory), {"1@r": b"result"}
     (node.directory / "sandbox").mkdir()
     node.tasks.pending.append(call)
@@ -151,14 +152,14 @@ def test_task_uses_as_many_threads_as_it_has_cores(node: Node) -> None:
 
 
 def test_task_sees_only_its_gpus(tmp_path: Path) -> None:
-    node = Node(tmp_path, has_gpus=True)
+    node = Node(tmp_path, gpu_kind="nvidia")
     program = "answer(os.environ['CUDA_VISIBLE_DEVICES'].encode())"
     node.add(1, program, gpus=1)
     node.add(2, program, gpus=1)
-    assert node.resources.gpus == []
+    assert node.resources.devices.free == []
     node.reap()
     assert sorted(str(body) for _, _, body, _, _ in node.endings) == ["b'0'", "b'1'"]
-    assert node.resources.gpus == ["0", "1"]
+    assert node.resources.devices.free == ["0", "1"]
 
 
 def test_temporary_directory_of_a_task_is_removed_with_it(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_task_whose_init_command_fails_is_lost(tmp_path: Path) -> None:
 def test_task_that_cannot_be_started_is_lost(tmp_path: Path, target: str, kind: str) -> None:
     (tmp_path / "short").mkdir()
     node = Node(tmp_path, temporary=str(tmp_path / "short"))
-    call = Call(Invocation(1, 1, b"answer()"), PROFILE, (1.0, 0.0, 1))
+    call = Call(Invocation(1, 1, b"answer()"), PROFILE, Need(1.0, 0.0, Gpus(1.0)))
     call.directory = str(tmp_path / "t1")
     (tmp_path / "t1").mkdir()
     (tmp_path / "t1" / "task").symlink_to(target)  # the file in which the task is written for its process
@@ -215,7 +216,7 @@ def test_task_that_cannot_be_started_is_lost(tmp_path: Path, target: str, kind: 
     record = node.record()
     assert (record["kind"], record["path"]) == (kind, call.directory)
     assert record["reason"].startswith("name of f cannot be started: [Errno ")
-    assert (node.resources.cores, node.resources.gpus) == (2.0, ["0", "1"])
+    assert (node.resources.cores, node.resources.devices.free) == (2.0, ["0", "1"])
     assert list((tmp_path / "short").iterdir()) == []
 
 
@@ -245,7 +246,7 @@ def test_cancelled_task_that_has_not_begun_is_returned(node: Node) -> None:
 
 
 def test_task_of_an_unknown_function_is_a_mistake(node: Node) -> None:
-    call = Call(Invocation(1, 1, b""), PROFILE._replace(function="g"), (1.0, 0.0, 0))
+    call = Call(Invocation(1, 1, b""), PROFILE._replace(function="g"), Need(1.0, 0.0))
     call.directory = str(node.directory)
     node.tasks.pending.append(call)
     with pytest.raises(KeyError):

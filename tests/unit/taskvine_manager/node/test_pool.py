@@ -10,11 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from taskvine_manager.node.calls import Call, Need, Resources
+from taskvine_manager.node.calls import Call, Grant, Need, Resources
+from taskvine_manager.node.devices import Devices, Gpus
+from taskvine_manager.node.pinning import Cpus
 from taskvine_manager.node.pool import IDLE_SLOTS, STUCK_SECONDS, TRIES, Fork, Pool, Refusal, Slot
 from taskvine_manager.wire.messages import L2, Invocation, Profile
 
-ONE_CORE = (1.0, 0.0, 0)
+ONE_CORE = Need(1.0, 0.0)
 NOW = 1000.0
 
 
@@ -26,7 +28,7 @@ class Node:
     """A node's pool, with the actions of a node."""
 
     def __init__(self, cores: float = 2, memory: float = 1000, gpus: int = 0) -> None:
-        self.resources = Resources(cores, memory, [str(number) for number in range(gpus)])
+        self.resources = Resources(cores, memory, Devices(str(number) for number in range(gpus)))
         self.pool: Pool[Slot] = Pool(self.resources)
         self.now = NOW
         self.refused: list[Refusal] = []
@@ -52,7 +54,7 @@ class Node:
             elif isinstance(choice, Fork):
                 for slot in self.pool.displaced_by(choice):
                     self.pool.remove(slot)
-                self.pool.admit(Slot(len(self.forks), choice.need, choice.gpus))
+                self.pool.admit(Slot(len(self.forks), choice.need, choice.grant))
                 self.forks.append(choice)
             else:
                 calls = self.pool.occupy(choice, self.now)
@@ -85,7 +87,7 @@ class Node:
 
     @property
     def free(self) -> tuple[float, float, int]:
-        return self.resources.cores, self.resources.memory, len(self.resources.gpus)
+        return self.resources.cores, self.resources.memory, len(self.resources.devices.free)
 
 
 # --- which slot gets a task ---
@@ -109,7 +111,7 @@ def test_slots_are_forked_while_resources_are_free() -> None:
 def test_task_that_does_not_fit_delays_later_tasks() -> None:
     node = Node(cores=2)
     node.run()
-    node.add(need=(2.0, 0.0, 0))
+    node.add(need=Need(2.0, 0.0))
     node.add()
     node.pump()
     assert len(node.pool.pending) == 2
@@ -124,7 +126,7 @@ def test_idle_slot_that_has_the_function_comes_first() -> None:
     assert node.run(function="c") is slots[0]
 
 
-@pytest.mark.parametrize("need", [(2.0, 0.0, 0), (1.0, 100.0, 0), (1.0, 0.0, 1)])
+@pytest.mark.parametrize("need", [Need(2.0, 0.0), Need(1.0, 100.0), Need(1.0, 0.0, Gpus(1.0))])
 def test_slot_made_for_other_needs_is_not_used(need: Need) -> None:
     node = Node(cores=2, gpus=1)
     node.end(node.run())
@@ -134,33 +136,67 @@ def test_slot_made_for_other_needs_is_not_used(need: Need) -> None:
 
 def test_only_busy_slots_hold_gpus() -> None:
     node = Node(cores=3, gpus=2)
-    slots = [node.run(need=(1.0, 0.0, 1)) for _ in range(2)]
-    assert [slot.gpus for slot in slots] == [("0",), ("1",)]
+    slots = [node.run(need=Need(1.0, 0.0, Gpus(1.0))) for _ in range(2)]
+    assert [slot.grant.devices for slot in slots] == [("0",), ("1",)]
     assert node.free == (1, 1000, 0)
     for slot in slots:
         node.end(slot)
-    node.resources.take(0, 0, ["0"])  # as an L1 task does
-    assert node.run(need=(1.0, 0.0, 1)) is slots[1]
+    node.resources.take(Need(0, 0, Gpus(1.0)), Grant(("0",)))  # as an L1 task does
+    assert node.run(need=Need(1.0, 0.0, Gpus(1.0))) is slots[1]
 
 
 def test_idle_slot_ends_before_another_one_sees_its_gpus() -> None:
     node = Node(gpus=2)
-    small = node.run(need=(1.0, 0.0, 1))
+    small = node.run(need=Need(1.0, 0.0, Gpus(1.0)))
     node.end(small)
     other = node.run()
-    large = node.run(need=(1.0, 0.0, 2))
-    assert large.gpus == ("0", "1")
+    large = node.run(need=Need(1.0, 0.0, Gpus(2.0)))
+    assert large.grant.devices == ("0", "1")
     assert list(node.pool.slots.values()) == [other, large]
+
+
+def test_idle_slots_stay_beside_parts_of_their_gpu() -> None:
+    node = Node(cores=4, gpus=1)
+    quarter, half = (node.run(need=Need(1.0, 0.0, Gpus(amount))) for amount in (0.25, 0.5))
+    assert quarter.grant == half.grant == Grant(("0",))
+    node.end(quarter)
+    node.end(half)
+    third = node.run(need=Need(1.0, 0.0, Gpus(0.3)))
+    assert list(node.pool.slots.values()) == [half, third], "what was idle longest ended"
+    node.end(third)
+    whole = node.run(need=Need(1.0, 0.0, Gpus(1.0)))
+    assert list(node.pool.slots.values()) == [whole]
+
+
+def test_parts_share_a_gpu_only_as_long_as_it_has_room() -> None:
+    node = Node(cores=8, gpus=2)
+    calls = node.add(need=Need(1.0, 0.0, Gpus(0.5)), count=5)
+    node.pump()
+    assert list(node.pool.pending) == calls[4:]
+    assert [slot.grant.devices for slot in node.pool.slots.values()] == [("0",), ("0",), ("1",), ("1",)]
+
+
+def test_idle_slot_is_not_used_while_its_cpus_are_and_others_are_not() -> None:
+    node = Node(cores=4)
+    node.pool = Pool(Resources(4, 1000, cpus=Cpus([(0,), (1,)])))
+    first, second = node.run(), node.run()
+    assert (first.grant.groups, second.grant.groups) == ((0,), (1,))
+    node.end(second)
+    wide = node.run(need=Need(1.0, 100.0))
+    assert wide.grant.groups == (1,)
+    node.end(first)
+    assert node.run() is first
+    assert node.run() is second, "both groups have a task"
 
 
 def test_slot_that_is_idle_longest_ends_when_there_are_too_many() -> None:
     node = Node(cores=1)
     slots = []
     for megabytes in range(IDLE_SLOTS):
-        slots.append(node.run(need=(1.0, float(megabytes), 0)))
+        slots.append(node.run(need=Need(1.0, float(megabytes))))
         node.end(slots[-1])
-    node.end(node.run(need=(1.0, 0.0, 0)))  # the oldest is used again
-    node.run(need=(1.0, 999.0, 0))
+    node.end(node.run(need=Need(1.0, 0.0)))  # the oldest is used again
+    node.run(need=Need(1.0, 999.0))
     assert slots[0] in node.pool.slots.values()
     assert slots[1] not in node.pool.slots.values()
     assert len(node.pool.slots) == IDLE_SLOTS
@@ -274,7 +310,7 @@ def test_function_that_was_taken_back_is_sent_again() -> None:
 # --- memory limits ---
 
 
-LIMITED = (1.0, 100.0, 0)
+LIMITED = Need(1.0, 100.0)
 
 
 def test_task_avoids_a_slot_that_holds_too_much_memory() -> None:
@@ -293,7 +329,7 @@ def test_functions_that_need_too_much_memory_are_refused() -> None:
     slot = node.run(need=LIMITED)
     (call,) = slot.calls
     (other,) = node.add(need=LIMITED)
-    (enough,) = node.add(need=(1.0, 200.0, 0))
+    (enough,) = node.add(need=Need(1.0, 200.0))
     assert node.pool.outgrown(slot, 150.0, True) is None
     node.pool.remove(slot)
     node.pump()
@@ -317,7 +353,7 @@ def test_cancelled_task_does_not_run_in_another_slot() -> None:
 
 def test_dead_slot_frees_its_resources() -> None:
     node = Node(gpus=1)
-    slot = node.run(need=(1.0, 10.0, 1))
+    slot = node.run(need=Need(1.0, 10.0, Gpus(1.0)))
     (call,) = slot.calls
     assert node.pool.slot_died(slot, []) is call
     assert node.free == (2, 1000, 1)
@@ -414,6 +450,9 @@ def test_slots_forget_functions_once_they_are_told() -> None:
 # --- whatever happens ---
 
 
+OF_GPUS = [Need(1.0, 0.0, Gpus(amount)) for amount in (0.25, 0.5, 1.0, 2.0)]
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Whatever happens to slots, no task is lost or runs twice at once, and resources are those left by busy slots."""
 
@@ -428,7 +467,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(
         function=st.sampled_from("ab"),
-        need=st.sampled_from([ONE_CORE, (2.0, 0.0, 0), LIMITED, (1.0, 0.0, 1), (1.0, 0.0, 2)]),
+        need=st.sampled_from([ONE_CORE, Need(2.0, 0.0), LIMITED, *OF_GPUS]),
         count=st.integers(1, 5),
     )
     def add(self, function: str, need: Need, count: int) -> None:
@@ -475,8 +514,11 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def resources_are_those_that_busy_slots_leave(self) -> None:
         busy = [slot for slot in self.node.pool.slots.values() if slot.calls]
-        used = [gpu for slot in busy for gpu in slot.gpus]
-        assert sorted([*self.node.resources.gpus, *used]) == ["0", "1"]
+        used = {gpu for slot in busy for gpu in slot.grant.devices}
+        assert sorted([*self.node.resources.devices.free, *used]) == ["0", "1"]
+        for gpu in "01":
+            seeing = [slot for slot in self.node.pool.slots.values() if gpu in slot.grant.devices]
+            assert sum(min(1.0, slot.need.gpus.amount) for slot in seeing) <= 1.0, "idle slots count too"
         assert self.node.resources.cores == 3 - sum(slot.need[0] for slot in busy) >= 0
         assert self.node.resources.memory == 1000 - sum(slot.need[1] for slot in busy) >= 0
 
@@ -487,3 +529,15 @@ def first_of(slot: Slot) -> int:
 
 TestPoolMachine = PoolMachine.TestCase
 TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# --- surplus ---
+
+
+def test_surplus_tasks_are_those_behind_one_for_each_core() -> None:
+    node = Node(cores=2)
+    wide, others = node.add("wide", count=5), node.add("other", count=3)
+    assert node.pool.surplus({"unknown"}) == []
+    assert node.pool.surplus({"wide"}) == wide[2:]
+    assert list(node.pool.pending) == [*wide[:2], *others]
+    assert node.pool.surplus({"wide"}) == []

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from taskvine_manager.node import memory
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.accelerators import ANY, Found
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.config import LibraryConfig
+from taskvine_manager.node.devices import Gpus
 from taskvine_manager.node.runner import LOOK_AT_SLOTS, Runner, Site
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import Payload
@@ -64,7 +66,7 @@ class Node:
         self.runner = Runner(
             config(**{**usual, **settings}),
             NodeInfo("node", 4.0, 1000.0, 1000.0, 0, 2, "", 1, str(directory)),
-            [],
+            Found(ANY),
             Site(**{**places, "radio": "/radio", **(site or {})}),
             loop,
             self._report,
@@ -150,7 +152,7 @@ def test_library_is_started_at_once_if_calls_are_expected(make: Make, tmp_path: 
 @pytest.mark.parametrize(("mode", "asked", "cores"), [(L2, None, 2.0), (L1, None, 1.0), (L2, 3.0, 3.0), (L1, 0.5, 0.5)])
 def test_task_gets_its_cores(make: Make, mode: str, asked: float | None, cores: float) -> None:
     call = make().take(1, "", mode, cores=asked, memory=100.0, gpus=1)
-    assert call.need == (cores, 100.0, 1)
+    assert call.need == Need(cores, 100.0, Gpus(1.0))
 
 
 @pytest.mark.parametrize("mode", [L1, L2])

@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.slot_process import FORGOTTEN_AT_ONCE, SlotProcess
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.slot import PACKET_LIMIT
@@ -24,12 +24,12 @@ PROFILE = Profile(1, "f", "f", L2, None, None, None, None, 0.0, "f")
 
 
 def task(number: int, arguments: bytes = b"arguments") -> Call:
-    return Call(Invocation(number, 1, arguments), PROFILE, (1.0, 0.0, 0))
+    return Call(Invocation(number, 1, arguments), PROFILE, Need(1.0, 0.0))
 
 
 @pytest.fixture
 def slot() -> Iterator[SlotProcess]:
-    made = SlotProcess(0, (1.0, 0.0, 0), ())
+    made = SlotProcess(0, Need(1.0, 0.0), ())
     yield made
     made.close()
 

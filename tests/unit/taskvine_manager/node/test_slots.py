@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from taskvine_manager.node.calls import Call, Resources, Shared
+from taskvine_manager.node.calls import Call, Need, Resources, Shared
+from taskvine_manager.node.devices import Devices, Gpus
 from taskvine_manager.node.library import Library
 from taskvine_manager.node.limits import Kills
 from taskvine_manager.node.slot_process import SlotProcess
@@ -54,14 +55,14 @@ class Node:
     def __init__(self, directory: Path, program: str = PROGRAM, /, **settings: Any) -> None:
         config: dict[str, Any] = {
             **dict.fromkeys(("log", "scratch", "spool"), str(directory)),
-            **dict.fromkeys(("directory", "temporary", "context", "has_gpus")),
+            **dict.fromkeys(("directory", "temporary", "context", "gpu_kind")),
             "start_timeout": 60.0,
             "slot_cores": 1.0,
             "env_vars": {},
             "context_scope": "library",
             **settings,
         }
-        self.resources = Resources(1.0, 1000.0, ["0", "1"] if settings.get("has_gpus") else [])
+        self.resources = Resources(1.0, 1000.0, Devices(["0", "1"] if settings.get("gpu_kind") else []))
         self.endings: list[tuple[Call, int, Payload]] = []
         self.then: Callable[[], object] = lambda: None
         self._directory = directory
@@ -98,7 +99,7 @@ class Node:
         gpus: int = 0,
     ) -> Call:
         profile = Profile(1, "f", "name of f", L2, None, None, None, None, 0.0, "f")
-        call = Call(Invocation(number, 1, program.encode()), profile, (cores, memory, gpus))
+        call = Call(Invocation(number, 1, program.encode()), profile, Need(cores, memory, Gpus(gpus)))
         call.values = values or {}
         self.slots.add(call)
         self.slots.pump()
@@ -221,6 +222,21 @@ def test_pending_tasks_can_be_taken_back(node: Node) -> None:
     assert len(node.endings) == 1
 
 
+def test_surplus_tasks_are_taken_back_from_slots(node: Node, tmp_path: Path) -> None:
+    node.add(1, "answer(b'', 1e-5)")
+    node.run(1)  # tasks like it are known to be short, so a slot gets several at once
+    began, gate = tmp_path / "began", tmp_path / "gate"
+    os.mkfifo(began)
+    program = f"open({str(began)!r}, 'w')\nwhile not os.path.exists({str(gate)!r}): pass\nanswer(b'')"
+    node.add(2, program)
+    calls = [node.add(number, "answer(b'')") for number in (3, 4, 5)]
+    began.read_text()  # waits until the task has begun
+    assert node.slots.surplus({"other"}) == []
+    assert node.slots.surplus({"f"}) == calls[1:]
+    gate.touch()
+    assert [ending[0] for ending in node.run(3)[1:]] == [2, 3]
+
+
 def test_cancelled_task_is_reported_when_its_slot_has_died(node: Node, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     node.add(1, f"say(slot, 'l', 'f')\nwhile not os.path.exists({str(gate)!r}): pass\ndie()")
@@ -295,7 +311,9 @@ def test_tasks_of_a_library_that_fails_to_start_are_lost(tmp_path: Path) -> None
 
 def test_slot_sees_only_its_gpus(tmp_path: Path) -> None:
     forked = "made = pickle.loads(packet); open(config['log'] + '/gpus', 'w').write(made[2]['CUDA_VISIBLE_DEVICES']); "
-    node = Node(tmp_path, PROGRAM.replace("packet or os._exit(0)", f"packet or os._exit(0); {forked}"), has_gpus=True)
+    node = Node(
+        tmp_path, PROGRAM.replace("packet or os._exit(0)", f"packet or os._exit(0); {forked}"), gpu_kind="nvidia"
+    )
     node.add(1, "answer(b'')", gpus=1)
     node.run(1)
     assert (tmp_path / "gpus").read_text() == "0"

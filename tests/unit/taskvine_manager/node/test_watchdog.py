@@ -14,7 +14,7 @@ import pytest
 
 from taskvine_manager import cleanup
 from taskvine_manager.node import memory
-from taskvine_manager.node.calls import Call
+from taskvine_manager.node.calls import Call, Need
 from taskvine_manager.node.limits import Group, Kills
 from taskvine_manager.node.watchdog import LOOK_AT_KILLS, Watchdog
 from taskvine_manager.node_parameters import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT
@@ -85,7 +85,7 @@ def world() -> Iterator[World]:
 
 def task(limit: float | None = None) -> Call:
     profile = Profile(1, "f", "name of f", L2, None, limit, None, None, 0.0, "f")
-    return Call(Invocation(1, 1, b""), profile, (1.0, limit or 0.0, 0))
+    return Call(Invocation(1, 1, b""), profile, Need(1.0, limit or 0.0))
 
 
 SOON = [number / 2 for number in range(10)]

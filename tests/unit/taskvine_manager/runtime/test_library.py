@@ -59,10 +59,10 @@ class Library:
         packet: tuple[Any, ...] = pickle.loads(self.socket.recv(PACKET_LIMIT))
         return packet
 
-    def fork(self, number: int, memory: float = 0.0, **environment: str) -> Slot:
+    def fork(self, number: int, memory: float = 0.0, cpus: tuple[int, ...] = (), **environment: str) -> Slot:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            packet = pickle.dumps(("fork", number, environment, memory))
+            packet = pickle.dumps(("fork", number, environment, memory, cpus))
             socket.send_fds(self.socket, [packet], [theirs.fileno()])
             kind, forked, keeper = self.hear()
             assert (kind, forked) == ("forked", number)
@@ -233,6 +233,23 @@ def test_death_of_a_slot_is_told(start: Start) -> None:
     pid = slot.call(os.getpid)
     os.kill(pid, signal.SIGKILL)
     assert library.hear() == ("exited", 3, signal.SIGKILL)
+
+
+def test_slot_is_bound_to_its_cpus(start: Start) -> None:
+    library = start()
+    assert library.hear() == ("warm",)
+    allowed = os.sched_getaffinity(0)
+    bound, free = library.fork(0, cpus=(max(allowed),)), library.fork(1)
+    assert bound.call(os.sched_getaffinity, 0) == {max(allowed)}
+    assert free.call(os.sched_getaffinity, 0) == allowed
+
+
+def test_slot_that_cannot_be_bound_says_why(start: Start, tmp_path: Path) -> None:
+    library = start()
+    assert library.hear() == ("warm",)
+    library.fork(0, cpus=(60_000,))
+    assert library.hear() == ("exited", 0, 1 << 8)
+    assert "sched_setaffinity" in (tmp_path / "log" / "slot-0.log").read_text()
 
 
 def test_slot_without_a_log_directory_works(start: Start, tmp_path: Path) -> None:

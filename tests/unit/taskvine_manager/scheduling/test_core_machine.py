@@ -59,7 +59,9 @@ PROFILES = (
     Profile(5, "f", "oversized", L2, 8.0, None, None, None, 0.0, "long"),
     Profile(6, "f", "once", L2, None, None, None, None, 0.0, "long", False),
     Profile(7, "f", "model", L2, None, None, None, None, 0.0, "short", library=Library("model", 1, None, 1)),
-    Profile(8, "f", "other", L2, None, None, None, None, 0.0, "long", library=Library("other", None, MEMORY / 2, 1)),
+    Profile(8, "f", "other", L2, None, None, None, None, 0.0, "long", library=Library("other", None, MEMORY / 2, 0.5)),
+    Profile(9, "f", "part", L2, None, None, None, 0.4, 0.0, "short"),
+    Profile(10, "f", "model", L1, None, None, None, None, 0.0, "long", gpu_memory=600.0),
 )
 GOOD = [profile for profile in PROFILES if profile.number != 5]
 RAISED = failure.raised(ValueError("not this time"), ())
@@ -317,7 +319,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = f"n{self.joined}"
         self.joined += 1
         self.nodes[name] = ModelNode()
-        info = NodeInfo(name, CORES, MEMORY, self.disk, 1, None if self.uniform else slots, "", 0, "/")
+        info = NodeInfo(name, CORES, MEMORY, self.disk, 1, None if self.uniform else slots, "", 0, "/", (1000.0,))
         self.handle(NodeJoined(info))
 
     @precondition(lambda self: self.nodes)

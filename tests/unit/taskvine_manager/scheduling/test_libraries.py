@@ -57,6 +57,15 @@ def test_call_that_waits_for_a_gpu_is_not_starved() -> None:
     assert assigned(world) == [3, 4]
 
 
+def test_libraries_share_a_gpu() -> None:
+    world = World()
+    world.join("a", cores=8, gpus=1, gpu_memory=(1000.0,))
+    world.call(1, library=Library("half", 1, None, 0.5))
+    world.call(1, library=Library("memory", 1, None, 0, 500.0))
+    world.call(1, gpus=0.25)
+    assert assigned(world) == [0, 1]
+
+
 def test_library_takes_its_memory_once() -> None:
     world = World()
     world.join("a", cores=8, memory=1000.0, gpus=2)

@@ -268,6 +268,11 @@ def test_call_that_waits_for_a_transfer_delays_no_others() -> None:
         ({"cores": 4.0, "memory": 1000.0}, {"memory": 400.0}, 2),
         ({"cores": 4.0, "disk": 100.0}, {"disk": 50.0}, 2),
         ({"cores": 4.0, "gpus": 1}, {"gpus": 1}, 1),
+        ({"cores": 9.0, "gpus": 2}, {"gpus": 0.25}, 8),
+        ({"cores": 9.0, "gpus": 2}, {"gpus": 0.6}, 2),
+        ({"cores": 9.0, "gpus": 2, "gpu_memory": (1000.0, 1000.0)}, {"gpu_memory": 300.0}, 6),
+        ({"cores": 9.0, "gpus": 2, "gpu_memory": (1000.0, 1000.0)}, {"gpus": 0.25, "gpu_memory": 600.0}, 2),
+        ({"cores": 9.0, "gpus": 2, "gpu_memory": (1000.0, 500.0)}, {"gpus": 1, "gpu_memory": 600.0}, 1),
         ({"cores": 4.0, "slots": 8}, {}, 8),
         ({"cores": 4.0, "slots": 2}, {}, 2),
         ({"cores": 4.0, "slots": 2}, {"cores": 0.5}, 2),
@@ -311,6 +316,25 @@ def test_impossible_task_is_refused_at_the_first_node() -> None:
     world = World()
     assert not world.call(gpus=1)
     assert records(world.join("a"))[0]["kind"] == "unsatisfiable"
+
+
+@pytest.mark.parametrize(
+    ("asked", "memories"), [({"gpu_memory": 600.0}, ()), ({"gpus": 1, "gpu_memory": 1500.0}, (1000.0, 1000.0))]
+)
+def test_gpu_memory_that_no_gpu_has_is_refused(asked: dict[str, Any], memories: tuple[float, ...]) -> None:
+    world = World()
+    world.join("a", gpus=2, gpu_memory=memories)
+    record = records(world.call(**asked))[0]
+    assert (record["kind"], record["requested"]) == ("unsatisfiable", asked)
+    assert record["largest"].get("gpu_memory") == (1000.0 if memories else None)
+
+
+def test_tasks_of_several_kinds_share_gpu_memory() -> None:
+    """The second kind fits beside the first, and the first beside the second."""
+    for kinds in (500.0, 200.0), (200.0, 500.0):
+        world = World()
+        world.join("a", cores=4, gpus=1, gpu_memory=(800.0,))
+        assert [len(ran(world.call(gpu_memory=memory))) for memory in (*kinds, 200.0)] == [1, 1, 0]
 
 
 def test_impossible_task_is_refused_once_it_is_ready() -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from taskvine_manager.run_times import LARGE_RESULT
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import Kill, Returned, Run
+from taskvine_manager.scheduling.nodes import AHEAD
 from taskvine_manager.wire.messages import L1, Invocation
 from tests.unit.taskvine_manager.scheduling.world import (
     World,
@@ -189,3 +191,65 @@ def test_draining_node_gets_no_followers() -> None:
     world.submit(follower(world, makes="v1"))
     world.drain(world.nodes[1])
     assert not ran(world.submit(follower(world, "v1")))
+
+
+# --- tasks that read large results ---
+
+
+def reader_world(seconds: float = 0.01, stored: int = 100) -> World:
+    """Two nodes for one call at a time, of which ``a`` has a large file; readers are known to run for some seconds."""
+    world = World()
+    world.join("a", cores=1)
+    world.make("large", 1000)
+    world.join("b", cores=1)
+    task = world.invocation(makes=["known"], category="reader")
+    world.submit(task)
+    world.done(task.number, made=[("known", stored)], seconds=seconds)
+    return world
+
+
+def readers(world: World, count: int) -> list[str | None]:
+    """Submit tasks that read the large file; return their nodes."""
+    tasks = [world.invocation(needs=["large"], category="reader") for _ in range(count)]
+    world.submit(*tasks)
+    return [world.nodes.get(task.number) for task in tasks]
+
+
+def test_one_reader_waits_behind_another_on_the_node_with_its_input() -> None:
+    assert readers(reader_world(), 2) == ["a", "a"]
+
+
+def test_no_more_than_one_reader_waits() -> None:
+    assert readers(reader_world(), 3).count("a") == 2
+
+
+@pytest.mark.parametrize("seconds", [0.2, 10.0])
+def test_long_readers_are_not_sent_ahead(seconds: float) -> None:
+    assert readers(reader_world(seconds), 2) == ["a", "b"]
+
+
+def test_time_to_write_a_result_counts() -> None:
+    assert readers(reader_world(0.01, stored=10**9), 2) == ["a", "b"]
+
+
+def test_readers_are_not_sent_ahead_if_that_is_off() -> None:
+    world = reader_world()
+    world.tune(**{"executor.prefetch": 0})
+    assert readers(world, 2) == ["a", "b"]
+
+
+# --- tasks with large results ---
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [([100], 10), ([LARGE_RESULT], 2), ([LARGE_RESULT, 100, 100], 4), ([LARGE_RESULT, *[100] * AHEAD], 10)],
+)
+def test_few_calls_are_sent_ahead_after_a_large_result(sizes: list[int], expected: int) -> None:
+    world = World()
+    world.join("a", cores=1)
+    for index, size in enumerate(sizes):
+        task = world.invocation(makes=[f"file{index}"], **SHORT)
+        world.submit(task)
+        world.done(task.number, made=[(f"file{index}", size)], seconds=0.0001)
+    assert len(ran(world.call(count=10, **SHORT))) == expected

@@ -105,13 +105,14 @@ class World:
         cores: float | None = None,
         memory: float | None = None,
         disk: float | None = None,
-        gpus: int | None = None,
+        gpus: float | None = None,
         priority: float = 0.0,
         category: str = "c",
         recoverable: bool = True,
         library: Library | None = None,
+        gpu_memory: float | None = None,
     ) -> Invocation:
-        key = (mode, cores, memory, disk, gpus, priority, category, recoverable, None, False, library)
+        key = (mode, cores, memory, disk, gpus, priority, category, recoverable, None, False, library, gpu_memory)
         profile = self.profiles.get(key)
         if profile is None:
             profile = Profile(len(self.profiles), "f", "name", *key)

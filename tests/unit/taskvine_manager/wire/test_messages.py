@@ -39,17 +39,19 @@ invocations = st.builds(
 )
 made = st.lists(st.tuples(st.text(max_size=9), numbers, numbers), max_size=3).map(tuple)
 completions = st.builds(Completion, numbers, st.integers(0, 2), payloads, st.text(), times, times, times, made)
+gpus = st.integers(0, 64) | st.floats(0, 1)
 profiles = st.builds(
     Profile,
     *(numbers, st.text(), st.text(), st.sampled_from([messages.L1, messages.L2])),
-    *(amounts, amounts, amounts, st.none() | st.integers(0, 64), st.floats(allow_nan=False), st.text()),
-    st.booleans(),
+    *(amounts, amounts, amounts, st.none() | gpus, st.floats(allow_nan=False), st.text()),
+    *(st.booleans(), amounts, st.booleans()),
+    st.none() | st.builds(Library, st.text(), st.none() | st.integers(1, 99), amounts, gpus, times),
     amounts,
-    st.none() | st.builds(Library, st.text(), st.none() | st.integers(1, 99), amounts, st.integers(0, 8)),
 )
 infos = st.builds(
     NodeInfo,
     *(st.text(), times, times, times, st.integers(0, 8), st.none() | st.integers(1, 99), st.text(), numbers, st.text()),
+    st.lists(times, max_size=3).map(tuple),
 )
 
 plain = st.recursive(

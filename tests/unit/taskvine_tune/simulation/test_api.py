@@ -132,6 +132,21 @@ def test_requests_limit_concurrent_jobs() -> None:
     assert wide.makespan == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "rounds"),
+    [
+        (Kind(gpus=0.5), 2),
+        (Kind(gpus=0.6), 4),
+        (Kind(gpu_memory=300.0, mode="L1"), 2),
+        (Kind(gpus=1, gpu_memory=900.0), 4),
+    ],
+)
+def test_jobs_share_gpus(kind: Kind, rounds: int) -> None:
+    jobs = workload(*(job(1.0, kind=0) for _ in range(8)), kinds=(kind,))
+    cluster = Cluster(1, 8, gpus=2, gpu_memory=900.0, **QUICK)
+    assert simulate(jobs, cluster).makespan == pytest.approx(rounds)
+
+
 def test_unlimited_disk_fits_every_request() -> None:
     jobs = workload(job(1.0), kinds=(Kind(disk=1e9),))
     assert simulate(jobs, Cluster(1, **QUICK)).done == 1

@@ -145,6 +145,40 @@ def test_impossible_calls_are_refused(need: Need, could: bool) -> None:
     assert two_cores()[0].could(need) is could
 
 
+@pytest.mark.parametrize(
+    ("kinds", "sent"),
+    [
+        ([Need(1.0, gpus=0.5)] * 3, 2),
+        ([Need(1.0, gpus=0.6)] * 3, 1),
+        ([Need(1.0, gpus=0.5), Need(1.0, gpus=1.0), Need(1.0, gpus=0.25)], 2),
+        ([Need(1.0, gpu_memory=500.0), Need(1.0, gpu_memory=200.0), Need(1.0, gpu_memory=200.0)], 2),
+    ],
+)
+def test_calls_share_a_gpu(kinds: list[Need], sent: int) -> None:
+    room = Room(Need(8.0, 4000.0, 100.0, 1.0), 8, gpu_memory=(800.0,))
+    taken = backlog(*(Call("long", need=need) for need in kinds)).take([room])
+    assert len(taken) == sent
+    for _, need, _ in taken:
+        assert need is not None
+        room.give(need)
+    assert (room.busy.gpus, room.sharing) == (pytest.approx(0.0), {})
+    assert room.fits(Need(1.0, gpus=1.0))
+
+
+@pytest.mark.parametrize(
+    ("memories", "fits", "could"),
+    [(None, False, True), ((), False, False), ((800.0,), True, True), ((300.0,), False, False)],
+)
+@pytest.mark.parametrize("is_library", [False, True])
+def test_gpu_memory_is_known_once_the_node_has_said_it(
+    memories: tuple[float, ...] | None, fits: bool, could: bool, is_library: bool
+) -> None:
+    library = Library("model", 1, None, 0, 500.0) if is_library else None
+    need = Need(1.0, library=library, gpu_memory=0.0 if is_library else 500.0)
+    room = Room(Need(8.0, 4000.0, 100.0, 1.0), 8, gpu_memory=memories)
+    assert (room.fits(need), room.could(need)) == (fits, could)
+
+
 def test_exclusive_calls_are_never_put_together() -> None:
     taken = calls_of(backlog(*(Call(alone=True) for _ in range(20))).take(two_cores()))
     assert taken

@@ -176,7 +176,9 @@ PROFILES = (
     PROFILE._replace(number=2, cores=2.0, category="large"),
     PROFILE._replace(number=3, cores=64.0, category="hopeless"),
     PROFILE._replace(number=4, category="model", library=Library("model", 1, None, 1)),
-    PROFILE._replace(number=5, category="other", library=Library("other", None, 2000.0, 1)),
+    PROFILE._replace(number=5, category="other", library=Library("other", None, 2000.0, 0.5)),
+    PROFILE._replace(number=6, category="part", gpus=0.4),
+    PROFILE._replace(number=7, category="memory", gpu_memory=600.0),
 )
 
 
