@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -122,6 +122,10 @@ bench-hooks: $(DEV)
 # No-op apps beside Parsl's own limit, with hooks and without: make bench-noop-apps ARGS="--contenders null,ours".
 bench-noop-apps: $(DEV)
 	$(RUN) -m benchmarks.noop_apps $(ARGS)
+
+# Latency of one app after another on both engines, step by step, beside HighThroughputExecutor.
+bench-latency: $(DEV)
+	$(RUN) -m benchmarks.latency $(ARGS)
 
 # Many short calls through executor.map, beside a process pool.
 bench-bulk: $(DEV)

@@ -387,6 +387,8 @@ def _vine_worker(places: Places, settings: VineSettings) -> list[str]:
     command += _given(_worker_sizes(settings))
     if settings.ssl:
         command.append("--ssl")
+    elif settings.project_name is None and not stays_here(settings):
+        command.append("--direct")
     return [*command, *shlex.split(settings.worker_options)]
 
 

@@ -96,8 +96,7 @@ class Manager:
         if self._is_vine:
             from taskvine_manager.vine.manager.engine import VineEngine
 
-            listener.close()
-            return VineEngine(self._base, config, self, self._watch, self._unwatch)
+            return VineEngine(self._base, listener, config, self, self._watch, self._unwatch)
         from taskvine_manager.embedded.engine import EmbeddedEngine
 
         return EmbeddedEngine(self._base, listener, config, self, self._watch, self._unwatch)

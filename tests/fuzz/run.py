@@ -38,7 +38,7 @@ from taskvine_manager.embedded import incoming
 from taskvine_manager.node import limits, trees
 from taskvine_manager.record import Recorder, read_record
 from taskvine_manager.runtime import claims, failure, payload
-from taskvine_manager.vine import seals
+from taskvine_manager.vine import access, seals
 from taskvine_manager.vine.manager import admission
 from taskvine_manager.vine.worker import pipe
 from taskvine_manager.vine.worker.trouble import Listener
@@ -329,10 +329,10 @@ class Words(Target):
 class Admission(Target):
     """The handshake with processes that connect from other machines."""
 
-    allowed = (admission.Refused, EOFError, OSError)
+    allowed = (access.Refused, EOFError, OSError)
 
     def samples(self) -> list[bytes]:
-        identity = admission.IDENTITY + b"\n"
+        identity = access.IDENTITY + b"\n"
         return [identity + b"a" * 64 + b"\n" + b"b" * 40 + b"\nok\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
 
     def act(self, data: bytes) -> None:

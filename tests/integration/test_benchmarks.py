@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import apart, argument, dask_graphs, hooks, noop_apps, stored
+from benchmarks import apart, argument, dask_graphs, hooks, latency, noop_apps, stored
 from benchmarks.metg import __main__ as metg
 from benchmarks.metg.measure import Inputs, timed
 from benchmarks.metg.patterns import Graph
@@ -19,6 +19,7 @@ from benchmarks.suite.__main__ import main
 from benchmarks.suite.cases import CASES
 from benchmarks.suite.contenders import CONTENDERS, Setting
 from taskvine_exec.parsl_hooks.switches import HOOKS, VARIABLE
+from tests.engines import ENGINES
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -75,6 +76,19 @@ def test_each_workload_of_the_hooks_is_measured(work: str) -> None:
     figures = apart.measure("benchmarks.hooks", "--inner", work, "--apps", 20, timeout=100, quiet=True)
     assert figures.keys() == hooks.FIGURES.keys()
     assert figures["cpu"] > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_latency_is_measured_step_by_step(
+    engine: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["latency", "--calls", "6", "--rounds", "2", "--contenders", engine])
+    assert latency.main() == 0
+    shown = capsys.readouterr().out
+    ends = [int(shown.split(step)[1].split()[0]) for step in latency.STEPS]
+    assert ends[0] > 0
+    assert ends[-1] == max(ends)
+    assert latency.TITLES[engine] in shown
 
 
 def test_the_measured_hooks_exist() -> None:

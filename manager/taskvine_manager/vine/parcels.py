@@ -26,6 +26,9 @@ CUT = (-1, b"")
 """Piece in the answer when the file is cut short or changed."""
 IN, OUT = "in", "out"
 """Names of the two message files in a sandbox."""
+HELLO, PARCEL, ANSWER = "hello", "parcel", "answer"
+"""Tags of the messages on a direct connection: a supervisor names its node; a pickled parcel; its number and the
+pickled answer."""
 
 
 class Parcel(NamedTuple):

@@ -7,6 +7,7 @@ takes three, and wake-ups are most of the latency of one call after another.
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 from typing import Any
@@ -15,6 +16,12 @@ from taskvine_manager.wire import messages
 
 _BUFFER = 1 << 18
 """Maximum bytes of one read: unix sockets hold no more by default."""
+
+
+def _is_end(error: OSError) -> bool:
+    """Return whether an error of a socket means that its connection has ended."""
+    unreachable = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in unreachable
 
 
 class Channel:
@@ -68,7 +75,9 @@ class Channel:
                 del self._outgoing[:sent]
         except BlockingIOError:
             pass
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError as error:
+            if not _is_end(error):
+                raise
             self._outgoing.clear()
 
     def push_with(self, selector: selectors.BaseSelector) -> None:
@@ -85,7 +94,9 @@ class Channel:
             size = self._socket.recv_into(self._buffer)
         except BlockingIOError:
             return False
-        except ConnectionResetError:
+        except OSError as error:
+            if not _is_end(error):
+                raise
             size = 0
         if size:
             self._decoder.feed(self._buffer[:size])

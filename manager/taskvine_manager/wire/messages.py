@@ -62,6 +62,8 @@ except ModuleNotFoundError:  # TaskVine's nodes need only the records, and may l
 if TYPE_CHECKING:
     from taskvine_manager.runtime.payload import Payload
 
+AVAILABLE = msgpack is not None
+"""Whether this Python can send messages."""
 _ITEMS = 1 << 24
 """Maximum items of one list or dict in a message: msgpack allocates as many as a message announces, at once."""
 

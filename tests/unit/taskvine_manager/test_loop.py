@@ -41,7 +41,7 @@ class Engine:
         outlet: Outlet
         watch: Watch
         unwatch: Callable[[int], None]
-        *_, outlet, watch, unwatch = made_with
+        _, self.listener, _, outlet, watch, unwatch = made_with
         self.outlet, self.watch, self.unwatch = outlet, watch, unwatch
         self.requests: list[tuple[Any, ...]] = []
         self.plan: list[Callable[[], object]] = []
@@ -420,10 +420,10 @@ def test_users_process_is_checked_without_pidfd(make: Make, monkeypatch: pytest.
 # --- engines ---
 
 
-def test_taskvine_engine_gets_no_listener(make: Make, tmp_path: Path) -> None:
+def test_taskvine_engine_gets_the_listener(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "record"
     world = make(VineConfig(nodes=config(), python=sys.executable, log=str(tmp_path)), record=str(path))
-    assert world.listener.fileno() == -1
+    assert world.engine.listener is world.listener
     world.run()
     assert read_record(path).facts["engine"] == "taskvine"
 

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import ipaddress
 import json
 import logging
 import os
 import resource
-import secrets
 import socket
 import ssl
 import subprocess
@@ -28,12 +25,12 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from taskvine_manager.vine import access
+from taskvine_manager.vine.access import ACCEPTED, DENIED, DIRECT, IDENTITY, SECONDS, Refused, read_password
 from taskvine_manager.vine.manager.listening import LOOPBACK
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 10.0
-"""Seconds that a connection has to show the password."""
 MOST_WAITING = 1024
 """Most connections that have not shown it yet; beyond that, the next one waits, or the oldest is closed."""
 PATIENCE = 2.0
@@ -46,13 +43,7 @@ PIECE = 1 << 18
 """Most bytes that are passed on at a time."""
 SILENCE_SECONDS = 60.0
 """Minimum seconds between two log lines about one address."""
-IDENTITY = b"auth password sha1"
-"""The first line that each side sends."""
 _LONGEST_LINE = 1023
-
-
-class Refused(Exception):
-    """A connection is not admitted; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,45 +60,45 @@ class AdmissionConfig:
         Paths of TLS key and certificate; None for no TLS.
     log : str
         Path of the manager's log.
+    direct : int or None
+        Descriptor of the socket over which the manager gets direct connections; None if it accepts none.
     """
 
     port: int
     password_file: str
     ssl: tuple[str, str] | None
     log: str
+    direct: int | None = None
 
 
-def read_password(path: str) -> bytes:
-    """Read a password as TaskVine does: the whole file, up to the first NUL."""
-    with open(path, "rb") as file:
-        return file.read().split(b"\0", 1)[0]
-
-
-async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> None:
+async def authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, password: bytes) -> bytes:
     """Prove knowledge of the password to the other side and check the other side's.
 
     TaskVine's protocol is the same for both sides: each sends a random key, and answers the other's with a hash of
     password and key.
+
+    Returns
+    -------
+    bytes
+        The other side's last line.
 
     Raises
     ------
     Refused
         If the other side speaks another protocol, or has another password.
     """
-    key = secrets.token_hex(32).encode()
+    key = access.new_key()
     writer.write(IDENTITY + b"\n" + key + b"\n")
     if await _line(reader) != IDENTITY:
         raise Refused("it does not speak TaskVine's protocol, or was started without a password")
-    writer.write(_digest(password, await _line(reader)) + b"\n")
-    right = hmac.compare_digest(await _line(reader), _digest(password, key))
-    writer.write(b"ok\n" if right else b"failure\n")
+    writer.write(access.digest(password, await _line(reader)) + b"\n")
+    right = access.is_right(await _line(reader), password, key)
+    writer.write((ACCEPTED if right else DENIED) + b"\n")
     await writer.drain()
-    if await _line(reader) != b"ok" or not right:
+    last = await _line(reader)
+    if last not in (ACCEPTED, DIRECT) or not right:
         raise Refused("it has another password")
-
-
-def _digest(password: bytes, key: bytes) -> bytes:
-    return hashlib.sha1(password + b" " + key, usedforsecurity=False).hexdigest().encode()
+    return last
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -141,15 +132,23 @@ class Admission:
         Password that clients must show.
     context : ssl.SSLContext, optional
         For TLS with clients.
+    direct : socket.socket, optional
+        Blocking socket over which the manager gets direct connections.
     """
 
     def __init__(
-        self, listener: socket.socket, port: int, password: bytes, context: ssl.SSLContext | None = None
+        self,
+        listener: socket.socket,
+        port: int,
+        password: bytes,
+        context: ssl.SSLContext | None = None,
+        direct: socket.socket | None = None,
     ) -> None:
         self._listener = listener
         self._port = port
         self._password = password
         self._context = context
+        self._direct = direct
         self._waiting: dict[asyncio.Task[None], float] = {}  # with start times
         self._decided = asyncio.Event()  # when one of them is admitted or refused
         self._admitted: set[asyncio.Task[None]] = set()
@@ -200,14 +199,17 @@ class Admission:
         writers: list[asyncio.StreamWriter] = []
         try:
             try:
-                streams = await asyncio.wait_for(self._admit(connection, writers), SECONDS)
+                reader, wanted = await asyncio.wait_for(self._admit(connection, writers), SECONDS)
             except asyncio.TimeoutError:
                 raise Refused(f"it has not shown the password within {SECONDS:.0f} s") from None
             task = asyncio.current_task()
             assert task is not None
             self._no_longer_waits(task)
             self._admitted.add(task)
-            await self._join(streams, writers, address)
+            if wanted == DIRECT:
+                await self._hand_over(connection, writers[0])
+            else:
+                await self._join(reader, writers, address)
         except (Refused, ssl.SSLError) as error:
             self._say(address, f"a connection from {address} was refused: {error}")
         except (OSError, EOFError):
@@ -217,7 +219,9 @@ class Admission:
                 writer.transport.abort()
             connection.close()
 
-    async def _admit(self, connection: socket.socket, writers: list[asyncio.StreamWriter]) -> asyncio.StreamReader:
+    async def _admit(
+        self, connection: socket.socket, writers: list[asyncio.StreamWriter]
+    ) -> tuple[asyncio.StreamReader, bytes]:
         loop = asyncio.get_running_loop()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -228,8 +232,21 @@ class Admission:
             lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=limit
         )
         writers.append(asyncio.StreamWriter(transport, protocol, reader, loop))
-        await authenticate(reader, writers[0], self._password)
-        return reader
+        return reader, await authenticate(reader, writers[0], self._password)
+
+    async def _hand_over(self, connection: socket.socket, writer: asyncio.StreamWriter) -> None:
+        """Give a connection to the manager, which this process then closes.
+
+        The supervisor sends nothing before it is told that the manager gets the connection.
+        """
+        if self._direct is None or self._context is not None:
+            raise Refused("it asks for a direct connection to the manager, which accepts none")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        access.set_up(connection)
+        writer.write(DIRECT + b"\n")
+        await writer.drain()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, socket.send_fds, self._direct, [DIRECT], [connection.fileno()])
 
     async def _join(self, theirs: asyncio.StreamReader, writers: list[asyncio.StreamWriter], address: str) -> None:
         """Connect to TaskVine, and pass data on in both directions until one side ends."""
@@ -309,7 +326,7 @@ def start(command: list[str], listener: socket.socket, config: AdmissionConfig) 
     process = subprocess.Popen(
         [*command, str(listener.fileno())],
         stdin=subprocess.PIPE,
-        pass_fds=(listener.fileno(),),
+        pass_fds=(listener.fileno(), *([] if config.direct is None else [config.direct])),
         start_new_session=True,
     )
     assert process.stdin is not None
@@ -335,7 +352,8 @@ def main(descriptor: int) -> None:
         context.load_cert_chain(certificate, key)
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
-    admission = Admission(listener, config.port, read_password(config.password_file), context)
+    direct = None if config.direct is None else socket.socket(fileno=config.direct)
+    admission = Admission(listener, config.port, read_password(config.password_file), context, direct)
     asyncio.run(_until_told(admission))
 
 

@@ -20,7 +20,7 @@ NEW = 2.0
 
 
 class Cycles:
-    """Runs TaskVine's cycles; ``due`` is whether it has something to do.
+    """Runs TaskVine's cycles; ``due`` is whether it has something to do, and ``waiting`` whether tasks may want a node.
 
     Parameters
     ----------
@@ -45,10 +45,15 @@ class Cycles:
         self._housekept = 0.0
         self._temps_new = 0.0
         self.due = True
+        self.waiting = False
+
+    def place(self) -> None:
+        """Send the parcels that nodes can take, directly or by TaskVine, which is due then."""
+        self.waiting = False
+        self._handle(events.Cycle())
 
     def run(self) -> None:
-        """Give TaskVine the parcels that nodes can take, and make it send and receive what is pending."""
-        self._handle(events.Cycle())
+        """Make TaskVine send and receive what is pending."""
         self.due = False
         heard, self._heard = self._heard, False
         task = self._vine.turn()

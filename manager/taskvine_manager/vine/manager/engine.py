@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +28,8 @@ from taskvine_manager.vine.manager import events, port
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.core import Core
 from taskvine_manager.vine.manager.cycles import Cycles
-from taskvine_manager.vine.manager.entrance import Entrance
+from taskvine_manager.vine.manager.direct import DirectLinks
+from taskvine_manager.vine.manager.entrance import Entrance, takes_direct
 from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.fetches import Fetches
 from taskvine_manager.vine.manager.outbound import Traffic
@@ -35,7 +37,7 @@ from taskvine_manager.vine.manager.recoveries import Recoveries
 from taskvine_manager.vine.manager.shell import Shell
 from taskvine_manager.vine.manager.store import Store, where
 from taskvine_manager.vine.manager.workers import Workers
-from taskvine_manager.vine.parcels import Body
+from taskvine_manager.vine.parcels import Answer, Body
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ class VineEngine:
     ----------
     base : str
         The run's private directory.
+    listener : socket.socket or None
+        Listening socket for direct connections of supervisors; it is closed if they are not possible.
     config : VineConfig
         Its settings.
     outlet : Outlet
@@ -64,7 +68,14 @@ class VineEngine:
     """
 
     def __init__(
-        self, base: str, config: VineConfig, outlet: Outlet, watch: Watch, unwatch: Any, vine: Any = None
+        self,
+        base: str,
+        listener: socket.socket | None,
+        config: VineConfig,
+        outlet: Outlet,
+        watch: Watch,
+        unwatch: Any,
+        vine: Any = None,
     ) -> None:
         self._base = base
         self._config = config
@@ -78,7 +89,13 @@ class VineEngine:
         self._entrance = Entrance(base, config, vine if vine is not None else port.load())
         self._vine = self._entrance.vine
         self._store = Store(base, self._vine, self._directory_of)
-        self._traffic = Traffic(base, self._vine, self._store)
+        if listener is not None and not takes_direct(config):
+            listener.close()
+            listener = None
+        self._direct = DirectLinks(listener, watch, unwatch, self._answered, self._cut)
+        if self._entrance.direct is not None:
+            self._direct.take_from(self._entrance.direct)
+        self._traffic = Traffic(base, self._vine, self._store, self._direct)
         shell = Shell(core, self._handle, self._vine, self._store, self._traffic, outlet)
         self._recoveries = Recoveries(shell)
         self._fetches = Fetches(shell, self._recoveries)
@@ -127,7 +144,7 @@ class VineEngine:
             self._functions.define(key, encoded if key in self._functions else self._function(encoded))
         kept = tuple((key, self._functions[key]) for key, _ in functions)
         self._handle(events.Submitted(kept, tuple(map(self._functions.hold, profiles)), invocations))
-        self._cycles.due = True
+        self._cycles.waiting = True
 
     def retire(self, profiles: tuple[int, ...]) -> None:
         self._handle(events.Retired(profiles))
@@ -227,6 +244,8 @@ class VineEngine:
         self._fetches.resume(now)
         self._entrance.check()
         workers.check()
+        if cycles.waiting or cycles.due:
+            cycles.place()
         if cycles.due:
             cycles.run()
         elif not cycles.wait(now):
@@ -235,15 +254,19 @@ class VineEngine:
             cycles.watch_connections()
             cycles.due |= workers.look()
             if cycles.due:
+                cycles.place()
                 cycles.run()
         if self._finished:
             finished, self._finished = self._finished, []
             self._outlet.done(finished)
-        if cycles.due:
+        if cycles.due or cycles.waiting:
             return 0.0
         if not self._stopped:
             workers.adjust(now)
-        return min(cycles.wait(now), workers.wait(now), self._fetches.wait(now))
+        waits = [cycles.wait(now), workers.wait(now), self._fetches.wait(now)]
+        if (wait := self._direct.push()) is not None:
+            waits.append(wait)
+        return min(waits)
 
     # --- from TaskVine ---
 
@@ -255,6 +278,19 @@ class VineEngine:
         if answer is None:
             self._handle(events.Failed(parcel, task.result))
             return
+        self._take(parcel, str(task.addrport), answer)
+
+    def _answered(self, parcel: int, node: str, answer: Answer) -> None:
+        """Take an answer that came over a direct connection."""
+        self._take(parcel, self._core.fleet.address(node), answer)
+        self._cycles.waiting = self._cycles.waiting or self._core.workload.queued > 0
+
+    def _cut(self, parcel: int, node: str) -> None:
+        """Collect the results of a parcel by TaskVine, because its direct connection has ended."""
+        self._take(parcel, self._core.fleet.address(node), Answer(node, open=True))
+
+    def _take(self, parcel: int, node: str, answer: Answer) -> None:
+        """Take the answer of a node, given by its address."""
         if answer.radio:
             self._outlet.radio(list(answer.radio))
         self._traffic.write_home(parcel, answer.left or {})
@@ -266,7 +302,6 @@ class VineEngine:
         spooled: dict[str, int] = {}
         completions = [self._brought(parcel, Completion(*item), spooled) for item in answer.done]
         info = NodeInfo(*answer.info) if answer.info is not None else None
-        node = str(task.addrport)
         self._handle(events.Answered(parcel, node, completions, answer.open, info, spooled or None, answer.libraries))
 
     def _brought(self, parcel: int, completion: Completion, spooled: dict[str, int]) -> Completion:
@@ -294,17 +329,18 @@ class VineEngine:
             self.instructions[type(instruction)](instruction)
 
     def _launch(self, said: events.Launch) -> None:
-        self._cycles.due = True
         held, record = self._core.files, None
         temps = [staged.source for staged in said.inputs if staged.kind == "temp"]
         self._recoveries.see_lost([name for name in temps if not held.temps[name].recoverable])
         if gone := next((name for name in temps if held.temps[name].gone), None):
             record = held.lost_record(gone)
         try:
-            if record is None:
-                self._traffic.launch(said)
+            if record is None and self._traffic.launch(said):
+                self._handle(events.Placed({said.parcel.number: self._core.fleet.address(said.feature)}))
+                return
         except OSError as error:  # for example, an input that has just been removed
             record = failure.lost("file-missing", error.strerror or str(error), path=error.filename)
+        self._cycles.due = True
         if record is not None:
             self._handle(events.Refused(said.parcel.number, record))
 
@@ -351,6 +387,7 @@ class VineEngine:
         if not self._stopped:
             self._stopped = True
             self._cycles.close()
+            self._direct.close()
             self._workers.terminate()
             self._entrance.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 from typing import Any
 
@@ -33,6 +34,14 @@ MUST_TUNE = {
 }
 
 
+def takes_direct(config: VineConfig) -> bool:
+    """Return whether supervisors may connect to the manager directly.
+
+    The calls that they get are unknown to TaskVine, and both ``vine_factory`` and the catalog count TaskVine's.
+    """
+    return config.name is None and not config.factory_command
+
+
 class Entrance:
     """TaskVine's manager (``vine``), which listens only where the expected workers can connect (at ``port``).
 
@@ -48,6 +57,8 @@ class Entrance:
 
     def __init__(self, base: str, config: VineConfig, vine: Any) -> None:
         self._address = os.path.join(base, ADDRESS)
+        self.direct: socket.socket | None = None
+        """Socket over which the process that admits workers hands direct connections over."""
         ssl = config.ssl if isinstance(config.ssl, tuple) else (port.make_key(base) if config.ssl else None)
         # Not with a name: the catalog server reports TaskVine's own port, and whether TaskVine itself uses TLS.
         admits = config.name is None and bool(config.admission_command)
@@ -70,9 +81,13 @@ class Entrance:
         assert config.password_file is not None
         self.vine.listen_on_loopback(same_port=False)
         log = os.path.join(config.log, "manager.log")
-        told = admission.AdmissionConfig(port=self.vine.port, password_file=config.password_file, ssl=ssl, log=log)
+        self.direct, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        direct = theirs.fileno() if takes_direct(config) else None
+        told = admission.AdmissionConfig(
+            port=self.vine.port, password_file=config.password_file, ssl=ssl, log=log, direct=direct
+        )
         host = listening.LOOPBACK if config.this_machine else ""
-        with listening.listen(host, self.port, fixed=bool(config.port)) as listener:
+        with theirs, listening.listen(host, self.port, fixed=bool(config.port)) as listener:
             self.port = listener.getsockname()[1]
             self._admission = admission.start(list(config.admission_command), listener, told)
 
@@ -100,6 +115,8 @@ class Entrance:
             os.unlink(self._address)
         with contextlib.suppress(Exception):
             self.vine.close()  # new workers find nobody
+        if self.direct is not None:
+            self.direct.close()
         if self._admission is not None and self._admission.stdin is not None:
             self._admission.stdin.close()  # it ends once it has passed on TaskVine's last messages
 

@@ -77,18 +77,22 @@ class Fleet:
         self.draining: set[str] = set()
         """Blocks whose nodes still have to be released."""
         self._drained: set[str] = set()
+        self._addresses: dict[str, str] = {}
         self.nodes: dict[str, VineNode] = {}
 
     def join(self, address: str, said: dict[str, Any], now: float) -> VineNode:
         """Add a worker; it gets no work if its block has been released."""
         node = self.nodes[address] = VineNode(address, said, self._config.nodes.slots, now)
         self._names[address] = node.name
+        self._addresses[node.name] = address
         node.draining = node.info.block in self._drained
         return node
 
     def leave(self, address: str) -> None:
         """Remove a worker that is gone."""
-        del self.nodes[address]
+        name = self.nodes.pop(address).name
+        if self._addresses.get(name) == address:
+            del self._addresses[name]
 
     def greeted(self, address: str | None, info: NodeInfo | None) -> None:
         """Note that a worker's supervisor has answered: only now has the node joined."""
@@ -103,6 +107,10 @@ class Fleet:
     def name(self, address: str | None) -> str:
         """Return the name of a node, even if it is gone; empty if there never was one."""
         return self._names.get(address, "") if address is not None else ""
+
+    def address(self, name: str | None) -> str:
+        """Return the address of the node with this name; empty if it is not there."""
+        return self._addresses.get(name, "") if name is not None else ""
 
     @property
     def joined(self) -> int:

@@ -22,6 +22,7 @@ from taskvine_manager.node.copying import deliver
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels
+from taskvine_manager.vine.manager.direct import DirectLinks
 from taskvine_manager.vine.manager.events import CACHED, Launch, Staged
 from taskvine_manager.vine.manager.port import VinePort
 from taskvine_manager.vine.manager.store import Buffer, Store, Version, remove
@@ -42,8 +43,9 @@ UNANSWERED = {"library exit", "missing library", "forsaken", "cancelled", "input
 
 @dataclass(eq=False)
 class Outbound:
-    """A parcel in TaskVine: its TaskVine task, the file of its answer, and the resources to release with it.
+    """A parcel on its way: its TaskVine task, the file of its answer, and the resources to release with it.
 
+    ``task`` is None for a parcel that travels over a direct connection.
     ``brought`` maps the final paths of outputs to the paths that TaskVine brings them to, and ``added`` holds those
     final paths to which outputs are appended. ``reads`` names the temp files that it reads, and ``versions`` are the
     user's files that it reads. ``seen`` is whether it has been sent to a worker, and ``answered`` its last answer.
@@ -64,7 +66,7 @@ class Outbound:
 
 
 class Traffic:
-    """All function calls that TaskVine was given and that are not released yet.
+    """All parcels that were sent and are not released yet.
 
     Parameters
     ----------
@@ -74,12 +76,15 @@ class Traffic:
         TaskVine.
     store : Store
         Declares files that several calls read.
+    direct : DirectLinks
+        The direct connections of nodes.
     """
 
-    def __init__(self, base: str, vine: VinePort, store: Store) -> None:
+    def __init__(self, base: str, vine: VinePort, store: Store, direct: DirectLinks) -> None:
         self._base = base
         self._vine = vine
         self._store = store
+        self._direct = direct
         self._outbound: dict[int, Outbound] = {}
         self._parcels: dict[int, int] = {}  # by TaskVine's task id
 
@@ -114,8 +119,13 @@ class Traffic:
         )
         self._vine.install(command, LIBRARY, slots + RESERVE, inputs)
 
-    def launch(self, said: Launch) -> None:
-        """Give TaskVine a function call.
+    def launch(self, said: Launch) -> bool:
+        """Send a parcel to its node directly, or give TaskVine a function call.
+
+        Returns
+        -------
+        bool
+            Whether it was sent directly.
 
         Raises
         ------
@@ -124,6 +134,9 @@ class Traffic:
         """
         parcel = said.parcel
         outbound = self._outbound.setdefault(parcel.number, Outbound())
+        if self._direct.takes(said):
+            self._direct.send(str(said.feature), parcel)
+            return True
         sizes: dict[str, int] = {}
         inputs = []
         for staged in said.inputs:
@@ -176,6 +189,7 @@ class Traffic:
         outbound.seen = False
         outbound.reads = tuple(staged.source for staged in said.inputs if staged.kind == "temp")
         self._parcels[task.id] = parcel.number
+        return False
 
     def _input(self, staged: Staged, parcel: int, outbound: Outbound, sizes: dict[str, int]) -> Any | None:
         """Declare an input to TaskVine; return None if it is not sent."""
@@ -211,9 +225,10 @@ class Traffic:
         return self._parcels.pop(task.id, None)
 
     def abort(self, parcel: int) -> None:
-        """Take a function call back."""
+        """Take a parcel back."""
+        self._direct.withdraw(parcel)
         task = self._outbound[parcel].task
-        if self._parcels.pop(task.id, None) is not None:
+        if task is not None and self._parcels.pop(task.id, None) is not None:
             self._vine.manager.cancel_by_task_id(task.id)
 
     def release(self, parcel: int) -> None:

@@ -25,9 +25,10 @@ from taskvine_manager.vine import parcels, seals
 from taskvine_manager.vine.parcels import Answer, Body, Parcel
 from taskvine_manager.vine.seals import Inode
 from taskvine_manager.vine.worker import files
+from taskvine_manager.vine.worker.direct_link import DirectLink
 from taskvine_manager.vine.worker.pipe import FunctionCall
-from taskvine_manager.vine.worker.running import RunningParcel
-from taskvine_manager.vine.worker.worker import GPUS
+from taskvine_manager.vine.worker.running import Request, RunningParcel
+from taskvine_manager.vine.worker.worker import DIRECT, GPUS
 from taskvine_manager.vine.worker.worker_link import WorkerLink
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import L1, Completion, NodeInfo
@@ -41,6 +42,7 @@ OF_THE_LIBRARY = (
     "GPUS_LIST",
     "VECLIB_NUM_THREADS",
     GPUS,
+    DIRECT,
     temporary.VARIABLE,
 )
 """Environment variables that describe the library, which has the whole worker."""
@@ -108,7 +110,7 @@ class Node:
         self._is_here = here
         self._running: dict[int, RunningParcel] = {}
         self._parcels: dict[int, RunningParcel] = {}  # by number of a task
-        self._handlers: dict[str, Callable[[FunctionCall, Parcel], None]] = {
+        self._handlers: dict[str, Callable[[Request, Parcel], None]] = {
             "hello": self._greet,
             "run": self._run_tasks,
             "collect": self._collect,
@@ -118,6 +120,8 @@ class Node:
         }
         self._worker = WorkerLink(options, self._loop)
         self._loop.watch(self._worker, self._worker_speaks)
+        self._direct = DirectLink(self.name, self._loop, self._manager_speaks)
+        self._direct.connect(config.base if here else "", os.environ.get(DIRECT, ""), _notice)
 
     # --- the loop ---
 
@@ -129,6 +133,7 @@ class Node:
                 self._runner.look_after()
                 self._answer()
         finally:
+            self._direct.close()
             self._runner.stop()
             self._loop.close()
             if temporary.VARIABLE not in os.environ:
@@ -154,7 +159,7 @@ class Node:
                     self._said = []
                 if not answer.open:
                     del self._running[parcel.number]
-                self._worker.answer(call, answer, status)
+                self._reply(call, answer, status)
 
     def _radio_speaks(self) -> None:
         self._said += self._radio.received()
@@ -163,29 +168,42 @@ class Node:
 
     def _worker_speaks(self) -> None:
         for call, parcel in self._worker.received():
-            handler = self._handlers.get(parcel.kind)
-            if handler is None:
-                raise ValueError(f"the manager sent a parcel of an unknown kind: {parcel.kind!r:.100}")
-            handler(call, parcel)
+            self._handle(call, parcel)
         self._runner.pump()
 
-    def _greet(self, call: FunctionCall, parcel: Parcel) -> None:
-        self._worker.answer(call, Answer(self.name, info=tuple(self.info)))
+    def _manager_speaks(self, call: Request, parcel: Parcel) -> None:
+        self._handle(call, parcel)
+        self._runner.pump()
 
-    def _cancel(self, call: FunctionCall, parcel: Parcel) -> None:
+    def _handle(self, call: Request, parcel: Parcel) -> None:
+        handler = self._handlers.get(parcel.kind)
+        if handler is None:
+            raise ValueError(f"the manager sent a parcel of an unknown kind: {parcel.kind!r:.100}")
+        handler(call, parcel)
+
+    def _reply(self, call: Request, answer: Answer, status: int | None = None) -> None:
+        if isinstance(call, FunctionCall):
+            self._worker.answer(call, answer, status)
+        else:
+            self._direct.answer(call, answer)
+
+    def _greet(self, call: Request, parcel: Parcel) -> None:
+        self._reply(call, Answer(self.name, info=tuple(self.info)))
+
+    def _cancel(self, call: Request, parcel: Parcel) -> None:
         wanted = set(parcel.numbers)
         for given_up in self._runner.cancel(wanted):
             self._complete(given_up, Ending(failure.LOST, CANCELLED, 0.0, 0.0))
         for number in wanted & self._runner.calls.keys():
             if not self._runner.calls[number].profile.uninterrupted:
                 self._runner.calls[number].kill_record = CANCELLED
-        self._worker.answer(call, Answer(self.name))
+        self._reply(call, Answer(self.name))
 
-    def _retire(self, call: FunctionCall, parcel: Parcel) -> None:
+    def _retire(self, call: Request, parcel: Parcel) -> None:
         self._runner.functions.retire([key for key, _ in parcel.functions], parcel.numbers)
-        self._worker.answer(call, Answer(self.name))
+        self._reply(call, Answer(self.name))
 
-    def _read(self, call: FunctionCall, parcel: Parcel) -> None:
+    def _read(self, call: Request, parcel: Parcel) -> None:
         (name,) = (parcel.staged or {}).values()
         offset, most = parcel.numbers
         path = os.path.join(call.sandbox, name)
@@ -199,16 +217,16 @@ class Node:
             pass
         except seals.Cut:
             piece = parcels.CUT
-        self._worker.answer(call, Answer(self.name, piece=piece))
+        self._reply(call, Answer(self.name, piece=piece))
 
-    def _collect(self, call: FunctionCall, parcel: Parcel) -> None:
+    def _collect(self, call: Request, parcel: Parcel) -> None:
         running = self._running.get(parcel.number)
         if running is None:
-            self._worker.answer(call, Answer(self.name))
+            self._reply(call, Answer(self.name))
         else:
             running.collect(call, time.monotonic())
 
-    def _run_tasks(self, call: FunctionCall, parcel: Parcel) -> None:
+    def _run_tasks(self, call: Request, parcel: Parcel) -> None:
         invocations = messages.invocations(parcel.invocations)
         running = RunningParcel(parcel, call, {invocation.number for invocation in invocations})
         self._running[parcel.number] = running

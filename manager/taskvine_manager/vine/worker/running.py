@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Parcel
@@ -14,6 +15,17 @@ PATIENCE = 0.020
 """Seconds that a result waits for the others of its parcel before it is sent without them."""
 
 
+class DirectCall(NamedTuple):
+    """A parcel that came over the direct connection, and awaits its answer there; it has no sandbox."""
+
+    number: int
+    sandbox: str = ""
+
+
+Request = FunctionCall | DirectCall
+"""What awaits an answer."""
+
+
 class RunningParcel:
     """A parcel of tasks in progress.
 
@@ -21,16 +33,16 @@ class RunningParcel:
     ----------
     parcel : Parcel
         The parcel.
-    call : FunctionCall
-        The function call that brought it, and awaits an answer.
+    call : FunctionCall or DirectCall
+        The call that brought it, and awaits an answer.
     tasks : set of int
         Numbers of the parcel's tasks.
     """
 
-    def __init__(self, parcel: Parcel, call: FunctionCall, tasks: set[int]) -> None:
+    def __init__(self, parcel: Parcel, call: Request, tasks: set[int]) -> None:
         self.number = parcel.number
-        self.call: FunctionCall | None = call
-        """The function call that awaits an answer, if there is one at the moment."""
+        self.call: Request | None = call
+        """The call that awaits an answer, if there is one at the moment."""
         self._sandbox = call.sandbox
         self._staged = parcel.staged or {}
         self._sizes = parcel.sizes or {}
@@ -67,8 +79,8 @@ class RunningParcel:
         self._left |= left
         self._failed = self._failed or failed
 
-    def collect(self, call: FunctionCall, now: float) -> None:
-        """Let a function call await the next results."""
+    def collect(self, call: Request, now: float) -> None:
+        """Let a call await the next results."""
         self.call, self._since = call, now
 
     def wait(self, now: float) -> float | None:
@@ -82,12 +94,12 @@ class RunningParcel:
 
     def answer(
         self, node: str, radio: tuple[bytes, ...], libraries: tuple[str, ...] | None = None
-    ) -> tuple[FunctionCall, Answer, int | None]:
-        """Answer the function call with the results so far.
+    ) -> tuple[Request, Answer, int | None]:
+        """Answer the call with the results so far.
 
         Returns
         -------
-        call : FunctionCall
+        call : FunctionCall or DirectCall
             The call that has awaited them.
         answer : Answer
             The results; none if they do not fit and must be collected.

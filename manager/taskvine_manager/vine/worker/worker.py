@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import select
 import signal
@@ -36,6 +37,8 @@ MARK = "taskvine-exec/"
 """Start of the architecture that our workers report; the node's name follows."""
 ADDRESS = "vine.address"
 """File in the run's directory with the manager's port, while the manager listens."""
+DIRECT = "TASKVINE_EXEC_DIRECT"
+"""Environment variable with host, port and password file of a manager that accepts direct connections, as JSON."""
 GPUS = "TASKVINE_EXEC_GPUS"
 """Environment variable with the kind and the names of a node's gpus, as in ``nvidia:0,1``."""
 GRACE = 3.0
@@ -55,6 +58,7 @@ def main(arguments: list[str]) -> None:
         cleanup.CONNECT, default="", metavar="DIRECTORY", help="the run's directory, where it is visible"
     )
     parser.add_argument("--block", default="", help="block that the node belongs to")
+    parser.add_argument("--direct", action="store_true", help="let the supervisor connect to the manager, too")
     parser.add_argument("--executable", default="vine_worker", help="the worker's program")
     parser.add_argument("--package", default="", metavar="VERSION", help="version of taskvine-exec that is expected")
     parser.add_argument("--user", default="", metavar="HOST:PID", help="the process of the user's program")
@@ -108,6 +112,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     }
     if options.block:
         environment["PARSL_WORKER_BLOCK_ID"] = options.block
+    to = trouble.address(rest)
+    if options.direct and to is not None and password is not None:
+        environment[DIRECT] = json.dumps([to.host, to.port, os.path.abspath(password)])
     calls = _Calls()
     gpus, sizes = _sizes(rest)
     environment[GPUS] = f"{gpus.kind}:{','.join(gpus.names)}"
@@ -132,7 +139,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     kills = hardware.kills()
     second, done = stand_by(traces)
     keeper.adopt_orphans()
-    to = trouble.address(rest)
     listener = Listener(to, password, directory)
     stopped = Stopped(Limits(options.patience, options.patience))
     watch = _Watch(worker, calls, second, listener, Probe(to), os.path.join(directory, JOINED), stopped)

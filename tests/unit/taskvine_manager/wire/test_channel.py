@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 from collections.abc import Iterator
@@ -113,3 +114,29 @@ def test_malformed_message_is_a_value_error(ends: tuple[Channel, Channel]) -> No
         channel.next()
     plain.close()
     channel.close()
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError(errno.EHOSTUNREACH, "no route")])
+def test_lost_connection_has_ended(error: OSError) -> None:
+    class Lost(socket.socket):
+        def recv_into(self, *_: object) -> int:
+            raise error
+
+        def send(self, *_: object) -> int:
+            raise error
+
+    with Lost() as end:
+        channel = Channel(end)
+        channel.send("word")
+        assert not channel.full
+        assert not channel.read()
+        assert channel.ended
+
+
+def test_other_errors_are_not_taken_for_the_end() -> None:
+    class Broken(socket.socket):
+        def recv_into(self, *_: object) -> int:
+            raise OSError(errno.ENOMEM, "no memory")
+
+    with Broken() as end, pytest.raises(OSError, match="no memory"):
+        Channel(end).read()

@@ -48,7 +48,7 @@ class Outlet:
 class Play:
     """An engine, its outlet, and the fake manager below it."""
 
-    def __init__(self, base: Path, **config: Any) -> None:
+    def __init__(self, base: Path, net: Any = None, **config: Any) -> None:
         for name in ("spool", "nodes"):
             (base / name).mkdir()
         self.outlet = Outlet()
@@ -61,9 +61,9 @@ class Play:
         }
         module = fake.module()
         module.Manager = self._make_manager
-        self.engine = VineEngine(
-            str(base), VineConfig(**settings), self.outlet, lambda *_: None, lambda *_: None, vine=module
-        )
+        watch, unwatch = (lambda *_: None, lambda *_: None) if net is None else (net.watch, net.unwatch)
+        listener = None if net is None else net.listener
+        self.engine = VineEngine(str(base), listener, VineConfig(**settings), self.outlet, watch, unwatch, vine=module)
         self._profiles: dict[tuple[Any, ...], int] = {}
 
     def _make_manager(self, **settings: Any) -> fake.Manager:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from taskvine_manager.vine import access
+from taskvine_manager.vine.access import Refused, read_password
 from taskvine_manager.vine.manager import admission, listening, port
-from taskvine_manager.vine.manager.admission import Admission, Refused, authenticate, located, read_password
+from taskvine_manager.vine.manager.admission import Admission, authenticate, located
 
 PASSWORD = b"secret\n"
 SECONDS = 10
@@ -42,7 +45,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(context: ssl.SSLContext | None = None) -> AsyncIterator[World]:
+async def world(context: ssl.SSLContext | None = None, direct: socket.socket | None = None) -> AsyncIterator[World]:
     joined: asyncio.Queue[Streams] = asyncio.Queue()
     writers: list[asyncio.StreamWriter] = []
 
@@ -53,7 +56,7 @@ async def world(context: ssl.SSLContext | None = None) -> AsyncIterator[World]:
 
     server = await asyncio.start_server(taskvine, "127.0.0.1", 0)
     with listening.listen("127.0.0.1", 0, fixed=False) as listener:
-        admits = Admission(listener, server.sockets[0].getsockname()[1], PASSWORD, context)
+        admits = Admission(listener, server.sockets[0].getsockname()[1], PASSWORD, context, direct)
         serving = asyncio.create_task(admits.serve())
         made = World(server, listener.getsockname()[1], joined)
         try:
@@ -69,9 +72,11 @@ async def world(context: ssl.SSLContext | None = None) -> AsyncIterator[World]:
             )
 
 
-def play(scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | None = None) -> None:
+def play(
+    scene: Callable[[World], Awaitable[Any]], context: ssl.SSLContext | None = None, direct: socket.socket | None = None
+) -> None:
     async def all_of_it() -> None:
-        async with world(context) as made:
+        async with world(context, direct) as made:
             await scene(made)
 
     asyncio.run(asyncio.wait_for(all_of_it(), 30))
@@ -121,6 +126,65 @@ def test_a_worker_is_admitted_and_named(contexts: tuple[ssl.SSLContext, ssl.SSLC
         assert await theirs.read() == b"exit\n"
 
     play(scene, server)
+
+
+@pytest.fixture
+def password(tmp_path: Path) -> str:
+    (tmp_path / "password").write_bytes(PASSWORD)
+    return str(tmp_path / "password")
+
+
+async def reach(made: World, password: str) -> socket.socket:
+    """Connect to the manager as a supervisor does."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, access.connect, "127.0.0.1", made.port, password)
+
+
+def test_supervisors_connection_is_handed_over_to_the_manager(password: str) -> None:
+    manager, direct = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    async def scene(made: World) -> None:
+        loop = asyncio.get_running_loop()
+        with await reach(made, password) as supervisor:
+            _, (descriptor,), _, _ = await loop.run_in_executor(None, socket.recv_fds, manager, 10, 2)
+            with socket.socket(fileno=descriptor) as ours:
+                supervisor.sendall(b"answer")
+                assert ours.recv(100) == b"answer"
+                ours.sendall(b"parcel")
+                assert supervisor.recv(100) == b"parcel"
+            assert await loop.run_in_executor(None, supervisor.recv, 100) == b"", "both have closed it"
+        assert made.joined.empty()
+
+    with manager, direct:
+        play(scene, direct=direct)
+
+
+@pytest.mark.parametrize("reason", ["another password", "no direct connections"])
+def test_supervisor_is_refused(tmp_path: Path, password: str, reason: str) -> None:
+    if reason == "another password":
+        (tmp_path / "password").write_bytes(b"another")
+
+    async def scene(made: World) -> None:
+        with pytest.raises(access.Refused, match=reason):
+            await reach(made, password)
+
+    play(scene)
+
+
+def test_supervisor_notices_what_is_no_manager(password: str) -> None:
+    async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 welcome\r\n")
+        await reader.read()
+        writer.close()
+
+    async def scene(_: World) -> None:
+        server = await asyncio.start_server(welcome, "127.0.0.1", 0)
+        address = (*server.sockets[0].getsockname(), password)
+        with pytest.raises(access.Refused, match="TaskVine's protocol"):
+            await asyncio.get_running_loop().run_in_executor(None, access.connect, *address)
+        server.close()
+
+    play(scene)
 
 
 def test_worker_may_leave(contexts: Any) -> None:

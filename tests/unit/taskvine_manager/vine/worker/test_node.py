@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import pickle
 import select
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +22,12 @@ import taskvine_manager
 from taskvine_manager.runtime import failure, payload, pickling, search_path
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine import parcels, seals
-from taskvine_manager.vine.parcels import Answer, Body, Parcel
+from taskvine_manager.vine.manager import listening
+from taskvine_manager.vine.manager.admission import Admission
+from taskvine_manager.vine.parcels import ANSWER, HELLO, PARCEL, Answer, Body, Parcel
 from taskvine_manager.vine.worker import pipe
+from taskvine_manager.vine.worker.worker import DIRECT
+from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L1, L2, Completion, FileUse, Invocation, NodeInfo, Profile
 from tests.conftest import eventually
 from tests.unit.taskvine_manager.node.test_config import config
@@ -320,3 +328,144 @@ def test_context_that_is_sent_as_bytes(tmp_path: Path) -> None:
     assert results(answer) == {1: 3}
     assert (worker.directory / "library" / "functions" / "context").read_bytes() == body
     worker.close()
+
+
+# --- the direct connection ---
+
+
+class Manager:
+    """A manager to which a worker's supervisor connects."""
+
+    def __init__(self, base: Path) -> None:
+        for name in ("spool", "nodes"):
+            (base / name).mkdir(parents=True)
+        (base / "manager.config").touch()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(base / "manager.sock"))
+        self._listener.listen()
+        self._listener.settimeout(SECONDS)
+
+    def accept(self, giver: socket.socket | None = None) -> str:
+        """Accept the supervisor, or take its connection over; return the name of its node."""
+        if giver is None:
+            end = self._listener.accept()[0]
+        else:
+            end = socket.socket(fileno=socket.recv_fds(giver, 10, 1)[1][0])
+        self._channel = Channel(end)
+        kind, name = self.hear()
+        assert kind == HELLO
+        return str(name)
+
+    def hear(self) -> tuple[Any, ...]:
+        while (message := self._channel.next()) is None:
+            assert not self._channel.ended
+            assert select.select([self._channel], [], [], SECONDS)[0], "the supervisor is silent"
+            self._channel.read()
+        return message
+
+    def send(self, parcel: Parcel) -> None:
+        self._channel.send(PARCEL, pickle.dumps(tuple(parcel)))
+
+    def answer(self, number: int) -> Answer:
+        kind, parcel, data = self.hear()
+        assert (kind, parcel) == (ANSWER, number)
+        return Answer(*pickle.loads(data))
+
+    def close(self) -> None:
+        self._channel.close()
+        self._listener.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path / "w" / "elsewhere")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def direct(manager: Manager, worker: Worker) -> Manager:
+    name = manager.accept()
+    answer, _ = worker.ask(Parcel("hello", 1))
+    assert answer.node == name
+    return manager
+
+
+def test_parcel_over_the_direct_connection_is_answered_there(direct: Manager) -> None:
+    direct.send(run(call(1, ADD, 1, 2)))
+    answer = direct.answer(1)
+    assert (results(answer), answer.open) == ({1: 3}, False)
+
+
+def test_large_result_is_named_by_path_there(direct: Manager) -> None:
+    direct.send(run(call(1, LARGE)))
+    ((_, outcome, path, *_),) = direct.answer(1).done
+    assert (outcome, os.path.getsize(path) > 100_000) == (failure.RETURNED, True)
+
+
+def test_results_are_collected_by_taskvine_after_the_connection_has_ended(
+    direct: Manager, worker: Worker, tmp_path: Path
+) -> None:
+    path = tmp_path / "go"
+    direct.send(run(call(1, WAIT, str(path)), call(2, ADD, 1, 2), number=4))
+    assert results(direct.answer(4)) == {2: 3}, "the parcel has come"
+    direct.close()
+    sent = worker.send(Parcel("collect", 4))
+    path.touch()
+    assert results(worker.answer(sent)[0]) == {1: "found"}
+
+
+def test_answer_to_an_ended_connection_is_dropped(direct: Manager, worker: Worker, tmp_path: Path) -> None:
+    path = tmp_path / "go"
+    direct.send(run(call(1, WAIT, str(path)), call(2, ADD, 1, 2), number=4))
+    direct.answer(4)
+    direct.send(Parcel("collect", 4))
+    direct.close()
+    path.touch()
+    answer, _ = worker.ask(run(call(3, ADD, 3, 4), number=5))
+    assert results(answer) == {3: 7}
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Admit connections to a manager on another machine; return the socket that brings them."""
+    password = tmp_path / "password"
+    password.write_text("secret")
+    loop = asyncio.new_event_loop()
+    ours, direct = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(SECONDS)
+    with ours, direct, listening.listen("127.0.0.1", 0, fixed=False) as listener:
+        monkeypatch.setenv(DIRECT, json.dumps([*listener.getsockname(), str(password)]))
+        admits = Admission(listener, 0, b"secret", direct=direct)
+        serving = loop.create_task(admits.serve())
+        thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([serving])))
+        thread.start()
+        yield ours
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join()
+        loop.run_until_complete(admits.finish(SECONDS))
+        loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def test_supervisor_on_another_machine_connects_too(far: socket.socket, worker: Worker, tmp_path: Path) -> None:
+    manager = Manager(tmp_path / "far")
+    manager.accept(far)
+    manager.send(run(call(1, ADD, 1, 2)))
+    assert results(manager.answer(1)) == {1: 3}
+    manager.send(run(call(2, LARGE), number=2))
+    ((_, _, body, *_),) = manager.answer(2).done
+    assert isinstance(body, Body), "the manager does not see the node's files"
+    assert len(body.data) > 100_000
+    manager.close()
+    answer, _ = worker.ask(run(call(3, ADD, 3, 4), number=3))
+    assert results(answer) == {3: 7}
+
+
+def test_supervisor_serves_without_a_direct_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(DIRECT, json.dumps(["127.0.0.1", 9, str(tmp_path / "no password")]))
+    worker = Worker(tmp_path / "w")
+    answer, _ = worker.ask(run(call(1, ADD, 1, 2)))
+    assert results(answer) == {1: 3}
+    worker.close()
+    assert "no direct connection to the manager at 127.0.0.1:9" in (tmp_path / "w" / "output").read_text()
