@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Parcel
@@ -81,7 +82,11 @@ class RunningParcel:
         return None if self._staged else max(0.0, self._since + PATIENCE - now)
 
     def answer(
-        self, node: str, radio: tuple[bytes, ...], libraries: tuple[str, ...] | None = None
+        self,
+        node: str,
+        radio: tuple[bytes, ...],
+        libraries: tuple[str, ...] | None = None,
+        steps: tuple[tuple[Any, ...], ...] = (),
     ) -> tuple[FunctionCall, Answer, int | None]:
         """Answer the function call with the results so far.
 
@@ -104,6 +109,7 @@ class RunningParcel:
             files=self._files or None,
             left=self._left or None,
             libraries=libraries,
+            steps=steps,
         )
         if self._brief and not parcels.to_output(answer)[1]:
             self._brief = False
