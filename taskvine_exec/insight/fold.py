@@ -157,11 +157,11 @@ class Fold:
                 self._made(use.source, events.MANAGER, size)
 
     def _again(self, time: float, numbers: Iterable[int], reason: str, *_: Any) -> None:
+        if self.state.has_details:
+            return  # the events say it, with more
         for number in numbers:
             if (task := self.state.tasks.get(number)) is not None:
-                task.again.append((time, reason))
-                if not self.state.has_details and not task.outcome:
-                    self._unassign(task)
+                task.again.append((time, reason, ""))
 
     def _cancelled(self, time: float, numbers: Iterable[int], *_: Any) -> None:
         for number in numbers:
@@ -227,8 +227,7 @@ class Fold:
             return
         self._unassign(task)
         task.attempts = event.attempts
-        if task.origin is not None or event.why != "node-lost":  # the loop records the others with their node
-            task.again.append((self.state.now, event.why))
+        task.again.append((self.state.now, event.why, task.placement.node if task.placement is not None else ""))
 
     def _recovery(self, event: events.Recovery) -> None:
         self.state.recoveries += 1

@@ -39,7 +39,7 @@ class Task:
     attempts : int
         Attempts that it was charged because their node was lost.
     again : list
-        Pairs of a time and a reason for which it left its node.
+        Why it left a node without an end: time, reason, and the node (empty in a record without details).
     waiting : Waiting or None
         Why it, or the task at the head of its queue, was last found not to be placed; ``waiting_since`` is when.
     outcome : str
@@ -66,7 +66,7 @@ class Task:
     placed: float = 0.0
     missing: set[str] = field(default_factory=set)
     attempts: int = 0
-    again: list[tuple[float, str]] = field(default_factory=list)
+    again: list[tuple[float, str, str]] = field(default_factory=list)
     waiting: events.Waiting | None = None
     waiting_since: float = 0.0
     outcome: str = ""

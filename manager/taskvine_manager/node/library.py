@@ -67,7 +67,7 @@ class Library:
         self._kills = kills
         self._notice = notice
         name = config.get("name")
-        self.steps = steps or Steps(wanted=False)
+        self.steps = Steps(wanted=False) if steps is None else steps
         self._label: str = name or ""
         self._has_context = config.get("context") is not None and config.get("context_scope") == "library"
         self._name = "the library" if name is None else f"the library {name!r}"

@@ -37,9 +37,6 @@ class Steps:
         if self._wanted and len(self._steps) < MOST_STEPS:
             self._steps.append(Step(kind, name, step, status, reason))
 
-    def __bool__(self) -> bool:
-        return bool(self._steps)
-
     def first(self, count: int = MOST_STEPS) -> tuple[Step, ...]:
         """Return the first steps, which stay until :meth:`sent`."""
         return tuple(self._steps[:count])
