@@ -52,7 +52,9 @@ def state_of(executor: TaskVineExecutor) -> State:
 
 
 def events_of(executor: TaskVineExecutor) -> list[Any]:
-    return [event for tag, *rest in entries(record_of(executor)) if tag == "events" for event in events.decoded(rest[1])]
+    return [
+        event for tag, *rest in entries(record_of(executor)) if tag == "events" for event in events.decoded(rest[1])
+    ]
 
 
 def kill(executor: TaskVineExecutor, node: dict[str, Any]) -> None:
@@ -177,13 +179,3 @@ def test_replicas_and_transfers(make_executor: Make) -> None:
     assert {started.node, started.source} == set(file.holders)
     executor.forget(File(FILE))
     eventually(lambda: not state_of(executor).files)
-
-
-def test_details_can_be_switched_off(make_executor: Make) -> None:
-    executor = make_executor(tune_parameters={"executor.record-details": 0})
-    assert executor.submit(int, {}).result(30) == 0
-    state = eventually(lambda: (now := state_of(executor)).tasks and now.tasks[0].outcome and now)
-    assert not state.has_details
-    assert state.tasks[0].outcome == "returned"
-    assert set(state.current_nodes()) == {first_node(executor)["name"]}
-    assert events_of(executor) == []

@@ -159,6 +159,13 @@ def test_first_blocks_are_launched(make: Make) -> None:
     assert [(block, str(job)) for block, job in executor.blocks_to_job_id.items()] == [("0", "100"), ("1", "101")]
 
 
+def test_states_of_blocks_are_told(make: Make) -> None:
+    executor = make(1)
+    assert executor.told[0] == ("0", "100", "PENDING", "submitted", None)
+    provider_of(executor).end(0, 1)
+    eventually(lambda: executor.told[-1] == ("0", "100", "FAILED", "status of 0", 1))
+
+
 def test_executor_without_a_provider_has_no_blocks() -> None:
     executor = Executor(None)
     executor.begin()
