@@ -40,8 +40,11 @@ def value_of(future: AppFuture, make: Callable[[], _Value]) -> tuple[_Value, boo
 
     From now on, the future loads this value if the DFK sets it as the result.
     """
+    # AppFuture's __getattr__ submits a task for each name that the future does not have.
+    known = cast("_Value | None", future.__dict__.get(_ATTRIBUTE))
+    if known is not None:
+        return known, False
     with _lock:
-        # AppFuture's __getattr__ submits a task for each name that the future does not have.
         known = cast("_Value | None", future.__dict__.get(_ATTRIBUTE))
         if known is not None:
             return known, False

@@ -64,6 +64,8 @@ def gather(argument: object) -> list[Future[Any]]:
     ValueError
         If a container holds a future and contains itself. The user sees it at the call of the app.
     """
+    if containers.is_future(argument):
+        return _waited(cast("Future[Any]", argument), frames.consumer())
     found = containers.find(argument)
     if not found:
         return []
@@ -71,13 +73,15 @@ def gather(argument: object) -> list[Future[Any]]:
     consumer = frames.consumer()
     if consumer is not None and isinstance(argument, list) and argument is consumer["kwargs"].get("inputs"):
         return []  # the DFK asks again for each of its items
-    waited: list[Future[Any]] = []
-    for future in found:
-        if _edge(future, consumer) is None:
-            waited.append(future)
-        elif consumer is not None and _is_watched(consumer["dfk"]):
-            waited.append(_Finished(cast("AppFuture", future)))
-    return waited
+    return [each for future in found for each in _waited(future, consumer)]
+
+
+def _waited(future: Future[Any], consumer: dict[str, Any] | None) -> list[Future[Any]]:
+    if _edge(future, consumer) is None:
+        return [future]
+    if consumer is not None and _is_watched(consumer["dfk"]):
+        return [_Finished(cast("AppFuture", future))]
+    return []
 
 
 def _is_watched(kernel: DataFlowKernel) -> bool:
@@ -96,18 +100,20 @@ def unwrap(argument: object) -> object:
         The exception of a future that is not replaced by an edge. A failed future among the items of ``inputs`` is left
         in place: the DFK unwraps each item after the list, and would count the failure twice.
     """
+    if containers.is_future(argument):
+        return _replacement(cast("Future[Any]", argument), frames.consumer(), lenient=False)
     if not containers.find(argument):
         return argument
     consumer = frames.consumer()
-    lenient = not containers.is_future(argument) and frames.unwraps_inputs()
-    return containers.replace(argument, lambda future: _replacement(future, consumer, lenient))
+    lenient = frames.unwraps_inputs()
+    return containers.replace(argument, lambda future: _replacement(future, consumer, lenient=lenient))
 
 
 DAG_RESOLVER = DependencyResolver(traverse_to_gather=gather, traverse_to_unwrap=unwrap)
 """The resolver to give to ``parsl.Config``."""
 
 
-def _replacement(future: Future[Any], consumer: dict[str, Any] | None, lenient: bool) -> Any:
+def _replacement(future: Future[Any], consumer: dict[str, Any] | None, *, lenient: bool) -> Any:
     if (edge := _edge(future, consumer)) is not None:
         return edge(future)
     if lenient and future.exception() is not None:

@@ -8,6 +8,7 @@ file. The file itself has a single name, so that tools which add up sizes count 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 _SUFFIX = ".claims"
@@ -34,9 +35,9 @@ def is_offered(file: str) -> bool:
     return os.path.exists(file + _SUFFIX)
 
 
-def count(file: str) -> int:
-    """Return the number of claims to a file."""
-    return os.stat(file + _SUFFIX).st_nlink - 1
+def count(claim: str) -> int:
+    """Return the number of claims to the file that a claim refers to."""
+    return os.stat(claim).st_nlink - 1
 
 
 def claim(file: str, path: str) -> None:
@@ -50,6 +51,25 @@ def claim(file: str, path: str) -> None:
         If the file system allows no more claims.
     """
     os.link(file + _SUFFIX, path)
+    # The kernel looks the claims file up before it links it. In between, a process that releases the last claim may
+    # rename the claims file, count its links and decide to remove the file.
+    if not is_offered(file):
+        if (last := release(path)) is not None:
+            os.unlink(last)
+        raise FileNotFoundError(errno.ENOENT, "its last claim is being released", file)
+
+
+def duplicate(claim: str, path: str) -> None:
+    """Make a second claim, at a path, to the file that a claim refers to.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such claim.
+    OSError
+        If the file system allows no more claims.
+    """
+    os.link(claim, path)
 
 
 def claimed(path: str) -> str:
@@ -75,7 +95,8 @@ def release(path: str) -> str | None:
     except FileNotFoundError:
         return None
     claims, ending = file + _SUFFIX, file + _ENDING
-    # If the claims file is not there, another process is in this loop, and will check the count again.
+    # If the claims file is not there, another process is in this loop. It will check the count again, unless it has
+    # seen no other claim: then no other claim is valid (see claim).
     with contextlib.suppress(FileNotFoundError):
         while os.stat(claims).st_nlink == 1:
             os.rename(claims, ending)  # from here on the file cannot be claimed

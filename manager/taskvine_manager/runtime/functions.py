@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,7 +49,7 @@ class Functions:
         if isinstance(function, search_path.OnPath):
             self._paths[key] = function.path
             search_path.use(function.path)
-            function = pickle.loads(function.body)
+            function = payload.Frames(function.body).load()
         self._loaded[key] = function
         self._encoded[key] = b""
         self._sizes[key] = size

@@ -26,7 +26,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from taskvine_manager.runtime import claims, headroom, mapping
+from taskvine_manager.runtime import claims, headroom, mapping, parsl_files
 
 MAGIC = b"TVXPAY01"
 INLINE_LIMIT = 32 * 1024
@@ -266,6 +266,8 @@ class Frames(NamedTuple):
 
     def load(self) -> Any:
         """Load the value. This runs code of the value's classes, which may raise anything."""
+        if parsl_files.needs(self.body):
+            return parsl_files.load(self.body, self.buffers)
         return pickle.loads(self.body, buffers=self.buffers)
 
 
@@ -281,8 +283,6 @@ def decode(payload: Payload) -> Any:
     OSError
         If the file cannot be opened.
     """
-    if not isinstance(payload, str):
-        return pickle.loads(payload)
     return read(payload).load()
 
 

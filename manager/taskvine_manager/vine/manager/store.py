@@ -244,7 +244,7 @@ class Store:
         buffer = self._buffers.get(path)
         if buffer is None:
             own = os.path.join(self._base, "files", f"claim-{next(self._numbers)}")
-            claims.claim(path, own)
+            claims.duplicate(claim, own)
             buffer = self._buffers[path] = Buffer(path, self._vine.manager.declare_file(path, cache=True), own)
         buffer.readers += 1
         return buffer
@@ -257,7 +257,7 @@ class Store:
     def tidy_buffers(self) -> None:
         """Remove buffers that no task reads or will read: waiting tasks have their own claims."""
         for buffer in [buffer for buffer in self._buffers.values() if not buffer.readers]:
-            if claims.count(buffer.path) == 1:
+            if claims.count(buffer.claim) == 1:
                 del self._buffers[buffer.path]
                 self._vine.undeclare([buffer.file])
                 payload.release(buffer.claim)

@@ -95,6 +95,43 @@ def test_a_call_is_not_kept(launcher: Launcher) -> None:
     assert gone() is None
 
 
+def test_a_task_is_queued_when_all_its_dependencies_are_done(launcher: Launcher) -> None:
+    launched: list[int] = []
+    done = threading.Event()
+    dependencies: list[Future[None]] = [Future() for _ in range(4)]
+    record = {"id": 7, "depends": dependencies}
+    launcher.start()
+    for future in dependencies:
+        future.add_done_callback(lambda _: launcher.submit(lambda task: launched.append(task["id"]), record))
+    launcher.submit(lambda task: launched.append(task["id"]), record)
+    for number in (3, 0, 2, 1):
+        assert launched == []
+        dependencies[number].set_result(None)
+    launcher.submit(done.set)
+    assert done.wait(60)
+    assert launched == [7]
+
+
+def test_tasks_with_many_dependencies_run_in_a_kernel(switch: Switch, tmp_path: Path) -> None:
+    """Some dependencies are done before the task is submitted, others after it, in another order."""
+    switch(LAUNCHING)
+    executor = Executor()
+    config = Config([executor], run_dir=str(tmp_path), initialize_logging=False, strategy="none")
+    executor.kernel = dfk = DataFlowKernel(config)
+    try:
+        add = parsl.python_app(lambda *parts: sum(parts), data_flow_kernel=dfk)
+        assert add(1, 2).result(60) == 3
+        given: list[Future[int]] = [Future() for _ in range(16)]
+        for number, future in enumerate(given[:4]):
+            future.set_result(number)
+        sums = [add(*given[: index + 1]) for index in range(16)]
+        for number in reversed(range(4, 16)):
+            given[number].set_result(number)
+        assert [each.result(60) for each in sums] == [sum(range(index + 1)) for index in range(16)]
+    finally:
+        dfk.cleanup()
+
+
 def test_a_kernel_gets_it_once(switch: Switch, tmp_path: Path) -> None:
     on = switch(LAUNCHING)
     executor = Executor()

@@ -60,6 +60,44 @@ def test_claim_during_the_release_of_the_last(file: str, tmp_path: Path, monkeyp
     assert claims.release(second) == file
 
 
+def test_claim_that_links_after_the_last_check(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has looked the claims file up before its rename, and links it just before its end."""
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    claims.claim(file, first)
+    link, unlink = os.link, os.unlink
+    refused: list[OSError] = []
+
+    def claim_late(path: str) -> None:
+        if path.endswith(".ending"):
+            monkeypatch.setattr(claims.os, "unlink", unlink)
+            monkeypatch.setattr(claims.os, "link", lambda source, target: link(path, target))
+            with pytest.raises(FileNotFoundError) as caught:
+                claims.claim(file, second)
+            refused.append(caught.value)
+        unlink(path)
+
+    monkeypatch.setattr(claims.os, "unlink", claim_late)
+    assert claims.release(first) == file
+    assert refused
+    assert os.listdir(tmp_path) == [os.path.basename(file)]
+
+
+def test_late_claim_that_the_last_check_sees(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The releaser keeps the file for the claim. The claimer did not know, gives its claim up, and removes the file."""
+    link = os.link
+    os.rename(file + ".claims", file + ".ending")  # by a releaser
+
+    def end_check(_: str) -> bool:
+        os.rename(file + ".ending", file + ".claims")  # by the releaser, which has seen two links
+        return False
+
+    monkeypatch.setattr(claims.os, "link", lambda _, path: link(file + ".ending", path))
+    monkeypatch.setattr(claims.os.path, "exists", end_check)
+    with pytest.raises(FileNotFoundError):
+        claims.claim(file, str(tmp_path / "claim"))
+    assert os.listdir(tmp_path) == []
+
+
 def test_concurrent_claims_and_releases(file: str, tmp_path: Path) -> None:
     """Every holder of a claim finds the file; it is removed once, with the last claim."""
     over: list[str] = []
@@ -67,7 +105,7 @@ def test_concurrent_claims_and_releases(file: str, tmp_path: Path) -> None:
 
     def use(name: int) -> None:
         path = str(tmp_path / f"claim-{name}")
-        for _ in range(100):
+        for _ in range(1000):
             try:
                 claims.claim(file, path)
             except FileNotFoundError:  # it has been removed, or seems so for a moment
