@@ -27,11 +27,17 @@ FILES = "files"
 class Placed(NamedTuple):
     """Tasks were assigned to a node.
 
-    ``how`` is ``"spread"`` (tasks without inputs go to nodes with free capacity), ``"inputs"`` (the node where the
-    task can start first), ``"ahead"`` (a short task goes to the node that makes its inputs) or ``"parcel"`` (TaskVine
-    engine). ``local`` and ``missing`` are the bytes of inputs that the node has and lacks, ``queue`` is the number of
-    tasks that it had, and ``cost`` the expected seconds until the task can start. ``others`` lists other nodes that
-    were considered, the next best first: ``(node, cost, local, room)``.
+    ``how`` is one of these:
+
+    - ``"spread"``: tasks without inputs go to nodes with free capacity;
+    - ``"inputs"``: the task goes to the node where it can start first;
+    - ``"ahead"``: a short task goes to the node that makes its inputs;
+    - ``"parcel"``: the tasks are in one parcel of the TaskVine engine.
+
+    ``local`` and ``missing`` are the bytes of inputs that the node has and lacks. ``queue`` is the number of tasks that
+    it had, or of parcels with several tasks on the TaskVine engine. ``cost`` is the expected number of seconds until
+    the task can start. ``others`` lists other nodes that were considered, the next best first: ``(node, cost, local,
+    room)``.
     """
 
     node: str

@@ -71,13 +71,17 @@ class Recorder:
             for number, outcome, body, node, dispatched, started, seconds, made, _ in completions
         ]
         self.note("done", items)
-        if self.details and (failed := [each for each in completions if each.outcome != failure.RETURNED]):
+        if self._is_detailed and (failed := [each for each in completions if each.outcome != failure.RETURNED]):
             self.events([self._failures.event(each.number, each.body) for each in failed])
 
     def events(self, happened: Iterable[events.Event]) -> None:
         """Record events of this moment, in their order."""
-        if self.details:
+        if self._is_detailed:
             self.note("events", events.encoded(happened))
+
+    @property
+    def _is_detailed(self) -> bool:
+        return self.details and self._descriptor is not None
 
     def note(self, tag: str, *parts: Any) -> None:
         """Record an entry of another kind, such as ``("cancelled", numbers)``: its tag and what follows its time."""

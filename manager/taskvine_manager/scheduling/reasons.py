@@ -3,9 +3,9 @@
 Placement notes the tasks that it passes over, with what stopped it: one entry for the first task of each shape that
 fits nowhere, and for each of the few tasks that wait for a transfer or a busy node. This takes no more than a dict
 entry for each. The details, such as the resource that each node lacks, are found only when the shell asks
-(:class:`~taskvine_manager.scheduling.events.Looked`), about once a second: who asks why a task waits has waited for
-longer. Later tasks of the same shape wait behind the first, so they need no entry. Tasks that wait for inputs need none
-either: their inputs are in the record.
+(:class:`~taskvine_manager.scheduling.events.Looked`), about once a second. Shorter waits need no explanation. Later
+tasks of the same shape wait behind the first, so they need no entry. Tasks that wait for inputs need none either: their
+inputs are in the record.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from taskvine_manager.scheduling.nodes import Node
 from taskvine_manager.scheduling.tables import Tables
 from taskvine_manager.scheduling.tasks import State, Task
 
+MOST_HELD = 64
+"""Maximum number of tasks that are looked at."""
 MOST_LACKING = 4
 """Maximum number of nodes of which one reason says what they lack."""
 
@@ -45,7 +47,7 @@ class Reasons:
     def look(self) -> None:
         """Record the reasons that have changed."""
         said: dict[Hashable, Reason] = {}
-        for number, (why, subject) in (self.held or {}).items():
+        for number, (why, subject) in itertools.islice((self.held or {}).items(), MOST_HELD):
             task = self._tasks.get(number)
             if task is None or task.state is not State.READY:
                 continue
@@ -64,9 +66,10 @@ class Reasons:
             return Reason("no-node")
         if not any(node.capacity(shape, others=False) for node in nodes):
             return Reason("too-large", "", self._lacking(nodes, task, others=False))
-        for node in nodes:
-            if node.room_for(shape, 1) > 0 and not self._candidates.is_free(node.info.name, task):
-                return Reason("reserved", self._reserver(node))
+        for reserved, name in self._candidates.reserved.items():
+            if self._nodes[name].room_for(shape, 1) > 0 and not self._candidates.is_free(name, task):
+                head = self._tasks.queues[reserved].head()
+                return Reason("reserved", "" if head is None else str(head.invocation.number))
         lacking = self._lacking(nodes, task, others=True)
         if shape.suspect and all(resource == "suspects" for _, resource in lacking):
             return Reason("suspect")
@@ -75,10 +78,3 @@ class Reasons:
     def _lacking(self, nodes: list[Node], task: Task, *, others: bool) -> tuple[tuple[str, str], ...]:
         few = itertools.islice(nodes, MOST_LACKING)
         return tuple((node.info.name, node.scarce(task.shape, others=others)) for node in few)
-
-    def _reserver(self, node: Node) -> str:
-        """Return the number of the first task for which a node is reserved."""
-        for shape, name in self._candidates.reserved.items():
-            if name == node.info.name and (head := self._tasks.queues[shape].head()) is not None:
-                return str(head.invocation.number)
-        return ""
