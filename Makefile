@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-bulk bench-metg bench-perf bench-inference bench-argument bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -88,6 +88,10 @@ example: $(EXAMPLES)
 # How many copies of intermediate data are worth their storage, if nodes are lost.
 example-tune: $(EXAMPLES)
 	$(RUN) examples/tune_replication/run.py $(ARGS)
+
+# Simulations that a model chooses, steered by Colmena.
+example-colmena: build/clients/.installed
+	PATH="$(CURDIR)/build/clients/bin:$$PATH" python examples/colmena_steering/run.py $(ARGS)
 
 # Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
 bench: $(BENCH)
@@ -157,6 +161,15 @@ docs-tuning: $(DEV)
 # It makes an environment of its own: Parsl's tests need an older pytest than ours. ARGS="--engine taskvine", "--dag"
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
+
+# Programs that drive the executor (Globus Compute, Colmena), in an environment of their own: make clients ARGS="-k colmena".
+clients: build/clients/.installed
+	PATH="$(CURDIR)/build/clients/bin:$$PATH" python -m pytest tests/clients $(ARGS)
+
+build/clients/.installed: setup.cfg pyproject.toml
+	"$(or $(PYTHON),python3)" -m venv --clear build/clients
+	build/clients/bin/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[clients,test]'
+	@touch $@
 
 # A real Slurm in namespaces of this machine, with accounting and without: as root, with Debian's slurm-wlm, slurmdbd, munge
 # and mariadb-server, and with TaskVine. make slurm-suite ARGS="-k hello" for one case alone;

@@ -62,7 +62,8 @@ from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.run import Run, working_directories
 from taskvine_exec.session import Session
 from taskvine_exec.submission.files import FileRules
-from taskvine_exec.submission.temp_files import TempFiles, staging_providers
+from taskvine_exec.submission.remote import staging_providers
+from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload, search_path
@@ -102,8 +103,8 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
         Provider that starts blocks, for ``worker_launch_method='provider'``. It is copied. The embedded engine takes
         only providers of this machine. Default: one block of a ``LocalProvider``.
     storage_access : list of Staging, optional
-        Staging providers. Default: files in place, http and ftp inside the task, and zip. ``taskvinetemp`` files always
-        work.
+        Staging providers, asked in this order. Default: files in place. ``taskvinetemp`` files always work, and so do
+        remote files (``https://``, ``s3://`` and others) that none of these providers takes.
     remote_monitoring_radio : RadioConfig, optional
         Radio for monitoring messages. Default: ``TaskVineRadio``, which sends them with the results.
     engine : {'auto', 'embedded', 'taskvine'}

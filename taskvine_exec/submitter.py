@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import pickle
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,7 @@ from taskvine_exec.submission import resources
 from taskvine_exec.submission.buffers import Buffers
 from taskvine_exec.submission.files import FilePlan, FileRules, NestedFiles, has_files
 from taskvine_exec.submission.functions import FunctionCache, FunctionReference, encode_arguments, encode_scalars
+from taskvine_exec.submission.remote import RemoteInputs
 from taskvine_exec.submission.resources import ResourceSpecification
 from taskvine_exec.submission.temp_files import Outcome
 from taskvine_exec.values import Edge, Value, collect
@@ -100,6 +102,8 @@ class Submitter:
         self._may_keep = self.under_dfk
         self._numbers, self._profile_numbers = itertools.count(), itertools.count()
         self._profile_lock = threading.Lock()
+        self._remote = RemoteInputs(self.files.temp_files, self._run_own, self.spool)
+        self.files = replace(self.files, remote=self._remote)
 
     def submit(
         self, func: Callable[..., Any], specification: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -154,6 +158,24 @@ class Submitter:
             self._futures.pop(number, None)
             set_exception(future, error)
             raise
+        return future
+
+    def _run_own(
+        self, function: Callable[..., Any], args: tuple[Any, ...], inputs: tuple[FileUse, ...], output: FileUse
+    ) -> TaskFuture:
+        """Submit a task of the executor's own, which makes a temp file."""
+        prepared = self.prepare(function, {"category": "remote-files"})
+        number = next(self._numbers)
+        future = TaskFuture(number, time.time())
+        self._futures[number] = future
+        invocation = Invocation(number, prepared.profile, pickle.dumps((args, {}), 5), inputs, (output,))
+        try:
+            self.link.submit(invocation, at_once=len(self._futures) <= FEW_TASKS)
+        except BaseException as error:
+            self._futures.pop(number, None)
+            set_exception(future, error)
+            raise
+        self._follow_producers(number, number, inputs)
         return future
 
     # --- functions ---
@@ -311,15 +333,15 @@ class Submitter:
         self.link.submit(invocation, at_once=len(self._futures) <= FEW_TASKS)
         consumer = number if record is None else record["id"]
         if plan is not None:
-            self._follow_producers(number, consumer, plan)
+            self._follow_producers(number, consumer, plan.inputs)
         if record is not None and edges:
             record["app_fu"].add_done_callback(partial(_let_go, edges))
         for value in values:
             value.when_settled(partial(self._value_settled, number, consumer))
 
-    def _follow_producers(self, number: int, consumer: int, plan: FilePlan) -> None:
+    def _follow_producers(self, number: int, consumer: int, inputs: Sequence[FileUse]) -> None:
         """Fail a task if a task that makes its input fails for good. An edge names a future, not one attempt."""
-        for use in plan.inputs:
+        for use in inputs:
             if use.kind == "temp" and use.source not in self.files.temp_files.made:
                 producer = self.files.temp_files.producer(use.source)
                 producer.add_done_callback(partial(self._producer_done, use.source, number, consumer))
@@ -331,7 +353,8 @@ class Submitter:
     def _producer_done(self, version: str, number: int, consumer: int, producer: Future[Any]) -> None:
         over = Outcome(producer)
         if (error := over.exception()) is not None:
-            self.tasks.fail(number, dependency_error(error, over.tid, consumer))
+            remote = self._remote.error(version, number, error)
+            self.tasks.fail(number, remote or dependency_error(error, over.tid, consumer))
         elif version not in self.files.temp_files.made:
             reason = f"the task that should make {version} has ended without it (its result may be memoized)"
             self.tasks.fail(number, FileLost(task_id=number, reason=reason, name=version))

@@ -16,6 +16,8 @@
         │   ├── FileLost                 every replica of a temp file or result is gone
         │   ├── FileUnreadable           a file exists, but cannot be read or copied now
         │   ├── OutputMissing            the task did not write a declared output
+        │   ├── RemoteInputFailed        a remote input could not be fetched
+        │   ├── RemoteOutputFailed       a remote output could not be written
         │   ├── WorkingDirectoryMissing  the node does not see the directory that apps run in
         │   ├── DiskFull                 no space is left
         │   └── ResourcesUnsatisfiable   no node is large enough for the task
@@ -48,6 +50,8 @@ from taskvine_exec.errors.files import (
     FileMissing,
     FileUnreadable,
     OutputMissing,
+    RemoteInputFailed,
+    RemoteOutputFailed,
     WorkingDirectoryMissing,
 )
 from taskvine_exec.errors.records import LOST_KINDS, RECORD_KINDS, from_record
@@ -96,6 +100,8 @@ __all__ = [
     "MemoryExceeded",
     "NodeLost",
     "OutputMissing",
+    "RemoteInputFailed",
+    "RemoteOutputFailed",
     "ResourcesUnsatisfiable",
     "ResultNotSerializable",
     "RunDirNotWritable",

@@ -75,6 +75,48 @@ class OutputMissing(TaskLost):
 
 
 @dataclass(eq=False, repr=False)
+class RemoteInputFailed(TaskLost):
+    """A remote input could not be fetched, or is not what it should be.
+
+    Parameters
+    ----------
+    url : str
+        Its URL, without passwords.
+    status : int or None
+        The HTTP status, if there was one.
+    """
+
+    url: str = ""
+    status: int | None = None
+
+    def _what(self) -> str:
+        return f"its remote input {self.url} could not be fetched{_http(self.status)}"
+
+
+@dataclass(eq=False, repr=False)
+class RemoteOutputFailed(TaskLost):
+    """The app returned, but a remote output could not be written.
+
+    Parameters
+    ----------
+    url : str
+        Its URL, without passwords.
+    status : int or None
+        The HTTP status, if there was one.
+    """
+
+    url: str = ""
+    status: int | None = None
+
+    def _what(self) -> str:
+        return f"its remote output {self.url} could not be written{_http(self.status)}"
+
+
+def _http(status: int | None) -> str:
+    return "" if status is None else f" (HTTP status {status})"
+
+
+@dataclass(eq=False, repr=False)
 class WorkingDirectoryMissing(TaskLost):
     """The node does not see the directory in which apps run.
 

@@ -22,6 +22,8 @@ LOST_KINDS: Mapping[str, type[tasks.TaskLost]] = {
     "file-lost": files.FileLost,
     "file-unreadable": files.FileUnreadable,
     "output-missing": files.OutputMissing,
+    "remote-input": files.RemoteInputFailed,
+    "remote-output": files.RemoteOutputFailed,
     "directory-missing": files.WorkingDirectoryMissing,
     "disk-full": files.DiskFull,
     "unsatisfiable": tasks.ResourcesUnsatisfiable,

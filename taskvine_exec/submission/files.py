@@ -9,13 +9,12 @@ relative                           staged: copied into the task's sandbox, or ba
                                    (a directory with all its contents)
 absolute                           on a file system that nodes share with the user: used in place
 ``taskvinetemp:///name``           a temp file, which stays on nodes
-``http://``, ``ftp://``            fetched by Parsl's staging inside the task
+``https://``, ``s3://``, ...        remote: fetched once, and then a temp file; written by the task
 ================================= ===================================================================
 
 With ``working_directory="submit"``, apps run in the user's directory, and relative paths stay as they are, because they
 name the same files there. In sandboxes, relative paths are made absolute if ``shared_fs`` is set, or if they lead out
-of the sandbox (``../``). Files that one of Parsl's staging providers moves inside the task (http and ftp by default)
-are left to that provider.
+of the sandbox (``../``). Files that another staging provider moves inside the task are left to that provider.
 
 Files are found anywhere in the arguments, for example in lists, dicts and dataclasses. A File in such a place, neither
 an argument itself nor an item of ``inputs`` or ``outputs``, is an input if it exists.
@@ -34,8 +33,10 @@ from parsl.data_provider.files import File
 from parsl.data_provider.staging import Staging
 from parsl.utils import get_std_fname_mode
 
-from taskvine_exec.submission.temp_files import SCHEME, TempFiles, version_of
+from taskvine_exec.submission.remote import RemoteInputs, is_staged, remote_output
+from taskvine_exec.submission.temp_files import SCHEME, TempFiles, bind, version_of
 from taskvine_manager.runtime import sandbox
+from taskvine_manager.runtime.remote import addresses
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.messages import FileUse
 
@@ -62,6 +63,8 @@ class FileRules:
         the current one.
     in_place : bool
         Whether apps run in that directory.
+    remote : RemoteInputs, optional
+        The executor's remote inputs.
     """
 
     temp_files: TempFiles
@@ -70,6 +73,7 @@ class FileRules:
     streams_travel: bool = False
     directory: str | None = None
     in_place: bool = False
+    remote: RemoteInputs | None = None
 
 
 class FilePlan:
@@ -109,6 +113,7 @@ class FilePlan:
         self._producer = producer
         self.inputs: list[FileUse] = []
         self.outputs: list[FileUse] = []
+        self._written: dict[str, File] = {}  # remote outputs, by URL
         self._planned: dict[int, tuple[File, File]] = {}  # by id: each File, to keep it alive, and its replacement
         self.args = tuple(self._input(value) for value in args)
         self.kwargs = dict(kwargs)
@@ -146,7 +151,12 @@ class FilePlan:
     def nested(self, file: File) -> File:
         """Return what replaces a File that the pickler met in the arguments; plan it as an input if it is new."""
         if id(file) not in self._planned:
-            planned = self._nested_temp(file) if file.scheme == SCHEME else self._nested_local(file)
+            if file.scheme == SCHEME:
+                planned = self._nested_temp(file)
+            elif is_staged(file, self._rules.storage, "in"):
+                planned = self._written.get(file.url) or self._remote_input(file)
+            else:
+                planned = self._nested_local(file)
             self._planned[id(file)] = file, planned
         return self._planned[id(file)][1]
 
@@ -182,6 +192,8 @@ class FilePlan:
                 value = value.cleancopy()
                 self._rules.temp_files.consume(value)
             return self._temp(value, self.inputs)
+        if is_staged(value, self._rules.storage, "in"):
+            return self._remote_input(value)
         path = _local_path(value)
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._rules.storage, "in"):
             return value
@@ -196,6 +208,8 @@ class FilePlan:
                 value = value.cleancopy()
                 self._rules.temp_files.produce(value, self._task, self._producer)
             return self._temp(value, self.outputs)
+        if is_staged(value, self._rules.storage, "out"):
+            return self._remote_output(value)
         path = _local_path(value)
         if path is None or os.path.isabs(path) or _moved_in_task(value, self._rules.storage, "out"):
             return value
@@ -203,6 +217,21 @@ class FilePlan:
             with contextlib.suppress(OSError):  # the app will raise the error
                 os.makedirs(os.path.dirname(_absolute(path, self._rules.directory)), exist_ok=True)
         return self._local(value, path, self.outputs, is_output=True)
+
+    def _remote_input(self, file: File) -> File:
+        assert self._rules.remote is not None
+        version = self._rules.remote.version(file.url)
+        name = addresses.file_name(file.url)
+        if any(use.name == name and use.source != version for use in self.inputs):
+            name = os.path.join(version.rpartition("-")[2], name)
+        file = file.cleancopy()
+        bind(file, name, version)
+        return self._temp(file, self.inputs)
+
+    def _remote_output(self, file: File) -> File:
+        assert self._rules.remote is not None
+        self._rules.remote.written(file.url, self._producer)
+        return self._written.setdefault(file.url, remote_output(file))
 
     def _local(self, file: File, path: str, uses: list[FileUse], *, is_output: bool = False) -> File:
         if self._rules.in_place:

@@ -14,13 +14,11 @@ from functools import partial
 from typing import Any
 
 from parsl.app.futures import DataFuture
-from parsl.data_provider.file_noop import NoOpFileStaging
 from parsl.data_provider.files import File
-from parsl.data_provider.ftp import FTPInTaskStaging
-from parsl.data_provider.http import HTTPInTaskStaging
 from parsl.data_provider.staging import Staging
-from parsl.data_provider.zip import ZipFileStaging
 from parsl.utils import RepresentationMixin
+
+from taskvine_manager.runtime.remote.addresses import identity
 
 SCHEME = "taskvinetemp"
 _VERSION = "taskvine_version"
@@ -58,6 +56,17 @@ class TempFile(File):
     def __reduce__(self) -> tuple[Any, ...]:
         # A task gets a plain File, because its node may not have this package.
         return File, (self.url,), {name: value for name, value in self.__dict__.items() if name != "replicas"}
+
+
+def name_of(file: File) -> str:
+    """Return the name of a temp file, or of a remote file, which becomes one when a task reads it.
+
+    Raises
+    ------
+    ValueError
+        If it is a ``taskvinetemp`` file without a valid name.
+    """
+    return temp_name(file) if file.scheme == SCHEME else identity(file.url)
 
 
 def temp_name(file: File) -> str:
@@ -109,9 +118,25 @@ class TempFiles:
                 self._previous.setdefault(version, str(previous))
             self._latest[name] = version
             self._producers[version] = producer
-        self._bind(file, name, version)
+        bind(file, name, version)
         producer.add_done_callback(partial(self._ended, version))
         return version
+
+    def register(self, name: str, version: str, producer: Future[Any]) -> None:
+        """Register the latest version of a remote file, which a task of the executor's own fetches."""
+        with self._lock:
+            self._latest[name] = version
+            self._producers[version] = producer
+        producer.add_done_callback(partial(self._ended, version))
+
+    def latest(self, name: str) -> str | None:
+        """Return the latest version of a file; None if there is none."""
+        return self._latest.get(name)
+
+    def supersede(self, name: str) -> None:
+        """Note that the next task to read a remote file needs a new version. Tasks that read the old one keep it."""
+        with self._lock:
+            self._latest.pop(name, None)
 
     def _ended(self, version: str, producer: Future[Any]) -> None:
         """Replace a producer, whose result may be large, by its outcome."""
@@ -127,11 +152,11 @@ class TempFiles:
         FileNotFoundError
             If no task has been asked to make it.
         """
-        name = temp_name(file)
+        name = name_of(file)
         version = self._latest.get(name) if task is None else f"{name}@{task}"
         if version is None or version not in self._producers:
             raise FileNotFoundError(f"{file.url}: no task of this executor has been asked to make it")
-        self._bind(file, name, version)
+        bind(file, name, version)
         return version
 
     def version(self, file: File | DataFuture) -> str:
@@ -160,13 +185,8 @@ class TempFiles:
             return self.consume(file)
         while version is not None and (version in own or version not in self._producers):
             version = self._previous.get(version)
-        self._bind(file, name, version)
+        bind(file, name, version)
         return version
-
-    def _bind(self, file: File, name: str, version: str | None) -> None:
-        file.local_path = name
-        if version is not None:
-            setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
 
     def producer(self, version: str) -> Future[Any]:
         """Return the future of the task that makes a version, or an :class:`Outcome` once that task is done.
@@ -179,7 +199,8 @@ class TempFiles:
         try:
             return self._producers[version]
         except KeyError:
-            url = f"{SCHEME}:///{version.rpartition('@')[0]}"
+            name = version.rpartition("@")[0]
+            url = name if "://" in name else f"{SCHEME}:///{name}"
             raise FileNotFoundError(f"{url} was removed by executor.forget: call its app again to make it") from None
 
     def versions(self, file: File | DataFuture) -> list[str]:
@@ -192,7 +213,7 @@ class TempFiles:
         """
         if isinstance(file, DataFuture) or version_of(file) is not None:
             return [self.version(file)]
-        name = temp_name(file)
+        name = name_of(file)
         with self._lock:
             found = [version for version in self._producers if version.rpartition("@")[0] == name]
         if not found:
@@ -225,6 +246,13 @@ class Outcome(Future[Any]):
             self.set_exception(error)
         else:
             self.set_result(None)
+
+
+def bind(file: File, path: str, version: str | None) -> None:
+    """Bind a File to a version, with its path in the sandbox of the task that gets it."""
+    file.local_path = path
+    if version is not None:
+        setattr(file, _VERSION, version)  # the file object keeps it through the DFK and back to submit
 
 
 def version_of(file: File) -> str | None:
@@ -266,13 +294,3 @@ class TaskVineTempStaging(Staging, RepresentationMixin):
         """Register the version that the task will make."""
         self._files.produce(file, app_fu.tid, app_fu)  # type: ignore[attr-defined]
         return None
-
-
-def staging_providers(given: list[Any] | None, files: TempFiles) -> list[Any]:
-    """Return an executor's staging providers: one for its temp files, and those given or else Parsl's."""
-    own = TaskVineTempStaging()
-    own.bind(files)
-    others = [NoOpFileStaging(), FTPInTaskStaging(), HTTPInTaskStaging(), ZipFileStaging()]
-    if given is not None:
-        others = [provider for provider in given if not isinstance(provider, TaskVineTempStaging)]
-    return [own, *others]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import os
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -259,48 +257,6 @@ def test_bad_standard_streams_are_refused(load: Load, home: Path, stdout: Any) -
 # --- Parsl's staging ---
 
 
-@pytest.fixture
-def server() -> Iterator[str]:
-    """The address of an HTTP server that has ``/dir/data.txt``."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/dir/data.txt"
-            self.send_response(200 if found else 404)
-            self.end_headers()
-            self.wfile.write(b"from afar" if found else b"")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{made.server_port}"
-        made.shutdown()
-        thread.join()
-
-
-@pytest.mark.parametrize("shared_fs", [False, True])
-def test_http_files_are_fetched_in_the_task(load: Load, server: str, home: Path, shared_fs: bool) -> None:
-    load([TaskVineExecutor(label="tv", cores=2, shared_fs=shared_fs, working_directory="sandbox")])
-    remote = File(f"{server}/dir/data.txt")
-    assert read(inputs=[remote]).result(30) == "from afar"
-    assert os.listdir(home) == []
-    (home / "data.txt").write_text("stale")
-    future = read(inputs=[remote], outputs=[File("copy.txt")])
-    assert future.result(30) == "from afar"
-    assert future.outputs[0].result(30).filepath == "copy.txt"
-    assert (home / "copy.txt").read_text() == "from afar"
-    assert (home / "data.txt").read_text() == "stale"
-
-
-def test_http_files_are_fetched_into_the_tasks_directory(load: Load, server: str, home: Path) -> None:
-    load([TaskVineExecutor(label="tv", cores=2)])
-    assert read(inputs=[File(f"{server}/dir/data.txt")]).result(30) == "from afar"
-    assert (home / "data.txt").read_text() == "from afar"
-
-
 def test_files_are_put_into_zip_files(load: Load, home: Path, tmp_path: Path) -> None:
     executor = TaskVineExecutor(label="tv", cores=2)
     executor.working_dir = str(tmp_path / "work")
@@ -321,5 +277,6 @@ def test_staging_providers_of_an_executor_are_used() -> None:
         assert any(provider.can_stage_out(File(url)) for provider in providers), url
     given = [providers[1]]
     extended = TaskVineExecutor(storage_access=given).storage_access
-    assert [type(each).__name__ for each in extended] == ["TaskVineTempStaging", "NoOpFileStaging"]
+    names = [type(each).__name__ for each in extended]
+    assert names == ["TaskVineTempStaging", "NoOpFileStaging", "TaskVineRemoteStaging"]
     assert len(given) == 1

@@ -17,6 +17,7 @@ from typing import Any
 
 import parsl
 import pytest
+import yaml
 from parsl.config import Config
 from parsl.executors.base import ParslExecutor
 from parsl.providers.cluster_provider import ClusterProvider
@@ -142,6 +143,14 @@ def test_fragments(block: Block) -> None:
             assert [each.name for each in node.names if not hasattr(module, each.name)] == []
 
 
+@pytest.mark.parametrize(
+    "block", [each for page in PAGES for each in blocks(page) if each.language == "yaml"], ids=name
+)
+def test_yaml(block: Block) -> None:
+    """YAML can be read. tests/clients has it read by the program that it configures."""
+    assert isinstance(yaml.safe_load(block.code), dict)
+
+
 def test_every_output_belongs_to_a_block() -> None:
     """Every output on a page is compared with that of the program before it."""
     said = sum(len(re.findall(r"^prints\b", page.read_text(), re.MULTILINE)) for page in PAGES)
@@ -151,7 +160,7 @@ def test_every_output_belongs_to_a_block() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_languages(page: Path) -> None:
     """Each fenced block names its language, so that all Python is found."""
-    assert {block.language for block in blocks(page)} <= {"python", "text", "toml", "sh"}
+    assert {block.language for block in blocks(page)} <= {"python", "text", "toml", "sh", "yaml"}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "docs" not in page.parts], ids=shown)

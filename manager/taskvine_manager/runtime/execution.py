@@ -12,6 +12,7 @@ from typing import Any
 
 from taskvine_manager.runtime import failure, functions, payload, values
 from taskvine_manager.runtime.limits import Limits
+from taskvine_manager.runtime.remote import outputs
 
 OWN_FILES = (__file__, functions.__file__, payload.__file__)
 """Source files whose frames are left out at the top of a task's traceback."""
@@ -56,8 +57,10 @@ def call(
     try:
         args, kwargs = values.decode(arguments)
     except values.Lost as lost:
+        outputs.discard()
         return failure.LOST, failure.lost("file-lost", lost.reason, name=lost.number), started, 0.0
     except BaseException as problem:
+        outputs.discard()
         return failure.LOST, _not_loadable("argument-load", function, problem), started, 0.0
     process = os.getpid()
     started = time.time()
@@ -71,13 +74,28 @@ def call(
         error = carried(result)
     if error is None:
         outcome, body = _encode_result(result, function, spool, limit, limits.lowered)
+    elif isinstance(error, failure.Lost):
+        outcome, body = failure.LOST, error.record
     elif isinstance(error, Exception):
         outcome, body = failure.RAISED, failure.raised(error, OWN_FILES)
     else:
         outcome, body = failure.LOST, exited(function, error)
+    if outputs.expected():
+        outcome, body = _send_outputs(outcome, body)
     if outcome != failure.RETURNED and isinstance(body, bytes) and len(body) > payload.INLINE_LIMIT:
         body = _spill(body, spool, limits.lowered)
     return outcome, body, started, seconds
+
+
+def _send_outputs(outcome: int, body: payload.Payload) -> tuple[int, payload.Payload]:
+    """Send the remote outputs of a task that has returned; return how the task ends."""
+    if outcome != failure.RETURNED:
+        outputs.discard()
+        return outcome, body
+    if (record := outputs.send()) is None:
+        return outcome, body
+    payload.discard(body)
+    return failure.LOST, record
 
 
 def _run(

@@ -31,6 +31,14 @@ _MOST_EXCEPTIONS = 100
 """Most exceptions in one record. Further causes, contexts and members of groups are only in the text."""
 
 
+class Lost(Exception):
+    """Raised by the executor's own functions in a task: the task is lost, as ``record`` says (see :func:`lost`)."""
+
+    def __init__(self, record: bytes) -> None:
+        super().__init__(record)
+        self.record = record
+
+
 def lost(kind: str, reason: str, **fields: Any) -> bytes:
     """Make the record of a task whose function neither returned nor raised; ``kind`` names the error class."""
     return pickle.dumps({"kind": kind, "reason": reason, **fields})

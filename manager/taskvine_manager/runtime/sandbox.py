@@ -30,6 +30,11 @@ def locate(make: Callable[[str], Any], url: str, state: dict[str, Any]) -> Any:
     return file
 
 
+def inside(name: str) -> str:
+    """Return the path of a file in the sandbox. It was pickled as a call of this function."""
+    return name if _directory is None else os.path.join(_directory, name)
+
+
 def left_in(directory: str, declared: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the files in a sandbox that are neither declared nor in a declared folder.
 

@@ -22,7 +22,8 @@ from taskvine_exec.errors import ArgumentNotSerializable, DiskFull, FileLost
 from taskvine_exec.results.pending import PendingTasks
 from taskvine_exec.session import Session
 from taskvine_exec.submission.files import FileRules
-from taskvine_exec.submission.temp_files import TempFiles, staging_providers
+from taskvine_exec.submission.remote import staging_providers
+from taskvine_exec.submission.temp_files import TempFiles
 from taskvine_exec.submitter import Submitter
 from taskvine_exec.values import Value
 from taskvine_manager.runtime import payload

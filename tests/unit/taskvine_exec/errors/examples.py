@@ -23,6 +23,8 @@ EXAMPLES: dict[str, Any] = {
     "group": "/sys/fs/cgroup/job_7",
     "path": "/data/in put",
     "name": "temp-abc",
+    "url": "https://host/data.csv",
+    "status": 404,
     "requested": {"cores": 64},
     "largest": {"cores": 2},
     "remote_traceback": "Traceback: far away",

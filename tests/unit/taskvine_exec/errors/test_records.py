@@ -41,6 +41,8 @@ def test_every_tag_has_a_class() -> None:
         "file-lost",
         "file-unreadable",
         "output-missing",
+        "remote-input",
+        "remote-output",
         "directory-missing",
         "disk-full",
         "unsatisfiable",
