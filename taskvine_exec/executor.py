@@ -45,7 +45,7 @@ from parsl.utils import RepresentationMixin
 
 from taskvine_exec import config, engines, launch
 from taskvine_exec.blocks import providers
-from taskvine_exec.blocks.executor import BlockExecutor
+from taskvine_exec.blocks.executor import BlockExecutor, Told
 from taskvine_exec.bulk.calls import BulkExecutor
 from taskvine_exec.bulk.dependent import DependentCalls
 from taskvine_exec.bulk.sender import Tasks, tasks_of
@@ -494,6 +494,9 @@ class TaskVineExecutor(ControlExecutor, BulkExecutor, BlockExecutor, Representat
 
     def _drain_block(self, block: str) -> None:
         self._session.say("drain", block)
+
+    def _tell_blocks(self, blocks: list[Told]) -> None:
+        self._session.say("blocks", blocks)
 
     # --- end ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from taskvine_manager.record.events import Event
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import Completion, Invocation, Profile
 
@@ -29,6 +30,9 @@ class Outlet(Protocol):
 
     def run_again(self, numbers: list[int], reason: str) -> None:
         """Report tasks that are run again after they had a node or had ended."""
+
+    def happened(self, events: list[Event]) -> None:
+        """Report details for the record of the run."""
 
     def notice(self, text: str) -> None:
         """Report something that the user should know, and may have to act on."""

@@ -62,6 +62,12 @@ class NodeFactory:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._joined: set[int] = set()
         self._failures = 0
+        self._ended: list[tuple[int, int]] = []
+
+    def ended(self) -> list[tuple[int, int]]:
+        """Return the process id and exit status of each node that has ended since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def adjust(self, joined: set[int], demand: float, per_node: float, most: int | None = None) -> None:
         """Reap the nodes that ended and start those that are missing.
@@ -86,7 +92,8 @@ class NodeFactory:
             self._failures = 0
         self._joined |= joined
         for pid, process in list(self._processes.items()):
-            if process.poll() is not None:
+            if (status := process.poll()) is not None:
+                self._ended.append((pid, status))
                 del self._processes[pid]
                 self._failures += pid not in self._joined
                 self._joined.discard(pid)

@@ -22,8 +22,9 @@ from typing import Any
 
 from taskvine_manager import cleanup
 from taskvine_manager.engine_api import Engine, NodesFail
-from taskvine_manager.parameters.own import AWAKE
+from taskvine_manager.parameters.own import AWAKE, RECORD_DETAILS
 from taskvine_manager.record import Recorder
+from taskvine_manager.record.events import Block, Event
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire import messages
 from taskvine_manager.wire.channel import Channel
@@ -88,8 +89,10 @@ class Manager:
         self._watch_parent(parent)
         self._is_vine = type(config["engine"]).__module__ == "taskvine_manager.vine.manager.config"
         name = "taskvine" if self._is_vine else "embedded"
-        self._record = Recorder(config["record"], engine=name, tune_parameters=config["engine"].tune)
-        self._awake: float = AWAKE.of(config["engine"].tune)
+        tune = config["engine"].tune
+        details = bool(RECORD_DETAILS.of(tune))
+        self._record = Recorder(config["record"], details=details, engine=name, tune_parameters=tune)
+        self._awake: float = AWAKE.of(tune)
         self._engine = self._make_engine(config["engine"], listener)
 
     def _make_engine(self, config: Any, listener: socket.socket) -> Engine:
@@ -149,6 +152,8 @@ class Manager:
 
     def _step(self, seconds: float | None) -> None:
         self._flush()
+        if (due := self._record.flush_due()) is not None:
+            seconds = due if seconds is None else min(seconds, due)
         if self._parent_polled:
             seconds = min(1.0, seconds if seconds is not None else 1.0)
             if os.getppid() != self._parent:
@@ -247,6 +252,9 @@ class Manager:
     def _on_drain(self, block: str) -> None:
         self._engine.drain(block)
 
+    def _on_blocks(self, blocks: tuple[tuple[Any, ...], ...]) -> None:
+        self._record.events([Block(*block) for block in blocks])
+
     def _on_locate(self, request: int, file: str) -> None:
         self._engine.locate(request, file)
 
@@ -280,6 +288,9 @@ class Manager:
 
     def run_again(self, numbers: list[int], reason: str) -> None:
         self._record.note("again", numbers, reason)
+
+    def happened(self, events: list[Event]) -> None:
+        self._record.events(events)
 
     def notice(self, text: str) -> None:
         logger.warning("%s", text)

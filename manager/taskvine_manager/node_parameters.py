@@ -10,6 +10,8 @@ BATCH = "executor.batch"
 KEEPALIVE_INTERVAL = "keepalive-interval"
 KEEPALIVE_TIMEOUT = "keepalive-timeout"
 MAX_LIBRARY_RETRIES = "max-library-retries"
+RECORD_DETAILS = "executor.record-details"
 MAX_TASK_STDOUT_STORAGE = "max-task-stdout-storage"
 
+# Without RECORD_DETAILS, which does not change during a run.
 ALL = frozenset({BATCH, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_LIBRARY_RETRIES, MAX_TASK_STDOUT_STORAGE})

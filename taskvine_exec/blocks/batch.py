@@ -140,8 +140,8 @@ class Batch:
         paths = (known.get("job_stdout_path"), known.get("job_stderr_path"))
         return [path for path in paths if isinstance(path, str)] or list(self._written.get(job.block, ()))
 
-    def mention(self, jobs: Sequence[Job], status: Mapping[str, JobStatus]) -> None:
-        """Log that jobs have waited for long, with the state of the first."""
+    def mention(self, jobs: Sequence[Job], status: Mapping[str, JobStatus]) -> str:
+        """Log that jobs have waited for long, with the state of the first; return what was said of that state."""
         waited = time.monotonic() - min(job.submitted for job in jobs)
         detail = slurm.ask(self._provider, jobs[0].number)
         known = status.get(jobs[0].block)
@@ -153,6 +153,7 @@ class Batch:
         what += f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
         text = "%s no node yet after %.0f s from block %s; state of the first: %s"
         logger.log(level, text, self._prefix, waited, what, state)
+        return state
 
     def failure(self, failed: Sequence[tuple[str, JobStatus]]) -> WorkerLaunchFailed:
         """Make the error of blocks that ended before their nodes joined, the youngest first."""

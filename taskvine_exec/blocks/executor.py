@@ -24,7 +24,7 @@ from typing import Any
 
 from parsl.executors.errors import ScalingFailed
 from parsl.executors.status_handling import BlockProviderExecutor
-from parsl.jobs.states import TERMINAL_STATES, JobStatus
+from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
 from parsl.providers.base import ExecutionProvider
 
 from taskvine_exec.blocks.batch import Batch, jobs_of
@@ -38,6 +38,11 @@ logger = logging.getLogger(__name__)
 _OUTPUT_SECONDS = 1.0
 """Seconds between two looks at the output files of jobs without a node."""
 _STOP_SECONDS = 5.0
+_MOST_REASON = 1000
+"""Maximum number of characters of a block's reason in the record of the run."""
+
+Told = tuple[str, str, str, str, int | None]
+"""The state of a block for the record of the run: its number, its job, name of the state, reason, and exit code."""
 
 
 class BlockExecutor(BlockProviderExecutor):
@@ -147,6 +152,7 @@ class BlockExecutor(BlockProviderExecutor):
             job = self._batch.submit(block_id, self._get_launch_command(block_id), name)
         if job is None:
             raise ScalingFailed(self, f"the provider launched no job for block {block_id}")
+        self._tell_blocks([(block_id, str(job), JobState.PENDING.name, "submitted", None)])
         return job
 
     # --- watching ---
@@ -191,6 +197,17 @@ class BlockExecutor(BlockProviderExecutor):
         }
         if changed:
             self.send_monitoring_info(changed)
+            self._tell_blocks([self._told(block, state) for block, state in changed.items()])
+
+    def _told(self, block: str, state: JobStatus, reason: str | None = None) -> Told:
+        """Return the state of a block for the record of the run."""
+        job = self._jobs.get(block)
+        number = "" if job is None else str(job.number)
+        return (block, number, state.state.name, (reason or state.message or "")[:_MOST_REASON], state.exit_code)
+
+    @abstractmethod
+    def _tell_blocks(self, blocks: list[Told]) -> None:
+        """Add states of blocks to the record of the run."""
 
     def _watch_blocks(self) -> None:
         while not self._blocks_end:
@@ -226,7 +243,9 @@ class BlockExecutor(BlockProviderExecutor):
             if due is not None and due <= now:
                 self._poll(now)  # the polling interval starts again from here
             if mention := self._jobs.to_mention(now):
-                self._batch.mention(mention, self._status)
+                reason, first = self._batch.mention(mention, self._status), mention[0].block
+                state = self._status.get(first, JobStatus(JobState.PENDING))
+                self._tell_blocks([self._told(first, state, reason)])
         self._judge_blocks()
 
     def _judge_blocks(self) -> None:

@@ -89,7 +89,7 @@ def sent(tune: TuneParameters, engine: Engine) -> dict[str, float]:
         return tune.to_dict()
     acting = [name for name in tune if PARAMETERS[name].on("taskvine").support.acts]
     given = {name: float(tune[name]) for name in acting if not PARAMETERS[name].ours}
-    for name in (own.BATCH.name, own.AWAKE.name):  # our own code acts on these
+    for name in (own.BATCH.name, own.AWAKE.name, own.RECORD_DETAILS.name):  # our own code acts on these
         if name in tune:
             given[name] = float(tune[name])
     native = ENFORCE_WORKER_EVICTION_INTERVAL.name

@@ -21,8 +21,10 @@ from parsl.providers import LocalProvider
 
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.errors import NodeLost, TaskLost
+from taskvine_exec.insight.fold import read_state
 from taskvine_manager.embedded.losses import Losses
 from taskvine_manager.parameters import honoured
+from taskvine_manager.record import entries
 from taskvine_manager.scheduling.events import Drop, FileCached, Tuned
 from taskvine_manager.scheduling.tuning import Tuning
 from tests.conftest import eventually, first_node
@@ -494,6 +496,20 @@ def test_manager_polls_for_a_time_after_a_message(make_executor: Make) -> None:
     eventually(lambda: not any(sleeps()))
     executor.tune({"executor.awake": 0})
     eventually(lambda: sleeps()[0])
+
+
+@shows("executor.record-details")
+def test_details_of_the_record_can_be_switched_off(make_executor: Make) -> None:
+    def tags(**settings: Any) -> set[str]:
+        executor = make_executor(**settings)
+        record = executor.run.places.record
+        assert executor.submit(nothing, {}).result(30) is None
+        executor.shutdown()
+        assert read_state(record).tasks[0].outcome == "returned"
+        return {tag for tag, *_ in entries(record)}
+
+    assert "events" in tags()
+    assert "events" not in tags(tune_parameters={"executor.record-details": 0})
 
 
 @shows("executor.inline-limit")

@@ -21,6 +21,7 @@ from taskvine_exec.config import BATCH_TYPES, LIBRARY_KEYS
 from taskvine_exec.submission import resources
 from taskvine_manager.embedded import node
 from taskvine_manager.node import hardware
+from taskvine_manager.record import events
 from taskvine_manager.vine.worker import trouble
 from taskvine_tune import command
 from taskvine_tune.command import program
@@ -103,6 +104,22 @@ def test_options_of_tune(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 def test_modules_of_commands_exist(text: str) -> None:
     for name in re.findall(r"python -m (taskvine_\w+(?:\.\w+)*)", text):
         assert importlib.util.find_spec(name) is not None
+
+
+# --- the record ---
+
+
+def test_events_of_a_record() -> None:
+    text = section(page("record"), "Events")
+    rows = {
+        tag: re.findall(r"`(\w+)`", cells) for tag, cells in re.findall(r"^\| `([a-z-]+)` \| (`[^|]*) \|", text, re.M)
+    }
+    assert rows == {tag: list(kind._fields) for tag, kind in events.TYPES.items()}
+
+
+def test_reasons_of_a_record() -> None:
+    text = section(page("record"), "Why tasks wait")
+    assert re.findall(r"^\| `([a-z-]+)` \|", text, re.M) == ["why", *events.REASONS]
 
 
 # --- executor and configuration ---

@@ -23,6 +23,8 @@ from taskvine_manager.embedded.relay import Relay
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.factory import NodeFactory
 from taskvine_manager.functions import Functions
+from taskvine_manager.parameters.own import RECORD_DETAILS
+from taskvine_manager.record.events import NodeExited, Process
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.scheduling import checking, events
 from taskvine_manager.scheduling.core import Scheduler
@@ -32,6 +34,8 @@ from taskvine_manager.wire.messages import Invocation, NodeInfo, Profile
 
 logger = logging.getLogger(__name__)
 
+LOOK_SECONDS = 1.0
+"""Seconds between two times that the record says why tasks wait."""
 CLEAN_SECONDS = 5.0
 """Seconds that the engine waits at its end until what each node left has been removed."""
 
@@ -100,11 +104,13 @@ class EmbeddedEngine:
             uniform=config.uniform,
             wait_for_nodes=config.wait_for_nodes,
             peer_transfers=config.peer_transfers,
+            details=bool(RECORD_DETAILS.of(config.tune)),
         )
         self._core = Scheduler(settings, check=checking.is_wanted(os.environ))
         self._functions = Functions()
         self._losses = Losses()
         self._killed = 0
+        self._looked = 0.0
         self._stopping = False
         self._links = Links(base, listener, watch, unwatch, self._hear, self._left)
         self._relay = Relay(os.path.join(base, "relay"), watch, unwatch, self._handle)
@@ -115,6 +121,7 @@ class EmbeddedEngine:
             "pong": lambda link: None,  # whatever a node says shows that it is alive
             "notice": lambda link, text: outlet.notice(f"node {link.name}: {text}"),
             "radio": lambda link, said: outlet.radio(list(said)),
+            "steps": lambda link, steps: outlet.happened([Process(link.name, *step) for step in steps]),
             "idle": self._idle,
             "leaving": NodeLink.leaves,
         }
@@ -187,11 +194,22 @@ class EmbeddedEngine:
         if not self._stopping:
             self._lose_nodes()
             busy = bool(self._core.tasks or self._departures.draining)
-            waits += [self._links.ask_silent(busy=busy), self._losses.wait]
+            waits += [self._links.ask_silent(busy=busy), self._losses.wait, self._look()]
             if self._factory is not None:
                 self._adjust(self._factory)
                 waits.append(0.5)
         return min((wait for wait in waits if wait is not None), default=None)
+
+    def _look(self) -> float | None:
+        """Have the record say why tasks wait, if it is time; return the seconds until then, None if none wait."""
+        if not self._core.holds:
+            return None
+        now = time.monotonic()
+        if (wait := self._looked + LOOK_SECONDS - now) > 0:
+            return wait
+        self._looked = now
+        self._handle(events.Looked())
+        return LOOK_SECONDS
 
     def _lose_nodes(self) -> None:
         """Kill a node if the tuning parameters for losses ask for it now."""
@@ -206,6 +224,8 @@ class EmbeddedEngine:
         per_node = max((node.info.slots or node.info.cores for node in nodes), default=self._per_node)
         demand = self._core.ready + sum(len(node.assigned) for node in nodes)
         factory.adjust(self._links.pids(), demand, per_node, self._links.most)
+        if ended := factory.ended():
+            self._outlet.happened([NodeExited(*each) for each in ended])
 
     def stop(self) -> None:
         self._stopping = True

@@ -87,6 +87,7 @@ FORMS: dict[str, Check] = {
     "input": _record(_text, _whole, _text, _many(_integer)),
     "crowded": _record(_integer, _whole),
     "libraries": _record(_names),
+    "steps": _record(_many(_record(_text, _text, _text, _maybe(_integer), _text))),
     "radio": _record(_many(_is(bytes))),
     "idle": _record(),
     "pong": _record(),

@@ -47,6 +47,7 @@ class Instructions:
             events.Discard: self._discard,
             events.Finish: lambda it: outlet.done(it.completions),
             events.RunAgain: lambda it: outlet.run_again(it.numbers, "files that it made were lost"),
+            events.Record: lambda it: outlet.happened(it.events),
             events.Answer: lambda it: outlet.located(it.request, self._answer(it)),
         }
 

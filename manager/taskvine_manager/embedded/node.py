@@ -198,6 +198,9 @@ class Node:
             if (names := self._runner.libraries) != self._libraries:
                 self._libraries = names
                 self._manager.send("libraries", names)
+            if steps := self._runner.steps.first():
+                self._runner.steps.sent(len(steps))
+                self._manager.send("steps", steps)
             self._manager.flush(len(self._runner.calls))
         self._manager.flush()
         self._manager.send("leaving")

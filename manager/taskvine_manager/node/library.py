@@ -18,6 +18,7 @@ from taskvine_manager import cleanup
 from taskvine_manager.node import deaths
 from taskvine_manager.node.commands import INIT_FAILED, SHELL, open_log, start_directory
 from taskvine_manager.node.limits import Kills
+from taskvine_manager.node.steps import ENDED, READY, STARTED, Steps
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.slot import PACKET_LIMIT
 
@@ -47,6 +48,8 @@ class Library:
         Detects processes that the system has killed for lack of memory.
     notice : callable
         Sends a notice to the user.
+    steps : Steps, optional
+        Keeps its starts and ends, and those of its context and slots, for the record of the run.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Library:
         config: dict[str, Any],
         kills: Kills,
         notice: Callable[[str], None],
+        steps: Steps | None = None,
     ) -> None:
         self._command = command
         self._environment = environment
@@ -63,6 +67,9 @@ class Library:
         self._kills = kills
         self._notice = notice
         name = config.get("name")
+        self.steps = Steps(wanted=False) if steps is None else steps
+        self._label: str = name or ""
+        self._has_context = config.get("context") is not None and config.get("context_scope") == "library"
         self._name = "the library" if name is None else f"the library {name!r}"
         self._settings = "library_config" if name is None else f"libraries[{name!r}]"
         self._log = os.path.join(config["log"], "library.log" if name is None else f"library-{name}.log")
@@ -106,6 +113,7 @@ class Library:
         self._starting, self._looked, self._hung, self._broken = 0.0, time.monotonic(), None, None
         self._notice_at = min(FIRST_NOTICE, self._timeout / 2)
         self.channel = ours
+        self.steps.add("library", self._label, STARTED)
         return ours
 
     @property
@@ -135,8 +143,13 @@ class Library:
             return None
         if kind == "ready":
             self._is_ready, self._starting = True, 0.0
+            if self._has_context:
+                self.steps.add("context", self._label, STARTED)
         elif kind == "warm":
             self.is_warm, self._cold_deaths = True, 0
+            self.steps.add("library", self._label, READY)
+            if self._has_context:
+                self.steps.add("context", self._label, READY)
         elif kind == "gpu":
             self._notice(
                 f"the context or a module of {self._name} has used a gpu before the library forks its slots. CUDA does "
@@ -203,7 +216,7 @@ class Library:
         cleanup.kill_group(self._process.pid)
 
     def bury(self) -> tuple[bytes, bool]:
-        """Reap the process, at the end of its socket.
+        """Reap the process, at the end of its socket, and record its end.
 
         Returns
         -------
@@ -217,6 +230,15 @@ class Library:
         self.channel.close()
         self.channel = None
         status = self._process.wait()
+        was_ready = self._is_ready
+        record, may_start = self._buried(status)
+        reason = failure.brief(record)
+        if self._has_context and was_ready:
+            self.steps.add("context", self._label, ENDED, None, reason)
+        self.steps.add("library", self._label, ENDED, status, reason)
+        return record, may_start
+
+    def _buried(self, status: int) -> tuple[bytes, bool]:
         was_warm, self.is_warm = self.is_warm, False
         if self._hung is not None:
             kind = "library" if self._is_ready else "environment"

@@ -24,7 +24,9 @@ from taskvine_manager.node.oneshots import OneShots
 from taskvine_manager.node.pinning import Cpus
 from taskvine_manager.node.places import Place
 from taskvine_manager.node.slots import Slots
+from taskvine_manager.node.steps import Steps
 from taskvine_manager.node.watchdog import Watchdog
+from taskvine_manager.node_parameters import RECORD_DETAILS
 from taskvine_manager.runtime import failure, headroom, keeper
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.wire.messages import L1, Invocation, NodeInfo
@@ -98,6 +100,8 @@ class Runner:
         """The tasks from :meth:`take` to :meth:`drop`, by number."""
         self.broken: bytes | None = None
         """Failure record for every task, if none can run on this node."""
+        self.steps = Steps(wanted=bool(config.tune.get(RECORD_DETAILS, 1)))
+        """Starts and ends of libraries, contexts and slots, for the record of the run."""
         self._process_cores, self._slot_cores = shares(info.cores, config.slots)
         self._watch_slots = False
         command, base = self._command(config, site)
@@ -109,7 +113,7 @@ class Runner:
         resources = Resources(info.cores, info.memory, Devices(gpus.names, info.gpu_memory), cpus)
         start = with_init(config.init_command, [*command, "library"])
         own = {**base, **hardware.thread_limits(self._slot_cores), **config.env_vars}
-        self._libraries = [Library(start, own, runtime, kills, notice)]
+        self._libraries = [Library(start, own, runtime, kills, notice, self.steps)]
         shared = Shared(runtime, known, resources, report, kills)
         numbers = itertools.count()
         slots = Slots(self._libraries[0], shared, loop.watch, loop.unwatch, numbers)
@@ -121,7 +125,10 @@ class Runner:
             own = {**base, **hardware.thread_limits(self._process_cores), **config.env_vars}
             for library in config.libraries:
                 settings = {**runtime, **_settings(library), "slot_cores": self._process_cores}
-                process, place = Library(start, own, settings, kills, notice), Place(resources, library.kind)
+                process, place = (
+                    Library(start, own, settings, kills, notice, self.steps),
+                    Place(resources, library.kind),
+                )
                 self._libraries.append(process)
                 shared = Shared(settings, known, place, report, kills)
                 named[library.kind.name] = NamedSlots(place, process, shared, loop.watch, loop.unwatch, numbers)

@@ -21,6 +21,7 @@ from taskvine_manager.node.library import Library
 from taskvine_manager.node.pool import CHUNK_CALLS, Fork, Pool, Refusal
 from taskvine_manager.node.slot_directories import SlotDirectories
 from taskvine_manager.node.slot_process import SlotProcess
+from taskvine_manager.node.steps import ENDED, STARTED
 from taskvine_manager.node_parameters import BATCH, MAX_LIBRARY_RETRIES
 from taskvine_manager.runtime import failure, keeper
 from taskvine_manager.runtime.payload import encode
@@ -81,8 +82,14 @@ class Slots:
         elif kind == "warm":
             self.pump()
         elif kind == "exited":
-            self._slot_gone(*rest)
-        elif kind == "forked" and (slot := self._pool.slots.get(rest[0])):
+            number, status = rest
+            self._library.steps.add("slot", str(number), ENDED, os.waitstatus_to_exitcode(status))
+            self._slot_gone(number, status)
+        elif kind == "forked":
+            self._library.steps.add("slot", str(rest[0]), STARTED)
+            slot = self._pool.slots.get(rest[0])
+            if slot is None:
+                return
             slot.pid = rest[1]
             if slot.calls and slot.calls[0].kill_record is not None:
                 slot.end()  # cancelled meanwhile

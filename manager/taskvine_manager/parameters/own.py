@@ -57,6 +57,16 @@ AWAKE = Real(
     meanings=((0, "the manager sleeps at once"),),
 )
 
+RECORD_DETAILS = Whole(
+    node_parameters.RECORD_DETAILS,
+    1,
+    "Whether the record of the run has details: placements, waiting reasons, transfers, replicas, evictions, "
+    "recoveries, failures, and the starts and ends of nodes, libraries and slots.",
+    maximum=1,
+    meanings=((0, "tasks and nodes only"), (1, "details")),
+    live=False,
+)
+
 WEIGHT_TRANSFER = Real(
     "executor.weight-transfer",
     1.0,

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.candidates import Candidates
@@ -42,6 +43,7 @@ from taskvine_manager.scheduling.events import (
     InputCached,
     Instruction,
     LibrariesRun,
+    Looked,
     NodeDraining,
     NodeEvent,
     NodeJoined,
@@ -80,7 +82,7 @@ class Scheduler:
         self._returned_tasks = 0
         self._checker = Checker() if check else None
         self._tables = tables = Tables(settings, self._checker)
-        self._tasks, self._tuning = tables.tasks, tables.tuning
+        self._tasks, self._tuning, self._details = tables.tasks, tables.tuning, tables.outbox.details
         self.nodes = tables.nodes
         """The nodes, by name."""
         self.tasks: Mapping[int, Task] = tables.tasks
@@ -111,6 +113,7 @@ class Scheduler:
             Forgotten: self._lifecycle.forget,
             Asked: self._asked,
             Tuned: self._tuned,
+            Looked: lambda event: self._placement.reasons.look(),
         }
         """What is called for each type of event."""
 
@@ -158,6 +161,11 @@ class Scheduler:
     def waiting(self) -> int:
         """Number of the user's tasks that wait for files of other tasks."""
         return self._tasks.count(State.WAITING)
+
+    @property
+    def holds(self) -> bool:
+        """Whether ready tasks were not placed, and the record shall say why; see :class:`.events.Looked`."""
+        return bool(self._placement.reasons.held)
 
     @property
     def recovering(self) -> int:
@@ -236,11 +244,13 @@ class Scheduler:
             if task := node.assigned.get(number):
                 self._returned_tasks += 1
                 self._lifecycle.unassign(node, task)
-                self._lifecycle.requeue(task)
+                self._lifecycle.requeue(task, "returned")
 
     # --- events: nodes ---
 
     def _node_joined(self, event: NodeJoined) -> None:
+        if self._details is not None:
+            self._details.append(recorded.NodeStarted(*event.info))
         node = Node(event.info, self._tuning)
         self._storage.join(node)
         self._joined += 1
@@ -250,6 +260,8 @@ class Scheduler:
 
     def _node_left(self, event: NodeLeft) -> None:
         node = self.nodes[event.node]
+        if self._details is not None:
+            self._details.append(recorded.NodeEnded(event.node, event.reason, event.told))
         self._draining.leave(event.node)
         self._candidates.close(event.node)
         self._tasks.recheck_fit()
@@ -277,7 +289,7 @@ class Scheduler:
                 self._lifecycle.end(task, "node-lost", reason, node=event.node)
         for task in requeued:
             if task.state is not State.DONE:
-                self._lifecycle.requeue(task)
+                self._lifecycle.requeue(task, "node-lost")
         self._lifecycle.lost(lost)
 
     def _node_draining(self, event: NodeDraining) -> None:
@@ -303,13 +315,15 @@ class Scheduler:
             if file.relayed is not None and not file.holders:
                 self._lifecycle.fetched(event.file)  # its source has left, and the file was lost until now
         elif event.lost:
-            if self._storage.replicas.remove(source, file):
+            if self._storage.replicas.remove(source, file, "spoiled"):
                 self._lifecycle.lost([file])
         elif self._storage.transfers.relay_failed(event.file):
             self._lifecycle.unreadable(file, str(event.problem))
 
     def _libraries_run(self, event: LibrariesRun) -> None:
         self.nodes[event.node].libraries = event.names
+        if self._details is not None:
+            self._details.append(recorded.Libraries(event.node, event.names))
 
     def _asked(self, event: Asked) -> None:
         missing = self._storage.ask(event.request, event.file)

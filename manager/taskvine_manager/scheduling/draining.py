@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.scheduling.events import Release
 from taskvine_manager.scheduling.nodes import LOOKED_AT, Node
 from taskvine_manager.scheduling.replication import Replication
@@ -22,6 +23,8 @@ class Draining:
     def drain(self, node: Node) -> None:
         """Let a node drain. Its replicas no longer count, so its files may need others."""
         self.names.add(node.info.name)
+        if not node.draining and self._outbox.details is not None:
+            self._outbox.details.append(recorded.NodeDrains(node.info.name))
         node.draining = True
         node.save_all()
         for name in node.unsaved:
@@ -62,3 +65,5 @@ class Draining:
             if not (node.released or node.assigned or node.sending or node.unsaved):
                 node.released = True
                 self._outbox.add(Release(name))
+                if self._outbox.details is not None:
+                    self._outbox.details.append(recorded.NodeReleased(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskvine_manager.record.events import Event as Recorded
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
 
 if TYPE_CHECKING:
@@ -172,6 +173,11 @@ class Forgotten(Event):
 
 
 @dataclass(frozen=True)
+class Looked(Event):
+    """It is time to say why tasks wait, in the record of the run."""
+
+
+@dataclass(frozen=True)
 class Asked(Event):
     """The user wants to read a temp file or result; the :class:`Answer` to ``request`` says where it is."""
 
@@ -217,6 +223,13 @@ class RunAgain:
     """Report that tasks which had returned are run again to recreate lost files."""
 
     numbers: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Add details to the record of the run."""
+
+    events: list[Recorded]
 
 
 @dataclass(frozen=True)
@@ -284,4 +297,4 @@ class Answer:
     record: bytes = b""
 
 
-Instruction = Run | RunAgain | Finish | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer
+Instruction = Run | RunAgain | Finish | Record | Fetch | Relay | Drop | Full | Kill | Release | Discard | Answer

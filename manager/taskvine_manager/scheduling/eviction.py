@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.scheduling.candidates import Candidates
 from taskvine_manager.scheduling.events import Crowded, Full
 from taskvine_manager.scheduling.files import File
@@ -118,13 +119,16 @@ class Eviction:
         awaited.sort(reverse=True)
         spared = awaited[-1][0] if awaited and order is not None and awaited[-1][0] < order else None
         last = [name for first, name in awaited if first != spared]
-        lost = []
+        lost, evicted = [], []
         for name in [*(entry[-1] for entry in sorted(unneeded)), *last]:
             if node.room >= size:
                 break
             self.evicted += 1
-            if self._replicas.remove(node.info.name, self._files[name]):
+            evicted.append(name)
+            if self._replicas.remove(node.info.name, self._files[name], None):
                 lost.append(self._files[name])
+        if evicted and self._outbox.details is not None:
+            self._outbox.details.append(recorded.Evicted(node.info.name, int(size), evicted))
         return lost
 
     def _turn(self, file: File) -> Order | None:

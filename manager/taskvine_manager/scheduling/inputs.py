@@ -6,6 +6,7 @@ import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.scheduling.events import RELAY, InputCached, InputCopy, Stamp
 from taskvine_manager.scheduling.nodes import LOOKED_AT
 from taskvine_manager.scheduling.tables import Tables
@@ -32,6 +33,7 @@ class Inputs:
         """Bytes read from the files themselves, and not from copies."""
         self.by_path: defaultdict[str, Input] = defaultdict(Input)
         self._nodes, self._tuning, self._transfers = tables.nodes, tables.tuning, transfers
+        self._details = tables.outbox.details
 
     def source(self, path: str, name: str) -> InputCopy | bool:
         """Return where a node gets a file from: a copy, the file itself or its own copy (True), or nowhere now (False).
@@ -58,12 +60,16 @@ class Inputs:
             known.coming[name] = copy.node if isinstance(copy, InputCopy) else RELAY
             if isinstance(copy, InputCopy):
                 self._transfers.count(copy.node, 1)
+            if self._details is not None:
+                self._details.append(recorded.InputStarted(path, name, known.coming[name] or recorded.FILES))
 
     def cached(self, event: InputCached) -> None:
         """Record that a node has a file, or failed to get it."""
         known = self.by_path[event.path]
         was_read = known.coming.get(event.node) == RELAY
         self._end(known, event.node)
+        if self._details is not None and event.node in self._nodes:
+            self._details.append(recorded.InputEnded(event.path, event.node, event.size, bool(event.name)))
         if event.node in self._nodes and event.name:
             if was_read:
                 self.read += event.size

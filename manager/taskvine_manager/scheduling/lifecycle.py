@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.candidates import Candidates
 from taskvine_manager.scheduling.events import Cancelled, Forgotten, Submitted
@@ -28,6 +29,7 @@ class Lifecycle:
         self._tasks, self._graph, self._files, self._nodes = tables.tasks, tables.graph, tables.files, tables.nodes
         self._storage, self._candidates, self._outbox = storage, candidates, tables.outbox
         self._recovery = Recovery(tables)
+        self._details = tables.outbox.details
 
     # --- submission ---
 
@@ -79,7 +81,7 @@ class Lifecycle:
         is_yielding = completion.number in node.yielding
         self.unassign(node, task)
         if is_yielding and completion.outcome == failure.LOST:
-            self.requeue(task)
+            self.requeue(task, "yielded")
             return
         unrecoverable = self._leave(task)
         if task.origin is None:
@@ -102,7 +104,7 @@ class Lifecycle:
         self.unassign(node, task)
         self.lost(self._storage.unreadable(source, self._files[name]))
         if task.state is not State.DONE:
-            self.requeue(task)
+            self.requeue(task, "unreadable")
         return True
 
     def unassign(self, node: Node, task: Task) -> None:
@@ -112,8 +114,10 @@ class Lifecycle:
             self._storage.end_transfers(node, unread)
         self._candidates.open(node)
 
-    def requeue(self, task: Task) -> None:
-        """Queue a task that was on a node for another attempt, once its input files exist."""
+    def requeue(self, task: Task, why: str) -> None:
+        """Queue a task that was on a node for another attempt, once its inputs exist; ``why`` is for the record."""
+        if self._details is not None:
+            self._details.append(recorded.Requeued(task.invocation.number, why, task.attempts))
         if not task.files or self._graph.is_ready(task.invocation.number):
             self._tasks.ready(task)
             return
@@ -194,6 +198,10 @@ class Lifecycle:
         self._outbox.run_again(origin.invocation.number)
         task = self._tasks.recreate(origin)
         number = task.invocation.number
+        if self._details is not None:
+            lost = [file for name in origin.files if not (file := self._files[name]).is_there]
+            files = [(file.name, file.lost_with or "") for file in lost]
+            self._details.append(recorded.Recovery(number, origin.invocation.number, files))
         self._storage.add_consumer(task)
         ready = self._graph.add(number, task.files, task.makes)
         self._rank([number])
@@ -248,12 +256,17 @@ class Lifecycle:
         self._outbox.finish(Completion(task.invocation.number, failure.LOST, record, node, 0.0, 0.0, 0.0))
         return unrecoverable
 
+    def _remove(self, task: Task) -> None:
+        self._tasks.remove(task)
+        if task.origin is not None and self._details is not None:
+            self._details.append(recorded.RecoveryEnded(task.invocation.number))
+
     def _leave(self, task: Task) -> list[Unrecoverable]:
         """Remove a task that is over, with the tasks that recreate files for it alone.
 
         Return the files that are asked for and no task produces any more.
         """
-        self._tasks.remove(task)
+        self._remove(task)
         unmade: list[Unrecoverable] = []
         over = [task]
         while over:
@@ -265,7 +278,7 @@ class Lifecycle:
             for name in task.files:
                 for useless in self._recovery.useless(name):
                     self._kill(useless)
-                    self._tasks.remove(useless)
+                    self._remove(useless)
                     over.append(useless)
                 self._storage.replication.trim(name)
             for file in self._storage.remove_unneeded((*task.files, *task.makes)):

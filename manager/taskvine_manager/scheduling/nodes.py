@@ -17,6 +17,8 @@ AHEAD = 256
 LOOKED_AT = 16
 """Maximum number of nodes compared for one choice, so that its cost does not grow with the number of nodes."""
 MB = 1 << 20
+RESOURCES = ("cores", "memory", "disk", "gpus", "slots", "suspects")
+"""Names of the amounts of :attr:`Node.total`."""
 
 
 class Transfer(NamedTuple):
@@ -122,6 +124,31 @@ class Node:
 
         A library takes memory and gpus once, however many of its calls run.
         """
+        free, slots = self._free(shape, others=others)
+        library = shape.library
+        if library is not None and (min(free[1], free[3] + 1e-9, slots) < 0 or not self.most(library)):
+            return 0
+        fits = [slots] if library is not None and library.slots is not None else []
+        if shape.gpus or shape.gpu_memory:
+            fits.append(int(self.most(shape)))
+        fits += [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
+        return max(0, min(fits, default=AHEAD))
+
+    def scarce(self, shape: Shape, *, others: bool) -> str:
+        """Return the resource that limits how many tasks of a shape fit, as :meth:`capacity` counts them."""
+        if others and self.crowded:
+            return "disk"
+        free, slots = self._free(shape, others=others)
+        fits = [
+            (have / take if take > 0 else math.inf if have >= 0 else have, name)
+            for name, have, take in zip(RESOURCES, free, self.need(shape), strict=True)
+        ]
+        if shape.library is not None and shape.library.slots is not None:
+            fits.append((slots, "library slots"))
+        return min(fits)[1]
+
+    def _free(self, shape: Shape, *, others: bool) -> tuple[list[float], int]:
+        """Return the resources for tasks of a shape, in the order of :attr:`total`, and the slots of their library."""
         free = list(self.total)
         library = shape.library
         libraries = {} if library is None else {library.name: library}
@@ -137,13 +164,7 @@ class Node:
         if libraries:
             free[1] -= sum(each.memory or 0.0 for each in libraries.values())
             free[3] -= sum(self.gpus(each) for each in libraries.values())
-            if min(free[1], free[3] + 1e-9, slots) < 0 or (library is not None and not self.most(library)):
-                return 0
-        fits = [slots] if library is not None and library.slots is not None else []
-        if shape.gpus or shape.gpu_memory:
-            fits.append(int(self.most(shape)))
-        fits += [math.floor(have / take + 1e-9) for have, take in zip(free, self.need(shape), strict=True) if take > 0]
-        return max(0, min(fits, default=AHEAD))
+        return free, slots
 
     def room_for(self, shape: Shape, depth: float) -> int:
         """Return how many more tasks of a shape may be sent here, with ``depth`` for each that fits at once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from taskvine_manager.record.events import Event as Recorded
 from taskvine_manager.scheduling.events import (
     Answer,
     Discard,
@@ -14,6 +15,7 @@ from taskvine_manager.scheduling.events import (
     Full,
     Instruction,
     Kill,
+    Record,
     Relay,
     Release,
     Run,
@@ -22,16 +24,25 @@ from taskvine_manager.scheduling.events import (
 from taskvine_manager.wire.messages import Completion
 
 # RunAgain comes after Finish: a task that has just ended may run again if its files were evicted at once.
-_ORDER = (Finish, RunAgain, Kill, Drop, Fetch, Discard, Run, Answer, Full, Release)
+# Record comes after Finish, too: readers of a record see the end of a task before what follows from it.
+_ORDER = (Finish, RunAgain, Record, Kill, Drop, Fetch, Discard, Run, Answer, Full, Release)
 _PLACES: dict[type, int] = {kind: place for place, kind in enumerate(_ORDER)}
 _PLACES[Relay] = _PLACES[Fetch]
 _I = TypeVar("_I", bound=Instruction)
 
 
 class Outbox:
-    """Collects instructions until they are taken together; one that can hold several tasks or files is extended."""
+    """Collects instructions until they are taken together; one that can hold several tasks or files is extended.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    details : bool
+        Whether to collect details for the record of the run.
+    """
+
+    def __init__(self, *, details: bool) -> None:
+        self.details: list[Recorded] | None = [] if details else None
+        """The details so far, to add to; None if there shall be none."""
         self._instructions: list[Instruction] = []
         self._open: dict[tuple[Callable[..., Any], tuple[str, ...]], Any] = {}
 
@@ -76,4 +87,7 @@ class Outbox:
         """Remove and return all instructions, in the order in which they must be carried out."""
         instructions, self._instructions = self._instructions, []
         self._open.clear()
+        if self.details:
+            instructions.append(Record(self.details.copy()))
+            self.details.clear()
         return sorted(instructions, key=lambda instruction: _PLACES[type(instruction)])

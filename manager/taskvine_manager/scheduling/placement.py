@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 
 from taskvine_manager import gpu_shares
+from taskvine_manager.record import events as recorded
 from taskvine_manager.scheduling.candidates import Candidates
 from taskvine_manager.scheduling.estimates import Estimates
 from taskvine_manager.scheduling.events import InputCopy, Replica, Run
@@ -15,6 +16,7 @@ from taskvine_manager.scheduling.eviction import Eviction
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.lifecycle import Lifecycle
 from taskvine_manager.scheduling.nodes import LOOKED_AT, Node
+from taskvine_manager.scheduling.reasons import Reasons
 from taskvine_manager.scheduling.storage import Storage
 from taskvine_manager.scheduling.tables import Tables
 from taskvine_manager.scheduling.tasks import Order, Shape, State, Task
@@ -22,6 +24,8 @@ from taskvine_manager.wire.messages import L2
 
 SET_ASIDE = 16
 """Maximum number of ready tasks that are passed over, because they wait for a transfer or a busy node."""
+MOST_OTHERS = 3
+"""Maximum number of nodes, besides the chosen one, that the record of a placement names."""
 
 
 class Placement:
@@ -35,6 +39,8 @@ class Placement:
         self._transfers, self._inputs, self._lifecycle = storage.transfers, storage.inputs, lifecycle
         self._candidates, self._eviction = candidates, eviction
         self.estimates = Estimates(tables.tuning)
+        self.reasons = Reasons(tables, candidates)
+        self._held, self._details = self.reasons.held, tables.outbox.details
         self.begun = False
         """Whether a task has been placed since the start."""
 
@@ -58,7 +64,11 @@ class Placement:
 
     def place(self, joined: int) -> None:
         """Assign ready tasks to nodes, in their order, once enough nodes have ``joined``."""
-        if not self.begun and joined < max(self._settings.wait_for_nodes, self._tuning.wait_for_workers):
+        if self._held:
+            self._held.clear()
+        awaited = max(self._settings.wait_for_nodes, self._tuning.wait_for_workers)
+        if not self.begun and joined < awaited:
+            self._hold_all(f"{joined} of {awaited}")
             return
         blocked: set[Shape] = set()
         set_aside: list[Task] = []
@@ -80,11 +90,21 @@ class Placement:
             if not placed:
                 blocked.add(shape)
                 self._candidates.reserve(shape)
+                if self._held is not None:
+                    self._held[task.invocation.number] = ("full", "")
             if len(set_aside) >= SET_ASIDE:
                 blocked.update(task.shape for task in set_aside)
         for task in set_aside:
             self._tasks.queues[task.shape].push(task)
         self._send_ahead()
+
+    def _hold_all(self, nodes: str) -> None:
+        """Note that no task is placed yet, because too few nodes have joined."""
+        if self._held is None:
+            return
+        for queue in self._tasks.queues.values():
+            if (head := queue.head()) is not None:
+                self._held[head.invocation.number] = ("few-nodes", nodes)
 
     def _place_many(self, first: Task, following: Order | None) -> bool:
         """Spread tasks of one shape without inputs evenly over the nodes; return False if no node can take one.
@@ -103,6 +123,8 @@ class Placement:
             node = self._nodes[name]
             candidates = self._candidates.of(shape, depth)
             candidates[name] = candidates.pop(name, None)  # to the end: next time, others come first
+            placed: list[int] = []
+            queued = len(node.assigned)
             for _ in range(min(rooms[name], share)):
                 task = queue.head()
                 if (
@@ -115,6 +137,9 @@ class Placement:
                 if following is not None and task.order > following:
                     return True
                 self._assign(queue.pop(), node)
+                placed.append(task.invocation.number)
+                if len(placed) == 1 and self._details is not None:
+                    self._details.append(recorded.Placed(name, placed, "spread", queue=queued))
         return True
 
     def _place_by_data(self, task: Task, set_aside: list[Task]) -> bool:
@@ -134,7 +159,7 @@ class Placement:
         rooms = self._candidates.rooms(task, depth)
         if not rooms:
             return False
-        best: tuple[float, float, int, str] | None = None
+        ranks: list[tuple[float, float, int, str]] = []
         total = sum(file.size for file in inputs)
         held = self._bytes_held(inputs, rooms)
         for name in {**rooms, **self._largest_holders(held)}:
@@ -147,16 +172,37 @@ class Placement:
             wait = 0.0 if room > 0 else self._wait(node, task)
             cost = tuning.weight_transfer * max(0, total - local) / self._transfers.bandwidth
             cost += wait if math.isinf(wait) else tuning.weight_wait * wait
-            rank = (cost, -local if tuning.weight_transfer else 0.0, -room, name)
-            best = rank if best is None else min(best, rank)
+            ranks.append((cost, -local if tuning.weight_transfer else 0.0, -room, name))
+        best = min(ranks, default=None)
         if best is None or math.isinf(best[0]):
             return False
         queue.pop()
-        _, _, minus_room, name = best
-        if minus_room < 0 and self._bring(task, self._nodes[name], inputs, paths):
-            return True
+        cost, _, minus_room, name = best
+        node = self._nodes[name]
+        queued, obstacle = len(node.assigned), ("busy-node", name)
+        if minus_room < 0:
+            late = self._bring(task, node, inputs, paths)
+            if late is None:
+                if self._details is not None:
+                    number, local, others = task.invocation.number, held.get(name, 0), self._others(ranks, name, held)
+                    placed = recorded.Placed(name, [number], "inputs", local, total - local, queued, cost, others)
+                    self._details.append(placed)
+                return True
+            obstacle = ("transfer-limit", late)
         set_aside.append(task)  # it waits for a busy node, or until its transfers can start
+        if self._held is not None:
+            self._held[task.invocation.number] = obstacle
         return True
+
+    @staticmethod
+    def _others(
+        ranks: list[tuple[float, float, int, str]], chosen: str, held: dict[str, int]
+    ) -> list[tuple[str, float, int, int]]:
+        """Return the next best nodes, for the record: name, expected seconds, bytes of inputs, and room."""
+        if len(ranks) < 2:
+            return []
+        few = heapq.nsmallest(MOST_OTHERS + 1, ranks)
+        return [(name, cost, held.get(name, 0), -minus) for cost, _, minus, name in few if name != chosen]
 
     def _bytes_held(self, inputs: list[File], rooms: Iterable[str]) -> dict[str, int]:
         """Return the bytes of a task's inputs on each node that holds them or is fetching them.
@@ -185,21 +231,24 @@ class Placement:
         seconds = self.estimates.wait(node, task.shape)
         return seconds if self._candidates.is_free(node.info.name, task) else math.inf
 
-    def _bring(self, task: Task, node: Node, inputs: list[File], paths: list[str]) -> bool:
-        """Assign a task to a node and start the transfers of its missing inputs, if all of them can start now."""
+    def _bring(self, task: Task, node: Node, inputs: list[File], paths: list[str]) -> str | None:
+        """Assign a task to a node and start the transfers of its missing inputs, if all of them can start now.
+
+        Otherwise, return an input that cannot be copied now.
+        """
         name = node.info.name
         sources: dict[str, Replica] = {}
         for file in inputs:
             if name not in file.holders and name not in file.coming:
                 source = self._transfers.source(file)
                 if source is None:
-                    return False
+                    return file.name
                 sources[file.name] = source
         copies: dict[str, InputCopy | bool] = {}
         for path in paths:
             copy = self._inputs.source(path, name)
             if copy is False:
-                return False
+                return path
             copies[path] = copy
         needed = sum(source.size for source in sources.values())
         if needed and needed > node.room:
@@ -212,7 +261,7 @@ class Placement:
             self._inputs.start(path, name, copy)
             if isinstance(copy, InputCopy):
                 run.copies[path] = copy
-        return True
+        return None
 
     def _assign(self, task: Task, node: Node) -> Run:
         self.begun = True
@@ -239,6 +288,11 @@ class Placement:
                 continue
             depth = self.estimates.depth(task)
             if depth > 1 and node.room_for(task.shape, depth) > 0 and self._candidates.is_free(node.info.name, task):
+                if self._details is not None:
+                    queued = len(node.assigned)
+                    self._details.append(
+                        recorded.Placed(node.info.name, [task.invocation.number], "ahead", queue=queued)
+                    )
                 self._assign(task, node)
             elif depth > 1:
                 kept.append(task.invocation.number)  # the node is full

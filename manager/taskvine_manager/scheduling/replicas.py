@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.scheduling.events import RELAY, Replica
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.nodes import LOOKED_AT, Node
@@ -19,6 +20,7 @@ class Replicas:
         self.peak = 0
         """The highest value of ``stored`` so far."""
         self._files, self._nodes, self._outbox = tables.files, tables.nodes, tables.outbox
+        self._details = tables.outbox.details
 
     def add(self, node: Node, name: str, size: int, stamp: int) -> None:
         """Record that a node has a replica."""
@@ -29,12 +31,14 @@ class Replicas:
         file.holders[node.info.name] = stamp
         file.lost_with = None
         file.refused.pop(node.info.name, None)
+        if self._details is not None:
+            self._details.append(recorded.Made(name, node.info.name, size))
 
-    def remove(self, name: str, file: File) -> bool:
+    def remove(self, name: str, file: File, why: str | None) -> bool:
         """Remove a replica from a node, which may already have left; return whether the file is lost now."""
         if name not in file.holders:
             return False
-        self.drop(name, file)
+        self.drop(name, file, why)
         for holder in file.holders:
             self._nodes[holder].save(file.name)
         if file.holders or file.relayed is not None:
@@ -42,9 +46,11 @@ class Replicas:
         file.lost_with = name
         return True
 
-    def drop(self, name: str, file: File) -> None:
-        """Remove a replica that is not needed."""
+    def drop(self, name: str, file: File, why: str | None) -> None:
+        """Remove a replica that is not needed; ``why`` is for the record, None if the caller records it."""
         del file.holders[name]
+        if self._details is not None and why is not None:
+            self._details.append(recorded.Dropped(file.name, name, why))
         if (node := self._nodes.get(name)) is not None:
             self.stored -= node.drop(file.name)
             self._outbox.drop(name, file.name)
@@ -58,6 +64,8 @@ class Replicas:
             del file.holders[node.info.name]
             if not file.holders:
                 file.lost_with = node.info.name
+                if self._details is not None and file.relayed is None:
+                    self._details.append(recorded.Lost(file.name, node.info.name))
         return files
 
     def where(self, file: File) -> Replica | None:

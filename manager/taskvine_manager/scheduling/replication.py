@@ -132,7 +132,7 @@ class Replication:
         idle = [holder for holder in staying if not self._nodes[holder].reads[name]]
         idle.sort(key=lambda holder: (-self._nodes[holder].used, holder))
         for holder in idle[:excess]:
-            self._replicas.drop(holder, file)
+            self._replicas.drop(holder, file, "redundant")
 
     # --- balance ---
 
@@ -168,4 +168,4 @@ class Replication:
             del self.moves[name]  # the file is gone, or the transfer failed
         elif len(file.holders) > self._wanted(file) and not self._nodes[holder].reads[name]:
             del self.moves[name]
-            self._replicas.drop(holder, file)
+            self._replicas.drop(holder, file, "moved")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.events import RELAY, Answer, FileCached, FileSpoiled
 from taskvine_manager.scheduling.files import File, Origin
@@ -31,6 +32,7 @@ class Storage:
         self.inputs = Inputs(tables, self.transfers)
         self._files, self._nodes, self._graph = tables.files, tables.nodes, tables.graph
         self._outbox, self._tuning = tables.outbox, tables.tuning
+        self._details = tables.outbox.details
 
     # --- nodes ---
 
@@ -114,6 +116,8 @@ class Storage:
                 if use.kind == "value" and (file := self._files.get(use.source)) is not None:
                     file.value = completion.body
                     made.append(use.source)
+                    if self._details is not None:
+                        self._details.append(recorded.Made(use.source, recorded.MANAGER, len(file.value)))
         if large:
             # A small result needs no origin: the manager holds it, and cannot lose it.
             origin = task.origin or Origin(task.invocation, task.profile, task.files, completion.seconds)
@@ -162,7 +166,8 @@ class Storage:
         list of File
             Files that the user has asked for, that were never made, and that no task will make.
         """
-        unmade = []
+        unmade: list[File] = []
+        forgotten: list[str] = []
         left = list(names)
         while left:
             name = left.pop()
@@ -175,27 +180,38 @@ class Storage:
                         unmade.append(file)
                     elif not (file.consumers or file.dependants):
                         self._files.drop(name)
+                        forgotten.append(name)
                 continue
             self._remove_bytes(file)
             if file.dependants or self._graph.makers(name):
                 continue
             over, inputs = self._files.drop(name)
+            forgotten.append(name)
             left += inputs
             for origin in over:
                 self._outbox.discard(origin.invocation.arguments)
+        if forgotten and self._details is not None:
+            self._details.append(recorded.Forgotten(forgotten))
         return unmade[::-1]
 
     def _remove_bytes(self, file: File) -> None:
         for name in list(file.holders):
-            self.replicas.drop(name, file)
+            self.replicas.drop(name, file, "unneeded")
         if file.relayed is not None:
             file.relayed = None
             self._outbox.drop(RELAY, file.name)
-        if not file.dependants:  # dependants that run again need a small result
+            self._dropped(file, recorded.RELAY)
+        if file.value is not None and not file.dependants:  # dependants that run again need a small result
             file.value = None
+            self._dropped(file, recorded.MANAGER)
         if not file.is_there:
             self._graph.lost(file.name)
             file.lost_with = None
+
+    def _dropped(self, file: File, place: str, why: str = "unneeded") -> None:
+        """Record that the manager has dropped what it held of a file."""
+        if self._details is not None:
+            self._details.append(recorded.Dropped(file.name, place, why))
 
     # --- replicas ---
 
@@ -222,7 +238,7 @@ class Storage:
         self.replication.end_move(event.file)
         lost = []
         if event.spoiled and source is not None:
-            if self.replicas.remove(source, file):
+            if self.replicas.remove(source, file, "spoiled"):
                 lost.append(file)
         elif source in file.holders:  # otherwise the source is gone, and another may work
             file.refused[event.node] = None
@@ -234,7 +250,7 @@ class Storage:
         transfer = node.fetching.get(event.file)
         source = event.source if event.source is not None or transfer is None else transfer.source
         if transfer is not None and transfer.source == source:  # otherwise a transfer from elsewhere has replaced it
-            self.transfers.end(node, event.file)
+            self.transfers.end(node, event.file, event.size, event.seconds, event.problem)
         return source
 
     def spoiled(self, event: FileSpoiled) -> list[File]:
@@ -242,16 +258,17 @@ class Storage:
         file = self._files.get(event.file)
         if file is None or file.holders.get(event.node) != event.stamp:
             return []  # the spoiled replica has been replaced
-        if self.replicas.remove(event.node, file):
+        if self.replicas.remove(event.node, file, "spoiled"):
             return [file]
         self.replication.note(file)
         return []
 
     def unreadable(self, source: str, file: File) -> list[File]:
         """Remove a replica that a task could not read, on a node or the relay; return the file if it was the last."""
-        if source == RELAY:
+        if source == RELAY and file.relayed is not None:
             file.relayed = None
-        return [file] if self.replicas.remove(source, file) or not file.is_there else []
+            self._dropped(file, recorded.RELAY, "unreadable")
+        return [file] if self.replicas.remove(source, file, "unreadable") or not file.is_there else []
 
     # --- the user ---
 

@@ -28,12 +28,15 @@ class Settings:
         Number of nodes that must have joined before any task is placed.
     peer_transfers : bool
         Whether nodes copy files from each other. Otherwise all files pass through the manager's directory.
+    details : bool
+        Whether the scheduler returns details for the record of the run.
     """
 
     max_retries: int | None = 1
     uniform: bool = True
     wait_for_nodes: int = 0
     peer_transfers: bool = True
+    details: bool = False
 
 
 class Tables:
@@ -54,4 +57,4 @@ class Tables:
         self.tasks = TaskTable(checker)
         self.files = FileTable()
         self.graph = DependencyGraph()
-        self.outbox = Outbox()
+        self.outbox = Outbox(details=settings.details)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.scheduling.events import RELAY, Fetch, Relay, Replica
 from taskvine_manager.scheduling.files import File
 from taskvine_manager.scheduling.nodes import LOOKED_AT, Node, Transfer
 from taskvine_manager.scheduling.replicas import Replicas
 from taskvine_manager.scheduling.tables import Tables
 
+ABANDONED = "nothing on its node needs it any more, or a node has left"
+"""What the record says of a transfer whose end was not awaited."""
 RELAY_TRIES = 3
 """Failed copies of a file to the manager's directory after which the tasks that need it are ended."""
 
@@ -34,6 +37,7 @@ class Transfers:
         """The source node of each file that is being copied to the manager's directory."""
         self._files, self._nodes, self._outbox = tables.files, tables.nodes, tables.outbox
         self._tuning, self._replicas = tables.tuning, replicas
+        self._details = tables.outbox.details
         self._relay_failures: Counter[str] = Counter()
 
     def source(self, file: File) -> Replica | None:
@@ -60,6 +64,8 @@ class Transfers:
             self.relays[file.name] = where.node
             self.count(where.node, 1)
             self._outbox.add(Relay(file.name, where))
+            if self._details is not None:
+                self._details.append(recorded.TransferStarted(file.name, recorded.RELAY, where.node, False))
 
     def fetch(self, node: Node, name: str, source: Replica) -> None:
         """Have a node fetch a replica for its own sake."""
@@ -73,10 +79,15 @@ class Transfers:
         node.fetching[name] = Transfer(source.node, for_task)
         self._files[name].coming[node.info.name] = None
         self.count(source.node, 1)
+        if self._details is not None:
+            origin = source.node or recorded.RELAY
+            self._details.append(recorded.TransferStarted(name, node.info.name, origin, for_task))
 
-    def end(self, node: Node, name: str) -> None:
+    def end(self, node: Node, name: str, size: int = 0, seconds: float = 0.0, problem: str | None = ABANDONED) -> None:
         """Record the end of a transfer to a node."""
         transfer = node.fetching.pop(name)
+        if self._details is not None:
+            self._details.append(recorded.TransferEnded(name, node.info.name, size, seconds, problem or ""))
         if (file := self._files.get(name)) is not None:
             file.coming.pop(node.info.name, None)
         self.count(transfer.source, -1)
@@ -112,11 +123,16 @@ class Transfers:
         source = self.relays.pop(name, RELAY)
         self.count(source, -1)
         file = self._files.get(name)
+        if self._details is not None:
+            size = file.size if file is not None and problem is None else 0
+            self._details.append(recorded.TransferEnded(name, recorded.RELAY, size, 0.0, problem or ""))
         if file is None or not file.is_needed:
             self._outbox.drop(RELAY, name)
         elif problem is None:
             file.relayed = stamp
             self.measure(file.size)
+            if self._details is not None:
+                self._details.append(recorded.Made(name, recorded.RELAY, file.size))
         else:
             return source
         self._relay_failures.pop(name, None)

@@ -74,7 +74,7 @@ class Answer(NamedTuple):
     answer on their node, by id. ``left`` holds what a failed task wrote to the user's files, which may show why it
     failed. ``piece`` is the size of the whole file and a piece of it, or :data:`CUT` if the file is not whole.
     ``libraries`` names the named libraries that run on the node, None if they are those of its last answer that named
-    any.
+    any. ``steps`` lists each :class:`~taskvine_manager.node.steps.Step` since the last answer that had some.
     """
 
     node: str
@@ -86,6 +86,7 @@ class Answer(NamedTuple):
     left: dict[str, bytes] | None = None
     piece: tuple[int, bytes] | None = None
     libraries: tuple[str, ...] | None = None
+    steps: tuple[tuple[Any, ...], ...] = ()
 
 
 class Body(NamedTuple):

@@ -12,6 +12,7 @@ User's process to manager:
 ``("forget", files)``                            temp files that will not be asked for again
 ``("retire", profiles)``                         numbers of profiles that no new task will use
 ``("drain", block)``                             let the nodes of a block finish their tasks, then release them
+``("blocks", blocks)``                           for the record: each ``(block, job, state, reason, exit code or None)``
 ``("locate", request, file)``                    asks where a temp file is (it is recreated if it was lost)
 ``("spoiled", node, file, stamp)``               a node's replica differs from what was stored
 ``("stats", request)``
@@ -47,7 +48,8 @@ Node to manager: ``("hello", NodeInfo)``, ``("done", completions)``, ``("returne
 problem or None, stamp, seconds, whether the source is spoiled, source)``, ``("input", path, size, name, stamp)`` (a
 copy of a user's file), ``("crowded", id, size)`` (a task's outputs do not fit), ``("radio", messages)``, ``("idle",)``
 (for its whole ``--timeout``), ``("leaving",)`` (it was told to leave), ``("pong",)``, ``("notice", text)``,
-``("libraries", names)`` (of the named libraries that run there from now on).
+``("libraries", names)`` (of the named libraries that run there from now on), ``("steps", steps)`` (of processes and
+contexts, for the record: each with the fields of :class:`taskvine_manager.node.steps.Step`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ import taskvine_manager
 from taskvine_manager import loop
 from taskvine_manager.embedded.engine import EmbeddedConfig
 from taskvine_manager.engine_api import NodesFail, Outlet, Watch
-from taskvine_manager.record import read_record
+from taskvine_manager.record import entries, read_record
+from taskvine_manager.record.events import Block, Made, decoded
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling import invariants
 from taskvine_manager.scheduling.checking import VARIABLE
@@ -190,10 +191,35 @@ def test_run_is_recorded(make: Make, tmp_path: Path) -> None:
         ("submit", (), (PROFILE,), (CALL,)), ("cancel", (2,)), ("forget", ("file",)), ("tune", {"executor.batch": 4.0})
     )
     record = read_record(path)
-    assert record.facts == {"engine": "embedded", "tune_parameters": {"replica-count": 2.0}}
+    assert record.facts == {"engine": "embedded", "tune_parameters": {"replica-count": 2.0}, "details": True}
     assert (set(record.submitted), set(record.done), record.again) == ({1}, {1}, {1: 1})
     assert (record.cancelled, set(record.forgotten)) == ({2}, {"file"})
     assert record.ended is not None
+
+
+def test_details_are_recorded(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    world = make(record=str(path))
+    block, made = Block("0", "72", "PENDING", "Resources"), Made("file", "node", 3)
+    world.engine.answers = {"forget": lambda *_: world.engine.outlet.happened([made])}
+    world.run(("blocks", (tuple(block),)), ("forget", ("file",)))
+    assert [decoded(rest[1]) for tag, *rest in entries(path) if tag == "events"] == [[block], [made]]
+
+
+def test_entries_are_written_while_nothing_happens(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    world = make(record=str(path))
+    world.engine.seconds = 5.0
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.extend(tag for tag, *_ in entries(path))
+        world.user.send("stop")
+
+    # The manager reads the message after the first tick. After the second, it waits until the entry must be written.
+    world.engine.plan = [lambda: None, lambda: None, lambda: setattr(world.engine, "seconds", 0.0), look]
+    world.run(("cancel", (1,)), stop=False)
+    assert seen == ["run", "cancelled"]
 
 
 # --- reports ---

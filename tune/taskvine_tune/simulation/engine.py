@@ -24,6 +24,7 @@ from taskvine_manager.scheduling.events import (
     Finish,
     Full,
     Kill,
+    Record,
     Relay,
     Relayed,
     Replica,
@@ -82,6 +83,7 @@ class Simulation:
             Finish: self._finish,
             Answer: self.user.answer,
             RunAgain: lambda it: None,  # the scheduler counts retries itself
+            Record: lambda it: None,  # simulated runs have no record
         }
         """What is called for each type of instruction."""
         # Counts:

@@ -19,7 +19,7 @@ from functools import partial
 
 from taskvine_manager import gpu_shares
 from taskvine_manager.run_times import RunTimes
-from taskvine_manager.vine.manager.tasks import Need, State, Task
+from taskvine_manager.vine.manager.tasks import RESOURCES, Need, State, Task
 from taskvine_manager.wire.messages import Library
 
 TARGET = 0.040
@@ -117,6 +117,16 @@ class Room:
         for library in self.libraries.keys() | ({need.library} if need.library is not None else set()):
             taken = self.beside(taken, library)
         return taken.memory <= self.total.memory + 1e-9 and taken.gpus <= self.total.gpus + 1e-9
+
+    def scarce(self, need: Need, *, empty: bool) -> str:
+        """Return the first resource that a task lacks here now, or lacks here ever (``empty``)."""
+        for name, busy, take, has in zip(RESOURCES, self.busy[:4], need[:4], self.total[:4], strict=True):
+            if (0.0 if empty else busy) + take > has + 1e-9:
+                return name
+        library = need.library
+        if library is not None and library.slots is not None and self.libraries[library] >= library.slots:
+            return "library slots"
+        return "slots" if self.admits(need) else "memory or gpus of libraries"
 
     def take(self, need: Need) -> None:
         """Count a task's resources as used."""
@@ -226,6 +236,12 @@ class Backlog:
         """Remove the tasks with certain needs, and return those that are not over, in order."""
         removed = [self._heaps.pop(need) for need in list(self._heaps) if unwanted(need)]
         return [task for heap in removed for _, _, task in sorted(heap) if task.state is not State.DONE]
+
+    def heads(self) -> Iterator[tuple[Need, Task, int]]:
+        """Yield the first task of each need, and how many there are, including some that were cancelled."""
+        for need in list(self._heaps):
+            if (head := self._head(need)) is not None:
+                yield need, head, len(self._heaps[need])
 
     def _head(self, need: Need) -> Task | None:
         heap = self._heaps[need]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.scheduling.checking import Checker, check
@@ -38,8 +39,10 @@ from taskvine_manager.vine.manager.events import (
     Instruction,
     Launch,
     Locate,
+    Looked,
     NotRemade,
     Placed,
+    Record,
     Refused,
     Reinstall,
     Release,
@@ -53,6 +56,7 @@ from taskvine_manager.vine.manager.examination import Examination
 from taskvine_manager.vine.manager.fleet import Fleet
 from taskvine_manager.vine.manager.holdings import Holdings
 from taskvine_manager.vine.manager.reads import Reads
+from taskvine_manager.vine.manager.reasons import Reasons
 from taskvine_manager.vine.manager.replication import Replication
 from taskvine_manager.vine.manager.sent import Copy, Fetch, Greeting, Probe, Rescue, SentParcel, SentParcels
 from taskvine_manager.vine.manager.tasks import Need, State, Task
@@ -77,23 +81,27 @@ class Core:
         Settings of the engine.
     check : bool
         Whether the core checks its state after events, and keeps the story of each task for errors.
+    details : bool
+        Whether the core returns details for the record of the run.
     """
 
-    def __init__(self, config: VineConfig, *, check: bool = False) -> None:
+    def __init__(self, config: VineConfig, *, check: bool = False, details: bool = False) -> None:
         self._checker = Checker() if check else None
         self._wait_for_nodes = config.wait_for_nodes
         self._local = config.local
         self._inline_limit = config.nodes.inline_limit
         self._functions: dict[str, Payload] = {}
         self._said: list[Instruction] = []
+        self._details: list[recorded.Event] | None = [] if details else None
         self._graph = DependencyGraph()
         say = self._said.append
         self._sent = SentParcels(say)
-        self.files = Holdings(say, self._graph.consumers, self._graph.lost)
-        self.fleet = Fleet(say, config)
-        self.workload = Workload(say, self._graph, self.files, self.fleet, config, self._checker)
+        self.files = Holdings(say, self._graph.consumers, self._graph.lost, self._details)
+        self.fleet = Fleet(say, config, self._details)
+        self.workload = Workload(say, self._graph, self.files, self.fleet, config, self._checker, self._details)
         self._reads = Reads(say, self.files, self._sent)
-        self._replication = Replication(self.files, self._sent, self.fleet.nodes)
+        self._replication = Replication(self.files, self._sent, self.fleet.nodes, self._details)
+        self.reasons = Reasons(self.workload, self.fleet, self._sent.has_suspect, self._details)
         self._examination = Examination(self.files, self.fleet, self._sent, self.workload)
         self.parts = invariants.Parts(self._graph, self.workload, self.files, self.fleet, self._sent, self._reads)
         """The parts of the core, to look at."""
@@ -118,6 +126,7 @@ class Core:
             CutShort: lambda event: self.files.renew(event.file),
             Cycle: self._on_cycle,
             Clock: self._on_clock,
+            Looked: lambda event: self.reasons.look(self._wait_for_nodes),
         }
         """What is called for each type of event."""
         self.errands: dict[type, Callable[..., None]] = {
@@ -142,6 +151,9 @@ class Core:
         self.handlers[type(event)](event)
         if self._checker is not None:
             self._checker.end(invariants.INVARIANTS, self.parts, self.parts.size)
+        if self._details:
+            self._said.append(Record(self._details.copy()))
+            self._details.clear()
         said = self._said.copy()
         self._said.clear()
         return said
@@ -317,6 +329,11 @@ class Core:
         for use, recoverable in temps:
             self.files.expect(use.source, sent, recoverable=recoverable, replicas=use.replicas)
         node = self.fleet.of(room)
+        if self._details is not None:
+            local = sum(int(self.workload.near(task, room)) for task in tasks) if cargo.reads else 0
+            total = sum(map(self.workload.bytes_read, tasks)) if cargo.reads else 0
+            numbers, queue = list(sent.tasks), room.batches
+            self._details.append(recorded.Placed(node.name, numbers, "parcel", local, total - local, queue))
         if node.ours:  # only our workers have a feature to tie a task to
             sent.pinned = node.address
             node.functions.update(map(str, functions))  # plain copies: a key object must end with its last profile
@@ -359,6 +376,8 @@ class Core:
         node = self.fleet.nodes.get(event.node)
         if node is not None and event.libraries is not None:
             node.room.warm = event.libraries
+            if self._details is not None:
+                self._details.append(recorded.Libraries(node.name, event.libraries))
         if event.open and sent.tasks and node is not None:
             if not sent.temps:
                 self._said.append(Release(sent.number))

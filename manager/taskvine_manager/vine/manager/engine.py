@@ -19,8 +19,9 @@ from typing import Any
 from taskvine_manager import cleanup
 from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.functions import Functions
-from taskvine_manager.parameters.own import AWAKE, BATCH
+from taskvine_manager.parameters.own import AWAKE, BATCH, RECORD_DETAILS
 from taskvine_manager.parameters.taskvine import WAIT_FOR_WORKERS
+from taskvine_manager.record.events import Process, Recoveries
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.scheduling import checking
@@ -33,7 +34,7 @@ from taskvine_manager.vine.manager.entrance import Entrance, takes_direct
 from taskvine_manager.vine.manager.events import HOME
 from taskvine_manager.vine.manager.fetches import Fetches
 from taskvine_manager.vine.manager.outbound import Traffic
-from taskvine_manager.vine.manager.recoveries import Recoveries
+from taskvine_manager.vine.manager.recoveries import Recoveries as LostFiles
 from taskvine_manager.vine.manager.shell import Shell
 from taskvine_manager.vine.manager.store import Store, where
 from taskvine_manager.vine.manager.workers import Workers
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 INLINE_FUNCTION = 4096
 """Largest function, in bytes, that is sent in parcels; larger ones are cached files."""
+LOOK_SECONDS = 1.0
+"""Seconds between two times that the record says why tasks wait."""
 RETIREMENT = 0.5
 """Seconds between two times that nodes are told which functions to forget."""
 
@@ -80,9 +83,12 @@ class VineEngine:
         self._base = base
         self._config = config
         self._outlet = outlet
-        self._core = core = Core(config, check=checking.is_wanted(os.environ))
+        self._core = core = Core(
+            config, check=checking.is_wanted(os.environ), details=bool(RECORD_DETAILS.of(config.tune))
+        )
         self._functions = Functions()
-        self._retired = 0.0
+        self._retired = self._looked = 0.0
+        self._recovered = 0
         self._most_stored = 0
         self._finished: list[Completion] = []
         self._stopped = False
@@ -97,7 +103,7 @@ class VineEngine:
             self._direct.take_from(self._entrance.direct)
         self._traffic = Traffic(base, self._vine, self._store, self._direct)
         shell = Shell(core, self._handle, self._vine, self._store, self._traffic, outlet)
-        self._recoveries = Recoveries(shell)
+        self._recoveries = LostFiles(shell)
         self._fetches = Fetches(shell, self._recoveries)
         self.instructions: dict[type, Callable[[Any], None]] = {
             events.Launch: self._launch,
@@ -110,6 +116,7 @@ class VineEngine:
             events.Discard: self._discard,
             events.Finish: lambda said: self._finished.append(self._told(said)),
             events.RunAgain: lambda said: outlet.run_again([said.number], said.reason),
+            events.Record: lambda said: outlet.happened(said.events),
             events.Locate: self._fetches.locate,
             events.Fetched: self._fetches.fetched,
             events.Lost: lambda said: outlet.located(said.request, (said.record,)),
@@ -192,7 +199,7 @@ class VineEngine:
                 self._handle(events.WaitFor(max(self._config.wait_for_nodes, int(value))))
             elif name == BATCH.name:
                 self._handle(events.BatchOf(int(value)))
-            elif name != AWAKE.name:  # the loop handles that one
+            elif name not in (AWAKE.name, RECORD_DETAILS.name):  # the loop handles these
                 self._vine.tune(name, float(value))
 
     def stats(self) -> dict[str, Any]:
@@ -263,10 +270,22 @@ class VineEngine:
             return 0.0
         if not self._stopped:
             workers.adjust(now)
+            self._look(now)
         waits = [cycles.wait(now), workers.wait(now), self._fetches.wait(now)]
         if (wait := self._direct.push()) is not None:
             waits.append(wait)
         return min(waits)
+
+    def _look(self, now: float) -> None:
+        """Have the record say why tasks wait, and what TaskVine has recreated. :class:`Cycles` calls often enough."""
+        if now < self._looked + LOOK_SECONDS:
+            return
+        self._looked = now
+        if self._core.reasons.are_due:
+            self._handle(events.Looked())
+        if self._vine.recoveries != self._recovered:
+            self._recovered = self._vine.recoveries
+            self._outlet.happened([Recoveries(self._recovered)])
 
     # --- from TaskVine ---
 
@@ -293,6 +312,8 @@ class VineEngine:
         """Take the answer of a node, given by its address."""
         if answer.radio:
             self._outlet.radio(list(answer.radio))
+        if answer.steps:
+            self._outlet.happened([Process(answer.node, *step) for step in answer.steps])
         self._traffic.write_home(parcel, answer.left or {})
         if answer.piece is not None:
             self._fetches.arrived(parcel, answer.piece)

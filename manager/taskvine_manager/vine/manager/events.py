@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from taskvine_manager.record.events import Event as Recorded
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine.parcels import Parcel
 from taskvine_manager.wire.messages import Completion, Invocation, NodeInfo, Profile
@@ -209,6 +210,11 @@ class Clock(Event):
     now: float
 
 
+@dataclass(frozen=True)
+class Looked(Event):
+    """Event: it is time to say why tasks wait, in the record of the run."""
+
+
 # --- instructions ---------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +313,13 @@ class RunAgain(Instruction):
 
     number: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Record(Instruction):
+    """Add details to the record of the run."""
+
+    events: list[Recorded]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from taskvine_manager import gpu_shares
+from taskvine_manager.record import events as recorded
 from taskvine_manager.vine.manager.batching import Room
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.events import Dismiss, Drained, Say, SayNodes
@@ -68,10 +69,13 @@ class Fleet:
         Takes instructions for the shell.
     config : VineConfig
         Settings of the engine.
+    details : list, optional
+        Takes events for the record of the run.
     """
 
-    def __init__(self, say: Say, config: VineConfig) -> None:
+    def __init__(self, say: Say, config: VineConfig, details: list[recorded.Event] | None = None) -> None:
         self._say = say
+        self._details = details
         self._config = config
         self._names: dict[str, str] = {}  # of lost nodes, too
         self.draining: set[str] = set()
@@ -85,14 +89,27 @@ class Fleet:
         node = self.nodes[address] = VineNode(address, said, self._config.nodes.slots, now)
         self._names[address] = node.name
         self._addresses[node.name] = address
-        node.draining = node.info.block in self._drained
+        if not node.ours:
+            self._note(recorded.NodeStarted(*node.info))
+        if node.info.block in self._drained:
+            self._drains(node)
         return node
+
+    def _note(self, event: recorded.Event) -> None:
+        if self._details is not None:
+            self._details.append(event)
+
+    def _drains(self, node: VineNode) -> None:
+        if not node.draining:
+            node.draining = True
+            self._note(recorded.NodeDrains(node.name))
 
     def leave(self, address: str) -> None:
         """Remove a worker that is gone."""
-        name = self.nodes.pop(address).name
-        if self._addresses.get(name) == address:
-            del self._addresses[name]
+        node = self.nodes.pop(address)
+        if self._addresses.get(node.name) == address:
+            del self._addresses[node.name]
+        self._note(recorded.NodeEnded(node.name, "its worker's connection ended", told=node.draining))
 
     def greeted(self, address: str | None, info: NodeInfo | None) -> None:
         """Note that a worker's supervisor has answered: only now has the node joined."""
@@ -102,6 +119,7 @@ class Fleet:
             node.room.gpu_memory = () if info is None else info.gpu_memory
             if info is not None:
                 node.info = node.info._replace(pid=info.pid, directory=info.directory, gpu_memory=info.gpu_memory)
+            self._note(recorded.NodeStarted(*node.info))
             self._say(SayNodes())
 
     def name(self, address: str | None) -> str:
@@ -148,7 +166,8 @@ class Fleet:
         A node with such data stays until another node has copied it.
         """
         for node in self.nodes.values():
-            node.draining = node.draining or node.info.block in self.draining
+            if node.info.block in self.draining:
+                self._drains(node)
         others = [node for node in self.nodes.values() if not node.draining]
         staying = set()
         for node in self.nodes.values():
@@ -190,7 +209,8 @@ class Fleet:
                 and staying > self._config.min_nodes
                 and not (staying == 1 and only_on(node.name))
             ):
-                node.draining = node.leaving = True
+                node.leaving = True
+                self._drains(node)
                 staying -= 1
         others = [node for node in self.nodes.values() if not node.draining]
         for node in self.nodes.values():

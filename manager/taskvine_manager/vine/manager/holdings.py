@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.runtime import failure
 from taskvine_manager.runtime.payload import Payload
 from taskvine_manager.vine.manager.events import (
@@ -58,10 +59,19 @@ class Holdings:
         Returns the unfinished tasks that read a file.
     removed : callable
         Called with each file that is removed because nothing will read it.
+    details : list, optional
+        Takes events for the record of the run.
     """
 
-    def __init__(self, say: Say, readers: Callable[[str], list[int]], removed: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        say: Say,
+        readers: Callable[[str], list[int]],
+        removed: Callable[[str], object],
+        details: list[recorded.Event] | None = None,
+    ) -> None:
         self._say = say
+        self._details = details
         self._readers_of = readers
         self._removed = removed
         self.unwanted: set[str] = set()
@@ -110,18 +120,25 @@ class Holdings:
         temp = self.temps[name]
         temp.size, temp.node = size, node
         self._count(size)
+        self._note(recorded.Made(name, node, size))
 
     def adopt(self, name: str, path: str, size: int) -> None:
         """Make a temp file of a large result that is on the manager's machine."""
         self.remove(name)
         self.temps[name] = TempFile(size, HOME)
         self._count(size)
+        self._note(recorded.Made(name, recorded.MANAGER, size))
         self._say(Adopt(name, path))
 
     def keep(self, name: str, value: Payload) -> None:
         """Keep a result here, and not as a temp file."""
         self.remove(name)
         self.values[name] = value
+        self._note(recorded.Made(name, recorded.MANAGER, len(value) if isinstance(value, bytes) else 0))
+
+    def _note(self, event: recorded.Event) -> None:
+        if self._details is not None:
+            self._details.append(event)
 
     def _count(self, size: int) -> None:
         self.stored += size
@@ -137,6 +154,8 @@ class Holdings:
         if temp is None:
             return
         self.stored -= temp.size
+        if temp.node:
+            self._note(recorded.Dropped(name, "", "unneeded"))
         if temp.readers:
             self.pruned[name] = temp
             self._say(Prune(name))
@@ -198,6 +217,7 @@ class Holdings:
             else:
                 self._say(Discard(value))
         self.remove(name)
+        self._note(recorded.Forgotten([name]))
         self._removed(name)
 
     def is_there(self, name: str) -> bool:
@@ -243,6 +263,7 @@ class Holdings:
         temp = self.temps.get(name)
         if temp is not None:
             temp.gone = True
+            self._note(recorded.Lost(name, temp.node))
         return temp is not None
 
     def renew(self, name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from taskvine_manager.record import events as recorded
 from taskvine_manager.vine.manager.events import Staged
 from taskvine_manager.vine.manager.fleet import VineNode
 from taskvine_manager.vine.manager.holdings import Holdings
@@ -24,9 +25,18 @@ class Replication:
         The parcels that TaskVine has.
     nodes : mapping of str to VineNode
         The connected workers by address.
+    details : list, optional
+        Takes events for the record of the run.
     """
 
-    def __init__(self, files: Holdings, sent: SentParcels, nodes: Mapping[str, VineNode]) -> None:
+    def __init__(
+        self,
+        files: Holdings,
+        sent: SentParcels,
+        nodes: Mapping[str, VineNode],
+        details: list[recorded.Event] | None = None,
+    ) -> None:
+        self._details = details
         self._files = files
         self._sent = sent
         self._nodes = nodes
@@ -42,11 +52,15 @@ class Replication:
             if wanted:
                 inputs = tuple(Staged("temp", name, f"i{count}") for count, (name, _) in enumerate(wanted))
                 self._sent.hello(target, Rescue(tuple(name for name, _ in wanted)), inputs)
+                for name, _ in wanted:
+                    self._starts(name, target, node.name)
         return bool(precious)
 
     def rescued(self, sent: SentParcel, errand: Rescue, *, well: bool) -> None:
         """Note that a node has copied the files of a leaving node, or has failed to."""
         node = self._nodes.get(str(sent.pinned))
+        for name in errand.files:
+            self._ended(name, node, well=well)
         for temp in filter(None, map(self._files.temps.get, errand.files)):
             temp.rescue = ""
             if well and node is not None:
@@ -73,8 +87,28 @@ class Replication:
         for node in free[: temp.replicas - 1 - len(temp.copies)]:
             temp.copies.add(node.address)
             self._sent.hello(node, Copy(name), (Staged("temp", name, "i0"),))
+            self._starts(name, node, temp.node)
 
     def copied(self, sent: SentParcel, errand: Copy, *, well: bool) -> None:
         """Note that a node has copied a file, or has failed to."""
+        self._ended(errand.file, self._nodes.get(str(sent.pinned)), well=well)
         if not well and (temp := self._files.temps.get(errand.file)) is not None:
             temp.copies.discard(str(sent.pinned))
+
+    # --- for the record ---
+
+    def _starts(self, name: str, node: VineNode, source: str) -> None:
+        if self._details is not None:
+            self._details.append(recorded.TransferStarted(name, node.name, source, for_task=False))
+
+    def _ended(self, name: str, node: VineNode | None, *, well: bool) -> None:
+        """Record the end of a copy; that of a copy to a lost node is in the node's end."""
+        if self._details is None or node is None:
+            return
+        temp = self._files.temps.get(name)
+        size = temp.size if temp is not None and well else 0
+        self._details.append(
+            recorded.TransferEnded(name, node.name, size, 0.0, "" if well else "TaskVine failed to copy")
+        )
+        if temp is not None and well:
+            self._details.append(recorded.Made(name, node.name, size))

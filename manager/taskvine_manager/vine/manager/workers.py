@@ -8,6 +8,7 @@ import os
 import time
 
 from taskvine_manager.factory import NodeFactory
+from taskvine_manager.record.events import WORKERS, Lost, Made, NodeExited
 from taskvine_manager.vine.manager import events
 from taskvine_manager.vine.manager.batch import LOOK_SECONDS, BatchFactory
 from taskvine_manager.vine.manager.config import VineConfig
@@ -40,6 +41,7 @@ class Workers:
     def __init__(self, config: VineConfig, port: int, shell: Shell, recoveries: Recoveries) -> None:
         self._slots = config.slots
         self._vine, self._core, self._handle = shell.vine, shell.core, shell.handle
+        self._store, self._outlet = shell.store, shell.outlet
         self._recoveries = recoveries
         self._look_due = True
         self._looked = 0.0
@@ -85,13 +87,24 @@ class Workers:
         changed = bool(joined or gone)
         busy = changed or bool(fleet.draining)
         if busy:
+            names = {nodes[address].name for address in gone}
             self._handle(events.Connected(joined, gone, self._looked))
+            self._record_losses(names)
         for address in joined:
             logger.info("node joined: %s", nodes[address].info)
             self._joined = True
         stuck = self._recoveries.see_stuck(changed=changed)
         self._look_due = self._look_due or bool(fleet.draining) or stuck
         return busy or stuck
+
+    def _record_losses(self, gone: set[str]) -> None:
+        """Record which temp files were lost with nodes, and which TaskVine still has on others."""
+        temps = [(name, temp) for name, temp in self._core.files.temps.items() if temp.node in gone] if gone else []
+        left = [(name, temp, self._store.on_workers(name)) for name, temp in temps]
+        if left:
+            self._outlet.happened(
+                [Made(name, WORKERS, temp.size) if count else Lost(name, temp.node) for name, temp, count in left]
+            )
 
     # --- workers that are started ---
 
@@ -112,6 +125,8 @@ class Workers:
             nodes = self._core.fleet.nodes.values()
             slots = max((node.slots for node in nodes), default=self._slots)
             self._factory.adjust({node.info.pid for node in nodes}, self._core.demand, slots)
+            if ended := self._factory.ended():
+                self._outlet.happened([NodeExited(*each) for each in ended])
             self._handle(events.Clock(now))
 
     def wait(self, now: float) -> float:

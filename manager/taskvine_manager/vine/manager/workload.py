@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from taskvine_manager import gpu_shares
+from taskvine_manager.record import events as recorded
 from taskvine_manager.runtime import failure
 from taskvine_manager.scheduling.checking import Checker, Story
 from taskvine_manager.scheduling.graph import DependencyGraph
@@ -39,6 +40,8 @@ class Workload:
         Settings of the engine.
     checker : Checker or None
         Keeps the stories of tasks, if the core checks itself.
+    details : list, optional
+        Takes events for the record of the run.
     """
 
     def __init__(
@@ -49,13 +52,15 @@ class Workload:
         fleet: Fleet,
         config: VineConfig,
         checker: Checker | None,
+        details: list[recorded.Event] | None = None,
     ) -> None:
+        self._details = details
         self._say, self._graph, self._files, self._fleet = say, graph, files, fleet
         self._config, self._checker = config, checker
         self._profiles: dict[int, Profile] = {}
         self._sequence = itertools.count()
         self.estimates = Estimates()
-        self.backlog = Backlog(self.estimates, self._near, enabled=config.batching)
+        self.backlog = Backlog(self.estimates, self.near, enabled=config.batching)
         self.unfit: list[Task] = []
         """Tasks that fit none of the present nodes, and some that were cancelled."""
         self.suspects: list[Task] = []
@@ -166,7 +171,12 @@ class Workload:
             taken += self.backlog.take(rooms)
         return taken
 
-    def _near(self, task: Task, room: Room) -> float:
+    def bytes_read(self, task: Task) -> int:
+        """Return the size in bytes of a task's inputs that are temp files."""
+        temps = (self._files.temps.get(use.source) for use in task.invocation.inputs)
+        return sum(temp.size for temp in temps if temp is not None)
+
+    def near(self, task: Task, room: Room) -> float:
         """Return the size in bytes of a task's inputs that were created on a node."""
         temps = (self._files.temps.get(use.source) for use in task.invocation.inputs)
         return float(sum(temp.size for temp in temps if temp is not None and temp.node == room.key))
@@ -184,6 +194,7 @@ class Workload:
             self.fail(task, record, node)
         else:
             self.retried += 1
+            self._note(recorded.Requeued(task.invocation.number, "node-lost", task.attempts))
             self._say(RunAgain(task.invocation.number, failure.brief(record)))
             self._queue(task)
 
@@ -193,8 +204,13 @@ class Workload:
         if task.renewals > MOST_RENEWALS:
             self.fail(task, record)
             return
+        self._note(recorded.Requeued(task.invocation.number, "unreadable", task.attempts))
         self._say(RunAgain(task.invocation.number, failure.brief(record)))
         self._queue(task)
+
+    def _note(self, event: recorded.Event) -> None:
+        if self._details is not None:
+            self._details.append(event)
 
     def returned(self, task: Task, completion: Completion, value: str) -> None:
         """Finish a task whose outputs exist; ``value`` is the id of its result, if other tasks may read it."""

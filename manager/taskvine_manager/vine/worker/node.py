@@ -48,6 +48,10 @@ OF_THE_LIBRARY = (
 """Environment variables that describe the library, which has the whole worker."""
 
 
+MOST_STEPS = 8
+"""Maximum number of steps of processes in one answer, so that most answers stay small."""
+
+
 class Node:
     """The supervisor of one worker.
 
@@ -152,7 +156,9 @@ class Node:
                 self._radio_speaks()  # a task's radio messages must arrive before its result
                 names = self._runner.libraries
                 told = None if names == self._libraries else names
-                call, answer, status = parcel.answer(self.name, tuple(self._said), told)
+                steps = tuple(map(tuple, self._runner.steps.first(MOST_STEPS)))
+                call, answer, status = parcel.answer(self.name, tuple(self._said), told, steps)
+                self._runner.steps.sent(len(answer.steps))
                 if answer.libraries is not None:
                     self._libraries = names
                 if answer.radio:  # else they await a larger answer

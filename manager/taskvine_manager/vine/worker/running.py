@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskvine_manager.vine import parcels
 from taskvine_manager.vine.parcels import Answer, Parcel
@@ -93,7 +93,11 @@ class RunningParcel:
         return None if self._staged else max(0.0, self._since + PATIENCE - now)
 
     def answer(
-        self, node: str, radio: tuple[bytes, ...], libraries: tuple[str, ...] | None = None
+        self,
+        node: str,
+        radio: tuple[bytes, ...],
+        libraries: tuple[str, ...] | None = None,
+        steps: tuple[tuple[Any, ...], ...] = (),
     ) -> tuple[Request, Answer, int | None]:
         """Answer the call with the results so far.
 
@@ -116,6 +120,7 @@ class RunningParcel:
             files=self._files or None,
             left=self._left or None,
             libraries=libraries,
+            steps=steps,
         )
         if self._brief and not parcels.to_output(answer)[1]:
             self._brief = False

@@ -11,7 +11,7 @@ import pytest
 from parsl.jobs.states import JobState, JobStatus
 from parsl.jobs.strategy import Strategy
 
-from taskvine_exec.blocks.executor import BlockExecutor
+from taskvine_exec.blocks.executor import BlockExecutor, Told
 from taskvine_exec.errors import WorkerLaunchFailed
 from tests.conftest import eventually
 
@@ -61,6 +61,7 @@ class Executor(BlockExecutor):
     def __init__(self, provider: Any) -> None:
         super().__init__(provider=provider)
         self.drained: list[str] = []
+        self.told: list[Told] = []
         self.waiting = 0
         self.when_bad: Callable[[], None] = lambda: None
 
@@ -74,6 +75,9 @@ class Executor(BlockExecutor):
     def add_task(self) -> None:
         self.waiting += 1
         self._look_now()
+
+    def _tell_blocks(self, blocks: list[Told]) -> None:
+        self.told += blocks
 
     def _drain_block(self, block: str) -> None:
         self.drained.append(block)
@@ -153,6 +157,13 @@ def test_first_blocks_are_launched(make: Make) -> None:
         ("node --block 1", "parsl.blocks_of_a_test.block-1"),
     ]
     assert [(block, str(job)) for block, job in executor.blocks_to_job_id.items()] == [("0", "100"), ("1", "101")]
+
+
+def test_states_of_blocks_are_told(make: Make) -> None:
+    executor = make(1)
+    assert executor.told[0] == ("0", "100", "PENDING", "submitted", None)
+    provider_of(executor).end(0, 1)
+    eventually(lambda: executor.told[-1] == ("0", "100", "FAILED", "status of 0", 1))
 
 
 def test_executor_without_a_provider_has_no_blocks() -> None:

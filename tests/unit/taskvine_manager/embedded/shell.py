@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskvine_manager.embedded.engine import EmbeddedConfig, EmbeddedEngine
+from taskvine_manager.record.events import Event
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire.channel import Channel
 from taskvine_manager.wire.messages import L2, Completion, NodeInfo, Profile
@@ -27,12 +28,16 @@ class Outlet:
         self.ended: list[Completion] = []
         self.there: list[dict[str, Any]] = []
         self.said: list[tuple[Any, ...]] = []
+        self.events: list[Event] = []
 
     def done(self, completions: list[Completion]) -> None:
         self.ended += completions
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
         self.there = nodes
+
+    def happened(self, events: list[Event]) -> None:
+        self.events += events
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *parts: self.said.append((name, *parts))

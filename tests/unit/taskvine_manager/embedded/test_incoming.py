@@ -70,6 +70,7 @@ VALID: list[tuple[Any, ...]] = [
     ("input", "/home/input", 3, "name-644", (1, 2, 3)),
     ("crowded", 1, 10),
     ("libraries", ("model", "other")),
+    ("steps", (("library", "", "ended", -9, "it was killed"), ("slot", "3", "started", None, ""))),
     ("radio", [b"said"]),
     ("idle",),
     ("pong",),

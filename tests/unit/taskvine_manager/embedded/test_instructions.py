@@ -12,6 +12,7 @@ from taskvine_manager.embedded.instructions import Instructions
 from taskvine_manager.functions import Functions
 from taskvine_manager.node.cache import file_name
 from taskvine_manager.node.replicas import Source
+from taskvine_manager.record.events import Made
 from taskvine_manager.scheduling import events
 from taskvine_manager.scheduling.events import Replica
 from taskvine_manager.wire.messages import L2, Completion, Invocation, NodeInfo, Profile
@@ -68,6 +69,7 @@ def in_cache(node: str, file: str) -> str:
 
 ENDED = Completion(1, 0, b"", "n1", 0.0, 0.0, 0.0)
 TASK: Any = Task()
+MADE = Made("file", "n1", 3)
 CASES: list[tuple[events.Instruction, tuple[Any, ...]]] = [
     (
         events.Run("n1", [TASK], {"file": Replica("n2", 3, 5)}, {"value": b"v"}, {}),
@@ -92,6 +94,7 @@ CASES: list[tuple[events.Instruction, tuple[Any, ...]]] = [
     (events.Release("n1"), ("n1", "exit")),
     (events.Finish([ENDED]), ("done", [ENDED])),
     (events.RunAgain([1]), ("run_again", [1], "files that it made were lost")),
+    (events.Record([MADE]), ("happened", [MADE])),
     (events.Discard([]), ()),
     (events.Answer(7, "file", Replica("n1", 3, 5)), ("located", 7, ("n1", in_cache("n1", "file"), 3, 5))),
     (events.Answer(7, "file", b"bytes"), ("located", 7, b"bytes")),

@@ -16,6 +16,7 @@ import pytest
 
 from taskvine_manager.node.library import NEXT_NOTICE, RETRIES, TRACE_SECONDS, Library
 from taskvine_manager.node.limits import Kills
+from taskvine_manager.node.steps import Step, Steps
 from taskvine_manager.runtime.slot import PACKET_LIMIT
 
 PRELUDE = """
@@ -102,6 +103,27 @@ def test_death_is_explained(started: Any, program: str, kind: str, reason: str, 
     assert (record["kind"], record["reason"]) == (kind, reason)
     assert again is may_start
     assert record.get("stderr", "at the end\n") == "at the end\n"
+
+
+def test_life_of_a_library_is_kept_for_the_record(tmp_path: Path) -> None:
+    config = {"log": str(tmp_path), "scratch": str(tmp_path), "directory": None, "start_timeout": 10.0}
+    config |= {"context": b"", "context_scope": "library", "name": "model"}
+    command = [sys.executable, "-Ic", PRELUDE + WARM + "os.kill(os.getpid(), signal.SIGTERM)"]
+    steps = Steps(wanted=True)
+    library = Library(command, dict(os.environ), config, Kills([], 0.0, lambda path: None), print, steps)
+    library.start()
+    while library.receive() != ("gone",):
+        pass
+    library.bury()
+    reason = "the library 'model' was killed by SIGTERM"
+    assert steps.first() == (
+        Step("library", "model", "started"),
+        Step("context", "model", "started"),
+        Step("library", "model", "ready"),
+        Step("context", "model", "ready"),
+        Step("context", "model", "ended", None, reason),
+        Step("library", "model", "ended", -signal.SIGTERM, reason),
+    )
 
 
 def test_library_killed_at_start_is_retried_a_few_times(started: Any) -> None:

@@ -120,6 +120,9 @@ class ModelNode:
 class SchedulerMachine(RuleBasedStateMachine):
     """Rules are possible events. Invariants hold after each rule; the scheduler checks its own after each event."""
 
+    details = False
+    """Whether the scheduler returns details for the record of the run."""
+
     @initialize(
         max_retries=st.sampled_from([None, 0, 1, 2]),
         uniform=st.booleans(),
@@ -129,7 +132,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def begin(self, max_retries: int | None, uniform: bool, wait_for_nodes: int, peers: bool, disk: float) -> None:
         self.core = core.Scheduler(
-            Settings(max_retries=max_retries, uniform=uniform, wait_for_nodes=wait_for_nodes, peer_transfers=peers),
+            Settings(
+                max_retries=max_retries,
+                uniform=uniform,
+                wait_for_nodes=wait_for_nodes,
+                peer_transfers=peers,
+                details=self.details,
+            ),
             check=True,
         )
         self.uniform = uniform

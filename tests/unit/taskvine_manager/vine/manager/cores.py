@@ -16,8 +16,9 @@ from tests.unit.taskvine_manager.node.test_config import config as node_config
 PROFILE = Profile(0, "f", "app", L2, None, None, None, None, 0.0, "app")
 
 
-def new_core(*, check: bool = True, **settings: Any) -> Core:
-    return Core(VineConfig(nodes=node_config(slots=None), python="python3", log="", **settings), check=check)
+def new_core(*, check: bool = True, details: bool = False, **settings: Any) -> Core:
+    config = VineConfig(nodes=node_config(slots=None), python="python3", log="", **settings)
+    return Core(config, check=check, details=details)
 
 
 def said(name: str, cores: int = 2) -> dict[str, Any]:

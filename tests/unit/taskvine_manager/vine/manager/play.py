@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from taskvine_manager.record.events import Event
 from taskvine_manager.runtime import failure
 from taskvine_manager.vine.manager.config import VineConfig
 from taskvine_manager.vine.manager.engine import VineEngine
@@ -25,6 +26,7 @@ class Outlet:
         self.said: list[bytes] = []
         self.tried: list[int] = []
         self.answers: dict[int, Any] = {}
+        self.events: list[Event] = []
 
     def done(self, completions: list[Completion]) -> None:
         self.completions.update((completion.number, completion) for completion in completions)
@@ -40,6 +42,9 @@ class Outlet:
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
         self.joined = nodes
+
+    def happened(self, events: list[Event]) -> None:
+        self.events += events
 
     def drained(self, block: str) -> None:
         self.gone.append(block)

@@ -13,8 +13,7 @@ import msgpack
 import pytest
 from hypothesis import given
 
-from taskvine_manager import record as record_module
-from taskvine_manager.record import VERSION, Recorder, entries, read_record
+from taskvine_manager.record import VERSION, Recorder, entries, read_record, writer
 from taskvine_manager.runtime import failure
 from taskvine_manager.wire.messages import Completion, FileUse, Invocation, Profile
 
@@ -57,7 +56,7 @@ def test_record_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "record"
     write(path)
     record = read_record(path)
-    assert record.facts == {"engine": "embedded", "tune_parameters": {"temp-replica-count": 2}}
+    assert record.facts == {"engine": "embedded", "tune_parameters": {"temp-replica-count": 2}, "details": False}
     assert record.profiles == {0: PROFILE}
     assert list(record.submitted) == [0, 1, 2, 3]
     assert record.submitted[0].size == 5
@@ -116,17 +115,22 @@ def test_sizes_of_values_in_files_are_recorded(tmp_path: Path) -> None:
 
 def test_entries_are_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(record_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(writer.time, "monotonic", lambda: clock[0])
     path = tmp_path / "record"
     recorder = Recorder(str(path))
     recorder.note("cancelled", [1])
     assert path.stat().st_size == 0
     recorder.flush()
     assert len(list(entries(path))) == 2
-    clock[0] = record_module.BATCH_SECONDS
+    assert recorder.flush_due() is None
+    clock[0] = 10.0
     recorder.note("cancelled", [2])
+    assert recorder.flush_due() == writer.BATCH_SECONDS
+    clock[0] += writer.BATCH_SECONDS
+    assert len(list(entries(path))) == 2
+    assert recorder.flush_due() is None
     assert len(list(entries(path))) == 3
-    recorder.note("cancelled", list(range(record_module.BATCH_BYTES)))
+    recorder.note("cancelled", list(range(writer.BATCH_BYTES)))
     assert len(list(entries(path))) == 4
     recorder.close()
 
@@ -202,5 +206,5 @@ def test_writer_keeps_nothing_of_ended_tasks(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
     written = recorded.stat().st_size
     recorder.close()
-    assert recorded.stat().st_size - written < 2 * record_module.BATCH_BYTES
+    assert recorded.stat().st_size - written < 2 * writer.BATCH_BYTES
     assert len(read_record(recorded).submitted) == 200_000
