@@ -9,6 +9,8 @@ from typing import Any
 
 from parsl.errors import ConfigurationError
 
+from taskvine_manager import node_parameters
+
 logger = logging.getLogger(__name__)
 
 MB_PER_GB = 1000
@@ -30,8 +32,8 @@ NO_EFFECT: Mapping[str, str] = {
 _QUIET = frozenset({"prefetch_capacity", "interchange_launch_cmd", "working_dir"})
 """Arguments without effect that need no mention, because nothing is missing."""
 _TUNED: Mapping[str, str] = {
-    "heartbeat_period": "keepalive-interval",
-    "heartbeat_threshold": "keepalive-timeout",
+    "heartbeat_period": node_parameters.KEEPALIVE_INTERVAL,
+    "heartbeat_threshold": node_parameters.KEEPALIVE_TIMEOUT,
 }
 LEAST_TIMEOUT = 30.0
 """Seconds of silence that are always allowed. HighThroughputExecutor loses a node after heartbeat_threshold; here a
@@ -111,8 +113,8 @@ def translate(given: Mapping[str, Any]) -> Translation:
     if (port := settings.pop("worker_port", None)) is not None:
         settings["port"] = port
     tuned = {_TUNED[name]: settings.pop(name) for name in _TUNED if settings.get(name) is not None}
-    if "keepalive-timeout" in tuned:
-        tuned["keepalive-timeout"] = max(LEAST_TIMEOUT, tuned["keepalive-timeout"])
+    if (timeout := tuned.get(node_parameters.KEEPALIVE_TIMEOUT)) is not None:
+        tuned[node_parameters.KEEPALIVE_TIMEOUT] = max(LEAST_TIMEOUT, timeout)
     if tuned:
         more = settings.get("tune_parameters") or {}
         if not isinstance(more, Mapping):

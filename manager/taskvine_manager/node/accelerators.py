@@ -6,7 +6,6 @@ import glob
 import itertools
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -151,6 +150,8 @@ def _nvidia_memories(*, has_mig: bool) -> dict[str, float]:
 
 
 def _smi(*options: str) -> str:
+    import shutil  # imported here, because every node imports this module at its start
+
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 WHOLE = 10_000_000
@@ -31,13 +30,14 @@ class Gpus(NamedTuple):
 NO_GPUS = Gpus()
 
 
-@dataclass(slots=True)
 class _Device:
-    name: str
-    memory: int
-    free: int
-    free_memory: int
-    tasks: int = 0
+    __slots__ = ("free", "free_memory", "memory", "name", "tasks")
+
+    def __init__(self, name: str, memory: int) -> None:
+        self.name = name
+        self.memory = self.free_memory = memory
+        self.free = WHOLE
+        self.tasks = 0
 
     def cost(self, gpus: Gpus) -> tuple[int, int]:
         """Return the parts and the memory that a task takes. A task with a whole gpu takes all of its memory."""
@@ -67,7 +67,7 @@ class Devices:
         self._all: dict[str, _Device] = {}
         for number, name in enumerate(names):
             memory = int(memories[number]) if memories else 0
-            self._all[name] = _Device(name, memory, WHOLE, memory)
+            self._all[name] = _Device(name, memory)
 
     def copy(self) -> Devices:
         """Return a copy, on which to try something."""

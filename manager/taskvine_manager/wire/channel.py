@@ -20,8 +20,8 @@ _BUFFER = 1 << 18
 
 def _is_end(error: OSError) -> bool:
     """Return whether an error of a socket means that its connection has ended."""
-    unreachable = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
-    return isinstance(error, ConnectionError | TimeoutError) or error.errno in unreachable
+    unreachable = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+    return isinstance(error, ConnectionError) or error.errno in unreachable
 
 
 class Channel:

@@ -89,7 +89,10 @@ class Manager:
         self.info = NodeInfo(*info)
 
     def next(self) -> tuple[Any, ...]:
-        while (message := self.channel.next()) is None:
+        """Return the next message that is not for the record alone."""
+        while (message := self.channel.next()) is None or message[0] == "steps":
+            if message is not None:
+                continue
             assert select.select([self.channel], [], [], SECONDS)[0], "the node is silent"
             self.channel.read()
             assert not self.channel.ended, self.process.communicate()[1]

@@ -36,6 +36,7 @@ LISTS = {
     ("recovery", "files"): pairs,
     ("evicted", "files"): names,
     ("forgotten", "files"): names,
+    ("node", "gpu_memory"): st.floats(allow_nan=False),
 }
 
 
