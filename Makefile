@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated bench-wfinstance docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated bench-wfinstance docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -154,6 +154,10 @@ bench-dask: $(BENCH)
 # Real runs, and what their simulations say.
 bench-simulated: $(DEV)
 	$(RUN) -m benchmarks.simulated $(ARGS)
+
+# Instances of WfCommons with tasks that sleep, and their simulations: make bench-wfinstance ARGS="INSTANCE.json --scale 0.1".
+bench-wfinstance: $(DEV)
+	$(RUN) -m benchmarks.wfinstance $(ARGS)
 
 # The documentation, in site/: make docs-serve shows it at http://127.0.0.1:8000 while you write.
 docs: $(DEV)
