@@ -174,7 +174,7 @@ docs-tuning: $(DEV)
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 
-# Programs that drive the executor (Globus Compute, Colmena, Dask), in an environment of their own: make clients ARGS="-k colmena".
+# Programs that drive the executor (Globus Compute, Colmena, Dask and others), in an environment of their own: make clients ARGS="-k colmena".
 clients: build/clients/.installed
 	PATH="$(CURDIR)/build/clients/bin:$$PATH" python -m pytest tests/clients $(ARGS)
 

@@ -1,11 +1,12 @@
 """Instances of WfCommons run for real, with tasks that sleep and files of zeros, and their simulations.
 
-    python -m benchmarks.wfinstance INSTANCE.json --scale 0.01               run times and files of a hundredth
-    python -m benchmarks.wfinstance A.json B.json --scale 0.01 --bytes 1e-4  files of a ten-thousandth
+    python -m benchmarks.wfinstance A.json --scale 0.01               run times and files of a hundredth
+    python -m benchmarks.wfinstance A.json B.json --bytes 1e-4        files of a ten-thousandth
     python -m benchmarks.wfinstance A.json --nodes 4 --slots 8 --json out.json
 
 Each task reads its inputs, sleeps for its run time, and writes its outputs. Files that tasks write are temp files, the
 others lie in the directory of the program. Tasks only sleep, so nodes may have more slots than the machine has cores.
+The run time in an instance includes reading and writing: scale files so that these take little time.
 
 Short tasks run in all slots first, so that no process starts during the run. The makespan of the run lasts from the
 first submission until the manager knows of the last end. It is compared with that of two simulations: one that knows
