@@ -51,10 +51,10 @@ def state_of(executor: TaskVineExecutor) -> State:
     return read_state(record_of(executor))
 
 
-def outcome_of(executor: TaskVineExecutor, task: int) -> str | None:
-    """The outcome of a task; None as long as it is not in the record."""
+def outcome_of(executor: TaskVineExecutor, task: int) -> str:
+    """The outcome of a task; empty as long as it is not in the record."""
     found = state_of(executor).tasks.get(task)
-    return found.outcome if found is not None else None
+    return found.outcome if found is not None else ""
 
 
 def events_of(executor: TaskVineExecutor) -> list[Any]:
