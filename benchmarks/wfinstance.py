@@ -34,6 +34,7 @@ from parsl.providers import LocalProvider
 from benchmarks import apart
 from taskvine_exec import DAG_RESOLVER, TaskVineExecutor, TaskVineManagerConfig
 from taskvine_manager.record import Record, read_record
+from taskvine_tune.command.terminal import positive
 from taskvine_tune.simulation import instances
 from taskvine_tune.simulation.api import Cluster, simulate
 from taskvine_tune.simulation.calibration import calibrate
@@ -59,7 +60,7 @@ class Compared(NamedTuple):
 def scaled(instance: Instance, time: float, size: float, slots: int) -> Instance:
     """Return an instance with other run times and sizes, whose tasks fit on nodes of some slots."""
     tasks = {
-        name: task._replace(seconds=task.seconds * time, cores=task.cores and min(task.cores, float(slots)))
+        name: task._replace(seconds=task.seconds * time, cores=task.cores and min(max(1, round(task.cores)), slots))
         for name, task in instance.tasks.items()
     }
     return dataclasses.replace(instance, tasks=tasks, sizes={file: int(n * size) for file, n in instance.sizes.items()})
@@ -131,7 +132,7 @@ def _submitted(instance: Instance) -> list[Any]:
     futures: dict[str, Any] = {}
     for job, task in zip(workload.jobs(), instance.tasks.values(), strict=True):
         read = {writers[name] for name in task.inputs if name in writers}
-        resources = {"parsl_resource_specification": {"cores": int(task.cores)}} if task.cores else {}
+        resources = {"parsl_resource_specification": {"cores": task.cores}} if task.cores else {}
         future = apps[job.kind](
             task.seconds,
             [instance.sizes[name] for name in task.outputs],
@@ -177,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("instances", nargs="+", metavar="INSTANCE", help="a JSON file of WfFormat")
-    add("--scale", type=float, default=0.01, help="factor of run times, and of files (%(default)s)")
-    add("--bytes", type=float, help="factor of sizes of files, if it is another one")
+    add("--scale", type=positive, default=0.01, help="factor of run times, and of files (%(default)s)")
+    add("--bytes", type=positive, help="factor of sizes of files, if it is another one")
     add("--nodes", type=int, default=2, help="number of nodes (%(default)s)")
     add("--slots", type=int, default=4, help="slots of each node (%(default)s)")
     add("--json", metavar="FILE")

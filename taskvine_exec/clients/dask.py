@@ -148,7 +148,7 @@ class DaskScheduler:
         """
         if self._executor is not None:
             return self._executor
-        return loaded("the Dask graph", "use `with DaskScheduler(TaskVineExecutor()):`")
+        return loaded("the Dask graph", "give one: DaskScheduler(TaskVineExecutor())")
 
     def __enter__(self) -> DaskScheduler:
         with ExitStack() as stack:

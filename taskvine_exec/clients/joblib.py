@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
-from weakref import WeakSet
 
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, register_parallel_backend
 
@@ -50,7 +49,7 @@ class TaskVineBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         super().__init__(nesting_level=nesting_level, **options)
         self._executor = executor
         self._resources = dict(resources or {})
-        self._futures: WeakSet[Future[Any]] = WeakSet()
+        self._futures: set[Future[Any]] = set()
         self._call = _call()
 
     @property
@@ -64,7 +63,7 @@ class TaskVineBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         """
         if self._executor is not None:
             return self._executor
-        return loaded("calls of joblib", 'name one: joblib.parallel_config(backend="taskvine", executor=...)')
+        return loaded("calls of joblib", 'give one: joblib.parallel_config(backend="taskvine", executor=...)')
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many calls may run at a time.
@@ -93,6 +92,7 @@ class TaskVineBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         """Submit a batch of calls."""
         future = self.executor.submit(self._call, dict(self._resources), func)
         self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         if callback is not None:
             future.add_done_callback(callback)
         return future
