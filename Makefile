@@ -34,11 +34,11 @@ BENCH := .venv/.installed-bench
 EXAMPLES := $(if $(wildcard $(DEV)),$(DEV),.venv/.installed-examples)
 endif
 
-.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
+.PHONY: help venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena example-genomics example-histograms example-inference example-climatology bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated bench-wfinstance docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
+	@echo "targets: venv test test-pythons lint typecheck unit explore coverage chaos soak fuzz example example-tune example-colmena example-genomics example-histograms example-inference example-climatology bench bench-dag bench-random-dag bench-shared-input bench-scheduler bench-memory bench-hooks bench-noop-apps bench-latency bench-bulk bench-metg bench-perf bench-inference bench-argument bench-dask bench-simulated bench-wfinstance docs docs-serve docs-tuning parsl-suite clients slurm-suite gridengine-suite clean"
 
 venv: $(DEV)
 
@@ -92,6 +92,22 @@ example-tune: $(EXAMPLES)
 # Simulations that a model chooses, steered by Colmena.
 example-colmena: build/clients/.installed
 	PATH="$(CURDIR)/build/clients/bin:$$PATH" python examples/colmena_steering/run.py $(ARGS)
+
+# A pipeline of shell commands over files.
+example-genomics: $(EXAMPLES)
+	$(RUN) examples/genomics/run.py $(ARGS)
+
+# Histograms of generated events, summed in a tree.
+example-histograms: $(EXAMPLES)
+	$(RUN) examples/histograms/run.py $(ARGS)
+
+# A model that each task loads, or the library once.
+example-inference: $(EXAMPLES)
+	$(RUN) examples/inference/run.py $(ARGS)
+
+# xarray on nodes, by the scheduler for Dask graphs.
+example-climatology: build/clients/.installed
+	PATH="$(CURDIR)/build/clients/bin:$$PATH" python examples/climatology/run.py $(ARGS)
 
 # Everything that is installed, side by side: make bench ARGS="--quick --cases a,c".
 bench: $(BENCH)
@@ -155,6 +171,10 @@ bench-dask: $(BENCH)
 bench-simulated: $(DEV)
 	$(RUN) -m benchmarks.simulated $(ARGS)
 
+# Instances of WfCommons with tasks that sleep, and their simulations: make bench-wfinstance ARGS="INSTANCE.json --scale 0.1".
+bench-wfinstance: $(DEV)
+	$(RUN) -m benchmarks.wfinstance $(ARGS)
+
 # The documentation, in site/: make docs-serve shows it at http://127.0.0.1:8000 while you write.
 docs: $(DEV)
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
@@ -170,7 +190,7 @@ docs-tuning: $(DEV)
 parsl-suite:
 	"$(or $(PYTHON),python3)" tests/parsl_suite/run.py $(ARGS)
 
-# Programs that drive the executor (Globus Compute, Colmena, Dask), in an environment of their own: make clients ARGS="-k colmena".
+# Programs that drive the executor (Globus Compute, Colmena, Dask and others), in an environment of their own: make clients ARGS="-k colmena".
 clients: build/clients/.installed
 	PATH="$(CURDIR)/build/clients/bin:$$PATH" python -m pytest tests/clients $(ARGS)
 

@@ -18,16 +18,15 @@ from queue import SimpleQueue
 from typing import Any
 
 import dask
-import parsl
 from dask.callbacks import local_callbacks, unpack_callbacks
 from dask.core import flatten
 from dask.order import order
 from dask.sizeof import sizeof
 from dask.utils import ensure_dict, key_split
 from parsl.dataflow.errors import PropagatedException
-from parsl.errors import ConfigurationError, NoDataFlowKernelError
 
 from taskvine_exec.bulk.dependent import DependentCalls
+from taskvine_exec.clients.loaded import loaded
 from taskvine_exec.errors import ExecutorNotStarted
 from taskvine_exec.executor import TaskVineExecutor
 from taskvine_exec.submitter import Prepared
@@ -147,7 +146,9 @@ class DaskScheduler:
         parsl.errors.ConfigurationError
             If none was given and none is loaded, or several are.
         """
-        return _loaded() if self._executor is None else self._executor
+        if self._executor is not None:
+            return self._executor
+        return loaded("the Dask graph", "give one: DaskScheduler(TaskVineExecutor())")
 
     def __enter__(self) -> DaskScheduler:
         with ExitStack() as stack:
@@ -169,21 +170,6 @@ class DaskScheduler:
 def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     """Compute the results of some keys of a graph on the loaded TaskVineExecutor, as :class:`DaskScheduler` does."""
     return DaskScheduler()(dsk, keys, **kwargs)
-
-
-def _loaded() -> TaskVineExecutor:
-    try:
-        executors = parsl.dfk().executors
-    except NoDataFlowKernelError:
-        executors = {}
-    ours = {label: each for label, each in executors.items() if isinstance(each, TaskVineExecutor)}
-    if len(ours) == 1:
-        return next(iter(ours.values()))
-    hint = "give one to DaskScheduler(executor)"
-    if ours:
-        raise ConfigurationError(f"which TaskVineExecutor shall run the Dask graph: {', '.join(ours)}? {hint}")
-    how = "call parsl.load(local_config()) first, or use `with DaskScheduler(TaskVineExecutor()):`"
-    raise ConfigurationError(f"no TaskVineExecutor is loaded that could run the Dask graph: {how}")
 
 
 class _Computation:

@@ -16,7 +16,7 @@ from tests.integration.test_programs import ROOTS
 from tests.pages import PROGRAMS, Block, write_files
 
 SAME = doctest.OutputChecker().check_output
-OPTIONAL = ("colmena", "dask")
+OPTIONAL = ("academy", "coffea", "colmena", "dask", "joblib", "pipefunc", "quacc", "taps")
 """Packages whose programs are run only where they are installed."""
 
 

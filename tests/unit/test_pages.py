@@ -40,7 +40,7 @@ from tests.pages import (
 
 CLUSTER = re.compile(r"(?<!Local)Provider\(|batch_type=")
 COUNTS = {
-    "docs/explanation/simulation.md": 1,
+    "docs/explanation/simulation.md": 2,
 }
 """The number of fragments on each page: code that is neither run nor made, because it needs the rest of a program."""
 

@@ -14,6 +14,8 @@
         ├── NotTunableNow       the parameter can be set only before the start
         ├── Conflict            valid values contradict each other
         ├── BadFile             a file or a text cannot be read as parameters
+        ├── BadInstance         a file cannot be read as an instance of WfFormat
+        ├── BadRecord           the record of a run cannot be written in WfFormat
         ├── LibraryMissing      the library for a file's format, or for a figure, is not installed
         ├── BadSamples          the measurements allow no conclusion
         └── BadSimulation       a cluster or a workload cannot be simulated
@@ -27,6 +29,8 @@ from taskvine_manager.parameters.errors import OutOfRange, TuningError, UnknownP
 
 __all__ = [
     "BadFile",
+    "BadInstance",
+    "BadRecord",
     "BadSamples",
     "BadSimulation",
     "Conflict",
@@ -112,6 +116,41 @@ class BadFile(TuningError):
 
     def __str__(self) -> str:
         return f"{self.path} cannot be read as tuning parameters: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class BadInstance(TuningError):
+    """A file cannot be read as an instance of WfFormat.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reason
+        What went wrong.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read as an instance of WfFormat: {self.reason}"
+
+
+@dataclass(eq=False, repr=False)
+class BadRecord(TuningError):
+    """The record of a run cannot be written in WfFormat.
+
+    Parameters
+    ----------
+    reason
+        What is wrong with it.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the record cannot be written in WfFormat: {self.reason}"
 
 
 @dataclass(eq=False, repr=False)

@@ -19,6 +19,8 @@ EXAMPLES: list[TuningError] = [
     errors.Conflict(("a", "b"), "c"),
     errors.BadFile("a", "b"),
     errors.LibraryMissing("a", "b"),
+    errors.BadInstance("a", "b"),
+    errors.BadRecord("a"),
     errors.BadSamples("a"),
     errors.BadSimulation("there are no tasks"),
 ]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from taskvine_manager.parameters import TASKVINE_VERSION
-from taskvine_tune.command import parameters, simulate, sweep
+from taskvine_tune.command import parameters, simulate, sweep, wfformat
 from taskvine_tune.command.terminal import INVALID
 from taskvine_tune.errors import TuningError
 
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callab
     "check": ("check a file of parameters", parameters.add_check_arguments, parameters.check),
     "sweep": ("run a program with many settings, and find the best one", sweep.add_arguments, sweep.run),
     "simulate": ("simulate a run on other nodes or with other parameters", simulate.add_arguments, simulate.run),
+    "wfformat": ("write a run in WfFormat, for WfCommons", wfformat.add_arguments, wfformat.run),
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taskvine_tune import formats
 from taskvine_tune.command.terminal import FINE, INVALID, console, in_bytes, make_table, write_json
 from taskvine_tune.errors import BadSimulation
+from taskvine_tune.simulation import instances
 from taskvine_tune.simulation.api import (
     GENERATORS,
     WINDOW,
@@ -28,6 +29,7 @@ from taskvine_tune.simulation.api import (
 from taskvine_tune.simulation.calibration import calibrate, tuned
 from taskvine_tune.simulation.workloads import read
 from taskvine_tune.tuning import TuneParameters
+from taskvine_tune.wfformat.instances import read_instance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,11 +67,16 @@ class _Results:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = (
-        "Simulate a recorded run or a generated graph on imagined nodes, with the scheduler of the embedded engine. "
-        "Show the outcome for each value of a parameter."
+        "Simulate a recorded run, an instance of WfFormat or a generated graph on imagined nodes, with the scheduler "
+        "of the embedded engine. Show the outcome for each value of a parameter."
     )
     add = parser.add_argument
-    add("record", nargs="?", metavar="RECORD", help="the record.msgpack of a run, in its executor's log directory")
+    add(
+        "record",
+        nargs="?",
+        metavar="RECORD",
+        help="the record.msgpack of a run, in its executor's log directory; or a .json file, an instance of WfFormat",
+    )
     add("--at-once", action="store_true", help="submit all tasks of a record at once, not at their times in the run")
 
     group = parser.add_argument_group("instead of a record")
@@ -88,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=100, metavar="N", help="tasks in a layer, or maps in a round (%(default)s)")
     add("--fan", type=int, default=2, metavar="N", help="results that a task of a layered graph reads (%(default)s)")
 
-    group = parser.add_argument_group("nodes (for a record, the defaults are those of the nodes that it ran on)")
+    group = parser.add_argument_group("nodes (for a record or an instance, the defaults are those that it ran on)")
     for option, kind, unit, says in (
         ("nodes", int, "N", f"number of nodes ({NODES})"),
         ("slots", int, "N", "cores of each node (1)"),
@@ -186,6 +193,9 @@ def _given(options: argparse.Namespace) -> tuple[Workload, Cluster, TuneParamete
     """Return the workload, the cluster and the parameters, before options change them."""
     if (options.record is None) == (options.generate is None):
         raise BadSimulation("name either the record of a run, or a kind of graph to --generate")
+    if options.record is not None and options.record.endswith(".json"):
+        instance = read_instance(options.record)
+        return instances.workload(instance), instances.machines(instance, nodes=NODES), TuneParameters()
     if options.record is not None:
         record = read(options.record)
         workload = recorded(record, paced=not options.at_once)

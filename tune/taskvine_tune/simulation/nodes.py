@@ -275,7 +275,7 @@ class ImaginedNode:
             return
         for name, length, _ in made:
             self.files.store(name, length)
-        is_large = made and any(use.kind == "value" for use in outputs)
+        is_large = any(use.kind == "value" and size > limit for use, size in zip(outputs, sizes, strict=True))
         self._core.kept(call, ending._replace(body=LARGE if is_large else SMALL, made=made))
 
     def _complete(self, call: Call, ending: Ending) -> None:
