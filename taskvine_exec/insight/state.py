@@ -14,7 +14,7 @@ from taskvine_manager.record import events
 from taskvine_manager.wire.messages import FileUse, Profile
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Task:
     """A task.
 
@@ -112,7 +112,7 @@ class Node:
     status: int | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class StoredFile:
     """A temp file or result, and the bytes that each place holds of it.
 
@@ -127,7 +127,7 @@ class StoredFile:
     size: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Transfer:
     """A copy that is under way; ``source`` is a node, ``"relay"``, or ``"files"`` for a user's file itself."""
 

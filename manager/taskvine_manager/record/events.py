@@ -367,8 +367,15 @@ def decoded(items: Iterable[Sequence[Any]]) -> list[Event]:
         If an event lacks a field.
     """
     found: list[Event] = []
-    for tag, *fields in items:
-        kind = TYPES.get(tag)
-        if kind is not None:
-            found.append(kind(*fields[: len(kind._fields)]))
+    for item in items:
+        known = _KINDS.get(item[0])
+        if known is not None:
+            kind, length = known
+            # A NamedTuple's own constructor takes twice as long; only it knows the defaults of missing fields.
+            fields = item[1:length]
+            found.append(tuple.__new__(kind, fields) if len(item) >= length else kind(*fields))
     return found
+
+
+_KINDS = {tag: (kind, len(kind._fields) + 1) for tag, kind in TYPES.items()}
+"""The types of events by tag, and the length of an item with all fields."""
