@@ -141,14 +141,18 @@ class Fold:
             self._enter(Task(number, profile, _uses(inputs), _uses(outputs), time))
 
     def _enter(self, task: Task) -> None:
-        self.state.tasks[task.number] = task
+        number, files = task.number, self.state.files
+        self.state.tasks[number] = task
         for use in task.outputs:
             if use.kind != "local":
-                self._file(use.source).makers.append(task.number)
+                if (file := files.get(use.source)) is None:
+                    file = files[use.source] = StoredFile()
+                file.makers.append(number)
         for use in task.inputs:
             if use.kind != "local":
-                file = self._file(use.source)
-                file.readers.add(task.number)
+                if (file := files.get(use.source)) is None:
+                    file = files[use.source] = StoredFile()
+                file.readers.add(number)
                 if not file.holders:
                     task.missing.add(use.source)
 

@@ -13,6 +13,9 @@ from typing import Any
 from taskvine_manager.record import events
 from taskvine_manager.wire.messages import FileUse, Profile
 
+NO_CATEGORY = "parsl-default"
+"""Category of tasks for which the user gave none, if the names of functions are not taken as categories."""
+
 
 @dataclass(eq=False, slots=True)
 class Task:
@@ -188,6 +191,13 @@ class State:
     def has_details(self) -> bool:
         """Whether the record has details; without them, only tasks and nodes are known."""
         return bool(self.facts.get("details"))
+
+    def category(self, task: Task) -> str:
+        """Return the category of a task, or the name of its function if the user gave none."""
+        profile = self.profiles.get(task.profile)
+        if profile is None:
+            return "unknown"
+        return profile.name if profile.category == NO_CATEGORY else profile.category
 
     def unfinished(self) -> Iterable[Task]:
         """Yield the tasks that have not ended."""

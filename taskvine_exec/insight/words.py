@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from taskvine_tune.command.terminal import in_bytes
 
-__all__ = ["ended", "few", "in_bytes", "in_seconds", "plural"]
+__all__ = ["ended", "few", "in_bytes", "in_seconds", "plural", "shown"]
 
 
 def in_seconds(seconds: float) -> str:
@@ -46,3 +46,8 @@ def ended(status: int | None) -> str:
         return f"it was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"it was killed by signal {-status}"
+
+
+def shown(text: str) -> str:
+    """Return a text of a user's without characters that control a terminal."""
+    return "".join(letter if letter in "\n\t" or letter.isprintable() else "\ufffd" for letter in text)

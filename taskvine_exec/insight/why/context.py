@@ -77,7 +77,7 @@ class Context:
         times: dict[str, list[float]] = defaultdict(list)
         for task in self.state.tasks.values():
             if task.outcome == "returned" and task.started:
-                times[self.profile(task).category].append(task.seconds)
+                times[self.state.category(task)].append(task.seconds)
         found: dict[str, Measured] = {}
         for category, seconds in times.items():
             if (count := len(seconds)) >= FEWEST:

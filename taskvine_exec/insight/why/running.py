@@ -15,13 +15,13 @@ SPARE = 1.0
 
 def is_straggler(context: Context, task: Task) -> bool:
     """Return whether a task has been on its node for much longer than others of its category took."""
-    measured = context.measured.get(context.profile(task).category)
+    measured = context.measured.get(context.state.category(task))
     return measured is not None and context.since(task.placed) > SLOW * measured.most + SPARE
 
 
 def running(context: Context, task: Task) -> Cause:
     """Return how long a task has been on its node."""
-    category = context.profile(task).category
+    category = context.state.category(task)
     measured = context.measured.get(category)
     words = f"{context.name(task)} has been on its node for {in_seconds(context.since(task.placed))}"
     if measured is None:
