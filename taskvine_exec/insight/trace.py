@@ -1,7 +1,7 @@
 """A run in the `Trace Event Format`_, for Perfetto and chrome://tracing.
 
 Each node is a process of the trace, and each of its slots a thread. The record does not say which slot ran a task, so
-tasks are put into the first lane that is free. Copies to a node are in lanes of their own.
+tasks are put into the first lane that is free. Copies to a node have other lanes.
 
 .. _Trace Event Format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """

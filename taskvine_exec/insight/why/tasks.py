@@ -107,7 +107,8 @@ class Explainer:
         makers = [self._context.maker(file) for file in sorted(task.missing)]
         names = few(dict.fromkeys(self._context.name(maker) for maker in makers if maker is not None))
         where = f" on node {task.node}" if task.node else ""
-        words = f"{name} waits{where} for {len(task.missing):,} of its {plural(inputs, 'input')}"
+        what = "its input" if inputs == 1 else f"{len(task.missing):,} of its {plural(inputs, 'input')}"
+        words = f"{name} waits{where} for {what}"
         return f"{words}, made by {names}" if names else words
 
     def _end_of_chain(self, task: Task) -> Cause:

@@ -15,9 +15,11 @@ import taskvine_manager
 import taskvine_tune
 from taskvine_exec.command import main, program
 from taskvine_exec.command.program import COMMANDS
+from taskvine_exec.insight.why import KINDS
 from tests.unit.taskvine_exec.insight.stories import Story
 
 PACKAGES = (taskvine_exec, taskvine_tune, taskvine_manager)
+ROOT = Path(__file__).resolve().parents[4]
 ROOTS = os.pathsep.join(str(Path(package.__file__ or "").parents[1]) for package in PACKAGES)
 
 
@@ -121,3 +123,11 @@ def test_names_that_are_no_text_are_shown(run: Any, tmp_path: Path) -> None:
     for command in ("status", "why"):
         assert "\x1b" not in run(command, str(tmp_path))
     assert run("status", "--json", str(tmp_path))["nodes"][0]["name"] == "n\x1b[31m"
+
+
+def test_page_has_every_command_and_kind() -> None:
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    for command in COMMANDS:
+        assert f"    taskvine-exec {command} " in page
+    for kind, meaning in KINDS.items():
+        assert f"| `{kind}` | {meaning} |" in page
