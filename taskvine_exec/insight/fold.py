@@ -101,6 +101,7 @@ class Fold:
             events.Process: self._process,
             events.Libraries: lambda it: self._mark(it.node, libraries=tuple(it.names)),
             events.Block: self._block,
+            events.Entrance: self._entrance,
         }
         """What is called for each type of event."""
 
@@ -378,6 +379,9 @@ class Fold:
 
     def _block(self, event: events.Block) -> None:
         self.state.blocks[event.block] = (self.state.now, event)
+
+    def _entrance(self, event: events.Entrance) -> None:
+        self.state.entrance = event.text
 
 
 def _uses(items: tuple[tuple[Any, ...], ...]) -> tuple[FileUse, ...]:

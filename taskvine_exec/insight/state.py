@@ -161,6 +161,8 @@ class State:
         The nodes that have a copy of a user's file, with its bytes, by path.
     blocks : dict
         The last state of each block, with its time.
+    entrance : str
+        Where nodes connect, and why the last one was refused; empty if it is not known.
     exits : dict
         Exit statuses of processes that the manager started as nodes, by process id.
     reasons : dict
@@ -181,6 +183,7 @@ class State:
     reading: dict[tuple[str, str], Transfer] = field(default_factory=dict)
     inputs: dict[str, dict[str, int]] = field(default_factory=dict)
     blocks: dict[str, tuple[float, events.Block]] = field(default_factory=dict)
+    entrance: str = ""
     exits: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, tuple[float, events.Waiting]] = field(default_factory=dict)
     evicted: int = 0

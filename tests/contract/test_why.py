@@ -55,6 +55,8 @@ def test_no_node(make_executor: Make) -> None:
     executor.submit(int, {})
     assert root(executor, 0, "no-block")
     assert "no node is there" in say(executor, "why", "0")
+    if executor.engine == "taskvine":
+        eventually(lambda: read_state(executor.run.places.record).entrance.startswith("nodes connect to "))
 
 
 def test_busy_node_and_the_command_while_the_run_goes_on(make_executor: Make, gate: Gate) -> None:
@@ -115,27 +117,24 @@ def test_lost_node(make_executor: Make, gate: Gate) -> None:
     node = first_node(executor)
     eventually(lambda: (cause := why(executor, 0)) and cause.kind == "assigned")
     os.kill(node["pid"], signal.SIGKILL)
+    eventually(lambda: node["name"] not in [other["name"] for other in executor.nodes])
     gate.open()
     future.result(60)
     cause = root(executor, 0, "node-lost")
     assert cause.node == node["name"]
 
 
-def test_task_that_kills_its_nodes(make_executor: Make) -> None:
-    def kills() -> None:
-        """Kill the process that the node is: the first ancestor that the node's variable names."""
-        import psutil
-
-        here = psutil.Process()
-        for process in reversed(here.parents()):
-            if any("node" in word or "vine_worker" in word for word in process.cmdline()):
-                if "manager" not in " ".join(process.cmdline()[-3:]):
-                    process.kill()
-                    return
-
+def test_task_whose_nodes_were_all_lost(make_executor: Make, gate: Gate) -> None:
     executor = make_executor(worker_launch_method="factory", min_workers=1, max_workers=1, max_retries=1)
-    assert isinstance(executor.submit(kills, {}).exception(90), NodeLost)
-    assert root(executor, 0, "poison")
+    future = executor.submit(gate.task, {})
+    lost: list[str] = []
+    for starts in (1, 2):
+        gate.wait(starts)
+        node = eventually(lambda: next((node for node in executor.nodes if node["name"] not in lost), None))
+        lost.append(node["name"])
+        os.kill(node["pid"], signal.SIGKILL)
+    assert isinstance(future.exception(90), NodeLost)
+    assert "on each of the 2 nodes" in root(executor, 0, "poison").text
 
 
 def test_killed_manager(make_executor: Make, gate: Gate) -> None:

@@ -295,6 +295,12 @@ class Block(NamedTuple):
     exit_code: int | None = None
 
 
+class Entrance(NamedTuple):
+    """Where nodes of other machines connect, and why the last one was refused, in words."""
+
+    text: str
+
+
 Event = (
     Placed
     | Waiting
@@ -320,6 +326,7 @@ Event = (
     | Process
     | Libraries
     | Block
+    | Entrance
 )
 
 TYPES: dict[str, type[Any]] = {
@@ -347,6 +354,7 @@ TYPES: dict[str, type[Any]] = {
     "process": Process,
     "libraries": Libraries,
     "block": Block,
+    "entrance": Entrance,
 }
 """The types of events by tag."""
 TAGS = {kind: tag for tag, kind in TYPES.items()}

@@ -104,10 +104,12 @@ def _active(context: Context, time: float, block: events.Block) -> Cause | None:
         return Cause("block", f"{described(block)} {verb} since {since}{words_of(block)}")
     if _served(context, block):
         return None
+    said = f". The manager says: {context.state.entrance}" if context.state.entrance else ""
     return Cause(
         "silent-block",
         f"{described(block)} runs since {since}, but none of its nodes has joined{words_of(block)}. The node may still "
-        "start, lack the software, not reach the manager's address, or have another password: see the job's output",
+        "start, lack the software, not reach the manager's address, or have another password: see the job's output"
+        f"{said}",
     )
 
 

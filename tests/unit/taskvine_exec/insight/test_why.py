@@ -41,6 +41,12 @@ def unreachable_address() -> Told:
     return story.later(40), story.task()
 
 
+def wrong_password() -> Told:
+    story, number = unreachable_address()
+    said = "nodes connect to login1, port 9123; 10.0.0.7 was refused: it has another password"
+    return story.happens(events.Entrance(said)), number
+
+
 def nodes_by_hand() -> Told:
     story = Story()
     return story.later(40), story.task()
@@ -289,6 +295,7 @@ PATHOLOGIES: dict[str, tuple[Callable[[], Told], str, str]] = {
     "wrong partition": (wrong_partition, "block", "reason PartitionTimeLimit"),
     "block that failed": (block_that_failed, "block-failed", "invalid partition specified: gold, exit code 1"),
     "unreachable address": (unreachable_address, "silent-block", "not reach the manager's address"),
+    "wrong password": (wrong_password, "silent-block", "10.0.0.7 was refused: it has another password"),
     "nodes by hand": (nodes_by_hand, "no-block", "by hand or by a factory"),
     "too few nodes": (too_few_nodes, "block", "block 1 (job 73) waits at the batch system"),
     "draining nodes": (draining_nodes, "no-node", "all nodes are to leave (n1)"),
