@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.task is not None:
         state = source.read()
         task = state.tasks[choose(source, state, options.task)]
-        nodes, pattern = _nodes_of(task), re.compile(rf"\btask {task.number}\b")
+        nodes, pattern = _nodes_of(task), re.compile(rf"\btasks? (?:-?\d+, )*{task.number}\b")
         _tell(state, task)
     paths = _logs(source.log, nodes)
     if node is not None and not paths:
@@ -94,7 +94,13 @@ def _logs(directory: str, nodes: Sequence[str] | None) -> list[str]:
                 continue
             if nodes is None or node in nodes:
                 found.append(path)
-    return sorted(found, key=lambda path: (_node_of(path, directory) != "", path))
+    return sorted(found, key=lambda path: (_node_of(path, directory) != "", *_age(path)))
+
+
+def _age(path: str) -> tuple[str, int]:
+    """Return the name of a log, and a number that is smaller for older parts of it: FILE.2, FILE.1, FILE."""
+    name, _, number = path.rpartition(".")
+    return (name, -int(number)) if number.isdecimal() else (path, 0)
 
 
 def _node_of(path: str, directory: str) -> str:

@@ -41,6 +41,7 @@ class Context:
         self.state = state
         self.now = state.now if now is None else max(now, state.now)
         self.is_live = is_live
+        self._reasons: dict[tuple[int, bool], tuple[float, events.Waiting] | None] = {}
 
     def profile(self, task: Task) -> Profile:
         """Return the profile of a task; an empty one if the record lacks it."""
@@ -105,16 +106,20 @@ class Context:
 
     def reason(self, task: Task) -> tuple[float, events.Waiting] | None:
         """Return the newest reason that holds for a task that could run, with its time."""
-        shape = _shape(self.profile(task))
-        known = [
-            said
-            for number, said in self.state.reasons.items()
-            if (profile := self.state.profiles.get(number)) is not None and _shape(profile) == shape
-            if said[1].why != "suspect" or task.attempts
-        ]
-        if task.waiting is not None:
-            known.append((task.waiting_since, task.waiting))
-        return max(known, key=lambda said: said[0], default=None)
+        key = (task.profile, bool(task.attempts))
+        if key not in self._reasons:
+            shape = _shape(self.profile(task))
+            known = [
+                said
+                for number, said in self.state.reasons.items()
+                if (profile := self.state.profiles.get(number)) is not None and _shape(profile) == shape
+                if said[1].why != "suspect" or task.attempts
+            ]
+            self._reasons[key] = max(known, key=lambda said: said[0], default=None)
+        said = self._reasons[key]
+        if task.waiting is not None and (said is None or task.waiting_since >= said[0]):
+            return (task.waiting_since, task.waiting)
+        return said
 
 
 def _shape(profile: Profile) -> tuple[object, ...]:

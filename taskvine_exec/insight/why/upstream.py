@@ -44,7 +44,7 @@ def failed_first(context: Context, task: Task) -> Path:
     """Return the tasks from one that failed up to the one that failed first; only itself if its inputs did not fail."""
 
     def parents(each: Task) -> Iterable[Task]:
-        if each.outcome == "raised" and not is_dependent(each):
+        if _ran(each):
             return ()
         makers = (context.maker(use.source) for use in each.inputs if use.kind != "local")
         return (maker for maker in makers if maker is not None and maker.outcome in FAILED)
@@ -55,9 +55,12 @@ def failed_first(context: Context, task: Task) -> Path:
     return _search(task, parents, weight)
 
 
-def is_dependent(task: Task) -> bool:
-    """Return whether a task raised what Parsl raises if an input failed."""
-    return task.failure is not None and task.failure.kind == "DependencyError"
+def _ran(task: Task) -> bool:
+    """Return whether a failed task had all its inputs, so that none of them is the cause."""
+    kind = "" if task.failure is None else task.failure.kind
+    if task.outcome == "raised":
+        return kind != "DependencyError"  # Parsl raises it if an input failed
+    return task.outcome == "lost" and kind not in ("", "file-lost")
 
 
 def _search(task: Task, parents: Callable[[Task], Iterable[Task]], weight: Callable[[Task], tuple[Any, ...]]) -> Path:

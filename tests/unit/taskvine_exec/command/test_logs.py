@@ -22,7 +22,9 @@ def log(tmp_path: Path) -> Path:
     story.happens(events.Failure(number, "ValueError", "Traceback\nValueError: no"))
     directory = tmp_path / "runinfo/000/here"
     story.write(directory / "record.msgpack")
-    (directory / "manager.log").write_text("INFO node b0-1 joined\nDEBUG task 0 was placed\nDEBUG task 10 was placed\n")
+    (directory / "manager.log").write_text(
+        "INFO node b0-1 joined\nDEBUG task 0 was placed\nDEBUG task 10 was placed\nDEBUG tasks 5, 0 are ready\n"
+    )
     for node in ("b0-1", "b0-2"):
         (directory / f"node-{node}").mkdir()
         (directory / f"node-{node}/slot-0.log").write_text(f"printed on {node}\x1b[2J\n")
@@ -50,6 +52,7 @@ def test_logs_of_a_task(run: Any, log: Path) -> None:
     out = run("logs", "--task", "0")
     assert out.startswith("task 0 (f): raised, on b0-1\nValueError\nTraceback\nValueError: no\n")
     assert "DEBUG task 0 was placed" in out
+    assert "tasks 5, 0 are ready" in out
     assert "task 10" not in out
     assert "printed on b0-1" in out
     assert "printed on b0-2" not in out
@@ -59,6 +62,13 @@ def test_only_the_last_lines(run: Any, log: Path) -> None:
     (log / "manager.log").write_text("".join(f"line {number}\n" for number in range(500)))
     lines = run("logs", "-n", "3").splitlines()
     assert lines[1:4] == ["line 497", "line 498", "line 499"]
+
+
+def test_older_parts_of_a_log_come_first(run: Any, log: Path) -> None:
+    for part in ("manager.log.1", "manager.log.2"):
+        (log / part).write_text(f"in {part}\n")
+    heads = [line.split()[1] for line in run("logs").splitlines() if line.startswith("==>")]
+    assert [Path(head).name for head in heads[:3]] == ["manager.log.2", "manager.log.1", "manager.log"]
 
 
 def test_large_log_is_read_from_its_end(run: Any, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
