@@ -178,7 +178,7 @@ def _follow(source: Source, reader: _Reader, nodes: Sequence[str] | None) -> Non
         state, ended = State(), False
         while True:
             for entry in tail.more():
-                if entry[0] == "run":
+                if entry[0] == "run" and len(entry) > 3:
                     state.started, state.facts = entry[2], entry[3]
                 ended = ended or entry[0] == "end"
             over = ended or (bool(state.facts) and is_live(state) is False)

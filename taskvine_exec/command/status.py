@@ -135,9 +135,12 @@ class _Follower:
 
     def summary(self) -> Summary:
         """Read what is new, and return the state in numbers."""
-        with many_objects():
-            for entry in self._tail.more():
-                self._fold.take(entry)
+        try:
+            with many_objects():
+                for entry in self._tail.more():
+                    self._fold.take(entry)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise Problem(f"{self._tail.path}: the record is damaged") from error
         state: State = self._fold.state
         alive = is_live(state) if state.started else None
         self.is_over = state.ended is not None or alive is False

@@ -37,15 +37,9 @@ def read_state(path: str | os.PathLike[str], until: float | None = None) -> Stat
         If it cannot be read.
     """
     fold = Fold()
-    with many_objects():
-        for number, entry in enumerate(entries(path)):
-            try:
-                if until is not None and fold.time_of(entry) > until:
-                    break
-                fold.take(entry)
-            except (TypeError, LookupError, ValueError, AttributeError) as error:
-                raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
-    return fold.state
+    fold.take_all(path, until)
+    state, fold.state = fold.state, State()  # the fold is part of a circle, which must not keep the state
+    return state
 
 
 @contextlib.contextmanager
@@ -57,6 +51,9 @@ def many_objects() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():  # make the new objects old, so that the next search leaves them out
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -126,6 +123,25 @@ class Fold:
             if type(time) is float and time > self.state.now:
                 self.state.now = time
             handler(*entry[1:])
+
+    def take_all(self, path: str | os.PathLike[str], until: float | None = None) -> None:
+        """Add the entries of a record, up to a moment or to its end.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a record, is damaged, or has an unknown version.
+        OSError
+            If it cannot be read.
+        """
+        with many_objects():
+            for number, entry in enumerate(entries(path)):
+                try:
+                    if until is not None and self.time_of(entry) > until:
+                        break
+                    self.take(entry)
+                except (TypeError, LookupError, ValueError, AttributeError) as error:
+                    raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
 
     # --- entries ---
 

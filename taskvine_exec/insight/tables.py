@@ -76,6 +76,8 @@ def _table(table: RenderableType, rows: int, most: int | None) -> Iterator[Rende
 def _head(summary: Summary, title: str) -> RenderableType:
     from rich.text import Text
 
+    if not summary.started:
+        return Text.assemble((shown(title), "bold"), "  nothing is recorded yet")
     began = datetime.datetime.fromtimestamp(summary.started).strftime("%Y-%m-%d %H:%M:%S")
     seconds = in_seconds((summary.ended or summary.now) - summary.started)
     words = {

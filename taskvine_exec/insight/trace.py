@@ -16,9 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
-from taskvine_exec.insight.fold import Fold, many_objects
+from taskvine_exec.insight.fold import Fold
 from taskvine_exec.insight.state import State, Task
-from taskvine_manager.record import entries, events
+from taskvine_manager.record import events
 
 MOST_ARROWS = 20_000
 """Maximum number of dependencies that are drawn, because viewers are slow with more."""
@@ -127,12 +127,7 @@ def read(path: str | os.PathLike[str]) -> TraceFold:
         If it cannot be read.
     """
     fold = TraceFold()
-    with many_objects():
-        for number, entry in enumerate(entries(path)):
-            try:
-                fold.take(entry)
-            except (TypeError, LookupError, ValueError, AttributeError) as error:
-                raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
+    fold.take_all(path)
     return fold
 
 
