@@ -164,7 +164,7 @@ class _Reader:
         elif size != known:
             try:
                 with open(path, "rb") as file:
-                    file.seek(known if size > known else 0)  # a shorter file was written anew
+                    file.seek(known if size > known else 0)  # a file that is shorter now was replaced
                     text = file.read(_TAIL)
                     self._read[path] = file.tell()
             except OSError:

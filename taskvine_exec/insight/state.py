@@ -162,7 +162,7 @@ class State:
     blocks : dict
         The last state of each block, with its time.
     entrance : str
-        Where nodes connect, and why the last one was refused; empty if it is not known.
+        The address where nodes connect, and the reason of the last refusal, in words; empty if they are not known.
     exits : dict
         Exit statuses of processes that the manager started as nodes, by process id.
     reasons : dict

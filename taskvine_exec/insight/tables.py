@@ -37,7 +37,7 @@ def renderable(summary: Summary, title: str, *, every: bool = False) -> Group:
     summary : Summary
         The state of a run in numbers.
     title : str
-        What the run is called.
+        Name of the run.
     every : bool
         Whether to show all rows of each table.
     """

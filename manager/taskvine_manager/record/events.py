@@ -296,7 +296,7 @@ class Block(NamedTuple):
 
 
 class Entrance(NamedTuple):
-    """Where nodes of other machines connect, and why the last one was refused, in words."""
+    """The address where nodes connect, and the reason of the last refusal, in words."""
 
     text: str
 

@@ -12,6 +12,8 @@ from taskvine_manager.record import events
 
 ACTIVE = ("PENDING", "RUNNING", "HELD")
 """States of blocks that may still serve."""
+PATIENCE = 15.0
+"""Seconds that the nodes of a block that runs usually take at most to join."""
 MOST = 5
 """Maximum number of nodes or blocks that are named."""
 
@@ -38,12 +40,12 @@ def node_end(context: Context, name: str) -> Cause:
     if node.left is None:
         return Cause("node-lost", f"node {name} was lost, and a node with this name has joined again", node=name)
     words = [f"node {name} was lost {in_seconds(node.left - node.joined)} after it had joined"]
+    if node.told:
+        return Cause("released", f"node {name} left, because it had been told to", node=name)
     block = _block_end(context, node)
     if block is not None:
         kind, text = block
         return Cause(kind, "; ".join([*words, text]), node=name)
-    if node.told:
-        return Cause("released", f"node {name} left, because it had been told to", node=name)
     kind = "out-of-memory" if _ENDS[1][1].search(node.reason) else "node-lost"
     words += filter(None, (node.reason, ended(node.status)))
     return Cause(kind, "; ".join(words), node=name)
@@ -82,14 +84,15 @@ def missing_nodes(context: Context) -> tuple[Cause, ...]:
     if not state.blocks:
         lost = _lost_nodes(context)
         return lost or (Cause("no-block", "the record names no block: nodes are started by hand or by a factory"),)
-    active = [_active(context, time, block) for time, block in state.blocks.values() if block.state in ACTIVE]
-    causes = [cause for cause in active if cause is not None]
+    active = [(time, block) for time, block in state.blocks.values() if block.state in ACTIVE]
+    # A block that is silent for long comes before one that waits: it is the one that needs help.
+    active.sort(key=lambda each: each[1].state != "RUNNING" or context.since(each[0]) < PATIENCE)
+    found = (_active(context, time, block) for time, block in active)
+    causes = [cause for cause in found if cause is not None]
     ends = [(time, block) for time, block in state.blocks.values() if block.state not in ACTIVE]
     ends.sort(key=lambda each: each[0], reverse=True)
     failed = [_failed(context, block) for _, block in ends if not _served(context, block)]
     lost = _lost_nodes(context)
-    # A silent block comes before one that waits: it is the one that needs help.
-    causes.sort(key=lambda cause: cause.kind != "silent-block")
     return (*causes[:MOST], *failed[:MOST], *lost)
 
 

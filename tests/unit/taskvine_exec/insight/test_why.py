@@ -412,6 +412,20 @@ def test_same_failures_are_counted_for_the_run() -> None:
     assert failed.text.endswith("and 1 more task failed in the same way")
 
 
+@pytest.mark.parametrize(("seconds", "first"), [(5, "block"), (50, "silent-block")])
+def test_silent_block_comes_before_one_that_waits_if_it_is_silent_for_long(seconds: int, first: str) -> None:
+    story = Story().happens(events.Block("0", "72", "PENDING", "reason Priority"))
+    story.happens(events.Block("1", "73", "RUNNING"))
+    number = story.task()
+    assert explain(story.state, number, now=story.now + seconds).root.kind == first
+
+
+def test_node_that_was_told_to_leave_is_no_loss() -> None:
+    story = Story().block("RUNNING").node().node_ends(told=True).block("CANCELLED", "cancelled by user")
+    number = story.task()
+    assert explain(story.state, number).root.kind == "released"
+
+
 def test_killed_manager_comes_first() -> None:
     story, number = pending_block()
     cause = explain(story.state, number, is_live=False)
