@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from taskvine_exec.insight.state import Node, State, StoredFile, Task, Transfer
@@ -14,6 +16,7 @@ from taskvine_manager.wire.messages import FileUse, Profile
 
 MOST_ENDS = 100
 """Ends of processes that are kept for each node."""
+_FIELDS = len(FileUse._fields)
 
 
 def read_state(path: str | os.PathLike[str], until: float | None = None) -> State:
@@ -34,14 +37,24 @@ def read_state(path: str | os.PathLike[str], until: float | None = None) -> Stat
         If it cannot be read.
     """
     fold = Fold()
-    for number, entry in enumerate(entries(path)):
-        try:
-            if until is not None and fold.time_of(entry) > until:
-                break
-            fold.take(entry)
-        except (TypeError, LookupError, ValueError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
-    return fold.state
+    fold.take_all(path, until)
+    state, fold.state = fold.state, State()  # the fold is part of a circle, which must not keep the state
+    return state
+
+
+@contextlib.contextmanager
+def many_objects() -> Iterator[None]:
+    """Suspend the search for circular garbage: it takes half of the time in which many objects are made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            if not gc.get_freeze_count():  # make the new objects old, so that the next search leaves them out
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
 
 
 class Fold:
@@ -85,6 +98,7 @@ class Fold:
             events.Process: self._process,
             events.Libraries: lambda it: self._mark(it.node, libraries=tuple(it.names)),
             events.Block: self._block,
+            events.Entrance: self._entrance,
         }
         """What is called for each type of event."""
 
@@ -105,13 +119,34 @@ class Fold:
         """
         handler = self._entries.get(entry[0])
         if handler is not None:
-            self.state.now = max(self.state.now, self.time_of(entry))
+            time = entry[1]
+            if type(time) is float and time > self.state.now:
+                self.state.now = time
             handler(*entry[1:])
+
+    def take_all(self, path: str | os.PathLike[str], until: float | None = None) -> None:
+        """Add the entries of a record, up to a moment or to its end.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a record, is damaged, or has an unknown version.
+        OSError
+            If it cannot be read.
+        """
+        with many_objects():
+            for number, entry in enumerate(entries(path)):
+                try:
+                    if until is not None and self.time_of(entry) > until:
+                        break
+                    self.take(entry)
+                except (TypeError, LookupError, ValueError, AttributeError) as error:
+                    raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
 
     # --- entries ---
 
     def _run(self, version: int, time: float, facts: dict[str, Any], *_: Any) -> None:
-        self.state.started, self.state.facts = time, dict(facts)
+        self.state.started, self.state.now, self.state.facts = time, max(self.state.now, time), dict(facts)
 
     def _profiles(self, items: Iterable[tuple[Any, ...]], *_: Any) -> None:
         for item in items:
@@ -120,19 +155,21 @@ class Fold:
 
     def _submitted(self, time: float, items: Iterable[tuple[Any, ...]], *_: Any) -> None:
         for number, profile, _size, inputs, outputs, *_more in items:
-            read = tuple(FileUse(*use[: len(FileUse._fields)]) for use in inputs)
-            made = tuple(FileUse(*use[: len(FileUse._fields)]) for use in outputs)
-            self._enter(Task(number, profile, read, made, time))
+            self._enter(Task(number, profile, _uses(inputs), _uses(outputs), time))
 
     def _enter(self, task: Task) -> None:
-        self.state.tasks[task.number] = task
+        number, files = task.number, self.state.files
+        self.state.tasks[number] = task
         for use in task.outputs:
             if use.kind != "local":
-                self._file(use.source).makers.append(task.number)
+                if (file := files.get(use.source)) is None:
+                    file = files[use.source] = StoredFile()
+                file.makers.append(number)
         for use in task.inputs:
             if use.kind != "local":
-                file = self._file(use.source)
-                file.readers.add(task.number)
+                if (file := files.get(use.source)) is None:
+                    file = files[use.source] = StoredFile()
+                file.readers.add(number)
                 if not file.holders:
                     task.missing.add(use.source)
 
@@ -358,3 +395,10 @@ class Fold:
 
     def _block(self, event: events.Block) -> None:
         self.state.blocks[event.block] = (self.state.now, event)
+
+    def _entrance(self, event: events.Entrance) -> None:
+        self.state.entrance = event.text
+
+
+def _uses(items: tuple[tuple[Any, ...], ...]) -> tuple[FileUse, ...]:
+    return tuple([FileUse(*item[:_FIELDS]) for item in items]) if items else ()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from taskvine_exec.insight.state import State
 from taskvine_manager.record import Record, Submitted
 from taskvine_manager.runtime import failure
 
 if TYPE_CHECKING:
     import networkx
+
+    Lines = Callable[[networkx.DiGraph], Iterable[str]]
 
 _OUTCOMES = {failure.RETURNED: "returned", failure.RAISED: "raised", failure.LOST: "lost"}
 _KINDS = {"temp": "temp file", "value": "result"}
@@ -103,6 +106,14 @@ def build(record: Record, live: Mapping[str, Any] | None) -> networkx.DiGraph:
     return graph
 
 
+def snapshot(state: State) -> dict[str, Any]:
+    """Return the present tasks and files of a state, as ``taskvine_manager.engine_api.Engine.snapshot`` does."""
+    return {
+        "tasks": [(task.number, task.state, task.node, task.attempts) for task in state.unfinished()],
+        "files": [(name, file.size, sorted(file.holders)) for name, file in state.files.items() if file.holders],
+    }
+
+
 def _file(graph: networkx.DiGraph, name: str, kind: str) -> str:
     if name not in graph:
         graph.add_node(name, kind=_KINDS[kind], name=name)
@@ -176,6 +187,14 @@ def write(graph: networkx.DiGraph, path: str | os.PathLike[str]) -> None:
         return
     with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.writelines(dot(graph))
+
+
+def graphml(graph: networkx.DiGraph) -> Iterable[str]:
+    """Yield the lines of a graph as `GraphML <http://graphml.graphdrawing.org>`_."""
+    import networkx
+
+    for line in networkx.generate_graphml(_for_xml(graph)):
+        yield f"{line}\n"
 
 
 def dot(graph: networkx.DiGraph) -> Iterable[str]:

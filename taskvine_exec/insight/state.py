@@ -13,8 +13,11 @@ from typing import Any
 from taskvine_manager.record import events
 from taskvine_manager.wire.messages import FileUse, Profile
 
+NO_CATEGORY = "parsl-default"
+"""Category of tasks for which the user gave none, if the names of functions are not taken as categories."""
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class Task:
     """A task.
 
@@ -112,7 +115,7 @@ class Node:
     status: int | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class StoredFile:
     """A temp file or result, and the bytes that each place holds of it.
 
@@ -127,7 +130,7 @@ class StoredFile:
     size: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Transfer:
     """A copy that is under way; ``source`` is a node, ``"relay"``, or ``"files"`` for a user's file itself."""
 
@@ -158,6 +161,8 @@ class State:
         The nodes that have a copy of a user's file, with its bytes, by path.
     blocks : dict
         The last state of each block, with its time.
+    entrance : str
+        The address where nodes connect, and the reason of the last refusal, in words; empty if they are not known.
     exits : dict
         Exit statuses of processes that the manager started as nodes, by process id.
     reasons : dict
@@ -178,6 +183,7 @@ class State:
     reading: dict[tuple[str, str], Transfer] = field(default_factory=dict)
     inputs: dict[str, dict[str, int]] = field(default_factory=dict)
     blocks: dict[str, tuple[float, events.Block]] = field(default_factory=dict)
+    entrance: str = ""
     exits: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, tuple[float, events.Waiting]] = field(default_factory=dict)
     evicted: int = 0
@@ -188,6 +194,13 @@ class State:
     def has_details(self) -> bool:
         """Whether the record has details; without them, only tasks and nodes are known."""
         return bool(self.facts.get("details"))
+
+    def category(self, task: Task) -> str:
+        """Return the category of a task, or the name of its function if the user gave none."""
+        profile = self.profiles.get(task.profile)
+        if profile is None:
+            return "unknown"
+        return profile.name if profile.category == NO_CATEGORY else profile.category
 
     def unfinished(self) -> Iterable[Task]:
         """Yield the tasks that have not ended."""

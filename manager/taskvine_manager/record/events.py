@@ -295,6 +295,12 @@ class Block(NamedTuple):
     exit_code: int | None = None
 
 
+class Entrance(NamedTuple):
+    """The address where nodes connect, and the reason of the last refusal, in words."""
+
+    text: str
+
+
 Event = (
     Placed
     | Waiting
@@ -320,6 +326,7 @@ Event = (
     | Process
     | Libraries
     | Block
+    | Entrance
 )
 
 TYPES: dict[str, type[Any]] = {
@@ -347,6 +354,7 @@ TYPES: dict[str, type[Any]] = {
     "process": Process,
     "libraries": Libraries,
     "block": Block,
+    "entrance": Entrance,
 }
 """The types of events by tag."""
 TAGS = {kind: tag for tag, kind in TYPES.items()}
@@ -367,8 +375,15 @@ def decoded(items: Iterable[Sequence[Any]]) -> list[Event]:
         If an event lacks a field.
     """
     found: list[Event] = []
-    for tag, *fields in items:
-        kind = TYPES.get(tag)
-        if kind is not None:
-            found.append(kind(*fields[: len(kind._fields)]))
+    for item in items:
+        known = _KINDS.get(item[0])
+        if known is not None:
+            kind, length = known
+            # A NamedTuple's own constructor takes twice as long; only it knows the defaults of missing fields.
+            fields = item[1:length]
+            found.append(tuple.__new__(kind, fields) if len(item) >= length else kind(*fields))
     return found
+
+
+_KINDS = {tag: (kind, len(kind._fields) + 1) for tag, kind in TYPES.items()}
+"""The types of events by tag, and the length of an item with all fields."""

@@ -52,7 +52,8 @@ class Recorder:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             except OSError as error:
                 logger.error("this run is not recorded, because the record cannot be opened: %s", error)
-        self._add("run", VERSION, time.time(), {**facts, "details": details})
+        process = {"pid": os.getpid(), "host": os.uname().nodename}
+        self._add("run", VERSION, time.time(), {**facts, "details": details, **process})
 
     def submitted(self, profiles: Iterable[Profile], invocations: Iterable[Invocation]) -> None:
         """Record submitted tasks, with their new profiles."""

@@ -21,6 +21,7 @@ from taskvine_manager.engine_api import Outlet, Watch
 from taskvine_manager.functions import Functions
 from taskvine_manager.parameters.own import AWAKE, BATCH, RECORD_DETAILS
 from taskvine_manager.parameters.taskvine import WAIT_FOR_WORKERS
+from taskvine_manager.record import events as recorded
 from taskvine_manager.record.events import Process, Recoveries
 from taskvine_manager.runtime import failure, payload
 from taskvine_manager.runtime.payload import Payload
@@ -89,6 +90,7 @@ class VineEngine:
         self._functions = Functions()
         self._retired = self._looked = 0.0
         self._recovered = 0
+        self._trouble = ""
         self._most_stored = 0
         self._finished: list[Completion] = []
         self._stopped = False
@@ -283,6 +285,9 @@ class VineEngine:
         self._looked = now
         if self._core.reasons.are_due:
             self._handle(events.Looked())
+            if (said := self._entrance.trouble()) != self._trouble:
+                self._trouble = said
+                self._outlet.happened([recorded.Entrance(said)])
         if self._vine.recoveries != self._recovered:
             self._recovered = self._vine.recoveries
             self._outlet.happened([Recoveries(self._recovered)])

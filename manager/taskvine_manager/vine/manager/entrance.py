@@ -57,6 +57,7 @@ class Entrance:
 
     def __init__(self, base: str, config: VineConfig, vine: Any) -> None:
         self._address = os.path.join(base, ADDRESS)
+        self._host = config.address
         self.direct: socket.socket | None = None
         """Socket over which the process that admits workers hands direct connections over."""
         ssl = config.ssl if isinstance(config.ssl, tuple) else (port.make_key(base) if config.ssl else None)
@@ -108,6 +109,10 @@ class Entrance:
         """
         if self._admission is not None and (status := self._admission.poll()) is not None:
             raise NodesFail(f"the process that admits workers ended with status {status}: see manager.log", "")
+
+    def trouble(self) -> str:
+        """Say where workers connect."""
+        return f"nodes connect to {self._host}, port {self.port}"
 
     def close(self) -> None:
         """Release the workers, and accept no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import resource
 from pathlib import Path
@@ -56,7 +57,13 @@ def test_record_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "record"
     write(path)
     record = read_record(path)
-    assert record.facts == {"engine": "embedded", "tune_parameters": {"temp-replica-count": 2}, "details": False}
+    assert record.facts == {
+        "engine": "embedded",
+        "tune_parameters": {"temp-replica-count": 2},
+        "details": False,
+        "pid": os.getpid(),
+        "host": os.uname().nodename,
+    }
     assert record.profiles == {0: PROFILE}
     assert list(record.submitted) == [0, 1, 2, 3]
     assert record.submitted[0].size == 5
