@@ -34,13 +34,7 @@ def read_state(path: str | os.PathLike[str], until: float | None = None) -> Stat
         If it cannot be read.
     """
     fold = Fold()
-    for number, entry in enumerate(entries(path)):
-        try:
-            if until is not None and fold.time_of(entry) > until:
-                break
-            fold.take(entry)
-        except (TypeError, LookupError, ValueError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
+    fold.take_all(path, until)
     return fold.state
 
 
@@ -107,6 +101,24 @@ class Fold:
         if handler is not None:
             self.state.now = max(self.state.now, self.time_of(entry))
             handler(*entry[1:])
+
+    def take_all(self, path: str | os.PathLike[str], until: float | None = None) -> None:
+        """Add the entries of a record, up to a moment or to its end.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a record, is damaged, or has an unknown version.
+        OSError
+            If it cannot be read.
+        """
+        for number, entry in enumerate(entries(path)):
+            try:
+                if until is not None and self.time_of(entry) > until:
+                    break
+                self.take(entry)
+            except (TypeError, LookupError, ValueError, AttributeError) as error:
+                raise ValueError(f"{os.fspath(path)}: damaged in entry {number} ({entry[0]!r:.50})") from error
 
     # --- entries ---
 
