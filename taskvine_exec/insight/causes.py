@@ -55,8 +55,7 @@ class Cause:
 def causes(state: State, parents: Parents, categories: Mapping[int, str], kinds: Mapping[int, str]) -> list[Cause]:
     """Group the failed tasks of a run by root cause, the one with the most tasks and dependents first.
 
-    A task without an outcome of its own, or that was cancelled, is a dependent of the first failed task on which it
-    depends.
+    A task that was cancelled or has not ended is a dependent of the first failed task among those that it needs.
 
     Parameters
     ----------

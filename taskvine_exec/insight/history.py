@@ -83,7 +83,7 @@ class History:
     nodes : list of Node
         All nodes, in the order in which they joined. Several may have had the same name.
     stored : list of Stored
-        What was stored after each entry that changed it.
+        Levels of storage, after each entry that changed them.
     attempts : list of Attempt
         Attempts that ended without an outcome.
     flows : dict

@@ -33,7 +33,7 @@ def mean_open(intervals: Iterable[tuple[float, float, float]], grid: Grid) -> li
     Parameters
     ----------
     intervals : iterable of tuple
-        Begin, end and weight of each. What is outside of the grid is cut off.
+        Begin, end and weight of each; parts outside of the grid do not count.
     grid : Grid
         The bins.
     """

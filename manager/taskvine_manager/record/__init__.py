@@ -5,8 +5,9 @@ Each array begins with its tag. Times are in seconds since the epoch, sizes in b
 (paths need not be text).
 
 ========================================= ==========================================================================
-``["run", version, time, facts]``         the first entry; ``facts`` is a dict: ``engine``, ``tune_parameters``, and
-                                          ``details`` (whether there are ``"events"``; missing in old records)
+``["run", version, time, facts]``         the first entry; ``facts`` is a dict: ``engine``, ``tune_parameters``,
+                                          ``details`` (whether there are ``"events"``), and plain data from the user's
+                                          process. Old records lack the last two
 ``["profiles", profiles]``                each with the fields of :class:`~taskvine_manager.wire.messages.Profile`
 ``["submitted", time, invocations]``      each ``[number, profile, bytes of arguments, inputs, outputs]``, the last two
                                           with the fields of :class:`~taskvine_manager.wire.messages.FileUse`

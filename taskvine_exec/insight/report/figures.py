@@ -210,7 +210,7 @@ def critical_path(analysis: Analysis, style: Style, most: int = 400) -> Figure:
 
 
 def named_axis(names: list[str], every: int = 1) -> dict[str, Any]:
-    """Return an axis whose rows have names, the first at the top; ``every`` names one row in so many."""
+    """Return an axis whose rows have names, the first at the top; with ``every=2``, each second row has one."""
     return {
         "tickmode": "array",
         "tickvals": list(range(0, len(names), every)),
