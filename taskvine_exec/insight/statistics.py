@@ -218,8 +218,8 @@ def losses(state: State, history: History, ran: Sequence[Span]) -> list[NodeLoss
 def _cut_seconds(attempts: Sequence[Attempt], before: Sequence[tuple[float, float]], node: Node | None) -> float:
     """Return how long attempts that ended with their node can have run at most, since it does not say when they began.
 
-    A node runs as many as it has slots. Each begins after it was placed, and after earlier tasks in its slot, which have
-    the beginnings and ends ``before``. They are put into as few slots as possible.
+    A node runs as many as it has slots. Each begins after it was placed, and after earlier tasks in its slot. Those
+    have the beginnings and ends ``before``. They are put into as few slots as possible.
     """
     freed = dict.fromkeys(range(slots(node) if node is not None else len(attempts)), 0.0)
     for row, (_, end) in zip(rows(before), before, strict=True):

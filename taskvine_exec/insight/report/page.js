@@ -35,7 +35,7 @@
 
   function draw(place) {
     const chart = JSON.parse(document.getElementById(place.dataset.chart).textContent);
-    const layout = { ...chart.layout, template: template() };
+    const layout = { ...chart.layout, template: template(), uirevision: 1 }; // a new theme keeps what is zoomed
     if (touch) layout.dragmode = false; // a finger scrolls the page; the buttons zoom
     if (innerWidth < 600 && layout.showlegend !== false) layout.height += 90; // the legend takes more lines
     place.style.height = `${layout.height}px`;

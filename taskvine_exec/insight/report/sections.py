@@ -73,7 +73,7 @@ def _summary(analysis: Analysis) -> Section:
             ("nodes", text.number(len(analysis.history.nodes)), False),
             ("nodes lost", text.number(_nodes_lost(analysis)), _nodes_lost(analysis) > 0),
             ("tasks run again for lost files", text.number(state.recoveries), state.recoveries > 0),
-            ("bytes transferred", text.size(totals.moved), False),
+            ("bytes transferred", text.size(totals.moved) if analysis.history.flows else "–", False),
             ("most bytes on nodes", text.size(totals.stored), False),
         ]
     )
@@ -226,9 +226,10 @@ def _storage(analysis: Analysis, style: Style) -> Section:
     section.chart(figures.storage(analysis, style))
     most = max(analysis.history.stored, key=lambda each: each.nodes)
     section.text(
-        f"The nodes held at most {text.size(most.nodes)}, after {text.seconds(most.time - analysis.totals.start)}. "
-        f"{text.several(analysis.state.evicted, 'replica')} were evicted because a disk was full."
+        f"The nodes held at most {text.size(most.nodes)}, after {text.seconds(most.time - analysis.totals.start)}."
     )
+    if evicted := analysis.state.evicted:
+        section.text(f"Replicas that were evicted because a disk was full: {text.number(evicted)}.")
     return section
 
 
@@ -239,10 +240,12 @@ def _losses(analysis: Analysis) -> Section:
         section.text("No node was lost, and no task ran again for lost files.")
         return section
     cost = sum(each.seconds for each in losses)
-    section.text(
-        f"Losses cost at most {text.seconds(cost)} of run time, which is "
-        f"{text.share(cost, analysis.totals.busy)} of the run time of all tasks."
-    )
+    share = f"{text.share(cost, analysis.totals.busy)} of the run time of all tasks"
+    is_known = not analysis.state.recoveries or bool(analysis.history.causes)
+    if is_known:
+        section.text(f"Losses cost at most {text.seconds(cost)} of run time, which is {share}.")
+    else:
+        section.text(f"Attempts that ended with their node had run for at most {text.seconds(cost)}, which is {share}.")
     rows = []
     for each in losses:
         left = each.node.left if each.node is not None else None
@@ -256,8 +259,9 @@ def _losses(analysis: Analysis) -> Section:
     _table(section, columns, rows)
     if any(not each.name for each in losses):
         section.note("Other causes: files that had been dropped or evicted, and were needed again.")
-    if analysis.state.facts.get("engine") == "taskvine" and analysis.state.recoveries:
-        section.note("TaskVine does not say which tasks it runs again for lost files: their run time is not known.")
+    if not is_known:
+        again = text.several(analysis.state.recoveries, "task")
+        section.note(f"TaskVine ran {again} again for lost files. It does not say which, or how long they ran.")
     return section
 
 
@@ -289,7 +293,8 @@ def _failures(analysis: Analysis) -> Section:
         if not message.startswith(cause.kind):
             message = f"{cause.kind}: {message}"
         behind = f" (and {text.number(cause.dependents)} that depend on them)" if cause.dependents else ""
-        summary = f"{text.several(len(cause.tasks), 'task')}{behind}: {message}"
+        place = f" ({cause.place.rpartition('/')[2]})" if cause.place else ""
+        summary = f"{text.several(len(cause.tasks), 'task')}{behind}: {message}{place}"
         inside = [f"First: task {cause.first}, after {text.seconds(cause.time - analysis.totals.start)}."]
         inside.append(
             "Categories: " + ", ".join(f"{name} ({count})" for name, count in cause.categories.most_common(9))
@@ -343,11 +348,8 @@ def _configuration(analysis: Analysis) -> Section:
     section.heading("Functions and their resources")
     profiles = [
         [
-            each.name,
-            each.category,
-            each.mode,
-            *map(_amount, (each.cores, each.memory, each.disk, each.gpus)),
-            each.priority,
+            *(each.name, each.category, each.mode),
+            *map(_amount, (each.cores, each.memory, each.disk, each.gpus, each.priority)),
         ]
         for each in analysis.state.profiles.values()
     ]

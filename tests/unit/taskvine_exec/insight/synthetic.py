@@ -29,13 +29,15 @@ def profiles() -> list[Profile]:
 
 
 def run(tasks: int, nodes: int, slots: int, seed: int = 0) -> Iterator[tuple[Any, ...]]:
-    """Yield the entries of a run in which each task reads up to two earlier results, and a node is lost at times.
-
-    A few tasks raise, a few nodes end, and tasks that were on them run again elsewhere.
-    """
-    chance = random.Random(seed)
+    """Yield the entries of a run whose tasks read up to two earlier results each, and sometimes raise."""
     yield ("run", VERSION, START, {"engine": "embedded", "details": True, "tune_parameters": {"temp-replica-count": 2}})
     yield ("profiles", profiles())
+    yield from sorted(_entries(tasks, nodes, slots, seed), key=lambda entry: float(entry[1]))
+
+
+def _entries(tasks: int, nodes: int, slots: int, seed: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the entries task by task, not in order of time."""
+    chance = random.Random(seed)
     names = [f"node-{number}" for number in range(nodes)]
     joined = [events.NodeStarted(name, float(slots), 1e5, 1e6, 0, slots, "0", 100, f"/n/{name}") for name in names]
     yield ("events", START + 1, encoded(joined))

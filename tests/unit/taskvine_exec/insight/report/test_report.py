@@ -154,6 +154,20 @@ def test_record_without_details_says_so(tmp_path: Path, page: Callable[[Path], P
     assert "No transfers were recorded." in text
 
 
+def test_taskvine_does_not_say_what_it_runs_again(tmp_path: Path, page: Callable[[Path], Parsed]) -> None:
+    info = NodeInfo("n1", 2.0, 100.0, 100.0, 0, 2, "0", 77, "/n")
+    path = written(
+        tmp_path / "record.msgpack",
+        ("run", VERSION, 1.0, {"engine": "taskvine", "details": True}),
+        ("events", 2.0, encoded([events.NodeStarted(*info)])),
+        ("events", 3.0, encoded([events.NodeEnded("n1", "gone", False), events.Recoveries(6)])),
+    )
+    text = page(path).text
+    assert "TaskVine ran 6 tasks again for lost files. It does not say which, or how long they ran." in text
+    assert "TaskVine copies files by itself." in text
+    assert "– bytes transferred" in text
+
+
 def test_run_without_tasks(tmp_path: Path, page: Callable[[Path], Parsed]) -> None:
     found = page(written(tmp_path / "record.msgpack", ("run", VERSION, 1.0, {"engine": "embedded", "details": True})))
     assert found.sections == SECTIONS
