@@ -6,13 +6,14 @@ the dicts with these classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from taskvine_exec.insight.history import Stored
 from taskvine_exec.insight.report import text
 from taskvine_exec.insight.report.analysis import Analysis
 from taskvine_exec.insight.report.text import clipped, escaped
-from taskvine_exec.insight.series import mean_levels, mean_open
+from taskvine_exec.insight.series import Grid, mean_levels, mean_open
 from taskvine_exec.insight.statistics import capacity
 
 Figure = dict[str, Any]
@@ -140,8 +141,9 @@ def _line(times: list[float], values: Iterable[float], name: str, dash: str = "s
 
 def storage(analysis: Analysis, style: Style) -> Figure:
     """Bytes that are stored, and below the numbers of files and replicas."""
-    grid, stored = analysis.grid, analysis.history.stored
+    grid = analysis.grid
     times = [style.length(middle) for middle in grid.middles()]
+    stored = thinned(analysis.history.stored, grid)
 
     def line(name: str, values: Iterable[int], axis: str, colour: str, dash: str = "solid") -> dict[str, Any]:
         changes = [(each.time, float(value)) for each, value in zip(stored, values, strict=True)]
@@ -164,6 +166,12 @@ def storage(analysis: Analysis, style: Style) -> Figure:
         yaxis={**amount, "domain": [0.45, 1], "ticksuffix": "B"},
         yaxis2={**amount, "domain": [0, 0.37]},
     )
+
+
+def thinned(stored: Sequence[Stored], grid: Grid) -> list[Stored]:
+    """Keep the last of the changes in each quarter of a bin: a long run has many, and a chart shows means of bins."""
+    last = {int(4 * (each.time - grid.start) / grid.width): each for each in stored}
+    return list(last.values())
 
 
 def critical_path(analysis: Analysis, style: Style, most: int = 400) -> Figure:
