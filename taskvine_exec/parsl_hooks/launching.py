@@ -19,6 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from parsl.dataflow.states import States
+
 from taskvine_exec.parsl_hooks.switches import LAUNCHING
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class Launcher:
     def __init__(self, before: ThreadPoolExecutor) -> None:
         self._before = before
         self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._finished: dict[int, int] = {}
+        """By a pending task's id: how many of its first dependencies are known to be done."""
         self._is_over = False
         # A daemon: a program that ends without cleaning up the DFK must not wait for this thread.
         self._thread = threading.Thread(target=self._run, name="Task-Launch", daemon=True)
@@ -68,8 +72,24 @@ class Launcher:
         """
         if self._is_over:
             raise RuntimeError("no tasks can be launched after shutdown")
-        if not (args and _is_pending(args[0])):
+        if not args or self._is_ready(args[0]):
             self._calls.put((function, args))
+
+    def _is_ready(self, task: Any) -> bool:
+        """Whether a task waits for its launch alone: its dependencies are done."""
+        depends = task.get("depends") if isinstance(task, dict) else None
+        if not depends:
+            return True
+        if task["status"] is not States.pending:
+            return False  # it was launched when the last dependency was done
+        finished = self._finished.get(task["id"], 0)
+        while finished < len(depends):
+            if not depends[finished].done():
+                self._finished[task["id"]] = finished
+                return False
+            finished += 1
+        self._finished.pop(task["id"], None)
+        return True
 
     def shutdown(self, wait: bool = True) -> None:
         """End the thread after all submitted calls."""
@@ -87,9 +107,3 @@ class Launcher:
             except BaseException:
                 logger.exception("a task could not be launched")
             del call, function, args  # nothing keeps the task until the next one comes
-
-
-def _is_pending(task: Any) -> bool:
-    """Whether a task's record has a dependency that is not done."""
-    depends = task.get("depends", ()) if isinstance(task, dict) else ()
-    return any(not future.done() for future in reversed(depends))  # the last one was most likely submitted last

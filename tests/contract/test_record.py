@@ -52,6 +52,12 @@ def state_of(executor: TaskVineExecutor) -> State:
     return read_state(record_of(executor))
 
 
+def outcome_of(executor: TaskVineExecutor, task: int) -> str:
+    """The outcome of a task; empty as long as it is not in the record."""
+    found = state_of(executor).tasks.get(task)
+    return found.outcome if found is not None else ""
+
+
 def events_of(executor: TaskVineExecutor) -> list[Any]:
     return [
         event for tag, *rest in entries(record_of(executor)) if tag == "events" for event in events.decoded(rest[1])
@@ -71,7 +77,7 @@ def test_killed_node_is_in_the_record(make_executor: Make) -> None:
     eventually(lambda: any(file.holders for file in state_of(executor).files.values()))
     kill(executor, node)
     assert executor.submit(read, {}, File(FILE)).result(60) == "text"
-    eventually(lambda: state_of(executor).tasks[1].outcome)
+    eventually(lambda: outcome_of(executor, 1))
     state = eventually(lambda: (now := state_of(executor)).recoveries and now.nodes[node["name"]].status and now)
     gone = state.nodes[node["name"]]
     assert gone.info.pid == node["pid"]
@@ -100,7 +106,7 @@ def test_retried_task_names_its_lost_node(make_executor: Make, gate: Gate) -> No
     kill(executor, node)
     gate.open()
     future.result(60)
-    task = eventually(lambda: (found := state_of(executor).tasks[0]).outcome and found)
+    task = eventually(lambda: outcome_of(executor, 0) and state_of(executor).tasks[0])
     assert task.attempts == 1
     assert [(why, where) for _, why, where in task.again] == [("node-lost", node["name"])]
 

@@ -16,6 +16,7 @@ import parsl
 import pytest
 from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
+from parsl.dataflow.states import States
 from parsl.executors.base import ParslExecutor
 
 from taskvine_exec.parsl_hooks import launching
@@ -99,7 +100,7 @@ def test_a_task_is_queued_when_all_its_dependencies_are_done(launcher: Launcher)
     launched: list[int] = []
     done = threading.Event()
     dependencies: list[Future[None]] = [Future() for _ in range(4)]
-    record = {"id": 7, "depends": dependencies}
+    record: dict[str, Any] = {"id": 7, "depends": dependencies, "status": States.pending}
     launcher.start()
     for future in dependencies:
         future.add_done_callback(lambda _: launcher.submit(lambda task: launched.append(task["id"]), record))
@@ -110,6 +111,32 @@ def test_a_task_is_queued_when_all_its_dependencies_are_done(launcher: Launcher)
     launcher.submit(done.set)
     assert done.wait(60)
     assert launched == [7]
+    record["status"] = States.launched
+    launcher.submit(lambda task: launched.append(task["id"]), record)
+    record["status"] = States.pending  # it failed, and is tried again
+    launcher.submit(lambda task: launched.append(task["id"]), record)
+    launcher.shutdown()
+    assert launched == [7, 7]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["first to last", "last to first"])
+def test_each_dependency_is_looked_at_a_few_times(launcher: Launcher, order: int) -> None:
+    looked = 0
+
+    class Dependency(Future[None]):
+        def done(self) -> bool:
+            nonlocal looked
+            looked += 1
+            return super().done()
+
+    dependencies = [Dependency() for _ in range(1000)]
+    record = {"id": 7, "depends": dependencies, "status": States.pending}
+    for future in dependencies:
+        future.add_done_callback(lambda _: launcher.submit(int, record))
+    for future in dependencies[::order]:
+        future.set_result(None)
+    assert looked <= 3 * len(dependencies)
+    launcher.start()
 
 
 def test_tasks_with_many_dependencies_run_in_a_kernel(switch: Switch, tmp_path: Path) -> None:

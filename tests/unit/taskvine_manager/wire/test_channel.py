@@ -116,7 +116,9 @@ def test_malformed_message_is_a_value_error(ends: tuple[Channel, Channel]) -> No
     channel.close()
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError(errno.EHOSTUNREACH, "no route")])
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), OSError(errno.ETIMEDOUT, "late"), OSError(errno.EHOSTUNREACH, "no route")]
+)
 def test_lost_connection_has_ended(error: OSError) -> None:
     class Lost(socket.socket):
         def recv_into(self, *_: object) -> int:
@@ -131,6 +133,17 @@ def test_lost_connection_has_ended(error: OSError) -> None:
         assert not channel.full
         assert not channel.read()
         assert channel.ended
+
+
+def test_silence_is_not_taken_for_the_end(ends: tuple[Channel, Channel]) -> None:
+    plain, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel = Channel(end)
+    end.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        channel.read()
+    assert not channel.ended
+    plain.close()
+    channel.close()
 
 
 def test_other_errors_are_not_taken_for_the_end() -> None:
