@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
+import secrets
 import time
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def render(run: str | os.PathLike[str]) -> str:
     from taskvine_exec.insight.report.sections import sections
 
     library = _plotly()
-    record = find_record(run)
+    record = find_record(run).resolve()
     # Millions of small objects are made here, and none of them are garbage: collections would double the time.
     is_collecting = gc.isenabled()
     gc.disable()
@@ -79,8 +79,8 @@ def render(run: str | os.PathLike[str]) -> str:
         if is_collecting:
             gc.enable()
     made = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    footer = f"Made from {record.resolve()} at {made} by taskvine-exec {VERSION}."
-    return page(f"Run {record.resolve().parent.name}", parts, footer, library)
+    footer = f"Made from {record} at {made} by taskvine-exec {VERSION}."
+    return page(f"Run {record.parent.parent.name}/{record.parent.name}", parts, footer, library)
 
 
 def write(run: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -93,16 +93,13 @@ def write(run: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """
     text = render(run)
     target = Path(path)
-    descriptor, scratch = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    scratch = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        with open(scratch, "x", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(scratch, 0o666 & ~umask)
         os.replace(scratch, target)
     except BaseException:
-        os.unlink(scratch)
+        scratch.unlink(missing_ok=True)
         raise
 
 

@@ -34,11 +34,11 @@ class Style:
     """
 
     def __init__(self, analysis: Analysis) -> None:
-        self.start = analysis.totals.start
+        self.start, self.seconds = analysis.totals.start, analysis.totals.seconds
         self.colours = {each.name: colour for each, colour in zip(analysis.categories, COLOURS, strict=False)}
         self.unit, self.divisor = "s", 1.0
         for unit, divisor in (("min", 60.0), ("h", 3600.0)):
-            if analysis.totals.seconds > 10 * divisor:
+            if self.seconds > 10 * divisor:
                 self.unit, self.divisor = unit, divisor
 
     def colour(self, category: str) -> str:
@@ -58,13 +58,9 @@ class Style:
         return self.length(moment - self.start)
 
     def time_axis(self, **more: Any) -> dict[str, Any]:
-        """Return the axis of time."""
-        return {
-            "title": {"text": f"time since the start ({self.unit})"},
-            "rangemode": "tozero",
-            "automargin": True,
-            **more,
-        }
+        """Return the axis of time, which is that of the manager: the clocks of nodes may be wrong."""
+        title = {"text": f"time since the start ({self.unit})"}
+        return {"title": title, "range": [0, self.length(max(self.seconds, 0.001))], "automargin": True, **more}
 
 
 def label(name: str, length: int = text.NAME) -> str:

@@ -79,7 +79,8 @@ class Section:
         # Within a script, only "</" and "<!--" could end it.
         data = json.dumps(figure, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
         self._parts.append(
-            f'<div class="chart" data-chart="{name}" style="height:{height}px"></div>\n'
+            f'<div class="chart" data-chart="{name}" aria-label="{escaped(self.title)}" style="height:{height}px">'
+            f"</div>\n"
             f'<script type="application/json" id="{name}">{data}</script>\n'
         )
 

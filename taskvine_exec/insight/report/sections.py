@@ -260,8 +260,8 @@ def _losses(analysis: Analysis) -> Section:
     if any(not each.name for each in losses):
         section.note("Other causes: files that had been dropped or evicted, and were needed again.")
     if not is_known:
-        again = text.several(analysis.state.recoveries, "task")
-        section.note(f"TaskVine ran {again} again for lost files. It does not say which, or how long they ran.")
+        tasks = text.several(analysis.state.recoveries, "task")
+        section.note(f"TaskVine ran {tasks} again for lost files. It does not say which, or how long they ran.")
     return section
 
 
