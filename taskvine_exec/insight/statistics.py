@@ -181,6 +181,11 @@ class NodeLoss:
         return self.interrupted_seconds + self.recovered_seconds
 
 
+def lost_nodes(state: State, history: History) -> list[Node]:
+    """Return the nodes that ended without being told to; none if the record has no details, which say that."""
+    return [node for node in history.nodes if state.has_details and node.left is not None and not node.told]
+
+
 def losses(state: State, history: History, ran: Sequence[Span]) -> list[NodeLoss]:
     """Return what losses cost, in order of time: of nodes that were not told to leave, or whose end cost something."""
     found: dict[str, NodeLoss] = {}
@@ -189,9 +194,8 @@ def losses(state: State, history: History, ran: Sequence[Span]) -> list[NodeLoss
     def loss(name: str) -> NodeLoss:
         return found.setdefault(name, NodeLoss(name, nodes.get(name)))
 
-    for name, node in nodes.items():
-        if node.left is not None and not node.told:
-            loss(name)
+    for node in lost_nodes(state, history):
+        loss(node.info.node)
     cut: dict[str, list[Attempt]] = {}
     for attempt in history.attempts:
         if attempt.why == "node-lost":

@@ -12,7 +12,7 @@ from taskvine_exec.insight.report.figures import Style
 from taskvine_exec.insight.report.page import Section
 from taskvine_exec.insight.report.timeline import timeline
 from taskvine_exec.insight.state import Node
-from taskvine_exec.insight.statistics import slots
+from taskvine_exec.insight.statistics import lost_nodes, slots
 
 MOST_ROWS = 200
 """Rows of a table; longer ones are cut off, and say so."""
@@ -59,6 +59,7 @@ def _summary(analysis: Analysis) -> Section:
     outcomes = totals.outcomes
     failed = outcomes["raised"] + outcomes["lost"]
     left = outcomes["waiting"] + outcomes["ready"] + outcomes["assigned"]
+    lost = len(lost_nodes(state, analysis.history))
     section.tiles(
         [
             ("duration", text.seconds(totals.seconds), False),
@@ -71,7 +72,7 @@ def _summary(analysis: Analysis) -> Section:
             ("of the slots' time used", text.share(totals.busy, totals.available), False),
             ("critical path", text.seconds(_path_seconds(analysis)), False),
             ("nodes", text.number(len(analysis.history.nodes)), False),
-            ("nodes lost", text.number(_nodes_lost(analysis)), _nodes_lost(analysis) > 0),
+            ("nodes lost", text.number(lost) if state.has_details else "–", lost > 0),
             ("tasks run again for lost files", text.number(state.recoveries), state.recoveries > 0),
             ("bytes transferred", text.size(totals.moved) if analysis.history.flows else "–", False),
             ("most bytes on nodes", text.size(totals.stored), False),
@@ -84,10 +85,6 @@ def _summary(analysis: Analysis) -> Section:
 
 def _path_seconds(analysis: Analysis) -> float:
     return sum(analysis.span_of[number].seconds for number in analysis.critical_path if number in analysis.span_of)
-
-
-def _nodes_lost(analysis: Analysis) -> int:
-    return sum(node.left is not None and not node.told for node in analysis.history.nodes)
 
 
 def _running(analysis: Analysis, style: Style) -> Section:
@@ -237,7 +234,10 @@ def _losses(analysis: Analysis) -> Section:
     section = Section("losses", "Losses and their cost")
     losses = analysis.losses
     if not losses:
-        section.text("No node was lost, and no task ran again for lost files.")
+        is_known = analysis.state.has_details
+        section.text(
+            "No node was lost, and no task ran again for lost files." if is_known else "No losses were recorded."
+        )
         return section
     cost = sum(each.seconds for each in losses)
     share = f"{text.share(cost, analysis.totals.busy)} of the run time of all tasks"

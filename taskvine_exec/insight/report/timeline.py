@@ -68,7 +68,7 @@ def timeline(analysis: Analysis, style: Style) -> tuple[Figure, str]:
     pitch = 16 if len(chosen) <= 40 else 9
     chart = figure(
         traces,
-        (130 if is_single else 90) + pitch * max(2, len(chosen)),
+        130 + pitch * max(2, len(chosen)) if is_single else max(200, 90 + pitch * len(chosen)),
         barmode="overlay",
         xaxis=style.time_axis(),
         yaxis=named_axis([label(name, 18) for name, _, _ in chosen], every=1 if pitch == 16 else 2),

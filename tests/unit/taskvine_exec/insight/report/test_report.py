@@ -152,6 +152,7 @@ def test_record_without_details_says_so(tmp_path: Path, page: Callable[[Path], P
     text = page(written(tmp_path / "record.msgpack", *hostile_run(details=False))).text
     assert "This record has no details" in text
     assert "No transfers were recorded." in text
+    assert "– nodes lost" in text  # it does not say whether a node was told to leave
 
 
 def test_taskvine_does_not_say_what_it_runs_again(tmp_path: Path, page: Callable[[Path], Parsed]) -> None:
