@@ -25,7 +25,7 @@ from parsl.errors import ConfigurationError
 import taskvine_manager
 from taskvine_exec import addresses, passwords
 from taskvine_exec.blocks.providers import survives_shell
-from taskvine_exec.config import EngineSettings, LibrarySettings, VineSettings
+from taskvine_exec.config import EngineSettings, LibrarySettings, VineSettings, facts
 from taskvine_exec.errors import RunDirNotWritable, WorkerLaunchFailed
 from taskvine_manager import cleanup
 from taskvine_manager.embedded.engine import EmbeddedConfig
@@ -184,7 +184,11 @@ def write_configs(places: Places, settings: EngineSettings, path: SearchPath, di
         peer_transfers=settings.enable_peer_transfers,
     )
     _write(os.path.join(places.base, "node.config"), nodes)
-    _write(os.path.join(places.base, "manager.config"), {"engine": engine, "log": places.log, "record": places.record})
+    _write(os.path.join(places.base, "manager.config"), _manager_config(places, settings, engine))
+
+
+def _manager_config(places: Places, settings: EngineSettings, engine: Any) -> dict[str, Any]:
+    return {"engine": engine, "log": places.log, "record": places.record, "facts": facts(settings)}
 
 
 def _context(settings: EngineSettings | LibrarySettings, places: Places) -> payload.Payload | None:
@@ -239,7 +243,7 @@ def _vine_config(places: Places, settings: VineSettings, nodes: NodeConfig) -> d
         max_nodes=settings.max_workers,
         idle_timeout=settings.worker_timeout,
     )
-    return {"engine": engine, "log": places.log, "record": places.record}
+    return _manager_config(places, settings, engine)
 
 
 def _with_body(context: payload.Payload | None) -> dict[str, Any]:

@@ -91,7 +91,8 @@ class Manager:
         name = "taskvine" if self._is_vine else "embedded"
         tune = config["engine"].tune
         details = bool(RECORD_DETAILS.of(tune))
-        self._record = Recorder(config["record"], details=details, engine=name, tune_parameters=tune)
+        known = {"engine": name, "tune_parameters": tune, **config.get("facts", {})}
+        self._record = Recorder(config["record"], details=details, **known)
         self._awake: float = AWAKE.of(tune)
         self._engine = self._make_engine(config["engine"], listener)
 

@@ -1,4 +1,4 @@
-"""``trace``, ``dot`` and ``graphml``: a run in formats of other programs."""
+"""``report``, ``trace``, ``dot`` and ``graphml``: a run as a page, and in formats of other programs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from taskvine_exec.command.runs import add_run, find, is_live
+from taskvine_exec.command.runs import Problem, add_run, find, is_live
 from taskvine_exec.insight import graph
+from taskvine_exec.insight import report as reports
 from taskvine_exec.insight import trace as traces
 from taskvine_manager.record import read_record
 from taskvine_tune.command.terminal import FINE
 
-__all__ = ["add_graph_arguments", "add_trace_arguments", "dot", "graphml", "trace"]
+__all__ = [
+    "add_graph_arguments",
+    "add_report_arguments",
+    "add_trace_arguments",
+    "dot",
+    "graphml",
+    "report",
+    "trace",
+]
 
 
 def add_trace_arguments(command: argparse.ArgumentParser) -> None:
@@ -28,6 +37,21 @@ def add_graph_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options of ``dot`` and ``graphml``."""
     add_run(command)
     command.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+
+
+def add_report_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the options of ``report``."""
+    add_run(command)
+    command.add_argument("-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s")
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write a page about a run."""
+    try:
+        reports.write(find(options.where).record, options.output)
+    except ModuleNotFoundError as error:
+        raise Problem(str(error)) from error
+    return FINE
 
 
 def trace(options: argparse.Namespace) -> int:

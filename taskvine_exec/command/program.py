@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callab
     "status": ("show tasks, nodes, blocks, transfers and losses of a run", status.add_arguments, status.run),
     "why": ("explain why a task waits, failed or ran where it did", why.add_arguments, why.run),
     "replay": ("show the state of a run at a moment", status.add_replay_arguments, status.replay),
+    "report": ("write a page about a run, without network", export.add_report_arguments, export.report),
     "trace": ("write a run as a trace for Perfetto or chrome://tracing", export.add_trace_arguments, export.trace),
     "dot": ("write the graph of tasks and files for Graphviz", export.add_graph_arguments, export.dot),
     "graphml": ("write the graph of tasks and files as GraphML", export.add_graph_arguments, export.graphml),

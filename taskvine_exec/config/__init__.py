@@ -9,6 +9,7 @@ object from them.
 from taskvine_exec.config.copies import own_factory_config, own_libraries, own_manager_config, with_overrides
 from taskvine_exec.config.derivation import embedded_settings, vine_settings
 from taskvine_exec.config.hardware import Hardware
+from taskvine_exec.config.recorded import facts
 from taskvine_exec.config.settings import (
     EmbeddedSettings,
     EngineSettings,
@@ -34,6 +35,7 @@ __all__ = [
     "VineSettings",
     "WorkingDirectory",
     "embedded_settings",
+    "facts",
     "own_factory_config",
     "own_libraries",
     "own_manager_config",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from parsl.data_provider.files import File
 
+import taskvine_exec
 from taskvine_exec import TaskVineExecutor
 from taskvine_exec.insight.fold import read_state
 from taskvine_exec.insight.state import State
@@ -157,6 +158,13 @@ def test_block_is_in_the_record(make_executor: Make) -> None:
     os.kill(first_node(executor)["pid"], signal.SIGKILL)
     ended = eventually(lambda: (found := state_of(executor).blocks["0"][1]).exit_code is not None and found)
     assert (ended.state, ended.exit_code) == ("FAILED", 128 + signal.SIGKILL)
+
+
+def test_versions_and_settings_are_in_the_record(make_executor: Make) -> None:
+    executor = make_executor(max_retries=3)
+    facts = eventually(lambda: state_of(executor).facts)
+    assert facts["versions"]["taskvine-exec"] == taskvine_exec.__version__
+    assert facts["settings"]["max_retries"] == 3
 
 
 def test_record_of_a_killed_manager_can_be_read(make_executor: Make, gate: Gate) -> None:

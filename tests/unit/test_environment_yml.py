@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CONDA = {"msgpack": "msgpack-python"}
 """Packages that have another name in conda."""
-EXTRAS = ("examples", "remote", "tune", "test", "docs", "dev")
+EXTRAS = ("examples", "remote", "report", "tune", "test", "docs", "dev")
 
 
 def split(requirement: str) -> tuple[str, str]:

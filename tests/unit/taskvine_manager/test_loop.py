@@ -72,12 +72,14 @@ class World:
 
     engine: Engine
 
-    def __init__(self, base: Path, settings: Any = None, *, record: str | None = None, parent: int = 0) -> None:
+    def __init__(
+        self, base: Path, settings: Any = None, *, record: str | None = None, parent: int = 0, **more: Any
+    ) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.user = Channel(ours)
         self.base = base
         self.listener = socket.socket(socket.AF_UNIX)
-        made = {"engine": settings or EmbeddedConfig(tune={}), "log": str(base), "record": record}
+        made = {"engine": settings or EmbeddedConfig(tune={}), "log": str(base), "record": record, **more}
         self.manager = loop.Manager(str(base), made, self.listener, theirs, parent or os.getppid())
         self.heard: list[tuple[Any, ...]] = []
 
@@ -195,6 +197,13 @@ def test_run_is_recorded(make: Make, tmp_path: Path) -> None:
     assert (set(record.submitted), set(record.done), record.again) == ({1}, {1}, {1: 1})
     assert (record.cancelled, set(record.forgotten)) == ({2}, {"file"})
     assert record.ended is not None
+
+
+def test_facts_of_the_users_process_are_recorded(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    world = make(record=str(path), facts={"versions": {"parsl": "1"}})
+    world.run()
+    assert read_record(path).facts["versions"] == {"parsl": "1"}
 
 
 def test_details_are_recorded(make: Make, tmp_path: Path) -> None:

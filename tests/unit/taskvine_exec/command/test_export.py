@@ -1,8 +1,9 @@
-"""``trace``, ``dot`` and ``graphml``."""
+"""``report``, ``trace``, ``dot`` and ``graphml``."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ def record(tmp_path: Path) -> Path:
     second = story.task(first, name="second")
     story.runs(first).placed(second)
     return story.write(tmp_path / "record.msgpack")
+
+
+def test_report(run: Any, record: Path, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    assert run("report", str(record)) == ""
+    assert "<title>Run " in (tmp_path / "report.html").read_text()
+
+
+def test_report_without_plotly(run: Any, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    assert "taskvine-exec[report]" in run("report", str(record), code=1)
 
 
 def test_trace(run: Any, record: Path, tmp_path: Path) -> None:
