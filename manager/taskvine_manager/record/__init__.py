@@ -7,7 +7,8 @@ Each array begins with its tag. Times are in seconds since the epoch, sizes in b
 ========================================= ==========================================================================
 ``["run", version, time, facts]``         the first entry; ``facts`` is a dict: ``engine``, ``tune_parameters``, and
                                           ``details`` (whether there are ``"events"``), ``pid`` and ``host`` of the
-                                          manager, and plain data from the user's process. Old records lack the last four
+                                          manager, and plain data from the user's process; old records lack the last
+                                          four
 ``["profiles", profiles]``                each with the fields of :class:`~taskvine_manager.wire.messages.Profile`
 ``["submitted", time, invocations]``      each ``[number, profile, bytes of arguments, inputs, outputs]``, the last two
                                           with the fields of :class:`~taskvine_manager.wire.messages.FileUse`
