@@ -320,6 +320,8 @@ PROGRAM = """
 import itertools, signal, sys, threading, os
 from taskvine_exec import TaskVineExecutor
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for programs in the background
+
 def work(x):
     import time
     time.sleep(0.01)

@@ -41,7 +41,7 @@ def say(executor: TaskVineExecutor, *words: str) -> str:
     path = os.pathsep.join(filter(None, [*ROOTS, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "taskvine_exec", name, executor.run.places.log, *options],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "300"},  # paths may be long
         capture_output=True,
         text=True,
         check=True,

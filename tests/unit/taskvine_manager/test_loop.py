@@ -193,7 +193,8 @@ def test_run_is_recorded(make: Make, tmp_path: Path) -> None:
         ("submit", (), (PROFILE,), (CALL,)), ("cancel", (2,)), ("forget", ("file",)), ("tune", {"executor.batch": 4.0})
     )
     record = read_record(path)
-    assert record.facts == {"engine": "embedded", "tune_parameters": {"replica-count": 2.0}, "details": True}
+    facts = {"engine": "embedded", "tune_parameters": {"replica-count": 2.0}, "details": True}
+    assert record.facts == {**facts, "host": os.uname().nodename, "pid": os.getpid()}
     assert (set(record.submitted), set(record.done), record.again) == ({1}, {1}, {1: 1})
     assert (record.cancelled, set(record.forgotten)) == ({2}, {"file"})
     assert record.ended is not None
