@@ -72,6 +72,18 @@ def put(path: str, url: str) -> None:
         raise _problem(error) from error
 
 
+def _replace(filesystem: Any, landing: str, target: str, aside: str) -> None:
+    """Rename a file over another one, which is kept aside until that has succeeded."""
+    filesystem.mv(target, aside)
+    try:
+        filesystem.mv(landing, target)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            filesystem.mv(aside, target)
+        raise
+    filesystem.rm_file(aside)
+
+
 def _put_and_rename(filesystem: Any, path: str, target: str) -> None:
     folder, _, name = target.rpartition("/")
     landing = f"{folder}/.{name}.{uuid.uuid4().hex}.part"
@@ -83,9 +95,10 @@ def _put_and_rename(filesystem: Any, path: str, target: str) -> None:
             filesystem.mv(landing, target)
         except FileNotFoundError:
             raise
-        except Exception:  # some servers do not rename over an existing file
-            filesystem.rm_file(target)
-            filesystem.mv(landing, target)
+        except Exception:
+            if not (filesystem.exists(landing) and filesystem.exists(target)):
+                raise
+            _replace(filesystem, landing, target, f"{landing}.old")  # some servers do not rename over a file
     except BaseException:
         with contextlib.suppress(Exception):
             filesystem.rm_file(landing)

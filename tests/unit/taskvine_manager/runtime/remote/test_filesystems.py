@@ -91,3 +91,53 @@ def test_without_fsspec_the_error_names_the_extra(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(Problem, match=r"pip install 'taskvine-exec\[remote\]'"):
         filesystems.get("memory://a", str(tmp_path / "a"))
+
+
+class _Renames:
+    """A file system that does not rename over a file, and may fail after a number of renames."""
+
+    def __init__(self, *, works_for: int = 99, replies: bool = True) -> None:
+        self.files = {"d/out": "old"}
+        self.left, self.replies = works_for, replies
+
+    def makedirs(self, path: str, *, exist_ok: bool) -> None:
+        pass
+
+    def put_file(self, path: str, target: str) -> None:
+        self.files[target] = "new"
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def rm_file(self, path: str) -> None:
+        del self.files[path]
+
+    def mv(self, source: str, target: str) -> None:
+        if target in self.files and self.replies:
+            raise OSError("Failure")
+        self.left -= 1
+        if self.left < 0 and not source.endswith(".old"):
+            raise ConnectionError("gone")
+        self.files[target] = self.files.pop(source)
+        if not self.replies:
+            raise ConnectionError("no reply")
+
+
+def test_older_output_is_replaced_where_renames_do_not() -> None:
+    there = _Renames()
+    filesystems._put_and_rename(there, "local", "d/out")
+    assert there.files == {"d/out": "new"}
+
+
+def test_older_output_survives_a_failed_replacement() -> None:
+    there = _Renames(works_for=1)
+    with pytest.raises(ConnectionError):
+        filesystems._put_and_rename(there, "local", "d/out")
+    assert there.files == {"d/out": "old"}
+
+
+def test_output_survives_a_lost_reply() -> None:
+    there = _Renames(replies=False)
+    with pytest.raises(ConnectionError):
+        filesystems._put_and_rename(there, "local", "d/out")
+    assert there.files == {"d/out": "new"}
